@@ -1,0 +1,118 @@
+# `make` prints what it can do. Each target's help stands behind its ##.
+
+GO ?= go
+CC ?= gcc
+CXX ?= g++
+
+# Where `make run` listens, both on loopback.
+export HTTPS_PORT ?= 8443
+export ADMIN_PORT ?= 9901
+
+# How long each fuzz target runs in `make fuzz`.
+FUZZTIME ?= 1m
+
+# What the final image has: Ubuntu 22.04. A plugin that asks for more does not load there.
+GLIBC_MOST := 2.35
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+PLUGIN  := build/healthgate.so
+STANDIN := build/libstandin.so
+BACKEND := build/backend
+
+go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go') go.mod go.sum
+
+.PHONY: help
+help: ## print this
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: $(PLUGIN) $(STANDIN) $(BACKEND) ## build the plugin, and what it is tested and shown with
+
+$(PLUGIN): $(go_files) | tools
+	@echo "building $@"
+	@mkdir -p build
+	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w' -o $@.new .
+	@rm -f $@.h $@.new.h build/healthgate.h
+	@./e2e/check-glibc.sh $@.new $(GLIBC_MOST)
+	@mv $@.new $@
+
+$(BACKEND): $(go_files) | tools
+	@echo "building $@"
+	@mkdir -p build
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./e2e/backend
+
+# The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
+$(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map go.mod | tools
+	@echo "building $@"
+	@mkdir -p build
+	@abi=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
+	host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
+	$(CC) -c -O2 -fPIC -Wall -Wextra -Werror -o build/unused.o e2e/standin/unused.c && \
+	$(CXX) -std=c++17 -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ \
+	  -isystem "$$abi/abi" -isystem "$$host/contrib/golang/common/go/api" e2e/standin/standin.cc build/unused.o \
+	  -static-libstdc++ -static-libgcc -Wl,-Bsymbolic -Wl,--version-script=e2e/standin/exports.map
+	@rm -f build/unused.o
+
+# Fails early, and says how to get what is missing.
+.PHONY: tools
+tools:
+	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2" >&2; exit 1; }; }; \
+	need $(GO) 'install Go 1.26 (https://go.dev/dl)'; \
+	need $(CC) 'apt-get install gcc'; need $(CXX) 'apt-get install g++'; need objdump 'apt-get install binutils'
+	@$(GO) mod download
+
+.PHONY: envoy
+envoy: ## fetch the Envoy that the tests run, once, and print its path (ENVOY=path uses another)
+	@./e2e/fetch-envoy.sh
+
+.PHONY: test
+test: lint unit e2e ## run everything: lint, unit tests with the race detector, the tests in Envoy
+
+.PHONY: lint
+lint: | tools ## check formatting and vet
+	@echo "checking formatting, go vet, go.mod"
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
+	[ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
+	@$(GO) vet ./...
+	@$(GO) mod tidy -diff
+
+.PHONY: unit
+unit: | tools ## run the unit tests, with the race detector
+	@echo "running the unit tests"
+	@$(GO) test -race ./filter/... ./e2e/backend/...
+
+.PHONY: e2e
+e2e: build envoy ## run the tests in a real Envoy
+	@echo "running the tests in Envoy"
+	@$(GO) test -count=1 -timeout 15m ./e2e
+
+.PHONY: fuzz
+fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
+	@for package in $$($(GO) list ./filter/...); do \
+	  for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
+	    echo "fuzzing $$package $$target for $(FUZZTIME)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+	  done; \
+	done
+
+.PHONY: run
+run: build envoy ## start three backends and Envoy in front; Ctrl-C ends it (HTTPS_PORT, ADMIN_PORT)
+	@exec $(GO) run ./e2e/demo -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
+
+.PHONY: demo
+demo: build envoy ## the same as a script that shows each answer, and ends
+	@exec $(GO) run ./e2e/demo -script
+
+.PHONY: generate
+generate: | tools ## make the generated code again
+	@echo "generating e2e/backend/router (the first time, this builds buf)"
+	@cd e2e/backend/router && $(GO) run github.com/bufbuild/buf/cmd/buf@v1.59.0 generate
+
+.PHONY: clean
+clean: ## remove what was built
+	@rm -rf build
