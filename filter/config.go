@@ -1,0 +1,224 @@
+package filter
+
+import (
+	"maps"
+	"math"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Bounds that keep a configuration, however it came about, from costing a probe more than it should.
+const (
+	MaxClusters   = 64        // clusters a gate may ask
+	MaxMinHealthy = 1_000_000 // hosts
+	maxNameBytes  = 1024      // of a cluster's name, a stat name, a stat prefix
+	maxPathBytes  = 1024
+	maxBodyBytes  = 4096
+)
+
+// Config is what a user may say of a gate, with every default filled in. Decode makes one; a Config made otherwise has
+// not been checked.
+type Config struct {
+	// Path is the exact path of a probe, compared without the query. Default "/".
+	Path string
+	// Clusters are the clusters whose health is asked, in the order in which their failures are reported. At least one.
+	Clusters []Cluster
+	// Require is how many of Clusters must pass, from 1 to len(Clusters).
+	Require int
+	// IgnoreDrain answers by the clusters alone, even after Envoy was told to fail its health checks.
+	IgnoreDrain bool
+	// Healthy and Unhealthy are the two answers.
+	Healthy, Unhealthy Response
+	// StatPrefix names the gate in Envoy's stats: healthgate.<StatPrefix>.… Default "default".
+	StatPrefix string
+}
+
+// Cluster is one cluster of Envoy and what is asked of it.
+type Cluster struct {
+	// Name is the cluster's name in Envoy.
+	Name string
+	// StatName is the name of the cluster's stats: its alt_stat_name where it sets one, else Name.
+	StatName string
+	Rule     Rule
+}
+
+// Response is what a client is sent.
+type Response struct {
+	Status int    // HTTP status, 200 to 299 where healthy, 400 to 599 where not
+	Body   string // plain text, at most 4096 bytes; may be empty
+}
+
+var (
+	defaultHealthy   = Response{Status: 200, Body: "ok\n"}
+	defaultUnhealthy = Response{Status: 503, Body: "unavailable\n"}
+)
+
+// Decode reads a configuration strictly: a key it does not know, a wrong type and a value out of range are errors, and
+// so is a repeated cluster. The error, where there is one, is of type Errors and holds all that is wrong.
+func Decode(raw *structpb.Struct) (*Config, error) {
+	return decode(raw, true)
+}
+
+// CheckOverride reads the configuration of a route, which overrides that of the filter in part, as strictly as Decode
+// and gives the same errors. What can be judged only together with the rest is left to the Decode of what Override
+// makes.
+func CheckOverride(raw *structpb.Struct) error {
+	_, err := decode(raw, false)
+	return err
+}
+
+// Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole.
+// It changes neither.
+func Override(filter, route *structpb.Struct) *structpb.Struct {
+	merged := &structpb.Struct{Fields: maps.Clone(filter.GetFields())}
+	for key, value := range route.GetFields() {
+		below, above := merged.Fields[key].GetStructValue(), value.GetStructValue()
+		if below != nil && above != nil {
+			value = structpb.NewStructValue(Override(below, above))
+		}
+		if merged.Fields == nil {
+			merged.Fields = make(map[string]*structpb.Value)
+		}
+		merged.Fields[key] = value
+	}
+	return merged
+}
+
+// decode reads a configuration that is complete, or that is one to override another.
+func decode(raw *structpb.Struct, complete bool) (*Config, error) {
+	var errs Errors
+	top := object{errs: &errs, fields: raw.GetFields()}
+
+	c := &Config{
+		Path:        decodePath(&top),
+		Clusters:    decodeClusters(&top, complete),
+		IgnoreDrain: top.oneOf("drain", "fail", "ignore") == "ignore",
+		StatPrefix:  decodeStatPrefix(&top),
+	}
+	c.Require = decodeRequire(&top, len(c.Clusters))
+
+	response := top.object("response")
+	c.Healthy = decodeResponse(response.object("healthy"), defaultHealthy, 200, 299)
+	c.Unhealthy = decodeResponse(response.object("unhealthy"), defaultUnhealthy, 400, 599)
+	response.refuseUnknown()
+	top.refuseUnknown()
+
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return c, nil
+}
+
+func decodePath(top *object) string {
+	path := top.text("path", "/", maxPathBytes)
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		top.fail("path", "%q does not start with /", path)
+	case strings.ContainsAny(path, "?#"):
+		top.fail("path", "%q has a query or a fragment; probes are compared without them", path)
+	case strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		top.fail("path", "%q has a space or a control character, which no request's path has", path)
+	}
+	return path
+}
+
+func decodeStatPrefix(top *object) string {
+	prefix := top.text("stat_prefix", "default", maxNameBytes)
+	allowed := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.", r)
+	}
+	switch {
+	case prefix == "":
+		top.fail("stat_prefix", "is empty; leave it out for %q", "default")
+	case strings.ContainsFunc(prefix, func(r rune) bool { return !allowed(r) }):
+		top.fail("stat_prefix", "%q has a character other than letters, digits, _, - and .", prefix)
+	}
+	return prefix
+}
+
+func decodeClusters(top *object, required bool) []Cluster {
+	values, given := top.list("clusters")
+	switch {
+	case !given && !required:
+		return nil
+	case !given:
+		top.fail("clusters", "is required: name at least one cluster, as in clusters: [service]")
+	case len(values) == 0:
+		top.fail("clusters", "is empty; name at least one cluster")
+	case len(values) > MaxClusters:
+		top.fail("clusters", "has %d entries; at most %d are allowed", len(values), MaxClusters)
+		return nil
+	}
+
+	clusters := make([]Cluster, 0, len(values))
+	first := make(map[string]string, len(values)) // a cluster's name to where it stands
+	for i, value := range values {
+		entry := top.entry("clusters", i, value, "name")
+		cluster := decodeCluster(entry)
+		if earlier, repeated := first[cluster.Name]; repeated && cluster.Name != "" {
+			entry.fail("name", "%q is repeated, it stands in %s already", cluster.Name, earlier)
+		} else {
+			first[cluster.Name] = entry.path
+		}
+		clusters = append(clusters, cluster)
+	}
+	return clusters
+}
+
+func decodeCluster(entry *object) Cluster {
+	name, given := entry.required("name", maxNameBytes)
+	if given && name == "" {
+		entry.fail("name", "is empty; give the cluster's name in Envoy")
+	}
+	cluster := Cluster{
+		Name:     name,
+		StatName: entry.text("stat_name", "", maxNameBytes),
+		Rule: Rule{
+			MinHealthy:        uint64(entry.integer("min_healthy", 1, 0, MaxMinHealthy)),
+			MinHealthyPercent: uint64(entry.integer("min_healthy_percent", 0, 0, 100)),
+			IgnoreDegraded:    entry.oneOf("degraded", "count", "ignore") == "ignore",
+		},
+	}
+	if cluster.StatName == "" {
+		cluster.StatName = cluster.Name
+	}
+	entry.refuseUnknown()
+	return cluster
+}
+
+// decodeRequire returns how many of n clusters must pass; n is 0 where it is not known.
+func decodeRequire(top *object, n int) int {
+	switch v := top.get("require").GetKind().(type) {
+	case nil:
+		return n
+	case *structpb.Value_StringValue:
+		switch v.StringValue {
+		case "all":
+			return n
+		case "any":
+			return 1
+		}
+	case *structpb.Value_NumberValue:
+		most := n
+		if most == 0 {
+			most = MaxClusters
+		}
+		if v.NumberValue >= 1 && v.NumberValue <= float64(most) && v.NumberValue == math.Trunc(v.NumberValue) {
+			return int(v.NumberValue)
+		}
+		top.fail("require", "%v is not a whole number from 1 to %d, the number of clusters", v.NumberValue, most)
+		return 0
+	}
+	top.fail("require", "%s is not all, any or a number of clusters", show(top.get("require")))
+	return 0
+}
+
+func decodeResponse(o *object, byDefault Response, minStatus, maxStatus int64) Response {
+	r := Response{
+		Status: int(o.integer("status", int64(byDefault.Status), minStatus, maxStatus)),
+		Body:   o.text("body", byDefault.Body, maxBodyBytes),
+	}
+	o.refuseUnknown()
+	return r
+}

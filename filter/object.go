@@ -1,0 +1,241 @@
+package filter
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Errors is all that is wrong with a configuration, each with the path of its key.
+type Errors []error
+
+// Error is one line, since it ends in a log.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Unwrap lets errors.Is and errors.As see each of them.
+func (e Errors) Unwrap() []error { return e }
+
+// object is a message of the configuration while it is read. Each read marks its key as known, so that what is left over
+// can be refused. The zero object, for a message that was left out, has every default.
+type object struct {
+	path   string // of this object, "" at the top
+	fields map[string]*structpb.Value
+	known  []string
+	errs   *Errors
+}
+
+// at returns the path of a key of this object.
+func (o *object) at(key string) string {
+	if o.path == "" {
+		return key
+	}
+	return o.path + "." + key
+}
+
+func (o *object) fail(key, format string, args ...any) {
+	*o.errs = append(*o.errs, fmt.Errorf("%s: %s", o.at(key), fmt.Sprintf(format, args...)))
+}
+
+func (o *object) get(key string) *structpb.Value {
+	if !slices.Contains(o.known, key) {
+		o.known = append(o.known, key)
+	}
+	return o.fields[key]
+}
+
+// text reads a string of at most maxBytes.
+func (o *object) text(key, byDefault string, maxBytes int) string {
+	value := o.get(key)
+	if value == nil {
+		return byDefault
+	}
+	s, ok := value.GetKind().(*structpb.Value_StringValue)
+	if !ok {
+		o.fail(key, "%s is not a string", show(value))
+		return byDefault
+	}
+	if len(s.StringValue) > maxBytes {
+		o.fail(key, "has %d bytes; at most %d are allowed", len(s.StringValue), maxBytes)
+		return byDefault
+	}
+	return s.StringValue
+}
+
+// required reads a string that must be there, and says whether one was.
+func (o *object) required(key string, maxBytes int) (string, bool) {
+	if o.get(key) == nil {
+		o.fail(key, "is required")
+		return "", false
+	}
+	before := len(*o.errs)
+	s := o.text(key, "", maxBytes)
+	return s, len(*o.errs) == before
+}
+
+// oneOf reads one of some words, the first of which is the default.
+func (o *object) oneOf(key string, words ...string) string {
+	value := o.get(key)
+	if value == nil {
+		return words[0]
+	}
+	if s, ok := value.GetKind().(*structpb.Value_StringValue); ok && slices.Contains(words, s.StringValue) {
+		return s.StringValue
+	}
+	o.fail(key, "%s is not %s", show(value), strings.Join(words, " or "))
+	return words[0]
+}
+
+// integer reads a whole number from least to most.
+func (o *object) integer(key string, byDefault, least, most int64) int64 {
+	value := o.get(key)
+	if value == nil {
+		return byDefault
+	}
+	number, ok := value.GetKind().(*structpb.Value_NumberValue)
+	switch {
+	case !ok || number.NumberValue != math.Trunc(number.NumberValue): // NaN is unequal to itself
+		o.fail(key, "%s is not a whole number", show(value))
+	case number.NumberValue < float64(least) || number.NumberValue > float64(most):
+		o.fail(key, "%s is not between %d and %d", show(value), least, most)
+	default:
+		return int64(number.NumberValue)
+	}
+	return byDefault
+}
+
+// object reads a message.
+func (o *object) object(key string) *object {
+	child := &object{path: o.at(key), errs: o.errs}
+	value := o.get(key)
+	if value == nil {
+		return child
+	}
+	s, ok := value.GetKind().(*structpb.Value_StructValue)
+	if !ok {
+		o.fail(key, "%s is not an object", show(value))
+		return child
+	}
+	child.fields = s.StructValue.GetFields()
+	return child
+}
+
+// list reads a list, and says whether one was given.
+func (o *object) list(key string) ([]*structpb.Value, bool) {
+	value := o.get(key)
+	if value == nil {
+		return nil, false
+	}
+	l, ok := value.GetKind().(*structpb.Value_ListValue)
+	if !ok {
+		o.fail(key, "%s is not a list", show(value))
+		return nil, true
+	}
+	return l.ListValue.GetValues(), true
+}
+
+// entry reads the i-th entry of the list at key, for which a string stands in short form for its key shortKey.
+func (o *object) entry(key string, i int, value *structpb.Value, shortKey string) *object {
+	child := &object{path: o.at(key) + "[" + strconv.Itoa(i) + "]", errs: o.errs}
+	switch kind := value.GetKind().(type) {
+	case *structpb.Value_StructValue:
+		child.fields = kind.StructValue.GetFields()
+	case *structpb.Value_StringValue:
+		child.fields = map[string]*structpb.Value{shortKey: value}
+	default:
+		*o.errs = append(*o.errs, fmt.Errorf("%s: %s is not a name or an object", child.path, show(value)))
+		// So that the missing name is not reported too.
+		child.fields = map[string]*structpb.Value{shortKey: structpb.NewStringValue(child.path)}
+	}
+	return child
+}
+
+// refuseUnknown reports each key that nothing has read.
+func (o *object) refuseUnknown() {
+	unknown := make([]string, 0, len(o.fields))
+	for key := range o.fields {
+		if !slices.Contains(o.known, key) {
+			unknown = append(unknown, key)
+		}
+	}
+	slices.Sort(unknown)
+	for _, key := range unknown {
+		if near := nearest(key, o.known); near != "" {
+			o.fail(clip(key), "unknown key, did you mean %s?", near)
+		} else {
+			o.fail(clip(key), "unknown key, known are %s", strings.Join(o.known, ", "))
+		}
+	}
+}
+
+// show renders a value for an error: short, and on one line.
+func show(value *structpb.Value) string {
+	switch v := value.GetKind().(type) {
+	case *structpb.Value_NullValue:
+		return "null"
+	case *structpb.Value_BoolValue:
+		return strconv.FormatBool(v.BoolValue)
+	case *structpb.Value_NumberValue:
+		return strconv.FormatFloat(v.NumberValue, 'g', -1, 64)
+	case *structpb.Value_StringValue:
+		return strconv.Quote(clip(v.StringValue))
+	case *structpb.Value_ListValue:
+		return "a list"
+	case *structpb.Value_StructValue:
+		return "an object"
+	}
+	return "nothing"
+}
+
+// clip shortens what a user wrote to what an error can carry.
+func clip(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// nearest returns the known key that key was probably meant to be, or "".
+func nearest(key string, known []string) string {
+	if len(key) > 64 {
+		return ""
+	}
+	best, bestDistance := "", 3 // more than two edits is another word
+	for _, k := range known {
+		if d := distance(key, k); d < bestDistance && d < len(k) {
+			best, bestDistance = k, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of two short keys.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substituted := diagonal
+			if a[i] != b[j] {
+				substituted++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(row[j+1]+1, row[j]+1, substituted)
+		}
+	}
+	return row[len(b)]
+}

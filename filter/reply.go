@@ -1,0 +1,71 @@
+package filter
+
+// Reply is what a probe is sent. Replies are made once a configuration and shared by all its probes: read them only.
+type Reply struct {
+	Status  int
+	Body    string
+	Headers map[string][]string
+	// GRPCStatus is sent instead of Status where the probe calls itself gRPC: 0 (OK) or 14 (UNAVAILABLE).
+	GRPCStatus int64
+	// Details is the response code details that Envoy logs as %RESPONSE_CODE_DETAILS%: healthgate_ok and so on.
+	Details string
+}
+
+// The codes of gRPC, https://grpc.github.io/grpc/core/md_doc_statuscodes.html.
+const (
+	grpcOK          = 0
+	grpcUnavailable = 14
+)
+
+// Details is the response code details of a reason, as Envoy logs them.
+func (r Reason) Details() string { return "healthgate_" + r.String() }
+
+// replies holds the finished replies of a configuration, so that a probe makes none.
+type replies struct {
+	byReason [reasons]Reply
+	degraded Reply // for OK, thanks to degraded hosts alone
+}
+
+func newReplies(c *Config) *replies {
+	r := &replies{}
+	for reason := range reasons {
+		response, grpc := c.Unhealthy, int64(grpcUnavailable)
+		if reason == OK {
+			response, grpc = c.Healthy, grpcOK
+		}
+		headers := map[string][]string{
+			"content-type":  {"text/plain"},
+			"cache-control": {"no-store"},
+		}
+		if reason == Draining {
+			headers["x-envoy-immediate-health-check-fail"] = []string{"true"}
+		}
+		r.byReason[reason] = Reply{
+			Status:     response.Status,
+			Body:       response.Body,
+			Headers:    headers,
+			GRPCStatus: grpc,
+			Details:    reason.Details(),
+		}
+	}
+	r.degraded = r.byReason[OK]
+	r.degraded.Headers = map[string][]string{
+		"content-type":  {"text/plain"},
+		"cache-control": {"no-store"},
+		// Envoy's own filter sends the header empty; the host drops an empty value.
+		"x-envoy-degraded": {"true"},
+	}
+	return r
+}
+
+func (r *replies) of(v Verdict) *Reply {
+	if v.Degraded {
+		return &r.degraded
+	}
+	return &r.byReason[v.Reason]
+}
+
+var failClosed = newReplies(&Config{Unhealthy: defaultUnhealthy}).of(Verdict{Reason: Error})
+
+// FailClosed is the reply where there is not even a gate to ask.
+func FailClosed() *Reply { return failClosed }
