@@ -1,0 +1,138 @@
+// Command backend is the gRPC service that Healthgate is shown and tested in front of: router.Router, with the standard
+// grpc.health.v1 service and reflection.
+//
+// It prints one line of JSON with its addresses once it serves. On SIGTERM or SIGINT it first turns NOT_SERVING, then
+// finishes the calls that are under way, and exits with 0.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"healthgate/e2e/backend/router"
+)
+
+// drainTimeout bounds how long calls under way may keep a backend from ending.
+const drainTimeout = 20 * time.Second
+
+func main() {
+	listen := flag.String("listen", ":8080", "`address` to serve gRPC on: host:port, or unix:path")
+	control := flag.String("control", "", "`address` of the HTTP control port, as host:port; off where empty.\n"+
+		"POST /serving and POST /not-serving set the health status, GET / tells it")
+	notServing := flag.Bool("not-serving", false, "start with the health status NOT_SERVING")
+	delay := flag.Duration("drain-delay", 0, "how long to go on serving as NOT_SERVING on SIGTERM, for clients to notice")
+	flag.Parse()
+	log.SetFlags(0)
+	log.SetPrefix("backend: ")
+	if err := run(*listen, *control, *notServing, *delay); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(listen, control string, notServing bool, delay time.Duration) error {
+	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer cancel()
+
+	own := newHealth(!notServing)
+	// Messages of a few megabytes are part of what is tested.
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
+	router.RegisterRouterServer(server, service{})
+	grpc_health_v1.RegisterHealthServer(server, own.server)
+	reflection.Register(server)
+
+	grpcListener, err := listenOn(listen)
+	if err != nil {
+		return err
+	}
+	ready := map[string]string{"grpc": grpcListener.Addr().String()}
+	failed := make(chan error, 2)
+	if control != "" {
+		controlListener, err := net.Listen("tcp", control)
+		if err != nil {
+			return err
+		}
+		ready["control"] = controlListener.Addr().String()
+		controlServer := &http.Server{Handler: own.control(), ReadHeaderTimeout: 5 * time.Second}
+		defer controlServer.Close()
+		go func() { failed <- controlServer.Serve(controlListener) }()
+	}
+	go func() { failed <- server.Serve(grpcListener) }()
+	if err := json.NewEncoder(os.Stdout).Encode(ready); err != nil {
+		return err
+	}
+
+	select {
+	case err := <-failed:
+		return err
+	case <-stop.Done():
+	}
+	cancel() // a second signal ends it at once
+	own.server.Shutdown()
+	time.Sleep(delay)
+	// A client that keeps a stream open for ever does not keep the process.
+	force := time.AfterFunc(drainTimeout, server.Stop)
+	defer force.Stop()
+	server.GracefulStop()
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+func listenOn(address string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return net.Listen("unix", path)
+	}
+	return net.Listen("tcp", address)
+}
+
+// ownHealth is the health of the service and of the server as a whole, which are the same here.
+type ownHealth struct{ server *health.Server }
+
+func newHealth(serving bool) ownHealth {
+	s := ownHealth{health.NewServer()}
+	s.set(serving)
+	return s
+}
+
+func (s ownHealth) set(serving bool) {
+	value := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	if serving {
+		value = grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	for _, name := range []string{"", router.Router_ServiceDesc.ServiceName} {
+		s.server.SetServingStatus(name, value)
+	}
+}
+
+// control is the HTTP port with which a test or a demo sets the status.
+func (s ownHealth) control() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /serving", func(http.ResponseWriter, *http.Request) { s.set(true) })
+	mux.HandleFunc("POST /not-serving", func(http.ResponseWriter, *http.Request) { s.set(false) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		reply, err := s.server.Check(r.Context(), &grpc_health_v1.HealthCheckRequest{})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintln(w, reply.GetStatus())
+	})
+	return mux
+}
