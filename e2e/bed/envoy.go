@@ -1,0 +1,253 @@
+package bed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// Envoy is a running Envoy.
+type Envoy struct {
+	Admin   string // host:port
+	Ingress string // host:port of the first listener
+	process *process
+}
+
+// Options are how an Envoy is started.
+type Options struct {
+	Workers int      // worker threads; 2 where 0
+	Env     []string // variables of its environment, as KEY=value
+	Args    []string // further arguments
+}
+
+// StartEnvoy starts an Envoy in a folder with a configuration, and returns once it serves.
+func StartEnvoy(ctx context.Context, dir string, config *Config, options Options) (*Envoy, error) {
+	e, err := LaunchEnvoy(dir, config, options)
+	if err != nil {
+		return nil, err
+	}
+	living, ended := context.WithCancelCause(ctx)
+	go func() {
+		<-e.process.ended
+		ended(fmt.Errorf("envoy ended: %v", e.process.err))
+	}()
+	err = WaitFor(living, 60*time.Second, func() error { return e.find(filepath.Join(dir, "admin")) })
+	if cause := context.Cause(living); err != nil && cause != nil {
+		err = cause
+	}
+	if err != nil {
+		e.Kill()
+		return nil, fmt.Errorf("%w; its log:\n%s", err, tail(e.Log(), 40))
+	}
+	return e, nil
+}
+
+// LaunchEnvoy starts an Envoy and does not wait for anything; Wait tells how one that can't start has ended.
+func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
+	binary, err := envoyBinary()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "envoy.json")
+	if err := os.WriteFile(file, config.JSON(), 0o600); err != nil {
+		return nil, err
+	}
+	workers := options.Workers
+	if workers == 0 {
+		workers = 2
+	}
+	args := append([]string{
+		"--config-path", file,
+		"--admin-address-path", filepath.Join(dir, "admin"),
+		"--use-dynamic-base-id",
+		"--concurrency", strconv.Itoa(workers),
+		"--drain-time-s", "1", "--parent-shutdown-time-s", "2",
+		"--file-flush-interval-msec", "50",
+	}, options.Args...)
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(standIn()))
+	cmd.Env = append(cmd.Env, options.Env...)
+	// Ended with its parent, should that be killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p, err := start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return &Envoy{process: p}, nil
+}
+
+// find learns Envoy's addresses, once it is live.
+func (e *Envoy) find(adminFile string) error {
+	admin, err := os.ReadFile(adminFile)
+	if err != nil {
+		return err
+	}
+	e.Admin = strings.TrimSpace(string(admin))
+	if _, err := e.Get("/ready"); err != nil {
+		return err
+	}
+	text, err := e.Get("/listeners?format=json")
+	if err != nil {
+		return err
+	}
+	listeners := &adminv3.Listeners{}
+	if err := unmarshal(text, listeners); err != nil {
+		return err
+	}
+	for _, listener := range listeners.GetListenerStatuses() {
+		e.Ingress = joinAddress(listener.GetLocalAddress())
+		return nil
+	}
+	return errors.New("envoy has no listener yet")
+}
+
+func joinAddress(address *corev3.Address) string {
+	if pipe := address.GetPipe().GetPath(); pipe != "" {
+		return "unix:" + pipe
+	}
+	host := address.GetSocketAddress().GetAddress()
+	if host == "::" {
+		host = "127.0.0.1"
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + strconv.Itoa(int(address.GetSocketAddress().GetPortValue()))
+}
+
+// Get asks admin, and returns what it answers with 200.
+func (e *Envoy) Get(path string) (string, error) { return e.ask(http.MethodGet, path) }
+
+// Post tells admin to do something.
+func (e *Envoy) Post(path string) (string, error) { return e.ask(http.MethodPost, path) }
+
+var adminClient = &http.Client{Timeout: 10 * time.Second}
+
+func (e *Envoy) ask(method, path string) (string, error) {
+	request, err := http.NewRequest(method, "http://"+e.Admin+path, nil)
+	if err != nil {
+		return "", err
+	}
+	reply, err := adminClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer reply.Body.Close()
+	body, err := io.ReadAll(reply.Body)
+	if err != nil {
+		return "", err
+	}
+	if reply.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("admin %s: %s: %s", path, reply.Status, strings.TrimSpace(string(body)))
+	}
+	return string(body), nil
+}
+
+// Stats returns Envoy's counters and gauges whose names begin with a prefix.
+func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
+	filter := "^" + strings.ReplaceAll(prefix, ".", `\.`)
+	text, err := e.Get("/stats?format=json&type=All&filter=" + url.QueryEscape(filter))
+	if err != nil {
+		return nil, err
+	}
+	var reply struct {
+		Stats []struct {
+			Name  string
+			Value json.RawMessage
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &reply); err != nil {
+		return nil, err
+	}
+	stats := map[string]uint64{}
+	for _, stat := range reply.Stats {
+		// A text readout has a string, a histogram nothing.
+		if value, err := strconv.ParseUint(string(stat.Value), 10, 64); err == nil {
+			stats[stat.Name] = value
+		}
+	}
+	return stats, nil
+}
+
+// Hosts returns the health of each host of a cluster by its address, as "healthy" or with the reasons why not.
+func (e *Envoy) Hosts(cluster string) (map[string]string, error) {
+	text, err := e.Get("/clusters?format=json")
+	if err != nil {
+		return nil, err
+	}
+	clusters := &adminv3.Clusters{}
+	if err := unmarshal(text, clusters); err != nil {
+		return nil, err
+	}
+	hosts := map[string]string{}
+	for _, status := range clusters.GetClusterStatuses() {
+		if status.GetName() != cluster {
+			continue
+		}
+		for _, host := range status.GetHostStatuses() {
+			health := host.GetHealthStatus()
+			state := "healthy"
+			switch {
+			case health.GetFailedActiveHealthCheck():
+				state = "failed"
+			case health.GetFailedOutlierCheck():
+				state = "ejected"
+			case health.GetEdsHealthStatus() != corev3.HealthStatus_HEALTHY:
+				state = health.GetEdsHealthStatus().String()
+			}
+			hosts[joinAddress(host.GetAddress())] = state
+		}
+	}
+	return hosts, nil
+}
+
+// Log returns what Envoy has written so far, its access log among it.
+func (e *Envoy) Log() string { return e.process.output.String() }
+
+// Pid is the process id.
+func (e *Envoy) Pid() int { return e.process.cmd.Process.Pid }
+
+// Stop ends Envoy as Kubernetes does, and returns an error unless it ended well.
+func (e *Envoy) Stop() error { return e.process.end(syscall.SIGTERM, 30*time.Second) }
+
+// Kill ends Envoy at once.
+func (e *Envoy) Kill() { _ = e.process.end(os.Kill, 10*time.Second) }
+
+// Wait returns how Envoy has ended, and fails where it has not after some time.
+func (e *Envoy) Wait(atMost time.Duration) error {
+	select {
+	case <-e.process.ended:
+		return e.process.err
+	case <-time.After(atMost):
+		return fmt.Errorf("envoy is still running after %v", atMost)
+	}
+}
+
+// Alive says whether Envoy still runs.
+func (e *Envoy) Alive() bool { return !e.process.over() }
+
+func unmarshal(text string, message proto.Message) error {
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(text), message)
+}
+
+// tail returns the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

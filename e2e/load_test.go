@@ -1,0 +1,167 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"healthgate/e2e/bed"
+)
+
+func dialPlain(t *testing.T, address string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestSIGTERMUnderLoadEndsEnvoyWell(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.setServing(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	var probes atomic.Int64
+	for i := range 16 {
+		client := s.client(protocols[i%2])
+		load.Go(func() {
+			for ctx.Err() == nil {
+				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.envoy.Ingress+"/", nil)
+				if err != nil {
+					return
+				}
+				if reply, err := client.Do(request); err == nil {
+					reply.Body.Close()
+					probes.Add(1)
+				}
+			}
+		})
+	}
+	s.await(settle, func() error {
+		if probes.Load() < 500 {
+			return errors.New("the load is not there yet")
+		}
+		return nil
+	})
+	if err := s.envoy.Stop(); err != nil {
+		t.Errorf("envoy ended with %v on SIGTERM, want 0", err)
+	}
+	cancel()
+	load.Wait()
+}
+
+// Two workers, a collection at every few probes, and clients of which one in eight hangs up at some point.
+func TestFiftyThousandProbesWithAbortsAndGarbage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withEnv("GOGC=10"), func(p *plan) { p.options.Workers = 2 })
+	s.setServing(1)
+	s.awaitProbe(s.client("h2"), 200, time.Second)
+	const probes, clients = 50_000, 16
+	var load sync.WaitGroup
+	var answered, aborted atomic.Int64
+	failures := make(chan error, clients)
+	for i := range clients {
+		client := s.client(protocols[i%2])
+		random := rand.New(rand.NewPCG(1, uint64(i)))
+		load.Go(func() {
+			for range probes / clients {
+				abort := random.IntN(8) == 0
+				ctx, cancel := context.WithCancel(t.Context())
+				if abort {
+					time.AfterFunc(time.Duration(random.IntN(2000))*time.Microsecond, cancel)
+				}
+				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.envoy.Ingress+"/", nil)
+				if err != nil {
+					failures <- err
+					cancel()
+					return
+				}
+				reply, err := client.Do(request)
+				switch {
+				case err == nil && reply.StatusCode != 200:
+					err = fmt.Errorf("a probe was answered with %d", reply.StatusCode)
+				case err == nil:
+					reply.Body.Close()
+					answered.Add(1)
+				case abort:
+					aborted.Add(1)
+					err = nil
+				}
+				cancel()
+				if err != nil {
+					failures <- err
+					return
+				}
+			}
+		})
+	}
+	load.Wait()
+	close(failures)
+	for err := range failures {
+		t.Error(err)
+	}
+	if aborted.Load() < 100 || answered.Load() < probes/2 {
+		t.Errorf("%d answered and %d aborted, too few to show anything", answered.Load(), aborted.Load())
+	}
+	expect(t, "a probe afterwards", s.probe(s.client("h2")), 200, "ok\n", nil)
+	// What is not answered is finalized by the collector; nothing may pile up.
+	client := s.client("h2")
+	s.await(60*time.Second, func() error {
+		for range 500 {
+			s.probe(client)
+		}
+		if a := s.alive(); a.Requests > 2000 {
+			return fmt.Errorf("%d requests are alive", a.Requests)
+		}
+		return nil
+	})
+}
+
+// A metric call that fails as it does when Envoy has dropped the configuration panics in the SDK, inside the filter.
+func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	client := s.client("h2")
+	s.setServing(1)
+	expect(t, "before", s.awaitProbe(client, 200, time.Second), 200, "ok\n", nil)
+	s.post("/stand_in?metrics=gone")
+	for range 10 {
+		expect(t, "a probe that panics", s.probe(client), 503, "unavailable\n", map[string]string{"cache-control": "no-store"})
+	}
+	s.awaitLog(`"details":"healthgate_error"`, settle)
+	s.awaitLog("healthgate: panic", settle)
+	s.post("/stand_in?metrics=back")
+	expect(t, "after", s.probe(client), 200, "ok\n", nil)
+	if err := s.envoy.Stop(); err != nil {
+		t.Errorf("envoy ended with %v, want 0", err)
+	}
+}
+
+func TestBackendsThatDieAreNoticed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, backends(2))
+	client := s.client("http/1.1")
+	s.setServing(2)
+	s.awaitProbe(client, 200, time.Second)
+	for _, backend := range s.backends {
+		backend.Kill()
+	}
+	s.awaitHealthy(map[*bed.Backend]bool{s.backends[0]: false, s.backends[1]: false})
+	s.awaitProbe(client, 503, time.Second)
+	if err := syscall.Kill(s.envoy.Pid(), 0); err != nil {
+		t.Errorf("envoy: %v", err)
+	}
+}

@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"healthgate/e2e/bed"
+)
+
+// reload gives Envoy its listener anew, with another configuration of the plugin, and waits until it has taken or
+// refused it.
+func (s *site) reload(plugin string) (taken bool) {
+	s.t.Helper()
+	config, err := bed.LoadConfig("envoy/envoy.yaml")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	config.UseCertificate(s.cert)
+	config.Listen(0, 0)
+	config.Set(bed.PluginConfig, parse(plugin))
+	return s.reloadListener(config)
+}
+
+// reloadListener gives Envoy the listener of a configuration.
+func (s *site) reloadListener(config *bed.Config) (taken bool) {
+	s.t.Helper()
+	const lds = "listener_manager.lds."
+	before := s.stats(lds)
+	config.UseStandIn()
+	s.writeListener(config.Get(bed.Listener))
+	s.await(settle, func() error {
+		after := s.stats(lds)
+		taken = after[lds+"update_success"] > before[lds+"update_success"]
+		if !taken && after[lds+"update_rejected"] == before[lds+"update_rejected"] {
+			return fmt.Errorf("envoy has not taken the listener yet")
+		}
+		return nil
+	})
+	return taken
+}
+
+func (s *site) awaitStat(name string, value uint64) {
+	s.t.Helper()
+	s.await(settle, func() error {
+		if got := s.stats(name)[name]; got != value {
+			return fmt.Errorf("%s is %d, want %d", name, got, value)
+		}
+		return nil
+	})
+}
+
+func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
+	t.Parallel()
+	for name, test := range badConfigurations {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, p := prepare(t, backends(0), withPlugin(test.plugin))
+			envoy, err := bed.LaunchEnvoy(s.dir, p.config, p.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(envoy.Kill)
+			if err := envoy.Wait(settle); err == nil || strings.Contains(err.Error(), "still running") {
+				t.Fatalf("envoy ended with %v, want a failure", err)
+			}
+			for _, want := range test.errors {
+				if !strings.Contains(envoy.Log(), want) {
+					t.Errorf("envoy's log lacks %q; it ends:\n%s", want, lastLines(envoy.Log(), 5))
+				}
+			}
+		})
+	}
+}
+
+// badConfigurations are a few of what filter's own tests refuse, to see that Envoy does.
+var badConfigurations = map[string]struct {
+	plugin string
+	errors []string
+}{
+	"nothing": {`{}`, []string{"clusters: is required"}},
+	"several at once": {
+		`{"clusters": [{"name": "service", "min_healty": 1}, "service"], "path": "x", "drain": "maybe", "stat_prefix": "a b"}`,
+		[]string{
+			"clusters[0].min_healty: unknown key, did you mean min_healthy?",
+			"clusters[1].name: \"service\" is repeated, it stands in clusters[0] already",
+			"path: \"x\" does not start with /",
+			"drain: \"maybe\" is not fail or ignore",
+			"stat_prefix: \"a b\" has a character other than",
+		},
+	},
+	"out of range": {
+		`{"clusters": [{"name": "service", "min_healthy": -1, "min_healthy_percent": 120}]}`,
+		[]string{"clusters[0].min_healthy: -1 is not between 0 and 1000000", "clusters[0].min_healthy_percent: 120 is not between 0 and 100"},
+	},
+}
+
+func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
+	t.Parallel()
+	s, p := prepare(t, backends(0), withConfig(func(c *bed.Config) {
+		c.Set(bed.Healthgate+".typed_config.plugin_config", map[string]any{
+			"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s",
+		})
+	}))
+	envoy, err := bed.LaunchEnvoy(s.dir, p.config, p.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(envoy.Kill)
+	if err := envoy.Wait(settle); err == nil {
+		t.Fatal("envoy ended well, want a failure")
+	}
+	if want := "plugin_config: google.protobuf.Duration is neither"; !strings.Contains(envoy.Log(), want) {
+		t.Errorf("envoy's log lacks %q", want)
+	}
+}
+
+func TestConfigurationCanBeAStruct(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withConfig(func(c *bed.Config) {
+		c.Set(bed.Healthgate+".typed_config.plugin_config", map[string]any{
+			"@type": "type.googleapis.com/google.protobuf.Struct",
+			"value": map[string]any{"clusters": []any{"service"}},
+		})
+	}))
+	s.setServing(1)
+	s.awaitProbe(s.client("h2"), 200, time.Second)
+}
+
+func TestBadUpdateIsRefusedAndTheOldOneGoesOn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withLDS())
+	client := s.client("h2")
+	s.setServing(1)
+	expect(t, "before", s.probe(client), 200, "ok\n", nil)
+	if s.reload(`{"clusters": ["service"], "paht": "/"}`) {
+		t.Fatal("envoy took a configuration with an unknown key")
+	}
+	s.awaitLog("paht: unknown key, did you mean path?", settle)
+	expect(t, "after", s.probe(client), 200, "ok\n", nil)
+	// And a good one is taken still.
+	if !s.reload(`{"clusters": ["service", "other"]}`) {
+		t.Fatal("envoy refused a good configuration")
+	}
+	s.awaitProbe(client, 503, settle)
+}
+
+type alive struct{ Configurations, Requests int }
+
+// alive tells what the stand-in and the plugin still hold.
+func (s *site) alive() alive {
+	s.t.Helper()
+	var a alive
+	if err := json.Unmarshal([]byte(s.post("/stand_in")), &a); err != nil {
+		s.t.Fatal(err)
+	}
+	return a
+}
+
+func TestAHundredReloadsFailNoProbeAndLeaveNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withLDS())
+	s.setServing(1)
+	s.awaitProbe(s.client("h2"), 200, time.Second)
+
+	var probes, stop atomic.Int64
+	failed := make(chan error, len(protocols))
+	for _, protocol := range protocols {
+		client := s.client(protocol)
+		go func() {
+			for stop.Load() == 0 {
+				reply, err := s.do(client, http.MethodGet, "/", nil)
+				if err == nil && reply.status != 200 {
+					err = fmt.Errorf("a probe was answered with %d", reply.status)
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+				probes.Add(1)
+			}
+			failed <- nil
+		}()
+	}
+	for i := range 100 {
+		if !s.reload(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 1}], "stat_prefix": "reload%d"}`, i%5)) {
+			t.Fatal("envoy refused a good configuration")
+		}
+	}
+	stop.Store(1)
+	for range protocols {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+	if probes.Load() < 100 {
+		t.Errorf("only %d probes were made, too few to show anything", probes.Load())
+	}
+	// Go frees a configuration some collections after Envoy has dropped it. Requests bring collections about.
+	client := s.client("h2")
+	s.await(60*time.Second, func() error {
+		for range 200 {
+			s.probe(client)
+		}
+		if a := s.alive(); a.Configurations > 5 {
+			return fmt.Errorf("%d configurations are alive after 100 reloads", a.Configurations)
+		}
+		return nil
+	})
+}

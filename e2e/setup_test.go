@@ -1,0 +1,398 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"healthgate/e2e/bed"
+)
+
+// settle bounds every wait for Envoy to notice something. Health checks come every 0.1s here and need at most three.
+const settle = 20 * time.Second
+
+// site is an Envoy with the reference configuration in front of backends, as a user has it.
+type site struct {
+	t        *testing.T
+	dir      string
+	envoy    *bed.Envoy
+	cert     *bed.Certificate
+	backends []*bed.Backend
+}
+
+// option changes what a site is made of, before it is started.
+type option func(*plan)
+
+type plan struct {
+	addresses  []string // of the backends to start
+	flags      []string // of each backend
+	config     *bed.Config
+	standIn    bool
+	options    bed.Options
+	lds, cds   bool
+	configured []func(*plan, []string) // run last, with the addresses of the backends
+}
+
+// backends starts so many backends.
+func backends(n int) option {
+	return func(p *plan) { p.addresses = slices.Repeat([]string{"127.0.0.1:0"}, n) }
+}
+
+// backendsAt starts a backend at each address.
+func backendsAt(addresses ...string) option { return func(p *plan) { p.addresses = addresses } }
+
+// withConfig changes the configuration as it is written.
+func withConfig(change func(*bed.Config)) option {
+	return func(p *plan) { p.configured = append(p.configured, func(p *plan, _ []string) { change(p.config) }) }
+}
+
+// withPlugin replaces the plugin's configuration.
+func withPlugin(text string) option {
+	return withConfig(func(c *bed.Config) { c.Set(bed.PluginConfig, parse(text)) })
+}
+
+// onEveryRoute enables the filter for all traffic, which the reference configuration does not.
+func onEveryRoute() option {
+	return withConfig(func(c *bed.Config) { c.Delete(bed.Healthgate + ".disabled") })
+}
+
+func withEnv(variables ...string) option { return func(p *plan) { p.options.Env = variables } }
+
+// withLDS and withCDS have Envoy take its listener, or its clusters, from a file that a test can change.
+func withLDS() option { return func(p *plan) { p.lds = true } }
+func withCDS() option { return func(p *plan) { p.cds = true } }
+
+func parse(text string) any {
+	var value any
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// newSite starts a site; everything in it ends with the test.
+func newSite(t *testing.T, options ...option) *site {
+	t.Helper()
+	s, p := prepare(t, options...)
+	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, p.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.envoy = envoy
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("envoy's log ends:\n%s", lastLines(envoy.Log(), 60))
+		}
+		envoy.Kill()
+	})
+	return s
+}
+
+// prepare starts the backends and makes the configuration, without an Envoy.
+func prepare(t *testing.T, options ...option) (*site, *plan) {
+	t.Helper()
+	config, err := bed.LoadConfig("envoy/envoy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &plan{addresses: []string{"127.0.0.1:0"}, config: config, standIn: true}
+	for _, option := range options {
+		option(p)
+	}
+	s := &site{t: t, dir: t.TempDir()}
+	if s.cert, err = bed.NewCertificate(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	var addresses []string
+	for _, address := range p.addresses {
+		backend, err := bed.StartBackend(t.Context(), address, p.flags...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(backend.Kill)
+		s.backends = append(s.backends, backend)
+		addresses = append(addresses, backend.Address)
+	}
+	config.UseCertificate(s.cert)
+	config.Listen(0, 0)
+	config.CheckEvery("0.1s")
+	config.SetEndpoints(addresses...)
+	for _, change := range p.configured {
+		change(p, addresses)
+	}
+	if p.standIn {
+		config.UseStandIn()
+	}
+	if p.lds {
+		s.writeListener(config.Get(bed.Listener))
+		s.fromFile(config, "lds", "listeners")
+	}
+	if p.cds {
+		s.writeClusters(config.Get("static_resources.clusters").([]any)...)
+		s.fromFile(config, "cds", "clusters")
+	}
+	return s, p
+}
+
+// fromFile has Envoy take a kind of resource from the file in the site's folder.
+func (s *site) fromFile(config *bed.Config, kind, static string) {
+	config.Delete("static_resources." + static)
+	config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
+	if config.Get("dynamic_resources") == nil {
+		config.Set("dynamic_resources", map[string]any{})
+	}
+	config.Set("dynamic_resources."+kind+"_config", map[string]any{
+		"resource_api_version": "V3",
+		"path_config_source":   map[string]any{"path": s.resourceFile(kind)},
+	})
+}
+
+func (s *site) resourceFile(kind string) string { return filepath.Join(s.dir, kind+".json") }
+
+// writeListener and writeClusters make the resources those that Envoy is to have.
+func (s *site) writeListener(listener any) {
+	s.t.Helper()
+	s.write("lds", "envoy.config.listener.v3.Listener", listener)
+}
+
+func (s *site) writeClusters(clusters ...any) {
+	s.t.Helper()
+	s.write("cds", "envoy.config.cluster.v3.Cluster", clusters...)
+}
+
+// write replaces a file of resources as a file watcher sees it: by a move.
+func (s *site) write(kind, message string, resources ...any) {
+	s.t.Helper()
+	for _, resource := range resources {
+		resource.(map[string]any)["@type"] = "type.googleapis.com/" + message
+	}
+	text, err := json.Marshal(map[string]any{"resources": resources})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	next := s.resourceFile(kind) + ".next"
+	if err := os.WriteFile(next, text, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(next, s.resourceFile(kind)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// answer is a reply to a probe.
+type answer struct {
+	status   int
+	protocol string
+	header   http.Header
+	trailer  http.Header
+	body     string
+}
+
+// client makes an HTTP client of one protocol, "http/1.1" or "h2".
+func (s *site) client(protocol string) *http.Client {
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: s.cert.Pool, NextProtos: []string{protocol}},
+		// Each probe of a balancer's is a connection of its own as often as not; here they are shared, to be many.
+		MaxIdleConnsPerHost: 100,
+		Protocols:           &http.Protocols{},
+	}
+	transport.Protocols.SetHTTP1(protocol == "http/1.1")
+	transport.Protocols.SetHTTP2(protocol == "h2")
+	s.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+var protocols = []string{"http/1.1", "h2"}
+
+// do sends a request to the listener.
+func (s *site) do(client *http.Client, method, path string, body io.Reader, headers ...string) (*answer, error) {
+	request, err := http.NewRequest(method, "https://"+s.envoy.Ingress+path, body)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	reply, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &answer{reply.StatusCode, reply.Proto, reply.Header, reply.Trailer, string(text)}, nil
+}
+
+func (s *site) mustDo(client *http.Client, method, path string, body io.Reader, headers ...string) *answer {
+	s.t.Helper()
+	reply, err := s.do(client, method, path, body, headers...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return reply
+}
+
+// probe asks as a balancer does.
+func (s *site) probe(client *http.Client) *answer {
+	s.t.Helper()
+	return s.mustDo(client, http.MethodGet, "/", nil)
+}
+
+// awaitProbe waits until the probe is answered with a status.
+func (s *site) awaitProbe(client *http.Client, status int, atMost time.Duration) *answer {
+	s.t.Helper()
+	var last *answer
+	s.await(atMost, func() error {
+		last = s.probe(client)
+		if last.status != status {
+			return fmt.Errorf("the probe is answered with %d, want %d", last.status, status)
+		}
+		return nil
+	})
+	return last
+}
+
+func (s *site) await(atMost time.Duration, ready func() error) {
+	s.t.Helper()
+	if err := bed.WaitFor(s.t.Context(), atMost, ready); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// awaitHealthy waits until Envoy's own gauge of the cluster says so many healthy hosts of so many. Each host's own state
+// is awaited first, since equal counts can hide hosts that have swapped places.
+func (s *site) awaitHealthy(serving map[*bed.Backend]bool) {
+	s.t.Helper()
+	healthy := uint64(0)
+	want := map[string]string{}
+	for backend, up := range serving {
+		want[backend.Address] = "failed"
+		if up {
+			want[backend.Address] = "healthy"
+			healthy++
+		}
+	}
+	s.await(settle, func() error {
+		hosts, err := s.envoy.Hosts("service")
+		if err == nil && !maps.Equal(hosts, want) {
+			err = fmt.Errorf("envoy has %v, want %v", hosts, want)
+		}
+		return err
+	})
+	s.awaitGauges("service", healthy, uint64(len(serving)))
+}
+
+func (s *site) awaitGauges(cluster string, healthy, total uint64) {
+	s.t.Helper()
+	s.await(settle, func() error {
+		stats, err := s.envoy.Stats("cluster." + cluster + ".membership_")
+		if err != nil {
+			return err
+		}
+		h, n := stats["cluster."+cluster+".membership_healthy"], stats["cluster."+cluster+".membership_total"]
+		if h != healthy || n != total {
+			return fmt.Errorf("envoy counts %d healthy of %d, want %d of %d", h, n, healthy, total)
+		}
+		return nil
+	})
+}
+
+// setServing makes the first n backends SERVING and the others not, and waits until Envoy has noticed.
+func (s *site) setServing(n int) {
+	s.t.Helper()
+	serving := map[*bed.Backend]bool{}
+	for i, backend := range s.backends {
+		if err := backend.SetServing(i < n); err != nil {
+			s.t.Fatal(err)
+		}
+		serving[backend] = i < n
+	}
+	s.awaitHealthy(serving)
+}
+
+func (s *site) post(path string) string {
+	s.t.Helper()
+	reply, err := s.envoy.Post(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return reply
+}
+
+func (s *site) stats(prefix string) map[string]uint64 {
+	s.t.Helper()
+	stats, err := s.envoy.Stats(prefix)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return stats
+}
+
+// awaitLog waits until Envoy has written a text.
+func (s *site) awaitLog(text string, atMost time.Duration) {
+	s.t.Helper()
+	s.await(atMost, func() error {
+		if !strings.Contains(s.envoy.Log(), text) {
+			return fmt.Errorf("envoy has not logged %q", text)
+		}
+		return nil
+	})
+}
+
+// dialGRPC connects to the listener as a gRPC client does.
+func (s *site) dialGRPC() *grpc.ClientConn {
+	s.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress,
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost"})))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// dialTLS opens a connection for what an HTTP client won't send.
+func (s *site) dialTLS(ctx context.Context, protocol string) net.Conn {
+	s.t.Helper()
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost", NextProtos: []string{protocol}}}
+	conn, err := dialer.DialContext(ctx, "tcp", s.envoy.Ingress)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// unusedAddress is one on which nothing listens.
+func unusedAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// lastLines returns the last lines of a text.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return len(line) > 600 }) // what Envoy is built of
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
