@@ -1,0 +1,241 @@
+package filter
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+func parse(t testing.TB, text string) *structpb.Struct {
+	t.Helper()
+	s := &structpb.Struct{}
+	if err := protojson.Unmarshal([]byte(text), s); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return s
+}
+
+var byDefault = Config{
+	Path:       "/",
+	Clusters:   []Cluster{{Name: "service", StatName: "service", Rule: Rule{MinHealthy: 1}}},
+	Require:    1,
+	Healthy:    Response{Status: 200, Body: "ok\n"},
+	Unhealthy:  Response{Status: 503, Body: "unavailable\n"},
+	StatPrefix: "default",
+}
+
+// good are configurations, and what each changes of byDefault.
+var good = []struct {
+	text   string
+	change func(*Config)
+}{
+	{`{"clusters": ["service"]}`, func(*Config) {}},
+	{`{"clusters": [{"name": "service"}]}`, func(*Config) {}},
+	{`{"clusters": [{"name": "service", "stat_name": ""}]}`, func(*Config) {}},
+	{`{"clusters": [{"name": "service", "stat_name": "other"}]}`, func(c *Config) { c.Clusters[0].StatName = "other" }},
+	{`{"clusters": [{"name": "service", "min_healthy": 0}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthy = 0 }},
+	{`{"clusters": [{"name": "service", "min_healthy": 1000000}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthy = 1_000_000 }},
+	{`{"clusters": [{"name": "service", "min_healthy_percent": 100}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthyPercent = 100 }},
+	{`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, func(c *Config) { c.Clusters[0].Rule.IgnoreDegraded = true }},
+	{`{"clusters": [{"name": "service", "degraded": "count"}]}`, func(*Config) {}},
+	{`{"clusters": ["service"], "require": "all"}`, func(*Config) {}},
+	{`{"clusters": ["service"], "require": 1}`, func(*Config) {}},
+	{`{"clusters": ["service", {"name": "b"}]}`, func(c *Config) {
+		c.Clusters = append(c.Clusters, Cluster{Name: "b", StatName: "b", Rule: Rule{MinHealthy: 1}})
+		c.Require = 2
+	}},
+	{`{"clusters": ["service", "b"], "require": "any"}`, func(c *Config) {
+		c.Clusters = append(c.Clusters, Cluster{Name: "b", StatName: "b", Rule: Rule{MinHealthy: 1}})
+	}},
+	{`{"clusters": ["service"], "path": "/healthz"}`, func(c *Config) { c.Path = "/healthz" }},
+	{`{"clusters": ["service"], "drain": "ignore"}`, func(c *Config) { c.IgnoreDrain = true }},
+	{`{"clusters": ["service"], "drain": "fail"}`, func(*Config) {}},
+	{`{"clusters": ["service"], "stat_prefix": "edge.eu-1_A"}`, func(c *Config) { c.StatPrefix = "edge.eu-1_A" }},
+	{`{"clusters": ["service"], "response": {}}`, func(*Config) {}},
+	{`{"clusters": ["service"], "response": {"healthy": {"status": 299, "body": ""}, "unhealthy": {"status": 400}}}`, func(c *Config) {
+		c.Healthy = Response{Status: 299}
+		c.Unhealthy.Status = 400
+	}},
+}
+
+func TestDecode(t *testing.T) {
+	for _, test := range good {
+		want := byDefault
+		want.Clusters = slices.Clone(want.Clusters)
+		test.change(&want)
+		got, err := Decode(parse(t, test.text))
+		if err != nil {
+			t.Errorf("%s: %v", test.text, err)
+		} else if !reflect.DeepEqual(*got, want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", test.text, *got, want)
+		}
+	}
+}
+
+var many = `["` + strings.Repeat(`x", "`, MaxClusters) + `x"]`
+
+// bad are configurations, and all the errors of each.
+var bad = []struct {
+	text   string
+	errors []string
+}{
+	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
+	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
+	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`, `clusters: is empty; name at least one cluster`}},
+	{`{"clusters": null}`, []string{`clusters: null is not a list`, `clusters: is empty; name at least one cluster`}},
+	{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}},
+	{`{"clusters": [""]}`, []string{`clusters[0].name: is empty; give the cluster's name in Envoy`}},
+	{`{"clusters": [{}]}`, []string{`clusters[0].name: is required`}},
+	{`{"clusters": [{"name": 1}]}`, []string{`clusters[0].name: 1 is not a string`}},
+	{`{"clusters": [1, true, null]}`, []string{
+		`clusters[0]: 1 is not a name or an object`, `clusters[1]: true is not a name or an object`, `clusters[2]: null is not a name or an object`,
+	}},
+	{`{"clusters": ["a", {"name": "b"}, {"name": "a"}]}`, []string{`clusters[2].name: "a" is repeated, it stands in clusters[0] already`}},
+	{`{"clusters": [{"name": "a", "min_healty": 1}]}`, []string{`clusters[0].min_healty: unknown key, did you mean min_healthy?`}},
+	{`{"clusters": [{"name": "a", "zone": 1}]}`, []string{`clusters[0].zone: unknown key, known are name, stat_name, min_healthy, min_healthy_percent, degraded`}},
+	{`{"clusters": [{"name": "a", "min_healthy": 1.5}]}`, []string{`clusters[0].min_healthy: 1.5 is not a whole number`}},
+	{`{"clusters": [{"name": "a", "min_healthy": "1"}]}`, []string{`clusters[0].min_healthy: "1" is not a whole number`}},
+	{`{"clusters": [{"name": "a", "min_healthy": -1}]}`, []string{`clusters[0].min_healthy: -1 is not between 0 and 1000000`}},
+	{`{"clusters": [{"name": "a", "min_healthy": 1e300}]}`, []string{`clusters[0].min_healthy: 1e+300 is not between 0 and 1000000`}},
+	{`{"clusters": ["b", {"name": "a", "min_healthy_percent": 120}]}`, []string{`clusters[1].min_healthy_percent: 120 is not between 0 and 100`}},
+	{`{"clusters": [{"name": "a", "degraded": "no"}]}`, []string{`clusters[0].degraded: "no" is not count or ignore`}},
+	{`{"clusters": ["a"], "require": "some"}`, []string{`require: "some" is not all, any or a number of clusters`}},
+	{`{"clusters": ["a"], "require": 2}`, []string{`require: 2 is not a whole number from 1 to 1, the number of clusters`}},
+	{`{"clusters": ["a"], "require": 0}`, []string{`require: 0 is not a whole number from 1 to 1, the number of clusters`}},
+	{`{"clusters": ["a", "b"], "require": 1.5}`, []string{`require: 1.5 is not a whole number from 1 to 2, the number of clusters`}},
+	{`{"clusters": ["a"], "require": []}`, []string{`require: a list is not all, any or a number of clusters`}},
+	{`{"clusters": ["a"], "path": "x"}`, []string{`path: "x" does not start with /`}},
+	{`{"clusters": ["a"], "path": ""}`, []string{`path: "" does not start with /`}},
+	{`{"clusters": ["a"], "path": "/?a"}`, []string{`path: "/?a" has a query or a fragment; probes are compared without them`}},
+	{`{"clusters": ["a"], "path": "/a b"}`, []string{`path: "/a b" has a space or a control character, which no request's path has`}},
+	{`{"clusters": ["a"], "path": "/` + strings.Repeat("x", 1024) + `"}`, []string{`path: has 1025 bytes; at most 1024 are allowed`}},
+	{`{"clusters": ["a"], "drain": true}`, []string{`drain: true is not fail or ignore`}},
+	{`{"clusters": ["a"], "stat_prefix": ""}`, []string{`stat_prefix: is empty; leave it out for "default"`}},
+	{`{"clusters": ["a"], "stat_prefix": "a/b"}`, []string{`stat_prefix: "a/b" has a character other than letters, digits, _, - and .`}},
+	{`{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`, []string{`response.healthy.status: 300 is not between 200 and 299`}},
+	{`{"clusters": ["a"], "response": {"unhealthy": {"status": 200}}}`, []string{`response.unhealthy.status: 200 is not between 400 and 599`}},
+	{`{"clusters": ["a"], "response": {"unhealthy": {"stat": 500}}}`, []string{`response.unhealthy.stat: unknown key, did you mean status?`}},
+	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
+	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
+	{`{"clusters": ["a", "a"], "path": 1, "paht": "/", "drain": "x"}`, []string{
+		`path: 1 is not a string`, `clusters[1].name: "a" is repeated, it stands in clusters[0] already`,
+		`drain: "x" is not fail or ignore`, `paht: unknown key, did you mean path?`,
+	}},
+}
+
+func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
+	for _, test := range bad {
+		c, err := Decode(parse(t, test.text))
+		if c != nil || err == nil {
+			t.Errorf("%s: got %+v, %v, want an error", test.text, c, err)
+			continue
+		}
+		if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
+			t.Errorf("%s:\ngot  %s\nwant %s", test.text, got, want)
+		}
+	}
+}
+
+func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
+	for _, number := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		s := parse(t, `{"clusters": [{"name": "a"}]}`)
+		s.Fields["clusters"].GetListValue().Values[0].GetStructValue().Fields["min_healthy"] = structpb.NewNumberValue(number)
+		s.Fields["require"] = structpb.NewNumberValue(number)
+		if _, err := Decode(s); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
+			t.Errorf("%v: got %v, want two errors", number, err)
+		}
+	}
+}
+
+func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
+	filter := `{"clusters": ["a", "b"], "path": "/", "response": {"healthy": {"status": 201, "body": "x"}, "unhealthy": {"status": 500}}}`
+	for _, test := range []struct{ route, want string }{
+		{`{}`, filter},
+		{`{"path": "/readyz"}`, strings.Replace(filter, `"path": "/"`, `"path": "/readyz"`, 1)},
+		{`{"clusters": ["c"]}`, strings.Replace(filter, `["a", "b"]`, `["c"]`, 1)},
+		{`{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
+		{`{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
+	} {
+		base := parse(t, filter)
+		got := Override(base, parse(t, test.route))
+		if want := parse(t, test.want); !proto.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", test.route, got, want)
+		}
+		if !proto.Equal(base, parse(t, filter)) {
+			t.Errorf("%s: changed what it overrides", test.route)
+		}
+	}
+	if got := Override(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
+		t.Errorf("over nothing: got %v", got)
+	}
+}
+
+func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
+	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
+		if err := CheckOverride(parse(t, text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		`{"paht": "/"}`:      "paht: unknown key, did you mean path?",
+		`{"clusters": []}`:   "clusters: is empty; name at least one cluster",
+		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
+		`{"clusters": null}`: "clusters: null is not a list; clusters: is empty; name at least one cluster",
+	} {
+		if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+// Whatever bytes are a Struct, Decode comes back, with a configuration that is within its bounds or with errors that are
+// one short line each.
+func FuzzDecode(f *testing.F) {
+	for _, test := range good {
+		f.Add(marshal(f, test.text))
+	}
+	for _, test := range bad {
+		f.Add(marshal(f, test.text))
+	}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		s := &structpb.Struct{}
+		if proto.Unmarshal(wire, s) != nil {
+			return
+		}
+		c, err := Decode(s)
+		if err != nil {
+			for _, e := range err.(Errors) {
+				if text := e.Error(); len(text) > 2500 || strings.ContainsAny(text, "\n\r") {
+					t.Errorf("an error of %d bytes: %q", len(text), text)
+				}
+			}
+			return
+		}
+		switch {
+		case len(c.Clusters) < 1, len(c.Clusters) > MaxClusters, c.Require < 1, c.Require > len(c.Clusters),
+			c.Healthy.Status < 200, c.Healthy.Status > 299, c.Unhealthy.Status < 400, c.Unhealthy.Status > 599,
+			!strings.HasPrefix(c.Path, "/"), c.StatPrefix == "":
+			t.Errorf("out of bounds: %+v", c)
+		}
+		for _, cluster := range c.Clusters {
+			if cluster.Name == "" || cluster.StatName == "" || cluster.Rule.MinHealthyPercent > 100 || cluster.Rule.MinHealthy > MaxMinHealthy {
+				t.Errorf("out of bounds: %+v", cluster)
+			}
+		}
+	})
+}
+
+func marshal(t testing.TB, text string) []byte {
+	t.Helper()
+	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(parse(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire
+}

@@ -1,0 +1,303 @@
+package filter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// fakeHost is a host whose stats a test sets.
+type fakeHost struct {
+	mutex    sync.Mutex
+	gauges   map[string]*number
+	counters map[string]*number
+	own      map[string]*number
+	lines    []string
+}
+
+type number struct {
+	mutex sync.Mutex
+	value uint64
+}
+
+func (n *number) Get() uint64 {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	return n.value
+}
+
+func (n *number) Record(value uint64) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	n.value = value
+}
+
+func (n *number) Increment(by int64) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	n.value += uint64(by)
+}
+
+func newFakeHost() *fakeHost {
+	h := &fakeHost{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}}
+	h.set(LiveStat, 1)
+	return h
+}
+
+func named(numbers map[string]*number, name string) *number {
+	if numbers[name] == nil {
+		numbers[name] = &number{}
+	}
+	return numbers[name]
+}
+
+func (h *fakeHost) Gauge(name string) Gauge            { return named(h.gauges, name) }
+func (h *fakeHost) NewCounter(name string) Counter     { return named(h.counters, name) }
+func (h *fakeHost) NewGauge(name string) SettableGauge { return named(h.own, name) }
+func (h *fakeHost) Info(line string)                   { h.log("info: " + line) }
+func (h *fakeHost) Warn(line string)                   { h.log("warn: " + line) }
+
+func (h *fakeHost) log(line string) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	h.lines = append(h.lines, line)
+}
+
+func (h *fakeHost) set(gauge string, value uint64) { named(h.gauges, gauge).Record(value) }
+
+func (h *fakeHost) setCluster(name string, c Counts) {
+	h.set("cluster."+name+".membership_healthy", c.Healthy)
+	h.set("cluster."+name+".membership_degraded", c.Degraded)
+	h.set("cluster."+name+".membership_total", c.Total)
+}
+
+// counted returns the counters that are not 0, as "name=value".
+func (h *fakeHost) counted() []string {
+	var counted []string
+	for name, n := range h.counters {
+		if n.value > 0 {
+			counted = append(counted, fmt.Sprintf("%s=%d", strings.TrimPrefix(name, "healthgate.default."), n.value))
+		}
+	}
+	slices.Sort(counted)
+	return counted
+}
+
+func newGate(t testing.TB, h Host, text string) *Gate {
+	t.Helper()
+	c, err := Decode(parse(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return NewGate(c, h, &Liveness{})
+}
+
+func TestIsProbe(t *testing.T) {
+	g := newGate(t, newFakeHost(), `{"clusters": ["a"], "path": "/healthz"}`)
+	for request, want := range map[[2]string]bool{
+		{"GET", "/healthz"}:          true,
+		{"HEAD", "/healthz"}:         true,
+		{"GET", "/healthz?"}:         true,
+		{"GET", "/healthz?x=1&y=?"}:  true,
+		{"get", "/healthz"}:          false,
+		{"POST", "/healthz"}:         false,
+		{"CONNECT", "/healthz"}:      false,
+		{"", "/healthz"}:             false,
+		{"GET", "/healthz/"}:         false,
+		{"GET", "/healthz2"}:         false,
+		{"GET", "/Healthz"}:          false,
+		{"GET", "/"}:                 false,
+		{"GET", ""}:                  false,
+		{"GET", "?/healthz"}:         false,
+		{"GET", "/x?/healthz"}:       false,
+		{"GET", "http://h/healthz"}:  false,
+		{"GET", "/healthz#fragment"}: false,
+	} {
+		if got := g.IsProbe(request[0], request[1]); got != want {
+			t.Errorf("%v: got %v, want %v", request, got, want)
+		}
+	}
+}
+
+func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
+	h := newFakeHost()
+	g := newGate(t, h, `{"clusters": ["a", {"name": "b", "min_healthy_percent": 50}]}`)
+	for i, step := range []struct {
+		a, b    Counts
+		live    uint64
+		details string
+		header  string
+	}{
+		{Counts{}, Counts{}, 1, "healthgate_cluster_empty", ""},
+		{Counts{1, 0, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", ""},
+		{Counts{1, 0, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", ""},
+		{Counts{0, 1, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", "x-envoy-degraded"},
+		{Counts{1, 0, 1}, Counts{1, 0, 3}, 1, "healthgate_cluster_unhealthy", ""},
+		{Counts{1, 0, 1}, Counts{3, 0, 3}, 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
+		{Counts{1, 0, 1}, Counts{3, 0, 3}, 1, "healthgate_ok", ""},
+	} {
+		h.setCluster("a", step.a)
+		h.setCluster("b", step.b)
+		h.set(LiveStat, step.live)
+		reply := g.Answer()
+		if reply.Details != step.details {
+			t.Errorf("step %d: got %s, want %s", i, reply.Details, step.details)
+		}
+		for _, header := range []string{"x-envoy-degraded", "x-envoy-immediate-health-check-fail"} {
+			want := ""
+			if header == step.header {
+				want = "true"
+			}
+			if got := strings.Join(reply.Headers[header], ""); got != want {
+				t.Errorf("step %d: got %s %q, want %q", i, header, got, want)
+			}
+		}
+		pass := step.details == "healthgate_ok"
+		if want := map[bool]int{true: 200, false: 503}[pass]; reply.Status != want {
+			t.Errorf("step %d: got status %d, want %d", i, reply.Status, want)
+		}
+		if want := map[bool]int64{true: 0, false: 14}[pass]; reply.GRPCStatus != want {
+			t.Errorf("step %d: got gRPC status %d, want %d", i, reply.GRPCStatus, want)
+		}
+	}
+	want := []string{"failed=3", "failed_cluster_empty=1", "failed_cluster_unhealthy=1", "failed_draining=1", "ok=4", "transitions=3"}
+	if got := h.counted(); !slices.Equal(got, want) {
+		t.Errorf("got counters %v, want %v", got, want)
+	}
+	if got := h.own["healthgate.default.healthy"].Get(); got != 1 {
+		t.Errorf("got gauge healthy %d, want 1", got)
+	}
+	wantLines := []string{
+		`info: healthgate default starts with 503 healthgate_cluster_empty: cluster "a" has 0 healthy and 0 degraded of 0 hosts, cluster "b" has 0 healthy and 0 degraded of 0 hosts`,
+		`info: healthgate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 2 hosts`,
+		`info: healthgate default turns from 200 to 503 healthgate_cluster_unhealthy: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 3 hosts`,
+		`info: healthgate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 3 healthy and 0 degraded of 3 hosts`,
+	}
+	if !slices.Equal(h.lines, wantLines) {
+		t.Errorf("got lines\n%s\nwant\n%s", strings.Join(h.lines, "\n"), strings.Join(wantLines, "\n"))
+	}
+}
+
+func TestConfiguredResponsesAreSent(t *testing.T) {
+	h := newFakeHost()
+	g := newGate(t, h, `{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
+	if r := g.Answer(); r.Status != 500 || r.Body != "down" {
+		t.Errorf("got %d %q", r.Status, r.Body)
+	}
+	if r := g.Failure(); r.Status != 500 || r.Body != "down" || r.Details != "healthgate_error" {
+		t.Errorf("got %d %q %s", r.Status, r.Body, r.Details)
+	}
+	h.setCluster("a", Counts{1, 0, 1})
+	if r := g.Answer(); r.Status != 204 || r.Body != "" {
+		t.Errorf("got %d %q", r.Status, r.Body)
+	}
+	if r := FailClosed(); r.Status != 503 || r.Details != "healthgate_error" || r.GRPCStatus != 14 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
+	h := newFakeHost()
+	h.setCluster("a", Counts{1, 0, 1})
+	c, err := Decode(parse(t, `{"clusters": ["a"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var process Liveness
+	NewGate(c, h, &process) // sees live at 1, though it is never asked
+	h.set(LiveStat, 0)
+	if r := NewGate(c, h, &process).Answer(); r.Details != "healthgate_draining" {
+		t.Errorf("got %s, want healthgate_draining", r.Details)
+	}
+}
+
+func TestWarnOfEmptyClustersNamesThoseThatNeverShowedAHost(t *testing.T) {
+	h := newFakeHost()
+	g := newGate(t, h, `{"clusters": ["full", "emptied", "nobody", "arrived"]}`)
+	h.setCluster("full", Counts{1, 0, 1})
+	h.setCluster("emptied", Counts{1, 0, 1})
+	g.Answer()
+	h.setCluster("emptied", Counts{})
+	h.setCluster("arrived", Counts{0, 0, 1})
+	h.lines = nil
+	g.WarnOfEmptyClusters()
+	if len(h.lines) != 1 || !strings.HasPrefix(h.lines[0], `warn: healthgate default: cluster "nobody" has shown no host yet`) ||
+		!strings.Contains(h.lines[0], "clusters[2].stat_name") || !strings.Contains(h.lines[0], "cluster.nobody.membership_total") {
+		t.Errorf("got %q, want one warning of nobody", h.lines)
+	}
+}
+
+// Probes of many workers at once: each is counted, and the gauge ends in step with the last verdict.
+func TestManyWorkersAtOnce(t *testing.T) {
+	h := newFakeHost()
+	g := newGate(t, h, `{"clusters": ["a"]}`)
+	const workers, probes = 8, 2000
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := range probes {
+				if w == 0 {
+					h.set("cluster.a.membership_healthy", uint64(i%2))
+					h.set("cluster.a.membership_total", 1)
+				}
+				g.Answer()
+			}
+		})
+	}
+	all.Wait()
+	h.setCluster("a", Counts{1, 0, 1})
+	g.Answer()
+	if got := h.counters["healthgate.default.ok"].Get() + h.counters["healthgate.default.failed"].Get(); got != workers*probes+1 {
+		t.Errorf("%d probes were counted, want %d", got, workers*probes+1)
+	}
+	if got := h.own["healthgate.default.healthy"].Get(); got != 1 {
+		t.Errorf("the gauge is %d after a pass, want 1", got)
+	}
+	changes := h.counters["healthgate.default.transitions"].Get()
+	if got := uint64(len(h.lines)); got != changes+1 { // the first line is no transition
+		t.Errorf("%d lines for %d transitions", got, changes)
+	}
+}
+
+// constants are stats that cost nothing, to see what the gate costs.
+type constants struct{}
+
+func (constants) Get() uint64                   { return 1 }
+func (constants) Increment(int64)               {}
+func (constants) Record(uint64)                 {}
+func (constants) Gauge(string) Gauge            { return constants{} }
+func (constants) NewCounter(string) Counter     { return constants{} }
+func (constants) NewGauge(string) SettableGauge { return constants{} }
+func (constants) Info(string)                   {}
+func (constants) Warn(string)                   {}
+
+func TestAnswerAllocatesNothing(t *testing.T) {
+	g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"}`)
+	g.Answer() // the first is logged
+	if allocated := testing.AllocsPerRun(1000, func() {
+		if g.IsProbe("GET", "/healthz?x=1") {
+			g.Answer()
+		}
+	}); allocated != 0 {
+		t.Errorf("an answer makes %v allocations, want 0", allocated)
+	}
+}
+
+func BenchmarkAnswer(b *testing.B) {
+	for _, clusters := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprintf("clusters=%d", clusters), func(b *testing.B) {
+			var names []string
+			for i := range clusters {
+				names = append(names, fmt.Sprintf("%q", fmt.Sprint("c", i)))
+			}
+			g := newGate(b, constants{}, `{"clusters": [`+strings.Join(names, ",")+`]}`)
+			g.Answer()
+			b.ReportAllocs()
+			for b.Loop() {
+				g.Answer()
+			}
+		})
+	}
+}

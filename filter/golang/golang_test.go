@@ -1,0 +1,420 @@
+package golang
+
+import (
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	xds "github.com/cncf/xds/go/xds/type/v3"
+	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// envoyLog is Envoy's log.
+var envoyLog struct {
+	sync.Mutex
+	lines []string
+}
+
+type fakeCAPI struct{}
+
+func (fakeCAPI) Log(_ api.LogType, message string) {
+	envoyLog.Lock()
+	defer envoyLog.Unlock()
+	envoyLog.lines = append(envoyLog.lines, message)
+}
+func (fakeCAPI) LogLevel() api.LogType { return api.Info }
+
+func TestMain(m *testing.M) {
+	api.SetCommonCAPI(fakeCAPI{})
+	m.Run()
+}
+
+// fakeEnvoy is Envoy's side of a configuration: its stats, by name.
+type fakeEnvoy struct {
+	mutex sync.Mutex
+	stats map[string]*stat
+}
+
+type stat struct {
+	value atomic.Uint64
+	gone  atomic.Bool
+}
+
+func (s *stat) check() {
+	if s.gone.Load() {
+		panic("request has been finished") // what the SDK does once Envoy has dropped the configuration
+	}
+}
+func (s *stat) Get() uint64         { s.check(); return s.value.Load() }
+func (s *stat) Record(value uint64) { s.check(); s.value.Store(value) }
+func (s *stat) Increment(by int64)  { s.check(); s.value.Add(uint64(by)) }
+
+func newFakeEnvoy(healthy uint64) *fakeEnvoy {
+	e := &fakeEnvoy{stats: map[string]*stat{}}
+	e.stat("server.live").Record(1)
+	e.stat("cluster.service.membership_healthy").Record(healthy)
+	e.stat("cluster.service.membership_total").Record(1)
+	return e
+}
+
+func (e *fakeEnvoy) stat(name string) *stat {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	if e.stats[name] == nil {
+		e.stats[name] = &stat{}
+	}
+	return e.stats[name]
+}
+
+func (e *fakeEnvoy) DefineGaugeMetric(name string) api.GaugeMetric     { return e.stat(name) }
+func (e *fakeEnvoy) DefineCounterMetric(name string) api.CounterMetric { return e.stat(name) }
+
+func (e *fakeEnvoy) setGone(gone bool) {
+	for _, s := range e.stats {
+		s.gone.Store(gone)
+	}
+}
+
+// request is a request's headers; it panics where a header is asked for that a probe does not need.
+type request struct {
+	api.RequestHeaderMap
+	method, path string
+}
+
+func (r request) GetRaw(name string) string {
+	return map[string]string{":method": r.method, ":path": r.path}[name]
+}
+
+// callbacks take the reply of one stream.
+type callbacks struct {
+	api.FilterCallbackHandler
+	replies []string
+	gone    bool
+}
+
+func (c *callbacks) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return decoder{c} }
+
+type decoder struct{ stream *callbacks }
+
+func (d decoder) SendLocalReply(_ int, _ string, _ map[string][]string, _ int64, details string) {
+	if d.stream.gone {
+		panic("request has been finished")
+	}
+	d.stream.replies = append(d.stream.replies, details)
+}
+func (d decoder) Continue(api.StatusType)                    {}
+func (d decoder) RecoverPanic()                              {}
+func (d decoder) AddData([]byte, bool)                       {}
+func (d decoder) InjectData([]byte)                          {}
+func (d decoder) SetUpstreamOverrideHost(string, bool) error { return nil }
+
+func typed(t testing.TB, text string) *anypb.Any {
+	t.Helper()
+	return pack(t, &xds.TypedStruct{Value: parseStruct(t, text)})
+}
+
+func pack(t testing.TB, m proto.Message) *anypb.Any {
+	t.Helper()
+	packed, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return packed
+}
+
+func parseStruct(t testing.TB, text string) *structpb.Struct {
+	t.Helper()
+	s := &structpb.Struct{}
+	if err := protojson.Unmarshal([]byte(text), s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func mustParse(t testing.TB, configured *anypb.Any, envoy api.ConfigCallbackHandler) any {
+	t.Helper()
+	parsed, err := Parser{}.Parse(configured, envoy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := parsed.(*configuration); ok {
+		t.Cleanup(c.Destroy)
+	}
+	return parsed
+}
+
+func configured(t testing.TB, healthy uint64) (*fakeEnvoy, any) {
+	t.Helper()
+	envoy := newFakeEnvoy(healthy)
+	return envoy, mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
+}
+
+func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
+	_, c := configured(t, 1)
+	const ok = "healthgate_ok"
+	for name, test := range map[string]struct {
+		steps func(api.StreamFilter) []api.StatusType
+		want  []api.StatusType
+		reply string
+	}{
+		"headers alone": {func(s api.StreamFilter) []api.StatusType {
+			return []api.StatusType{s.DecodeHeaders(request{method: "GET", path: "/"}, true)}
+		}, []api.StatusType{api.LocalReply}, ok},
+		"a body": {func(s api.StreamFilter) []api.StatusType {
+			return []api.StatusType{
+				s.DecodeHeaders(request{method: "GET", path: "/"}, false), s.DecodeData(nil, false), s.DecodeData(nil, true),
+			}
+		}, []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, ok},
+		"a body and trailers": {func(s api.StreamFilter) []api.StatusType {
+			return []api.StatusType{
+				s.DecodeHeaders(request{method: "GET", path: "/"}, false), s.DecodeData(nil, false), s.DecodeTrailers(nil),
+			}
+		}, []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, ok},
+		"no probe": {func(s api.StreamFilter) []api.StatusType {
+			return []api.StatusType{
+				s.DecodeHeaders(request{method: "POST", path: "/"}, false), s.DecodeData(nil, false), s.DecodeData(nil, true), s.DecodeTrailers(nil),
+			}
+		}, []api.StatusType{api.Continue, api.Continue, api.Continue, api.Continue}, ""},
+	} {
+		cb := &callbacks{}
+		if got := test.steps(NewStream(c, cb)); !slices.Equal(got, test.want) {
+			t.Errorf("%s: got statuses %v, want %v", name, got, test.want)
+		}
+		if got := strings.Join(cb.replies, " "); got != test.reply {
+			t.Errorf("%s: got replies %q, want %q", name, got, test.reply)
+		}
+	}
+}
+
+func TestPanicIsAnsweredWithAFailure(t *testing.T) {
+	envoy, c := configured(t, 1)
+	envoy.setGone(true)
+	for _, end := range []bool{true, false} {
+		cb := &callbacks{}
+		s := NewStream(c, cb)
+		status := s.DecodeHeaders(request{method: "GET", path: "/"}, end)
+		if !end {
+			status = s.DecodeData(nil, true)
+		}
+		if status != api.LocalReply || !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+			t.Errorf("got %v and %v, want a failure", status, cb.replies)
+		}
+	}
+	// What can be counted is counted.
+	envoy.setGone(false)
+	envoy.stat("server.live").gone.Store(true)
+	cb := &callbacks{}
+	NewStream(c, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+	if got := envoy.stat("healthgate.default.failed_error").Get(); got != 1 || !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+		t.Errorf("got failed_error %d and %v, want 1 and a failure", got, cb.replies)
+	}
+	envoyLog.Lock()
+	defer envoyLog.Unlock()
+	lines := slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool { return !strings.HasPrefix(line, "healthgate: panic") })
+	if len(lines) != 1 {
+		t.Errorf("got %d lines for panics within a minute, want 1: %v", len(lines), lines)
+	}
+}
+
+// Where the client has gone, no reply can be sent; that is for the SDK, which recovers.
+func TestPanicOfAReplyIsLeftToTheSDK(t *testing.T) {
+	_, c := configured(t, 1)
+	defer func() {
+		if recover() == nil {
+			t.Error("the panic was swallowed")
+		}
+	}()
+	NewStream(c, &callbacks{gone: true}).DecodeHeaders(request{method: "GET", path: "/"}, true)
+}
+
+func TestFactoryAlwaysReturnsAFilter(t *testing.T) {
+	for _, parsed := range []any{nil, "a string", &override{}} {
+		cb := &callbacks{}
+		s := NewStream(parsed, cb)
+		if s == nil {
+			t.Fatalf("%v: got no filter", parsed)
+		}
+		if got := s.DecodeHeaders(request{method: "GET", path: "/"}, true); got != api.Continue {
+			t.Errorf("%v: got %v, want Continue", parsed, got)
+		}
+	}
+}
+
+func TestParseReadsTypedStructAndStruct(t *testing.T) {
+	text := `{"clusters": ["service"]}`
+	for _, c := range []*anypb.Any{typed(t, text), pack(t, parseStruct(t, text))} {
+		if _, ok := mustParse(t, c, newFakeEnvoy(1)).(*configuration); !ok {
+			t.Errorf("%s was not read", c.GetTypeUrl())
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	broken := typed(t, `{"clusters": ["service"]}`)
+	broken.Value = []byte("not protobuf")
+	for name, test := range map[string]struct {
+		configured *anypb.Any
+		want       string
+	}{
+		"nothing":      {&anypb.Any{}, "plugin_config: is required, with at least clusters: [service]"},
+		"another type": {pack(t, &durationpb.Duration{}), "plugin_config: google.protobuf.Duration is neither xds.type.v3.TypedStruct nor google.protobuf.Struct"},
+		"unknown type": {&anypb.Any{TypeUrl: "type.googleapis.com/no.Such"}, "plugin_config: "},
+		"not protobuf": {broken, "plugin_config: "},
+		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "paht: unknown key, did you mean path?"},
+		"empty":        {pack(t, &xds.TypedStruct{}), "clusters: is required"},
+	} {
+		parsed, err := Parser{}.Parse(test.configured, newFakeEnvoy(1))
+		if parsed != nil || err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%s: got %v, %v, want %s", name, parsed, err, test.want)
+		}
+	}
+}
+
+func TestPanicWhileParsingIsAnError(t *testing.T) {
+	envoy := newFakeEnvoy(1)
+	envoy.setGone(true)
+	if parsed, err := (Parser{}).Parse(typed(t, `{"clusters": ["service"]}`), envoy); parsed != nil || err == nil {
+		t.Errorf("got %v, %v, want an error", parsed, err)
+	}
+}
+
+func TestRouteOverridesTheFilter(t *testing.T) {
+	envoy, parent := configured(t, 1)
+	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "nobody"]}`), nil)
+	merged := Parser{}.Merge(parent, child)
+	for _, test := range []struct {
+		configuration any
+		path, reply   string
+	}{
+		{parent, "/", "healthgate_ok"}, {parent, "/readyz", ""},
+		{merged, "/", ""}, {merged, "/readyz", "healthgate_cluster_empty"},
+	} {
+		cb := &callbacks{}
+		NewStream(test.configuration, cb).DecodeHeaders(request{method: "GET", path: test.path}, true)
+		if got := strings.Join(cb.replies, " "); got != test.reply {
+			t.Errorf("%s: got %q, want %q", test.path, got, test.reply)
+		}
+	}
+	envoy.stat("cluster.nobody.membership_healthy").Record(1)
+	envoy.stat("cluster.nobody.membership_total").Record(1)
+	// And a route below a route.
+	again := Parser{}.Merge(merged, mustParse(t, typed(t, `{"path": "/livez"}`), nil))
+	cb := &callbacks{}
+	NewStream(again, cb).DecodeHeaders(request{method: "GET", path: "/livez"}, true)
+	if !slices.Equal(cb.replies, []string{"healthgate_ok"}) {
+		t.Errorf("got %v, want healthgate_ok", cb.replies)
+	}
+}
+
+// On the main thread Envoy can refuse a route's configuration; on a worker it would abort.
+func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T) {
+	bad := typed(t, `{"path": "/readyz", "min": 1}`)
+	main, worker := make(chan error), make(chan any)
+	onThread := func(f func()) { go func() { runtime.LockOSThread(); f() }() }
+	var parent any
+	onThread(func() {
+		_, parent = configured(t, 1)
+		_, err := Parser{}.Parse(bad, nil)
+		onThread(func() {
+			child, err := Parser{}.Parse(bad, nil)
+			if err != nil {
+				t.Errorf("on a worker: got %v, want none", err)
+			}
+			worker <- child
+		})
+		child := <-worker
+		merged := Parser{}.Merge(parent, child)
+		for path, want := range map[string]string{"/": "healthgate_error", "/readyz": "healthgate_error", "/x": ""} {
+			cb := &callbacks{}
+			NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: path}, true)
+			if got := strings.Join(cb.replies, " "); got != want {
+				t.Errorf("%s: got %q, want %q", path, got, want)
+			}
+		}
+		main <- err
+	})
+	if err := <-main; err == nil || err.Error() != "min: unknown key, known are path, clusters, drain, stat_prefix, require, response" {
+		t.Errorf("on the main thread: got %v, want an error", err)
+	}
+}
+
+func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
+	_, parent := configured(t, 1)
+	child := mustParse(t, typed(t, `{"require": 2}`), nil) // of one cluster
+	for name, merged := range map[string]any{
+		"out of range": Parser{}.Merge(parent, child),
+		"not ours":     Parser{}.Merge(parent, "a string"),
+	} {
+		cb := &callbacks{}
+		NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+		if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+			t.Errorf("%s: got %v, want a failure", name, cb.replies)
+		}
+	}
+}
+
+func TestPanicWhileMergingFailsItsProbes(t *testing.T) {
+	envoy, parent := configured(t, 1)
+	child := mustParse(t, typed(t, `{"path": "/readyz"}`), nil)
+	envoy.setGone(true)
+	merged := Parser{}.Merge(parent, child)
+	envoy.setGone(false)
+	cb := &callbacks{}
+	NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/readyz"}, true)
+	if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+		t.Errorf("got %v, want a failure", cb.replies)
+	}
+}
+
+// The timer's goroutine may run when Envoy's side has gone.
+func TestWarningSurvivesTheEndOfEnvoysSide(t *testing.T) {
+	envoy, c := configured(t, 1)
+	envoy.setGone(true)
+	c.(*configuration).warnOfEmptyClusters()
+}
+
+// The plugin is loaded into someone's Envoy: it brings nothing but the Go host, protobuf and the xDS types.
+func TestPluginLinksNothingMore(t *testing.T) {
+	allowed := []string{
+		"healthgate", "google.golang.org/protobuf/", "github.com/envoyproxy/envoy/contrib/golang/", "github.com/cncf/xds/go/",
+		// What the xDS types bring.
+		"github.com/envoyproxy/protoc-gen-validate/validate", "cel.dev/expr", "google.golang.org/genproto/googleapis/",
+	}
+	for _, dependency := range dependencies(t, "healthgate") {
+		if !slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(dependency, prefix) }) {
+			t.Errorf("the plugin links %s", dependency)
+		}
+	}
+}
+
+// The core does not know which host it runs in.
+func TestCoreKnowsNoHost(t *testing.T) {
+	for _, dependency := range dependencies(t, "healthgate/filter") {
+		if strings.Contains(dependency, "envoy") || strings.HasPrefix(dependency, "healthgate/") && dependency != "healthgate/filter" {
+			t.Errorf("the core imports %s", dependency)
+		}
+	}
+}
+
+// dependencies are the packages that a package links, without the standard library's.
+func dependencies(t *testing.T, pkg string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := strings.Fields(string(out))
+	if len(found) < 2 {
+		t.Fatalf("go list found %v alone", found)
+	}
+	return found
+}

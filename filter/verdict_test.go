@@ -1,0 +1,172 @@
+package filter
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// The cases of Envoy's own filter: test/extensions/filters/http/health_check/health_check_test.cc in v1.39.1, as far as
+// gauges can tell them apart, and those of the rules that Envoy's filter does not have.
+func TestRuleJudgesACluster(t *testing.T) {
+	percent := func(p uint64) Rule { return Rule{MinHealthyPercent: p} }
+	for _, test := range []struct {
+		name   string
+		rule   Rule
+		counts Counts
+		want   Reason
+	}{
+		{"half of it is half of it", percent(50), Counts{Healthy: 50, Total: 100}, OK},
+		{"more than three quarters", percent(75), Counts{Healthy: 800, Total: 1000}, OK},
+		{"one host less than half", percent(50), Counts{Healthy: 49, Total: 100}, ClusterUnhealthy},
+		{"one host less than three quarters", percent(75), Counts{Healthy: 749, Total: 1000}, ClusterUnhealthy},
+		{"degraded ones make up half", percent(50), Counts{Healthy: 40, Degraded: 20, Total: 100}, OK},
+		{"degraded ones alone", percent(75), Counts{Degraded: 800, Total: 1000}, OK},
+		{"degraded ones are too few", percent(50), Counts{Healthy: 40, Degraded: 9, Total: 100}, ClusterUnhealthy},
+		{"empty, something asked", percent(1), Counts{}, ClusterEmpty},
+		{"empty, a host asked", Rule{MinHealthy: 1}, Counts{}, ClusterEmpty},
+		{"empty, nothing asked", Rule{}, Counts{}, OK},
+		{"none healthy, nothing asked", Rule{}, Counts{Total: 3}, OK},
+		{"one healthy, one asked", Rule{MinHealthy: 1}, Counts{Healthy: 1, Total: 3}, OK},
+		{"none healthy, one asked", Rule{MinHealthy: 1}, Counts{Total: 3}, ClusterUnhealthy},
+		{"one degraded, one asked", Rule{MinHealthy: 1}, Counts{Degraded: 1, Total: 3}, OK},
+		{"one degraded, ignored", Rule{MinHealthy: 1, IgnoreDegraded: true}, Counts{Degraded: 1, Total: 3}, ClusterUnhealthy},
+		{"fewer hosts than asked", Rule{MinHealthy: 4}, Counts{Healthy: 3, Total: 3}, ClusterUnhealthy},
+		{"both, and one of them fails", Rule{MinHealthy: 2, MinHealthyPercent: 50}, Counts{Healthy: 1, Total: 2}, ClusterUnhealthy},
+		{"both, and the other fails", Rule{MinHealthy: 1, MinHealthyPercent: 51}, Counts{Healthy: 1, Total: 2}, ClusterUnhealthy},
+		{"no rounding up", percent(67), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
+		{"no rounding down", percent(66), Counts{Healthy: 2, Total: 3}, OK},
+		{"all of it", percent(100), Counts{Healthy: 3, Total: 3}, OK},
+		{"all of it but one", percent(100), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
+	} {
+		if got := test.rule.Judge(test.counts); got != test.want {
+			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// nativePasses is the check of Envoy's own filter, written from HealthCheckFilter::onComplete of v1.39.1.
+func nativePasses(percent, counted, total uint64) bool {
+	if total == 0 {
+		return percent == 0
+	}
+	return !(100*counted < total*percent)
+}
+
+func TestPercentAgreesWithEnvoyAtEveryBoundary(t *testing.T) {
+	for total := range uint64(201) {
+		for percent := range uint64(101) {
+			for healthy := range total + 1 {
+				rule := Rule{MinHealthyPercent: percent}
+				got := rule.Judge(Counts{Healthy: healthy, Total: total}) == OK
+				if want := nativePasses(percent, healthy, total); got != want {
+					t.Fatalf("%d of %d at %d %%: got %v, Envoy has %v", healthy, total, percent, got, want)
+				}
+				// And what passes is never less than what was asked for, in exact numbers.
+				if total > 0 && got && healthy*100 < percent*total {
+					t.Fatalf("%d of %d passes at %d %%", healthy, total, percent)
+				}
+			}
+		}
+	}
+}
+
+// randomGate makes a policy of some clusters, and counts that Envoy could have of them.
+func randomGate(r *rand.Rand) (*Config, []Counts) {
+	n := 1 + r.IntN(5)
+	c := &Config{Require: 1 + r.IntN(n), Clusters: make([]Cluster, n)}
+	counts := make([]Counts, n)
+	for i := range n {
+		c.Clusters[i].Rule = Rule{
+			MinHealthy:        r.Uint64N(4),
+			MinHealthyPercent: r.Uint64N(101),
+			IgnoreDegraded:    r.IntN(2) == 0,
+		}
+		total := r.Uint64N(8)
+		healthy := r.Uint64N(total + 1)
+		counts[i] = Counts{Healthy: healthy, Degraded: r.Uint64N(total - healthy + 1), Total: total}
+	}
+	return c, counts
+}
+
+const rounds = 20_000
+
+func TestOneMoreHealthyHostNeverFailsTheGate(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range rounds {
+		c, counts := randomGate(r)
+		before := c.Judge(false, counts)
+		for i := range counts {
+			if counts[i].Healthy+counts[i].Degraded == counts[i].Total {
+				continue // no host is left to become healthy
+			}
+			better := append([]Counts(nil), counts...)
+			better[i].Healthy++
+			if after := c.Judge(false, better); before.Pass() && !after.Pass() {
+				t.Fatalf("%+v passes with %v and fails with %v", c, counts, better)
+			}
+		}
+	}
+}
+
+func TestRequiringFewerClustersIsNeverStricter(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range rounds {
+		c, counts := randomGate(r)
+		passed := true // with none required
+		for c.Require = 1; c.Require <= len(c.Clusters); c.Require++ {
+			now := c.Judge(false, counts).Pass()
+			if now && !passed {
+				t.Fatalf("%v fails with %d clusters required and passes with %d", counts, c.Require-1, c.Require)
+			}
+			passed = now
+		}
+	}
+}
+
+func TestDegradedIsSaidWhereHealthyHostsAloneWouldNotDo(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	seen := map[bool]int{}
+	for range rounds {
+		c, counts := randomGate(r)
+		verdict := c.Judge(false, counts)
+		strict := *c
+		strict.Clusters = append([]Cluster(nil), c.Clusters...)
+		for i := range strict.Clusters {
+			strict.Clusters[i].Rule.IgnoreDegraded = true
+		}
+		want := verdict.Pass() && !strict.Judge(false, counts).Pass()
+		if verdict.Degraded != want {
+			t.Fatalf("%+v with %v: degraded is %v, want %v", c, counts, verdict.Degraded, want)
+		}
+		seen[want]++
+	}
+	if seen[true] == 0 || seen[false] == 0 {
+		t.Errorf("only one of the cases was seen: %v", seen)
+	}
+}
+
+func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
+	c := &Config{Require: 3, Clusters: []Cluster{
+		{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{MinHealthy: 2}}, {Rule: Rule{MinHealthy: 1}},
+	}}
+	got := c.Judge(false, []Counts{{Healthy: 1, Total: 1}, {Healthy: 1, Total: 2}, {}})
+	if want := (Verdict{Reason: ClusterUnhealthy, Cluster: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestDrainingWinsUnlessIgnored(t *testing.T) {
+	c := &Config{Require: 1, Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}}}
+	for _, test := range []struct {
+		ignore  bool
+		healthy uint64
+		want    Reason
+	}{
+		{false, 1, Draining}, {false, 0, Draining}, {true, 1, OK}, {true, 0, ClusterUnhealthy},
+	} {
+		c.IgnoreDrain = test.ignore
+		if got := c.Judge(true, []Counts{{Healthy: test.healthy, Total: 1}}); got.Reason != test.want {
+			t.Errorf("with %d healthy, drain ignored %v: got %v, want %v", test.healthy, test.ignore, got.Reason, test.want)
+		}
+	}
+}
