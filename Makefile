@@ -23,6 +23,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 PLUGIN  := build/healthgate.so
 STANDIN := build/libstandin.so
 BACKEND := build/backend
+DEMO    := build/demo
 
 go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go') go.mod go.sum
 
@@ -41,10 +42,10 @@ $(PLUGIN): $(go_files) | tools
 	@./e2e/check-glibc.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
 
-$(BACKEND): $(go_files) | tools
+$(BACKEND) $(DEMO): build/%: $(go_files) | tools
 	@echo "building $@"
 	@mkdir -p build
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./e2e/backend
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./e2e/$*
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
 $(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map go.mod | tools
@@ -70,6 +71,10 @@ tools:
 envoy: ## fetch the Envoy that the tests run, once, and print its path (ENVOY=path uses another)
 	@./e2e/fetch-envoy.sh
 
+.PHONY: fetched
+fetched:
+	@./e2e/fetch-envoy.sh >/dev/null
+
 .PHONY: test
 test: lint unit e2e ## run everything: lint, unit tests with the race detector, the tests in Envoy
 
@@ -87,7 +92,7 @@ unit: | tools ## run the unit tests, with the race detector
 	@$(GO) test -race ./filter/... ./e2e/backend/...
 
 .PHONY: e2e
-e2e: build envoy ## run the tests in a real Envoy
+e2e: build fetched ## run the tests in a real Envoy
 	@echo "running the tests in Envoy"
 	@$(GO) test -count=1 -timeout 15m ./e2e
 
@@ -101,12 +106,12 @@ fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 	done
 
 .PHONY: run
-run: build envoy ## start three backends and Envoy in front; Ctrl-C ends it (HTTPS_PORT, ADMIN_PORT)
-	@exec $(GO) run ./e2e/demo -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
+run: build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C ends it (HTTPS_PORT, ADMIN_PORT)
+	@exec $(DEMO) run -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
 
 .PHONY: demo
-demo: build envoy ## the same as a script that shows each answer, and ends
-	@exec $(GO) run ./e2e/demo -script
+demo: build $(DEMO) fetched ## the same as a script that shows each answer, and ends
+	@exec $(DEMO) script
 
 .PHONY: generate
 generate: | tools ## make the generated code again

@@ -113,6 +113,7 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	for _, option := range options {
 		option(p)
 	}
+	config = p.config
 	s := &site{t: t, dir: t.TempDir()}
 	if s.cert, err = bed.NewCertificate(s.dir); err != nil {
 		t.Fatal(err)

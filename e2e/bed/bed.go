@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -86,7 +87,7 @@ func WaitFor(ctx context.Context, atMost time.Duration, ready func() error) erro
 // process is a child process, with what it writes.
 type process struct {
 	cmd    *exec.Cmd
-	output *lines
+	output *lines // empty where the output goes to a file
 	ended  chan struct{}
 	err    error // of the process, once it has ended
 }
@@ -96,7 +97,11 @@ func start(cmd *exec.Cmd) (*process, error) {
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.output
 	}
-	cmd.Stderr = p.output
+	if cmd.Stderr == nil {
+		cmd.Stderr = p.output
+	}
+	// Ended with its parent, should that be killed; and not by the Ctrl-C that ends the parent in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

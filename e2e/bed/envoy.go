@@ -34,6 +34,7 @@ type Options struct {
 	Workers int      // worker threads; 2 where 0
 	Env     []string // variables of its environment, as KEY=value
 	Args    []string // further arguments
+	LogFile *os.File // where it writes; nil keeps it for Log
 }
 
 // StartEnvoy starts an Envoy in a folder with a configuration, and returns once it serves.
@@ -83,8 +84,9 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(standIn()))
 	cmd.Env = append(cmd.Env, options.Env...)
-	// Ended with its parent, should that be killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if options.LogFile != nil {
+		cmd.Stdout, cmd.Stderr = options.LogFile, options.LogFile
+	}
 	p, err := start(cmd)
 	if err != nil {
 		return nil, err
