@@ -418,3 +418,41 @@ func dependencies(t *testing.T, pkg string) []string {
 	}
 	return found
 }
+
+// Probes on several workers, while configurations come, are merged and go: what the race detector is to see.
+func TestConfigurationsComeAndGoUnderProbes(t *testing.T) {
+	envoy := newFakeEnvoy(1)
+	// Defined before the workers start: the fake's map is not what is tested.
+	first := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
+	var current atomic.Value
+	current.Store(first)
+	done := make(chan struct{})
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				cb := &callbacks{}
+				NewStream(current.Load(), cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+				if !slices.Equal(cb.replies, []string{"healthgate_ok"}) {
+					t.Errorf("got %v, want healthgate_ok", cb.replies)
+					return
+				}
+			}
+		})
+	}
+	for range 200 {
+		parent := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
+		merged := Parser{}.Merge(parent, mustParse(t, typed(t, `{"drain": "ignore"}`), nil))
+		before := current.Swap(merged)
+		// Envoy destroys a configuration while a probe may still use it.
+		before.(*configuration).Destroy()
+		parent.(*configuration).Destroy()
+	}
+	close(done)
+	workers.Wait()
+}
