@@ -3,7 +3,9 @@ package filter
 import (
 	"maps"
 	"math"
+	"net/netip"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -15,6 +17,7 @@ const (
 	maxNameBytes  = 1024      // of a cluster's name, a stat name, a stat prefix
 	maxPathBytes  = 1024
 	maxBodyBytes  = 4096
+	maxDuration   = 24 * time.Hour
 )
 
 // Config is what a user may say of a gate, with every default filled in. Decode makes one; a Config made otherwise has
@@ -32,6 +35,22 @@ type Config struct {
 	Healthy, Unhealthy Response
 	// StatPrefix names the gate in Envoy's stats: healthgate.<StatPrefix>.… Default "default".
 	StatPrefix string
+	// Details sends a JSON report to a client that asks for one. Default false.
+	Details bool
+	// Hold damps changes of the answer.
+	Hold Hold
+	// StaleAfter is how old the clusters' health may be, up to 24 h. With the source stats, 0 asks nothing of its age;
+	// with the source admin it is never 0, and 5 s by default.
+	StaleAfter time.Duration
+	// Admin is where the health comes from with the source admin; nil with the source stats.
+	Admin *Admin
+}
+
+// Admin is Envoy's admin interface as a source.
+type Admin struct {
+	Network  string        // "unix" or "tcp"
+	Address  string        // a path, or host:port on loopback
+	Interval time.Duration // between two looks, 0.1 s to 60 s; default 1 s
 }
 
 // Cluster is one cluster of Envoy and what is asked of it.
@@ -48,6 +67,9 @@ type Response struct {
 	Status int    // HTTP status, 200 to 299 where healthy, 400 to 599 where not
 	Body   string // plain text, at most 4096 bytes; may be empty
 }
+
+// defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say.
+const defaultAdminStaleAfter = 5 * time.Second
 
 var (
 	defaultHealthy   = Response{Status: 200, Body: "ok\n"}
@@ -98,9 +120,20 @@ func decode(raw *structpb.Struct, complete bool) (*Config, error) {
 	}
 	c.Require = decodeRequire(&top, len(c.Clusters))
 
+	hold := top.object("hold")
+	c.Hold.UnhealthyAfter = hold.duration("unhealthy_after", 0, 0, maxDuration)
+	c.Hold.HealthyAfter = hold.duration("healthy_after", 0, 0, maxDuration)
+	hold.refuseUnknown()
+	c.StaleAfter = top.duration("stale_after", 0, 0, maxDuration)
+	c.Admin = decodeSource(&top, complete)
+	if c.Admin != nil && c.StaleAfter == 0 {
+		c.StaleAfter = defaultAdminStaleAfter
+	}
+
 	response := top.object("response")
 	c.Healthy = decodeResponse(response.object("healthy"), defaultHealthy, 200, 299)
 	c.Unhealthy = decodeResponse(response.object("unhealthy"), defaultUnhealthy, 400, 599)
+	c.Details = response.boolean("details", false)
 	response.refuseUnknown()
 	top.refuseUnknown()
 
@@ -213,6 +246,51 @@ func decodeRequire(top *object, n int) int {
 	top.fail("require", "%s is not all, any or a number of clusters", show(top.get("require")))
 	return 0
 }
+
+// decodeSource returns nil for the source stats.
+func decodeSource(top *object, complete bool) *Admin {
+	source := top.oneOf("source", "stats", "admin")
+	given := top.get("admin") != nil
+	o := top.object("admin")
+	defer o.refuseUnknown()
+	admin := &Admin{Interval: o.duration("interval", time.Second, 100*time.Millisecond, time.Minute)}
+	address := o.text("address", "", maxPathBytes)
+	switch {
+	case !complete: // a route's may have the one, and the filter's the other
+		if address == "" {
+			return nil
+		}
+	case source == "stats":
+		if given {
+			top.fail("admin", "is given, but source is stats; set source: admin, or leave admin out")
+		}
+		return nil
+	case address == "":
+		o.fail("address", "is required with source: admin, as in unix:///run/envoy/admin.sock")
+		return nil
+	}
+	if path, unix := strings.CutPrefix(address, "unix://"); unix {
+		if !strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0) || len(path) > maxUnixPathBytes {
+			o.fail("address", "%q is not unix:// and an absolute path of at most %d bytes", clip(address), maxUnixPathBytes)
+		}
+		admin.Network, admin.Address = "unix", path
+		return admin
+	}
+	at, err := netip.ParseAddrPort(address)
+	switch {
+	case err != nil:
+		o.fail("address", "%q is neither unix:///path nor an IP address and port, as in 127.0.0.1:9901", clip(address))
+	case !at.Addr().IsLoopback():
+		o.fail("address", "%q is not on loopback; admin must not be reachable from elsewhere", address)
+	case at.Port() == 0:
+		o.fail("address", "%q has port 0", address)
+	}
+	admin.Network, admin.Address = "tcp", address
+	return admin
+}
+
+// maxUnixPathBytes is what a sockaddr_un holds, its last NUL left out.
+const maxUnixPathBytes = 107
 
 func decodeResponse(o *object, byDefault Response, minStatus, maxStatus int64) Response {
 	r := Response{

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -61,6 +62,25 @@ var good = []struct {
 	{`{"clusters": ["service"], "response": {"healthy": {"status": 299, "body": ""}, "unhealthy": {"status": 400}}}`, func(c *Config) {
 		c.Healthy = Response{Status: 299}
 		c.Unhealthy.Status = 400
+	}},
+	{`{"clusters": ["service"], "response": {"details": true}}`, func(c *Config) { c.Details = true }},
+	{`{"clusters": ["service"], "response": {"details": false}}`, func(*Config) {}},
+	{`{"clusters": ["service"], "hold": {}}`, func(*Config) {}},
+	{`{"clusters": ["service"], "hold": {"unhealthy_after": "1.5s"}}`, func(c *Config) { c.Hold.UnhealthyAfter = 1500 * time.Millisecond }},
+	{`{"clusters": ["service"], "hold": {"healthy_after": "86400s", "unhealthy_after": "0s"}}`, func(c *Config) { c.Hold.HealthyAfter = 24 * time.Hour }},
+	{`{"clusters": ["service"], "stale_after": "0.000000001s"}`, func(c *Config) { c.StaleAfter = 1 }},
+	{`{"clusters": ["service"], "source": "stats"}`, func(*Config) {}},
+	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///run/envoy/admin.sock"}}`, func(c *Config) {
+		c.Admin = &Admin{"unix", "/run/envoy/admin.sock", time.Second}
+		c.StaleAfter = 5 * time.Second
+	}},
+	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "0.1s"}, "stale_after": "2s"}`, func(c *Config) {
+		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 100 * time.Millisecond}
+		c.StaleAfter = 2 * time.Second
+	}},
+	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "[::1]:9901"}}`, func(c *Config) {
+		c.Admin = &Admin{"tcp", "[::1]:9901", time.Second}
+		c.StaleAfter = 5 * time.Second
 	}},
 }
 
@@ -123,6 +143,25 @@ var bad = []struct {
 	{`{"clusters": ["a"], "response": {"unhealthy": {"stat": 500}}}`, []string{`response.unhealthy.stat: unknown key, did you mean status?`}},
 	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
+	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
+	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
+	{`{"clusters": ["a"], "hold": {"unhealthy_after": 1}}`, []string{`hold.unhealthy_after: 1 is not a duration in seconds, as in "1.5s"`}},
+	{`{"clusters": ["a"], "hold": {"unhealthy_after": "-1s"}}`, []string{`hold.unhealthy_after: "-1s" is not a duration in seconds, as in "1.5s"`}},
+	{`{"clusters": ["a"], "hold": {"healthy_afer": "1s"}}`, []string{`hold.healthy_afer: unknown key, did you mean healthy_after?`}},
+	{`{"clusters": ["a"], "hold": {"healthy_after": "86400.1s"}}`, []string{`hold.healthy_after: "86400.1s" is not between 0s and 86400s`}},
+	{`{"clusters": ["a"], "hold": {"healthy_after": "999999999999s"}}`, []string{`hold.healthy_after: "999999999999s" is not between 0s and 86400s`}},
+	{`{"clusters": ["a"], "stale_after": "soon"}`, []string{`stale_after: "soon" is not a duration in seconds, as in "1.5s"`}},
+	{`{"clusters": ["a"], "source": "xds"}`, []string{`source: "xds" is not stats or admin`}},
+	{`{"clusters": ["a"], "source": "admin"}`, []string{`admin.address: is required with source: admin, as in unix:///run/envoy/admin.sock`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {}}`, []string{`admin.address: is required with source: admin, as in unix:///run/envoy/admin.sock`}},
+	{`{"clusters": ["a"], "admin": {"address": "127.0.0.1:9901"}}`, []string{`admin: is given, but source is stats; set source: admin, or leave admin out`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback; admin must not be reachable from elsewhere`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "0.0.0.0:9901"}}`, []string{`admin.address: "0.0.0.0:9901" is not on loopback; admin must not be reachable from elsewhere`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "localhost:9901"}}`, []string{`admin.address: "localhost:9901" is neither unix:///path nor an IP address and port, as in 127.0.0.1:9901`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:0"}}`, []string{`admin.address: "127.0.0.1:0" has port 0`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix://relative"}}`, []string{`admin.address: "unix://relative" is not unix:// and an absolute path of at most 107 bytes`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.01s"}}`, []string{`admin.interval: "0.01s" is not between 0.1s and 60s`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "port": 1}}`, []string{`admin.port: unknown key, known are interval, address`}},
 	{`{"clusters": ["a", "a"], "path": 1, "paht": "/", "drain": "x"}`, []string{
 		`path: 1 is not a string`, `clusters[1].name: "a" is repeated, it stands in clusters[0] already`,
 		`drain: "x" is not fail or ignore`, `paht: unknown key, did you mean path?`,

@@ -6,7 +6,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
+
+// epoch is when a test begins.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // fakeHost is a host whose stats a test sets.
 type fakeHost struct {
@@ -15,6 +19,7 @@ type fakeHost struct {
 	counters map[string]*number
 	own      map[string]*number
 	lines    []string
+	now      time.Time
 }
 
 type number struct {
@@ -41,7 +46,7 @@ func (n *number) Increment(by int64) {
 }
 
 func newFakeHost() *fakeHost {
-	h := &fakeHost{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}}
+	h := &fakeHost{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}, now: epoch}
 	h.set(LiveStat, 1)
 	return h
 }
@@ -53,7 +58,9 @@ func named(numbers map[string]*number, name string) *number {
 	return numbers[name]
 }
 
-func (h *fakeHost) Gauge(name string) Gauge            { return named(h.gauges, name) }
+func (h *fakeHost) Gauge(name string) Value            { return named(h.gauges, name) }
+func (h *fakeHost) Counter(name string) Value          { return named(h.gauges, name) }
+func (h *fakeHost) Now() time.Time                     { return h.now }
 func (h *fakeHost) NewCounter(name string) Counter     { return named(h.counters, name) }
 func (h *fakeHost) NewGauge(name string) SettableGauge { return named(h.own, name) }
 func (h *fakeHost) Info(line string)                   { h.log("info: " + line) }
@@ -91,7 +98,7 @@ func newGate(t testing.TB, h Host, text string) *Gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewGate(c, h, &Liveness{})
+	return NewGate(c, NewStatsSource(c, h, h.Now()), h, &Liveness{})
 }
 
 func TestIsProbe(t *testing.T) {
@@ -206,9 +213,10 @@ func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	var process Liveness
-	NewGate(c, h, &process) // sees live at 1, though it is never asked
+	source := NewStatsSource(c, h, h.Now())
+	NewGate(c, source, h, &process) // sees live at 1, though it is never asked
 	h.set(LiveStat, 0)
-	if r := NewGate(c, h, &process).Answer(); r.Details != "healthgate_draining" {
+	if r := NewGate(c, source, h, &process).Answer(); r.Details != "healthgate_draining" {
 		t.Errorf("got %s, want healthgate_draining", r.Details)
 	}
 }
@@ -267,21 +275,27 @@ type constants struct{}
 func (constants) Get() uint64                   { return 1 }
 func (constants) Increment(int64)               {}
 func (constants) Record(uint64)                 {}
-func (constants) Gauge(string) Gauge            { return constants{} }
+func (constants) Gauge(string) Value            { return constants{} }
+func (constants) Counter(string) Value          { return constants{} }
+func (constants) Now() time.Time                { return time.Now() }
 func (constants) NewCounter(string) Counter     { return constants{} }
 func (constants) NewGauge(string) SettableGauge { return constants{} }
 func (constants) Info(string)                   {}
 func (constants) Warn(string)                   {}
 
 func TestAnswerAllocatesNothing(t *testing.T) {
-	g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"}`)
-	g.Answer() // the first is logged
-	if allocated := testing.AllocsPerRun(1000, func() {
-		if g.IsProbe("GET", "/healthz?x=1") {
-			g.Answer()
+	for _, more := range []string{
+		``, `, "hold": {"unhealthy_after": "1s", "healthy_after": "1s"}`, `, "stale_after": "60s"`, `, "response": {"details": true}`,
+	} {
+		g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
+		g.Answer() // the first is logged
+		if allocated := testing.AllocsPerRun(1000, func() {
+			if g.IsProbe("GET", "/healthz?x=1") {
+				g.Answer()
+			}
+		}); allocated != 0 {
+			t.Errorf("%s: an answer makes %v allocations, want 0", more, allocated)
 		}
-	}); allocated != 0 {
-		t.Errorf("an answer makes %v allocations, want 0", allocated)
 	}
 }
 

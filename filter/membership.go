@@ -3,6 +3,7 @@ package filter
 import (
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Counts is one cluster's membership at one moment, as Envoy counts it.
@@ -12,39 +13,115 @@ type Counts struct {
 	Total    uint64 // all hosts, with those that are unhealthy or excluded; 0 for a cluster that Envoy does not know
 }
 
-// Gauge is a number of Envoy's, read where Envoy keeps it.
-type Gauge interface{ Get() uint64 }
-
-// Gauges are one cluster's membership, live.
-type Gauges struct{ Healthy, Degraded, Total Gauge }
-
-// Counts reads the cluster's membership now. The three reads are not one: a host that changes between them is counted
-// before, after, or for an instant on both sides, as it is for Envoy's own health_check filter.
-func (g Gauges) Counts() Counts {
-	return Counts{Healthy: g.Healthy.Get(), Degraded: g.Degraded.Get(), Total: g.Total.Get()}
+// Sample is what a source says of one cluster at one moment.
+type Sample struct {
+	Counts
+	// Stale says that the counts may no longer be true: nobody has looked for longer than the configuration allows.
+	Stale bool
 }
 
-// The names of the gauges of a cluster and of the server, as Envoy v1.39.1 makes them: in
-// source/common/upstream/upstream_impl.cc, envoy/upstream/upstream.h and envoy/server/instance.h.
+// Source is where the health of a configuration's clusters comes from.
+type Source interface {
+	// Sample says how the i-th cluster of the configuration is. It neither waits nor allocates, and is safe for use from
+	// any thread.
+	Sample(now time.Time, i int) Sample
+}
+
+// HostSource is a Source that knows the hosts too.
+type HostSource interface {
+	// Hosts returns the hosts of the i-th cluster, as they were last seen. The result is shared: read it only.
+	Hosts(i int) []HostState
+}
+
+// HostState is one host of a cluster, for a report.
+type HostState struct {
+	Address string `json:"address"` // ip:port, or a path
+	Status  string `json:"status"`  // healthy, degraded, or why it is unhealthy
+}
+
+// Value is a stat of Envoy's, read where Envoy keeps it.
+type Value interface{ Get() uint64 }
+
+// Stats finds Envoy's own stats by exactly their names, in the root scope. They are only ever read.
+type Stats interface {
+	Gauge(name string) Value
+	Counter(name string) Value
+}
+
+// statsSource reads Envoy's own gauges: the source stats.
+type statsSource struct {
+	clusters   []clusterStats
+	staleAfter time.Duration
+}
+
+type clusterStats struct {
+	healthy, degraded, total Value
+	attempts                 Value // nil where no age is asked
+	movement                 movement
+}
+
+// NewStatsSource finds the stats of a configuration's clusters. now is when that is.
+func NewStatsSource(c *Config, stats Stats, now time.Time) Source {
+	s := &statsSource{clusters: make([]clusterStats, len(c.Clusters)), staleAfter: c.StaleAfter}
+	for i, cluster := range c.Clusters {
+		scope := statScope(cluster.StatName)
+		s.clusters[i].healthy = stats.Gauge(scope + membershipHealthy)
+		s.clusters[i].degraded = stats.Gauge(scope + membershipDegraded)
+		s.clusters[i].total = stats.Gauge(scope + membershipTotal)
+		if s.staleAfter > 0 {
+			s.clusters[i].attempts = stats.Counter(scope + healthCheckAttempt)
+			s.clusters[i].movement.start(now, s.clusters[i].attempts.Get())
+		}
+	}
+	return s
+}
+
+// Sample reads each gauge. The three of a cluster are not read at once: a host that changes between them is counted
+// before, after, or for an instant on both sides, as it is for Envoy's own health_check filter.
+func (s *statsSource) Sample(now time.Time, i int) Sample {
+	c := &s.clusters[i]
+	sample := Sample{Counts: Counts{Healthy: c.healthy.Get(), Degraded: c.degraded.Get(), Total: c.total.Get()}}
+	if c.attempts != nil {
+		age := c.movement.age(now, c.attempts.Get())
+		// Nothing is checked where there are no hosts, and nothing about their health can be stale.
+		sample.Stale = age > s.staleAfter && sample.Total > 0
+	}
+	return sample
+}
+
+// movement notices when a counter stops. Its methods are safe for use from any thread.
+type movement struct {
+	last    atomic.Uint64
+	movedAt atomic.Int64 // nanoseconds since began
+	began   time.Time
+}
+
+func (m *movement) start(now time.Time, value uint64) {
+	m.began = now
+	m.last.Store(value)
+}
+
+// age returns for how long the counter has stood still.
+func (m *movement) age(now time.Time, value uint64) time.Duration {
+	at := int64(now.Sub(m.began))
+	if m.last.Swap(value) != value {
+		m.movedAt.Store(at)
+		return 0
+	}
+	return time.Duration(at - m.movedAt.Load())
+}
+
+// The names of the stats of a cluster and of the server, as Envoy v1.39.1 makes them: in envoy/upstream/upstream.h,
+// source/extensions/health_checkers/common and envoy/server/instance.h.
 const (
 	membershipHealthy  = "membership_healthy"
 	membershipDegraded = "membership_degraded"
 	membershipTotal    = "membership_total"
+	healthCheckAttempt = "health_check.attempt"
 
 	// LiveStat is 1 while Envoy wants traffic and 0 after it was told to fail its health checks.
 	LiveStat = "server.live"
 )
-
-// DefineGauges finds the gauges of the cluster whose stats have the given name. define must return the gauge of exactly
-// the name it is given, from Envoy's root scope.
-func DefineGauges(statName string, define func(name string) Gauge) Gauges {
-	scope := statScope(statName)
-	return Gauges{
-		Healthy:  define(scope + membershipHealthy),
-		Degraded: define(scope + membershipDegraded),
-		Total:    define(scope + membershipTotal),
-	}
-}
 
 // statScope is what the names of a cluster's stats begin with, its last dot included: what generateStatsScope in
 // source/common/upstream/upstream_impl.cc makes. Characters are replaced as by Stats::Utility::sanitizeStatsName, and

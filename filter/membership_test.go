@@ -1,6 +1,9 @@
 package filter
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // The gauges that are wanted here were read off a real Envoy; e2e's tests read them there.
 func TestGaugesAreNamedAsEnvoyNamesThem(t *testing.T) {
@@ -18,13 +21,52 @@ func TestGaugesAreNamedAsEnvoyNamesThem(t *testing.T) {
 		"a.:":                      "cluster.a._.membership_healthy",
 		"xds:///eds.authority/a:b": "cluster.xds_/eds.authority/a_b.membership_healthy",
 	} {
-		var names []string
-		DefineGauges(name, func(stat string) Gauge {
-			names = append(names, stat)
-			return nil
-		})
-		if names[0] != want {
-			t.Errorf("%q: got %s, want %s", name, names[0], want)
+		stats := &namedStats{}
+		NewStatsSource(&Config{Clusters: []Cluster{{StatName: name}}}, stats, time.Time{})
+		if stats.names[0] != want {
+			t.Errorf("%q: got %s, want %s", name, stats.names[0], want)
+		}
+	}
+}
+
+// namedStats remembers which stats were asked for.
+type namedStats struct{ names []string }
+
+func (s *namedStats) Gauge(name string) Value {
+	s.names = append(s.names, name)
+	return &number{}
+}
+func (s *namedStats) Counter(name string) Value { return s.Gauge(name) }
+
+func TestSourceIsStaleOnceNobodyChecksAnyMore(t *testing.T) {
+	h := newFakeHost()
+	start := time.Now()
+	source := NewStatsSource(&Config{StaleAfter: 3 * time.Second, Clusters: []Cluster{{StatName: "a"}}}, h, start)
+	h.setCluster("a", Counts{1, 0, 1})
+	attempts := h.Counter("cluster.a.health_check.attempt").(*number)
+	for _, step := range []struct {
+		at      float64 // seconds
+		attempt bool
+		hosts   uint64
+		want    bool
+	}{
+		{0, false, 1, false},
+		{3, false, 1, false}, // exactly as old as allowed
+		{3.1, false, 1, true},
+		{3.2, false, 0, false}, // no host, nothing to check
+		{3.3, false, 1, true},
+		{5, true, 1, false},
+		{8, false, 1, false},
+		{8.1, false, 1, true},
+		{20, true, 1, false},
+	} {
+		if step.attempt {
+			attempts.Increment(1)
+		}
+		h.setCluster("a", Counts{step.hosts, 0, step.hosts})
+		sample := source.Sample(start.Add(time.Duration(step.at*float64(time.Second))), 0)
+		if sample.Stale != step.want {
+			t.Errorf("at %vs: got stale %v, want %v", step.at, sample.Stale, step.want)
 		}
 	}
 }

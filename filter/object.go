@@ -3,9 +3,11 @@ package filter
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -112,6 +114,45 @@ func (o *object) integer(key string, byDefault, least, most int64) int64 {
 	}
 	return byDefault
 }
+
+// boolean reads true or false.
+func (o *object) boolean(key string, byDefault bool) bool {
+	value := o.get(key)
+	if value == nil {
+		return byDefault
+	}
+	b, ok := value.GetKind().(*structpb.Value_BoolValue)
+	if !ok {
+		o.fail(key, "%s is not true or false", show(value))
+		return byDefault
+	}
+	return b.BoolValue
+}
+
+// seconds is a duration as protobuf's JSON has it, and so Envoy.
+var seconds = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,9})?s$`)
+
+// duration reads a duration from least to most.
+func (o *object) duration(key string, byDefault, least, most time.Duration) time.Duration {
+	value := o.get(key)
+	if value == nil {
+		return byDefault
+	}
+	s, ok := value.GetKind().(*structpb.Value_StringValue)
+	if !ok || !seconds.MatchString(s.StringValue) {
+		o.fail(key, "%s is not a duration in seconds, as in \"1.5s\"", show(value))
+		return byDefault
+	}
+	d, err := time.ParseDuration(s.StringValue)
+	if err != nil || d < least || d > most { // an error is one of range: the form is known
+		o.fail(key, "%s is not between %s and %s", show(value), showSeconds(least), showSeconds(most))
+		return byDefault
+	}
+	return d
+}
+
+// showSeconds renders a duration as it would be configured.
+func showSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
 // object reads a message.
 func (o *object) object(key string) *object {

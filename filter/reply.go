@@ -22,47 +22,42 @@ func (r Reason) Details() string { return "healthgate_" + r.String() }
 
 // replies holds the finished replies of a configuration, so that a probe makes none.
 type replies struct {
-	byReason [reasons]Reply
-	degraded Reply // for OK, thanks to degraded hosts alone
+	failing  [reasons]Reply
+	passing  [reasons]Reply // OK and Held alone
+	degraded Reply          // for OK, thanks to degraded hosts alone
 }
 
 func newReplies(c *Config) *replies {
 	r := &replies{}
 	for reason := range reasons {
-		response, grpc := c.Unhealthy, int64(grpcUnavailable)
-		if reason == OK {
-			response, grpc = c.Healthy, grpcOK
-		}
-		headers := map[string][]string{
-			"content-type":  {"text/plain"},
-			"cache-control": {"no-store"},
-		}
-		if reason == Draining {
-			headers["x-envoy-immediate-health-check-fail"] = []string{"true"}
-		}
-		r.byReason[reason] = Reply{
-			Status:     response.Status,
-			Body:       response.Body,
-			Headers:    headers,
-			GRPCStatus: grpc,
-			Details:    reason.Details(),
-		}
+		r.failing[reason] = newReply(c.Unhealthy, grpcUnavailable, reason)
+		r.passing[reason] = newReply(c.Healthy, grpcOK, reason)
 	}
-	r.degraded = r.byReason[OK]
-	r.degraded.Headers = map[string][]string{
-		"content-type":  {"text/plain"},
-		"cache-control": {"no-store"},
-		// Envoy's own filter sends the header empty; the host drops an empty value.
-		"x-envoy-degraded": {"true"},
-	}
+	r.failing[Draining].Headers["x-envoy-immediate-health-check-fail"] = []string{"true"}
+	r.degraded = newReply(c.Healthy, grpcOK, OK)
+	// Envoy's own filter sends the header empty; the host drops an empty value.
+	r.degraded.Headers["x-envoy-degraded"] = []string{"true"}
 	return r
 }
 
-func (r *replies) of(v Verdict) *Reply {
-	if v.Degraded {
-		return &r.degraded
+func newReply(response Response, grpcStatus int64, reason Reason) Reply {
+	return Reply{
+		Status:     response.Status,
+		Body:       response.Body,
+		Headers:    map[string][]string{"content-type": {"text/plain"}, "cache-control": {"no-store"}},
+		GRPCStatus: grpcStatus,
+		Details:    reason.Details(),
 	}
-	return &r.byReason[v.Reason]
+}
+
+func (r *replies) of(v Verdict) *Reply {
+	switch {
+	case v.Degraded:
+		return &r.degraded
+	case v.Passing:
+		return &r.passing[v.Reason]
+	}
+	return &r.failing[v.Reason]
 }
 
 var failClosed = newReplies(&Config{Unhealthy: defaultUnhealthy}).of(Verdict{Reason: Error})

@@ -31,12 +31,14 @@ func (r Rule) Judge(c Counts) Reason {
 // Reason is why a probe is answered as it is.
 type Reason uint8
 
-// The reasons. OK alone passes.
+// The reasons. OK passes, Held either passes or not, and no other does.
 const (
 	OK Reason = iota
 	Draining
 	ClusterEmpty
 	ClusterUnhealthy
+	Held  // the answer that stands, while the truth is another
+	Stale // nobody has looked for too long
 	Error
 	reasons // how many there are
 )
@@ -46,36 +48,41 @@ var reasonNames = [reasons]string{
 	Draining:         "draining",
 	ClusterEmpty:     "cluster_empty",
 	ClusterUnhealthy: "cluster_unhealthy",
+	Held:             "held",
+	Stale:            "stale",
 	Error:            "error",
 }
 
-// String is the reason's name in metrics.
+// String is the reason's name in metrics and details.
 func (r Reason) String() string { return reasonNames[r] }
 
 // Verdict is the answer to a probe, before it is put into words.
 type Verdict struct {
 	Reason Reason
-	// Degraded is set where the verdict passed, and would not have without degraded hosts.
+	// Passing says whether the answer is a 200.
+	Passing bool
+	// Degraded is set where the verdict passes, and would not have without degraded hosts.
 	Degraded bool
 	// Cluster is the index of the first cluster that fails, where a cluster is the reason.
 	Cluster int
 }
 
-// Pass says whether the verdict is a 200.
-func (v Verdict) Pass() bool { return v.Reason == OK }
-
-// Judge is the policy: draining wins over everything, then enough of the clusters must pass. counts[i] is the membership
-// of c.Clusters[i].
-func (c *Config) Judge(draining bool, counts []Counts) Verdict {
-	if draining && !c.IgnoreDrain {
-		return Verdict{Reason: Draining}
+// judge says whether a cluster passes, by what was seen of it.
+func (c Cluster) judge(s Sample) Reason {
+	if s.Stale {
+		return Stale
 	}
+	return c.Rule.Judge(s.Counts)
+}
+
+// Judge is the policy of the clusters: enough of them must pass. samples[i] is of c.Clusters[i].
+func (c *Config) Judge(samples []Sample) Verdict {
 	passed, passedHealthy := 0, 0 // with degraded hosts counted where the rule counts them, and without
-	failing := Verdict{}
+	failing := Verdict{Reason: OK}
 	for i, cluster := range c.Clusters {
-		reason := cluster.Rule.Judge(counts[i])
+		reason := cluster.judge(samples[i])
 		if reason != OK {
-			if failing.Pass() {
+			if failing.Reason == OK {
 				failing = Verdict{Reason: reason, Cluster: i}
 			}
 			continue
@@ -83,12 +90,12 @@ func (c *Config) Judge(draining bool, counts []Counts) Verdict {
 		passed++
 		strict := cluster.Rule
 		strict.IgnoreDegraded = true
-		if strict.Judge(counts[i]) == OK {
+		if strict.Judge(samples[i].Counts) == OK {
 			passedHealthy++
 		}
 	}
 	if passed < c.Require {
 		return failing
 	}
-	return Verdict{Degraded: passedHealthy < c.Require}
+	return Verdict{Reason: OK, Passing: true, Degraded: passedHealthy < c.Require}
 }

@@ -71,10 +71,10 @@ func TestPercentAgreesWithEnvoyAtEveryBoundary(t *testing.T) {
 }
 
 // randomGate makes a policy of some clusters, and counts that Envoy could have of them.
-func randomGate(r *rand.Rand) (*Config, []Counts) {
+func randomGate(r *rand.Rand) (*Config, []Sample) {
 	n := 1 + r.IntN(5)
 	c := &Config{Require: 1 + r.IntN(n), Clusters: make([]Cluster, n)}
-	counts := make([]Counts, n)
+	counts := make([]Sample, n)
 	for i := range n {
 		c.Clusters[i].Rule = Rule{
 			MinHealthy:        r.Uint64N(4),
@@ -83,7 +83,7 @@ func randomGate(r *rand.Rand) (*Config, []Counts) {
 		}
 		total := r.Uint64N(8)
 		healthy := r.Uint64N(total + 1)
-		counts[i] = Counts{Healthy: healthy, Degraded: r.Uint64N(total - healthy + 1), Total: total}
+		counts[i].Counts = Counts{Healthy: healthy, Degraded: r.Uint64N(total - healthy + 1), Total: total}
 	}
 	return c, counts
 }
@@ -94,14 +94,14 @@ func TestOneMoreHealthyHostNeverFailsTheGate(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range rounds {
 		c, counts := randomGate(r)
-		before := c.Judge(false, counts)
+		before := c.Judge(counts)
 		for i := range counts {
 			if counts[i].Healthy+counts[i].Degraded == counts[i].Total {
 				continue // no host is left to become healthy
 			}
-			better := append([]Counts(nil), counts...)
+			better := append([]Sample(nil), counts...)
 			better[i].Healthy++
-			if after := c.Judge(false, better); before.Pass() && !after.Pass() {
+			if after := c.Judge(better); before.Passing && !after.Passing {
 				t.Fatalf("%+v passes with %v and fails with %v", c, counts, better)
 			}
 		}
@@ -114,7 +114,7 @@ func TestRequiringFewerClustersIsNeverStricter(t *testing.T) {
 		c, counts := randomGate(r)
 		passed := true // with none required
 		for c.Require = 1; c.Require <= len(c.Clusters); c.Require++ {
-			now := c.Judge(false, counts).Pass()
+			now := c.Judge(counts).Passing
 			if now && !passed {
 				t.Fatalf("%v fails with %d clusters required and passes with %d", counts, c.Require-1, c.Require)
 			}
@@ -128,13 +128,13 @@ func TestDegradedIsSaidWhereHealthyHostsAloneWouldNotDo(t *testing.T) {
 	seen := map[bool]int{}
 	for range rounds {
 		c, counts := randomGate(r)
-		verdict := c.Judge(false, counts)
+		verdict := c.Judge(counts)
 		strict := *c
 		strict.Clusters = append([]Cluster(nil), c.Clusters...)
 		for i := range strict.Clusters {
 			strict.Clusters[i].Rule.IgnoreDegraded = true
 		}
-		want := verdict.Pass() && !strict.Judge(false, counts).Pass()
+		want := verdict.Passing && !strict.Judge(counts).Passing
 		if verdict.Degraded != want {
 			t.Fatalf("%+v with %v: degraded is %v, want %v", c, counts, verdict.Degraded, want)
 		}
@@ -149,24 +149,28 @@ func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
 	c := &Config{Require: 3, Clusters: []Cluster{
 		{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{MinHealthy: 2}}, {Rule: Rule{MinHealthy: 1}},
 	}}
-	got := c.Judge(false, []Counts{{Healthy: 1, Total: 1}, {Healthy: 1, Total: 2}, {}})
+	got := c.Judge([]Sample{{Counts: Counts{Healthy: 1, Total: 1}}, {Counts: Counts{Healthy: 1, Total: 2}}, {}})
 	if want := (Verdict{Reason: ClusterUnhealthy, Cluster: 1}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
-func TestDrainingWinsUnlessIgnored(t *testing.T) {
-	c := &Config{Require: 1, Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}}}
+func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
+	fresh, stale := Sample{Counts: Counts{Healthy: 1, Total: 1}}, Sample{Counts: Counts{Healthy: 1, Total: 1}, Stale: true}
+	c := &Config{Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{}}}}
 	for _, test := range []struct {
-		ignore  bool
-		healthy uint64
-		want    Reason
+		require int
+		samples []Sample
+		want    Verdict
 	}{
-		{false, 1, Draining}, {false, 0, Draining}, {true, 1, OK}, {true, 0, ClusterUnhealthy},
+		{2, []Sample{fresh, fresh}, Verdict{Reason: OK, Passing: true}},
+		{2, []Sample{fresh, stale}, Verdict{Reason: Stale, Cluster: 1}},
+		{1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
+		{1, []Sample{stale, stale}, Verdict{Reason: Stale}},
 	} {
-		c.IgnoreDrain = test.ignore
-		if got := c.Judge(true, []Counts{{Healthy: test.healthy, Total: 1}}); got.Reason != test.want {
-			t.Errorf("with %d healthy, drain ignored %v: got %v, want %v", test.healthy, test.ignore, got.Reason, test.want)
+		c.Require = test.require
+		if got := c.Judge(test.samples); got != test.want {
+			t.Errorf("%v with %d required: got %+v, want %+v", test.samples, test.require, got, test.want)
 		}
 	}
 }

@@ -155,7 +155,7 @@ func (c *Config) UseStandIn() {
 		"name": "standin",
 		"typed_config": map[string]any{
 			"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
-			"dynamic_module_config": standInModule(),
+			"dynamic_module_config": standInModule("healthgate"),
 			"extension_name":        "standin",
 		},
 	}})
@@ -170,9 +170,10 @@ const (
 	modulesType = typeURL + "envoy.extensions.filters.http.dynamic_modules.v3."
 )
 
-func standInModule() map[string]any {
+// standInModule loads the stand-in; what stats it defines itself begin with the namespace.
+func standInModule(namespace string) map[string]any {
 	return map[string]any{
-		"name": "standin", "do_not_close": true, "load_globally": true, "metrics_namespace": "healthgate",
+		"name": "standin", "do_not_close": true, "load_globally": true, "metrics_namespace": namespace,
 	}
 }
 
@@ -188,7 +189,7 @@ func swapGolang(node any) any {
 		case golangType:
 			return map[string]any{
 				"@type":                 modulesType + "DynamicModuleFilter",
-				"dynamic_module_config": standInModule(),
+				"dynamic_module_config": standInModule("cluster"),
 				// The path in the file is the one in the image.
 				"filter_name":   n["plugin_name"].(string) + "@" + Plugin(),
 				"filter_config": packed(n["plugin_config"]),
@@ -197,7 +198,7 @@ func swapGolang(node any) any {
 			plugin := n["plugins_config"].(map[string]any)[pluginName].(map[string]any)
 			return map[string]any{
 				"@type":                 modulesType + "DynamicModuleFilterPerRoute",
-				"dynamic_module_config": standInModule(),
+				"dynamic_module_config": standInModule("cluster"),
 				"filter_name":           pluginName,
 				"filter_config":         packed(plugin["config"]),
 			}

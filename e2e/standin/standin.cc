@@ -8,6 +8,7 @@
 //  - A stat of another's ("cluster.…", "server.…") is found by its name at each read, since the module ABI has no other
 //    way; the contrib host keeps a pointer. The value is the same, the cost is not.
 //  - The plugin's own stats are the stand-in's bootstrap extension's.
+//  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
 //  - Of a request's route configurations it knows the most specific alone.
 //  - The encode callbacks of the plugin's own reply come before the reply is encoded, not while.
 
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include "abi.h" // Envoy's dynamic module ABI, from the Go module cache
 #include "api.h" // the contrib host's C functions, likewise
@@ -135,8 +137,15 @@ struct Bootstrap {
 };
 Bootstrap bootstrap;
 
-// The plugin's own stats begin with this, which is the module's metrics_namespace too.
+// The plugin's own stats begin with this, which is the bootstrap extension's metrics_namespace too.
 constexpr std::string_view own_prefix = "healthgate.";
+
+// The stats of clusters begin with this, which is the HTTP filter's metrics_namespace too.
+constexpr std::string_view cluster_prefix = "cluster.";
+
+bool has_prefix(const std::string& name, std::string_view prefix) {
+  return name.compare(0, prefix.size(), prefix) == 0;
+}
 
 struct Metric {
   uint32_t type;
@@ -168,6 +177,8 @@ struct FilterConfig {
   const std::string* plugin_name = nullptr;
   Plugin* plugin = nullptr;
   uint64_t id = 0;
+  // Set while the configuration is made: the time when Envoy lets a module define stats.
+  envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy = nullptr;
 
   std::mutex lock;
   std::vector<Metric> metrics;
@@ -488,9 +499,19 @@ CAPIStatus envoyGoFilterHttpDefineMetric(void* c, uint32_t metric_type, void* na
     die("a histogram was defined");
   }
   Metric metric{metric_type, copy(name_data, name_len), false};
-  if (metric.name.compare(0, own_prefix.size(), own_prefix) == 0) {
+  if (has_prefix(metric.name, own_prefix)) {
     metric.own = true;
     metric.name.erase(0, own_prefix.size());
+  } else if (has_prefix(metric.name, cluster_prefix) && config->envoy != nullptr) {
+    // As in the contrib host, the stat is there from now on, and stays when its cluster goes.
+    std::string_view name = std::string_view(metric.name).substr(cluster_prefix.size());
+    size_t id;
+    if (metric_type == 0 ? envoy_dynamic_module_callback_http_filter_config_define_counter(config->envoy, buffer(name),
+                                                                                           nullptr, 0, &id)
+                         : envoy_dynamic_module_callback_http_filter_config_define_gauge(config->envoy, buffer(name),
+                                                                                         nullptr, 0, &id)) {
+      die("can't define " + metric.name);
+    }
   }
   std::lock_guard<std::mutex> guard(config->lock);
   *metric_id = config->metrics.size();
@@ -627,8 +648,9 @@ void envoy_dynamic_module_on_bootstrap_extension_file_changed(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, envoy_dynamic_module_type_envoy_buffer, uint32_t) {}
 
-// GET /stand_in answers with the counts of what is alive. POST /stand_in?metrics=gone makes every metric call fail as if
-// its configuration had gone, and ?metrics=back ends that.
+// POST /stand_in answers with the counts of what is alive. With ?metrics=gone every metric call fails from then on as if
+// its configuration had gone, and ?metrics=back ends that. With ?hang=<seconds> the main thread hangs for that long, after
+// which it answers.
 uint32_t envoy_dynamic_module_on_bootstrap_extension_admin_request(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config,
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, envoy_dynamic_module_type_envoy_buffer,
@@ -637,6 +659,10 @@ uint32_t envoy_dynamic_module_on_bootstrap_extension_admin_request(
     metrics_gone = true;
   } else if (view(path).find("metrics=back") != std::string_view::npos) {
     metrics_gone = false;
+  }
+  constexpr std::string_view hang = "hang=";
+  if (size_t at = view(path).find(hang); at != std::string_view::npos) {
+    sleep(atoi(std::string(view(path).substr(at + hang.size())).c_str()));
   }
   std::string json = "{\"configurations\": " + std::to_string(live_configurations) +
                      ", \"requests\": " + std::to_string(live_requests) + "}\n";
@@ -666,7 +692,7 @@ void envoy_dynamic_module_on_bootstrap_extension_listener_removal(
 
 // name is "<plugin_name>@<library_path>"; config is the serialized google.protobuf.Any of plugin_config.
 envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_http_filter_config_new(
-    envoy_dynamic_module_type_http_filter_config_envoy_ptr, envoy_dynamic_module_type_envoy_buffer name,
+    envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, envoy_dynamic_module_type_envoy_buffer name,
     envoy_dynamic_module_type_envoy_buffer any) {
   std::string_view both = view(name);
   size_t at = both.find('@');
@@ -684,7 +710,9 @@ envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_
   go->filter_config = config;
   fill(*go, config->plugin_name, view(any), 0);
   go->concurrency = envoy_dynamic_module_callback_get_concurrency();
+  config->envoy = envoy;
   config->id = config->plugin->new_config(go);
+  config->envoy = nullptr;
   if (config->id == 0) {
     return nullptr;
   }

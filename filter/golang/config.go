@@ -3,6 +3,7 @@ package golang
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/filter"
+	"healthgate/filter/admin"
 )
 
 // emptyClusterDelay is how long a cluster may take to show its first host before a warning says what may be wrong.
@@ -27,7 +29,7 @@ type configuration struct {
 	gate      *filter.Gate
 	raw       *structpb.Struct // as it was read, for a route to override
 	callbacks api.ConfigCallbackHandler
-	warning   *time.Timer // nil for a route's
+	end       []func() // what ends with it
 }
 
 // override is what Envoy holds of a route's configuration until it is merged.
@@ -39,6 +41,7 @@ type override struct {
 // process is what the configurations of one Envoy share.
 var process struct {
 	liveness   filter.Liveness
+	pollers    admin.Pollers
 	mainThread atomic.Int64 // its id, once a filter's configuration was parsed on it; 0 before
 }
 
@@ -63,9 +66,7 @@ func (Parser) Parse(configured *anypb.Any, callbacks api.ConfigCallbackHandler) 
 	if err != nil {
 		return nil, err
 	}
-	c := newConfiguration(decoded, raw, callbacks)
-	c.warning = time.AfterFunc(emptyClusterDelay, c.warnOfEmptyClusters)
-	return c, nil
+	return newConfiguration(decoded, raw, callbacks), nil
 }
 
 func parseRoute(configured *anypb.Any) (parsed any, err error) {
@@ -118,20 +119,65 @@ func (Parser) Merge(parent, child any) (merged any) {
 
 // Destroy is called by Envoy when the configuration has gone on its side, perhaps while a probe still uses it here.
 func (c *configuration) Destroy() {
-	if c.warning != nil {
-		c.warning.Stop()
+	for _, end := range c.end {
+		end()
 	}
 }
 
 func newConfiguration(decoded *filter.Config, raw *structpb.Struct, callbacks api.ConfigCallbackHandler) *configuration {
-	gate := filter.NewGate(decoded, host{callbacks}, &process.liveness)
-	return &configuration{responder: gate, gate: gate, raw: raw, callbacks: callbacks}
+	h := host{callbacks}
+	c := &configuration{raw: raw, callbacks: callbacks}
+	var source filter.Source
+	if decoded.Admin != nil {
+		polled := process.pollers.Source(decoded, h.Warn)
+		c.end = append(c.end, polled.Close)
+		source = polled
+	} else {
+		source = filter.NewStatsSource(decoded, h, h.Now())
+	}
+	ready := false
+	defer func() {
+		if !ready { // a panic of Envoy's side: what was started has to end
+			c.Destroy()
+		}
+	}()
+	c.gate = filter.NewGate(decoded, source, h, &process.liveness)
+	c.responder = c.gate
+	warning := time.AfterFunc(emptyClusterDelay, func() { unlessGone(c.gate.WarnOfEmptyClusters) })
+	c.end = append(c.end, func() { warning.Stop() })
+	if every := c.gate.WatchEvery(); every > 0 {
+		c.end = append(c.end, watch(c.gate, every))
+	}
+	ready = true
+	return c
 }
 
-// warnOfEmptyClusters runs on a goroutine of its own, where Envoy's side may have gone: reading a gauge panics then.
-func (c *configuration) warnOfEmptyClusters() {
-	defer func() { _ = recover() }()
-	c.gate.WarnOfEmptyClusters()
+// watch has the gate look at the clusters between probes, until it is ended or Envoy's side has gone.
+func watch(gate *filter.Gate, every time.Duration) (end func()) {
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if !unlessGone(gate.Watch) {
+				return
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}
+
+// unlessGone calls f, and says whether Envoy's side was there. On a goroutine it may have gone: reading a stat panics
+// then, and unrecovered that would end Envoy. There is nothing left to do for such a configuration.
+func unlessGone(f func()) (there bool) {
+	defer func() { there = recover() == nil }()
+	f()
+	return true
 }
 
 // broken is the configuration of a route whose own could not be used.
@@ -156,6 +202,7 @@ func (b broken) IsProbe(method, path string) bool {
 }
 
 func (b broken) Answer() *filter.Reply { return b.Failure() }
+func (b broken) Reports() bool         { return false }
 
 // unpack reads plugin_config, which YAML can say as a TypedStruct or as a Struct.
 func unpack(configured *anypb.Any) (*structpb.Struct, error) {
@@ -179,8 +226,10 @@ func unpack(configured *anypb.Any) (*structpb.Struct, error) {
 // host is Envoy as the gate sees it.
 type host struct{ callbacks api.ConfigCallbackHandler }
 
-func (h host) Gauge(name string) filter.Gauge            { return h.callbacks.DefineGaugeMetric(name) }
+func (h host) Gauge(name string) filter.Value            { return h.callbacks.DefineGaugeMetric(name) }
+func (h host) Counter(name string) filter.Value          { return h.callbacks.DefineCounterMetric(name) }
 func (h host) NewCounter(name string) filter.Counter     { return h.callbacks.DefineCounterMetric(name) }
 func (h host) NewGauge(name string) filter.SettableGauge { return h.callbacks.DefineGaugeMetric(name) }
 func (h host) Info(line string)                          { api.LogInfo(line) }
 func (h host) Warn(line string)                          { api.LogWarn(line) }
+func (h host) Now() time.Time                            { return time.Now() }

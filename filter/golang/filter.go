@@ -4,6 +4,7 @@ package golang
 
 import (
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,9 @@ type responder interface {
 	IsProbe(method, path string) bool
 	Answer() *filter.Reply
 	Failure() *filter.Reply
+	// Reports says whether a client that accepts JSON is given Report in the place of Answer.
+	Reports() bool
+	Report() *filter.Reply
 }
 
 // stream is one HTTP stream. Its methods run on the stream's worker thread.
@@ -35,6 +39,7 @@ type stream struct {
 	callbacks api.FilterCallbackHandler
 	responder responder // nil where Envoy gave no configuration of this package's
 	probe     bool      // a probe whose end has not come yet
+	report    bool      // its client accepts a report
 }
 
 // DecodeHeaders answers a probe, or waits for its end: a client that is answered before it has finished sees its HTTP/2
@@ -43,6 +48,9 @@ func (s *stream) DecodeHeaders(headers api.RequestHeaderMap, endStream bool) (st
 	defer s.recoverTo(&status)
 	if s.responder == nil || !s.responder.IsProbe(headers.GetRaw(":method"), headers.GetRaw(":path")) {
 		return api.Continue
+	}
+	if s.responder.Reports() {
+		s.report = acceptsJSON(headers.GetRaw("accept"))
 	}
 	if !endStream {
 		s.probe = true
@@ -72,7 +80,24 @@ func (s *stream) DecodeTrailers(api.RequestTrailerMap) (status api.StatusType) {
 	return s.answer()
 }
 
-func (s *stream) answer() api.StatusType { return s.send(s.responder.Answer()) }
+func (s *stream) answer() api.StatusType {
+	if s.report {
+		return s.send(s.responder.Report())
+	}
+	return s.send(s.responder.Answer())
+}
+
+// acceptsJSON says whether an accept header asks for JSON by name; a client that takes anything gets text.
+func acceptsJSON(accept string) bool {
+	for part := range strings.SplitSeq(accept, ",") {
+		media, _, _ := strings.Cut(part, ";")
+		switch strings.ToLower(strings.TrimSpace(media)) {
+		case "application/json", "application/health+json":
+			return true
+		}
+	}
+	return false
+}
 
 func (s *stream) send(r *filter.Reply) api.StatusType {
 	s.callbacks.DecoderFilterCallbacks().SendLocalReply(r.Status, r.Body, r.Headers, r.GRPCStatus, r.Details)

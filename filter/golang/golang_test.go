@@ -317,7 +317,7 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 
 // On the main thread Envoy can refuse a route's configuration; on a worker it would abort.
 func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T) {
-	bad := typed(t, `{"path": "/readyz", "min": 1}`)
+	bad := typed(t, `{"path": "/readyz", "paht": "/"}`)
 	main, worker := make(chan error), make(chan any)
 	onThread := func(f func()) { go func() { runtime.LockOSThread(); f() }() }
 	var parent any
@@ -342,7 +342,7 @@ func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T
 		}
 		main <- err
 	})
-	if err := <-main; err == nil || err.Error() != "min: unknown key, known are path, clusters, drain, stat_prefix, require, response" {
+	if err := <-main; err == nil || err.Error() != "paht: unknown key, did you mean path?" {
 		t.Errorf("on the main thread: got %v, want an error", err)
 	}
 }
@@ -375,11 +375,13 @@ func TestPanicWhileMergingFailsItsProbes(t *testing.T) {
 	}
 }
 
-// The timer's goroutine may run when Envoy's side has gone.
-func TestWarningSurvivesTheEndOfEnvoysSide(t *testing.T) {
+// What runs on a goroutine may run when Envoy's side has gone.
+func TestGoroutinesSurviveTheEndOfEnvoysSide(t *testing.T) {
 	envoy, c := configured(t, 1)
 	envoy.setGone(true)
-	c.(*configuration).warnOfEmptyClusters()
+	if unlessGone(c.(*configuration).gate.WarnOfEmptyClusters) || unlessGone(c.(*configuration).gate.Watch) {
+		t.Error("Envoy's side was there")
+	}
 }
 
 // The plugin is loaded into someone's Envoy: it brings nothing but the Go host, protobuf and the xDS types.
@@ -388,6 +390,8 @@ func TestPluginLinksNothingMore(t *testing.T) {
 		"healthgate", "google.golang.org/protobuf/", "github.com/envoyproxy/envoy/contrib/golang/", "github.com/cncf/xds/go/",
 		// What the xDS types bring.
 		"github.com/envoyproxy/protoc-gen-validate/validate", "cel.dev/expr", "google.golang.org/genproto/googleapis/",
+		// The types of admin's answers, and what they bring.
+		"github.com/envoyproxy/go-control-plane/envoy/", "github.com/planetscale/vtprotobuf/",
 	}
 	for _, dependency := range dependencies(t, "healthgate") {
 		if !slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(dependency, prefix) }) {

@@ -1,0 +1,148 @@
+package filter
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func TestHoldTurnsOnlyAfterItsTimeWithoutABreak(t *testing.T) {
+	hold := Hold{UnhealthyAfter: 3 * time.Second, HealthyAfter: 10 * time.Second}
+	for name, steps := range map[string][]struct {
+		at            float64 // seconds
+		truth, answer bool
+	}{
+		"starts with the truth, passing": {{0, true, true}, {1, true, true}},
+		"starts with the truth, failing": {{0, false, false}, {1, false, false}},
+		"fails after its time":           {{0, true, true}, {1, false, true}, {3.9, false, true}, {4, false, false}, {5, false, false}},
+		"a break starts it anew": {
+			{0, true, true}, {1, false, true}, {3, true, true}, {3.5, false, true}, {6.4, false, true}, {6.5, false, false},
+		},
+		"passes after its own time":         {{0, false, false}, {1, true, false}, {10.9, true, false}, {11, true, true}},
+		"a break on the way back":           {{0, false, false}, {1, true, false}, {10, false, false}, {11, true, false}, {20.9, true, false}, {21, true, true}},
+		"after a turn the other time holds": {{0, true, true}, {1, false, true}, {4, false, false}, {5, true, false}, {14.9, true, false}, {15, true, true}},
+	} {
+		var held Standing
+		for _, step := range steps {
+			held = hold.Observe(held, epoch.Add(time.Duration(step.at*float64(time.Second))), step.truth)
+			if held.passing != step.answer {
+				t.Errorf("%s: at %vs with %v got %v, want %v", name, step.at, step.truth, held.passing, step.answer)
+			}
+		}
+	}
+}
+
+func TestHoldOfZeroIsTheTruth(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	var held Standing
+	for i := range rounds {
+		truth := r.IntN(2) == 0
+		held = Hold{}.Observe(held, epoch.Add(time.Duration(i)), truth)
+		if held.passing != truth {
+			t.Fatalf("step %d: got %v, want %v", i, held.passing, truth)
+		}
+	}
+}
+
+// However the truth flaps, an answer changes only if the truth was the other one for all of the hold's time.
+func TestHoldNeverTurnsEarly(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	hold := Hold{UnhealthyAfter: 5 * time.Second, HealthyAfter: 8 * time.Second}
+	var held Standing
+	now, truthSince, truth := epoch, epoch, true
+	for i := range rounds {
+		now = now.Add(time.Duration(r.Int64N(int64(4 * time.Second))))
+		if next := r.IntN(4) > 0; next != truth {
+			truth, truthSince = next, now
+		}
+		before := held
+		held = hold.Observe(held, now, truth)
+		if i == 0 || before.passing == held.passing {
+			continue
+		}
+		wait := hold.UnhealthyAfter
+		if held.passing {
+			wait = hold.HealthyAfter
+		}
+		if held.passing != truth || now.Sub(truthSince) < wait {
+			t.Fatalf("step %d: turned to %v, %v after the truth", i, held.passing, now.Sub(truthSince))
+		}
+	}
+}
+
+func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
+	h := newFakeHost()
+	h.setCluster("a", Counts{1, 0, 1})
+	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}}`)
+	for i, step := range []struct {
+		at      float64
+		healthy uint64
+		live    uint64
+		status  int
+		details string
+	}{
+		{0, 1, 1, 200, "healthgate_ok"},
+		{1, 0, 1, 200, "healthgate_held"},
+		{2, 0, 0, 503, "healthgate_draining"},
+		{3, 0, 1, 200, "healthgate_held"},
+		{4, 0, 1, 503, "healthgate_cluster_unhealthy"},
+		{5, 1, 1, 503, "healthgate_held"},
+		{15, 1, 1, 200, "healthgate_ok"},
+	} {
+		h.now = epoch.Add(time.Duration(step.at * float64(time.Second)))
+		h.setCluster("a", Counts{step.healthy, 0, 1})
+		h.set(LiveStat, step.live)
+		if r := g.Answer(); r.Status != step.status || r.Details != step.details {
+			t.Errorf("step %d: got %d %s, want %d %s", i, r.Status, r.Details, step.status, step.details)
+		}
+	}
+	want := "[failed=3 failed_cluster_unhealthy=1 failed_draining=1 ok=4 transitions=4]"
+	if got := fmt.Sprint(h.counted()); got != want {
+		t.Errorf("got counters %s, want %s", got, want)
+	}
+}
+
+func TestStaleIsNotHeld(t *testing.T) {
+	h := newFakeHost()
+	h.setCluster("a", Counts{1, 0, 1})
+	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"}`)
+	g.Answer()
+	h.now = epoch.Add(6 * time.Second)
+	if r := g.Answer(); r.Status != 503 || r.Details != "healthgate_stale" {
+		t.Errorf("got %d %s, want 503 healthgate_stale", r.Status, r.Details)
+	}
+}
+
+func TestGateIsWatchedOnlyWhereItHasToBe(t *testing.T) {
+	for more, want := range map[string]time.Duration{
+		``:                                    0,
+		`, "response": {"details": true}`:     0,
+		`, "hold": {"unhealthy_after": "2s"}`: 500 * time.Millisecond,
+		`, "hold": {"unhealthy_after": "60s", "healthy_after": "0.01s"}`: 50 * time.Millisecond,
+		`, "stale_after": "60s"`:                                              time.Second,
+		`, "stale_after": "1s", "hold": {"healthy_after": "3s"}`:              250 * time.Millisecond,
+		`, "source": "admin", "admin": {"address": "unix:///run/admin.sock"}`: time.Second,
+	} {
+		g := newGate(t, newFakeHost(), `{"clusters": ["a"]`+more+`}`)
+		if got := g.WatchEvery(); got != want {
+			t.Errorf("%s: got %v, want %v", more, got, want)
+		}
+	}
+	// And what is watched moves without a probe.
+	h := newFakeHost()
+	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
+	h.setCluster("a", Counts{1, 0, 1})
+	g.Watch()
+	h.setCluster("a", Counts{0, 0, 1})
+	for at := range 5 {
+		h.now = epoch.Add(time.Duration(at) * time.Second)
+		g.Watch()
+	}
+	if r := g.Answer(); r.Details != "healthgate_cluster_unhealthy" {
+		t.Errorf("got %s, want healthgate_cluster_unhealthy", r.Details)
+	}
+	if got := fmt.Sprint(h.counted()); got != "[failed=1 failed_cluster_unhealthy=1 transitions=1]" {
+		t.Errorf("got counters %s; a look is no answer", got)
+	}
+}

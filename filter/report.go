@@ -1,0 +1,102 @@
+package filter
+
+import (
+	"encoding/json"
+	"maps"
+	"time"
+)
+
+// report is the body for a client that asks for JSON, where the configuration lets details out. It follows the health
+// check response format for HTTP APIs (draft-inadarei-api-health-check).
+type report struct {
+	Status string             `json:"status"` // pass, warn (thanks to degraded hosts, or held) or fail
+	Output string             `json:"output"` // the reason, as in the access log
+	Since  string             `json:"since"`  // when the answer last changed
+	Checks map[string][]check `json:"checks"` // "<cluster>:membership"
+}
+
+// check is one cluster. Its fields beyond the format's own are what the rule looks at.
+type check struct {
+	ComponentType string      `json:"componentType"`
+	ObservedValue uint64      `json:"observedValue"` // hosts that count
+	ObservedUnit  string      `json:"observedUnit"`
+	Status        string      `json:"status"`
+	Output        string      `json:"output"`
+	Since         string      `json:"since"`
+	Healthy       uint64      `json:"healthy"`
+	Degraded      uint64      `json:"degraded"`
+	Total         uint64      `json:"total"`
+	Required      required    `json:"required"`
+	Hosts         []HostState `json:"hosts,omitempty"`
+}
+
+type required struct {
+	MinHealthy        uint64 `json:"min_healthy"`
+	MinHealthyPercent uint64 `json:"min_healthy_percent"`
+	Degraded          string `json:"degraded"`
+}
+
+const (
+	statusPass = "pass"
+	statusWarn = "warn"
+	statusFail = "fail"
+)
+
+// reported returns a reply with the report in the place of its body.
+func reported(plain *Reply, r report) *Reply {
+	body, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return plain
+	}
+	reply := *plain
+	reply.Body = string(body) + "\n"
+	reply.Headers = maps.Clone(plain.Headers)
+	reply.Headers["content-type"] = []string{"application/health+json"}
+	return &reply
+}
+
+// statusOf puts a verdict into the format's words.
+func statusOf(v Verdict) string {
+	switch {
+	case !v.Passing:
+		return statusFail
+	case v.Degraded, v.Reason == Held:
+		return statusWarn
+	}
+	return statusPass
+}
+
+// newCheck reports one cluster.
+func newCheck(cluster Cluster, s Sample, since time.Time) check {
+	reason := cluster.judge(s)
+	c := check{
+		ComponentType: "component",
+		ObservedValue: cluster.Rule.counted(s.Counts),
+		ObservedUnit:  "hosts",
+		Status:        statusFail,
+		Output:        reason.String(),
+		Since:         inUTC(since),
+		Healthy:       s.Healthy,
+		Degraded:      s.Degraded,
+		Total:         s.Total,
+		Required: required{
+			MinHealthy:        cluster.Rule.MinHealthy,
+			MinHealthyPercent: cluster.Rule.MinHealthyPercent,
+			Degraded:          "count",
+		},
+	}
+	strict := cluster.Rule
+	strict.IgnoreDegraded = true
+	switch {
+	case reason == OK && strict.Judge(s.Counts) == OK:
+		c.Status = statusPass
+	case reason == OK:
+		c.Status = statusWarn
+	}
+	if cluster.Rule.IgnoreDegraded {
+		c.Required.Degraded = "ignore"
+	}
+	return c
+}
+
+func inUTC(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
