@@ -44,6 +44,7 @@ type plan struct {
 	standIn    bool
 	options    bed.Options
 	lds, cds   bool
+	eds        bool
 	configured []func(*plan, []string) // run last, with the addresses of the backends
 }
 
@@ -130,8 +131,19 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	}
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
-	config.CheckEvery("0.1s")
-	config.SetEndpoints(addresses...)
+	if !p.eds {
+		config.CheckEvery("0.1s")
+		config.SetEndpoints(addresses...)
+	}
+	if p.eds {
+		s.writeHosts()
+		config.Set(bed.Cluster+".type", "EDS")
+		for _, key := range []string{"load_assignment", "health_checks", "dns_lookup_family"} {
+			config.Delete(bed.Cluster + "." + key)
+		}
+		config.Set(bed.Cluster+".eds_cluster_config", map[string]any{"eds_config": s.fromFile("eds")})
+		config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
+	}
 	for _, change := range p.configured {
 		change(p, addresses)
 	}
@@ -140,26 +152,31 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	}
 	if p.lds {
 		s.writeListener(config.Get(bed.Listener))
-		s.fromFile(config, "lds", "listeners")
+		s.takeFromFile(config, "lds", "listeners")
 	}
 	if p.cds {
 		s.writeClusters(config.Get("static_resources.clusters").([]any)...)
-		s.fromFile(config, "cds", "clusters")
+		s.takeFromFile(config, "cds", "clusters")
 	}
 	return s, p
 }
 
-// fromFile has Envoy take a kind of resource from the file in the site's folder.
-func (s *site) fromFile(config *bed.Config, kind, static string) {
+// takeFromFile has Envoy take what was static from the file in the site's folder.
+func (s *site) takeFromFile(config *bed.Config, kind, static string) {
 	config.Delete("static_resources." + static)
 	config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
 	if config.Get("dynamic_resources") == nil {
 		config.Set("dynamic_resources", map[string]any{})
 	}
-	config.Set("dynamic_resources."+kind+"_config", map[string]any{
+	config.Set("dynamic_resources."+kind+"_config", s.fromFile(kind))
+}
+
+// fromFile is the configuration source of a kind of resource.
+func (s *site) fromFile(kind string) map[string]any {
+	return map[string]any{
 		"resource_api_version": "V3",
 		"path_config_source":   map[string]any{"path": s.resourceFile(kind)},
-	})
+	}
 }
 
 func (s *site) resourceFile(kind string) string { return filepath.Join(s.dir, kind+".json") }

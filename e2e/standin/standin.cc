@@ -7,7 +7,8 @@
 // Where it differs from the contrib host:
 //  - A stat of another's ("cluster.…", "server.…") is found by its name at each read, since the module ABI has no other
 //    way; the contrib host keeps a pointer. The value is the same, the cost is not.
-//  - The plugin's own stats are the stand-in's bootstrap extension's.
+//  - The plugin's own stats are the stand-in's bootstrap extension's. What a thread of Go's writes to them is posted to
+//    the main thread.
 //  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
 //  - Of a request's route configurations it knows the most specific alone.
 //  - The encode callbacks of the plugin's own reply come before the reply is encoded, not while.
@@ -16,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -134,8 +136,30 @@ struct Bootstrap {
   envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config = nullptr;
   std::atomic<envoy_dynamic_module_type_bootstrap_extension_envoy_ptr> extension{nullptr};
   size_t counters = 0, gauges = 0; // the templates from which the plugin's own stats are made
+
+  // What threads of Go's want written. Envoy makes and finds such a stat on its own threads only.
+  std::mutex lock;
+  std::vector<std::function<void()>> pending;
 };
 Bootstrap bootstrap;
+
+// Whether this thread is the main thread or a worker.
+thread_local bool envoys_own = false;
+
+// Runs f here, or on the main thread where this thread is not Envoy's own.
+void on_envoys_thread(std::function<void()> f) {
+  if (envoys_own) {
+    f();
+    return;
+  }
+  {
+    std::lock_guard<std::mutex> guard(bootstrap.lock);
+    bootstrap.pending.push_back(std::move(f));
+  }
+  auto scheduler = envoy_dynamic_module_callback_bootstrap_extension_config_scheduler_new(bootstrap.config);
+  envoy_dynamic_module_callback_bootstrap_extension_config_scheduler_commit(scheduler, 0);
+  envoy_dynamic_module_callback_bootstrap_extension_config_scheduler_delete(scheduler);
+}
 
 // The plugin's own stats begin with this, which is the bootstrap extension's metrics_namespace too.
 constexpr std::string_view own_prefix = "healthgate.";
@@ -542,9 +566,11 @@ CAPIStatus envoyGoFilterHttpIncrementMetric(void* c, uint32_t metric_id, int64_t
         if (!metric.own || metric.type != 0) {
           die("a stat that is not a counter of the plugin's own was incremented: " + metric.name);
         }
-        auto label = buffer(metric.name);
-        envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(bootstrap.config, bootstrap.counters,
-                                                                                   &label, 1, by);
+        on_envoys_thread([name = metric.name, by] {
+          auto label = buffer(name);
+          envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(bootstrap.config,
+                                                                                     bootstrap.counters, &label, 1, by);
+        });
       },
       by);
 }
@@ -568,9 +594,11 @@ CAPIStatus envoyGoFilterHttpRecordMetric(void* c, uint32_t metric_id, uint64_t v
         if (!metric.own || metric.type != 1) {
           die("a stat that is not a gauge of the plugin's own was set: " + metric.name);
         }
-        auto label = buffer(metric.name);
-        envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(bootstrap.config, bootstrap.gauges, &label, 1,
-                                                                           value);
+        on_envoys_thread([name = metric.name, value] {
+          auto label = buffer(name);
+          envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(bootstrap.config, bootstrap.gauges, &label,
+                                                                             1, value);
+        });
       },
       value);
 }
@@ -587,6 +615,7 @@ envoy_dynamic_module_type_bootstrap_extension_config_module_ptr envoy_dynamic_mo
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config, envoy_dynamic_module_type_envoy_buffer,
     envoy_dynamic_module_type_envoy_buffer) {
   bootstrap.config = config;
+  envoys_own = true;
   // A stat of two parts of which one is the label: with all else empty, its name is the label's value.
   auto nothing = buffer("");
   if (envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(config, nothing, &nothing, 1,
@@ -616,7 +645,9 @@ void envoy_dynamic_module_on_bootstrap_extension_server_initialized(
 }
 
 void envoy_dynamic_module_on_bootstrap_extension_worker_thread_initialized(
-    envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {}
+    envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {
+  envoys_own = true;
+}
 
 void envoy_dynamic_module_on_bootstrap_extension_drain_started(
     envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {}
@@ -631,7 +662,16 @@ void envoy_dynamic_module_on_bootstrap_extension_destroy(envoy_dynamic_module_ty
 
 void envoy_dynamic_module_on_bootstrap_extension_config_scheduled(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
-    envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, uint64_t) {}
+    envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, uint64_t) {
+  std::vector<std::function<void()>> pending;
+  {
+    std::lock_guard<std::mutex> guard(bootstrap.lock);
+    pending.swap(bootstrap.pending);
+  }
+  for (auto& f : pending) {
+    f();
+  }
+}
 
 void envoy_dynamic_module_on_bootstrap_extension_http_callout_done(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
