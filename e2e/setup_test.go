@@ -32,20 +32,21 @@ type site struct {
 	envoy    *bed.Envoy
 	cert     *bed.Certificate
 	backends []*bed.Backend
+	routes   *bed.Config // with withRDS, as they were at the start
 }
 
 // option changes what a site is made of, before it is started.
 type option func(*plan)
 
 type plan struct {
-	addresses  []string // of the backends to start
-	flags      []string // of each backend
-	config     *bed.Config
-	standIn    bool
-	options    bed.Options
-	lds, cds   bool
-	eds        bool
-	configured []func(*plan, []string) // run last, with the addresses of the backends
+	addresses []string // of the backends to start
+	flags     []string // of each backend
+	config    *bed.Config
+	standIn   bool
+	options   bed.Options
+	// What Envoy takes from a file.
+	lds, rds, cds, eds bool
+	configured         []func(*plan, []string) // run last, with the addresses of the backends
 }
 
 // backends starts so many backends.
@@ -73,8 +74,10 @@ func onEveryRoute() option {
 
 func withEnv(variables ...string) option { return func(p *plan) { p.options.Env = variables } }
 
-// withLDS and withCDS have Envoy take its listener, or its clusters, from a file that a test can change.
+// withLDS, withRDS and withCDS have Envoy take its listener, its routes or its clusters from a file that a test can
+// change.
 func withLDS() option { return func(p *plan) { p.lds = true } }
+func withRDS() option { return func(p *plan) { p.rds = true } }
 func withCDS() option { return func(p *plan) { p.cds = true } }
 
 func parse(text string) any {
@@ -147,6 +150,14 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	for _, change := range p.configured {
 		change(p, addresses)
 	}
+	if p.rds {
+		s.routes = config.Part(bed.HCM + ".route_config")
+		s.routes.Set("name", "routes")
+		s.writeRoutes(s.routes.Clone())
+		config.Delete(bed.HCM + ".route_config")
+		config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
+		config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
+	}
 	if p.standIn {
 		config.UseStandIn()
 	}
@@ -190,6 +201,12 @@ func (s *site) writeListener(listener any) {
 func (s *site) writeClusters(clusters ...any) {
 	s.t.Helper()
 	s.write("cds", "envoy.config.cluster.v3.Cluster", clusters...)
+}
+
+func (s *site) writeRoutes(routes *bed.Config) {
+	s.t.Helper()
+	routes.SwapGolang()
+	s.write("rds", "envoy.config.route.v3.RouteConfiguration", routes.Get(""))
 }
 
 // write replaces a file of resources as a file watcher sees it: by a move.

@@ -44,9 +44,12 @@ func LoadConfig(path string) (*Config, error) {
 }
 
 // Clone returns a deep copy.
-func (c *Config) Clone() *Config {
-	clone := &Config{}
-	if err := json.Unmarshal(c.JSON(), &clone.tree); err != nil {
+func (c *Config) Clone() *Config { return c.Part("") }
+
+// Part returns a deep copy of what stands at a path.
+func (c *Config) Part(path string) *Config {
+	part, clone := &Config{c.Get(path)}, &Config{}
+	if err := json.Unmarshal(part.JSON(), &clone.tree); err != nil {
 		panic(err) // it has just been made
 	}
 	return clone
@@ -61,9 +64,13 @@ func (c *Config) JSON() []byte {
 	return text
 }
 
-// Get returns what stands at a path of keys and indices, such as "static_resources.clusters.0.name", or nil.
+// Get returns what stands at a path of keys and indices, such as "static_resources.clusters.0.name", or nil. The empty
+// path is the whole.
 func (c *Config) Get(path string) any {
 	at := c.tree
+	if path == "" {
+		return at
+	}
 	for _, step := range strings.Split(path, ".") {
 		switch node := at.(type) {
 		case map[string]any:
@@ -159,8 +166,11 @@ func (c *Config) UseStandIn() {
 			"extension_name":        "standin",
 		},
 	}})
-	c.tree = swapGolang(c.tree)
+	c.SwapGolang()
 }
+
+// SwapGolang does the same for a part, in an Envoy that has the stand-in.
+func (c *Config) SwapGolang() { c.tree = swapGolang(c.tree) }
 
 const (
 	typeURL     = "type.googleapis.com/"
