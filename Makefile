@@ -87,9 +87,10 @@ lint: | tools ## check formatting and vet
 	@$(GO) mod tidy -diff
 
 .PHONY: unit
-unit: | tools ## run the unit tests, with the race detector
+unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
 	@echo "running the unit tests"
 	@$(GO) test -race ./filter/... ./e2e/backend/...
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
 
 .PHONY: e2e
 e2e: build fetched ## run the tests in a real Envoy
@@ -101,7 +102,7 @@ fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 	@for package in $$($(GO) list ./filter/...); do \
 	  for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
 	    echo "fuzzing $$package $$target for $(FUZZTIME)"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" | tail -n 1; \
 	  done; \
 	done
 

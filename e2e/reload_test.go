@@ -93,6 +93,21 @@ var badConfigurations = map[string]struct {
 			"stat_prefix: \"a b\" has a character other than",
 		},
 	},
+	"every key": {
+		`{"path": 1, "clusters": [{"name": 1, "stat_name": 1, "min_healthy": "1", "min_healthy_percent": 101, "degraded": 1}], "require": 2,
+			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1, "admin": {"address": 1, "interval": 1},
+			"response": {"healthy": {"status": 503, "body": 1}, "unhealthy": {"status": 200, "body": 1}, "details": 1}}`,
+		[]string{
+			"path: 1 is", "clusters[0].name: 1 is", "clusters[0].stat_name: 1 is", `clusters[0].min_healthy: "1" is`,
+			"clusters[0].min_healthy_percent: 101 is", "clusters[0].degraded: 1 is", "require: 2 is", "drain: 1 is",
+			`hold.unhealthy_after: "1" is`, "hold.healthy_after: 1 is", "stat_prefix: 1 is", "stale_after: 1 is", "source: 1 is",
+			"admin.address: 1 is", "admin.interval: 1 is", "response.healthy.status: 503 is", "response.healthy.body: 1 is",
+			"response.unhealthy.status: 200 is", "response.unhealthy.body: 1 is", "response.details: 1 is",
+		},
+	},
+	"admin that others could reach": {
+		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback`},
+	},
 	"out of range": {
 		`{"clusters": [{"name": "service", "min_healthy": -1, "min_healthy_percent": 120}]}`,
 		[]string{"clusters[0].min_healthy: -1 is not between 0 and 1000000", "clusters[0].min_healthy_percent: 120 is not between 0 and 100"},

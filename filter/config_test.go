@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -143,6 +144,10 @@ var bad = []struct {
 	{`{"clusters": ["a"], "response": {"unhealthy": {"stat": 500}}}`, []string{`response.unhealthy.stat: unknown key, did you mean status?`}},
 	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
+	{`{"clusters": ["a"], "a\nb": 1, "": 1}`, []string{
+		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
+		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
+	}},
 	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
 	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
 	{`{"clusters": ["a"], "hold": {"unhealthy_after": 1}}`, []string{`hold.unhealthy_after: 1 is not a duration in seconds, as in "1.5s"`}},
@@ -178,6 +183,20 @@ func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 		if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.text, got, want)
 		}
+	}
+}
+
+func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
+	var keys []string
+	for i := range 100_000 {
+		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
+	}
+	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"))
+	if n := len(err.(Errors)); n != maxErrors {
+		t.Errorf("got %d errors, want %d", n, maxErrors)
+	}
+	if n := len(err.Error()); n > 10_000 {
+		t.Errorf("got a line of %d bytes", n)
 	}
 }
 

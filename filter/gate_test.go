@@ -187,6 +187,25 @@ func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
 	}
 }
 
+func TestDrainingWinsUnlessIgnored(t *testing.T) {
+	for _, test := range []struct {
+		drain   string
+		healthy uint64
+		want    string
+	}{
+		{"fail", 1, "healthgate_draining"}, {"fail", 0, "healthgate_draining"},
+		{"ignore", 1, "healthgate_ok"}, {"ignore", 0, "healthgate_cluster_unhealthy"},
+	} {
+		h := newFakeHost()
+		g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
+		h.setCluster("a", Counts{test.healthy, 0, 1})
+		h.set(LiveStat, 0)
+		if got := g.Answer().Details; got != test.want {
+			t.Errorf("drain: %s with %d healthy: got %s, want %s", test.drain, test.healthy, got, test.want)
+		}
+	}
+}
+
 func TestConfiguredResponsesAreSent(t *testing.T) {
 	h := newFakeHost()
 	g := newGate(t, h, `{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)

@@ -12,8 +12,11 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Errors is all that is wrong with a configuration, each with the path of its key.
+// Errors is all that is wrong with a configuration, each with the path of its key; of very many, the first.
 type Errors []error
+
+// maxErrors is how many errors are told: they end in one line of a log.
+const maxErrors = 32
 
 // Error is one line, since it ends in a log.
 func (e Errors) Error() string {
@@ -45,7 +48,13 @@ func (o *object) at(key string) string {
 }
 
 func (o *object) fail(key, format string, args ...any) {
-	*o.errs = append(*o.errs, fmt.Errorf("%s: %s", o.at(key), fmt.Sprintf(format, args...)))
+	o.errs.add(fmt.Errorf("%s: %s", o.at(key), fmt.Sprintf(format, args...)))
+}
+
+func (e *Errors) add(err error) {
+	if len(*e) < maxErrors {
+		*e = append(*e, err)
+	}
 }
 
 func (o *object) get(key string) *structpb.Value {
@@ -79,9 +88,9 @@ func (o *object) required(key string, maxBytes int) (string, bool) {
 		o.fail(key, "is required")
 		return "", false
 	}
-	before := len(*o.errs)
 	s := o.text(key, "", maxBytes)
-	return s, len(*o.errs) == before
+	_, isText := o.fields[key].GetKind().(*structpb.Value_StringValue)
+	return s, isText
 }
 
 // oneOf reads one of some words, the first of which is the default.
@@ -193,7 +202,7 @@ func (o *object) entry(key string, i int, value *structpb.Value, shortKey string
 	case *structpb.Value_StringValue:
 		child.fields = map[string]*structpb.Value{shortKey: value}
 	default:
-		*o.errs = append(*o.errs, fmt.Errorf("%s: %s is not a name or an object", child.path, show(value)))
+		o.errs.add(fmt.Errorf("%s: %s is not a name or an object", child.path, show(value)))
 		// So that the missing name is not reported too.
 		child.fields = map[string]*structpb.Value{shortKey: structpb.NewStringValue(child.path)}
 	}
@@ -209,11 +218,11 @@ func (o *object) refuseUnknown() {
 		}
 	}
 	slices.Sort(unknown)
-	for _, key := range unknown {
+	for _, key := range unknown[:min(len(unknown), maxErrors)] {
 		if near := nearest(key, o.known); near != "" {
-			o.fail(clip(key), "unknown key, did you mean %s?", near)
+			o.fail(showKey(key), "unknown key, did you mean %s?", near)
 		} else {
-			o.fail(clip(key), "unknown key, known are %s", strings.Join(o.known, ", "))
+			o.fail(showKey(key), "unknown key, known are %s", strings.Join(o.known, ", "))
 		}
 	}
 }
@@ -235,6 +244,17 @@ func show(value *structpb.Value) string {
 		return "an object"
 	}
 	return "nothing"
+}
+
+// plainKey is a key that needs no quotes in an error.
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// showKey renders a key that a user wrote, whatever is in it: it ends in a log.
+func showKey(key string) string {
+	if plainKey.MatchString(key) {
+		return key
+	}
+	return strconv.Quote(clip(key))
 }
 
 // clip shortens what a user wrote to what an error can carry.

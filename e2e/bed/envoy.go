@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,7 +25,7 @@ import (
 
 // Envoy is a running Envoy.
 type Envoy struct {
-	Admin   string // host:port
+	Admin   string // host:port, or unix:path
 	Ingress string // host:port of the first listener
 	process *process
 }
@@ -101,6 +102,9 @@ func (e *Envoy) find(adminFile string) error {
 		return err
 	}
 	e.Admin = strings.TrimSpace(string(admin))
+	if strings.HasPrefix(e.Admin, "/") {
+		e.Admin = "unix:" + e.Admin
+	}
 	if _, err := e.Get("/ready"); err != nil {
 		return err
 	}
@@ -139,14 +143,25 @@ func (e *Envoy) Get(path string) (string, error) { return e.ask(http.MethodGet, 
 // Post tells admin to do something.
 func (e *Envoy) Post(path string) (string, error) { return e.ask(http.MethodPost, path) }
 
-var adminClient = &http.Client{Timeout: 10 * time.Second}
+// adminClient reaches admin wherever it listens.
+func (e *Envoy) adminClient() *http.Client {
+	transport := &http.Transport{DisableKeepAlives: true}
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		network, address := "tcp", e.Admin
+		if path, unix := strings.CutPrefix(e.Admin, "unix:"); unix {
+			network, address = "unix", path
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	return &http.Client{Timeout: 10 * time.Second, Transport: transport}
+}
 
 func (e *Envoy) ask(method, path string) (string, error) {
-	request, err := http.NewRequest(method, "http://"+e.Admin+path, nil)
+	request, err := http.NewRequest(method, "http://admin"+path, nil)
 	if err != nil {
 		return "", err
 	}
-	reply, err := adminClient.Do(request)
+	reply, err := e.adminClient().Do(request)
 	if err != nil {
 		return "", err
 	}

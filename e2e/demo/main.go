@@ -77,6 +77,7 @@ func start(ctx context.Context, httpsPort, adminPort int, interval string) (*sho
 	config.Listen(httpsPort, adminPort)
 	config.CheckEvery(interval)
 	config.SetEndpoints(addresses...)
+	config.Set(bed.PluginConfig+".response", map[string]any{"details": true}) // on loopback alone
 	config.UseStandIn()
 	log, err := os.Create(s.log())
 	if err != nil {
@@ -154,6 +155,7 @@ func run(ctx context.Context, args []string) (err error) {
 	fmt.Printf(`
 try, in another terminal:
   curl -ik https://%[1]s/                                the probe
+  curl -k -H 'accept: application/json' https://%[1]s/   the same, with a report
   build/demo call -address %[1]s                         a gRPC call through the same listener
   curl -X POST http://%[2]s/not-serving                  make backend 1 unhealthy; /serving brings it back
   curl -X POST http://%[3]s/healthcheck/fail             drain; /healthcheck/ok ends it

@@ -214,8 +214,9 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 	}
 }
 
-// writeMuch writes more than an answer may have.
+// writeMuch writes more than an answer may have; what is within the bound is well-formed.
 func writeMuch(w io.Writer) {
+	io.WriteString(w, `{"cluster_statuses": []}`)
 	chunk := []byte(strings.Repeat(" ", 1<<20))
 	for range 20 {
 		if _, err := w.Write(chunk); err != nil {
@@ -235,12 +236,14 @@ func TestOnePollerServesAllSourcesOfAnAddress(t *testing.T) {
 		t.Error("two pollers poll one address")
 	}
 	waitFor(t, "the interval of the second source", func() bool { return a.asked.Load() >= 5 })
-	fast.Close()
-	fast.Close()
+	slow.Close()
+	slow.Close()
 	if len(pollers.active) != 1 {
 		t.Error("the poller ended with a source that was not the last")
 	}
-	slow.Close()
+	before := a.asked.Load()
+	waitFor(t, "a look for the source that is left", func() bool { return a.asked.Load() > before })
+	fast.Close()
 	if len(pollers.active) != 0 {
 		t.Error("the poller did not end with the last source")
 	}

@@ -121,7 +121,8 @@ func logPanic(cause any) {
 	if last != 0 && now-last < int64(time.Minute) || !lastPanic.CompareAndSwap(last, now) {
 		return
 	}
-	api.LogErrorf("healthgate: panic, answered with 503: %v\n%s", cause, debug.Stack())
+	stack := strings.ReplaceAll(strings.TrimSpace(string(debug.Stack())), "\n", " | ") // one line, as all of Envoy's log
+	api.LogErrorf("healthgate: panic, answered with 503: %v: %s", cause, stack)
 }
 
 var lastPanic atomic.Int64 // Unix time in nanoseconds of the last panic logged, 0 before

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	xds "github.com/cncf/xds/go/xds/type/v3"
 	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
@@ -87,11 +89,11 @@ func (e *fakeEnvoy) setGone(gone bool) {
 // request is a request's headers; it panics where a header is asked for that a probe does not need.
 type request struct {
 	api.RequestHeaderMap
-	method, path string
+	method, path, accept string
 }
 
 func (r request) GetRaw(name string) string {
-	return map[string]string{":method": r.method, ":path": r.path}[name]
+	return map[string]string{":method": r.method, ":path": r.path, "accept": r.accept}[name]
 }
 
 // callbacks take the reply of one stream.
@@ -236,6 +238,40 @@ func TestPanicOfAReplyIsLeftToTheSDK(t *testing.T) {
 	NewStream(c, &callbacks{gone: true}).DecodeHeaders(request{method: "GET", path: "/"}, true)
 }
 
+func TestAcceptsJSON(t *testing.T) {
+	for accept, want := range map[string]bool{
+		"application/json": true, "application/health+json": true, "text/html, Application/JSON ;q=0.1": true,
+		"": false, "*/*": false, "application/*": false, "application/jsonx": false, "text/plain;a=application/json": false, ",,;": false,
+	} {
+		if got := acceptsJSON(accept); got != want {
+			t.Errorf("%q: got %v, want %v", accept, got, want)
+		}
+	}
+}
+
+// Whatever a client sends as method, path and accept, a stream is answered or goes on, and only GET and HEAD of the path
+// are answered.
+func FuzzRequest(f *testing.F) {
+	f.Add("GET", "/", "application/json")
+	f.Add("HEAD", "/?x=1", "*/*")
+	f.Add("POST", "/", "")
+	f.Add("GET", "/\x00?\xff", ",,;application/json;;")
+	envoy := newFakeEnvoy(1)
+	c := mustParse(f, typed(f, `{"clusters": ["service"], "response": {"details": true}}`), envoy)
+	f.Fuzz(func(t *testing.T, method, path, accept string) {
+		cb := &callbacks{}
+		status := NewStream(c, cb).DecodeHeaders(request{method: method, path: path, accept: accept}, true)
+		before, _, _ := strings.Cut(path, "?")
+		want := api.Continue
+		if (method == "GET" || method == "HEAD") && before == "/" {
+			want = api.LocalReply
+		}
+		if status != want || (len(cb.replies) == 1) != (want == api.LocalReply) {
+			t.Errorf("%q %q %q: got %v with replies %v", method, path, accept, status, cb.replies)
+		}
+	})
+}
+
 func TestFactoryAlwaysReturnsAFilter(t *testing.T) {
 	for _, parsed := range []any{nil, "a string", &override{}} {
 		cb := &callbacks{}
@@ -375,13 +411,50 @@ func TestPanicWhileMergingFailsItsProbes(t *testing.T) {
 	}
 }
 
-// What runs on a goroutine may run when Envoy's side has gone.
+// What runs on a goroutine may run when Envoy's side has gone; unrecovered, its panic would end Envoy, as it would this
+// test.
 func TestGoroutinesSurviveTheEndOfEnvoysSide(t *testing.T) {
-	envoy, c := configured(t, 1)
-	envoy.setGone(true)
-	if unlessGone(c.(*configuration).gate.WarnOfEmptyClusters) || unlessGone(c.(*configuration).gate.Watch) {
-		t.Error("Envoy's side was there")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		envoy := newFakeEnvoy(1)
+		c := mustParse(t, typed(t, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`), envoy)
+		envoy.setGone(true)
+		time.Sleep(2 * emptyClusterDelay)
+		envoy.setGone(false)
+		// The watch has ended, rather than going on with stats of nobody's: it would find a healthy host.
+		time.Sleep(time.Minute)
+		if got := envoy.stat("healthgate.default.healthy").Get(); got != 0 {
+			t.Errorf("the gauge is %d, though nobody looked", got)
+		}
+		c.(*configuration).Destroy()
+	})
+}
+
+func TestEmptyClusterIsWarnedOfOnceAfterItsDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		envoy := newFakeEnvoy(0)
+		envoy.stat("cluster.service.membership_total").Record(0)
+		c := mustParse(t, typed(t, `{"clusters": ["service"], "stat_prefix": "warned"}`), envoy)
+		count := func() int {
+			envoyLog.Lock()
+			defer envoyLog.Unlock()
+			n := 0
+			for _, line := range envoyLog.lines {
+				if strings.HasPrefix(line, "healthgate warned: cluster \"service\" has shown no host yet") {
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(emptyClusterDelay - time.Second)
+		if got := count(); got != 0 {
+			t.Errorf("%d warnings before the delay", got)
+		}
+		time.Sleep(time.Hour)
+		if got := count(); got != 1 {
+			t.Errorf("%d warnings, want 1", got)
+		}
+		c.(*configuration).Destroy()
+	})
 }
 
 // The plugin is loaded into someone's Envoy: it brings nothing but the Go host, protobuf and the xDS types.
