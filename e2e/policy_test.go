@@ -193,7 +193,14 @@ func TestHoldDampsInEnvoy(t *testing.T) {
 	if held := time.Since(began); held < 2*time.Second {
 		t.Errorf("it passed after %v, want 2s at least", held)
 	}
+	// The access log has the 503 that was held, and leaves out the 200.
 	s.awaitLog(`"details":"healthgate_held"`, settle)
+	for line := range strings.Lines(s.envoy.Log()) {
+		if strings.Contains(line, `"details":"healthgate_held"`) && strings.Contains(line, `"status":200`) {
+			t.Errorf("the access log has a probe that was answered with 200: %s", line)
+			break
+		}
+	}
 
 	// Draining is never held back.
 	s.post("/healthcheck/fail")
