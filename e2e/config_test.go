@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -268,16 +266,9 @@ func TestLuaConfigurationDoesWhatTheOldOneDid(t *testing.T) {
 		p.config, p.standIn = config, false
 		p.configured = append(p.configured, func(p *plan, _ []string) {
 			// The script reaches admin by its port, so that has to be known beforehand.
-			_, port, err := net.SplitHostPort(unusedAddress(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			number, err := strconv.Atoi(port)
-			if err != nil {
-				t.Fatal(err)
-			}
-			config.Listen(0, number)
-			config.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0.endpoint.address.socket_address.port_value", number)
+			port := unusedPort(t)
+			config.Listen(0, port)
+			config.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0.endpoint.address.socket_address.port_value", port)
 		})
 	})
 	for _, protocol := range protocols {

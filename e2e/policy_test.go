@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -280,17 +279,10 @@ func TestMainThreadThatHangsTurnsStaleWhileWorkersAnswer(t *testing.T) {
 // adminAt has admin listen on a port of the test's choice, and the plugin poll it.
 func adminAt(t *testing.T, plugin string) option {
 	t.Helper()
-	_, port, err := net.SplitHostPort(unusedAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := unusedPort(t)
 	return withConfig(func(c *bed.Config) {
-		c.Listen(0, number)
-		c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", "127.0.0.1:"+port)))
+		c.Listen(0, port)
+		c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -423,6 +424,20 @@ func unusedAddress(t *testing.T) string {
 	}
 	defer listener.Close()
 	return listener.Addr().String()
+}
+
+// unusedPort is one on which nothing listens.
+func unusedPort(t *testing.T) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(unusedAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
 }
 
 // lastLines returns the last lines of a text.
