@@ -1,8 +1,19 @@
 # `make` prints what it can do. Each target's help stands behind its ##.
 
 GO ?= go
-CC ?= gcc
-CXX ?= g++
+# make's own defaults, cc and c++, are not everywhere.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+export CC
+
+# What `make image` builds, and for which architectures. More than one architecture needs PUSH=1: they make one manifest,
+# which an engine's own store may not hold.
+IMAGE ?= healthgate
+PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
 
 # Where `make run` listens, both on loopback.
 export HTTPS_PORT ?= 8443
@@ -34,6 +45,9 @@ help: ## print this
 .PHONY: build
 build: $(PLUGIN) $(STANDIN) $(BACKEND) ## build the plugin, and what it is tested and shown with
 
+.PHONY: plugin
+plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architecture)
+
 $(PLUGIN): $(go_files) | tools
 	@echo "building $@"
 	@mkdir -p build
@@ -48,7 +62,7 @@ $(BACKEND) $(DEMO): build/%: $(go_files) | tools
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./e2e/$*
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
-$(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map go.mod | tools
+$(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
 	@echo "building $@"
 	@mkdir -p build
 	@abi=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
@@ -60,12 +74,14 @@ $(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map 
 	@rm -f build/unused.o
 
 # Fails early, and says how to get what is missing.
-.PHONY: tools
+.PHONY: tools cxx
 tools:
 	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2" >&2; exit 1; }; }; \
 	need $(GO) 'install Go 1.26 (https://go.dev/dl)'; \
-	need $(CC) 'apt-get install gcc'; need $(CXX) 'apt-get install g++'; need objdump 'apt-get install binutils'
+	need $(CC) 'apt-get install gcc'; need readelf 'apt-get install binutils'
 	@$(GO) mod download
+cxx:
+	@command -v $(CXX) >/dev/null || { echo "$(CXX) is missing: apt-get install g++" >&2; exit 1; }
 
 .PHONY: envoy
 envoy: ## fetch the Envoy that the tests run, once, and print its path (ENVOY=path uses another)
@@ -113,6 +129,14 @@ run: build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C en
 .PHONY: demo
 demo: build $(DEMO) fetched ## the same as a script that shows each answer, and ends
 	@exec $(DEMO) script
+
+.PHONY: image
+image: ## build the images (IMAGE=name, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
+	@docker buildx version >/dev/null 2>&1 || { echo "docker with buildx is missing: https://docs.docker.com/engine/install" >&2; exit 1; }
+	@for target in envoy backend; do \
+	  echo "building $(IMAGE)-$$target for $(PLATFORMS)"; \
+	  docker buildx build --target $$target --platform $(PLATFORMS) --tag $(IMAGE)-$$target $(if $(PUSH),--push,--load) .; \
+	done
 
 .PHONY: generate
 generate: | tools ## make the generated code again

@@ -1,0 +1,61 @@
+# syntax=docker/dockerfile:1
+#
+# Targets: envoy (the default), Envoy with the plugin and the reference configuration; backend, the gRPC service of the tests.
+# Both are built for amd64 and arm64 on the builder's own architecture: nothing is emulated but the last stages' copies.
+#
+# Bases are pinned by version. `make image` prints the digests that a build has used.
+
+ARG GO_VERSION=1.26.8
+ARG ENVOY_VERSION=1.39.1
+
+FROM --platform=$BUILDPLATFORM golang:${GO_VERSION}-bookworm AS go
+
+# Ubuntu 22.04 is what Envoy's image is made from: a plugin that is linked here asks for no newer glibc than is there.
+FROM --platform=$BUILDPLATFORM ubuntu:22.04 AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+ARG TARGETARCH
+# The release is pinned, and with it what its packages can be.
+# hadolint ignore=DL3008,SC2086
+RUN case "$TARGETARCH" in \
+      amd64) cross="gcc-x86-64-linux-gnu libc6-dev-amd64-cross"; cc=x86_64-linux-gnu-gcc ;; \
+      arm64) cross="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; cc=aarch64-linux-gnu-gcc ;; \
+      *) echo "no build for $TARGETARCH" >&2; exit 1 ;; \
+    esac; \
+    if [ "$(dpkg --print-architecture)" = "$TARGETARCH" ]; then cross=; fi; \
+    apt-get update; \
+    apt-get install -y --no-install-recommends binutils ca-certificates gcc libc6-dev make $cross; \
+    rm -rf /var/lib/apt/lists/*; \
+    echo "$cc" > /cc
+COPY --from=go /usr/local/go /usr/local/go
+ENV PATH=/usr/local/go/bin:$PATH GOTOOLCHAIN=local
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN --mount=type=cache,target=/root/go/pkg/mod go mod download
+COPY . .
+RUN --mount=type=cache,target=/root/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    make plugin build/backend GOARCH="$TARGETARCH" CC="$(cat /cc)"
+
+FROM scratch AS backend
+LABEL org.opencontainers.image.title="Healthgate's backend" \
+      org.opencontainers.image.description="The gRPC service that Healthgate is tested in front of" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /src/build/backend /backend
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/backend"]
+
+FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS envoy
+ARG ENVOY_VERSION
+LABEL org.opencontainers.image.title="Envoy with Healthgate" \
+      org.opencontainers.image.description="Envoy contrib that answers a load balancer's GET from the health of its clusters" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="envoyproxy/envoy:contrib-v${ENVOY_VERSION}"
+COPY --chmod=0644 envoy/envoy.yaml /etc/envoy/envoy.yaml
+COPY --chmod=0755 envoy/lifecycle.sh /usr/local/bin/lifecycle.sh
+COPY --from=build --chmod=0644 /src/build/healthgate.so /etc/envoy/healthgate.so
+# The image's own user envoy. Its entry point starts as root to become that, which is not needed here.
+USER 101:101
+EXPOSE 8443
+ENTRYPOINT ["/usr/local/bin/envoy"]
+# Without hot restart Envoy writes nothing, so that its root can be read-only.
+CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart"]
