@@ -105,7 +105,7 @@ lint: | tools ## check formatting and vet
 .PHONY: unit
 unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
 	@echo "running the unit tests"
-	@$(GO) test -race ./filter/... ./e2e/backend/...
+	@$(GO) test -race ./filter/... ./e2e/backend/... ./manifests
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
 
 .PHONY: e2e
@@ -129,6 +129,10 @@ run: build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C en
 .PHONY: demo
 demo: build $(DEMO) fetched ## the same as a script that shows each answer, and ends
 	@exec $(DEMO) script
+
+.PHONY: cert
+cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifests out
+	@$(DEMO) cert -dir build/tls
 
 .PHONY: image
 image: ## build the images (IMAGE=name, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx

@@ -3,6 +3,7 @@
 //	demo run     until Ctrl-C; says each time the answer changes
 //	demo script  goes through the answers and ends, with 1 where one is not as it should be
 //	demo call    makes a gRPC call through a running Envoy
+//	demo cert    makes a self-signed certificate for localhost, for a try-out
 package main
 
 import (
@@ -26,9 +27,9 @@ import (
 )
 
 func main() {
-	commands := map[string]func(context.Context, []string) error{"run": run, "script": script, "call": call}
+	commands := map[string]func(context.Context, []string) error{"run": run, "script": script, "call": call, "cert": cert}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: demo run | script | call [flags]")
+		fmt.Fprintln(os.Stderr, "usage: demo run | script | call | cert [flags]")
 		os.Exit(2)
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -244,6 +245,25 @@ func (s *show) setServing(n int) error {
 
 func (s *show) call(ctx context.Context) func() error {
 	return func() error { return recommend(ctx, s.envoy.Ingress, s.tls) }
+}
+
+func cert(_ context.Context, args []string) error {
+	flags := flag.NewFlagSet("cert", flag.ExitOnError)
+	dir := flags.String("dir", ".", "`folder` for tls.crt and tls.key")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(*dir, 0o700); err != nil {
+		return err
+	}
+	certificate, err := bed.NewCertificate(*dir)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(`made %[1]s and %[2]s, for localhost and a day; give them to a cluster with
+  kubectl create secret tls envoy-tls --cert %[1]s --key %[2]s
+`, certificate.CertFile, certificate.KeyFile)
+	return nil
 }
 
 func call(ctx context.Context, args []string) error {
