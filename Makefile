@@ -95,12 +95,14 @@ fetched:
 test: lint unit e2e ## run everything: lint, unit tests with the race detector, the tests in Envoy
 
 .PHONY: lint
-lint: | tools ## check formatting and vet
-	@echo "checking formatting, go vet, go.mod"
+lint: | tools ## check formatting, vet, the Dockerfile and the workflows
+	@echo "checking formatting, go vet, go.mod, the Dockerfile, the workflows"
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
 	[ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
 	@$(GO) vet ./...
 	@$(GO) mod tidy -diff
+	@.ci/hadolint.sh Dockerfile
+	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: unit
 unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
