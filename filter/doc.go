@@ -9,6 +9,9 @@
 //	config.go      what may I configure?
 //	membership.go  what do the clusters look like now?
 //	verdict.go     is that good enough?
-//	reply.go       what do I reply?
+//	hold.go        has it been so for long enough?
+//	reply.go       what do I reply? (report.go: to those who ask for JSON)
 //	gate.go        the steps in a row, counted and logged
+//
+// The package filter/admin is another source for membership.go.
 package filter

@@ -63,8 +63,6 @@ type Verdict struct {
 	Passing bool
 	// Degraded is set where the verdict passes, and would not have without degraded hosts.
 	Degraded bool
-	// Cluster is the index of the first cluster that fails, where a cluster is the reason.
-	Cluster int
 }
 
 // judge says whether a cluster passes, by what was seen of it.
@@ -78,12 +76,12 @@ func (c Cluster) judge(s Sample) Reason {
 // Judge is the policy of the clusters: enough of them must pass. samples[i] is of c.Clusters[i].
 func (c *Config) Judge(samples []Sample) Verdict {
 	passed, passedHealthy := 0, 0 // with degraded hosts counted where the rule counts them, and without
-	failing := Verdict{Reason: OK}
+	firstFailure := OK
 	for i, cluster := range c.Clusters {
 		reason := cluster.judge(samples[i])
 		if reason != OK {
-			if failing.Reason == OK {
-				failing = Verdict{Reason: reason, Cluster: i}
+			if firstFailure == OK {
+				firstFailure = reason
 			}
 			continue
 		}
@@ -95,7 +93,7 @@ func (c *Config) Judge(samples []Sample) Verdict {
 		}
 	}
 	if passed < c.Require {
-		return failing
+		return Verdict{Reason: firstFailure}
 	}
 	return Verdict{Reason: OK, Passing: true, Degraded: passedHealthy < c.Require}
 }

@@ -150,7 +150,7 @@ func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
 		{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{MinHealthy: 2}}, {Rule: Rule{MinHealthy: 1}},
 	}}
 	got := c.Judge([]Sample{{Counts: Counts{Healthy: 1, Total: 1}}, {Counts: Counts{Healthy: 1, Total: 2}}, {}})
-	if want := (Verdict{Reason: ClusterUnhealthy, Cluster: 1}); got != want {
+	if want := (Verdict{Reason: ClusterUnhealthy}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -164,7 +164,7 @@ func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
 		want    Verdict
 	}{
 		{2, []Sample{fresh, fresh}, Verdict{Reason: OK, Passing: true}},
-		{2, []Sample{fresh, stale}, Verdict{Reason: Stale, Cluster: 1}},
+		{2, []Sample{fresh, stale}, Verdict{Reason: Stale}},
 		{1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
 		{1, []Sample{stale, stale}, Verdict{Reason: Stale}},
 	} {

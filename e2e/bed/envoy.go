@@ -34,7 +34,6 @@ type Envoy struct {
 type Options struct {
 	Workers int      // worker threads; 2 where 0
 	Env     []string // variables of its environment, as KEY=value
-	Args    []string // further arguments
 	LogFile *os.File // where it writes; nil keeps it for Log
 }
 
@@ -74,15 +73,14 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	if workers == 0 {
 		workers = 2
 	}
-	args := append([]string{
+	cmd := exec.Command(binary,
 		"--config-path", file,
 		"--admin-address-path", filepath.Join(dir, "admin"),
 		"--use-dynamic-base-id",
 		"--concurrency", strconv.Itoa(workers),
 		"--drain-time-s", "1", "--parent-shutdown-time-s", "2",
 		"--file-flush-interval-msec", "50",
-	}, options.Args...)
-	cmd := exec.Command(binary, args...)
+	)
 	cmd.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(standIn()))
 	cmd.Env = append(cmd.Env, options.Env...)
 	if options.LogFile != nil {

@@ -365,7 +365,6 @@ struct Stream {
     die("an unexpected status of headers");
   }
 
-  // Sets discard where the data was thrown away and the rest is awaited.
   bool data(processState& state, bool end_stream) {
     if (state.state != WaitingData) {
       return false; // the reply is on its way
