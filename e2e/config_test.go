@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,8 @@ func configurations(t *testing.T) []string {
 		if err != nil || len(files) < 2 {
 			t.Fatalf("found %v, %v", files, err)
 		}
+		// kustomize's own file, by which the manifests take the configuration from there.
+		files = slices.DeleteFunc(files, func(file string) bool { return filepath.Base(file) == "kustomization.yaml" })
 		all = append(all, files...)
 	}
 	return all
