@@ -139,7 +139,23 @@ func joinAddress(address *corev3.Address) string {
 func (e *Envoy) Get(path string) (string, error) { return e.ask(http.MethodGet, path) }
 
 // Post tells admin to do something.
-func (e *Envoy) Post(path string) (string, error) { return e.ask(http.MethodPost, path) }
+func (e *Envoy) Post(path string) (string, error) {
+	reply, err := e.ask(http.MethodPost, path)
+	if err != nil {
+		return "", err
+	}
+	return reply, e.copyStats()
+}
+
+// copyStats has the stand-in copy Envoy's stats, so that what admin shows by now is what the plugin reads. In the contrib
+// host the two are one.
+func (e *Envoy) copyStats() error {
+	_, err := e.ask(http.MethodPost, "/stand_in")
+	if err != nil && strings.Contains(err.Error(), "404") {
+		return nil // an Envoy without the stand-in
+	}
+	return err
+}
 
 // adminClient reaches admin wherever it listens.
 func (e *Envoy) adminClient() *http.Client {
@@ -197,7 +213,7 @@ func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
 			stats[stat.Name] = value
 		}
 	}
-	return stats, nil
+	return stats, e.copyStats()
 }
 
 // Hosts returns the health of each host of a cluster by its address, as "healthy" or with the reasons why not.

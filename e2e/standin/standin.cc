@@ -5,8 +5,9 @@
 // It covers what a health filter needs. Everything else ends Envoy with a message (see unused.c and `die`).
 //
 // Where it differs from the contrib host:
-//  - A stat of another's ("cluster.…", "server.…") is found by its name at each read, since the module ABI has no other
-//    way; the contrib host keeps a pointer. The value is the same, the cost is not.
+//  - A stat of another's ("cluster.…", "server.…") is a copy that the main thread makes every few milliseconds, since the
+//    module ABI has no way to keep a pointer to one; the contrib host does. A test that has seen a stat in admin has it
+//    copied before it goes on (bed.Envoy does that).
 //  - The plugin's own stats are the stand-in's bootstrap extension's. What a thread of Go's writes to them is posted to
 //    the main thread.
 //  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
@@ -134,7 +135,7 @@ Plugin* load_plugin(const std::string& name, const std::string& path) {
 // The one bootstrap extension. Its configuration and itself live as long as Envoy serves.
 struct Bootstrap {
   envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config = nullptr;
-  std::atomic<envoy_dynamic_module_type_bootstrap_extension_envoy_ptr> extension{nullptr};
+  envoy_dynamic_module_type_bootstrap_extension_envoy_ptr extension = nullptr; // used on the main thread alone
   size_t counters = 0, gauges = 0; // the templates from which the plugin's own stats are made
 
   // What threads of Go's want written. Envoy makes and finds such a stat on its own threads only.
@@ -171,26 +172,71 @@ bool has_prefix(const std::string& name, std::string_view prefix) {
   return name.compare(0, prefix.size(), prefix) == 0;
 }
 
+// Stat is a copy of a stat of Envoy's. Envoy finds one by its name only by going through all of them, which takes a lock
+// that a worker must not hold: if it is left with the last reference to a scope that the main thread has just dropped, it
+// waits for itself. So the main thread goes through them, every few milliseconds, and whenever admin is asked to.
+struct Stat {
+  std::atomic<uint64_t> value{0}; // what a stat reads that is not there, in the contrib host too
+  uint64_t seen = 0;              // the round in which the main thread has last met it
+};
+
+// Stats are by name, counters and gauges apart; once asked for, one is kept for ever.
+struct Stats {
+  std::mutex lock;
+  std::map<std::string, std::unique_ptr<Stat>, std::less<>> by_name[2];
+  uint64_t round = 0;
+};
+Stats stats;
+
+template <int type>
+envoy_dynamic_module_type_stats_iteration_action visit(envoy_dynamic_module_type_envoy_buffer name, uint64_t value,
+                                                       void*) {
+  auto it = stats.by_name[type].find(view(name));
+  if (it != stats.by_name[type].end()) {
+    it->second->value = value;
+    it->second->seen = stats.round;
+  }
+  return envoy_dynamic_module_type_stats_iteration_action_Continue;
+}
+
+// Copies all stats that were asked for. On the main thread alone.
+void refresh_stats() {
+  if (bootstrap.extension == nullptr) {
+    return;
+  }
+  std::lock_guard<std::mutex> guard(stats.lock);
+  stats.round++;
+  if (!stats.by_name[0].empty()) {
+    envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(bootstrap.extension, visit<0>, nullptr);
+  }
+  if (!stats.by_name[1].empty()) {
+    envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(bootstrap.extension, visit<1>, nullptr);
+  }
+  for (auto& names : stats.by_name) {
+    for (auto& [name, stat] : names) {
+      if (stat->seen != stats.round) {
+        stat->value = 0;
+      }
+    }
+  }
+}
+
+Stat* find_stat(uint32_t type, const std::string& name) {
+  std::lock_guard<std::mutex> guard(stats.lock);
+  auto& slot = stats.by_name[type][name];
+  if (slot == nullptr) {
+    slot = std::make_unique<Stat>();
+  }
+  return slot.get();
+}
+
+constexpr uint64_t refresh_milliseconds = 5;
+
 struct Metric {
   uint32_t type;
   std::string name; // of an own stat without own_prefix
-  bool own;
+  Stat* stat;       // of another's; null for an own
 };
-
-uint64_t read_stat(const Metric& metric) {
-  auto extension = bootstrap.extension.load(std::memory_order_acquire);
-  if (extension == nullptr) {
-    die("a stat was read before the bootstrap extension was there, or after it went: " + metric.name);
-  }
-  uint64_t value = 0; // what a stat reads that is not there, in the contrib host too
-  auto name = buffer(metric.name);
-  if (metric.type == 0) {
-    envoy_dynamic_module_callback_bootstrap_extension_get_counter_value(extension, name, &value);
-  } else {
-    envoy_dynamic_module_callback_bootstrap_extension_get_gauge_value(extension, name, &value);
-  }
-  return value;
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Configurations
@@ -521,11 +567,13 @@ CAPIStatus envoyGoFilterHttpDefineMetric(void* c, uint32_t metric_type, void* na
   if (metric_type > 1) {
     die("a histogram was defined");
   }
-  Metric metric{metric_type, copy(name_data, name_len), false};
+  Metric metric{metric_type, copy(name_data, name_len), nullptr};
   if (has_prefix(metric.name, own_prefix)) {
-    metric.own = true;
     metric.name.erase(0, own_prefix.size());
-  } else if (has_prefix(metric.name, cluster_prefix) && config->envoy != nullptr) {
+  } else {
+    metric.stat = find_stat(metric_type, metric.name);
+  }
+  if (metric.stat != nullptr && has_prefix(metric.name, cluster_prefix) && config->envoy != nullptr) {
     // As in the contrib host, the stat is there from now on, and stays when its cluster goes.
     std::string_view name = std::string_view(metric.name).substr(cluster_prefix.size());
     size_t id;
@@ -535,6 +583,9 @@ CAPIStatus envoyGoFilterHttpDefineMetric(void* c, uint32_t metric_type, void* na
                                                                                          nullptr, 0, &id)) {
       die("can't define " + metric.name);
     }
+  }
+  if (metric.stat != nullptr && config->envoy != nullptr) {
+    refresh_stats(); // this is the main thread
   }
   std::lock_guard<std::mutex> guard(config->lock);
   *metric_id = config->metrics.size();
@@ -562,7 +613,7 @@ CAPIStatus envoyGoFilterHttpIncrementMetric(void* c, uint32_t metric_id, int64_t
   return with_metric(
       c, metric_id,
       [](const Metric& metric, uint64_t& by) {
-        if (!metric.own || metric.type != 0) {
+        if (metric.stat != nullptr || metric.type != 0) {
           die("a stat that is not a counter of the plugin's own was incremented: " + metric.name);
         }
         on_envoys_thread([name = metric.name, by] {
@@ -578,10 +629,10 @@ CAPIStatus envoyGoFilterHttpGetMetric(void* c, uint32_t metric_id, uint64_t* val
   return with_metric(
       c, metric_id,
       [](const Metric& metric, uint64_t& value) {
-        if (metric.own) {
+        if (metric.stat == nullptr) {
           die("a stat of the plugin's own was read: " + metric.name);
         }
-        value = read_stat(metric);
+        value = metric.stat->value;
       },
       *value);
 }
@@ -590,7 +641,7 @@ CAPIStatus envoyGoFilterHttpRecordMetric(void* c, uint32_t metric_id, uint64_t v
   return with_metric(
       c, metric_id,
       [](const Metric& metric, uint64_t& value) {
-        if (!metric.own || metric.type != 1) {
+        if (metric.stat != nullptr || metric.type != 1) {
           die("a stat that is not a gauge of the plugin's own was set: " + metric.name);
         }
         on_envoys_thread([name = metric.name, value] {
@@ -633,7 +684,7 @@ void envoy_dynamic_module_on_bootstrap_extension_config_destroy(
 envoy_dynamic_module_type_bootstrap_extension_module_ptr envoy_dynamic_module_on_bootstrap_extension_new(
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr,
     envoy_dynamic_module_type_bootstrap_extension_envoy_ptr extension) {
-  bootstrap.extension.store(extension, std::memory_order_release);
+  bootstrap.extension = extension;
   return &bootstrap;
 }
 
@@ -641,6 +692,8 @@ void envoy_dynamic_module_on_bootstrap_extension_server_initialized(
     envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {
   envoy_dynamic_module_callback_bootstrap_extension_register_admin_handler(
       bootstrap.config, buffer("/stand_in"), buffer("what the stand-in holds, and faults that it can have"), false, true);
+  auto timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(bootstrap.config); // for as long as Envoy is
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, refresh_milliseconds);
 }
 
 void envoy_dynamic_module_on_bootstrap_extension_worker_thread_initialized(
@@ -657,7 +710,9 @@ void envoy_dynamic_module_on_bootstrap_extension_shutdown(envoy_dynamic_module_t
   completed(context);
 }
 
-void envoy_dynamic_module_on_bootstrap_extension_destroy(envoy_dynamic_module_type_bootstrap_extension_module_ptr) {}
+void envoy_dynamic_module_on_bootstrap_extension_destroy(envoy_dynamic_module_type_bootstrap_extension_module_ptr) {
+  bootstrap.extension = nullptr;
+}
 
 void envoy_dynamic_module_on_bootstrap_extension_config_scheduled(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
@@ -681,13 +736,16 @@ void envoy_dynamic_module_on_bootstrap_extension_http_callout_done(
 void envoy_dynamic_module_on_bootstrap_extension_timer_fired(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr,
-    envoy_dynamic_module_type_bootstrap_extension_timer_module_ptr) {}
+    envoy_dynamic_module_type_bootstrap_extension_timer_module_ptr timer) {
+  refresh_stats();
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, refresh_milliseconds);
+}
 
 void envoy_dynamic_module_on_bootstrap_extension_file_changed(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, envoy_dynamic_module_type_envoy_buffer, uint32_t) {}
 
-// POST /stand_in answers with the counts of what is alive. With ?metrics=gone every metric call fails from then on as if
+// POST /stand_in copies Envoy's stats, and answers with the counts of what is alive. With ?metrics=gone every metric call fails from then on as if
 // its configuration had gone, and ?metrics=back ends that. With ?hang=<seconds> the main thread hangs for that long, after
 // which it answers.
 uint32_t envoy_dynamic_module_on_bootstrap_extension_admin_request(
@@ -703,6 +761,7 @@ uint32_t envoy_dynamic_module_on_bootstrap_extension_admin_request(
   if (size_t at = view(path).find(hang); at != std::string_view::npos) {
     sleep(atoi(std::string(view(path).substr(at + hang.size())).c_str()));
   }
+  refresh_stats();
   std::string json = "{\"configurations\": " + std::to_string(live_configurations) +
                      ", \"requests\": " + std::to_string(live_requests) + "}\n";
   envoy_dynamic_module_callback_bootstrap_extension_admin_set_response(config, buffer(json));
