@@ -27,12 +27,12 @@ RUN case "$TARGETARCH" in \
     rm -rf /var/lib/apt/lists/*; \
     echo "$cc" > /cc
 COPY --from=go /usr/local/go /usr/local/go
-ENV PATH=/usr/local/go/bin:$PATH GOTOOLCHAIN=local
+ENV PATH=/usr/local/go/bin:$PATH GOTOOLCHAIN=local GOMODCACHE=/cache/mod GOCACHE=/cache/build
 WORKDIR /src
 COPY go.mod go.sum ./
-RUN --mount=type=cache,target=/root/go/pkg/mod go mod download
+RUN --mount=type=cache,target=/cache/mod go mod download
 COPY . .
-RUN --mount=type=cache,target=/root/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
     make plugin build/backend GOARCH="$TARGETARCH" CC="$(cat /cc)"
 
 FROM scratch AS backend
