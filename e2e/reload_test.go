@@ -176,6 +176,22 @@ func (s *site) alive() alive {
 	return a
 }
 
+// awaitFreed waits until no more than so many of something are held. Go frees what Envoy has dropped some collections
+// later, and probes bring collections about.
+func (s *site) awaitFreed(what string, atMost int, count func(alive) int) {
+	s.t.Helper()
+	client := s.client("h2")
+	s.await(60*time.Second, func() error {
+		for range 500 {
+			s.probe(client)
+		}
+		if n := count(s.alive()); n > atMost {
+			return fmt.Errorf("%d %s are alive", n, what)
+		}
+		return nil
+	})
+}
+
 func TestAHundredReloadsFailNoProbeAndLeaveNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withLDS())
@@ -215,15 +231,5 @@ func TestAHundredReloadsFailNoProbeAndLeaveNothing(t *testing.T) {
 	if probes.Load() < 100 {
 		t.Errorf("only %d probes were made, too few to show anything", probes.Load())
 	}
-	// Go frees a configuration some collections after Envoy has dropped it. Requests bring collections about.
-	client := s.client("h2")
-	s.await(60*time.Second, func() error {
-		for range 200 {
-			s.probe(client)
-		}
-		if a := s.alive(); a.Configurations > 5 {
-			return fmt.Errorf("%d configurations are alive after 100 reloads", a.Configurations)
-		}
-		return nil
-	})
+	s.awaitFreed("configurations", 5, func(a alive) int { return a.Configurations })
 }
