@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 #
-# Targets: envoy (the default), Envoy with the plugin and the reference configuration; backend, the gRPC service of the tests.
+# Targets: envoy (the default), Envoy with the plugin and the reference configuration; backend, the gRPC service of the tests;
+# e2e, the tests themselves.
 # Both are built for amd64 and arm64 on the builder's own architecture: nothing is emulated but the last stages' copies.
 #
 # Bases are pinned by version. `make image` prints the digests that a build has used.
@@ -43,6 +44,24 @@ COPY --from=build /src/build/backend /backend
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/backend"]
+
+# The tests that e2e/docker-compose.yaml runs, with what they start: Envoy is the image's own.
+FROM build AS suite
+ARG TARGETARCH
+RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
+    make build/e2e.test build/demo GOARCH="$TARGETARCH" && mkdir /tls
+
+FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS e2e
+LABEL org.opencontainers.image.title="Healthgate's tests" \
+      org.opencontainers.image.description="The tests in a real Envoy, with an Envoy" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=suite --chown=101:101 /tls /tls
+COPY --from=suite /src /src
+ENV ENVOY=/usr/local/bin/envoy
+USER 101:101
+WORKDIR /src/e2e
+ENTRYPOINT []
+CMD ["/src/build/e2e.test", "-test.v"]
 
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS envoy
 ARG ENVOY_VERSION

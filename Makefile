@@ -35,6 +35,7 @@ PLUGIN  := build/healthgate.so
 STANDIN := build/libstandin.so
 BACKEND := build/backend
 DEMO    := build/demo
+SUITE   := build/e2e.test
 
 go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go') go.mod go.sum
 
@@ -61,6 +62,11 @@ $(BACKEND) $(DEMO): build/%: $(go_files) | tools
 	@mkdir -p build
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./e2e/$*
 
+$(SUITE): $(go_files) | tools
+	@echo "building $@"
+	@mkdir -p build
+	@CGO_ENABLED=0 $(GO) test -c -trimpath -o $@ ./e2e
+
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
 $(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
 	@echo "building $@"
@@ -74,7 +80,7 @@ $(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map 
 	@rm -f build/unused.o
 
 # Fails early, and says how to get what is missing.
-.PHONY: tools cxx
+.PHONY: tools cxx docker
 tools:
 	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2" >&2; exit 1; }; }; \
 	need $(GO) 'install Go 1.26 (https://go.dev/dl)'; \
@@ -82,6 +88,8 @@ tools:
 	@$(GO) mod download
 cxx:
 	@command -v $(CXX) >/dev/null || { echo "$(CXX) is missing: apt-get install g++" >&2; exit 1; }
+docker:
+	@docker buildx version >/dev/null 2>&1 || { echo "docker with buildx is missing: https://docs.docker.com/engine/install" >&2; exit 1; }
 
 .PHONY: envoy
 envoy: ## fetch the Envoy that the tests run, once, and print its path (ENVOY=path uses another)
@@ -115,6 +123,15 @@ e2e: build fetched ## run the tests in a real Envoy
 	@echo "running the tests in Envoy"
 	@$(GO) test -count=1 -timeout 15m ./e2e
 
+.PHONY: e2e-compose
+e2e-compose: | docker ## run the tests in containers, with the contrib image; needs docker with compose
+	@docker compose version >/dev/null 2>&1 || { echo "docker compose is missing: https://docs.docker.com/compose/install" >&2; exit 1; }
+	@compose() { docker compose --file e2e/docker-compose.yaml "$$@"; }; \
+	trap 'compose down --volumes' EXIT; \
+	echo "building the images"; compose build; \
+	echo "running the tests, pointed at Envoy"; compose run --rm e2e; \
+	echo "running the tests, each with its own Envoy"; compose run --rm e2e-alone
+
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 	@for package in $$($(GO) list ./filter/...); do \
@@ -137,8 +154,7 @@ cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifes
 	@$(DEMO) cert -dir build/tls
 
 .PHONY: image
-image: ## build the images (IMAGE=name, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
-	@docker buildx version >/dev/null 2>&1 || { echo "docker with buildx is missing: https://docs.docker.com/engine/install" >&2; exit 1; }
+image: | docker ## build the images (IMAGE=name, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
 	@for target in envoy backend; do \
 	  echo "building $(IMAGE)-$$target for $(PLATFORMS)"; \
 	  docker buildx build --target $$target --platform $(PLATFORMS) --tag $(IMAGE)-$$target $(if $(PUSH),--push,--load) .; \

@@ -51,6 +51,7 @@ func configurations(t *testing.T) []string {
 // Each example is started as it is written, but for its addresses, and opens once its clusters have a host.
 func TestExamplesRun(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for _, file := range configurations(t) {
 		name := filepath.Base(file)
 		if filepath.Base(filepath.Dir(file)) != "examples" {
@@ -88,7 +89,7 @@ func TestExamplesRun(t *testing.T) {
 				cluster := fmt.Sprint("static_resources.clusters.", i)
 				config.Set(cluster+".load_assignment.endpoints.0.lb_endpoints.0", bed.Endpoint(backend.Address))
 			}
-			config.UseStandIn()
+			config.UsePlugin()
 			envoy, err := bed.StartEnvoy(t.Context(), dir, config, bed.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -217,10 +218,7 @@ func validateAnys(message protoreflect.Message) (err error) {
 // What a load balancer and a user rely on in the reference configuration.
 func TestReferenceConfigurationIsWhatItSays(t *testing.T) {
 	t.Parallel()
-	config, err := bed.LoadConfig("envoy/envoy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := referenceConfig(t)
 	for path, want := range map[string]string{
 		bed.Listener + ".address.socket_address.port_value":                                               "8443",
 		"admin.address.socket_address.address":                                                            "127.0.0.1",
@@ -266,7 +264,7 @@ func TestLuaConfigurationDoesWhatTheOldOneDid(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSite(t, func(p *plan) {
-		p.config, p.standIn = config, false
+		p.config, p.golang = config, false
 		p.configured = append(p.configured, func(p *plan, _ []string) {
 			// The script reaches admin by its port, so that has to be known beforehand.
 			port := unusedPort(t)

@@ -30,7 +30,7 @@ func dialPlain(t *testing.T, address string) *grpc.ClientConn {
 
 func TestSIGTERMUnderLoadEndsEnvoyWell(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, alone("it ends Envoy"))
 	s.setServing(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
@@ -124,17 +124,17 @@ func TestFiftyThousandProbesWithAbortsAndGarbage(t *testing.T) {
 // A metric call that fails as it does when Envoy has dropped the configuration panics in the SDK, inside the filter.
 func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, alone("it breaks the plugin"))
 	client := s.client("h2")
 	s.setServing(1)
 	expect(t, "before", s.awaitProbe(client, 200, time.Second), 200, "ok\n", nil)
-	s.post("/stand_in?metrics=gone")
+	s.standIn("?metrics=gone")
 	for range 10 {
 		expect(t, "a probe that panics", s.probe(client), 503, "unavailable\n", map[string]string{"cache-control": "no-store"})
 	}
 	s.awaitLog(`"details":"healthgate_error"`, settle)
 	s.awaitLog("healthgate: panic", settle)
-	s.post("/stand_in?metrics=back")
+	s.standIn("?metrics=back")
 	expect(t, "after", s.probe(client), 200, "ok\n", nil)
 	if err := s.envoy.Stop(); err != nil {
 		t.Errorf("envoy ended with %v, want 0", err)
@@ -143,7 +143,7 @@ func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
 
 func TestBackendsThatDieAreNoticed(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(2))
+	s := newSite(t, backends(2), alone("it ends the backends"))
 	client := s.client("http/1.1")
 	s.setServing(2)
 	s.awaitProbe(client, 200, time.Second)

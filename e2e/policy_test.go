@@ -259,11 +259,7 @@ func TestMainThreadThatHangsTurnsStaleWhileWorkersAnswer(t *testing.T) {
 	client := s.client("h2")
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
-	hung := make(chan error, 1)
-	go func() {
-		_, err := s.envoy.Post("/stand_in?hang=4")
-		hung <- err
-	}()
+	hung := s.hang(4)
 	s.awaitProbe(client, 503, 3*time.Second) // while it hangs
 	select {
 	case err := <-hung:
@@ -303,11 +299,7 @@ func TestAdminIsASource(t *testing.T) {
 		}
 	}
 	// Admin is served by the main thread: while that hangs, what was seen last grows old.
-	hung := make(chan error, 1)
-	go func() {
-		_, err := s.envoy.Post("/stand_in?hang=4")
-		hung <- err
-	}()
+	hung := s.hang(4)
 	s.awaitProbe(client, 503, 3*time.Second)
 	if err := <-hung; err != nil {
 		t.Fatal(err)

@@ -22,13 +22,13 @@ import (
 
 func TestAnswerFollowsTheHealthyHosts(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(3))
+	s := newSite(t, backends(2))
 	clients := map[string]*http.Client{}
 	for _, protocol := range protocols {
 		clients[protocol] = s.client(protocol)
 	}
 	for _, step := range []struct{ healthy, status int }{
-		{3, 200}, {2, 200}, {1, 200}, {0, 503}, {1, 200}, {0, 503}, {3, 200},
+		{2, 200}, {1, 200}, {0, 503}, {1, 200}, {0, 503}, {2, 200},
 	} {
 		s.setServing(step.healthy) // returns when Envoy's own gauge says so
 		for protocol, client := range clients {
@@ -203,7 +203,7 @@ func callRouter(t *testing.T, s *site) {
 // The health service of the backend is not routed in the reference configuration; asked directly, it answers.
 func TestBackendServesTheStandardHealthService(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, alone("it ends the backend"))
 	conn := dialPlain(t, s.backends[0].Address)
 	health := grpc_health_v1.NewHealthClient(conn)
 	for _, service := range []string{"", "router.Router"} {

@@ -16,10 +16,7 @@ import (
 // refused it.
 func (s *site) reload(plugin string) (taken bool) {
 	s.t.Helper()
-	config, err := bed.LoadConfig("envoy/envoy.yaml")
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	config := referenceConfig(s.t)
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
 	config.Set(bed.PluginConfig, parse(plugin))
@@ -31,7 +28,7 @@ func (s *site) reloadListener(config *bed.Config) (taken bool) {
 	s.t.Helper()
 	const lds = "listener_manager.lds."
 	before := s.stats(lds)
-	config.UseStandIn()
+	config.UsePlugin()
 	s.writeListener(config.Get(bed.Listener))
 	s.await(settle, func() error {
 		after := s.stats(lds)
@@ -170,7 +167,7 @@ type alive struct{ Configurations, Requests int }
 func (s *site) alive() alive {
 	s.t.Helper()
 	var a alive
-	if err := json.Unmarshal([]byte(s.post("/stand_in")), &a); err != nil {
+	if err := json.Unmarshal([]byte(s.standIn("")), &a); err != nil {
 		s.t.Fatal(err)
 	}
 	return a
@@ -180,6 +177,10 @@ func (s *site) alive() alive {
 // later, and probes bring collections about.
 func (s *site) awaitFreed(what string, atMost int, count func(alive) int) {
 	s.t.Helper()
+	if !bed.HasStandIn() {
+		s.t.Logf("how many %s are alive is not known where there is no stand-in", what)
+		return
+	}
 	client := s.client("h2")
 	s.await(60*time.Second, func() error {
 		for range 500 {

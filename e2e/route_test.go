@@ -93,10 +93,7 @@ func TestBadRouteOfAnUpdateIsRefused(t *testing.T) {
 	client := s.client("h2")
 	expect(t, "before", s.mustDo(client, "GET", "/readyz", nil), 200, "ok\n", nil)
 	update := func(plugin string) bool {
-		config, err := bed.LoadConfig("envoy/envoy.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
+		config := referenceConfig(t)
 		config.UseCertificate(s.cert)
 		config.Listen(0, 0)
 		addRoute(config, bed.Routes, "/readyz", plugin)

@@ -23,8 +23,9 @@ import (
 	"healthgate/e2e/bed"
 )
 
-// settle bounds every wait for Envoy to notice something. Health checks come every 0.1s here and need at most three.
-const settle = 20 * time.Second
+// settle bounds every wait for Envoy to notice something. Health checks need at most three; they come every 0.1s here, and
+// every 5s where the suite is pointed at an Envoy.
+var settle = 20 * time.Second
 
 // site is an Envoy with the reference configuration in front of backends, as a user has it.
 type site struct {
@@ -43,7 +44,8 @@ type plan struct {
 	addresses []string // of the backends to start
 	flags     []string // of each backend
 	config    *bed.Config
-	standIn   bool
+	golang    bool   // the configuration has golang filters
+	alone     string // why the site must be the test's own
 	options   bed.Options
 	// What Envoy takes from a file.
 	lds, rds, cds, eds bool
@@ -75,6 +77,9 @@ func onEveryRoute() option {
 
 func withEnv(variables ...string) option { return func(p *plan) { p.options.Env = variables } }
 
+// alone says that the test does something to its site that others could not go on with.
+func alone(why string) option { return func(p *plan) { p.alone = why } }
+
 // withLDS, withRDS and withCDS have Envoy take its listener, its routes or its clusters from a file that a test can
 // change.
 func withLDS() option { return func(p *plan) { p.lds = true } }
@@ -92,6 +97,9 @@ func parse(text string) any {
 // newSite starts a site; everything in it ends with the test.
 func newSite(t *testing.T, options ...option) *site {
 	t.Helper()
+	if at := pointed(t); at != nil {
+		return at.site(t, options...)
+	}
 	s, p := prepare(t, options...)
 	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, p.options)
 	if err != nil {
@@ -107,19 +115,23 @@ func newSite(t *testing.T, options ...option) *site {
 	return s
 }
 
-// prepare starts the backends and makes the configuration, without an Envoy.
-func prepare(t *testing.T, options ...option) (*site, *plan) {
+func newPlan(t *testing.T, options ...option) *plan {
 	t.Helper()
-	config, err := bed.LoadConfig("envoy/envoy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &plan{addresses: []string{"127.0.0.1:0"}, config: config, standIn: true}
+	p := &plan{addresses: []string{"127.0.0.1:0"}, config: referenceConfig(t), golang: true}
 	for _, option := range options {
 		option(p)
 	}
-	config = p.config
+	return p
+}
+
+// prepare starts the backends and makes the configuration, without an Envoy.
+func prepare(t *testing.T, options ...option) (*site, *plan) {
+	t.Helper()
+	skipWherePointed(t, "it needs an Envoy of its own")
+	p := newPlan(t, options...)
+	config := p.config
 	s := &site{t: t, dir: t.TempDir()}
+	var err error
 	if s.cert, err = bed.NewCertificate(s.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -159,8 +171,8 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 		config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
 		config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
 	}
-	if p.standIn {
-		config.UseStandIn()
+	if p.golang {
+		config.UsePlugin()
 	}
 	if p.lds {
 		s.writeListener(config.Get(bed.Listener))
@@ -371,6 +383,29 @@ func (s *site) post(path string) string {
 	return reply
 }
 
+// standIn asks the stand-in for one of its faults.
+func (s *site) standIn(query string) string {
+	s.t.Helper()
+	if !bed.HasStandIn() {
+		s.t.Skip("what comes now only the stand-in can do")
+	}
+	return s.post("/stand_in" + query)
+}
+
+// hang has Envoy's main thread hang for some seconds, and returns what tells its end.
+func (s *site) hang(seconds int) <-chan error {
+	s.t.Helper()
+	if !bed.HasStandIn() {
+		s.t.Skip("what comes now only the stand-in can do")
+	}
+	hung := make(chan error, 1)
+	go func() {
+		_, err := s.envoy.Post(fmt.Sprint("/stand_in?hang=", seconds))
+		hung <- err
+	}()
+	return hung
+}
+
 func (s *site) stats(prefix string) map[string]uint64 {
 	s.t.Helper()
 	stats, err := s.envoy.Stats(prefix)
@@ -445,4 +480,23 @@ func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	lines = slices.DeleteFunc(lines, func(line string) bool { return len(line) > 600 }) // what Envoy is built of
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// referenceConfig is the reference configuration.
+func referenceConfig(t *testing.T) *bed.Config {
+	t.Helper()
+	config, err := bed.LoadConfig("envoy/envoy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -240,7 +240,7 @@ func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {
 // Liveness asks nothing about the backends: an Envoy whose backends are all down must not be restarted.
 func TestAliveWhateverTheBackendsSay(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, alone("it ends Envoy"))
 	client := s.client("h2")
 	for _, serving := range []int{1, 0} {
 		s.setServing(serving)
@@ -254,11 +254,7 @@ func TestAliveWhateverTheBackendsSay(t *testing.T) {
 		t.Errorf("while draining it is not alive: %v: %s", err, out)
 	}
 	// A main thread that hangs, and an Envoy that has gone.
-	hung := make(chan error, 1)
-	go func() {
-		_, err := s.envoy.Post("/stand_in?hang=8")
-		hung <- err
-	}()
+	hung := s.hang(8)
 	s.await(settle, func() error {
 		if _, err := s.lifecycle(t.Context(), "alive"); err == nil {
 			return errors.New("it is alive though its main thread hangs")

@@ -53,7 +53,7 @@ func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
 
 func TestAccessLogLeavesOutTheProbesThatPass(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, alone("it reads Envoy's log"))
 	client := s.client("h2")
 	s.setServing(1)
 	s.mustDo(client, "GET", "/?first=passes", nil)

@@ -55,6 +55,9 @@ func StartBackend(ctx context.Context, address string, flags ...string) (*Backen
 	return b, nil
 }
 
+// BackendAt is a backend that somebody else has started. It can't be ended from here.
+func BackendAt(address, control string) *Backend { return &Backend{Address: address, Control: control} }
+
 // SetServing makes the backend say SERVING or NOT_SERVING.
 func (b *Backend) SetServing(serving bool) error {
 	path := "/not-serving"

@@ -48,21 +48,46 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// binary is an Envoy to run.
+type binary struct {
+	path string
+	// It has the golang extension, and loads the plugin itself; where it lacks it, the stand-in does.
+	golang bool
+}
+
 // envoyBinary finds Envoy, or fetches it.
-var envoyBinary = sync.OnceValues(func() (string, error) {
-	for _, built := range []string{Plugin(), standIn(), backend()} {
-		if !exists(built) {
-			return "", fmt.Errorf("%s is not there; run `make build` first", built)
-		}
-	}
+var envoyBinary = sync.OnceValues(func() (binary, error) {
 	fetch := exec.Command(filepath.Join(Root(), "e2e", "fetch-envoy.sh"))
 	fetch.Stderr = os.Stderr
 	path, err := fetch.Output()
 	if err != nil {
-		return "", fmt.Errorf("no Envoy to run: %w", err)
+		return binary{}, fmt.Errorf("no Envoy to run: %w", err)
 	}
-	return strings.TrimSpace(string(path)), nil
+	envoy := binary{path: strings.TrimSpace(string(path))}
+	program, err := os.ReadFile(envoy.path)
+	if err != nil {
+		return binary{}, err
+	}
+	// A function that the extension offers to plugins, by its name.
+	envoy.golang = bytes.Contains(program, []byte("envoyGoFilterHttpSendLocalReply"))
+	needed := []string{Plugin(), backend()}
+	if !envoy.golang {
+		needed = append(needed, standIn())
+	}
+	for _, built := range needed {
+		if !exists(built) {
+			return binary{}, fmt.Errorf("%s is not there; run `make build` first", built)
+		}
+	}
+	return envoy, nil
 })
+
+// HasStandIn says whether the stand-in takes the place of the golang extension in the Envoy that is run. It has faults
+// that a test can ask for.
+func HasStandIn() bool {
+	envoy, err := envoyBinary()
+	return err != nil || !envoy.golang // who then starts Envoy is told the error
+}
 
 // WaitFor calls ready until it returns nil, and returns what it last returned where the time is over. It is how
 // everything here waits.

@@ -155,9 +155,14 @@ func (c *Config) CheckEvery(interval string) {
 	c.Set(HealthCheck+".interval_jitter", "0.01s")
 }
 
-// UseStandIn has every golang filter of the configuration, and every route's configuration for it, served by the
-// stand-in for the contrib host, which stock Envoy can load. The plugin and its configuration stay as they are.
-func (c *Config) UseStandIn() {
+// UsePlugin has every golang filter of the configuration load the plugin that was built. Where the Envoy lacks the golang
+// extension, the stand-in, which any Envoy can load, takes its place for each and for the routes' configurations; the plugin
+// and its configuration stay as they are.
+func (c *Config) UsePlugin() {
+	c.SwapGolang()
+	if !HasStandIn() {
+		return
+	}
 	c.Set("bootstrap_extensions", []any{map[string]any{
 		"name": "standin",
 		"typed_config": map[string]any{
@@ -166,10 +171,9 @@ func (c *Config) UseStandIn() {
 			"extension_name":        "standin",
 		},
 	}})
-	c.SwapGolang()
 }
 
-// SwapGolang does the same for a part, in an Envoy that has the stand-in.
+// SwapGolang does the same for a part, which an Envoy is given that was started with UsePlugin.
 func (c *Config) SwapGolang() { c.tree = swapGolang(c.tree) }
 
 const (
@@ -195,16 +199,18 @@ func swapGolang(node any) any {
 			n[i] = swapGolang(n[i])
 		}
 	case map[string]any:
-		switch n["@type"] {
-		case golangType:
+		switch {
+		case n["@type"] == golangType && !HasStandIn():
+			n["library_path"] = Plugin() // in the file it is the one in the image
+			return n
+		case n["@type"] == golangType:
 			return map[string]any{
 				"@type":                 modulesType + "DynamicModuleFilter",
 				"dynamic_module_config": standInModule("cluster"),
-				// The path in the file is the one in the image.
-				"filter_name":   n["plugin_name"].(string) + "@" + Plugin(),
-				"filter_config": packed(n["plugin_config"]),
+				"filter_name":           n["plugin_name"].(string) + "@" + Plugin(),
+				"filter_config":         packed(n["plugin_config"]),
 			}
-		case perRoute:
+		case n["@type"] == perRoute && HasStandIn():
 			plugin := n["plugins_config"].(map[string]any)[pluginName].(map[string]any)
 			return map[string]any{
 				"@type":                 modulesType + "DynamicModuleFilterPerRoute",

@@ -61,7 +61,7 @@ func StartEnvoy(ctx context.Context, dir string, config *Config, options Options
 
 // LaunchEnvoy starts an Envoy and does not wait for anything; Wait tells how one that can't start has ended.
 func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
-	binary, err := envoyBinary()
+	envoy, err := envoyBinary()
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	if workers == 0 {
 		workers = 2
 	}
-	cmd := exec.Command(binary,
+	cmd := exec.Command(envoy.path,
 		"--config-path", file,
 		"--admin-address-path", filepath.Join(dir, "admin"),
 		"--use-dynamic-base-id",
@@ -134,6 +134,10 @@ func joinAddress(address *corev3.Address) string {
 	}
 	return host + ":" + strconv.Itoa(int(address.GetSocketAddress().GetPortValue()))
 }
+
+// EnvoyAt is an Envoy that somebody else has started. Nothing is known of its process: it can't be ended from here, and has
+// no Log.
+func EnvoyAt(ingress, admin string) *Envoy { return &Envoy{Ingress: ingress, Admin: admin} }
 
 // Get asks admin, and returns what it answers with 200.
 func (e *Envoy) Get(path string) (string, error) { return e.ask(http.MethodGet, path) }
