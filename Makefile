@@ -10,9 +10,10 @@ CXX := g++
 endif
 export CC
 
-# What `make image` builds, and for which architectures. More than one architecture needs PUSH=1: they make one manifest,
-# which an engine's own store may not hold.
+# What `make image` builds, and for which architectures. PUSH=1 pushes it, with a list of what is in it (SBOM) and with how it
+# was made (provenance); more than one architecture needs that, since an engine's own store may not hold them.
 IMAGE ?= healthgate
+TAG ?= latest
 PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
 
 # Where `make run` listens, both on loopback.
@@ -51,9 +52,9 @@ plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architect
 
 $(PLUGIN): $(go_files) | tools
 	@echo "building $@"
-	@mkdir -p build
+	@mkdir -p $(@D)
 	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w' -o $@.new .
-	@rm -f $@.h $@.new.h build/healthgate.h
+	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-glibc.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
 
@@ -154,11 +155,28 @@ cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifes
 	@$(DEMO) cert -dir build/tls
 
 .PHONY: image
-image: | docker ## build the images (IMAGE=name, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
+image: | docker ## build the images (IMAGE=name, TAG=latest, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
 	@for target in envoy backend; do \
-	  echo "building $(IMAGE)-$$target for $(PLATFORMS)"; \
-	  docker buildx build --target $$target --platform $(PLATFORMS) --tag $(IMAGE)-$$target $(if $(PUSH),--push,--load) .; \
+	  echo "building $(IMAGE)-$$target:$(TAG) for $(PLATFORMS)"; \
+	  docker buildx build --target $$target --platform $(PLATFORMS) --tag $(IMAGE)-$$target:$(TAG) \
+	    $(if $(PUSH),--push --sbom=true --provenance=mode=max,--load) .; \
 	done
+
+# The C compiler of each architecture that the plugin is released for.
+DIST_CC := amd64=x86_64-linux-gnu-gcc arm64=aarch64-linux-gnu-gcc
+
+.PHONY: dist
+dist: | tools ## build the plugin for each architecture into dist, named by Envoy's version, with checksums
+	@for pair in $(DIST_CC); do \
+	  command -v "$${pair#*=}" >/dev/null || { echo "$${pair#*=} is missing: apt-get install gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu" >&2; exit 1; }; \
+	done
+	@rm -rf dist && mkdir dist
+	@envoy=$$($(GO) list -m -f '{{.Version}}' github.com/envoyproxy/envoy); \
+	for pair in $(DIST_CC); do \
+	  file=dist/healthgate-envoy-$$envoy-linux-$${pair%=*}.so; \
+	  $(MAKE) --no-print-directory plugin GOARCH="$${pair%=*}" CC="$${pair#*=}" PLUGIN="$$file"; \
+	done
+	@cd dist && sha256sum *.so > SHA256SUMS && cat SHA256SUMS
 
 .PHONY: generate
 generate: | tools ## make the generated code again
@@ -167,4 +185,4 @@ generate: | tools ## make the generated code again
 
 .PHONY: clean
 clean: ## remove what was built
-	@rm -rf build
+	@rm -rf build dist
