@@ -42,7 +42,7 @@ go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/d
 
 .PHONY: help
 help: ## print this
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: $(PLUGIN) $(STANDIN) $(BACKEND) ## build the plugin, and what it is tested and shown with
@@ -112,6 +112,10 @@ lint: | tools ## check formatting, vet, the Dockerfile and the workflows
 	@$(GO) mod tidy -diff
 	@.ci/hadolint.sh Dockerfile
 	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+.PHONY: vulnerabilities
+vulnerabilities: | tools ## look for known vulnerabilities in what is used; asks the Go vulnerability database
+	@$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 .PHONY: unit
 unit: | tools ## run the unit tests with the race detector, and fuzz for seconds

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -243,6 +244,30 @@ func TestReferenceConfigurationIsWhatItSays(t *testing.T) {
 	} {
 		if got := fmt.Sprint(config.Get(path)); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+}
+
+// Plugin and Envoy must match, wherever either is named.
+func TestOneVersionOfEnvoy(t *testing.T) {
+	t.Parallel()
+	version := ""
+	for _, place := range []struct{ file, pattern string }{
+		{"go.mod", `(?m)^\tgithub.com/envoyproxy/envoy v(\S+)$`},
+		{"Dockerfile", `(?m)^ARG ENVOY_VERSION=(\S+)$`},
+		{"e2e/fetch-envoy.sh", `(?m)^version=(\S+)$`},
+		{"README.md", `envoyproxy/envoy:contrib-v(\S+?)\x60`},
+		{"README.md", `It is for Envoy (\S+?):`},
+		{"CHANGELOG.md", `For Envoy (\S+?)\.\n`},
+	} {
+		found := regexp.MustCompile(place.pattern).FindStringSubmatch(readFile(t, filepath.Join(bed.Root(), place.file)))
+		switch {
+		case found == nil:
+			t.Errorf("%s names no version of Envoy", place.file)
+		case version == "":
+			version = found[1]
+		case found[1] != version:
+			t.Errorf("%s is for Envoy %s, go.mod for %s", place.file, found[1], version)
 		}
 	}
 }
