@@ -151,8 +151,8 @@ func (e *Envoy) Post(path string) (string, error) {
 	return reply, e.copyStats()
 }
 
-// copyStats has the stand-in copy Envoy's stats, so that what admin shows by now is what the plugin reads. In the contrib
-// host the two are one.
+// copyStats has the stand-in copy Envoy's stats and hand on the plugin's, so that what admin shows is what the plugin reads
+// and writes. In the contrib host the two are one.
 func (e *Envoy) copyStats() error {
 	_, err := e.ask(http.MethodPost, "/stand_in")
 	if err != nil && strings.Contains(err.Error(), "404") {
@@ -196,6 +196,9 @@ func (e *Envoy) ask(method, path string) (string, error) {
 
 // Stats returns Envoy's counters and gauges whose names begin with a prefix.
 func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
+	if err := e.copyStats(); err != nil {
+		return nil, err
+	}
 	filter := "^" + strings.ReplaceAll(prefix, ".", `\.`)
 	text, err := e.Get("/stats?format=json&type=All&filter=" + url.QueryEscape(filter))
 	if err != nil {

@@ -8,8 +8,8 @@
 //  - A stat of another's ("cluster.…", "server.…") is a copy that the main thread makes every few milliseconds, since the
 //    module ABI has no way to keep a pointer to one; the contrib host does. A test that has seen a stat in admin has it
 //    copied before it goes on (bed.Envoy does that).
-//  - The plugin's own stats are the stand-in's bootstrap extension's. What a thread of Go's writes to them is posted to
-//    the main thread.
+//  - The plugin's own stats are the stand-in's bootstrap extension's. What is written to them is kept in atomics, which the
+//    main thread hands to Envoy at the same times.
 //  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
 //  - Of a request's route configurations it knows the most specific alone.
 //  - The encode callbacks of the plugin's own reply come before the reply is encoded, not while.
@@ -18,7 +18,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -132,35 +131,14 @@ Plugin* load_plugin(const std::string& name, const std::string& path) {
 // Stats: the bootstrap extension
 // ---------------------------------------------------------------------------------------------------------------------
 
-// The one bootstrap extension. Its configuration and itself live as long as Envoy serves.
+// The one bootstrap extension. Its configuration and itself live as long as Envoy serves; both are used on the main thread
+// alone.
 struct Bootstrap {
   envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config = nullptr;
-  envoy_dynamic_module_type_bootstrap_extension_envoy_ptr extension = nullptr; // used on the main thread alone
+  envoy_dynamic_module_type_bootstrap_extension_envoy_ptr extension = nullptr;
   size_t counters = 0, gauges = 0; // the templates from which the plugin's own stats are made
-
-  // What threads of Go's want written. Envoy makes and finds such a stat on its own threads only.
-  std::mutex lock;
-  std::vector<std::function<void()>> pending;
 };
 Bootstrap bootstrap;
-
-// Whether this thread is the main thread or a worker.
-thread_local bool envoys_own = false;
-
-// Runs f here, or on the main thread where this thread is not Envoy's own.
-void on_envoys_thread(std::function<void()> f) {
-  if (envoys_own) {
-    f();
-    return;
-  }
-  {
-    std::lock_guard<std::mutex> guard(bootstrap.lock);
-    bootstrap.pending.push_back(std::move(f));
-  }
-  auto scheduler = envoy_dynamic_module_callback_bootstrap_extension_config_scheduler_new(bootstrap.config);
-  envoy_dynamic_module_callback_bootstrap_extension_config_scheduler_commit(scheduler, 0);
-  envoy_dynamic_module_callback_bootstrap_extension_config_scheduler_delete(scheduler);
-}
 
 // The plugin's own stats begin with this, which is the bootstrap extension's metrics_namespace too.
 constexpr std::string_view own_prefix = "healthgate.";
@@ -180,10 +158,17 @@ struct Stat {
   uint64_t seen = 0;              // the round in which the main thread has last met it
 };
 
+// OwnStat is a stat of the plugin's own. Any thread writes it, and the main thread hands it on.
+struct OwnStat {
+  std::atomic<uint64_t> value{0};    // of a gauge, or what has been added to a counter since it was handed on
+  std::atomic<bool> changed{true};   // so that it is in Envoy from the start, as in the contrib host
+};
+
 // Stats are by name, counters and gauges apart; once asked for, one is kept for ever.
 struct Stats {
   std::mutex lock;
   std::map<std::string, std::unique_ptr<Stat>, std::less<>> by_name[2];
+  std::map<std::string, std::unique_ptr<OwnStat>> own[2];
   uint64_t round = 0;
 };
 Stats stats;
@@ -199,12 +184,26 @@ envoy_dynamic_module_type_stats_iteration_action visit(envoy_dynamic_module_type
   return envoy_dynamic_module_type_stats_iteration_action_Continue;
 }
 
-// Copies all stats that were asked for. On the main thread alone.
+// Hands on the plugin's own stats, and copies all others that were asked for. On the main thread alone.
 void refresh_stats() {
   if (bootstrap.extension == nullptr) {
     return;
   }
   std::lock_guard<std::mutex> guard(stats.lock);
+  for (auto& [name, stat] : stats.own[0]) {
+    if (stat->changed.exchange(false)) {
+      auto label = buffer(name);
+      envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(bootstrap.config, bootstrap.counters,
+                                                                                 &label, 1, stat->value.exchange(0));
+    }
+  }
+  for (auto& [name, stat] : stats.own[1]) {
+    if (stat->changed.exchange(false)) {
+      auto label = buffer(name);
+      envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(bootstrap.config, bootstrap.gauges, &label, 1,
+                                                                         stat->value);
+    }
+  }
   stats.round++;
   if (!stats.by_name[0].empty()) {
     envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(bootstrap.extension, visit<0>, nullptr);
@@ -221,21 +220,26 @@ void refresh_stats() {
   }
 }
 
-Stat* find_stat(uint32_t type, const std::string& name) {
+template <class T, class M> T* find_stat(M& by_name, const std::string& name) {
   std::lock_guard<std::mutex> guard(stats.lock);
-  auto& slot = stats.by_name[type][name];
+  auto& slot = by_name[name];
   if (slot == nullptr) {
-    slot = std::make_unique<Stat>();
+    slot = std::make_unique<T>();
   }
   return slot.get();
 }
 
-constexpr uint64_t refresh_milliseconds = 5;
+// How often the main thread does the above. A benchmark sets it higher, since it goes through all of Envoy's stats.
+uint64_t refresh_milliseconds() {
+  static const char* set = getenv("STAND_IN_REFRESH_MILLISECONDS");
+  static const uint64_t milliseconds = set != nullptr && atoi(set) > 0 ? atoi(set) : 5;
+  return milliseconds;
+}
 
 struct Metric {
   uint32_t type;
-  std::string name; // of an own stat without own_prefix
-  Stat* stat;       // of another's; null for an own
+  Stat* stat;   // of another's
+  OwnStat* own; // one of the two is null
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -567,21 +571,22 @@ CAPIStatus envoyGoFilterHttpDefineMetric(void* c, uint32_t metric_type, void* na
   if (metric_type > 1) {
     die("a histogram was defined");
   }
-  Metric metric{metric_type, copy(name_data, name_len), nullptr};
-  if (has_prefix(metric.name, own_prefix)) {
-    metric.name.erase(0, own_prefix.size());
+  std::string name = copy(name_data, name_len);
+  Metric metric{metric_type, nullptr, nullptr};
+  if (has_prefix(name, own_prefix)) {
+    metric.own = find_stat<OwnStat>(stats.own[metric_type], name.substr(own_prefix.size()));
   } else {
-    metric.stat = find_stat(metric_type, metric.name);
+    metric.stat = find_stat<Stat>(stats.by_name[metric_type], name);
   }
-  if (metric.stat != nullptr && has_prefix(metric.name, cluster_prefix) && config->envoy != nullptr) {
+  if (metric.stat != nullptr && has_prefix(name, cluster_prefix) && config->envoy != nullptr) {
     // As in the contrib host, the stat is there from now on, and stays when its cluster goes.
-    std::string_view name = std::string_view(metric.name).substr(cluster_prefix.size());
+    std::string_view in_cluster = std::string_view(name).substr(cluster_prefix.size());
     size_t id;
-    if (metric_type == 0 ? envoy_dynamic_module_callback_http_filter_config_define_counter(config->envoy, buffer(name),
-                                                                                           nullptr, 0, &id)
-                         : envoy_dynamic_module_callback_http_filter_config_define_gauge(config->envoy, buffer(name),
-                                                                                         nullptr, 0, &id)) {
-      die("can't define " + metric.name);
+    if (metric_type == 0 ? envoy_dynamic_module_callback_http_filter_config_define_counter(
+                               config->envoy, buffer(in_cluster), nullptr, 0, &id)
+                         : envoy_dynamic_module_callback_http_filter_config_define_gauge(
+                               config->envoy, buffer(in_cluster), nullptr, 0, &id)) {
+      die("can't define " + name);
     }
   }
   if (metric.stat != nullptr && config->envoy != nullptr) {
@@ -593,64 +598,55 @@ CAPIStatus envoyGoFilterHttpDefineMetric(void* c, uint32_t metric_type, void* na
   return CAPIOK;
 }
 
-// Calls f with the metric, or says that its configuration has gone.
-static CAPIStatus with_metric(void* c, uint32_t metric_id, void (*f)(const Metric&, uint64_t&), uint64_t& value) {
+// Finds a metric, or says that its configuration has gone.
+static CAPIStatus find_metric(void* c, uint32_t metric_id, Metric& metric) {
   auto config = lock_config(c);
   if (config == nullptr || metrics_gone) {
     return CAPIFilterIsGone;
   }
-  Metric metric;
-  {
-    std::lock_guard<std::mutex> guard(config->lock);
-    metric = config->metrics.at(metric_id);
-  }
-  f(metric, value);
+  std::lock_guard<std::mutex> guard(config->lock);
+  metric = config->metrics.at(metric_id);
   return CAPIOK;
 }
 
 CAPIStatus envoyGoFilterHttpIncrementMetric(void* c, uint32_t metric_id, int64_t offset) {
-  uint64_t by = offset;
-  return with_metric(
-      c, metric_id,
-      [](const Metric& metric, uint64_t& by) {
-        if (metric.stat != nullptr || metric.type != 0) {
-          die("a stat that is not a counter of the plugin's own was incremented: " + metric.name);
-        }
-        on_envoys_thread([name = metric.name, by] {
-          auto label = buffer(name);
-          envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(bootstrap.config,
-                                                                                     bootstrap.counters, &label, 1, by);
-        });
-      },
-      by);
+  Metric metric;
+  if (CAPIStatus status = find_metric(c, metric_id, metric); status != CAPIOK) {
+    return status;
+  }
+  if (metric.own == nullptr || metric.type != 0) {
+    die("a stat that is not a counter of the plugin's own was incremented");
+  }
+  metric.own->value += offset;
+  if (!metric.own->changed) { // a store a probe would bounce the cache line between workers
+    metric.own->changed = true;
+  }
+  return CAPIOK;
 }
 
 CAPIStatus envoyGoFilterHttpGetMetric(void* c, uint32_t metric_id, uint64_t* value) {
-  return with_metric(
-      c, metric_id,
-      [](const Metric& metric, uint64_t& value) {
-        if (metric.stat == nullptr) {
-          die("a stat of the plugin's own was read: " + metric.name);
-        }
-        value = metric.stat->value;
-      },
-      *value);
+  Metric metric;
+  if (CAPIStatus status = find_metric(c, metric_id, metric); status != CAPIOK) {
+    return status;
+  }
+  if (metric.stat == nullptr) {
+    die("a stat of the plugin's own was read");
+  }
+  *value = metric.stat->value;
+  return CAPIOK;
 }
 
 CAPIStatus envoyGoFilterHttpRecordMetric(void* c, uint32_t metric_id, uint64_t value) {
-  return with_metric(
-      c, metric_id,
-      [](const Metric& metric, uint64_t& value) {
-        if (metric.stat != nullptr || metric.type != 1) {
-          die("a stat that is not a gauge of the plugin's own was set: " + metric.name);
-        }
-        on_envoys_thread([name = metric.name, value] {
-          auto label = buffer(name);
-          envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(bootstrap.config, bootstrap.gauges, &label,
-                                                                             1, value);
-        });
-      },
-      value);
+  Metric metric;
+  if (CAPIStatus status = find_metric(c, metric_id, metric); status != CAPIOK) {
+    return status;
+  }
+  if (metric.own == nullptr || metric.type != 1) {
+    die("a stat that is not a gauge of the plugin's own was set");
+  }
+  metric.own->value = value;
+  metric.own->changed = true;
+  return CAPIOK;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -665,7 +661,6 @@ envoy_dynamic_module_type_bootstrap_extension_config_module_ptr envoy_dynamic_mo
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config, envoy_dynamic_module_type_envoy_buffer,
     envoy_dynamic_module_type_envoy_buffer) {
   bootstrap.config = config;
-  envoys_own = true;
   // A stat of two parts of which one is the label: with all else empty, its name is the label's value.
   auto nothing = buffer("");
   if (envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(config, nothing, &nothing, 1,
@@ -693,12 +688,11 @@ void envoy_dynamic_module_on_bootstrap_extension_server_initialized(
   envoy_dynamic_module_callback_bootstrap_extension_register_admin_handler(
       bootstrap.config, buffer("/stand_in"), buffer("what the stand-in holds, and faults that it can have"), false, true);
   auto timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(bootstrap.config); // for as long as Envoy is
-  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, refresh_milliseconds);
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, refresh_milliseconds());
 }
 
 void envoy_dynamic_module_on_bootstrap_extension_worker_thread_initialized(
     envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {
-  envoys_own = true;
 }
 
 void envoy_dynamic_module_on_bootstrap_extension_drain_started(
@@ -714,19 +708,6 @@ void envoy_dynamic_module_on_bootstrap_extension_destroy(envoy_dynamic_module_ty
   bootstrap.extension = nullptr;
 }
 
-void envoy_dynamic_module_on_bootstrap_extension_config_scheduled(
-    envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
-    envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, uint64_t) {
-  std::vector<std::function<void()>> pending;
-  {
-    std::lock_guard<std::mutex> guard(bootstrap.lock);
-    pending.swap(bootstrap.pending);
-  }
-  for (auto& f : pending) {
-    f();
-  }
-}
-
 void envoy_dynamic_module_on_bootstrap_extension_http_callout_done(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, uint64_t,
@@ -738,7 +719,7 @@ void envoy_dynamic_module_on_bootstrap_extension_timer_fired(
     envoy_dynamic_module_type_bootstrap_extension_config_module_ptr,
     envoy_dynamic_module_type_bootstrap_extension_timer_module_ptr timer) {
   refresh_stats();
-  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, refresh_milliseconds);
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, refresh_milliseconds());
 }
 
 void envoy_dynamic_module_on_bootstrap_extension_file_changed(
@@ -978,6 +959,9 @@ NEVER(envoy_dynamic_module_on_http_filter_http_stream_data, FilterEnvoy, Filter,
 NEVER(envoy_dynamic_module_on_http_filter_http_stream_trailers, FilterEnvoy, Filter, uint64_t, Header*, size_t)
 NEVER(envoy_dynamic_module_on_http_filter_http_stream_complete, FilterEnvoy, Filter, uint64_t)
 NEVER(envoy_dynamic_module_on_http_filter_http_stream_reset, FilterEnvoy, Filter, uint64_t, ResetReason)
+NEVER(envoy_dynamic_module_on_bootstrap_extension_config_scheduled,
+      envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr,
+      envoy_dynamic_module_type_bootstrap_extension_config_module_ptr, uint64_t)
 NEVER(envoy_dynamic_module_on_http_filter_config_scheduled, ConfigEnvoy, Config, uint64_t)
 NEVER(envoy_dynamic_module_on_http_filter_config_http_callout_done, ConfigEnvoy, Config, uint64_t, CalloutResult, Header*,
       size_t, Buffer*, size_t)
