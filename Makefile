@@ -37,6 +37,7 @@ STANDIN := build/libstandin.so
 BACKEND := build/backend
 DEMO    := build/demo
 SUITE   := build/e2e.test
+EMPTY   := build/empty.so
 
 go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go') go.mod go.sum
 
@@ -79,6 +80,12 @@ $(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map 
 	  -isystem "$$abi/abi" -isystem "$$host/contrib/golang/common/go/api" e2e/standin/standin.cc build/unused.o \
 	  -static-libstdc++ -static-libgcc -Wl,-Bsymbolic -Wl,--version-script=e2e/standin/exports.map
 	@rm -f build/unused.o
+
+$(EMPTY): e2e/standin/empty.c go.mod | tools
+	@echo "building $@"
+	@mkdir -p build
+	@host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
+	$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ -isystem "$$host/contrib/golang/common/go/api" e2e/standin/empty.c
 
 # Fails early, and says how to get what is missing.
 .PHONY: tools cxx docker
@@ -136,6 +143,10 @@ e2e-compose: | docker ## run the tests in containers, with the contrib image; ne
 	echo "building the images"; compose build; \
 	echo "running the tests, pointed at Envoy"; compose run --rm e2e; \
 	echo "running the tests, each with its own Envoy"; compose run --rm e2e-alone
+
+.PHONY: bench
+bench: build $(EMPTY) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md; some seven minutes (BENCH=flags)
+	@$(GO) run ./e2e/bench $(BENCH)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)

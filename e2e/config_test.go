@@ -292,7 +292,7 @@ func TestLuaConfigurationDoesWhatTheOldOneDid(t *testing.T) {
 		p.config, p.golang = config, false
 		p.configured = append(p.configured, func(p *plan, _ []string) {
 			// The script reaches admin by its port, so that has to be known beforehand.
-			port := unusedPort(t)
+			port := unusedAddress(t).Port
 			config.Listen(0, port)
 			config.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0.endpoint.address.socket_address.port_value", port)
 		})

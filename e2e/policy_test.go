@@ -275,7 +275,7 @@ func TestMainThreadThatHangsTurnsStaleWhileWorkersAnswer(t *testing.T) {
 // adminAt has admin listen on a port of the test's choice, and the plugin poll it.
 func adminAt(t *testing.T, plugin string) option {
 	t.Helper()
-	port := unusedPort(t)
+	port := unusedAddress(t).Port
 	return withConfig(func(c *bed.Config) {
 		c.Listen(0, port)
 		c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
@@ -321,7 +321,7 @@ func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, backends(0), func(p *plan) {
 		p.configured = append(p.configured, func(p *plan, _ []string) {
-			p.config.SetEndpoints(unusedAddress(t))
+			p.config.SetEndpoints(unusedAddress(t).String())
 			p.config.Delete(bed.Cluster + ".health_checks")
 			p.config.Set(bed.Cluster+".outlier_detection", parse(`{"consecutive_5xx": 3, "interval": "0.1s", "base_ejection_time": "60s", "max_ejection_percent": 100}`))
 		})

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -451,28 +450,13 @@ func (s *site) dialTLS(ctx context.Context, protocol string) net.Conn {
 }
 
 // unusedAddress is one on which nothing listens.
-func unusedAddress(t *testing.T) string {
+func unusedAddress(t *testing.T) *net.TCPAddr {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := bed.UnusedAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
-// unusedPort is one on which nothing listens.
-func unusedPort(t *testing.T) int {
-	t.Helper()
-	_, port, err := net.SplitHostPort(unusedAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return number
+	return address
 }
 
 // lastLines returns the last lines of a text.

@@ -178,3 +178,20 @@ func (l *lines) String() string {
 	defer l.mutex.Unlock()
 	return l.buffer.String()
 }
+
+// EnvoyVersion is the version of the Envoy that is run.
+func EnvoyVersion() (string, error) {
+	envoy, err := envoyBinary()
+	if err != nil {
+		return "", err
+	}
+	// .../envoy  version: <commit>/<version>/<state>/<type>/<TLS library>
+	text, err := exec.Command(envoy.path, "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	if parts := strings.Split(string(text), "/"); len(parts) >= 4 {
+		return parts[len(parts)-4], nil
+	}
+	return strings.TrimSpace(string(text)), nil
+}

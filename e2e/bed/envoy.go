@@ -106,19 +106,37 @@ func (e *Envoy) find(adminFile string) error {
 	if _, err := e.Get("/ready"); err != nil {
 		return err
 	}
-	text, err := e.Get("/listeners?format=json")
+	listeners, err := e.listeners()
 	if err != nil {
 		return err
 	}
+	if len(listeners) == 0 {
+		return errors.New("envoy has no listener yet")
+	}
+	e.Ingress = joinAddress(listeners[0].GetLocalAddress())
+	return nil
+}
+
+func (e *Envoy) listeners() ([]*adminv3.ListenerStatus, error) {
+	text, err := e.Get("/listeners?format=json")
+	if err != nil {
+		return nil, err
+	}
 	listeners := &adminv3.Listeners{}
 	if err := unmarshal(text, listeners); err != nil {
-		return err
+		return nil, err
 	}
-	for _, listener := range listeners.GetListenerStatuses() {
-		e.Ingress = joinAddress(listener.GetLocalAddress())
-		return nil
+	return listeners.GetListenerStatuses(), nil
+}
+
+// Listeners returns where each listener listens, by its name.
+func (e *Envoy) Listeners() (map[string]string, error) {
+	listeners, err := e.listeners()
+	addresses := map[string]string{}
+	for _, listener := range listeners {
+		addresses[listener.GetName()] = joinAddress(listener.GetLocalAddress())
 	}
-	return errors.New("envoy has no listener yet")
+	return addresses, err
 }
 
 func joinAddress(address *corev3.Address) string {
