@@ -133,7 +133,7 @@ unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
 .PHONY: e2e
 e2e: build fetched ## run the tests in a real Envoy
 	@echo "running the tests in Envoy"
-	@$(GO) test -count=1 -timeout 15m ./e2e
+	@$(GO) test -count=1 -timeout 15m ./e2e ./e2e/diff
 
 .PHONY: e2e-compose
 e2e-compose: | docker ## run the tests in containers, with the contrib image; needs docker with compose
@@ -147,6 +147,10 @@ e2e-compose: | docker ## run the tests in containers, with the contrib image; ne
 .PHONY: bench
 bench: build $(EMPTY) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md; some seven minutes (BENCH=flags)
 	@$(GO) run ./e2e/bench $(BENCH)
+
+.PHONY: diff
+diff: build fetched ## look for a wrong answer: random events, beside Envoy's own filter and a model (FOR=10m, SEED=n)
+	@$(GO) run ./e2e/diff -for $(or $(FOR),1m) -seed $(or $(SEED),0)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)

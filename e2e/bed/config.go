@@ -115,8 +115,11 @@ func (c *Config) Set(path string, value any) {
 
 // Delete removes a key.
 func (c *Config) Delete(path string) {
-	dot := strings.LastIndexByte(path, '.')
-	delete(c.Get(path[:dot]).(map[string]any), path[dot+1:])
+	above, last := "", path
+	if dot := strings.LastIndexByte(path, '.'); dot >= 0 {
+		above, last = path[:dot], path[dot+1:]
+	}
+	delete(c.Get(above).(map[string]any), last)
 }
 
 // Endpoint is an endpoint of a load assignment, at host:port or unix:path.

@@ -3,12 +3,9 @@
 package admin
 
 import (
+	"encoding/json"
 	"net"
 	"strconv"
-
-	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"healthgate/filter"
 )
@@ -19,29 +16,65 @@ type cluster struct {
 	hosts  []filter.HostState
 }
 
+// clusters is what is read of envoy.admin.v3.Clusters, in JSON as Envoy writes it: fields by their names in the proto, and
+// left out where they have their default. The type that go-control-plane has of it brings all of Envoy's API, which would
+// be two thirds of the plugin.
+type clusters struct {
+	Statuses []struct {
+		Name  string `json:"name"`
+		Hosts []struct {
+			Address address `json:"address"`
+			Health  health  `json:"health_status"`
+		} `json:"host_statuses"`
+	} `json:"cluster_statuses"`
+}
+
+// address is what is read of envoy.config.core.v3.Address.
+type address struct {
+	Socket *struct {
+		Address string `json:"address"`
+		Port    uint32 `json:"port_value"`
+	} `json:"socket_address"`
+	Pipe *struct {
+		Path string `json:"path"`
+	} `json:"pipe"`
+	Internal struct {
+		Listener string `json:"server_listener_name"`
+	} `json:"envoy_internal_address"`
+}
+
+// health is what is read of envoy.admin.v3.HostHealthStatus.
+type health struct {
+	FailedActive          bool   `json:"failed_active_health_check"`
+	FailedOutlier         bool   `json:"failed_outlier_check"`
+	FailedActiveDegraded  bool   `json:"failed_active_degraded_check"`
+	FailedOutlierDegraded bool   `json:"failed_degraded_outlier_detection"`
+	Discovery             string `json:"eds_health_status"` // a value of envoy.config.core.v3.HealthStatus
+}
+
 // decode reads the answer to /clusters?format=json. Fields that this version does not know are ignored: Envoy adds some.
 func decode(text []byte) (map[string]*cluster, error) {
-	message := &adminv3.Clusters{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, message); err != nil {
+	var message clusters
+	if err := json.Unmarshal(text, &message); err != nil {
 		return nil, err
 	}
-	clusters := make(map[string]*cluster, len(message.GetClusterStatuses()))
-	for _, status := range message.GetClusterStatuses() {
+	all := make(map[string]*cluster, len(message.Statuses))
+	for _, status := range message.Statuses {
 		c := &cluster{}
-		for _, host := range status.GetHostStatuses() {
-			health := healthOf(host.GetHealthStatus())
+		for _, host := range status.Hosts {
+			state := host.Health.String()
 			c.counts.Total++
-			switch health {
+			switch state {
 			case healthy:
 				c.counts.Healthy++
 			case degraded:
 				c.counts.Degraded++
 			}
-			c.hosts = append(c.hosts, filter.HostState{Address: addressOf(host.GetAddress()), Status: health})
+			c.hosts = append(c.hosts, filter.HostState{Address: host.Address.String(), Status: state})
 		}
-		clusters[status.GetName()] = c
+		all[status.Name] = c
 	}
-	return clusters, nil
+	return all, nil
 }
 
 const (
@@ -49,38 +82,37 @@ const (
 	degraded = "degraded"
 )
 
-// healthOf puts a host where Envoy counts it: HostImpl::coarseHealth in source/common/upstream/upstream_impl.h. What makes
+// String puts a host where Envoy counts it: HostImpl::coarseHealth in source/common/upstream/upstream_impl.h. What makes
 // a host unhealthy wins over what makes it degraded; either is named.
-func healthOf(h *adminv3.HostHealthStatus) string {
+func (h health) String() string {
 	switch {
-	case h.GetFailedActiveHealthCheck():
+	case h.FailedActive:
 		return "failed active health check"
-	case h.GetFailedOutlierCheck():
+	case h.FailedOutlier:
 		return "ejected by outlier detection"
 	}
-	switch h.GetEdsHealthStatus() {
-	case corev3.HealthStatus_UNHEALTHY:
+	switch h.Discovery {
+	case "UNHEALTHY":
 		return "unhealthy by discovery"
-	case corev3.HealthStatus_DRAINING:
+	case "DRAINING":
 		return "draining by discovery"
-	case corev3.HealthStatus_TIMEOUT:
+	case "TIMEOUT":
 		return "timeout by discovery"
-	case corev3.HealthStatus_DEGRADED:
+	case "DEGRADED":
 		return degraded
 	}
-	if h.GetFailedActiveDegradedCheck() || h.GetFailedDegradedOutlierDetection() {
+	if h.FailedActiveDegraded || h.FailedOutlierDegraded {
 		return degraded
 	}
 	return healthy
 }
 
-func addressOf(a *corev3.Address) string {
+func (a address) String() string {
 	switch {
-	case a.GetSocketAddress() != nil:
-		port := strconv.FormatUint(uint64(a.GetSocketAddress().GetPortValue()), 10)
-		return net.JoinHostPort(a.GetSocketAddress().GetAddress(), port)
-	case a.GetPipe() != nil:
-		return a.GetPipe().GetPath()
+	case a.Socket != nil:
+		return net.JoinHostPort(a.Socket.Address, strconv.FormatUint(uint64(a.Socket.Port), 10))
+	case a.Pipe != nil:
+		return a.Pipe.Path
 	}
-	return a.GetEnvoyInternalAddress().GetServerListenerName()
+	return a.Internal.Listener
 }

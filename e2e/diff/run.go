@@ -1,0 +1,415 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"healthgate/e2e/bed"
+)
+
+// settle bounds every wait for Envoy to have taken what it was given.
+const settle = 20 * time.Second
+
+// Run is one Envoy that goes through events beside the model.
+type Run struct {
+	world    *World
+	control  *control
+	backends *backends
+	envoy    *bed.Envoy
+	client   *http.Client
+	dir      string
+	wrong    func(Answer) Answer // for a test: what the model says in place of the truth
+
+	Compared map[string]int // comparisons, with whom
+}
+
+// Disagreement is an answer that should have been another.
+type Disagreement struct{ With, Where, Got, Want string }
+
+func (d *Disagreement) String() string {
+	return fmt.Sprintf("%s: healthgate answers %s, %s %s", d.Where, d.Got, d.With, d.Want)
+}
+
+// newRun starts an Envoy and what it is connected to, in the world where each run begins.
+func newRun(ctx context.Context) (r *Run, err error) {
+	r = &Run{world: newWorld(), client: &http.Client{Timeout: 10 * time.Second}, Compared: map[string]int{}}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	if r.dir, err = os.MkdirTemp("", "healthgate-diff-"); err != nil {
+		return r, err
+	}
+	if r.backends, err = newBackends(); err != nil {
+		return r, err
+	}
+	if r.control, err = newControl(ctx); err != nil {
+		return r, err
+	}
+	if _, err := r.control.push(r.world, r.backends.port); err != nil {
+		return r, err
+	}
+	config, err := bed.LoadConfig("envoy/envoy.yaml")
+	if err != nil {
+		return r, err
+	}
+	config.Listen(0, 0)
+	config.Delete("overload_manager")
+	config.Delete("static_resources.listeners")
+	config.Set("node", map[string]any{"id": node, "cluster": node})
+	config.Set("static_resources.clusters", []any{map[string]any{
+		"name": "control", "type": "STATIC", "connect_timeout": "1s",
+		"typed_extension_protocol_options": config.Get(bed.Cluster + ".typed_extension_protocol_options"),
+		"load_assignment": map[string]any{"cluster_name": "control", "endpoints": []any{
+			map[string]any{"lb_endpoints": []any{bed.Endpoint(r.control.address.String())}}}},
+	}})
+	config.Set("dynamic_resources", map[string]any{
+		"ads_config": map[string]any{"api_type": "GRPC", "transport_api_version": "V3",
+			"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "control"}}}},
+		"lds_config": ads, "cds_config": ads,
+	})
+	config.UsePlugin()
+	if r.envoy, err = bed.StartEnvoy(ctx, r.dir, config, bed.Options{}); err != nil {
+		return r, err
+	}
+	return r, r.settle(ctx)
+}
+
+// Close ends everything that the run has started.
+func (r *Run) Close() {
+	if r.envoy != nil {
+		r.envoy.Kill()
+	}
+	if r.control != nil {
+		r.control.server.Stop()
+	}
+	if r.backends != nil {
+		r.backends.close()
+	}
+	r.client.CloseIdleConnections()
+	_ = os.RemoveAll(r.dir)
+}
+
+// Apply makes an event happen, waits until Envoy has it, and compares. The error is of the run, not of a gate.
+func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
+	if !r.world.apply(e) {
+		return nil, nil
+	}
+	if err := r.happen(ctx, e); err != nil {
+		return nil, fmt.Errorf("%+v: %w", e, err)
+	}
+	if err := r.settle(ctx); err != nil {
+		return nil, fmt.Errorf("%+v: %w", e, err)
+	}
+	return r.compare()
+}
+
+func (r *Run) happen(ctx context.Context, e Event) error {
+	switch e.Kind {
+	case "drain":
+		path := "/healthcheck/ok"
+		if e.On {
+			path = "/healthcheck/fail"
+		}
+		_, err := r.envoy.Post(path)
+		return err
+	case "server":
+		r.backends.set(address(e.Cluster, e.Host), e.State)
+		return nil
+	case "eject":
+		return r.eject(ctx, e)
+	case "host goes", "hosts":
+		// A host that comes back is a new one, with a server that is up.
+		if e.Cluster == checked {
+			for i := range servers {
+				if h, ok := r.world.Clusters[checked].Hosts[i]; !ok || h.Server == "up" {
+					r.backends.set(address(checked, i), "up")
+				}
+			}
+		}
+	}
+	_, err := r.control.push(r.world, r.backends.port)
+	return err
+}
+
+// eject has a host's server fail, and sends until Envoy has met it.
+func (r *Run) eject(ctx context.Context, e Event) error {
+	at := address(e.Cluster, e.Host)
+	r.backends.set(at, "failing")
+	defer r.backends.set(at, "up")
+	ejected := 0
+	for _, h := range r.world.Clusters[ejecting].Hosts {
+		if h.Ejected {
+			ejected++
+		}
+	}
+	const gauge = "cluster.c4.outlier_detection.ejections_active"
+	return bed.WaitFor(ctx, settle, func() error {
+		for range servers {
+			reply, err := r.client.Get("http://" + r.envoy.Ingress + "/eject")
+			if err != nil {
+				return err
+			}
+			_, _ = io.Copy(io.Discard, reply.Body)
+			reply.Body.Close()
+		}
+		stats, err := r.envoy.Stats(gauge)
+		if err == nil && stats[gauge] != uint64(ejected) {
+			err = fmt.Errorf("%d hosts are ejected, want %d", stats[gauge], ejected)
+		}
+		return err
+	})
+}
+
+// settle waits until Envoy has the world: its listener, its routes, its clusters, and their hosts in its gauges.
+func (r *Run) settle(ctx context.Context) error {
+	present := 1 // the control plane's
+	for _, c := range r.world.Clusters {
+		if c.Present {
+			present++
+		}
+	}
+	return bed.WaitFor(ctx, settle, func() error {
+		stats, err := r.envoy.Stats("cluster")
+		if err != nil {
+			return err
+		}
+		if active, warming := stats["cluster_manager.active_clusters"], stats["cluster_manager.warming_clusters"]; active != uint64(present) || warming != 0 {
+			return fmt.Errorf("%d clusters are active and %d warming, want %d", active, warming, present)
+		}
+		for i, c := range r.world.Clusters {
+			scope := "cluster." + name(i) + ".membership_"
+			got := Counts{int(stats[scope+"healthy"]), int(stats[scope+"degraded"]), int(stats[scope+"total"])}
+			if c.Present && got != c.Counts() {
+				return fmt.Errorf("%s has %+v in its gauges, want %+v", name(i), got, c.Counts())
+			}
+		}
+		for path, want := range map[string]string{"/keeper": fmt.Sprint(r.world.Gates), "/routes": fmt.Sprint(r.world.Routes)} {
+			_, body, err := r.get(path, "text/plain")
+			if err != nil {
+				return err
+			}
+			if body != want {
+				return fmt.Errorf("%s is an older one", path)
+			}
+		}
+		return nil
+	})
+}
+
+// get asks Envoy.
+func (r *Run) get(path, accept string) (*http.Response, string, error) {
+	listeners, err := r.ingress()
+	if err != nil {
+		return nil, "", err
+	}
+	request, err := http.NewRequest(http.MethodGet, "http://"+listeners+path, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	request.Header.Set("accept", accept)
+	reply, err := r.client.Do(request)
+	if err != nil {
+		return nil, "", err
+	}
+	defer reply.Body.Close()
+	body, err := io.ReadAll(reply.Body)
+	return reply, string(body), err
+}
+
+// ingress is where the listener is, which keeps its port through updates.
+func (r *Run) ingress() (string, error) {
+	if r.envoy.Ingress == "" {
+		return "", fmt.Errorf("envoy has no listener yet")
+	}
+	return r.envoy.Ingress, nil
+}
+
+// compare asks each gate, and Envoy's own filter where it can be configured to the same.
+func (r *Run) compare() (*Disagreement, error) {
+	for kind, policies := range map[string][]Policy{"gate": r.world.Gates, "route": r.world.Routes} {
+		for i, policy := range policies {
+			where := fmt.Sprintf("/%s/%d", kind, i)
+			got, err := r.answer(where)
+			if err != nil {
+				return nil, err
+			}
+			want := r.world.judge(policy)
+			if r.wrong != nil {
+				want = r.wrong(want)
+			}
+			r.Compared["the model"]++
+			if got != want {
+				return &Disagreement{"the model", fmt.Sprintf("%s %+v", where, policy), fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)}, nil
+			}
+			if kind != "gate" || !policy.equivalent() || !r.world.present(policy) {
+				continue
+			}
+			reply, _, err := r.get(fmt.Sprint("/native/", i), "*/*")
+			if err != nil {
+				return nil, err
+			}
+			r.Compared["Envoy's own filter"]++
+			if reply.StatusCode != got.Status {
+				return &Disagreement{"Envoy's own filter", fmt.Sprintf("%s %+v", where, policy), fmt.Sprint(got.Status), fmt.Sprint(reply.StatusCode)}, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// present says whether all clusters of a policy are there: of one that is gone Healthgate knows the gauges, and Envoy's own
+// filter that it is gone.
+func (w *World) present(p Policy) bool {
+	for _, r := range p.Clusters {
+		if !w.Clusters[r.Cluster].Present {
+			return false
+		}
+	}
+	return true
+}
+
+// answer probes, and reads the reason from the report.
+func (r *Run) answer(path string) (Answer, error) {
+	reply, body, err := r.get(path, "application/json")
+	if err != nil {
+		return Answer{}, err
+	}
+	var report struct{ Output string }
+	if err := json.Unmarshal([]byte(body), &report); err != nil {
+		return Answer{}, fmt.Errorf("%s: %d %q: %w", path, reply.StatusCode, body, err)
+	}
+	return Answer{reply.StatusCode, report.Output, reply.Header.Get("x-envoy-degraded") == "true"}, nil
+}
+
+// backends are HTTP servers, each on a loopback address of its own and all on one port.
+type backends struct {
+	port    int
+	mutex   sync.Mutex
+	state   map[string]string // by address
+	servers []*http.Server
+}
+
+func newBackends() (*backends, error) {
+	b := &backends{state: map[string]string{}}
+	for _, cluster := range []int{ejecting, checked} {
+		for host := range servers {
+			at := address(cluster, host)
+			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
+			if err != nil {
+				b.close()
+				return nil, err
+			}
+			b.port = listener.Addr().(*net.TCPAddr).Port
+			server := &http.Server{Handler: b}
+			b.servers = append(b.servers, server)
+			go func() { _ = server.Serve(listener) }() // until it is closed
+		}
+	}
+	return b, nil
+}
+
+func (b *backends) set(address, state string) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.state[address] = state
+}
+
+func (b *backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	at, _, _ := net.SplitHostPort(request.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
+	b.mutex.Lock()
+	state := b.state[at]
+	b.mutex.Unlock()
+	switch state {
+	case "down", "failing":
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case "degraded":
+		w.Header().Set("x-envoy-degraded", "")
+	}
+}
+
+func (b *backends) close() {
+	for _, server := range b.servers {
+		_ = server.Close()
+	}
+}
+
+// Result is what a run of random events has come to.
+type Result struct {
+	Seed         uint64         `json:"seed"`
+	Events       int            `json:"events"`
+	Compared     map[string]int `json:"compared"`
+	Answers      map[string]int `json:"-"`
+	Disagreement *Disagreement  `json:"disagreement,omitempty"`
+	Shortest     []Event        `json:"shortest,omitempty"` // the shortest list of events found that shows it
+}
+
+// Search goes through random events of a seed, until the time is over or there is a disagreement, which it shortens.
+func Search(ctx context.Context, seed uint64, duration time.Duration, say func(string), wrong func(Answer) Answer) (*Result, error) {
+	random := rand.New(rand.NewPCG(seed, 0))
+	run, err := newRun(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer run.Close()
+	run.wrong = wrong
+	result := &Result{Seed: seed, Compared: run.Compared}
+	var events []Event
+	last := time.Now()
+	for until := time.Now().Add(duration); time.Now().Before(until); {
+		event := next(random)
+		events = append(events, event)
+		result.Events++
+		found, err := run.Apply(ctx, event)
+		if err != nil {
+			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, ending(run.envoy.Log()))
+		}
+		if found != nil {
+			say(fmt.Sprintf("event %d: %s; shortening the events", result.Events, found))
+			result.Disagreement = found
+			result.Shortest = shrink(events, func(some []Event) bool { return shows(ctx, some, wrong) }, time.Minute)
+			return result, nil
+		}
+		if time.Since(last) > 10*time.Second {
+			last = time.Now()
+			say(fmt.Sprintf("%d events, compared %v, no disagreement", result.Events, run.Compared))
+		}
+	}
+	return result, nil
+}
+
+// shows says whether a list of events ends in a disagreement, in an Envoy of its own.
+func shows(ctx context.Context, events []Event, wrong func(Answer) Answer) bool {
+	run, err := newRun(ctx)
+	if err != nil {
+		return false
+	}
+	defer run.Close()
+	run.wrong = wrong
+	for _, event := range events {
+		found, err := run.Apply(ctx, event)
+		if err != nil {
+			return false
+		}
+		if found != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// ending is the end of a log.
+func ending(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}

@@ -1,0 +1,93 @@
+package admin
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"healthgate/filter"
+)
+
+// What is read by hand is what Envoy's own types would read: envoy.admin.v3.Clusters, written as Envoy writes it.
+func TestDecodeReadsWhatEnvoysOwnTypesHold(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	some := func() bool { return r.IntN(4) == 0 }
+	addresses := []func() (*corev3.Address, string){
+		func() (*corev3.Address, string) {
+			port := r.Uint32N(65536)
+			return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+			}}}, fmt.Sprint("10.0.0.1:", port)
+		},
+		func() (*corev3.Address, string) {
+			return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: `/run/"a"`}}}, `/run/"a"`
+		},
+		func() (*corev3.Address, string) {
+			return &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: "internal"},
+			}}}, "internal"
+		},
+	}
+	for range 2000 {
+		message := &adminv3.Clusters{}
+		want := map[string]*cluster{}
+		for i := range r.IntN(3) {
+			status := &adminv3.ClusterStatus{Name: fmt.Sprint("cluster", i), AddedViaApi: some()}
+			c := &cluster{}
+			for range r.IntN(5) {
+				health := &adminv3.HostHealthStatus{
+					FailedActiveHealthCheck: some(), FailedOutlierCheck: some(), FailedActiveDegradedCheck: some(),
+					FailedDegradedOutlierDetection: some(), PendingActiveHc: some(), ActiveHcTimeout: some(),
+					EdsHealthStatus: corev3.HealthStatus(r.IntN(len(corev3.HealthStatus_name))),
+				}
+				at, where := addresses[r.IntN(len(addresses))]()
+				status.HostStatuses = append(status.HostStatuses, &adminv3.HostStatus{
+					Address: at, HealthStatus: health, Weight: r.Uint32(), Hostname: "service",
+				})
+				c.hosts = append(c.hosts, filter.HostState{Address: where, Status: stateOf(health)})
+				c.counts.Total++
+				switch stateOf(health) {
+				case "healthy":
+					c.counts.Healthy++
+				case "degraded":
+					c.counts.Degraded++
+				}
+			}
+			want[status.Name] = c
+			message.ClusterStatuses = append(message.ClusterStatuses, status)
+		}
+		text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: some()}.Marshal(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decode(text)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("seed %d: %s: got %v, %v", seed, text, got, err)
+		}
+	}
+}
+
+// stateOf is coarseHealth of Envoy v1.39.1's HostImpl, by its own types.
+func stateOf(h *adminv3.HostHealthStatus) string {
+	switch eds := h.GetEdsHealthStatus(); {
+	case h.GetFailedActiveHealthCheck():
+		return "failed active health check"
+	case h.GetFailedOutlierCheck():
+		return "ejected by outlier detection"
+	case eds == corev3.HealthStatus_UNHEALTHY:
+		return "unhealthy by discovery"
+	case eds == corev3.HealthStatus_DRAINING:
+		return "draining by discovery"
+	case eds == corev3.HealthStatus_TIMEOUT:
+		return "timeout by discovery"
+	case eds == corev3.HealthStatus_DEGRADED, h.GetFailedActiveDegradedCheck(), h.GetFailedDegradedOutlierDetection():
+		return "degraded"
+	}
+	return "healthy"
+}
