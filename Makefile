@@ -38,6 +38,7 @@ BACKEND := build/backend
 DEMO    := build/demo
 SUITE   := build/e2e.test
 EMPTY   := build/empty.so
+CLOCK   := build/clock.so
 
 go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go') go.mod go.sum
 
@@ -87,6 +88,11 @@ $(EMPTY): e2e/standin/empty.c go.mod | tools
 	@host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
 	$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ -isystem "$$host/contrib/golang/common/go/api" e2e/standin/empty.c
 
+$(CLOCK): e2e/standin/clock.c | tools
+	@echo "building $@"
+	@mkdir -p build
+	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/standin/clock.c -ldl
+
 # Fails early, and says how to get what is missing.
 .PHONY: tools cxx docker
 tools:
@@ -131,7 +137,7 @@ unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
 
 .PHONY: e2e
-e2e: build fetched ## run the tests in a real Envoy
+e2e: build $(CLOCK) fetched ## run the tests in a real Envoy
 	@echo "running the tests in Envoy"
 	@$(GO) test -count=1 -timeout 15m ./e2e ./e2e/diff
 

@@ -3,9 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,38 +197,12 @@ func TestAHundredReloadsFailNoProbeAndLeaveNothing(t *testing.T) {
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, time.Second)
 
-	var probes, stop atomic.Int64
-	failed := make(chan error, len(protocols))
-	for _, protocol := range protocols {
-		client := s.client(protocol)
-		go func() {
-			for stop.Load() == 0 {
-				reply, err := s.do(client, http.MethodGet, "/", nil)
-				if err == nil && reply.status != 200 {
-					err = fmt.Errorf("a probe was answered with %d", reply.status)
-				}
-				if err != nil {
-					failed <- err
-					return
-				}
-				probes.Add(1)
-			}
-			failed <- nil
-		}()
-	}
+	load := s.probeUntilStopped(2)
 	for i := range 100 {
 		if !s.reload(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 1}], "stat_prefix": "reload%d"}`, i%5)) {
 			t.Fatal("envoy refused a good configuration")
 		}
 	}
-	stop.Store(1)
-	for range protocols {
-		if err := <-failed; err != nil {
-			t.Error(err)
-		}
-	}
-	if probes.Load() < 100 {
-		t.Errorf("only %d probes were made, too few to show anything", probes.Load())
-	}
+	load.mustAllBe(200, 100)
 	s.awaitFreed("configurations", 5, func(a alive) int { return a.Configurations })
 }

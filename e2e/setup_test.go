@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type site struct {
 	envoy    *bed.Envoy
 	cert     *bed.Certificate
 	backends []*bed.Backend
+	config   *bed.Config // what Envoy was started with
 	routes   *bed.Config // with withRDS, as they were at the start
 }
 
@@ -104,14 +106,30 @@ func newSite(t *testing.T, options ...option) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.config = p.config
+	s.use(envoy)
+	return s
+}
+
+// use has the site be that of an Envoy, which ends with the test.
+func (s *site) use(envoy *bed.Envoy) {
 	s.envoy = envoy
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("envoy's log ends:\n%s", lastLines(envoy.Log(), 60))
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("envoy's log ends:\n%s", lastLines(envoy.Log(), 60))
 		}
 		envoy.Kill()
 	})
-	return s
+}
+
+// restart starts another Envoy with the same configuration.
+func (s *site) restart(options bed.Options) {
+	s.t.Helper()
+	envoy, err := bed.StartEnvoy(s.t.Context(), s.t.TempDir(), s.config, options)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.use(envoy)
 }
 
 func newPlan(t *testing.T, options ...option) *plan {
@@ -299,6 +317,65 @@ func (s *site) mustDo(client *http.Client, method, path string, body io.Reader, 
 func (s *site) probe(client *http.Client) *answer {
 	s.t.Helper()
 	return s.mustDo(client, http.MethodGet, "/", nil)
+}
+
+// load is probes that go on, one after the other from each of some clients, while a test does something else.
+type load struct {
+	s       *site
+	stop    context.CancelFunc
+	clients sync.WaitGroup
+	mutex   sync.Mutex
+	answers map[int]int // by status
+	errors  []error     // what was no answer
+}
+
+// probeUntilStopped starts a load of so many clients, half of them over HTTP/2.
+func (s *site) probeUntilStopped(clients int) *load {
+	ctx, stop := context.WithCancel(s.t.Context())
+	l := &load{s: s, stop: stop, answers: map[int]int{}}
+	for i := range clients {
+		client := s.client(protocols[i%2])
+		l.clients.Go(func() {
+			for ctx.Err() == nil {
+				reply, err := s.do(client, http.MethodGet, "/", nil)
+				l.mutex.Lock()
+				if err == nil {
+					l.answers[reply.status]++
+				} else {
+					l.errors = append(l.errors, err)
+				}
+				l.mutex.Unlock()
+			}
+		})
+	}
+	s.t.Cleanup(stop)
+	return l
+}
+
+// sofar is how many probes were answered with a status by now.
+func (l *load) sofar(status int) int {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.answers[status]
+}
+
+// end stops the load, and returns the answers by their status and what was no answer.
+func (l *load) end() (map[int]int, []error) {
+	l.stop()
+	l.clients.Wait()
+	return l.answers, l.errors
+}
+
+// mustAllBe stops the load, which must have got no other answer than one status, and at least so many.
+func (l *load) mustAllBe(status, atLeast int) {
+	l.s.t.Helper()
+	answers, errs := l.end()
+	if len(errs) > 0 {
+		l.s.t.Errorf("%d probes were not answered; the first: %v", len(errs), errs[0])
+	}
+	if len(answers) != 1 || answers[status] < atLeast {
+		l.s.t.Errorf("the answers were %v, want %d alone and %d at least", answers, status, atLeast)
+	}
 }
 
 // awaitProbe waits until the probe is answered with a status.

@@ -28,6 +28,8 @@ type Envoy struct {
 	Admin   string // host:port, or unix:path
 	Ingress string // host:port of the first listener
 	process *process
+	dir     string
+	epoch   int // how many hot restarts were before it
 }
 
 // Options are how an Envoy is started.
@@ -35,6 +37,8 @@ type Options struct {
 	Workers int      // worker threads; 2 where 0
 	Env     []string // variables of its environment, as KEY=value
 	LogFile *os.File // where it writes; nil keeps it for Log
+	// TakeOver is an Envoy that the new one takes the place of, by hot restart: it hands over its listeners and ends.
+	TakeOver *Envoy
 }
 
 // StartEnvoy starts an Envoy in a folder with a configuration, and returns once it serves.
@@ -73,14 +77,26 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	if workers == 0 {
 		workers = 2
 	}
-	cmd := exec.Command(envoy.path,
+	baseID := filepath.Join(dir, "base-id")
+	restart, epoch := []string{"--use-dynamic-base-id", "--base-id-path", baseID}, 0
+	if before := options.TakeOver; before != nil {
+		id, err := os.ReadFile(filepath.Join(before.dir, "base-id"))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(baseID, id, 0o600); err != nil {
+			return nil, err
+		}
+		epoch = before.epoch + 1
+		restart = []string{"--base-id", strings.TrimSpace(string(id)), "--restart-epoch", strconv.Itoa(epoch)}
+	}
+	cmd := exec.Command(envoy.path, append(restart,
 		"--config-path", file,
 		"--admin-address-path", filepath.Join(dir, "admin"),
-		"--use-dynamic-base-id",
 		"--concurrency", strconv.Itoa(workers),
 		"--drain-time-s", "1", "--parent-shutdown-time-s", "2",
 		"--file-flush-interval-msec", "50",
-	)
+	)...)
 	cmd.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(standIn()))
 	cmd.Env = append(cmd.Env, options.Env...)
 	if options.LogFile != nil {
@@ -90,7 +106,7 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Envoy{process: p}, nil
+	return &Envoy{process: p, dir: dir, epoch: epoch}, nil
 }
 
 // find learns Envoy's addresses, once it is live.

@@ -169,7 +169,7 @@ struct Stats {
   std::mutex lock;
   std::map<std::string, std::unique_ptr<Stat>, std::less<>> by_name[2];
   std::map<std::string, std::unique_ptr<OwnStat>> own[2];
-  uint64_t round = 0;
+  std::atomic<uint64_t> round{0};
 };
 Stats stats;
 
@@ -227,6 +227,15 @@ template <class T, class M> T* find_stat(M& by_name, const std::string& name) {
     slot = std::make_unique<T>();
   }
   return slot.get();
+}
+
+// Waits, on a worker and for a second at most, until the main thread has copied once more. Envoy's clusters have been checked
+// before its workers start; copies may be from before that.
+void await_refresh() {
+  uint64_t before = stats.round;
+  for (int i = 0; i < 1000 && stats.round == before; i++) {
+    usleep(1000);
+  }
 }
 
 // How often the main thread does the above. A benchmark sets it higher, since it goes through all of Envoy's stats.
@@ -825,6 +834,8 @@ void envoy_dynamic_module_on_http_filter_per_route_config_destroy(
 envoy_dynamic_module_type_http_filter_module_ptr
 envoy_dynamic_module_on_http_filter_new(envoy_dynamic_module_type_http_filter_config_module_ptr config,
                                         envoy_dynamic_module_type_http_filter_envoy_ptr envoy) {
+  static std::once_flag first;
+  std::call_once(first, await_refresh);
   auto* stream = new Stream();
   stream->config = static_cast<const FilterConfigHolder*>(config)->config;
   stream->envoy = envoy;
