@@ -158,6 +158,10 @@ bench: build $(EMPTY) fetched ## measure it beside its peers in one Envoy, and w
 diff: build fetched ## look for a wrong answer: random events, beside Envoy's own filter and a model (FOR=10m, SEED=n)
 	@$(GO) run ./e2e/diff -for $(or $(FOR),1m) -seed $(or $(SEED),0)
 
+.PHONY: soak
+soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n)
+	@$(GO) run ./e2e/diff -soak -for $(or $(FOR),10m) -seed $(or $(SEED),0)
+
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 	@for package in $$($(GO) list ./filter/...); do \

@@ -100,3 +100,11 @@ func TestADisagreementIsFoundAndShortened(t *testing.T) {
 		t.Errorf("the shortest list is %+v", result.Shortest)
 	}
 }
+
+// Everything at once, for as long as a test may take; `make soak` goes on for longer.
+func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
+	t.Parallel()
+	if err := soak(t.Context(), uint64(time.Now().UnixNano()), 30*time.Second, 5*time.Second, func(line string) { t.Log(line) }); err != nil {
+		t.Error(err)
+	}
+}

@@ -19,24 +19,31 @@ import (
 func main() {
 	seed := flag.Uint64("seed", 0, "the seed of the events; 0 for a random one")
 	duration := flag.Duration("for", time.Minute, "how long to look")
+	long := flag.Bool("soak", false, "everything at once instead: load and faults beside the events, with a look each minute at what grows")
 	replay := flag.String("events", "", "`file` with a list of events, to go through these instead")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	if err := run(ctx, *seed, *duration, *replay); err != nil {
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	var err error
+	switch {
+	case *replay != "":
+		err = again(ctx, *replay)
+	case *long:
+		err = soak(ctx, *seed, *duration, time.Minute, func(line string) { fmt.Println(line) })
+	default:
+		err = run(ctx, *seed, *duration)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "diff:", err)
 		cancel()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, seed uint64, duration time.Duration, replay string) error {
-	if replay != "" {
-		return again(ctx, replay)
-	}
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
+func run(ctx context.Context, seed uint64, duration time.Duration) error {
 	say := func(line string) { fmt.Fprintln(os.Stderr, line) }
 	say(fmt.Sprintf("seed %d, for %v", seed, duration))
 	result, err := Search(ctx, seed, duration, say, nil)
@@ -64,7 +71,7 @@ func again(ctx context.Context, file string) error {
 	if err := json.Unmarshal(text, &events); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	r, err := newRun(ctx)
+	r, err := newRun(ctx, options{})
 	if err != nil {
 		return err
 	}

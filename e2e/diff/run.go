@@ -27,9 +27,16 @@ type Run struct {
 	envoy    *bed.Envoy
 	client   *http.Client
 	dir      string
-	wrong    func(Answer) Answer // for a test: what the model says in place of the truth
+	options
 
 	Compared map[string]int // comparisons, with whom
+}
+
+// options are what a run is besides.
+type options struct {
+	wrong func(Answer) Answer // for a test: what the model says in place of the truth
+	timed bool                // with gates that hang on time, which nothing is compared with
+	env   []string            // of Envoy
 }
 
 // Disagreement is an answer that should have been another.
@@ -40,8 +47,8 @@ func (d *Disagreement) String() string {
 }
 
 // newRun starts an Envoy and what it is connected to, in the world where each run begins.
-func newRun(ctx context.Context) (r *Run, err error) {
-	r = &Run{world: newWorld(), client: &http.Client{Timeout: 10 * time.Second}, Compared: map[string]int{}}
+func newRun(ctx context.Context, o options) (r *Run, err error) {
+	r = &Run{world: newWorld(), client: &http.Client{Timeout: 10 * time.Second}, options: o, Compared: map[string]int{}}
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -56,6 +63,13 @@ func newRun(ctx context.Context) (r *Run, err error) {
 	if r.control, err = newControl(ctx); err != nil {
 		return r, err
 	}
+	admin, err := bed.UnusedAddress() // a gate polls it, so that it has to be known beforehand
+	if err != nil {
+		return r, err
+	}
+	if o.timed {
+		r.control.admin = admin.String()
+	}
 	if _, err := r.control.push(r.world, r.backends.port); err != nil {
 		return r, err
 	}
@@ -63,7 +77,7 @@ func newRun(ctx context.Context) (r *Run, err error) {
 	if err != nil {
 		return r, err
 	}
-	config.Listen(0, 0)
+	config.Listen(0, admin.Port)
 	config.Delete("overload_manager")
 	config.Delete("static_resources.listeners")
 	config.Set("node", map[string]any{"id": node, "cluster": node})
@@ -79,7 +93,7 @@ func newRun(ctx context.Context) (r *Run, err error) {
 		"lds_config": ads, "cds_config": ads,
 	})
 	config.UsePlugin()
-	if r.envoy, err = bed.StartEnvoy(ctx, r.dir, config, bed.Options{}); err != nil {
+	if r.envoy, err = bed.StartEnvoy(ctx, r.dir, config, bed.Options{Env: o.env}); err != nil {
 		return r, err
 	}
 	return r, r.settle(ctx)
@@ -209,11 +223,7 @@ func (r *Run) settle(ctx context.Context) error {
 
 // get asks Envoy.
 func (r *Run) get(path, accept string) (*http.Response, string, error) {
-	listeners, err := r.ingress()
-	if err != nil {
-		return nil, "", err
-	}
-	request, err := http.NewRequest(http.MethodGet, "http://"+listeners+path, nil)
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.envoy.Ingress+path, nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -225,14 +235,6 @@ func (r *Run) get(path, accept string) (*http.Response, string, error) {
 	defer reply.Body.Close()
 	body, err := io.ReadAll(reply.Body)
 	return reply, string(body), err
-}
-
-// ingress is where the listener is, which keeps its port through updates.
-func (r *Run) ingress() (string, error) {
-	if r.envoy.Ingress == "" {
-		return "", fmt.Errorf("envoy has no listener yet")
-	}
-	return r.envoy.Ingress, nil
 }
 
 // compare asks each gate, and Envoy's own filter where it can be configured to the same.
@@ -357,12 +359,11 @@ type Result struct {
 // Search goes through random events of a seed, until the time is over or there is a disagreement, which it shortens.
 func Search(ctx context.Context, seed uint64, duration time.Duration, say func(string), wrong func(Answer) Answer) (*Result, error) {
 	random := rand.New(rand.NewPCG(seed, 0))
-	run, err := newRun(ctx)
+	run, err := newRun(ctx, options{wrong: wrong})
 	if err != nil {
 		return nil, err
 	}
 	defer run.Close()
-	run.wrong = wrong
 	result := &Result{Seed: seed, Compared: run.Compared}
 	var events []Event
 	last := time.Now()
@@ -390,12 +391,11 @@ func Search(ctx context.Context, seed uint64, duration time.Duration, say func(s
 
 // shows says whether a list of events ends in a disagreement, in an Envoy of its own.
 func shows(ctx context.Context, events []Event, wrong func(Answer) Answer) bool {
-	run, err := newRun(ctx)
+	run, err := newRun(ctx, options{wrong: wrong})
 	if err != nil {
 		return false
 	}
 	defer run.Close()
-	run.wrong = wrong
 	for _, event := range events {
 		found, err := run.Apply(ctx, event)
 		if err != nil {

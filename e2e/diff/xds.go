@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 
@@ -40,6 +41,7 @@ type control struct {
 	cache   cachev3.SnapshotCache
 	address *net.TCPAddr
 	server  *grpc.Server
+	admin   string // where gates that hang on time find Envoy's admin interface; without, there are none
 	version int
 }
 
@@ -69,7 +71,7 @@ func (c *control) push(w *World, servers int) (version string, err error) {
 			resources[resourcev3.EndpointType] = append(resources[resourcev3.EndpointType], assignmentOf(i, cluster, servers))
 		}
 	}
-	listener, routes, err := listenerOf(w)
+	listener, routes, err := listenerOf(w, c.admin)
 	if err != nil {
 		return "", err
 	}
@@ -153,7 +155,7 @@ func assignmentOf(i int, c Cluster, servers int) *endpointv3.ClusterLoadAssignme
 
 // listenerOf makes the listener of the reference configuration one with the world's gates, each on a path of its own, and its
 // routes a resource.
-func listenerOf(w *World) (*listenerv3.Listener, *routev3.RouteConfiguration, error) {
+func listenerOf(w *World, admin string) (*listenerv3.Listener, *routev3.RouteConfiguration, error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, nil, err
@@ -185,6 +187,11 @@ func listenerOf(w *World) (*listenerv3.Listener, *routev3.RouteConfiguration, er
 		if policy.equivalent() {
 			filters = append(filters, policy.native(fmt.Sprint("/native/", i)))
 		}
+	}
+	for path, also := range timed(admin) {
+		policy := everything.plugin(path, path[1:])
+		maps.Copy(policy, also)
+		filters = append(filters, gate(path[1:], policy))
 	}
 	routed := gate("healthgate", everything.plugin("/nothing", "routed")).(map[string]any)
 	routed["disabled"] = true
@@ -225,6 +232,18 @@ func listenerOf(w *World) (*listenerv3.Listener, *routev3.RouteConfiguration, er
 		return nil, nil, err
 	}
 	return listener, routing, fromTree(routes.Get(""), routing)
+}
+
+// timed are the gates that hang on time, by their paths, each with what it has besides.
+func timed(admin string) map[string]map[string]any {
+	if admin == "" {
+		return nil
+	}
+	return map[string]map[string]any{
+		"/held":  {"hold": map[string]any{"unhealthy_after": "0.5s", "healthy_after": "0.2s"}},
+		"/stale": {"clusters": []any{name(checked)}, "stale_after": "1s"},
+		"/admin": {"source": "admin", "stale_after": "2s", "admin": map[string]any{"address": admin, "interval": "0.2s"}},
+	}
 }
 
 // plugin is a policy as the plugin's configuration.
