@@ -91,7 +91,7 @@ func (r *Run) grown(ctx context.Context, warm *usage, say func(string)) error {
 		return errors.New("it ended before it was warm")
 	}
 	var end *usage
-	err := bed.WaitFor(ctx, 60*time.Second, func() error {
+	err := bed.WaitFor(ctx, 15*time.Second, func() error {
 		// Go frees what Envoy has dropped some collections later, and probes bring collections about.
 		for range 2000 {
 			if _, _, err := r.get("/keeper", "*/*"); err != nil {
