@@ -38,6 +38,7 @@ BACKEND := build/backend
 DEMO    := build/demo
 SUITE   := build/e2e.test
 EMPTY   := build/empty.so
+EMPTYGO := build/emptygo.so
 CLOCK   := build/clock.so
 
 go_files = $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go') go.mod go.sum
@@ -88,6 +89,12 @@ $(EMPTY): e2e/standin/empty.c go.mod | tools
 	@host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
 	$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ -isystem "$$host/contrib/golang/common/go/api" e2e/standin/empty.c
 
+$(EMPTYGO): $(go_files) | tools
+	@echo "building $@"
+	@mkdir -p build
+	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w' -o $@ ./e2e/bench/emptygo
+	@rm -f $(@:.so=.h)
+
 $(CLOCK): e2e/standin/clock.c | tools
 	@echo "building $@"
 	@mkdir -p build
@@ -137,9 +144,9 @@ unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
 
 .PHONY: e2e
-e2e: build $(CLOCK) fetched ## run the tests in a real Envoy
+e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy
 	@echo "running the tests in Envoy"
-	@$(GO) test -count=1 -timeout 15m ./e2e ./e2e/diff
+	@$(GO) test -count=1 -timeout 15m ./e2e ./e2e/bench ./e2e/diff
 
 .PHONY: e2e-compose
 e2e-compose: | docker ## run the tests in containers, with the contrib image; needs docker with compose
@@ -151,7 +158,7 @@ e2e-compose: | docker ## run the tests in containers, with the contrib image; ne
 	echo "running the tests, each with its own Envoy"; compose run --rm e2e-alone
 
 .PHONY: bench
-bench: build $(EMPTY) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md; some seven minutes (BENCH=flags)
+bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md; some seven minutes (BENCH=flags)
 	@$(GO) run ./e2e/bench $(BENCH)
 
 .PHONY: diff

@@ -25,6 +25,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -133,7 +134,26 @@ func TestConfigurationsAreValidAsWritten(t *testing.T) {
 	}
 }
 
-// What the test above relies on: it would see a slip at any depth.
+// What docs/comparison.md shows of Envoy's own filter can be put into the reference configuration as it is.
+func TestComparisonShowsAValidConfiguration(t *testing.T) {
+	t.Parallel()
+	_, rest, found := strings.Cut(readFile(t, filepath.Join(bed.Root(), "docs", "comparison.md")), "```yaml\n")
+	snippet, _, ended := strings.Cut(rest, "```")
+	if !found || !ended {
+		t.Fatal("docs/comparison.md shows no configuration")
+	}
+	var filters []any
+	if err := yaml.UnmarshalStrict([]byte(snippet), &filters); err != nil {
+		t.Fatal(err)
+	}
+	config := referenceConfig(t)
+	config.Set(bed.Healthgate, filters[0])
+	if err := validate(config.JSON()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What the tests above rely on: it would see a slip at any depth.
 func TestValidationSeesWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(bed.Root(), "envoy", "envoy.yaml"))

@@ -19,6 +19,7 @@ const (
 	everyone = "healthgate, every route"
 	lua      = "lua"
 	empty    = "empty plugin"
+	emptyGo  = "empty plugin in Go"
 )
 
 // scenario is what the one Envoy has besides.
@@ -101,12 +102,14 @@ func start(ctx context.Context, dir, echo string, s scenario, contenders ...stri
 	}
 	config.Set("static_resources.clusters", clusters)
 
-	if slices.ContainsFunc(contenders, func(name string) bool { return name == gate || name == everyone || name == empty }) {
+	if slices.ContainsFunc(contenders, func(name string) bool { return name == gate || name == everyone || name == empty || name == emptyGo }) {
 		config.UsePlugin()
 	}
-	if i := slices.Index(contenders, empty); i >= 0 {
-		config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
-			"empty@"+filepath.Join(bed.Root(), "build", "empty.so"))
+	for contender, plugin := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
+		if i := slices.Index(contenders, contender); i >= 0 {
+			config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
+				plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
+		}
 	}
 	envoy, err := bed.StartEnvoy(ctx, dir, config, bed.Options{Workers: 1, Env: []string{refresh}})
 	if err != nil {

@@ -34,8 +34,8 @@ type settings struct {
 
 func main() {
 	var s settings
-	flag.IntVar(&s.Rounds, "rounds", 9, "how many rounds")
-	flag.DurationVar(&s.Load, "load", time.Second, "how long each contender is loaded in each round")
+	flag.IntVar(&s.Rounds, "rounds", 31, "how many rounds")
+	flag.DurationVar(&s.Load, "load", 300*time.Millisecond, "how long each contender is loaded in each round")
 	flag.Int64Var(&s.Probes, "probes", 1_000_000, "how many probes before memory is looked at again")
 	flag.IntVar(&s.Starts, "starts", 5, "how many starts of Envoy are timed")
 	flag.StringVar(&s.results, "results", filepath.Join(bed.Root(), "e2e", "bench"), "`folder` for RESULTS.md and results.json")
@@ -124,10 +124,11 @@ func (b *bench) rounds(envoy *bed.Envoy, contenders []string, load func(contende
 // probes compares who answers GET /.
 func (b *bench) probes(results *Results) error {
 	contenders := []string{direct, native, gate, lua}
-	if bed.HasStandIn() {
-		contenders = append(contenders, empty)
-	}
-	for _, s := range scenarios {
+	for i, s := range scenarios {
+		contenders := contenders
+		if i == 0 && bed.HasStandIn() {
+			contenders = append(contenders, empty, emptyGo)
+		}
 		say("probes, %s: %d rounds of %d contenders", s.Name, b.Rounds, len(contenders))
 		envoy, addresses, err := b.start(s, contenders...)
 		if err != nil {
