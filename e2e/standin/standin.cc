@@ -7,7 +7,7 @@
 // Where it differs from the contrib host:
 //  - A stat of another's ("cluster.…", "server.…") is a copy that the main thread makes every few milliseconds, since the
 //    module ABI has no way to keep a pointer to one; the contrib host does. A test that has seen a stat in admin has it
-//    copied before it goes on (bed.Envoy does that).
+//    copied before it goes on (bed.Envoy does that), and the first stream of a process waits for a copy.
 //  - The plugin's own stats are the stand-in's bootstrap extension's. What is written to them is kept in atomics, which the
 //    main thread hands to Envoy at the same times.
 //  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
