@@ -114,7 +114,7 @@ func TestExamplesRun(t *testing.T) {
 					return nil
 				})
 				if err != nil {
-					t.Errorf("%v; envoy's log ends:\n%s", err, lastLines(envoy.Log(), 20))
+					t.Errorf("%v; envoy's log ends:\n%s", err, bed.Tail(envoy.Log(), 20))
 				}
 			}
 		})
@@ -250,6 +250,7 @@ func TestReferenceConfigurationIsWhatItSays(t *testing.T) {
 		bed.Routes + ".0.typed_per_filter_config.healthgate.config":                                       "map[]",
 		bed.Routes + ".1.match.prefix":                                                                    "/router.Router/",
 		bed.Routes + ".1.route.cluster":                                                                   "service",
+		bed.HCM + ".request_headers_timeout":                                                              "10s",
 		bed.Cluster + ".type":                                                                             "STRICT_DNS",
 		bed.Cluster + ".lb_policy":                                                                        "ROUND_ROBIN",
 		bed.Cluster + ".connect_timeout":                                                                  "0.25s",

@@ -357,7 +357,7 @@ func TestFaultStormOfHTTP2Resets(t *testing.T) {
 		return nil
 	})
 	load.mustAllBe(200, 110)
-	s.awaitFreed("requests", 2000, func(a alive) int { return a.Requests })
+	s.awaitFreed("requests", 2000, func(h bed.Held) int { return h.Requests })
 }
 
 // resetStreams opens streams on a connection and resets each at once. Its error is Envoy's having closed the connection.
@@ -598,17 +598,17 @@ func TestFaultFloodOfLDSUpdates(t *testing.T) {
 	for i := range warmUp {
 		update(i)
 	}
-	before := residentBytes(t, s.envoy.Pid())
+	before := s.residentMiB()
 	began := time.Now()
 	for i := range updates {
 		update(i)
 	}
 	t.Logf("%d updates took %v", updates, time.Since(began))
 	load.mustAllBe(200, 100)
-	s.awaitFreed("configurations", 7, func(a alive) int { return a.Configurations })
+	s.awaitFreed("configurations", 7, func(h bed.Held) int { return h.Configurations })
 	s.await(60*time.Second, func() error {
-		if after := residentBytes(t, s.envoy.Pid()); after > before+16<<20 {
-			return fmt.Errorf("envoy has grown by %d KiB in %d updates", (after-before)>>10, updates)
+		if after := s.residentMiB(); after > before+16 {
+			return fmt.Errorf("envoy has grown by %.1f MiB in %d updates", after-before, updates)
 		}
 		return nil
 	})

@@ -103,7 +103,7 @@ func TestFiftyThousandProbesWithAbortsAndGarbage(t *testing.T) {
 	}
 	expect(t, "a probe afterwards", s.probe(s.client("h2")), 200, "ok\n", nil)
 	// What is not answered is finalized by the collector too.
-	s.awaitFreed("requests", 2000, func(a alive) int { return a.Requests })
+	s.awaitFreed("requests", 2000, func(h bed.Held) int { return h.Requests })
 }
 
 // A metric call that fails as it does when Envoy has dropped the configuration panics in the SDK, inside the filter.

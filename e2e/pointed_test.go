@@ -102,7 +102,7 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 		pointCA+"="+s.cert.CertFile, pointBackends+"="+strings.Join(pairs, ","))
 	out, err := suite.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the suite ended with %v:\n%s", err, lastLines(string(out), 200))
+		t.Fatalf("the suite ended with %v:\n%s", err, bed.Tail(string(out), 200))
 	}
 	var passed, skipped []string
 	for line := range strings.Lines(string(out)) {

@@ -116,7 +116,7 @@ func (s *site) use(envoy *bed.Envoy) {
 	s.envoy = envoy
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
-			s.t.Logf("envoy's log ends:\n%s", lastLines(envoy.Log(), 60))
+			s.t.Logf("envoy's log ends:\n%s", bed.Tail(envoy.Log(), 60))
 		}
 		envoy.Kill()
 	})
@@ -459,6 +459,15 @@ func (s *site) post(path string) string {
 	return reply
 }
 
+func (s *site) residentMiB() float64 {
+	s.t.Helper()
+	held, err := s.envoy.ResidentMiB()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return held
+}
+
 // standIn asks the stand-in for one of its faults.
 func (s *site) standIn(query string) string {
 	s.t.Helper()
@@ -534,13 +543,6 @@ func unusedAddress(t *testing.T) *net.TCPAddr {
 		t.Fatal(err)
 	}
 	return address
-}
-
-// lastLines returns the last lines of a text.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	lines = slices.DeleteFunc(lines, func(line string) bool { return len(line) > 600 }) // what Envoy is built of
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // referenceConfig is the reference configuration.

@@ -127,7 +127,7 @@ func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
 				}
 			}
 			if strings.Count(log, warning) != 1 || strings.Contains(log, `cluster "service" has shown no host`) {
-				t.Errorf("the warning is not there once and for that cluster alone:\n%s", lastLines(log, 5))
+				t.Errorf("the warning is not there once and for that cluster alone:\n%s", bed.Tail(log, 5))
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,7 +59,7 @@ func StartEnvoy(ctx context.Context, dir string, config *Config, options Options
 	}
 	if err != nil {
 		e.Kill()
-		return nil, fmt.Errorf("%w; its log:\n%s", err, tail(e.Log(), 40))
+		return nil, fmt.Errorf("%w; its log:\n%s", err, Tail(e.Log(), 40))
 	}
 	return e, nil
 }
@@ -295,6 +296,35 @@ func (e *Envoy) Log() string { return e.process.output.String() }
 // Pid is the process id.
 func (e *Envoy) Pid() int { return e.process.cmd.Process.Pid }
 
+// ResidentMiB is the memory that Envoy holds.
+func (e *Envoy) ResidentMiB() (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	var kib float64
+	if _, err := fmt.Sscanf(rest, "%f kB", &kib); err != nil {
+		return 0, err
+	}
+	return kib / 1024, nil
+}
+
+// Held is what the stand-in and the plugin have made and not yet freed.
+type Held struct{ Configurations, Requests int }
+
+// Held asks the stand-in; without one, nothing is known, and it is zero.
+func (e *Envoy) Held() (held Held, err error) {
+	if !HasStandIn() {
+		return held, nil
+	}
+	text, err := e.ask(http.MethodPost, "/stand_in")
+	if err != nil {
+		return held, err
+	}
+	return held, json.Unmarshal([]byte(text), &held)
+}
+
 // Stop ends Envoy as Kubernetes does, and returns an error unless it ended well.
 func (e *Envoy) Stop() error { return e.process.end(syscall.SIGTERM, 30*time.Second) }
 
@@ -318,8 +348,9 @@ func unmarshal(text string, message proto.Message) error {
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(text), message)
 }
 
-// tail returns the last lines of a text.
-func tail(text string, lines int) string {
-	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+// Tail returns the last lines of a log, without those in which Envoy tells what it is built of.
+func Tail(log string, lines int) string {
+	all := strings.Split(strings.TrimRight(log, "\n"), "\n")
+	all = slices.DeleteFunc(all, func(line string) bool { return len(line) > 600 })
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }

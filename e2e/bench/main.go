@@ -194,13 +194,13 @@ func (b *bench) memory(results *Results) error {
 		if _, _, _, _, err := probes(addresses[contender], 0, connections); err != nil {
 			return err
 		}
-		if m.IdleMiB, err = residentMiB(envoy.Pid()); err != nil {
+		if m.IdleMiB, err = envoy.ResidentMiB(); err != nil {
 			return err
 		}
 		if _, _, _, _, err := probes(addresses[contender], 0, b.Probes); err != nil {
 			return err
 		}
-		if m.UsedMiB, err = residentMiB(envoy.Pid()); err != nil {
+		if m.UsedMiB, err = envoy.ResidentMiB(); err != nil {
 			return err
 		}
 		results.Memory = append(results.Memory, m)

@@ -74,20 +74,6 @@ func cpuOf(pid int) (cpu, error) {
 	return used, nil
 }
 
-// residentMiB is the memory that a process holds.
-func residentMiB(pid int) (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	var kib float64
-	if _, err := fmt.Sscanf(rest, "%f kB", &kib); err != nil {
-		return 0, err
-	}
-	return kib / 1024, nil
-}
-
 // measure runs a load, and divides what Envoy used by what the load did.
 func measure(pid int, load func() (requests int64, took time.Duration, p50, p99 time.Duration, err error)) (Round, error) {
 	before, err := cpuOf(pid)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -373,7 +372,7 @@ func Search(ctx context.Context, seed uint64, duration time.Duration, say func(s
 		result.Events++
 		found, err := run.Apply(ctx, event)
 		if err != nil {
-			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, ending(run.envoy.Log()))
+			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, bed.Tail(run.envoy.Log(), 15))
 		}
 		if found != nil {
 			say(fmt.Sprintf("event %d: %s; shortening the events", result.Events, found))
@@ -406,10 +405,4 @@ func shows(ctx context.Context, events []Event, wrong func(Answer) Answer) bool 
 		}
 	}
 	return false
-}
-
-// ending is the end of a log.
-func ending(log string) string {
-	lines := strings.Split(strings.TrimSpace(log), "\n")
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -60,7 +58,7 @@ func soak(ctx context.Context, seed uint64, duration, every time.Duration, say f
 		events++
 		found, err := run.Apply(ctx, event)
 		if err != nil {
-			return fmt.Errorf("event %d, %+v: %w; envoy's log ends:\n%s", events, event, err, ending(run.envoy.Log()))
+			return fmt.Errorf("event %d, %+v: %w; envoy's log ends:\n%s", events, event, err, bed.Tail(run.envoy.Log(), 15))
 		}
 		if found != nil {
 			return fmt.Errorf("event %d, %+v: %s", events, event, found)
@@ -133,27 +131,15 @@ func (u *usage) String() string {
 
 // use reads what an Envoy uses: from /proc, from the stand-in, and from the last trace of its Go scheduler.
 func use(envoy *bed.Envoy) (*usage, error) {
-	u := &usage{}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", envoy.Pid()))
+	memory, err := envoy.ResidentMiB()
 	if err != nil {
 		return nil, err
 	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	if _, err := fmt.Sscanf(rest, "%f kB", &u.memory); err != nil {
+	held, err := envoy.Held()
+	if err != nil {
 		return nil, err
 	}
-	u.memory /= 1024
-	if bed.HasStandIn() {
-		text, err := envoy.Post("/stand_in")
-		if err != nil {
-			return nil, err
-		}
-		var alive struct{ Configurations, Requests int }
-		if err := json.Unmarshal([]byte(text), &alive); err != nil {
-			return nil, err
-		}
-		u.configurations, u.requests = alive.Configurations, alive.Requests
-	}
+	u := &usage{memory: memory, configurations: held.Configurations, requests: held.Requests}
 	log := envoy.Log()
 	last := strings.LastIndex(log, "\nSCHED ")
 	if last < 0 {
