@@ -18,7 +18,7 @@ type cluster struct {
 
 // clusters is what is read of envoy.admin.v3.Clusters, in JSON as Envoy writes it: fields by their names in the proto, and
 // left out where they have their default. The type that go-control-plane has of it brings all of Envoy's API, which would
-// be two thirds of the plugin.
+// be nearly half of the plugin.
 type clusters struct {
 	Statuses []struct {
 		Name  string `json:"name"`
