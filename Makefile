@@ -134,8 +134,8 @@ lint: | tools ## check formatting, vet, the Dockerfile and the workflows
 	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: vulnerabilities
-vulnerabilities: | tools ## look for known vulnerabilities in what is used; asks the Go vulnerability database
-	@$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+vulnerabilities: | tools ## look for known vulnerabilities in what is used, in Go's database of them (VULNDB=URL for a copy)
+	@$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(if $(VULNDB),-db $(VULNDB)) ./...
 
 .PHONY: unit
 unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
