@@ -507,6 +507,58 @@ func TestFaultHotRestartUnderLoad(t *testing.T) {
 	load.mustAllBe(200, 200)
 }
 
+// Envoy imports the gauges of clusters that the new process does not have: while the old one lives, they read as they do
+// there, and there is nothing by which a plugin could tell. What admin says is the new process's own.
+func TestFaultHotRestartToFewerClusters(t *testing.T) {
+	t.Parallel()
+	port, admin := unusedAddress(t).Port, unusedAddress(t)
+	s := newSite(t, onEveryRoute(), withConfig(func(c *bed.Config) {
+		c.Listen(port, admin.Port)
+		c.Set("stats_flush_interval", "0.05s")
+		extra := c.Part(bed.Cluster)
+		extra.Set("name", "extra")
+		c.Set("static_resources.clusters.1", extra.Get(""))
+		addGate(c, "stats", `{"clusters": ["extra"], "path": "/stats", "stat_prefix": "stats"}`)
+		addGate(c, "admin", fmt.Sprintf(`{"clusters": ["extra"], "path": "/admin", "stat_prefix": "admin", "source": "admin",
+			"admin": {"address": "%s", "interval": "0.1s"}, "response": {"healthy": {"body": "old\n"}}}`, admin))
+	}))
+	s.await(settle, func() error {
+		if reply := s.mustDo(s.client("h2"), "GET", "/admin", nil); reply.status != 200 {
+			return fmt.Errorf("before, it is answered with %d", reply.status)
+		}
+		return nil
+	})
+	// The new one has no such cluster, and answers so that it can be told from the old one.
+	s.config.Set("static_resources.clusters", []any{s.config.Get(bed.Cluster)})
+	plugin := ".typed_config.filter_config.value.value.response.healthy.body"
+	if !bed.HasStandIn() {
+		plugin = ".typed_config.plugin_config.value.response.healthy.body"
+	}
+	s.config.Set(bed.HTTPFilters+".1"+plugin, "new\n")
+	before := s.envoy
+	s.restart(bed.Options{TakeOver: before})
+	byStats, byAdmin := 0, 0
+	for before.Alive() {
+		client := s.client("http/1.1") // a connection of its own: either process may answer
+		if reply, err := s.do(client, "GET", "/admin", nil); err == nil && reply.status == 503 {
+			byAdmin++
+		} else if err == nil && reply.body == "new\n" {
+			t.Fatal("by admin the new process passes for a cluster that it does not have")
+		}
+		if reply, err := s.do(client, "GET", "/stats", nil); err == nil && reply.status == 200 {
+			byStats++
+		}
+		client.CloseIdleConnections()
+	}
+	t.Logf("while both were there, %d probes passed by stats; %d failed by admin, as they should", byStats, byAdmin)
+	if byAdmin == 0 {
+		t.Error("no probe was answered by the new process")
+	}
+	for _, path := range []string{"/stats", "/admin"} {
+		expect(t, path, s.mustDo(s.client("h2"), "GET", path, nil), 503, "unavailable\n", nil)
+	}
+}
+
 func TestFaultWallClockJumps(t *testing.T) {
 	t.Parallel()
 	clock := filepath.Join(bed.Root(), "build", "clock.so")
