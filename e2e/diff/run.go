@@ -39,7 +39,12 @@ type options struct {
 }
 
 // Disagreement is an answer that should have been another.
-type Disagreement struct{ With, Where, Got, Want string }
+type Disagreement struct {
+	With  string `json:"with"`
+	Where string `json:"where"`
+	Got   string `json:"got"`
+	Want  string `json:"want"`
+}
 
 func (d *Disagreement) String() string {
 	return fmt.Sprintf("%s: healthgate answers %s, %s %s", d.Where, d.Got, d.With, d.Want)
@@ -350,7 +355,6 @@ type Result struct {
 	Seed         uint64         `json:"seed"`
 	Events       int            `json:"events"`
 	Compared     map[string]int `json:"compared"`
-	Answers      map[string]int `json:"-"`
 	Disagreement *Disagreement  `json:"disagreement,omitempty"`
 	Shortest     []Event        `json:"shortest,omitempty"` // the shortest list of events found that shows it
 }
