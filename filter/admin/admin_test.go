@@ -27,6 +27,7 @@ func TestDecodeCountsHostsAsEnvoyDoes(t *testing.T) {
 		{`{"eds_health_status": "DRAINING"}`, "draining by discovery"},
 		{`{"eds_health_status": "TIMEOUT"}`, "timeout by discovery"},
 		{`{"eds_health_status": "DEGRADED"}`, "degraded"},
+		{`{"eds_health_status": "OF_A_LATER_ENVOY"}`, "of_a_later_envoy by discovery"},
 		{`{"failed_active_degraded_check": true}`, "degraded"},
 		{`{"failed_degraded_outlier_detection": true}`, "degraded"},
 		{`{"failed_active_health_check": true, "pending_active_hc": true}`, "failed active health check"},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net"
 	"strconv"
+	"strings"
 
 	"healthgate/filter"
 )
@@ -92,14 +93,11 @@ func (h health) String() string {
 		return "ejected by outlier detection"
 	}
 	switch h.Discovery {
-	case "UNHEALTHY":
-		return "unhealthy by discovery"
-	case "DRAINING":
-		return "draining by discovery"
-	case "TIMEOUT":
-		return "timeout by discovery"
+	case "", "UNKNOWN", "HEALTHY":
 	case "DEGRADED":
 		return degraded
+	default: // also what a later Envoy may say, and this does not know
+		return strings.ToLower(h.Discovery) + " by discovery"
 	}
 	if h.FailedActiveDegraded || h.FailedOutlierDegraded {
 		return degraded
