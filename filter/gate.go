@@ -32,6 +32,7 @@ type Gate struct {
 	config   *Config
 	host     Host
 	source   Source
+	drains   DrainSource // nil where the source can't tell
 	liveness *Liveness
 	live     Value
 	replies  *replies
@@ -86,6 +87,7 @@ func NewGate(config *Config, source Source, host Host, liveness *Liveness) *Gate
 		clusters:  make([]history, len(config.Clusters)),
 		changedAt: host.Now(),
 	}
+	g.drains, _ = source.(DrainSource)
 	// A gate made while Envoy wants traffic notes so for gates made later.
 	liveness.Draining(g.live.Get())
 
@@ -189,11 +191,16 @@ func (g *Gate) look(samples []Sample) Verdict {
 	if g.config.Hold.configured() {
 		verdict = g.damp(now, verdict)
 	}
-	if g.liveness.Draining(g.live.Get()) && !g.config.IgnoreDrain {
+	if !g.config.IgnoreDrain && g.draining() {
 		verdict = Verdict{Reason: Draining}
 	}
 	g.note(verdict, samples)
 	return verdict
+}
+
+// draining says whether Envoy is to fail its health checks, by its own stat or by the source.
+func (g *Gate) draining() bool {
+	return g.liveness.Draining(g.live.Get()) || g.drains != nil && g.drains.Draining()
 }
 
 // now is the time, where the configuration asks for it; reading a clock is not free.

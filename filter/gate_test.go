@@ -138,12 +138,12 @@ func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
 		header  string
 	}{
 		{Counts{}, Counts{}, 1, "healthgate_cluster_empty", ""},
-		{Counts{1, 0, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", ""},
-		{Counts{1, 0, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", ""},
-		{Counts{0, 1, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", "x-envoy-degraded"},
-		{Counts{1, 0, 1}, Counts{1, 0, 3}, 1, "healthgate_cluster_unhealthy", ""},
-		{Counts{1, 0, 1}, Counts{3, 0, 3}, 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
-		{Counts{1, 0, 1}, Counts{3, 0, 3}, 1, "healthgate_ok", ""},
+		{of(1, 0, 1), of(1, 0, 2), 1, "healthgate_ok", ""},
+		{of(1, 0, 1), of(1, 0, 2), 1, "healthgate_ok", ""},
+		{of(0, 1, 1), of(1, 0, 2), 1, "healthgate_ok", "x-envoy-degraded"},
+		{of(1, 0, 1), of(1, 0, 3), 1, "healthgate_cluster_unhealthy", ""},
+		{of(1, 0, 1), of(3, 0, 3), 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
+		{of(1, 0, 1), of(3, 0, 3), 1, "healthgate_ok", ""},
 	} {
 		h.setCluster("a", step.a)
 		h.setCluster("b", step.b)
@@ -198,7 +198,7 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 	} {
 		h := newFakeHost()
 		g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
-		h.setCluster("a", Counts{test.healthy, 0, 1})
+		h.setCluster("a", of(test.healthy, 0, 1))
 		h.set(LiveStat, 0)
 		if got := g.Answer().Details; got != test.want {
 			t.Errorf("drain: %s with %d healthy: got %s, want %s", test.drain, test.healthy, got, test.want)
@@ -215,7 +215,7 @@ func TestConfiguredResponsesAreSent(t *testing.T) {
 	if r := g.Failure(); r.Status != 500 || r.Body != "down" || r.Details != "healthgate_error" {
 		t.Errorf("got %d %q %s", r.Status, r.Body, r.Details)
 	}
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	if r := g.Answer(); r.Status != 204 || r.Body != "" {
 		t.Errorf("got %d %q", r.Status, r.Body)
 	}
@@ -226,7 +226,7 @@ func TestConfiguredResponsesAreSent(t *testing.T) {
 
 func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
 	h := newFakeHost()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	c, err := Decode(parse(t, `{"clusters": ["a"]}`))
 	if err != nil {
 		t.Fatal(err)
@@ -243,11 +243,11 @@ func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
 func TestWarnOfEmptyClustersNamesThoseThatNeverShowedAHost(t *testing.T) {
 	h := newFakeHost()
 	g := newGate(t, h, `{"clusters": ["full", "emptied", "nobody", "arrived"]}`)
-	h.setCluster("full", Counts{1, 0, 1})
-	h.setCluster("emptied", Counts{1, 0, 1})
+	h.setCluster("full", of(1, 0, 1))
+	h.setCluster("emptied", of(1, 0, 1))
 	g.Answer()
 	h.setCluster("emptied", Counts{})
-	h.setCluster("arrived", Counts{0, 0, 1})
+	h.setCluster("arrived", of(0, 0, 1))
 	h.lines = nil
 	g.WarnOfEmptyClusters()
 	if len(h.lines) != 1 || !strings.HasPrefix(h.lines[0], `warn: healthgate default: cluster "nobody" has shown no host yet`) ||
@@ -274,7 +274,7 @@ func TestManyWorkersAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g.Answer()
 	if got := h.counters["healthgate.default.ok"].Get() + h.counters["healthgate.default.failed"].Get(); got != workers*probes+1 {
 		t.Errorf("%d probes were counted, want %d", got, workers*probes+1)

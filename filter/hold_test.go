@@ -73,7 +73,7 @@ func TestHoldNeverTurnsEarly(t *testing.T) {
 
 func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 	h := newFakeHost()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}}`)
 	for i, step := range []struct {
 		at      float64
@@ -91,7 +91,7 @@ func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 		{15, 1, 1, 200, "healthgate_ok"},
 	} {
 		h.now = epoch.Add(time.Duration(step.at * float64(time.Second)))
-		h.setCluster("a", Counts{step.healthy, 0, 1})
+		h.setCluster("a", of(step.healthy, 0, 1))
 		h.set(LiveStat, step.live)
 		if r := g.Answer(); r.Status != step.status || r.Details != step.details {
 			t.Errorf("step %d: got %d %s, want %d %s", i, r.Status, r.Details, step.status, step.details)
@@ -105,7 +105,7 @@ func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 
 func TestStaleIsNotHeld(t *testing.T) {
 	h := newFakeHost()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"}`)
 	g.Answer()
 	h.now = epoch.Add(6 * time.Second)
@@ -132,9 +132,9 @@ func TestGateIsWatchedOnlyWhereItHasToBe(t *testing.T) {
 	// And what is watched moves without a probe.
 	h := newFakeHost()
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g.Watch()
-	h.setCluster("a", Counts{0, 0, 1})
+	h.setCluster("a", of(0, 0, 1))
 	for at := range 5 {
 		h.now = epoch.Add(time.Duration(at) * time.Second)
 		g.Watch()

@@ -11,6 +11,9 @@ type Counts struct {
 	Healthy  uint64 // hosts that are healthy, not counting the degraded
 	Degraded uint64 // hosts that can serve, but said that they would rather not
 	Total    uint64 // all hosts, with those that are unhealthy or excluded; 0 for a cluster that Envoy does not know
+	// Excluded are the hosts that Envoy leaves out of its panic threshold, such as new ones before their first check with
+	// ignore_new_hosts_until_first_hc; they are in Total. A source may leave it 0 where the configuration counts them.
+	Excluded uint64
 }
 
 // Sample is what a source says of one cluster at one moment.
@@ -18,6 +21,8 @@ type Sample struct {
 	Counts
 	// Stale says that the counts may no longer be true: nobody has looked for longer than the configuration allows.
 	Stale bool
+	// Unknown says that Envoy has no cluster of this name. Only a source that can tell sets it: Envoy's gauges can't.
+	Unknown bool
 }
 
 // Source is where the health of a configuration's clusters comes from.
@@ -31,6 +36,13 @@ type Source interface {
 type HostSource interface {
 	// Hosts returns the hosts of the i-th cluster, as they were last seen. The result is shared: read it only.
 	Hosts(i int) []HostState
+}
+
+// DrainSource is a Source that knows by itself whether Envoy is to fail its health checks.
+type DrainSource interface {
+	// Draining says whether Envoy was draining when the source last looked. It neither waits nor allocates, and is safe
+	// for use from any thread.
+	Draining() bool
 }
 
 // HostState is one host of a cluster, for a report.

@@ -42,7 +42,7 @@ func TestSourceIsStaleOnceNobodyChecksAnyMore(t *testing.T) {
 	h := newFakeHost()
 	start := time.Now()
 	source := NewStatsSource(&Config{StaleAfter: 3 * time.Second, Clusters: []Cluster{{StatName: "a"}}}, h, start)
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	attempts := h.Counter("cluster.a.health_check.attempt").(*number)
 	for _, step := range []struct {
 		at      float64 // seconds
@@ -63,7 +63,7 @@ func TestSourceIsStaleOnceNobodyChecksAnyMore(t *testing.T) {
 		if step.attempt {
 			attempts.Increment(1)
 		}
-		h.setCluster("a", Counts{step.hosts, 0, step.hosts})
+		h.setCluster("a", of(step.hosts, 0, step.hosts))
 		sample := source.Sample(start.Add(time.Duration(step.at*float64(time.Second))), 0)
 		if sample.Stale != step.want {
 			t.Errorf("at %vs: got stale %v, want %v", step.at, sample.Stale, step.want)
@@ -87,4 +87,9 @@ func TestDrainingIsNoticedOnlyWhereLiveWasSeen(t *testing.T) {
 			t.Errorf("step %d, live %d: got %v, want %v", i, step.live, got, step.want)
 		}
 	}
+}
+
+// of is a cluster's counts.
+func of(healthy, degraded, total uint64) Counts {
+	return Counts{Healthy: healthy, Degraded: degraded, Total: total}
 }

@@ -19,10 +19,10 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 		b1            string
 		since, aSince int
 	}{
-		{0, Counts{2, 0, 3}, Counts{1, 0, 1}, 200, "pass", "pass", "pass", 0, 0},
-		{1, Counts{1, 1, 3}, Counts{1, 0, 1}, 200, "pass", "fail", "pass", 0, 1},
-		{2, Counts{1, 1, 3}, Counts{0, 1, 1}, 200, "warn", "fail", "warn", 0, 1},
-		{3, Counts{1, 1, 3}, Counts{0, 0, 0}, 503, "fail", "fail", "fail", 3, 1},
+		{0, of(2, 0, 3), of(1, 0, 1), 200, "pass", "pass", "pass", 0, 0},
+		{1, of(1, 1, 3), of(1, 0, 1), 200, "pass", "fail", "pass", 0, 1},
+		{2, of(1, 1, 3), of(0, 1, 1), 200, "warn", "fail", "warn", 0, 1},
+		{3, of(1, 1, 3), of(0, 0, 0), 503, "fail", "fail", "fail", 3, 1},
 	} {
 		h.now = epoch.Add(time.Duration(step.seconds) * time.Second)
 		h.setCluster("a", step.a)

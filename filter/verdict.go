@@ -35,6 +35,7 @@ type Reason uint8
 const (
 	OK Reason = iota
 	Draining
+	ClusterUnknown // Envoy is known to have no cluster of this name
 	ClusterEmpty
 	ClusterUnhealthy
 	Held  // the answer that stands, while the truth is another
@@ -46,6 +47,7 @@ const (
 var reasonNames = [reasons]string{
 	OK:               "ok",
 	Draining:         "draining",
+	ClusterUnknown:   "cluster_unknown",
 	ClusterEmpty:     "cluster_empty",
 	ClusterUnhealthy: "cluster_unhealthy",
 	Held:             "held",
@@ -67,8 +69,11 @@ type Verdict struct {
 
 // judge says whether a cluster passes, by what was seen of it.
 func (c Cluster) judge(s Sample) Reason {
-	if s.Stale {
+	switch {
+	case s.Stale:
 		return Stale
+	case s.Unknown: // whatever the minimums, as in Envoy's own filter
+		return ClusterUnknown
 	}
 	return c.Rule.Judge(s.Counts)
 }
