@@ -85,7 +85,7 @@ func (g *Gate) warnOfAge() {
 
 // warnOfDrain writes a line where Envoy's draining can't be seen; once for a process.
 func (g *Gate) warnOfDrain() {
-	if g.config.IgnoreDrain || g.drains != nil || g.server.live.Get() > 0 || g.liveness.kept.Load() || !g.liveness.warned.CompareAndSwap(false, true) {
+	if g.config.IgnoreDrain || g.drains != nil || g.server.live.Get() > 0 || g.draining() || !g.liveness.warned.CompareAndSwap(false, true) {
 		return
 	}
 	g.host.Warn(fmt.Sprintf("%s: %s reads 0 and never was 1: a stats matcher leaves it out, and /healthcheck/fail goes unnoticed. "+

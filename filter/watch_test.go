@@ -91,13 +91,20 @@ func TestWarnings(t *testing.T) {
 			h.setCluster("a", of(1, 0, 1))
 			checked(h)
 			h.set(serverLive, 0)
-			g.liveness.kept.Store(false)
+			g.liveness.seen.Store(false)
 		}, []string{"server.live reads 0 and never was 1", "stats_config.stats_matcher", "envoy.stats_matcher", "drain: ignore"}},
 		{"a drain that need not be seen", `{"clusters": ["a"], "drain": "ignore"}`, func(h *fakeHost, g *Gate) {
 			h.setCluster("a", of(1, 0, 1))
 			checked(h)
 			h.set(serverLive, 0)
-			g.liveness.kept.Store(false)
+			g.liveness.seen.Store(false)
+		}, nil},
+		{"a drain that Envoy was started with", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) {
+			h.setCluster("a", of(1, 0, 1))
+			checked(h)
+			h.set(serverLive, 0)
+			h.set(serverState, serverDraining)
+			g.liveness.seen.Store(false)
 		}, nil},
 		{"a drain", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) { h.setCluster("a", of(1, 0, 1)); checked(h); h.set(serverLive, 0) }, nil},
 	} {
