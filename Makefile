@@ -72,7 +72,7 @@ $(SUITE): $(go_files) | tools
 	@CGO_ENABLED=0 $(GO) test -c -trimpath -o $@ ./e2e
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
-$(STANDIN): $(wildcard e2e/standin/*.cc) e2e/standin/standin.h e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
+$(STANDIN): $(wildcard e2e/standin/*.cc e2e/standin/*.h) e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
 	@echo "building $@"
 	@mkdir -p build
 	@abi=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \

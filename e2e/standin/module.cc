@@ -112,7 +112,8 @@ uint32_t envoy_dynamic_module_on_bootstrap_extension_admin_request(
   }
   refresh_stats();
   std::string json = "{\"configurations\": " + std::to_string(live_configurations) +
-                     ", \"requests\": " + std::to_string(live_requests) + "}\n";
+                     ", \"requests\": " + std::to_string(live_requests) + ", \"merges\": " +
+                     std::to_string(merges) + "}\n";
   envoy_dynamic_module_callback_bootstrap_extension_admin_set_response(config, buffer(json));
   return 200;
 }

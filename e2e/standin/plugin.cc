@@ -8,10 +8,20 @@
 
 namespace standin {
 
-// Plugins by name, loaded once and never unloaded: a Go runtime can't be. Used on the main thread to load, and under the
-// lock elsewhere, as in the contrib host's DsoManager.
+namespace {
+
+// Libraries by their id, loaded once and never unloaded: a Go runtime can't be. As in the contrib host's DsoManager, a
+// filter finds its plugin by the library, and a route by the plugin's name.
 std::mutex plugins_lock;
-std::map<std::string, std::unique_ptr<Plugin>> plugins;
+std::map<std::string, std::unique_ptr<Plugin>> libraries;
+std::map<std::string, Plugin*> plugins;
+
+template <class F> bool symbol(void* library, const char* name, F& function) {
+  function = reinterpret_cast<F>(dlsym(library, name));
+  return function != nullptr;
+}
+
+} // namespace
 
 // Returns a plugin name that lives for ever, since requests of any age point at it.
 const std::string* intern(const std::string& name) {
@@ -25,20 +35,16 @@ const std::string* intern(const std::string& name) {
   return slot.get();
 }
 
-template <class F> bool symbol(void* library, const char* name, F& function) {
-  function = reinterpret_cast<F>(dlsym(library, name));
-  return function != nullptr;
-}
-
 Plugin* find_plugin(const std::string& name) {
   std::lock_guard<std::mutex> guard(plugins_lock);
   auto it = plugins.find(name);
-  return it == plugins.end() ? nullptr : it->second.get();
+  return it == plugins.end() ? nullptr : it->second;
 }
 
-Plugin* load_plugin(const std::string& name, const std::string& path) {
-  if (Plugin* loaded = find_plugin(name)) {
-    return loaded;
+Plugin* load_plugin(const std::string& name, const std::string& library_id, const std::string& path) {
+  std::lock_guard<std::mutex> guard(plugins_lock);
+  if (auto it = libraries.find(library_id); it != libraries.end()) {
+    return plugins[name] = it->second.get();
   }
   void* library = dlopen(path.c_str(), RTLD_LAZY);
   if (library == nullptr) {
@@ -57,8 +63,7 @@ Plugin* load_plugin(const std::string& name, const std::string& path) {
     log_line(envoy_dynamic_module_type_log_level_Error, "stand-in: " + path + " is not a golang filter plugin");
     return nullptr;
   }
-  std::lock_guard<std::mutex> guard(plugins_lock);
-  return (plugins[name] = std::move(plugin)).get();
+  return plugins[name] = (libraries[library_id] = std::move(plugin)).get();
 }
 
 } // namespace standin

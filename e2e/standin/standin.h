@@ -17,7 +17,10 @@
 //  - The plugin's own stats are the stand-in's bootstrap extension's. What is written to them is kept in atomics, which the
 //    main thread hands to Envoy at the same times.
 //  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
-//  - Of a request's route configurations it knows the most specific alone.
+//  - The ABI tells of the most specific of a request's route configurations alone. So bed.Config gives each of them all that
+//    are above it, and what stands for one there is one object here. Two that are equal in all that surrounds them, up to
+//    the filter chain or the resource, are one here and two there: a resource of two sources, or a listener that is replaced
+//    by one with the same filter chain, while the old one drains.
 //  - The encode callbacks of the plugin's own reply come before the reply is encoded, not while.
 
 #pragma once
@@ -58,6 +61,9 @@ inline void log_line(envoy_dynamic_module_type_log_level level, const std::strin
 inline std::atomic<int64_t> live_configurations{0};
 inline std::atomic<int64_t> live_requests{0};
 
+// How often a plugin has merged, for a test to see that it does where the contrib host has it merge.
+inline std::atomic<int64_t> merges{0};
+
 // Faults that a test can ask for; see on_bootstrap_extension_admin_request.
 inline std::atomic<bool> metrics_gone{false};
 
@@ -81,11 +87,12 @@ struct Plugin {
 // Returns a plugin name that lives for ever, since requests of any age point at it.
 const std::string* intern(const std::string& name);
 
-// Finds a plugin that was loaded, or returns null.
+// Finds the plugin of a name that was loaded last, or returns null.
 Plugin* find_plugin(const std::string& name);
 
-// Loads a plugin that was not yet; null where it can't be, which is logged.
-Plugin* load_plugin(const std::string& name, const std::string& path);
+// Loads a library that was not yet, by its id whatever the path then is; its plugin is from now on the one of that name. It
+// returns null where it can't be loaded, which is logged.
+Plugin* load_plugin(const std::string& name, const std::string& library_id, const std::string& path);
 
 // ---------------------------------------------------------------------------------------------------------------------
 // stats.cc
