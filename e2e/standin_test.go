@@ -134,9 +134,6 @@ func (s *site) alternate(path, body string, times int) int {
 // The contrib host keeps one merged configuration for a level, that of the parent it was merged with last.
 func TestListenersThatShareRoutesMergeThemAnewInTurn(t *testing.T) {
 	t.Parallel()
-	if !bed.HasStandIn() {
-		t.Skip("the contrib host does not tell how often it merges")
-	}
 	s, p := prepare(t, withRDS(), withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`))
 	secondListener(p.config)
 	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, p.options)
@@ -157,5 +154,106 @@ func TestListenersWithRoutesOfTheirOwnMergeOnceEach(t *testing.T) {
 	s.setServing(1)
 	if merges := s.alternate("/readyz", "ready\n", 10); merges != 2 {
 		t.Errorf("%d merges, want one for each listener", merges)
+	}
+}
+
+// The plugin holds what it has defined: a cluster that is removed leaves its last values to it.
+func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
+	t.Parallel()
+	var clusters []any
+	s := newSite(t, withCDS(), withRoute("/other", `{"path": "/other", "clusters": ["other"]}`), withConfig(func(c *bed.Config) {
+		other := c.Part(bed.Cluster)
+		other.Set("name", "other")
+		other.Set("load_assignment.cluster_name", "other")
+		c.Set("static_resources.clusters.1", other.Get(""))
+		clusters = c.Part("static_resources.clusters").Get("").([]any)
+		c.Set(routeConfiguration+".validate_clusters", false)
+	}))
+	client := s.client("h2")
+	s.setServing(1)
+	s.awaitGauges("other", 1, 1)
+	other := func() *answer { return s.mustDo(client, "GET", "/other", nil) }
+	expect(t, "with the cluster", other(), 200, "ok\n", nil)
+
+	s.writeClusters(clusters[0])
+	s.awaitStat("cluster_manager.active_clusters", 1)
+	if bed.HasStandIn() { // which can't hold what its plugin does
+		s.await(settle, func() error {
+			if stats := s.stats("cluster.other."); len(stats) > 0 {
+				return fmt.Errorf("envoy has %d stats of the cluster", len(stats))
+			}
+			return nil
+		})
+	}
+	for range 3 {
+		expect(t, "without the cluster", other(), 200, "ok\n", nil)
+	}
+
+	if err := s.backends[0].SetServing(false); err != nil {
+		t.Fatal(err)
+	}
+	s.writeClusters(clusters...)
+	s.awaitGauges("other", 0, 1)
+	expect(t, "with the cluster again", other(), 503, "unavailable\n", nil)
+}
+
+// leavesOut is a stats matcher that leaves out what begins with any of the prefixes.
+func leavesOut(prefixes ...string) map[string]any {
+	patterns := []any{}
+	for _, prefix := range prefixes {
+		patterns = append(patterns, map[string]any{"prefix": prefix})
+	}
+	return map[string]any{"exclusion_list": map[string]any{"patterns": patterns}}
+}
+
+func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
+	t.Parallel()
+	const membership, own = "cluster.service.membership_", "healthgate."
+	for name, test := range map[string]struct {
+		bootstrap, listener, cluster map[string]any
+		status                       int
+		counted                      bool // the plugin's own stats are there
+	}{
+		"none":                                    {nil, nil, nil, 200, true},
+		"the bootstrap's":                         {leavesOut(membership), nil, nil, 503, true},
+		"the bootstrap's, of the plugin's own":    {leavesOut(own), nil, nil, 200, false},
+		"the listener's":                          {nil, leavesOut(membership), nil, 503, true},
+		"the listener's, of the plugin's own":     {nil, leavesOut(own), nil, 200, false},
+		"the listener's in the bootstrap's place": {leavesOut(own), leavesOut("nothing."), nil, 200, true},
+		"the listener's, for the plugin alone":    {leavesOut(membership), leavesOut("nothing."), nil, 503, true},
+		"the cluster's":                           {nil, nil, leavesOut(membership), 503, true},
+		"the cluster's in the bootstrap's place":  {leavesOut(membership), leavesOut("nothing."), leavesOut("nothing."), 200, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, withConfig(func(c *bed.Config) {
+				if test.bootstrap != nil {
+					c.Set("stats_config", map[string]any{"stats_matcher": test.bootstrap})
+				}
+				for at, matcher := range map[string]map[string]any{bed.Listener: test.listener, bed.Cluster: test.cluster} {
+					if matcher != nil {
+						matcher["@type"] = "type.googleapis.com/envoy.config.metrics.v3.StatsMatcher"
+						c.Set(at+".metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": matcher}})
+					}
+				}
+			}))
+			s.await(settle, func() error {
+				hosts, err := s.envoy.Hosts("service")
+				if err == nil && hosts[s.backends[0].Address] != "healthy" {
+					err = fmt.Errorf("envoy has %v", hosts)
+				}
+				return err
+			})
+			client := s.client("h2")
+			s.stats(own) // and with it the plugin reads what is there by now
+			for range 2 {
+				if reply := s.probe(client); reply.status != test.status {
+					t.Errorf("got %d, want %d", reply.status, test.status)
+				}
+			}
+			if counted := len(s.stats(own)) > 0; counted != test.counted {
+				t.Errorf("the plugin's own stats are there: %v, want %v", counted, test.counted)
+			}
+		})
 	}
 }

@@ -17,14 +17,17 @@ func (c *Config) UsePlugin() {
 	if !HasStandIn() {
 		return
 	}
-	c.Set("bootstrap_extensions", []any{map[string]any{
-		"name": "standin",
-		"typed_config": map[string]any{
-			"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
-			"dynamic_module_config": standInModule("healthgate"),
-			"extension_name":        "standin",
-		},
-	}})
+	extension := map[string]any{
+		"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
+		"dynamic_module_config": standInModule(),
+		"extension_name":        "standin",
+	}
+	if matcher, ok := c.Get("stats_config.stats_matcher").(map[string]any); ok {
+		matcher = maps.Clone(matcher)
+		matcher["@type"] = typeURL + "envoy.config.metrics.v3.StatsMatcher"
+		extension["extension_config"] = matcher
+	}
+	c.Set("bootstrap_extensions", []any{map[string]any{"name": "standin", "typed_config": extension}})
 }
 
 // SwapGolang does the same for a part, which an Envoy is given that was started with UsePlugin: a listener wherever it stands,
@@ -39,17 +42,17 @@ const (
 	modulesType = typeURL + "envoy.extensions.filters.http.dynamic_modules.v3."
 )
 
-// standInModule loads the stand-in; what stats it defines itself begin with the namespace.
-func standInModule(namespace string) map[string]any {
-	return map[string]any{
-		"name": "standin", "do_not_close": true, "load_globally": true, "metrics_namespace": namespace,
-	}
+// standInModule loads the stand-in. Of the namespace its stats get two dots before their names, which Envoy drops.
+func standInModule() map[string]any {
+	return map[string]any{"name": "standin", "do_not_close": true, "load_globally": true, "metrics_namespace": "."}
 }
 
 // place is where in a configuration something stands.
 type place struct {
 	path  []string
-	chain string // what the routes of a filter chain are told apart from others by: the listener's name, and all of the chain
+	chain string // what tells the routes of a filter chain from others: all of the chain
+	// The listener's own stats matcher, or nil.
+	matcher any
 }
 
 func (p place) at(step any) place {
@@ -72,9 +75,9 @@ func (p place) swap(node any) any {
 		case n["@type"] == golangType:
 			return map[string]any{
 				"@type":                 modulesType + "DynamicModuleFilter",
-				"dynamic_module_config": standInModule("cluster"),
+				"dynamic_module_config": standInModule(),
 				"filter_name":           fmt.Sprint(n["plugin_name"], "@", n["library_id"], "@", Plugin()),
-				"filter_config":         status("", n["plugin_config"]),
+				"filter_config":         status("", n["plugin_config"], p.matcher),
 			}
 		case n["@type"] == perRoute && HasStandIn():
 			panic("the bed knows of no routes at " + strings.Join(p.path, "."))
@@ -84,6 +87,8 @@ func (p place) swap(node any) any {
 			p.chain = digest(n)
 		case n["filter_chains"] != nil || n["default_filter_chain"] != nil:
 			p = p.at(n["name"])
+			typed, _ := (&Config{n}).Get("metadata.typed_filter_metadata").(map[string]any)
+			p.matcher = typed["envoy.stats_matcher"]
 		}
 		for key := range n {
 			n[key] = p.at(key).swap(n[key])
@@ -161,7 +166,7 @@ func overrides(node map[string]any, key string, above map[string][]level) map[st
 		}
 		in[name] = map[string]any{
 			"@type":                 modulesType + "DynamicModuleFilterPerRoute",
-			"dynamic_module_config": standInModule("cluster"),
+			"dynamic_module_config": standInModule(),
 			"per_route_config_name": "levels",
 			"filter_config":         status(lines, configs...),
 		}

@@ -163,7 +163,7 @@ extern "C" {
 void envoyGoConfigHttpFinalize(void* c) { delete static_cast<GoConfig*>(static_cast<httpConfig*>(c)); }
 
 // name is "<plugin_name>@<library_id>@<library_path>"; config is a google.rpc.Status of which the first detail is
-// plugin_config.
+// plugin_config, and the second the listener's own stats matcher, where it has one.
 envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_http_filter_config_new(
     envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, envoy_dynamic_module_type_envoy_buffer name,
     envoy_dynamic_module_type_envoy_buffer configured) {
@@ -175,7 +175,11 @@ envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_
     return nullptr;
   }
   Status status(view(configured));
-  auto config = std::make_shared<FilterConfig>();
+  StatsMatcher matcher = bootstrap.matcher;
+  for (Fields any(status.detail(1)); any.next();) {
+    matcher = any.number == 2 ? StatsMatcher(any.bytes) : StatsMatcher(); // its value, after its type
+  }
+  auto config = std::make_shared<FilterConfig>(envoy, std::move(matcher));
   config->plugin_name = intern(std::string(all.substr(0, first)));
   config->plugin = load_plugin(*config->plugin_name, std::string(all.substr(first + 1, second - first - 1)),
                                std::string(all.substr(second + 1)));
@@ -186,9 +190,8 @@ envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_
   go->filter_config = config;
   fill(*go, config->plugin_name, status.detail(0), 0);
   go->concurrency = envoy_dynamic_module_callback_get_concurrency();
-  config->envoy = envoy;
   config->id = config->plugin->new_config(go);
-  config->envoy = nullptr;
+  config->metrics.made();
   if (config->id == 0) {
     return nullptr;
   }
@@ -197,7 +200,9 @@ envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_
 
 void envoy_dynamic_module_on_http_filter_config_destroy(
     envoy_dynamic_module_type_http_filter_config_module_ptr config) {
-  delete static_cast<const FilterConfigHolder*>(config);
+  auto* holder = static_cast<const FilterConfigHolder*>(config);
+  holder->config->metrics.gone();
+  delete holder;
 }
 
 // configured is a google.rpc.Status with a level for each detail, the widest first, and a line of the message, which is

@@ -22,21 +22,20 @@ uint32_t envoyGoFilterLogLevel() {
 }
 
 envoy_dynamic_module_type_abi_version_module_ptr envoy_dynamic_module_on_program_init(void) {
+  on_main_thread = on_envoys_thread = true;
   return ENVOY_DYNAMIC_MODULES_ABI_VERSION;
 }
 
+// stats_matcher is that of the bootstrap's stats_config, or nothing.
 envoy_dynamic_module_type_bootstrap_extension_config_module_ptr envoy_dynamic_module_on_bootstrap_extension_config_new(
     envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config, envoy_dynamic_module_type_envoy_buffer,
-    envoy_dynamic_module_type_envoy_buffer) {
-  bootstrap.config = config;
-  // A stat of two parts of which one is the label: with all else empty, its name is the label's value.
-  auto nothing = buffer("");
-  if (envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(config, nothing, &nothing, 1,
-                                                                              &bootstrap.counters) ||
-      envoy_dynamic_module_callback_bootstrap_extension_config_define_gauge(config, nothing, &nothing, 1,
-                                                                            &bootstrap.gauges)) {
+    envoy_dynamic_module_type_envoy_buffer stats_matcher) {
+  if (!can_have_stats()) {
+    log_line(envoy_dynamic_module_type_log_level_Error, "stand-in: it needs Envoy 1.39");
     return nullptr;
   }
+  bootstrap.config = config;
+  bootstrap.matcher = StatsMatcher(view(stats_matcher));
   envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(config);
   return &bootstrap;
 }
@@ -60,8 +59,7 @@ void envoy_dynamic_module_on_bootstrap_extension_server_initialized(
 }
 
 void envoy_dynamic_module_on_bootstrap_extension_worker_thread_initialized(
-    envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {
-}
+    envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {}
 
 void envoy_dynamic_module_on_bootstrap_extension_drain_started(
     envoy_dynamic_module_type_bootstrap_extension_envoy_ptr, envoy_dynamic_module_type_bootstrap_extension_module_ptr) {}

@@ -14,9 +14,15 @@
 //  - A stat of another's ("cluster.…", "server.…") is a copy that the main thread makes every few milliseconds, since the
 //    module ABI has no way to keep a pointer to one; the contrib host does. A test that has seen a stat in admin has it
 //    copied before it goes on (bed.Envoy does that), and the first stream of a process waits for a copy.
-//  - The plugin's own stats are the stand-in's bootstrap extension's. What is written to them is kept in atomics, which the
-//    main thread hands to Envoy at the same times.
-//  - A cluster's stat that a route's configuration names, and the filter's does not, goes with its cluster.
+//  - What is written to the plugin's own stats is kept in atomics, which the main thread hands to Envoy at the same times.
+//  - Envoy lets a module define stats only while a filter's configuration is made. A stat that only a route's configuration
+//    names, in Merge, is therefore not made where it is not there: of another's, it reads 0 as one that was made would, is
+//    not in admin, and when its cluster goes its last value is kept here; when that cluster comes again, its counters go on
+//    from there, and its gauges begin at 0 until it has set them. One of the plugin's own is made, but its name is a tag's
+//    value, as Prometheus shows; and where another configuration has it by itself, admin shows it twice.
+//  - Which stats the scope of a listener leaves out, by its own stats matcher or by the bootstrap's, the ABI does not tell. The
+//    bed gives the stand-in both, and it works it out: a regular expression as ECMAScript has it, and no custom matcher. The
+//    main thread looks whether Envoy has what it should by that.
 //  - The ABI tells of the most specific of a request's route configurations alone. So bed.Config gives each of them all that
 //    are above it, and what stands for one there is one object here. Two that are equal in all that surrounds them, up to
 //    the filter chain or the resource, are one here and two there: a resource of two sources, or a listener that is replaced
@@ -29,10 +35,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "abi.h" // Envoy's dynamic module ABI, from the Go module cache
@@ -98,23 +108,95 @@ Plugin* load_plugin(const std::string& name, const std::string& library_id, cons
 // stats.cc
 // ---------------------------------------------------------------------------------------------------------------------
 
+// Whether this thread is Envoy's main thread, and whether it is that or one of its workers. Go's threads are neither, and no
+// goroutine of a plugin's runs on these but in a call from here.
+inline thread_local bool on_main_thread = false;
+inline thread_local bool on_envoys_thread = false;
+
+// StatsMatcher is the class in source/common/stats/stats_matcher_impl.cc, made of the same message.
+class StatsMatcher {
+public:
+  StatsMatcher() = default; // rejects nothing
+  explicit StatsMatcher(std::string_view serialized);
+
+  bool rejects(const std::string& name) const;
+
+private:
+  std::vector<std::function<bool(const std::string& name)>> patterns_;
+  bool rejects_others_ = false; // what matches no pattern
+};
+
 // The one bootstrap extension. Its configuration and itself live as long as Envoy serves; both are used on the main thread
 // alone.
 struct Bootstrap {
   envoy_dynamic_module_type_bootstrap_extension_config_envoy_ptr config = nullptr;
   envoy_dynamic_module_type_bootstrap_extension_envoy_ptr extension = nullptr;
-  size_t counters = 0, gauges = 0; // the templates from which the plugin's own stats are made
+  StatsMatcher matcher; // of stats_config
 };
 inline Bootstrap bootstrap;
 
-struct Stat;
-struct OwnStat;
+// Stat is a copy of a stat of Envoy's. Envoy finds one by its name only by going through all of them, which takes a lock
+// that a worker must not hold: if it is left with the last reference to a scope that the main thread has just dropped, it
+// waits for itself. So the main thread goes through them, every few milliseconds, and whenever admin is asked to.
+//
+// In the contrib host whoever has defined a stat holds it. So one that Envoy no longer has keeps its last value here, for as
+// long as a configuration that has defined it lives.
+struct Stat {
+  std::atomic<uint64_t> value{0};   // what a stat reads that is not there, in the contrib host too
+  std::atomic<bool> copied{false};  // whether the main thread has looked for it
+  uint64_t round = 0;               // in which the main thread has last met it
+  bool there = false;               // whether it was met in the last one
+  uint64_t before = 0;              // of a counter: what counters of the name came to that Envoy no longer has
+  int defined = 0;                  // the living configurations that have it defined in Envoy too
+};
+
+// OwnStat is a stat of the plugin's own. Any thread writes it, and the main thread hands it on.
+struct OwnStat {
+  size_t id = 0;
+  bool named = false;              // made of a template, by its name
+  bool left_out = false;           // by a stats matcher
+  std::atomic<uint64_t> value{0};  // of a gauge, or what has been added to a counter since it was handed on
+  std::atomic<bool> changed{true}; // so that it is in Envoy from the start, as in the contrib host
+};
 
 struct Metric {
-  uint32_t type;
-  Stat* stat;   // of another's
-  OwnStat* own; // one of the two is null
+  uint32_t type = 0;
+  std::shared_ptr<Stat> stat; // of another's
+  OwnStat* own = nullptr;     // of the plugin's; where both are null, the stat is left out by a stats matcher
 };
+
+// Metrics are the stats that one filter configuration has defined: the contrib host's MetricStore.
+class Metrics {
+public:
+  Metrics(envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, StatsMatcher matcher);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+
+  void made() { making_ = false; } // the configuration is made, and Envoy lets it define no more stats
+  void gone();                     // Envoy's configuration goes
+  void hand_on();                  // hands what has changed to Envoy; for refresh_stats
+
+  uint32_t define(uint32_t type, const std::string& name);
+  void increment(uint32_t id, int64_t offset);
+  uint64_t get(uint32_t id);
+  void record(uint32_t id, uint64_t value);
+
+private:
+  envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy_; // null when it has gone
+  const StatsMatcher matcher_;
+  bool making_ = true;
+  size_t named_[2]; // the templates of stats that are made by their names
+  std::map<std::string, std::unique_ptr<OwnStat>> own_[2];
+  std::vector<std::shared_ptr<Stat>> defined_;
+
+  std::mutex lock_;
+  std::deque<Metric> metrics_; // each stays where it is
+
+  const Metric& at(uint32_t id);
+};
+
+// Whether Envoy offers what Metrics need: from 1.39 on.
+bool can_have_stats();
 
 // Hands on the plugin's own stats, and copies all others that were asked for. On the main thread alone.
 void refresh_stats();
@@ -135,12 +217,10 @@ struct FilterConfig {
   const std::string* plugin_name = nullptr;
   Plugin* plugin = nullptr;
   uint64_t id = 0;
-  // Set while the configuration is made: the time when Envoy lets a module define stats.
-  envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy = nullptr;
+  Metrics metrics;
 
-  std::mutex lock;
-  std::vector<Metric> metrics;
-
+  FilterConfig(envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, StatsMatcher matcher)
+      : metrics(envoy, std::move(matcher)) {}
   ~FilterConfig();
 };
 

@@ -210,6 +210,7 @@ void envoyGoFilterHttpFinalize(void* r, int) { delete static_cast<Request*>(stat
 envoy_dynamic_module_type_http_filter_module_ptr
 envoy_dynamic_module_on_http_filter_new(envoy_dynamic_module_type_http_filter_config_module_ptr config,
                                         envoy_dynamic_module_type_http_filter_envoy_ptr envoy) {
+  on_envoys_thread = true; // filters are made on workers
   static std::once_flag first;
   std::call_once(first, await_refresh);
   auto* stream = new Stream();
