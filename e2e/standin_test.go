@@ -157,6 +157,21 @@ func TestListenersWithRoutesOfTheirOwnMergeOnceEach(t *testing.T) {
 	}
 }
 
+// The log of its beginning makes a request known to the plugin before its headers do.
+func TestAProbeThatIsLoggedAtItsBeginningIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withRoute("/readyz", `{"path": "/readyz"}`), withConfig(func(c *bed.Config) {
+		c.Set(bed.HCM+".access_log_options", map[string]any{"flush_access_log_on_new_request": true})
+	}))
+	s.setServing(1)
+	client := s.client("h2")
+	expect(t, "/", s.probe(client), 200, "ok\n", nil)
+	expect(t, "/readyz", s.mustDo(client, "GET", "/readyz", nil), 200, "ok\n", nil)
+	if reply := s.mustDo(client, "GET", "/nobody", nil); reply.status != 404 {
+		t.Errorf("got %d, want 404", reply.status)
+	}
+}
+
 // The plugin holds what it has defined: a cluster that is removed leaves its last values to it.
 func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
 	t.Parallel()

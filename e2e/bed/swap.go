@@ -53,6 +53,8 @@ type place struct {
 	chain string // what tells the routes of a filter chain from others: all of the chain
 	// The listener's own stats matcher, or nil.
 	matcher any
+	// What the log of the connection manager is besides; the stand-in knows it by this.
+	logs string
 }
 
 func (p place) at(step any) place {
@@ -77,7 +79,7 @@ func (p place) swap(node any) any {
 				"@type":                 modulesType + "DynamicModuleFilter",
 				"dynamic_module_config": standInModule(),
 				"filter_name":           fmt.Sprint(n["plugin_name"], "@", n["library_id"], "@", Plugin()),
-				"filter_config":         status("", n["plugin_config"], p.matcher),
+				"filter_config":         status(p.logs, n["plugin_config"], p.matcher),
 			}
 		case n["@type"] == perRoute && HasStandIn():
 			panic("the bed knows of no routes at " + strings.Join(p.path, "."))
@@ -89,6 +91,10 @@ func (p place) swap(node any) any {
 			p = p.at(n["name"])
 			typed, _ := (&Config{n}).Get("metadata.typed_filter_metadata").(map[string]any)
 			p.matcher = typed["envoy.stats_matcher"]
+		}
+		if options, _ := n["access_log_options"].(map[string]any); options["flush_access_log_on_new_request"] == true ||
+			n["flush_access_log_on_new_request"] == true {
+			p.logs = "logs start"
 		}
 		for key := range n {
 			n[key] = p.at(key).swap(n[key])

@@ -163,7 +163,8 @@ extern "C" {
 void envoyGoConfigHttpFinalize(void* c) { delete static_cast<GoConfig*>(static_cast<httpConfig*>(c)); }
 
 // name is "<plugin_name>@<library_id>@<library_path>"; config is a google.rpc.Status of which the first detail is
-// plugin_config, and the second the listener's own stats matcher, where it has one.
+// plugin_config, and the second the listener's own stats matcher, where it has one. Its message is "logs start" where the
+// access log is flushed on new requests.
 envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_http_filter_config_new(
     envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, envoy_dynamic_module_type_envoy_buffer name,
     envoy_dynamic_module_type_envoy_buffer configured) {
@@ -180,6 +181,7 @@ envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_
     matcher = any.number == 2 ? StatsMatcher(any.bytes) : StatsMatcher(); // its value, after its type
   }
   auto config = std::make_shared<FilterConfig>(envoy, std::move(matcher));
+  config->logs_start = status.message == "logs start";
   config->plugin_name = intern(std::string(all.substr(0, first)));
   config->plugin = load_plugin(*config->plugin_name, std::string(all.substr(first + 1, second - first - 1)),
                                std::string(all.substr(second + 1)));

@@ -27,7 +27,15 @@
 //    are above it, and what stands for one there is one object here. Two that are equal in all that surrounds them, up to
 //    the filter chain or the resource, are one here and two there: a resource of two sources, or a listener that is replaced
 //    by one with the same filter chain, while the old one drains.
-//  - The encode callbacks of the plugin's own reply come before the reply is encoded, not while.
+//  - The encode callbacks of the plugin's own reply come before the reply is encoded, not while: its headers are not to be had,
+//    and what a local_reply_config then makes of its body is not in the length and in end_stream.
+//  - The log of a stream's end comes after the filter's own OnStreamComplete, not after that of all filters; and over HTTP/3 it
+//    comes too, where the contrib host has none unless the client has reset the stream. That of its beginning comes when
+//    the filter is made, not when all are. That of access_log_flush_interval never comes.
+//  - Headers are counted, but not their bytes, and of a body there is the length alone: what Go would do with them dies.
+//  - Lines of the plugin's are those of the logger dynamic_modules, not golang, and its level is asked. A configuration that is
+//    refused is "Failed to initialize dynamic module" to Envoy. There is no golang.panic_error: the reply to a panic dies.
+//  - The bed panics at a configuration in a virtual host of a resource of its own (VHDS), and in a matcher's tree of routes.
 
 #pragma once
 
@@ -217,6 +225,7 @@ struct FilterConfig {
   const std::string* plugin_name = nullptr;
   Plugin* plugin = nullptr;
   uint64_t id = 0;
+  bool logs_start = false; // whether the log is called for a stream that begins
   Metrics metrics;
 
   FilterConfig(envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, StatsMatcher matcher)

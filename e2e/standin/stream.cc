@@ -2,7 +2,17 @@
 
 #include "standin.h"
 
+#include <algorithm>
+
 namespace standin {
+
+namespace {
+
+using HeaderType = envoy_dynamic_module_type_http_header_type;
+constexpr HeaderType request_headers = envoy_dynamic_module_type_http_header_type_RequestHeader;
+constexpr HeaderType request_trailers = envoy_dynamic_module_type_http_header_type_RequestTrailer;
+constexpr HeaderType response_headers = envoy_dynamic_module_type_http_header_type_ResponseHeader;
+constexpr HeaderType response_trailers = envoy_dynamic_module_type_http_header_type_ResponseTrailer;
 
 // The contrib host's FilterState; Go knows three of them by their numbers.
 enum State { WaitingHeader = 0, ProcessingHeader = 1, WaitingData = 2, ProcessingData = 4, ProcessingTrailer = 6, Done = 7 };
@@ -17,13 +27,21 @@ struct Reply {
   int64_t grpc_status;
 };
 
+// Envoy's AccessLogType, as far as the contrib host's filter takes part in it.
+enum LogType : uint64_t { DownstreamStart = 4, DownstreamEnd = 6 };
+
 struct Stream;
+
+// Direction is one of a request's two: the contrib host's ProcessorState.
+struct Direction : processState {
+  bool has_headers = false; // which Go may ask for, until they have gone on
+};
 
 // Request is what Go holds of a stream, HttpRequestInternal there. It outlives the stream, until Go's garbage collector
 // finalizes it. The processStates are part of it, so that no late call of Go's touches freed memory.
 struct Request : httpRequest {
   Stream* stream; // null once the stream is destroyed; set and read on the stream's worker alone
-  processState decoding{}, encoding{};
+  Direction decoding{}, encoding{};
 
   explicit Request(Stream* s) : httpRequest{}, stream(s) {
     decoding.req = encoding.req = this;
@@ -36,37 +54,58 @@ struct Request : httpRequest {
 // Stream is the contrib host's Filter.
 struct Stream {
   std::shared_ptr<FilterConfig> config;
-  envoy_dynamic_module_type_http_filter_envoy_ptr envoy = nullptr;
-  Request* request = nullptr; // Go's, once it has been shown to Go
-  bool shown = false;
+  envoy_dynamic_module_type_http_filter_envoy_ptr envoy;
+  Request* request;      // Go's, once it has been shown to Go
   bool replying = false; // while the plugin's own reply is sent
+  bool reply_has_body = false;
+  uint64_t reply_length = 0;
   std::unique_ptr<Reply> reply;
+
+  Stream(std::shared_ptr<FilterConfig> c, envoy_dynamic_module_type_http_filter_envoy_ptr e)
+      : config(std::move(c)), envoy(e), request(new Request(this)) {
+    request->plugin_name = {config->plugin_name->data(), config->plugin_name->size()};
+    request->worker_id = envoy_dynamic_module_callback_http_filter_get_worker_index(envoy);
+  }
 
   Plugin& plugin() { return *config->plugin; }
 
+  bool shown() const { return request->configId != 0; }
+
   void show() {
-    if (shown) {
-      return;
+    if (!shown()) {
+      request->configId = route_config_id(*config, envoy);
     }
-    request->plugin_name = {config->plugin_name->data(), config->plugin_name->size()};
-    request->configId = route_config_id(*config, envoy);
-    request->worker_id = envoy_dynamic_module_callback_http_filter_get_worker_index(envoy);
-    shown = true;
   }
 
-  uint64_t header_count(envoy_dynamic_module_type_http_header_type type) {
-    return envoy_dynamic_module_callback_http_get_headers_size(envoy, type);
+  uint64_t header_count(HeaderType type) { return envoy_dynamic_module_callback_http_get_headers_size(envoy, type); }
+
+  uint64_t received(envoy_dynamic_module_type_http_body_type type) {
+    return envoy_dynamic_module_callback_http_get_body_size(envoy, type);
+  }
+
+  // The log is called for every stream, even one that never came as far as this filter.
+  void log(LogType type) {
+    show();
+    uint64_t requested = header_count(request_headers), responded = header_count(response_headers);
+    request->decoding.has_headers |= requested > 0;
+    request->encoding.has_headers |= responded > 0;
+    request->is_golang_processing_log = 1;
+    plugin().on_log(request, type, &request->decoding, &request->encoding, requested, 0, header_count(request_trailers), 0,
+                    responded, 0, header_count(response_trailers), 0);
+    request->is_golang_processing_log = 0;
   }
 
   // Each returns whether the host is to go on with what it has passed to Go.
 
-  bool headers(processState& state, envoy_dynamic_module_type_http_header_type type, bool end_stream) {
+  bool headers(Direction& state, HeaderType type, bool end_stream) {
     show();
     state.state = ProcessingHeader;
+    state.has_headers = true;
     // The number of bytes serves Go's CopyHeaders alone, which the stand-in does not have.
     switch (plugin().on_header(&state, end_stream, header_count(type), 0)) {
     case Continue:
       state.state = end_stream ? Done : WaitingData;
+      state.has_headers = false;
       return true;
     case LocalReply:
       return false;
@@ -77,12 +116,12 @@ struct Stream {
     die("an unexpected status of headers");
   }
 
-  bool data(processState& state, bool end_stream) {
+  bool data(Direction& state, uint64_t length, bool end_stream) {
     if (state.state != WaitingData) {
       return false; // the reply is on its way
     }
     state.state = ProcessingData;
-    switch (plugin().on_data(&state, end_stream, 0, 0)) {
+    switch (plugin().on_data(&state, end_stream, 0, length)) { // Go gets no buffer, and what it asks of it dies
     case Continue:
       state.state = end_stream ? Done : WaitingData;
       return true;
@@ -95,7 +134,7 @@ struct Stream {
     die("an unexpected status of data");
   }
 
-  bool trailers(processState& state, envoy_dynamic_module_type_http_header_type type) {
+  bool trailers(Direction& state, HeaderType type) {
     if (state.state != WaitingData) {
       return false;
     }
@@ -110,17 +149,21 @@ struct Stream {
     die("an unexpected status of trailers");
   }
 
-  bool is_grpc() {
+  std::string_view request_header(std::string_view name) {
     envoy_dynamic_module_type_envoy_buffer value{};
-    envoy_dynamic_module_callback_http_get_header(envoy, envoy_dynamic_module_type_http_header_type_RequestHeader,
-                                                  buffer("content-type"), &value, 0, nullptr);
-    std::string_view type = view(value), grpc = "application/grpc";
+    envoy_dynamic_module_callback_http_get_header(envoy, request_headers, buffer(name), &value, 0, nullptr);
+    return view(value);
+  }
+
+  bool is_grpc() {
+    std::string_view type = request_header("content-type"), grpc = "application/grpc";
     return type.substr(0, grpc.size()) == grpc && (type.size() == grpc.size() || type[grpc.size()] == '+');
   }
 
   void send_reply() {
     std::unique_ptr<Reply> r = std::move(reply);
-    if (is_grpc()) { // the ABI takes no gRPC status; Envoy keeps one that is there
+    // The ABI takes no gRPC status; Envoy keeps one that is there.
+    if (is_grpc() && std::none_of(r->headers.begin(), r->headers.end(), [](auto& h) { return h.first == "grpc-status"; })) {
       r->headers.emplace_back("grpc-status", std::to_string(r->grpc_status));
     }
     std::vector<envoy_dynamic_module_type_module_http_header> headers;
@@ -129,8 +172,10 @@ struct Stream {
         headers.push_back({key.data(), key.size(), value.data(), value.size()});
       }
     }
-    request->decoding.state = Done;
+    request->decoding.state = WaitingHeader;
     replying = true;
+    reply_length = r->body.size();
+    reply_has_body = !r->body.empty() && !is_grpc() && request_header(":method") != "HEAD";
     // The stream may be destroyed when this returns.
     envoy_dynamic_module_callback_http_send_response(envoy, r->code, headers.data(), headers.size(), buffer(r->body),
                                                      buffer(r->details));
@@ -138,11 +183,15 @@ struct Stream {
 };
 
 bool in_go(const processState& state) {
-  return state.state == ProcessingHeader || state.state == ProcessingData || state.state == ProcessingTrailer;
+  return state.state == ProcessingHeader || state.state == ProcessingData || state.state == ProcessingTrailer ||
+         state.req->is_golang_processing_log;
 }
 
 // The stream of a call from Go, or why there is none. Healthgate calls on the stream's worker alone, inside a callback.
 CAPIStatus stream_of(void* s, Stream*& stream) {
+  if (!on_envoys_thread) {
+    die("a request was used off its worker");
+  }
   auto* state = static_cast<processState*>(s);
   if (!in_go(*state)) {
     return CAPINotInGo;
@@ -150,6 +199,8 @@ CAPIStatus stream_of(void* s, Stream*& stream) {
   stream = static_cast<Request*>(state->req)->stream;
   return stream == nullptr ? CAPIFilterIsGone : CAPIOK;
 }
+
+} // namespace
 
 } // namespace standin
 
@@ -163,6 +214,12 @@ CAPIStatus envoyGoFilterHttpSendLocalReply(void* s, int response_code, void* bod
   Stream* stream;
   if (CAPIStatus status = stream_of(s, stream); status != CAPIOK) {
     return status;
+  }
+  if (static_cast<processState*>(s)->is_encoding) {
+    die("a reply was sent in the place of a response");
+  }
+  if (details_len == 0) {
+    die("a reply without details, in the place of which the ABI gives its own");
   }
   auto reply = std::make_unique<Reply>();
   reply->code = response_code;
@@ -190,12 +247,15 @@ CAPIStatus envoyGoFilterHttpGetHeader(void* s, void* key_data, int key_len, uint
   if (CAPIStatus status = stream_of(s, stream); status != CAPIOK) {
     return status;
   }
-  auto* state = static_cast<processState*>(s);
-  if (state->is_encoding || state->state != ProcessingHeader) {
-    die("a header other than the request's was asked for");
+  auto* state = static_cast<Direction*>(static_cast<processState*>(s));
+  if (!state->has_headers) {
+    return CAPIInvalidPhase;
+  }
+  if (stream->replying && state->is_encoding && !state->req->is_golang_processing_log) {
+    die("a header was asked for of a reply that is not there yet");
   }
   envoy_dynamic_module_type_envoy_buffer value{};
-  envoy_dynamic_module_callback_http_get_header(stream->envoy, envoy_dynamic_module_type_http_header_type_RequestHeader,
+  envoy_dynamic_module_callback_http_get_header(stream->envoy, state->is_encoding ? response_headers : request_headers,
                                                 {static_cast<const char*>(key_data), static_cast<size_t>(key_len)},
                                                 &value, 0, nullptr);
   if (value.ptr != nullptr) {
@@ -213,10 +273,11 @@ envoy_dynamic_module_on_http_filter_new(envoy_dynamic_module_type_http_filter_co
   on_envoys_thread = true; // filters are made on workers
   static std::once_flag first;
   std::call_once(first, await_refresh);
-  auto* stream = new Stream();
-  stream->config = static_cast<const FilterConfigHolder*>(config)->config;
-  stream->envoy = envoy;
-  stream->request = new Request(stream);
+  auto& c = static_cast<const FilterConfigHolder*>(config)->config;
+  auto* stream = new Stream(c, envoy);
+  if (c->logs_start) { // to all filters once they are there, before the first of them has the headers
+    stream->log(DownstreamStart);
+  }
   return stream;
 }
 
@@ -228,7 +289,7 @@ envoy_dynamic_module_type_on_http_filter_request_headers_status envoy_dynamic_mo
     envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
     bool end_of_stream) {
   Stream& s = stream_at(filter);
-  return s.headers(s.request->decoding, envoy_dynamic_module_type_http_header_type_RequestHeader, end_of_stream)
+  return s.headers(s.request->decoding, request_headers, end_of_stream)
              ? envoy_dynamic_module_type_on_http_filter_request_headers_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_headers_status_StopIteration;
 }
@@ -237,7 +298,7 @@ envoy_dynamic_module_type_on_http_filter_request_body_status envoy_dynamic_modul
     envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
     bool end_of_stream) {
   Stream& s = stream_at(filter);
-  return s.data(s.request->decoding, end_of_stream)
+  return s.data(s.request->decoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedRequestBody), end_of_stream)
              ? envoy_dynamic_module_type_on_http_filter_request_body_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_body_status_StopIterationNoBuffer;
 }
@@ -245,7 +306,7 @@ envoy_dynamic_module_type_on_http_filter_request_body_status envoy_dynamic_modul
 envoy_dynamic_module_type_on_http_filter_request_trailers_status envoy_dynamic_module_on_http_filter_request_trailers(
     envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter) {
   Stream& s = stream_at(filter);
-  return s.trailers(s.request->decoding, envoy_dynamic_module_type_http_header_type_RequestTrailer)
+  return s.trailers(s.request->decoding, request_trailers)
              ? envoy_dynamic_module_type_on_http_filter_request_trailers_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_trailers_status_StopIteration;
 }
@@ -254,7 +315,7 @@ envoy_dynamic_module_type_on_http_filter_response_headers_status envoy_dynamic_m
     envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
     bool end_of_stream) {
   Stream& s = stream_at(filter);
-  if (!s.headers(s.request->encoding, envoy_dynamic_module_type_http_header_type_ResponseHeader, end_of_stream)) {
+  if (!s.headers(s.request->encoding, response_headers, end_of_stream)) {
     die("the plugin stopped a response");
   }
   return envoy_dynamic_module_type_on_http_filter_response_headers_status_Continue;
@@ -264,7 +325,7 @@ envoy_dynamic_module_type_on_http_filter_response_body_status envoy_dynamic_modu
     envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
     bool end_of_stream) {
   Stream& s = stream_at(filter);
-  if (!s.data(s.request->encoding, end_of_stream)) {
+  if (!s.data(s.request->encoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedResponseBody), end_of_stream)) {
     die("the plugin stopped the body of a response");
   }
   return envoy_dynamic_module_type_on_http_filter_response_body_status_Continue;
@@ -273,7 +334,7 @@ envoy_dynamic_module_type_on_http_filter_response_body_status envoy_dynamic_modu
 envoy_dynamic_module_type_on_http_filter_response_trailers_status envoy_dynamic_module_on_http_filter_response_trailers(
     envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter) {
   Stream& s = stream_at(filter);
-  if (!s.trailers(s.request->encoding, envoy_dynamic_module_type_http_header_type_ResponseTrailer)) {
+  if (!s.trailers(s.request->encoding, response_trailers)) {
     die("the plugin stopped the trailers of a response");
   }
   return envoy_dynamic_module_type_on_http_filter_response_trailers_status_Continue;
@@ -285,8 +346,9 @@ envoy_dynamic_module_type_on_http_filter_local_reply_status envoy_dynamic_module
     envoy_dynamic_module_type_envoy_buffer, bool reset_imminent) {
   Stream& s = stream_at(filter);
   if (s.replying && !reset_imminent) {
-    processState& state = s.request->encoding;
-    if (!s.headers(state, envoy_dynamic_module_type_http_header_type_ResponseHeader, false) || !s.data(state, true)) {
+    Direction& state = s.request->encoding;
+    if (!s.headers(state, response_headers, !s.reply_has_body) ||
+        (s.reply_has_body && !s.data(state, s.reply_length, true))) {
       die("the plugin stopped its own reply");
     }
   }
@@ -304,20 +366,16 @@ void envoy_dynamic_module_on_http_filter_scheduled(envoy_dynamic_module_type_htt
 void envoy_dynamic_module_on_http_filter_stream_complete(envoy_dynamic_module_type_http_filter_envoy_ptr,
                                                          envoy_dynamic_module_type_http_filter_module_ptr filter) {
   Stream& s = stream_at(filter);
-  s.show(); // the log is called for every stream, even one that never came as far as this filter
-  constexpr uint64_t downstream_end = 6;
   s.request->is_golang_processing_log = 1;
   s.plugin().on_stream_complete(s.request);
-  s.plugin().on_log(s.request, downstream_end, &s.request->decoding, &s.request->encoding,
-                    s.header_count(envoy_dynamic_module_type_http_header_type_RequestHeader), 0, 0, 0,
-                    s.header_count(envoy_dynamic_module_type_http_header_type_ResponseHeader), 0, 0, 0);
   s.request->is_golang_processing_log = 0;
+  s.log(DownstreamEnd);
 }
 
 void envoy_dynamic_module_on_http_filter_destroy(envoy_dynamic_module_type_http_filter_module_ptr filter) {
   Stream* s = &stream_at(filter);
   Request* request = s->request;
-  if (s->shown) {
+  if (s->shown()) {
     bool terminated = in_go(request->decoding) || in_go(request->encoding);
     request->stream = nullptr;
     s->plugin().on_destroy(request, terminated ? 1 : 0);
