@@ -10,13 +10,16 @@ import (
 )
 
 // reload gives Envoy its listener anew, with another configuration of the plugin, and waits until it has taken or
-// refused it.
-func (s *site) reload(plugin string) (taken bool) {
+// refused it. Changes are made of the listener besides.
+func (s *site) reload(plugin string, changes ...func(*bed.Config)) (taken bool) {
 	s.t.Helper()
 	config := referenceConfig(s.t)
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
 	config.Set(bed.PluginConfig, parse(plugin))
+	for _, change := range changes {
+		change(config)
+	}
 	return s.reloadListener(config)
 }
 
@@ -123,21 +126,23 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 	if err := envoy.Wait(settle); err == nil {
 		t.Fatal("envoy ended well, want a failure")
 	}
-	if want := "plugin_config: google.protobuf.Duration is neither"; !strings.Contains(envoy.Log(), want) {
+	if want := "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"; !strings.Contains(envoy.Log(), want) {
 		t.Errorf("envoy's log lacks %q", want)
 	}
 }
 
-func TestConfigurationCanBeAStruct(t *testing.T) {
+func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) {
-		c.Set(bed.Healthgate+".typed_config.plugin_config", map[string]any{
-			"@type": "type.googleapis.com/google.protobuf.Struct",
-			"value": map[string]any{"clusters": []any{"service"}},
+	value := map[string]any{"clusters": []any{"service"}}
+	for _, kind := range []string{"google.protobuf.Struct", "xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newSite(t, withConfig(func(c *bed.Config) {
+				c.Set(bed.Healthgate+".typed_config.plugin_config", map[string]any{"@type": "type.googleapis.com/" + kind, "value": value})
+			}))
+			s.setServing(1)
+			s.awaitProbe(s.client("h2"), 200, time.Second)
 		})
-	}))
-	s.setServing(1)
-	s.awaitProbe(s.client("h2"), 200, time.Second)
+	}
 }
 
 func TestBadUpdateIsRefusedAndTheOldOneGoesOn(t *testing.T) {

@@ -48,6 +48,7 @@ type plan struct {
 	golang    bool   // the configuration has golang filters
 	alone     string // why the site must be the test's own
 	options   bed.Options
+	second    any // the configuration of the plugin in a second listener, where there is one
 	// What Envoy takes from a file.
 	lds, rds, cds, eds bool
 	configured         []func(*plan, []string) // run last, with the addresses of the backends
@@ -188,6 +189,12 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 		config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
 		config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
 	}
+	if p.second != nil {
+		second := config.Part(bed.Listener)
+		second.Set("name", "second")
+		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0.typed_config.plugin_config.value", p.second)
+		config.Set("static_resources.listeners.1", second.Get(""))
+	}
 	if p.golang {
 		config.UsePlugin()
 	}
@@ -256,6 +263,19 @@ func (s *site) write(kind, message string, resources ...any) {
 	if err := os.Rename(next, s.resourceFile(kind)); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// at is the site as those see it who come by another listener.
+func (s *site) at(listener string) *site {
+	s.t.Helper()
+	addresses, err := s.envoy.Listeners()
+	if err != nil || addresses[listener] == "" {
+		s.t.Fatalf("no listener %s: %v, %v", listener, addresses, err)
+	}
+	other, envoy := *s, *s.envoy
+	envoy.Ingress = addresses[listener]
+	other.envoy = &envoy
+	return &other
 }
 
 // answer is a reply to a probe.

@@ -41,9 +41,9 @@ func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
 	s.awaitStat("healthgate.edge.healthy", 1)
 
 	for _, line := range []string{
-		`healthgate edge starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`,
-		`healthgate edge turns from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`,
-		`healthgate edge turns from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`,
+		`healthgate: gate edge starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`,
+		`healthgate: gate edge turns from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`,
+		`healthgate: gate edge turns from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`,
 	} {
 		if n := strings.Count(s.envoy.Log(), line); n != 1 {
 			t.Errorf("envoy's log has %d lines %q, want 1", n, line)

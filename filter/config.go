@@ -25,10 +25,8 @@ const (
 type Config struct {
 	// Path is the exact path of a probe, compared without the query. Default "/".
 	Path string
-	// Clusters are the clusters whose health is asked, in the order in which their failures are reported. At least one.
-	Clusters []Cluster
-	// Require is how many of Clusters must pass, from 1 to len(Clusters).
-	Require int
+	// Policy is what is asked of the clusters.
+	Policy
 	// IgnoreDrain answers by the clusters alone, even after Envoy was told to fail its health checks.
 	IgnoreDrain bool
 	// Healthy and Unhealthy are the two answers.
@@ -65,8 +63,12 @@ type Cluster struct {
 // Response is what a client is sent.
 type Response struct {
 	Status int    // HTTP status, 200 to 299 where healthy, 400 to 599 where not
-	Body   string // plain text, at most 4096 bytes; may be empty
+	Body   string // plain text, at most 4096 bytes; may be empty, and is where the status has no body
 }
+
+// hasBody says whether a reply of the status may have a body, by RFC 9110: with 204 and 205 it would be read as the
+// beginning of the next reply.
+func hasBody(status int) bool { return status != 204 && status != 205 }
 
 // defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say.
 const defaultAdminStaleAfter = 5 * time.Second
@@ -114,7 +116,7 @@ func decode(raw *structpb.Struct, complete bool) (*Config, error) {
 
 	c := &Config{
 		Path:        decodePath(&top),
-		Clusters:    decodeClusters(&top, complete),
+		Policy:      Policy{Clusters: decodeClusters(&top, complete)},
 		IgnoreDrain: top.oneOf("drain", "fail", "ignore") == "ignore",
 		StatPrefix:  decodeStatPrefix(&top),
 	}
@@ -173,7 +175,7 @@ func decodeStatPrefix(top *object) string {
 func decodeClusters(top *object, required bool) []Cluster {
 	values, given := top.list("clusters")
 	switch {
-	case !given && !required:
+	case !given && (!required || top.get("clusters") != nil): // what is no list has been reported
 		return nil
 	case !given:
 		top.fail("clusters", "is required: name at least one cluster, as in clusters: [service]")
@@ -211,6 +213,7 @@ func decodeCluster(entry *object) Cluster {
 			MinHealthy:        uint64(entry.integer("min_healthy", 1, 0, MaxMinHealthy)),
 			MinHealthyPercent: uint64(entry.integer("min_healthy_percent", 0, 0, 100)),
 			IgnoreDegraded:    entry.oneOf("degraded", "count", "ignore") == "ignore",
+			IgnoreExcluded:    entry.oneOf("excluded", "count", "ignore") == "ignore",
 		},
 	}
 	if cluster.StatName == "" {
@@ -293,9 +296,11 @@ func decodeSource(top *object, complete bool) *Admin {
 const maxUnixPathBytes = 107
 
 func decodeResponse(o *object, byDefault Response, minStatus, maxStatus int64) Response {
-	r := Response{
-		Status: int(o.integer("status", int64(byDefault.Status), minStatus, maxStatus)),
-		Body:   o.text("body", byDefault.Body, maxBodyBytes),
+	r := Response{Status: int(o.integer("status", int64(byDefault.Status), minStatus, maxStatus))}
+	if hasBody(r.Status) {
+		r.Body = o.text("body", byDefault.Body, maxBodyBytes)
+	} else if r.Body = o.text("body", "", maxBodyBytes); r.Body != "" {
+		o.fail("body", "is given, but a reply of status %d has none; leave it out, or set another status", r.Status)
 	}
 	o.refuseUnknown()
 	return r

@@ -25,8 +25,7 @@ func parse(t testing.TB, text string) *structpb.Struct {
 
 var byDefault = Config{
 	Path:       "/",
-	Clusters:   []Cluster{{Name: "service", StatName: "service", Rule: Rule{MinHealthy: 1}}},
-	Require:    1,
+	Policy:     Policy{Clusters: []Cluster{{Name: "service", StatName: "service", Rule: Rule{MinHealthy: 1}}}, Require: 1},
 	Healthy:    Response{Status: 200, Body: "ok\n"},
 	Unhealthy:  Response{Status: 503, Body: "unavailable\n"},
 	StatPrefix: "default",
@@ -46,6 +45,8 @@ var good = []struct {
 	{`{"clusters": [{"name": "service", "min_healthy_percent": 100}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthyPercent = 100 }},
 	{`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, func(c *Config) { c.Clusters[0].Rule.IgnoreDegraded = true }},
 	{`{"clusters": [{"name": "service", "degraded": "count"}]}`, func(*Config) {}},
+	{`{"clusters": [{"name": "service", "excluded": "ignore"}]}`, func(c *Config) { c.Clusters[0].Rule.IgnoreExcluded = true }},
+	{`{"clusters": [{"name": "service", "excluded": "count"}]}`, func(*Config) {}},
 	{`{"clusters": ["service"], "require": "all"}`, func(*Config) {}},
 	{`{"clusters": ["service"], "require": 1}`, func(*Config) {}},
 	{`{"clusters": ["service", {"name": "b"}]}`, func(c *Config) {
@@ -64,6 +65,8 @@ var good = []struct {
 		c.Healthy = Response{Status: 299}
 		c.Unhealthy.Status = 400
 	}},
+	{`{"clusters": ["service"], "response": {"healthy": {"status": 204}}}`, func(c *Config) { c.Healthy = Response{Status: 204} }},
+	{`{"clusters": ["service"], "response": {"healthy": {"status": 205, "body": ""}}}`, func(c *Config) { c.Healthy = Response{Status: 205} }},
 	{`{"clusters": ["service"], "response": {"details": true}}`, func(c *Config) { c.Details = true }},
 	{`{"clusters": ["service"], "response": {"details": false}}`, func(*Config) {}},
 	{`{"clusters": ["service"], "hold": {}}`, func(*Config) {}},
@@ -108,8 +111,8 @@ var bad = []struct {
 }{
 	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
 	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
-	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`, `clusters: is empty; name at least one cluster`}},
-	{`{"clusters": null}`, []string{`clusters: null is not a list`, `clusters: is empty; name at least one cluster`}},
+	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`}},
+	{`{"clusters": null}`, []string{`clusters: null is not a list`}},
 	{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}},
 	{`{"clusters": [""]}`, []string{`clusters[0].name: is empty; give the cluster's name in Envoy`}},
 	{`{"clusters": [{}]}`, []string{`clusters[0].name: is required`}},
@@ -119,13 +122,20 @@ var bad = []struct {
 	}},
 	{`{"clusters": ["a", {"name": "b"}, {"name": "a"}]}`, []string{`clusters[2].name: "a" is repeated, it stands in clusters[0] already`}},
 	{`{"clusters": [{"name": "a", "min_healty": 1}]}`, []string{`clusters[0].min_healty: unknown key, did you mean min_healthy?`}},
-	{`{"clusters": [{"name": "a", "zone": 1}]}`, []string{`clusters[0].zone: unknown key, known are name, stat_name, min_healthy, min_healthy_percent, degraded`}},
+	{`{"clusters": [{"name": "a", "zone": 1}]}`, []string{`clusters[0].zone: unknown key, known are name, stat_name, min_healthy, min_healthy_percent, degraded, excluded`}},
 	{`{"clusters": [{"name": "a", "min_healthy": 1.5}]}`, []string{`clusters[0].min_healthy: 1.5 is not a whole number`}},
 	{`{"clusters": [{"name": "a", "min_healthy": "1"}]}`, []string{`clusters[0].min_healthy: "1" is not a whole number`}},
 	{`{"clusters": [{"name": "a", "min_healthy": -1}]}`, []string{`clusters[0].min_healthy: -1 is not between 0 and 1000000`}},
 	{`{"clusters": [{"name": "a", "min_healthy": 1e300}]}`, []string{`clusters[0].min_healthy: 1e+300 is not between 0 and 1000000`}},
 	{`{"clusters": ["b", {"name": "a", "min_healthy_percent": 120}]}`, []string{`clusters[1].min_healthy_percent: 120 is not between 0 and 100`}},
 	{`{"clusters": [{"name": "a", "degraded": "no"}]}`, []string{`clusters[0].degraded: "no" is not count or ignore`}},
+	{`{"clusters": [{"name": "a", "excluded": true}]}`, []string{`clusters[0].excluded: true is not count or ignore`}},
+	{`{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": "ok"}}}`, []string{
+		`response.healthy.body: is given, but a reply of status 204 has none; leave it out, or set another status`,
+	}},
+	{`{"clusters": ["a"], "response": {"healthy": {"status": 205, "body": " "}}}`, []string{
+		`response.healthy.body: is given, but a reply of status 205 has none; leave it out, or set another status`,
+	}},
 	{`{"clusters": ["a"], "require": "some"}`, []string{`require: "some" is not all, any or a number of clusters`}},
 	{`{"clusters": ["a"], "require": 2}`, []string{`require: 2 is not a whole number from 1 to 1, the number of clusters`}},
 	{`{"clusters": ["a"], "require": 0}`, []string{`require: 0 is not a whole number from 1 to 1, the number of clusters`}},
@@ -244,7 +254,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"paht": "/"}`:      "paht: unknown key, did you mean path?",
 		`{"clusters": []}`:   "clusters: is empty; name at least one cluster",
 		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
-		`{"clusters": null}`: "clusters: null is not a list; clusters: is empty; name at least one cluster",
+		`{"clusters": null}`: "clusters: null is not a list",
 	} {
 		if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", text, err, want)

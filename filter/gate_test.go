@@ -47,7 +47,7 @@ func (n *number) Increment(by int64) {
 
 func newFakeHost() *fakeHost {
 	h := &fakeHost{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}, now: epoch}
-	h.set(LiveStat, 1)
+	h.set(serverLive, 1)
 	return h
 }
 
@@ -98,33 +98,66 @@ func newGate(t testing.TB, h Host, text string) *Gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewGate(c, NewStatsSource(c, h, h.Now()), h, &Liveness{})
+	return newGateIn(c, h, &Process{})
+}
+
+// newGateIn makes the gate of a configuration in a process.
+func newGateIn(c *Config, h Host, process *Process) *Gate {
+	return NewGate(c, NewStatsSource(c, h, process, h.Now()), h, process)
+}
+
+func decoded(t testing.TB, text string) *Config {
+	t.Helper()
+	c, err := Decode(parse(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestIsProbe(t *testing.T) {
-	g := newGate(t, newFakeHost(), `{"clusters": ["a"], "path": "/healthz"}`)
-	for request, want := range map[[2]string]bool{
-		{"GET", "/healthz"}:          true,
-		{"HEAD", "/healthz"}:         true,
-		{"GET", "/healthz?"}:         true,
-		{"GET", "/healthz?x=1&y=?"}:  true,
-		{"get", "/healthz"}:          false,
-		{"POST", "/healthz"}:         false,
-		{"CONNECT", "/healthz"}:      false,
-		{"", "/healthz"}:             false,
-		{"GET", "/healthz/"}:         false,
-		{"GET", "/healthz2"}:         false,
-		{"GET", "/Healthz"}:          false,
-		{"GET", "/"}:                 false,
-		{"GET", ""}:                  false,
-		{"GET", "?/healthz"}:         false,
-		{"GET", "/x?/healthz"}:       false,
-		{"GET", "http://h/healthz"}:  false,
-		{"GET", "/healthz#fragment"}: false,
+	for _, test := range []struct {
+		method, path, contentType string
+		want                      bool
+	}{
+		{"GET", "/healthz", "", true},
+		{"HEAD", "/healthz", "", true},
+		{"GET", "/healthz", "application/grpc", true},
+		{"GET", "/healthz?", "", true},
+		{"GET", "/healthz?x=1&y=?", "", true},
+		{"POST", "/healthz", "application/grpc", true},
+		{"POST", "/healthz?x=1", "application/grpc", true},
+		{"POST", "/healthz", "application/grpc+proto", true},
+		{"POST", "/healthz", "", false},
+		{"POST", "/healthz", "application/json", false},
+		{"POST", "/healthz", "application/grpc-web", false},
+		{"POST", "/healthz", "application/grpc;charset=utf-8", false},
+		{"POST", "/healthz", "application/grp", false},
+		{"POST", "/healthz", "Application/grpc", false},
+		{"POST", "/x", "application/grpc", false},
+		{"PUT", "/healthz", "application/grpc", false},
+		{"get", "/healthz", "", false},
+		{"CONNECT", "/healthz", "", false},
+		{"", "/healthz", "", false},
+		{"GET", "/healthz/", "", false},
+		{"GET", "/healthz2", "", false},
+		{"GET", "/Healthz", "", false},
+		{"GET", "/", "", false},
+		{"GET", "", "", false},
+		{"GET", "?/healthz", "", false},
+		{"GET", "?", "", false},
+		{"GET", "/x?/healthz", "", false},
+		{"GET", "http://h/healthz", "", false},
+		{"GET", "/healthz#fragment", "", false},
 	} {
-		if got := g.IsProbe(request[0], request[1]); got != want {
-			t.Errorf("%v: got %v, want %v", request, got, want)
-		}
+		t.Run(test.method+" "+test.path+" "+test.contentType, func(t *testing.T) {
+			if got := IsProbe("/healthz", test.method, test.path, test.contentType); got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+	if IsProbe("", "GET", "?x", "") != true { // a path that starts with its query is the empty one
+		t.Error("the query of an empty path was not cut off")
 	}
 }
 
@@ -138,16 +171,16 @@ func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
 		header  string
 	}{
 		{Counts{}, Counts{}, 1, "healthgate_cluster_empty", ""},
-		{Counts{1, 0, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", ""},
-		{Counts{1, 0, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", ""},
-		{Counts{0, 1, 1}, Counts{1, 0, 2}, 1, "healthgate_ok", "x-envoy-degraded"},
-		{Counts{1, 0, 1}, Counts{1, 0, 3}, 1, "healthgate_cluster_unhealthy", ""},
-		{Counts{1, 0, 1}, Counts{3, 0, 3}, 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
-		{Counts{1, 0, 1}, Counts{3, 0, 3}, 1, "healthgate_ok", ""},
+		{of(1, 0, 1), of(1, 0, 2), 1, "healthgate_ok", ""},
+		{of(1, 0, 1), of(1, 0, 2), 1, "healthgate_ok", ""},
+		{of(0, 1, 1), of(1, 0, 2), 1, "healthgate_ok", "x-envoy-degraded"},
+		{of(1, 0, 1), of(1, 0, 3), 1, "healthgate_cluster_unhealthy", ""},
+		{of(1, 0, 1), of(3, 0, 3), 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
+		{of(1, 0, 1), of(3, 0, 3), 1, "healthgate_ok", ""},
 	} {
 		h.setCluster("a", step.a)
 		h.setCluster("b", step.b)
-		h.set(LiveStat, step.live)
+		h.set(serverLive, step.live)
 		reply := g.Answer()
 		if reply.Details != step.details {
 			t.Errorf("step %d: got %s, want %s", i, reply.Details, step.details)
@@ -177,10 +210,10 @@ func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
 		t.Errorf("got gauge healthy %d, want 1", got)
 	}
 	wantLines := []string{
-		`info: healthgate default starts with 503 healthgate_cluster_empty: cluster "a" has 0 healthy and 0 degraded of 0 hosts, cluster "b" has 0 healthy and 0 degraded of 0 hosts`,
-		`info: healthgate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 2 hosts`,
-		`info: healthgate default turns from 200 to 503 healthgate_cluster_unhealthy: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 3 hosts`,
-		`info: healthgate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 3 healthy and 0 degraded of 3 hosts`,
+		`info: healthgate: gate default starts with 503 healthgate_cluster_empty: cluster "a" has 0 healthy and 0 degraded of 0 hosts, cluster "b" has 0 healthy and 0 degraded of 0 hosts`,
+		`info: healthgate: gate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 2 hosts`,
+		`info: healthgate: gate default turns from 200 to 503 healthgate_cluster_unhealthy: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 3 hosts`,
+		`info: healthgate: gate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 3 healthy and 0 degraded of 3 hosts`,
 	}
 	if !slices.Equal(h.lines, wantLines) {
 		t.Errorf("got lines\n%s\nwant\n%s", strings.Join(h.lines, "\n"), strings.Join(wantLines, "\n"))
@@ -198,8 +231,8 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 	} {
 		h := newFakeHost()
 		g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
-		h.setCluster("a", Counts{test.healthy, 0, 1})
-		h.set(LiveStat, 0)
+		h.setCluster("a", of(test.healthy, 0, 1))
+		h.set(serverLive, 0)
 		if got := g.Answer().Details; got != test.want {
 			t.Errorf("drain: %s with %d healthy: got %s, want %s", test.drain, test.healthy, got, test.want)
 		}
@@ -208,51 +241,128 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 
 func TestConfiguredResponsesAreSent(t *testing.T) {
 	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
+	g := newGate(t, h, `{"clusters": ["a"], "response": {"healthy": {"status": 202, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
 	if r := g.Answer(); r.Status != 500 || r.Body != "down" {
 		t.Errorf("got %d %q", r.Status, r.Body)
 	}
 	if r := g.Failure(); r.Status != 500 || r.Body != "down" || r.Details != "healthgate_error" {
 		t.Errorf("got %d %q %s", r.Status, r.Body, r.Details)
 	}
-	h.setCluster("a", Counts{1, 0, 1})
-	if r := g.Answer(); r.Status != 204 || r.Body != "" {
-		t.Errorf("got %d %q", r.Status, r.Body)
+	h.setCluster("a", of(1, 0, 1))
+	if r := g.Answer(); r.Status != 202 || r.Body != "" || r.Headers["content-type"] == nil {
+		t.Errorf("got %d %q %v", r.Status, r.Body, r.Headers)
 	}
 	if r := FailClosed(); r.Status != 503 || r.Details != "healthgate_error" || r.GRPCStatus != 14 {
 		t.Errorf("got %+v", r)
 	}
 }
 
+// A body after such a status would be read as the beginning of the next reply.
+func TestStatusWithoutABodyHasNone(t *testing.T) {
+	for _, status := range []int{204, 205} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			h := newFakeHost()
+			g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "response": {"healthy": {"status": %d}, "details": true}}`, status))
+			h.setCluster("a", of(1, 0, 1))
+			for name, r := range map[string]*Reply{"answer": g.Answer(), "report": g.Report()} {
+				if r.Status != status || r.Body != "" || r.Headers["content-type"] != nil || r.Headers["cache-control"] == nil {
+					t.Errorf("%s: got %d %q %v", name, r.Status, r.Body, r.Headers)
+				}
+			}
+			h.setCluster("a", of(0, 0, 1))
+			if r := g.Report(); r.Status != 503 || !strings.Contains(r.Body, `"fail"`) {
+				t.Errorf("got %d %q, want a report of the failure", r.Status, r.Body)
+			}
+		})
+	}
+}
+
 func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
 	h := newFakeHost()
-	h.setCluster("a", Counts{1, 0, 1})
-	c, err := Decode(parse(t, `{"clusters": ["a"]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var process Liveness
-	source := NewStatsSource(c, h, h.Now())
-	NewGate(c, source, h, &process) // sees live at 1, though it is never asked
-	h.set(LiveStat, 0)
-	if r := NewGate(c, source, h, &process).Answer(); r.Details != "healthgate_draining" {
+	h.setCluster("a", of(1, 0, 1))
+	c := decoded(t, `{"clusters": ["a"]}`)
+	var process Process
+	newGateIn(c, h, &process) // sees live at 1, though it is never asked
+	h.set(serverLive, 0)
+	if r := newGateIn(c, h, &process).Answer(); r.Details != "healthgate_draining" {
 		t.Errorf("got %s, want healthgate_draining", r.Details)
 	}
 }
 
-func TestWarnOfEmptyClustersNamesThoseThatNeverShowedAHost(t *testing.T) {
+// drainSource is a source that has been told.
+type drainSource struct {
+	Source
+	draining bool
+}
+
+func (d *drainSource) Draining() bool { return d.draining }
+
+func TestSourceThatKnowsOfADrainIsBelieved(t *testing.T) {
 	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["full", "emptied", "nobody", "arrived"]}`)
-	h.setCluster("full", Counts{1, 0, 1})
-	h.setCluster("emptied", Counts{1, 0, 1})
-	g.Answer()
-	h.setCluster("emptied", Counts{})
-	h.setCluster("arrived", Counts{0, 0, 1})
-	h.lines = nil
-	g.WarnOfEmptyClusters()
-	if len(h.lines) != 1 || !strings.HasPrefix(h.lines[0], `warn: healthgate default: cluster "nobody" has shown no host yet`) ||
-		!strings.Contains(h.lines[0], "clusters[2].stat_name") || !strings.Contains(h.lines[0], "cluster.nobody.membership_total") {
-		t.Errorf("got %q, want one warning of nobody", h.lines)
+	h.set(serverLive, 0) // left out of the stats
+	h.setCluster("a", of(1, 0, 1))
+	c := decoded(t, `{"clusters": ["a"]}`)
+	var process Process
+	source := &drainSource{Source: NewStatsSource(c, h, &process, h.Now())}
+	g := NewGate(c, source, h, &process)
+	for _, draining := range []bool{false, true, false} {
+		source.draining = draining
+		want := map[bool]string{true: "healthgate_draining", false: "healthgate_ok"}[draining]
+		if got := g.Answer().Details; got != want {
+			t.Errorf("draining %v: got %s, want %s", draining, got, want)
+		}
+	}
+}
+
+// between is a gauge that a reader meets while Envoy writes it, so many times.
+type between struct {
+	number
+	times, meets int
+}
+
+func (b *between) Get() uint64 {
+	value := b.number.Get()
+	if b.meets++; b.meets <= b.times {
+		return 0
+	}
+	return value
+}
+
+// betweenHost is a host with such a gauge.
+type betweenHost struct {
+	*fakeHost
+	gauge *between
+}
+
+func (h betweenHost) Gauge(name string) Value {
+	if name == "cluster.a.membership_healthy" {
+		return h.gauge
+	}
+	return h.fakeHost.Gauge(name)
+}
+
+func TestFailureIsGivenOnlyAfterASecondRead(t *testing.T) {
+	for _, test := range []struct {
+		name           string
+		times          int
+		want           string
+		reads          int
+		healthy, total uint64
+	}{
+		{"passes at once", 0, "healthgate_ok", 1, 2, 2},
+		{"read between two writes", 1, "healthgate_ok", 2, 2, 2},
+		{"fails twice", 2, "healthgate_cluster_unhealthy", 2, 2, 2},
+		{"fails truly", 0, "healthgate_cluster_unhealthy", 2, 1, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := betweenHost{newFakeHost(), &between{times: test.times}}
+			h.gauge.Record(test.healthy)
+			h.set("cluster.a.membership_total", test.total)
+			g := newGate(t, h, `{"clusters": [{"name": "a", "min_healthy": 2}]}`)
+			if got := g.Answer().Details; got != test.want || h.gauge.meets != test.reads {
+				t.Errorf("got %s after %d reads, want %s after %d", got, h.gauge.meets, test.want, test.reads)
+			}
+		})
 	}
 }
 
@@ -274,7 +384,7 @@ func TestManyWorkersAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g.Answer()
 	if got := h.counters["healthgate.default.ok"].Get() + h.counters["healthgate.default.failed"].Get(); got != workers*probes+1 {
 		t.Errorf("%d probes were counted, want %d", got, workers*probes+1)
@@ -309,7 +419,7 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
 		g.Answer() // the first is logged
 		if allocated := testing.AllocsPerRun(1000, func() {
-			if g.IsProbe("GET", "/healthz?x=1") {
+			if IsProbe("/healthz", "POST", "/healthz?x=1", "application/grpc+proto") {
 				g.Answer()
 			}
 		}); allocated != 0 {

@@ -73,7 +73,7 @@ func TestHoldNeverTurnsEarly(t *testing.T) {
 
 func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 	h := newFakeHost()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}}`)
 	for i, step := range []struct {
 		at      float64
@@ -91,8 +91,8 @@ func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 		{15, 1, 1, 200, "healthgate_ok"},
 	} {
 		h.now = epoch.Add(time.Duration(step.at * float64(time.Second)))
-		h.setCluster("a", Counts{step.healthy, 0, 1})
-		h.set(LiveStat, step.live)
+		h.setCluster("a", of(step.healthy, 0, 1))
+		h.set(serverLive, step.live)
 		if r := g.Answer(); r.Status != step.status || r.Details != step.details {
 			t.Errorf("step %d: got %d %s, want %d %s", i, r.Status, r.Details, step.status, step.details)
 		}
@@ -105,44 +105,11 @@ func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 
 func TestStaleIsNotHeld(t *testing.T) {
 	h := newFakeHost()
-	h.setCluster("a", Counts{1, 0, 1})
+	h.setCluster("a", of(1, 0, 1))
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"}`)
 	g.Answer()
 	h.now = epoch.Add(6 * time.Second)
 	if r := g.Answer(); r.Status != 503 || r.Details != "healthgate_stale" {
 		t.Errorf("got %d %s, want 503 healthgate_stale", r.Status, r.Details)
-	}
-}
-
-func TestGateIsWatchedOnlyWhereItHasToBe(t *testing.T) {
-	for more, want := range map[string]time.Duration{
-		``:                                    0,
-		`, "response": {"details": true}`:     0,
-		`, "hold": {"unhealthy_after": "2s"}`: 500 * time.Millisecond,
-		`, "hold": {"unhealthy_after": "60s", "healthy_after": "0.01s"}`: 50 * time.Millisecond,
-		`, "stale_after": "60s"`:                                              time.Second,
-		`, "stale_after": "1s", "hold": {"healthy_after": "3s"}`:              250 * time.Millisecond,
-		`, "source": "admin", "admin": {"address": "unix:///run/admin.sock"}`: time.Second,
-	} {
-		g := newGate(t, newFakeHost(), `{"clusters": ["a"]`+more+`}`)
-		if got := g.WatchEvery(); got != want {
-			t.Errorf("%s: got %v, want %v", more, got, want)
-		}
-	}
-	// And what is watched moves without a probe.
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
-	h.setCluster("a", Counts{1, 0, 1})
-	g.Watch()
-	h.setCluster("a", Counts{0, 0, 1})
-	for at := range 5 {
-		h.now = epoch.Add(time.Duration(at) * time.Second)
-		g.Watch()
-	}
-	if r := g.Answer(); r.Details != "healthgate_cluster_unhealthy" {
-		t.Errorf("got %s, want healthgate_cluster_unhealthy", r.Details)
-	}
-	if got := fmt.Sprint(h.counted()); got != "[failed=1 failed_cluster_unhealthy=1 transitions=1]" {
-		t.Errorf("got counters %s; a look is no answer", got)
 	}
 }

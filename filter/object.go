@@ -179,7 +179,7 @@ func (o *object) object(key string) *object {
 	return child
 }
 
-// list reads a list, and says whether one was given.
+// list reads a list, and says whether one was given: not where it is left out, nor where it is something else.
 func (o *object) list(key string) ([]*structpb.Value, bool) {
 	value := o.get(key)
 	if value == nil {
@@ -188,7 +188,7 @@ func (o *object) list(key string) ([]*structpb.Value, bool) {
 	l, ok := value.GetKind().(*structpb.Value_ListValue)
 	if !ok {
 		o.fail(key, "%s is not a list", show(value))
-		return nil, true
+		return nil, false
 	}
 	return l.ListValue.GetValues(), true
 }

@@ -41,13 +41,17 @@ func newReplies(c *Config) *replies {
 }
 
 func newReply(response Response, grpcStatus int64, reason Reason) Reply {
-	return Reply{
+	r := Reply{
 		Status:     response.Status,
 		Body:       response.Body,
 		Headers:    map[string][]string{"content-type": {"text/plain"}, "cache-control": {"no-store"}},
 		GRPCStatus: grpcStatus,
 		Details:    reason.Details(),
 	}
+	if !hasBody(r.Status) {
+		delete(r.Headers, "content-type")
+	}
+	return r
 }
 
 func (r *replies) of(v Verdict) *Reply {

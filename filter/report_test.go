@@ -16,13 +16,13 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 		a, b          Counts
 		status        int
 		overall, a1   string
-		b1            string
+		b1, b1Output  string
 		since, aSince int
 	}{
-		{0, Counts{2, 0, 3}, Counts{1, 0, 1}, 200, "pass", "pass", "pass", 0, 0},
-		{1, Counts{1, 1, 3}, Counts{1, 0, 1}, 200, "pass", "fail", "pass", 0, 1},
-		{2, Counts{1, 1, 3}, Counts{0, 1, 1}, 200, "warn", "fail", "warn", 0, 1},
-		{3, Counts{1, 1, 3}, Counts{0, 0, 0}, 503, "fail", "fail", "fail", 3, 1},
+		{0, of(2, 0, 3), of(1, 0, 1), 200, "pass", "pass", "pass", "ok", 0, 0},
+		{1, of(1, 1, 3), of(1, 0, 1), 200, "pass", "fail", "pass", "ok", 0, 1},
+		{2, of(1, 1, 3), of(0, 1, 1), 200, "warn", "fail", "warn", "ok", 0, 1},
+		{3, of(1, 1, 3), of(0, 0, 0), 503, "fail", "fail", "fail", "cluster_empty", 3, 1},
 	} {
 		h.now = epoch.Add(time.Duration(step.seconds) * time.Second)
 		h.setCluster("a", step.a)
@@ -42,14 +42,14 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 		if got.Since != at(step.since) || a.Since != at(step.aSince) {
 			t.Errorf("step %d: since %s and %s, want %s and %s", i, got.Since, a.Since, at(step.since), at(step.aSince))
 		}
-		if want := (required{MinHealthy: 2, Degraded: "ignore"}); a.Required != want {
+		if want := (required{MinHealthy: 2, Degraded: "ignore", Excluded: "count"}); a.Required != want {
 			t.Errorf("step %d: required %+v, want %+v", i, a.Required, want)
 		}
 		if a.Healthy != step.a.Healthy || a.Degraded != step.a.Degraded || a.Total != step.a.Total || a.ObservedValue != step.a.Healthy {
 			t.Errorf("step %d: got counts %+v, want %+v", i, a, step.a)
 		}
-		if got.Output != reply.Details {
-			t.Errorf("step %d: output %s, want %s", i, got.Output, reply.Details)
+		if got.Output != reply.Details || b.Output != "healthgate_"+step.b1Output {
+			t.Errorf("step %d: outputs %s and %s, want %s and healthgate_%s", i, got.Output, b.Output, reply.Details, step.b1Output)
 		}
 	}
 	// The plain replies are as they were.
@@ -68,7 +68,8 @@ func TestReportNamesHostsWhereTheSourceKnowsThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := NewGate(c, hostsOfA{NewStatsSource(c, h, h.Now())}, h, &Liveness{})
+	var process Process
+	g := NewGate(c, hostsOfA{NewStatsSource(c, h, &process, h.Now())}, h, &process)
 	var got report
 	if err := json.Unmarshal([]byte(g.Report().Body), &got); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,14 @@ type Rule struct {
 	MinHealthy        uint64 // hosts that must count, 0 to 1000000; default 1
 	MinHealthyPercent uint64 // per cent of the cluster's hosts that must count, 0 to 100; default 0
 	IgnoreDegraded    bool   // count healthy hosts alone; default false, as Envoy's health_check filter has it
+	IgnoreExcluded    bool   // leave membership_excluded out of the cluster's hosts; default false, as Envoy's filter has it
+}
+
+// Finding is how one cluster was found.
+type Finding struct {
+	Reason Reason // OK, or why the cluster fails
+	// Degraded is set where the cluster passes, and would not have without degraded hosts.
+	Degraded bool
 }
 
 // counted is how many hosts count under the rule.
@@ -15,17 +23,41 @@ func (r Rule) counted(c Counts) uint64 {
 	return c.Healthy + c.Degraded
 }
 
-// Judge says whether a cluster passes: OK, ClusterEmpty or ClusterUnhealthy. The percentage is compared as Envoy's
-// health_check filter compares it, in whole numbers and without rounding. A cluster without hosts passes only where
-// nothing is asked of it.
-func (r Rule) Judge(c Counts) Reason {
-	switch counted := r.counted(c); {
-	case c.Total == 0 && (r.MinHealthy > 0 || r.MinHealthyPercent > 0):
-		return ClusterEmpty
-	case counted < r.MinHealthy, 100*counted < r.MinHealthyPercent*c.Total:
-		return ClusterUnhealthy
+// total is of how many hosts they are counted.
+func (r Rule) total(c Counts) uint64 {
+	if r.IgnoreExcluded {
+		return c.Total - min(c.Excluded, c.Total)
 	}
-	return OK
+	return c.Total
+}
+
+// enough compares as Envoy's health_check filter does: in whole numbers, and without rounding.
+func (r Rule) enough(counted, total uint64) bool {
+	return counted >= r.MinHealthy && 100*counted >= r.MinHealthyPercent*total
+}
+
+// Judge finds OK, ClusterEmpty or ClusterUnhealthy. A cluster without hosts passes only where nothing is asked of it.
+func (r Rule) Judge(c Counts) Finding {
+	total := r.total(c)
+	switch {
+	case total == 0 && (r.MinHealthy > 0 || r.MinHealthyPercent > 0):
+		return Finding{Reason: ClusterEmpty}
+	case !r.enough(r.counted(c), total):
+		return Finding{Reason: ClusterUnhealthy}
+	}
+	return Finding{Reason: OK, Degraded: !r.enough(c.Healthy, total)}
+}
+
+// Judge finds how a cluster is by what was seen of it. What is not known comes before the rule: a stale cluster and one
+// that Envoy does not have fail whatever the minimums, the second as in Envoy's own filter.
+func (c Cluster) Judge(s Sample) Finding {
+	switch {
+	case s.Stale:
+		return Finding{Reason: Stale}
+	case s.Unknown:
+		return Finding{Reason: ClusterUnknown}
+	}
+	return c.Rule.Judge(s.Counts)
 }
 
 // Reason is why a probe is answered as it is.
@@ -35,6 +67,7 @@ type Reason uint8
 const (
 	OK Reason = iota
 	Draining
+	ClusterUnknown // Envoy is known to have no cluster of this name
 	ClusterEmpty
 	ClusterUnhealthy
 	Held  // the answer that stands, while the truth is another
@@ -46,6 +79,7 @@ const (
 var reasonNames = [reasons]string{
 	OK:               "ok",
 	Draining:         "draining",
+	ClusterUnknown:   "cluster_unknown",
 	ClusterEmpty:     "cluster_empty",
 	ClusterUnhealthy: "cluster_unhealthy",
 	Held:             "held",
@@ -53,7 +87,7 @@ var reasonNames = [reasons]string{
 	Error:            "error",
 }
 
-// String is the reason's name in metrics and details.
+// String is the reason's name in metrics.
 func (r Reason) String() string { return reasonNames[r] }
 
 // Verdict is the answer to a probe, before it is put into words.
@@ -65,35 +99,32 @@ type Verdict struct {
 	Degraded bool
 }
 
-// judge says whether a cluster passes, by what was seen of it.
-func (c Cluster) judge(s Sample) Reason {
-	if s.Stale {
-		return Stale
-	}
-	return c.Rule.Judge(s.Counts)
+// Policy is what is asked of the clusters together: enough of them must pass.
+type Policy struct {
+	// Clusters are the clusters whose health is asked, in the order in which their failures are reported. At least one.
+	Clusters []Cluster
+	// Require is how many of Clusters must pass, from 1 to len(Clusters).
+	Require int
 }
 
-// Judge is the policy of the clusters: enough of them must pass. samples[i] is of c.Clusters[i].
-func (c *Config) Judge(samples []Sample) Verdict {
+// Judge gives the verdict on the clusters: samples[i] is of p.Clusters[i]. The reason of a failure is that of the first
+// cluster that fails.
+func (p *Policy) Judge(samples []Sample) Verdict {
 	passed, passedHealthy := 0, 0 // with degraded hosts counted where the rule counts them, and without
 	firstFailure := OK
-	for i, cluster := range c.Clusters {
-		reason := cluster.judge(samples[i])
-		if reason != OK {
-			if firstFailure == OK {
-				firstFailure = reason
+	for i := range p.Clusters {
+		switch found := p.Clusters[i].Judge(samples[i]); {
+		case found.Reason == OK:
+			passed++
+			if !found.Degraded {
+				passedHealthy++
 			}
-			continue
-		}
-		passed++
-		strict := cluster.Rule
-		strict.IgnoreDegraded = true
-		if strict.Judge(samples[i].Counts) == OK {
-			passedHealthy++
+		case firstFailure == OK:
+			firstFailure = found.Reason
 		}
 	}
-	if passed < c.Require {
+	if passed < p.Require {
 		return Verdict{Reason: firstFailure}
 	}
-	return Verdict{Reason: OK, Passing: true, Degraded: passedHealthy < c.Require}
+	return Verdict{Reason: OK, Passing: true, Degraded: passedHealthy < p.Require}
 }

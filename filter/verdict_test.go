@@ -36,11 +36,19 @@ func TestRuleJudgesACluster(t *testing.T) {
 		{"no rounding up", percent(67), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
 		{"no rounding down", percent(66), Counts{Healthy: 2, Total: 3}, OK},
 		{"all of it", percent(100), Counts{Healthy: 3, Total: 3}, OK},
+		{"excluded ones are of the total", percent(100), Counts{Healthy: 2, Total: 6, Excluded: 4}, ClusterUnhealthy},
+		{"excluded ones, ignored", Rule{MinHealthyPercent: 100, IgnoreExcluded: true}, Counts{Healthy: 2, Total: 6, Excluded: 4}, OK},
+		{"excluded ones, ignored, one too few", Rule{MinHealthyPercent: 100, IgnoreExcluded: true}, Counts{Healthy: 2, Total: 6, Excluded: 3}, ClusterUnhealthy},
+		{"all are excluded and ignored", Rule{MinHealthyPercent: 1, IgnoreExcluded: true}, Counts{Total: 6, Excluded: 6}, ClusterEmpty},
+		{"all are excluded and ignored, nothing asked", Rule{IgnoreExcluded: true}, Counts{Total: 6, Excluded: 6}, OK},
+		{"more excluded than there are", Rule{MinHealthyPercent: 1, IgnoreExcluded: true}, Counts{Total: 6, Excluded: 7}, ClusterEmpty},
 		{"all of it but one", percent(100), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
 	} {
-		if got := test.rule.Judge(test.counts); got != test.want {
-			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
-		}
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.rule.Judge(test.counts).Reason; got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
 	}
 }
 
@@ -57,7 +65,7 @@ func TestPercentAgreesWithEnvoyAtEveryBoundary(t *testing.T) {
 		for percent := range uint64(101) {
 			for healthy := range total + 1 {
 				rule := Rule{MinHealthyPercent: percent}
-				got := rule.Judge(Counts{Healthy: healthy, Total: total}) == OK
+				got := rule.Judge(Counts{Healthy: healthy, Total: total}).Reason == OK
 				if want := nativePasses(percent, healthy, total); got != want {
 					t.Fatalf("%d of %d at %d %%: got %v, Envoy has %v", healthy, total, percent, got, want)
 				}
@@ -71,19 +79,21 @@ func TestPercentAgreesWithEnvoyAtEveryBoundary(t *testing.T) {
 }
 
 // randomGate makes a policy of some clusters, and counts that Envoy could have of them.
-func randomGate(r *rand.Rand) (*Config, []Sample) {
+func randomGate(r *rand.Rand) (*Policy, []Sample) {
 	n := 1 + r.IntN(5)
-	c := &Config{Require: 1 + r.IntN(n), Clusters: make([]Cluster, n)}
+	c := &Policy{Require: 1 + r.IntN(n), Clusters: make([]Cluster, n)}
 	counts := make([]Sample, n)
 	for i := range n {
 		c.Clusters[i].Rule = Rule{
 			MinHealthy:        r.Uint64N(4),
 			MinHealthyPercent: r.Uint64N(101),
 			IgnoreDegraded:    r.IntN(2) == 0,
+			IgnoreExcluded:    r.IntN(2) == 0,
 		}
 		total := r.Uint64N(8)
 		healthy := r.Uint64N(total + 1)
-		counts[i].Counts = Counts{Healthy: healthy, Degraded: r.Uint64N(total - healthy + 1), Total: total}
+		degraded := r.Uint64N(total - healthy + 1)
+		counts[i].Counts = Counts{Healthy: healthy, Degraded: degraded, Total: total, Excluded: r.Uint64N(total - healthy - degraded + 1)}
 	}
 	return c, counts
 }
@@ -101,6 +111,7 @@ func TestOneMoreHealthyHostNeverFailsTheGate(t *testing.T) {
 			}
 			better := append([]Sample(nil), counts...)
 			better[i].Healthy++
+			better[i].Excluded = min(better[i].Excluded, better[i].Total-better[i].Healthy-better[i].Degraded)
 			if after := c.Judge(better); before.Passing && !after.Passing {
 				t.Fatalf("%+v passes with %v and fails with %v", c, counts, better)
 			}
@@ -146,7 +157,7 @@ func TestDegradedIsSaidWhereHealthyHostsAloneWouldNotDo(t *testing.T) {
 }
 
 func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
-	c := &Config{Require: 3, Clusters: []Cluster{
+	c := &Policy{Require: 3, Clusters: []Cluster{
 		{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{MinHealthy: 2}}, {Rule: Rule{MinHealthy: 1}},
 	}}
 	got := c.Judge([]Sample{{Counts: Counts{Healthy: 1, Total: 1}}, {Counts: Counts{Healthy: 1, Total: 2}}, {}})
@@ -157,7 +168,7 @@ func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
 
 func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
 	fresh, stale := Sample{Counts: Counts{Healthy: 1, Total: 1}}, Sample{Counts: Counts{Healthy: 1, Total: 1}, Stale: true}
-	c := &Config{Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{}}}}
+	c := &Policy{Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{}}}}
 	for _, test := range []struct {
 		require int
 		samples []Sample
@@ -172,5 +183,23 @@ func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
 		if got := c.Judge(test.samples); got != test.want {
 			t.Errorf("%v with %d required: got %+v, want %+v", test.samples, test.require, got, test.want)
 		}
+	}
+}
+
+func TestClusterThatIsNotThereFailsWhateverTheMinimums(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		sample Sample
+		want   Reason
+	}{
+		{"not there", Sample{Unknown: true}, ClusterUnknown},
+		{"not there, for all that was seen last", Sample{Unknown: true, Stale: true}, Stale},
+		{"empty", Sample{}, OK},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := (Cluster{}).Judge(test.sample); got != (Finding{Reason: test.want}) {
+				t.Errorf("got %+v, want %v", got, test.want)
+			}
+		})
 	}
 }

@@ -170,7 +170,8 @@ func TestAlertsAskForWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := &recorder{}
-	filter.NewGate(config, filter.NewStatsSource(config, host, host.Now()), host, &filter.Liveness{})
+	var process filter.Process
+	filter.NewGate(config, filter.NewStatsSource(config, host, &process, host.Now()), host, &process)
 	for alert, rule := range alerts(t) {
 		for _, name := range regexp.MustCompile(`\benvoy_\w+`).FindAllString(rule.Expr, -1) {
 			if !slices.Contains(host.names, name) {

@@ -120,7 +120,8 @@ func (e *Envoy) find(adminFile string) error {
 	if strings.HasPrefix(e.Admin, "/") {
 		e.Admin = "unix:" + e.Admin
 	}
-	if _, err := e.Get("/ready"); err != nil {
+	// One that was started in drain mode serves, too.
+	if _, err := e.Get("/ready"); err != nil && !strings.Contains(err.Error(), "DRAINING") {
 		return err
 	}
 	listeners, err := e.listeners()

@@ -135,7 +135,7 @@ func (a *fakeAdmin) answer(healthy, total int) {
 
 func (a *fakeAdmin) config(interval, staleAfter time.Duration) *filter.Config {
 	return &filter.Config{
-		Clusters:   []filter.Cluster{{Name: "a"}, {Name: "nobody"}},
+		Policy:     filter.Policy{Clusters: []filter.Cluster{{Name: "a"}, {Name: "nobody"}}},
 		StaleAfter: staleAfter,
 		Admin:      &filter.Admin{Network: "unix", Address: a.path, Interval: interval},
 	}

@@ -1,16 +1,17 @@
 package golang
 
 import (
+	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
+	udpa "github.com/cncf/xds/go/udpa/type/v1"
 	xds "github.com/cncf/xds/go/xds/type/v3"
 	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -42,8 +43,9 @@ func TestMain(m *testing.M) {
 
 // fakeEnvoy is Envoy's side of a configuration: its stats, by name.
 type fakeEnvoy struct {
-	mutex sync.Mutex
-	stats map[string]*stat
+	mutex     sync.Mutex
+	stats     map[string]*stat
+	undefined atomic.Bool // it defines none any more
 }
 
 type stat struct {
@@ -77,8 +79,17 @@ func (e *fakeEnvoy) stat(name string) *stat {
 	return e.stats[name]
 }
 
-func (e *fakeEnvoy) DefineGaugeMetric(name string) api.GaugeMetric     { return e.stat(name) }
-func (e *fakeEnvoy) DefineCounterMetric(name string) api.CounterMetric { return e.stat(name) }
+func (e *fakeEnvoy) DefineGaugeMetric(name string) api.GaugeMetric     { return e.define(name) }
+func (e *fakeEnvoy) DefineCounterMetric(name string) api.CounterMetric { return e.define(name) }
+
+func (e *fakeEnvoy) define(name string) *stat {
+	if e.undefined.Load() {
+		panic("request has been finished")
+	}
+	return e.stat(name)
+}
+
+func (e *fakeEnvoy) setDefines(defines bool) { e.undefined.Store(!defines) }
 
 func (e *fakeEnvoy) setGone(gone bool) {
 	for _, s := range e.stats {
@@ -89,11 +100,11 @@ func (e *fakeEnvoy) setGone(gone bool) {
 // request is a request's headers; it panics where a header is asked for that a probe does not need.
 type request struct {
 	api.RequestHeaderMap
-	method, path, accept string
+	method, path, contentType, accept string
 }
 
 func (r request) GetRaw(name string) string {
-	return map[string]string{":method": r.method, ":path": r.path, "accept": r.accept}[name]
+	return map[string]string{":method": r.method, ":path": r.path, "content-type": r.contentType, "accept": r.accept}[name]
 }
 
 // callbacks take the reply of one stream.
@@ -148,7 +159,7 @@ func mustParse(t testing.TB, configured *anypb.Any, envoy api.ConfigCallbackHand
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, ok := parsed.(*configuration); ok {
+	if c, ok := parsed.(api.Config); ok {
 		t.Cleanup(c.Destroy)
 	}
 	return parsed
@@ -221,7 +232,9 @@ func TestPanicIsAnsweredWithAFailure(t *testing.T) {
 	}
 	envoyLog.Lock()
 	defer envoyLog.Unlock()
-	lines := slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool { return !strings.HasPrefix(line, "healthgate: panic") })
+	lines := slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool {
+		return !strings.HasPrefix(line, "healthgate: panic in a probe, answered with 503: ")
+	})
 	if len(lines) != 1 {
 		t.Errorf("got %d lines for panics within a minute, want 1: %v", len(lines), lines)
 	}
@@ -238,42 +251,33 @@ func TestPanicOfAReplyIsLeftToTheSDK(t *testing.T) {
 	NewStream(c, &callbacks{gone: true}).DecodeHeaders(request{method: "GET", path: "/"}, true)
 }
 
-func TestAcceptsJSON(t *testing.T) {
-	for accept, want := range map[string]bool{
-		"application/json": true, "application/health+json": true, "text/html, Application/JSON ;q=0.1": true,
-		"": false, "*/*": false, "application/*": false, "application/jsonx": false, "text/plain;a=application/json": false, ",,;": false,
-	} {
-		if got := acceptsJSON(accept); got != want {
-			t.Errorf("%q: got %v, want %v", accept, got, want)
-		}
-	}
-}
-
 // Whatever a client sends as method, path and accept, a stream is answered or goes on, and only GET and HEAD of the path
 // are answered.
 func FuzzRequest(f *testing.F) {
-	f.Add("GET", "/", "application/json")
-	f.Add("HEAD", "/?x=1", "*/*")
-	f.Add("POST", "/", "")
-	f.Add("GET", "/\x00?\xff", ",,;application/json;;")
+	f.Add("GET", "/", "", "application/json")
+	f.Add("HEAD", "/?x=1", "", "*/*")
+	f.Add("POST", "/", "application/grpc", "")
+	f.Add("POST", "/", "application/grpc-web", "")
+	f.Add("GET", "/\x00?\xff", "", ",,;application/json;;")
 	envoy := newFakeEnvoy(1)
 	c := mustParse(f, typed(f, `{"clusters": ["service"], "response": {"details": true}}`), envoy)
-	f.Fuzz(func(t *testing.T, method, path, accept string) {
+	f.Fuzz(func(t *testing.T, method, path, contentType, accept string) {
 		cb := &callbacks{}
-		status := NewStream(c, cb).DecodeHeaders(request{method: method, path: path, accept: accept}, true)
+		status := NewStream(c, cb).DecodeHeaders(request{nil, method, path, contentType, accept}, true)
 		before, _, _ := strings.Cut(path, "?")
 		want := api.Continue
-		if (method == "GET" || method == "HEAD") && before == "/" {
+		grpc := contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+")
+		if (method == "GET" || method == "HEAD" || method == "POST" && grpc) && before == "/" {
 			want = api.LocalReply
 		}
 		if status != want || (len(cb.replies) == 1) != (want == api.LocalReply) {
-			t.Errorf("%q %q %q: got %v with replies %v", method, path, accept, status, cb.replies)
+			t.Errorf("%q %q %q %q: got %v with replies %v", method, path, contentType, accept, status, cb.replies)
 		}
 	})
 }
 
 func TestFactoryAlwaysReturnsAFilter(t *testing.T) {
-	for _, parsed := range []any{nil, "a string", &override{}} {
+	for _, parsed := range []any{nil, "a string", override{}} {
 		cb := &callbacks{}
 		s := NewStream(parsed, cb)
 		if s == nil {
@@ -287,8 +291,8 @@ func TestFactoryAlwaysReturnsAFilter(t *testing.T) {
 
 func TestParseReadsTypedStructAndStruct(t *testing.T) {
 	text := `{"clusters": ["service"]}`
-	for _, c := range []*anypb.Any{typed(t, text), pack(t, parseStruct(t, text))} {
-		if _, ok := mustParse(t, c, newFakeEnvoy(1)).(*configuration); !ok {
+	for _, c := range []*anypb.Any{typed(t, text), pack(t, &udpa.TypedStruct{Value: parseStruct(t, text)}), pack(t, parseStruct(t, text))} {
+		if _, ok := mustParse(t, c, newFakeEnvoy(1)).(configuration); !ok {
 			t.Errorf("%s was not read", c.GetTypeUrl())
 		}
 	}
@@ -301,12 +305,12 @@ func TestParseRefuses(t *testing.T) {
 		configured *anypb.Any
 		want       string
 	}{
-		"nothing":      {&anypb.Any{}, "plugin_config: is required, with at least clusters: [service]"},
-		"another type": {pack(t, &durationpb.Duration{}), "plugin_config: google.protobuf.Duration is neither xds.type.v3.TypedStruct nor google.protobuf.Struct"},
-		"unknown type": {&anypb.Any{TypeUrl: "type.googleapis.com/no.Such"}, "plugin_config: "},
-		"not protobuf": {broken, "plugin_config: "},
-		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "paht: unknown key, did you mean path?"},
-		"empty":        {pack(t, &xds.TypedStruct{}), "clusters: is required"},
+		"nothing":      {&anypb.Any{}, "healthgate: plugin_config: is required, with at least clusters: [service]"},
+		"another type": {pack(t, &durationpb.Duration{}), "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"},
+		"unknown type": {&anypb.Any{TypeUrl: "type.googleapis.com/no.Such"}, "healthgate: plugin_config: no.Such can't be read"},
+		"not protobuf": {broken, "healthgate: plugin_config: xds.type.v3.TypedStruct can't be read"},
+		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "healthgate: paht: unknown key, did you mean path?"},
+		"empty":        {pack(t, &xds.TypedStruct{}), "healthgate: clusters: is required"},
 	} {
 		parsed, err := Parser{}.Parse(test.configured, newFakeEnvoy(1))
 		if parsed != nil || err == nil || !strings.HasPrefix(err.Error(), test.want) {
@@ -378,7 +382,7 @@ func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T
 		}
 		main <- err
 	})
-	if err := <-main; err == nil || err.Error() != "paht: unknown key, did you mean path?" {
+	if err := <-main; err == nil || err.Error() != "healthgate: paht: unknown key, did you mean path?" {
 		t.Errorf("on the main thread: got %v, want an error", err)
 	}
 }
@@ -398,63 +402,74 @@ func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
 	}
 }
 
-func TestPanicWhileMergingFailsItsProbes(t *testing.T) {
+// Envoy's side may panic when the gate of a route is made, with its first probe.
+func TestPanicOfARoutesFirstProbeFailsIt(t *testing.T) {
 	envoy, parent := configured(t, 1)
-	child := mustParse(t, typed(t, `{"path": "/readyz"}`), nil)
-	envoy.setGone(true)
-	merged := Parser{}.Merge(parent, child)
-	envoy.setGone(false)
-	cb := &callbacks{}
-	NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/readyz"}, true)
-	if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
-		t.Errorf("got %v, want a failure", cb.replies)
+	child := mustParse(t, typed(t, `{"path": "/readyz", "stat_prefix": "readyz"}`), nil)
+	route := Parser{}.Merge(parent, child)
+	ask := func() string {
+		cb := &callbacks{}
+		NewStream(route, cb).DecodeHeaders(request{method: "GET", path: "/readyz"}, true)
+		return strings.Join(cb.replies, " ")
+	}
+	envoy.setDefines(false)
+	if got := ask(); got != "healthgate_error" {
+		t.Errorf("got %s, want a failure", got)
+	}
+	envoy.setDefines(true)
+	if got := ask(); got != "healthgate_ok" {
+		t.Errorf("and then %s, want healthgate_ok", got)
 	}
 }
 
-// What runs on a goroutine may run when Envoy's side has gone; unrecovered, its panic would end Envoy, as it would this
-// test.
-func TestGoroutinesSurviveTheEndOfEnvoysSide(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		envoy := newFakeEnvoy(1)
-		c := mustParse(t, typed(t, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`), envoy)
-		envoy.setGone(true)
-		time.Sleep(2 * emptyClusterDelay)
-		envoy.setGone(false)
-		// The watch has ended, rather than going on with stats of nobody's: it would find a healthy host.
-		time.Sleep(time.Minute)
-		if got := envoy.stat("healthgate.default.healthy").Get(); got != 0 {
-			t.Errorf("the gauge is %d, though nobody looked", got)
+// Whatever this Envoy was built from, the plugin says so where it was built for another.
+func TestAnotherEnvoyIsWarnedOfOnce(t *testing.T) {
+	warnings := func() int {
+		envoyLog.Lock()
+		defer envoyLog.Unlock()
+		n := 0
+		for _, line := range envoyLog.lines {
+			if strings.HasPrefix(line, "healthgate: this plugin was built for Envoy 1.39.1 (commit b579d0)") {
+				n++
+			}
 		}
-		c.(*configuration).Destroy()
-	})
+		return n
+	}
+	for _, test := range []struct {
+		name   string
+		commit uint64
+		want   int
+	}{{"not kept", 0, 0}, {"the right one", 11893200, 0}, {"another", 0x123456, 1}, {"another, again", 0x123457, 1}} {
+		t.Run(test.name, func(t *testing.T) {
+			envoy := newFakeEnvoy(1)
+			envoy.stat("server.version").Record(test.commit)
+			mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
+			if got := warnings(); got != test.want {
+				t.Errorf("got %d warnings, want %d", got, test.want)
+			}
+		})
+	}
 }
 
-func TestEmptyClusterIsWarnedOfOnceAfterItsDelay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		envoy := newFakeEnvoy(0)
-		envoy.stat("cluster.service.membership_total").Record(0)
-		c := mustParse(t, typed(t, `{"clusters": ["service"], "stat_prefix": "warned"}`), envoy)
-		count := func() int {
-			envoyLog.Lock()
-			defer envoyLog.Unlock()
-			n := 0
-			for _, line := range envoyLog.lines {
-				if strings.HasPrefix(line, "healthgate warned: cluster \"service\" has shown no host yet") {
-					n++
-				}
-			}
-			return n
+// What Envoy's SDK panics with, once a configuration has gone, is known by its words: these are the module's own.
+func TestGoneIsWhatTheSDKSays(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/envoyproxy/envoy").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(strings.TrimSpace(string(dir)) + "/contrib/golang/filters/http/source/go/pkg/http/type.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"errRequestFinished", "errFilterDestroyed"} {
+		said := regexp.MustCompile(name + ` += "(.*)"`).FindSubmatch(text)
+		if said == nil || !(host{}).Gone(string(said[1])) {
+			t.Errorf("%s is %q, which is not known", name, said)
 		}
-		time.Sleep(emptyClusterDelay - time.Second)
-		if got := count(); got != 0 {
-			t.Errorf("%d warnings before the delay", got)
-		}
-		time.Sleep(time.Hour)
-		if got := count(); got != 1 {
-			t.Errorf("%d warnings, want 1", got)
-		}
-		c.(*configuration).Destroy()
-	})
+	}
+	if (host{}).Gone("index out of range") || (host{}).Gone(os.ErrClosed) {
+		t.Error("another panic passes for Envoy's word")
+	}
 }
 
 // The plugin is loaded into someone's Envoy: it brings nothing but the Go host, protobuf and the xDS types.
@@ -471,11 +486,21 @@ func TestPluginLinksNothingMore(t *testing.T) {
 	}
 }
 
-// The core does not know which host it runs in.
-func TestCoreKnowsNoHost(t *testing.T) {
-	for _, dependency := range dependencies(t, "healthgate/filter") {
-		if strings.Contains(dependency, "envoy") || strings.HasPrefix(dependency, "healthgate/") && dependency != "healthgate/filter" {
-			t.Errorf("the core imports %s", dependency)
+// The core knows no Envoy and no door, serve knows the core, and no door is known to either.
+func TestWhoMayImportWhom(t *testing.T) {
+	for pkg, allowed := range map[string][]string{
+		"healthgate/filter":        {},
+		"healthgate/filter/admin":  {"healthgate/filter"},
+		"healthgate/filter/serve":  {"healthgate/filter", "healthgate/filter/admin"},
+		"healthgate/filter/golang": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
+	} {
+		for _, dependency := range dependencies(t, pkg) {
+			switch {
+			case dependency == pkg, slices.Contains(allowed, dependency):
+			case strings.HasPrefix(dependency, "healthgate"),
+				pkg != "healthgate/filter/golang" && strings.Contains(dependency, "envoy"):
+				t.Errorf("%s imports %s", pkg, dependency)
+			}
 		}
 	}
 }
@@ -499,8 +524,8 @@ func TestConfigurationsComeAndGoUnderProbes(t *testing.T) {
 	envoy := newFakeEnvoy(1)
 	// Defined before the workers start: the fake's map is not what is tested.
 	first := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
-	var current atomic.Value
-	current.Store(first)
+	var current atomic.Value // of one type
+	current.Store(Parser{}.Merge(first, mustParse(t, typed(t, `{}`), nil)))
 	done := make(chan struct{})
 	var workers sync.WaitGroup
 	for range 4 {
@@ -522,11 +547,12 @@ func TestConfigurationsComeAndGoUnderProbes(t *testing.T) {
 	}
 	for range 200 {
 		parent := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
-		merged := Parser{}.Merge(parent, mustParse(t, typed(t, `{"drain": "ignore"}`), nil))
-		before := current.Swap(merged)
+		child := mustParse(t, typed(t, `{"drain": "ignore"}`), nil)
+		merged := Parser{}.Merge(parent, child)
+		current.Store(merged)
 		// Envoy destroys a configuration while a probe may still use it.
-		before.(*configuration).Destroy()
-		parent.(*configuration).Destroy()
+		child.(override).Destroy()
+		parent.(configuration).Destroy()
 	}
 	close(done)
 	workers.Wait()

@@ -1,0 +1,8 @@
+package filter
+
+// Process is what the gates of one process share. The zero value is ready.
+type Process struct {
+	liveness Liveness
+	ages     ages
+	gauges   gauges
+}
