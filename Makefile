@@ -73,14 +73,14 @@ $(SUITE): $(go_files) | tools
 	@CGO_ENABLED=0 $(GO) test -c -trimpath -o $@ ./e2e
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
-$(STANDIN): e2e/standin/standin.cc e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
+$(STANDIN): $(wildcard e2e/standin/*.cc e2e/standin/*.h) e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
 	@echo "building $@"
 	@mkdir -p build
 	@abi=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
 	host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
 	$(CC) -c -O2 -fPIC -Wall -Wextra -Werror -o build/unused.o e2e/standin/unused.c && \
 	$(CXX) -std=c++17 -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ \
-	  -isystem "$$abi/abi" -isystem "$$host/contrib/golang/common/go/api" e2e/standin/standin.cc build/unused.o \
+	  -isystem "$$abi/abi" -isystem "$$host/contrib/golang/common/go/api" $(filter %.cc,$^) build/unused.o \
 	  -static-libstdc++ -static-libgcc -Wl,-Bsymbolic -Wl,--version-script=e2e/standin/exports.map
 	@rm -f build/unused.o
 

@@ -108,7 +108,7 @@ func start(ctx context.Context, dir, echo string, s scenario, contenders ...stri
 	for contender, plugin := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
 		if i := slices.Index(contenders, contender); i >= 0 {
 			config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
-				plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
+				plugin+"@"+plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
 		}
 	}
 	envoy, err := bed.StartEnvoy(ctx, dir, config, bed.Options{Workers: 1, Env: []string{refresh}})

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,12 +28,17 @@ static int64_t ahead(void) {
   return *seconds;
 }
 
+static int (*real)(clockid_t, struct timespec*);
+
+// Resolved when it is loaded, not at the first call: dlsym allocates, and an allocator that asks for the time would wait
+// for itself.
+__attribute__((constructor)) static void resolve(void) {
+  real = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
+}
+
 int clock_gettime(clockid_t clock, struct timespec* now) {
-  static int (*real)(clockid_t, struct timespec*);
-  if (real == NULL) {
-    real = (int (*)(clockid_t, struct timespec*))dlsym(RTLD_NEXT, "clock_gettime");
-  }
-  int result = real(clock, now);
+  // Before it is resolved, by whoever was loaded earlier: the kernel is asked without libc.
+  int result = real != NULL ? real(clock, now) : (int)syscall(SYS_clock_gettime, clock, now);
   if (result == 0 && clock == CLOCK_REALTIME) {
     now->tv_sec += ahead();
   }
