@@ -153,3 +153,57 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 		return nil
 	})
 }
+
+// What is laid over something broken is broken: the rules of a wider level must not answer for it.
+func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
+	t.Parallel()
+	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
+	for name, levels := range map[string][2]string{
+		"the widest":          {`{"paht": "/"}`, `{}`},
+		"the one between":     {`{"drain": "ignore"}`, `{"require": 9}`},
+		"both":                {`{"require": 9}`, `{"paht": "/"}`},
+		"neither":             {`{"drain": "ignore"}`, `{}`},
+		"mended by the route": {`{}`, `{"require": 2}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			route := good
+			if name == "mended by the route" {
+				route = `{"path": "/readyz", "clusters": ["service", {"name": "nobody", "min_healthy": 0}]}`
+			}
+			s := newSite(t, withOverride(routeConfiguration, forRoute(levels[0])), withOverride(virtualHost, forRoute(levels[1])), withRoute("/readyz", route))
+			s.setServing(1)
+			for _, protocol := range protocols {
+				reply := s.mustDo(s.client(protocol), "GET", "/readyz", nil)
+				if name == "neither" {
+					expect(t, protocol, reply, 200, "ok\n", nil)
+					continue
+				}
+				expect(t, protocol, reply, 503, "unavailable\n", map[string]string{"cache-control": "no-store"})
+			}
+			if name == "neither" {
+				return
+			}
+			s.awaitLog(`"details":"healthgate_error"`, settle)
+			if n := strings.Count(s.envoy.Log(), "healthgate: a route's configuration can't be used"); n != 1 {
+				t.Errorf("%d lines say so, want 1", n)
+			}
+		})
+	}
+}
+
+// What lies between the filter and the route that answers writes no metrics of its own.
+func TestLevelThatAnswersNobodyHasNoMetrics(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withOverride(routeConfiguration, forRoute(`{"stat_prefix": "between", "hold": {"unhealthy_after": "1s"}}`)),
+		withRoute("/readyz", `{"path": "/readyz", "stat_prefix": "kubelet"}`))
+	s.setServing(1)
+	expect(t, "the probe", s.mustDo(s.client("h2"), "GET", "/readyz", nil), 200, "ok\n", nil)
+	s.awaitStat("healthgate.kubelet.healthy", 1)
+	if stats := s.stats("healthgate.between"); len(stats) > 0 {
+		t.Errorf("the level between has %v", stats)
+	}
+	if strings.Contains(s.envoy.Log(), "gate between") {
+		t.Error("the level between has logged")
+	}
+}
