@@ -40,7 +40,7 @@ drain)
   echo "drain: failing the gate, for the balancer to notice within ${notice}s"
   ask POST /healthcheck/fail >/dev/null
   sleep "$notice"
-  # Clients that hold a connection are told to open their next stream elsewhere.
+  # Each connection is let go with its next reply (connection: close, GOAWAY). Not before the notice is over: envoy.yaml, drain_type.
   ask POST '/drain_listeners?graceful&skip_exit' >/dev/null
   until=$((SECONDS + finish))
   while n=$(active) && ((n > 0)); do
