@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -59,6 +60,91 @@ func TestDrainKeepsConnectionsDuringTheNoticeAndMovesThemOnAfterIt(t *testing.T)
 			call()
 			if connections() == before {
 				t.Error("after the notice the client goes on with its connection")
+			}
+		})
+	}
+}
+
+// markingProbes puts into the configuration what envoy/examples/mark-probes.yaml has more.
+func markingProbes(t *testing.T) option {
+	t.Helper()
+	example, err := bed.LoadConfig("envoy/examples/mark-probes.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return withConfig(func(c *bed.Config) {
+		c.Set(bed.HCM+".access_log.0.filter", example.Get(bed.HCM+".access_log.0.filter"))
+		c.Set(bed.HTTPFilters, append([]any{example.Get(bed.HTTPFilters + ".0")}, c.Get(bed.HTTPFilters).([]any)...))
+	})
+}
+
+// silent leaves every stat out.
+func silent() option {
+	return withConfig(func(c *bed.Config) {
+		c.Set("stats_config", map[string]any{"stats_matcher": map[string]any{"reject_all": true}})
+	})
+}
+
+func TestMarkedProbesAreOutOfTheStatsOfTraffic(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		options []option
+		counted uint64
+	}{
+		"marked": {[]option{markingProbes(t)}, 0},
+		"not":    {nil, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, append(test.options, alone("it counts requests"))...)
+			s.setServing(0)
+			client := s.client("h2")
+			for i := range 10 {
+				reply := s.mustDo(client, "GET", "/", nil, "user-agent", fmt.Sprint("probe-", i))
+				if reply.status != 503 {
+					t.Errorf("the probe is answered with %d, want 503", reply.status)
+				}
+				if _, marked := reply.header["X-Envoy-Upstream-Healthchecked-Cluster"]; marked != (test.counted == 0) {
+					t.Errorf("the reply has %v", reply.header)
+				}
+			}
+			s.awaitLog("probe-9", settle) // failed probes are in the log, marked or not
+			const counter = "http.ingress.downstream_rq_5xx"
+			if got := s.stats(counter)[counter]; got != test.counted {
+				t.Errorf("%s is %d after 10 probes that failed, want %d", counter, got, test.counted)
+			}
+			s.setServing(1)
+			s.mustDo(client, "GET", "/", nil, "user-agent", "passes")
+			callRouter(t, s)
+			s.awaitLog("/router.Router/Recommend", settle)
+			if strings.Contains(s.envoy.Log(), "passes") {
+				t.Error("the log has a probe that passed")
+			}
+		})
+	}
+}
+
+func TestMarkedProbesOfADrainAreAnsweredByEnvoysOwnFilter(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]option{
+		"as it is":           nil,
+		"without any stat":   {silent()},
+		"with drain: ignore": {withPlugin(`{"clusters": [{"name": "service", "min_healthy": 0}], "drain": "ignore"}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, append(options, markingProbes(t))...)
+			client := s.client("h2")
+			expect(t, "an ordinary request", s.mustDo(client, "GET", "/x", nil), 404, "", map[string]string{"x-envoy-immediate-health-check-fail": ""})
+			s.post("/healthcheck/fail")
+			expect(t, "the probe", s.probe(client), 503, "", map[string]string{
+				"x-envoy-immediate-health-check-fail": "true", "cache-control": "",
+			})
+			expect(t, "an ordinary request of a drain", s.mustDo(client, "GET", "/x", nil), 404, "", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+			s.awaitLog(`"details":"health_check_failed"`, settle)
+			s.post("/healthcheck/ok")
+			if reply := s.probe(client); reply.header.Get("x-envoy-immediate-health-check-fail") != "" {
+				t.Errorf("after the drain the probe gets %v", reply.header)
 			}
 		})
 	}
