@@ -2,13 +2,16 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"healthgate/e2e/bed"
 )
@@ -147,5 +150,134 @@ func TestMarkedProbesOfADrainAreAnsweredByEnvoysOwnFilter(t *testing.T) {
 				t.Errorf("after the drain the probe gets %v", reply.header)
 			}
 		})
+	}
+}
+
+// adminOnASocket puts admin on a unix socket, as envoy/examples/admin.yaml has it.
+func adminOnASocket(t *testing.T) option {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "e2e") // a short path, since a socket's is bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return withConfig(func(c *bed.Config) {
+		c.Set("admin.address", map[string]any{"pipe": map[string]any{"path": filepath.Join(dir, "admin.sock"), "mode": 0o600}})
+	})
+}
+
+// halfACall sends a call that is under way until the connection is closed.
+func (s *site) halfACall() {
+	s.t.Helper()
+	conn := s.dialTLS(s.t.Context(), "http/1.1")
+	send(s.t, conn, "POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
+	s.await(settle, func() error {
+		if n := s.stats("cluster.service.upstream_rq_active")["cluster.service.upstream_rq_active"]; n != 1 {
+			return fmt.Errorf("%d requests are active", n)
+		}
+		return nil
+	})
+}
+
+func TestLifecycleReachesAdminOnAUnixSocket(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, adminOnASocket(t), alone("it ends Envoy"))
+	s.setServing(1)
+	if out, err := s.lifecycle(t.Context(), "alive"); err != nil {
+		t.Errorf("it is not alive: %v: %s", err, out)
+	}
+	s.halfACall()
+	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=1")
+	if err != nil || !strings.Contains(out, "1 requests are left after 1s") {
+		t.Errorf("the drain ended with %v: %s", err, out)
+	}
+	if reply := s.probe(s.client("h2")); reply.header.Get("x-envoy-immediate-health-check-fail") != "true" {
+		t.Errorf("after the drain the probe gets %d, %v", reply.status, reply.header)
+	}
+	s.envoy.Kill()
+	for _, verb := range []string{"alive", "drain"} {
+		out, err := s.lifecycle(t.Context(), verb)
+		if err == nil || !strings.Contains(out, "healthgate: "+verb+": admin at unix:///") {
+			t.Errorf("without an Envoy, %s ends with %v: %s", verb, err, out)
+		}
+	}
+}
+
+// A request that no stat tells of is not cut off before the time that it was given.
+func TestDrainThatSeesNoRequestWaitsAllOfItsTime(t *testing.T) {
+	t.Parallel()
+	for name, matcher := range map[string]string{
+		"of the bootstrap": `{"exclusion_list": {"patterns": [{"prefix": "http."}]}}`,
+		"but admin's":      `{"inclusion_list": {"patterns": [{"prefix": "http.admin."}, {"prefix": "cluster."}, {"prefix": "server."}]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, withConfig(func(c *bed.Config) {
+				c.Set("stats_config", map[string]any{"stats_matcher": parse(matcher)})
+			}))
+			s.setServing(1)
+			s.halfACall()
+			began := time.Now()
+			out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=3")
+			if took := time.Since(began); err != nil || took < 2*time.Second || strings.Contains(out, "no request is left") {
+				t.Errorf("the drain ended after %v with %v: %s", took, err, out)
+			}
+			if n := strings.Count(out, "can't see requests"); n != 1 {
+				t.Errorf("it says %d times that it can't see requests, want once: %s", n, out)
+			}
+		})
+	}
+}
+
+// A client between two calls is none under way, and would open its next one on a connection that ends.
+func TestDrainEndsNotBeforeClientsThatCallNowAndThenAreSentAway(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, asInTheImage(t), alone("it drains Envoy for good"))
+	s.setServing(1)
+	client := s.client("http/1.1")
+	call := func() { s.mustDo(client, http.MethodPost, "/router.Router/None", strings.NewReader("")) }
+	call()
+	const total = "http.ingress.downstream_cx_total"
+	before := s.stats(total)[total]
+	ended := make(chan error, 1)
+	go func() {
+		out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=10")
+		if err == nil && !strings.Contains(out, "no request is left") {
+			err = errors.New(out)
+		}
+		ended <- err
+	}()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			if s.stats(total)[total] == before {
+				t.Error("the drain has ended, and the client still has its connection")
+			}
+			return
+		case <-time.After(300 * time.Millisecond):
+			call()
+		}
+	}
+}
+
+// What a hook prints, Kubernetes throws away; what the container's first process prints, it keeps.
+func TestDrainSpeaksInTheContainersLog(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.setServing(1)
+	log := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(log, []byte("before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "CONTAINER_LOG="+log)
+	if got := readFile(t, log); err != nil || got != "before\n"+out || strings.Count(out, "healthgate: drain: ") != 2 {
+		t.Errorf("it ended with %v; it prints\n%s\nand the log has\n%s", err, out, got)
+	}
+	// Where it can't write, that is no reason to end.
+	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "CONTAINER_LOG=/proc/1/nothing"); err != nil || strings.Contains(out, "nothing") {
+		t.Errorf("without a log it ended with %v: %s", err, out)
 	}
 }
