@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+	"sigs.k8s.io/yaml"
+
+	"healthgate/e2e/backend/router"
 	"healthgate/e2e/bed"
 )
 
@@ -279,5 +285,69 @@ func TestDrainSpeaksInTheContainersLog(t *testing.T) {
 	// Where it can't write, that is no reason to end.
 	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "CONTAINER_LOG=/proc/1/nothing"); err != nil || strings.Contains(out, "nothing") {
 		t.Errorf("without a log it ended with %v: %s", err, out)
+	}
+}
+
+// gRPC's metadata may have an underscore in its name, and it arrives.
+func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withConfig(func(c *bed.Config) {
+		c.Set(bed.HCM+".access_log.0.typed_config.log_format.json_format.user", "%REQ(user_id)%")
+	}))
+	s.setServing(1)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "somebody"), settle)
+	defer cancel()
+	if _, err := router.NewRouterClient(s.dialGRPC()).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{{}}}); err != nil {
+		t.Errorf("a call with metadata user_id got %v", err)
+	}
+	s.awaitLog(`"user":"somebody"`, settle)
+}
+
+// commentedOut returns what stands behind a comment of the reference configuration, in lines of its own that are comments too.
+func commentedOut(t *testing.T, comment string) map[string]any {
+	t.Helper()
+	_, rest, found := strings.Cut(readFile(t, filepath.Join(bed.Root(), "envoy", "envoy.yaml")), comment+"\n")
+	if !found {
+		t.Fatalf("envoy.yaml lacks %q", comment)
+	}
+	var text strings.Builder
+	for line := range strings.Lines(rest) {
+		line, commented := strings.CutPrefix(strings.TrimLeft(line, " "), "# ")
+		if !commented {
+			break
+		}
+		text.WriteString(line)
+	}
+	lines := map[string]any{}
+	if err := yaml.UnmarshalStrict([]byte(text.String()), &lines); err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func TestHTTP10IsAnsweredWithTheLinesThatTheCommentHas(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		options []option
+		status  string
+	}{
+		"without": {nil, "HTTP/1.1 426 Upgrade Required"},
+		"with": {[]option{withConfig(func(c *bed.Config) {
+			for key, value := range commentedOut(t, "unless these two lines are there:") {
+				c.Set(bed.HCM+"."+key, value)
+			}
+		})}, "HTTP/1.0 200 OK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, test.options...)
+			s.setServing(1)
+			conn := s.dialTLS(t.Context(), "http/1.1")
+			send(t, conn, "GET / HTTP/1.0\r\n\r\n") // without a host, as it was then
+			answer, err := io.ReadAll(conn)
+			if first, _, _ := strings.Cut(string(answer), "\r\n"); first != test.status {
+				t.Errorf("it is answered with %q, %v, want %q", answer, err, test.status)
+			}
+		})
 	}
 }
