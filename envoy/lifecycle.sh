@@ -71,7 +71,7 @@ drain() {
     return 1
   fi
   sleep "$notice"
-  # Each connection is let go with its next reply (connection: close, GOAWAY). Not before the notice is over: envoy.yaml, drain_type.
+  # Each connection is let go with its next reply (connection: close, GOAWAY), and not before the notice is over.
   ask POST '/drain_listeners?graceful&skip_exit' >/dev/null || say "admin refuses /drain_listeners: clients keep their connections"
 
   local n blind='' quiet=0 until=$((SECONDS + finish))
