@@ -351,3 +351,15 @@ func TestHTTP10IsAnsweredWithTheLinesThatTheCommentHas(t *testing.T) {
 		})
 	}
 }
+
+// What an ALB target group of version GRPC takes for success by default, Envoy answers whatever the backends are.
+func TestDefaultCheckOfAnALBOfVersionGRPCPassesWithoutABackend(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	client := s.client("h2")
+	s.setServing(0)
+	reply := s.mustDo(client, "POST", "/AWS.ALB/healthcheck", nil, "content-type", "application/grpc")
+	if got := reply.header.Get("grpc-status"); reply.status != 200 || got != "12" {
+		t.Errorf("it got %d with grpc-status %q, want 200 with 12", reply.status, got)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -536,6 +537,31 @@ func TestALBReachesTheGate(t *testing.T) {
 	} {
 		if got := ingress.Annotations["alb.ingress.kubernetes.io/"+name]; got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// The lines for version GRPC stand in place of lines that are there, and ask for the gate's path and gRPC's OK.
+func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
+	text, err := os.ReadFile("overlays/aws-alb/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	snippet, _, _ := strings.Cut(rest, "```")
+	var lines map[string]string
+	if err := yaml.UnmarshalStrict([]byte(snippet), &lines); err != nil {
+		t.Fatal(err)
+	}
+	const prefix = "alb.ingress.kubernetes.io/"
+	want := map[string]string{prefix + "backend-protocol-version": "GRPC", prefix + "healthcheck-path": "/", prefix + "success-codes": "0"}
+	if !maps.Equal(lines, want) {
+		t.Errorf("README.md has %v, want %v", lines, want)
+	}
+	ingress := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy")
+	for name := range lines {
+		if ingress.Annotations[name] == "" {
+			t.Errorf("%s stands in place of nothing", name)
 		}
 	}
 }
