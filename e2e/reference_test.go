@@ -44,6 +44,7 @@ func asInTheImage(t *testing.T) option {
 // After the notice nothing else moves it on.
 func TestDrainKeepsConnectionsDuringTheNoticeAndMovesThemOnAfterIt(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it drains Envoy for good")
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
@@ -99,6 +100,7 @@ func silent() option {
 
 func TestMarkedProbesAreOutOfTheStatsOfTraffic(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it counts requests")
 	for name, test := range map[string]struct {
 		options []option
 		counted uint64
@@ -138,6 +140,7 @@ func TestMarkedProbesAreOutOfTheStatsOfTraffic(t *testing.T) {
 
 func TestMarkedProbesOfADrainAreAnsweredByEnvoysOwnFilter(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
 	for name, options := range map[string][]option{
 		"as it is":           nil,
 		"without any stat":   {silent()},
@@ -215,6 +218,7 @@ func TestLifecycleReachesAdminOnAUnixSocket(t *testing.T) {
 // A request that no stat tells of is not cut off before the time that it was given.
 func TestDrainThatSeesNoRequestWaitsAllOfItsTime(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
 	for name, matcher := range map[string]string{
 		"of the bootstrap": `{"exclusion_list": {"patterns": [{"prefix": "http."}]}}`,
 		"but admin's":      `{"inclusion_list": {"patterns": [{"prefix": "http.admin."}, {"prefix": "cluster."}, {"prefix": "server."}]}}`,
@@ -330,6 +334,7 @@ func commentedOut(t *testing.T, comment string) map[string]any {
 
 func TestHTTP10IsAnsweredWithTheLinesThatTheCommentHas(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it reads Envoy's log")
 	for name, test := range map[string]struct {
 		options []option
 		status  string
@@ -409,6 +414,7 @@ func filterBeside(before bool, filter string) option {
 // service is healthy throughout.
 func TestPitfalls(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	inTheClear := func(c *bed.Config) { c.Delete(bed.Listener + ".filter_chains.0.transport_socket") }
 	byDomain := func(c *bed.Config) { c.Set(virtualHosts+".0.domains", []any{"grpc.example.com"}) }
 	probesHost := func(c *bed.Config) { c.Set(virtualHosts+".1", mend(t, "A virtual host for the probe")) }
@@ -536,6 +542,7 @@ func TestStatsMatcherOfTheDocsLetsThroughWhatIsNeeded(t *testing.T) {
 // Clusters that have hosts only while somebody calls.
 func TestClustersWithoutHostsOfTheirOwnNeverPass(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for name, changes := range map[string]string{
 		"ORIGINAL_DST": `{"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}`,
 		"dynamic_forward_proxy": `{"lb_policy": "CLUSTER_PROVIDED", "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": {
@@ -615,6 +622,7 @@ func TestProbeIsAnsweredAtTheConnectionLimitByAListenerOfItsOwn(t *testing.T) {
 // An idle cluster is checked once a minute, which is stale for whoever expects more.
 func TestIdleClusterTurnsStaleWithoutTheLines(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for name, status := range map[string]int{"with": 200, "without": 503} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -648,6 +656,7 @@ func TestIdleClusterTurnsStaleWithoutTheLines(t *testing.T) {
 // While a cluster that CDS has changed waits for its first check, the old one serves.
 func TestClusterThatWarmsFailsTheProbeUnlessThatIsHeld(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for name, test := range map[string]struct {
 		options []option
 		status  int
