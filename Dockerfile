@@ -76,5 +76,6 @@ COPY --from=build --chmod=0644 /src/build/healthgate.so /etc/envoy/healthgate.so
 USER 101:101
 EXPOSE 8443
 ENTRYPOINT ["/usr/local/bin/envoy"]
-# Without hot restart Envoy writes nothing, so that its root can be read-only.
-CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart"]
+# Without hot restart Envoy writes nothing, so that its root can be read-only. A drain that is gradual, as Envoy's own is, takes
+# ten minutes to reach every connection: longer than a pod has.
+CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]

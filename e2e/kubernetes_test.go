@@ -35,7 +35,7 @@ func TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown(t *te
 	}
 	container := envoy.Spec.Template.Spec.Containers[0]
 	s := newSite(t, backends(2))
-	client := s.client("http/1.1") // as the kubelet does
+	client := s.client("h2") // as the kubelet does
 	ready := func() bool {
 		probe := container.ReadinessProbe.HTTPGet
 		status := s.mustDo(client, "GET", probe.Path, nil).status

@@ -23,9 +23,12 @@ import (
 
 // lifecycle runs the script that Kubernetes runs beside an Envoy.
 func (s *site) lifecycle(ctx context.Context, command string, env ...string) (string, error) {
-	_, port, _ := strings.Cut(s.envoy.Admin, ":")
+	admin := s.envoy.Admin
+	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
+		admin = "unix://" + path
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "envoy", "lifecycle.sh"), command)
-	cmd.Env = append(append(os.Environ(), "ADMIN_PORT="+port), env...)
+	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+admin, "CONTAINER_LOG=/dev/null"), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

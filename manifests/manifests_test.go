@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -336,12 +337,16 @@ func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
 // timers are what a balancer does with a gate that fails.
 type timers struct {
 	interval, timeout, threshold int // of its health check, in seconds and checks
+	healthy                      int // checks that must pass before a new target is sent to
 	draining                     int // how long it lets connections to a target that is out go on, in seconds
 }
 
 const (
 	// act is what a balancer is given, after it has noticed, to stop sending, in seconds.
 	act = 10
+	// What Envoy needs to know a new pod of the service, in seconds: a DNS cache's time, Envoy's between two looks, its health
+	// check's interval with the jitter.
+	nameCache, resolve, check = 30, 5, 6
 	// spare is what the kubelet is given between the end of preStop and the end of the grace, in seconds.
 	spare = 10
 )
@@ -351,12 +356,12 @@ func TestTimersOfAShutdownFitTogether(t *testing.T) {
 	for folder, read := range map[string]func(rendered) timers{
 		"overlays/gke-ingress": func(o rendered) timers {
 			s := get[*backendConfig](t, o, "BackendConfig/envoy").Spec
-			return timers{s.HealthCheck.CheckIntervalSec, s.HealthCheck.TimeoutSec, s.HealthCheck.UnhealthyThreshold, s.ConnectionDraining.DrainingTimeoutSec}
+			return timers{s.HealthCheck.CheckIntervalSec, s.HealthCheck.TimeoutSec, s.HealthCheck.UnhealthyThreshold, s.HealthCheck.HealthyThreshold, s.ConnectionDraining.DrainingTimeoutSec}
 		},
 		"overlays/gke-gateway": func(o rendered) timers {
 			s := get[*healthCheckPolicy](t, o, "HealthCheckPolicy/envoy").Spec.Default
 			draining := get[*gcpBackendPolicy](t, o, "GCPBackendPolicy/envoy").Spec.Default.ConnectionDraining.DrainingTimeoutSec
-			return timers{s.CheckIntervalSec, s.TimeoutSec, s.UnhealthyThreshold, draining}
+			return timers{s.CheckIntervalSec, s.TimeoutSec, s.UnhealthyThreshold, s.HealthyThreshold, draining}
 		},
 		"overlays/aws-alb": func(o rendered) timers {
 			a := get[*networkingv1.Ingress](t, o, "Ingress/envoy").Annotations
@@ -371,12 +376,16 @@ func TestTimersOfAShutdownFitTogether(t *testing.T) {
 			if _, err := fmt.Sscanf(a["alb.ingress.kubernetes.io/target-group-attributes"], "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
 				t.Error(err)
 			}
-			return timers{seconds("healthcheck-interval-seconds"), seconds("healthcheck-timeout-seconds"), seconds("unhealthy-threshold-count"), draining}
+			return timers{
+				seconds("healthcheck-interval-seconds"), seconds("healthcheck-timeout-seconds"),
+				seconds("unhealthy-threshold-count"), seconds("healthy-threshold-count"), draining,
+			}
 		},
 		"overlays/local": func(o rendered) timers { return kubelet(t, o) },
 	} {
 		objects := render(t, folder)
-		pod := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec
+		envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec
+		pod, ready := envoy.Template.Spec, int(envoy.MinReadySeconds)
 		env := map[string]int{}
 		for _, e := range pod.Containers[0].Env {
 			n, err := strconv.Atoi(e.Value)
@@ -393,6 +402,9 @@ func TestTimersOfAShutdownFitTogether(t *testing.T) {
 			if need := b.interval*b.threshold + b.timeout + act; notice < need-boolToInt(b.draining == 0)*act {
 				t.Errorf("%s: the balancer needs up to %d s to notice and act, the drain gives it %d s", folder, need, notice)
 			}
+			if need := b.interval*b.healthy + b.timeout + act; ready < need && b.draining != 0 {
+				t.Errorf("%s: the balancer needs up to %d s to take a new pod in, the old ones go after %d s", folder, need, ready)
+			}
 			if b.draining != 0 && b.draining < finish {
 				t.Errorf("%s: the balancer cuts connections off after %d s, the drain lets them go on for %d s", folder, b.draining, finish)
 			}
@@ -400,6 +412,42 @@ func TestTimersOfAShutdownFitTogether(t *testing.T) {
 		if need := notice + finish + spare; int(*pod.TerminationGracePeriodSeconds) < need {
 			t.Errorf("%s: the grace is %d s, the drain needs %d s", folder, *pod.TerminationGracePeriodSeconds, need)
 		}
+		if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < nameCache+resolve+check {
+			t.Errorf("%s: the service's old pods go after %d s, Envoy knows the new ones after %d s", folder, ready, nameCache+resolve+check)
+		}
+		if grace := pod.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; grace == nil || *grace > spare {
+			t.Errorf("%s: an Envoy that hangs has a grace of %v", folder, grace)
+		}
+	}
+}
+
+// A node can be drained while the backends are down, and no Envoy is Ready for that.
+func TestEnvoysThatAreNotReadyMayBeEvicted(t *testing.T) {
+	policy := get[*policyv1.PodDisruptionBudget](t, render(t, "base"), "PodDisruptionBudget/envoy").Spec.UnhealthyPodEvictionPolicy
+	if policy == nil || *policy != policyv1.AlwaysAllow {
+		t.Errorf("the PodDisruptionBudget has the policy %v", policy)
+	}
+}
+
+// As many connections as Envoy takes fit into the memory that it may have.
+func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
+	const connection, rest = 23 << 10, 128 << 20 // an idle one with TLS and HTTP/2, and what Envoy holds without any
+	objects := render(t, "base")
+	var config struct {
+		OverloadManager struct {
+			ResourceMonitors []struct {
+				TypedConfig struct {
+					Most int64 `json:"max_active_downstream_connections"`
+				} `json:"typed_config"`
+			} `json:"resource_monitors"`
+		} `json:"overload_manager"`
+	}
+	if err := yaml.Unmarshal([]byte(get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy").Data["envoy.yaml"]), &config); err != nil {
+		t.Fatal(err)
+	}
+	limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
+	if most := config.OverloadManager.ResourceMonitors[0].TypedConfig.Most; most == 0 || rest+most*connection > limit {
+		t.Errorf("%d connections need %d bytes, the limit is %d", most, rest+most*connection, limit)
 	}
 }
 
@@ -407,7 +455,7 @@ func TestTimersOfAShutdownFitTogether(t *testing.T) {
 func kubelet(t *testing.T, o rendered) timers {
 	t.Helper()
 	p := get[*appsv1.Deployment](t, o, "Deployment/envoy").Spec.Template.Spec.Containers[0].ReadinessProbe
-	return timers{int(p.PeriodSeconds), int(p.TimeoutSeconds), int(p.FailureThreshold), 0}
+	return timers{int(p.PeriodSeconds), int(p.TimeoutSeconds), int(p.FailureThreshold), 1, 0}
 }
 
 func boolToInt(b bool) int {
@@ -489,6 +537,31 @@ func TestALBReachesTheGate(t *testing.T) {
 	} {
 		if got := ingress.Annotations["alb.ingress.kubernetes.io/"+name]; got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// The lines for version GRPC stand in place of lines that are there, and ask for the gate's path and gRPC's OK.
+func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
+	text, err := os.ReadFile("overlays/aws-alb/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	snippet, _, _ := strings.Cut(rest, "```")
+	var lines map[string]string
+	if err := yaml.UnmarshalStrict([]byte(snippet), &lines); err != nil {
+		t.Fatal(err)
+	}
+	const prefix = "alb.ingress.kubernetes.io/"
+	want := map[string]string{prefix + "backend-protocol-version": "GRPC", prefix + "healthcheck-path": "/", prefix + "success-codes": "0"}
+	if !maps.Equal(lines, want) {
+		t.Errorf("README.md has %v, want %v", lines, want)
+	}
+	ingress := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy")
+	for name := range lines {
+		if ingress.Annotations[name] == "" {
+			t.Errorf("%s stands in place of nothing", name)
 		}
 	}
 }

@@ -38,6 +38,9 @@ type Options struct {
 	Workers int      // worker threads; 2 where 0
 	Env     []string // variables of its environment, as KEY=value
 	LogFile *os.File // where it writes; nil keeps it for Log
+	Flags   []string // further flags of its command
+	// DrainTime is how long it takes a gradual drain to reach every connection, in seconds; 1 where 0, and Envoy's own is 600.
+	DrainTime int
 	// TakeOver is an Envoy that the new one takes the place of, by hot restart: it hands over its listeners and ends.
 	TakeOver *Envoy
 }
@@ -78,6 +81,10 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	if workers == 0 {
 		workers = 2
 	}
+	drainTime := options.DrainTime
+	if drainTime == 0 {
+		drainTime = 1
+	}
 	baseID := filepath.Join(dir, "base-id")
 	restart, epoch := []string{"--use-dynamic-base-id", "--base-id-path", baseID}, 0
 	if before := options.TakeOver; before != nil {
@@ -95,9 +102,10 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 		"--config-path", file,
 		"--admin-address-path", filepath.Join(dir, "admin"),
 		"--concurrency", strconv.Itoa(workers),
-		"--drain-time-s", "1", "--parent-shutdown-time-s", "2",
+		"--drain-time-s", strconv.Itoa(drainTime), "--parent-shutdown-time-s", strconv.Itoa(drainTime+1),
 		"--file-flush-interval-msec", "50",
 	)...)
+	cmd.Args = append(cmd.Args, options.Flags...)
 	cmd.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(standIn()))
 	cmd.Env = append(cmd.Env, options.Env...)
 	if options.LogFile != nil {
