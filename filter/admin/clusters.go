@@ -97,6 +97,9 @@ func (c *cluster) add(h *host) {
 	case degraded:
 		c.counts.Degraded++
 	}
+	if h.Health.excluded() {
+		c.counts.Excluded++
+	}
 	if len(c.hosts) < maxHosts {
 		c.hosts = append(c.hosts, filter.HostState{Address: h.Address.String(), Status: state})
 	}
@@ -128,6 +131,8 @@ type health struct {
 	FailedOutlier         bool   `json:"failed_outlier_check"`
 	FailedActiveDegraded  bool   `json:"failed_active_degraded_check"`
 	FailedOutlierDegraded bool   `json:"failed_degraded_outlier_detection"`
+	PendingActive         bool   `json:"pending_active_hc"`
+	ExcludedImmediately   bool   `json:"excluded_via_immediate_hc_fail"`
 	Discovery             string `json:"eds_health_status"` // a value of envoy.config.core.v3.HealthStatus
 }
 
@@ -156,6 +161,12 @@ func (h health) String() string {
 		return degraded
 	}
 	return healthy
+}
+
+// excluded says whether Envoy leaves the host out of its panic threshold: excludeBasedOnHealthFlag in
+// source/common/upstream/upstream_impl.cc. It is asked of each host, healthy or not.
+func (h health) excluded() bool {
+	return h.PendingActive || h.ExcludedImmediately || h.Discovery == "DRAINING"
 }
 
 func (a address) String() string {

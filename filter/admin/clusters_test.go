@@ -18,22 +18,29 @@ import (
 
 func TestHostsAreCountedAsEnvoyCountsThem(t *testing.T) {
 	// One host a line, each with where Envoy would count it.
-	hosts := []struct{ status, health string }{
-		{`{"eds_health_status": "HEALTHY"}`, "healthy"},
-		{`{}`, "healthy"},
-		{`{"pending_dynamic_removal": true, "eds_health_status": "HEALTHY"}`, "healthy"},
-		{`{"eds_health_status": "UNHEALTHY"}`, "unhealthy by discovery"},
-		{`{"eds_health_status": "DRAINING"}`, "draining by discovery"},
-		{`{"eds_health_status": "TIMEOUT"}`, "timeout by discovery"},
-		{`{"eds_health_status": "DEGRADED"}`, "degraded"},
-		{`{"eds_health_status": "OF_A_LATER_ENVOY"}`, "of_a_later_envoy by discovery"},
-		{`{"failed_active_degraded_check": true}`, "degraded"},
-		{`{"failed_degraded_outlier_detection": true}`, "degraded"},
-		{`{"failed_active_health_check": true, "pending_active_hc": true}`, "failed active health check"},
-		{`{"failed_outlier_check": true}`, "ejected by outlier detection"},
-		{`{"failed_active_health_check": true, "eds_health_status": "DEGRADED"}`, "failed active health check"},
-		{`{"failed_active_degraded_check": true, "eds_health_status": "UNHEALTHY"}`, "unhealthy by discovery"},
-		{`{"a_field_of_a_later_envoy": true}`, "healthy"},
+	hosts := []struct {
+		status, health string
+		excluded       bool
+	}{
+		{`{"eds_health_status": "HEALTHY"}`, "healthy", false},
+		{`{}`, "healthy", false},
+		{`{"pending_dynamic_removal": true, "eds_health_status": "HEALTHY"}`, "healthy", false},
+		{`{"eds_health_status": "UNHEALTHY"}`, "unhealthy by discovery", false},
+		{`{"eds_health_status": "DRAINING"}`, "draining by discovery", true},
+		{`{"eds_health_status": "TIMEOUT"}`, "timeout by discovery", false},
+		{`{"eds_health_status": "DEGRADED"}`, "degraded", false},
+		{`{"eds_health_status": "OF_A_LATER_ENVOY"}`, "of_a_later_envoy by discovery", false},
+		{`{"failed_active_degraded_check": true}`, "degraded", false},
+		{`{"failed_degraded_outlier_detection": true}`, "degraded", false},
+		{`{"failed_active_health_check": true, "pending_active_hc": true}`, "failed active health check", true},
+		{`{"failed_active_health_check": true, "excluded_via_immediate_hc_fail": true}`, "failed active health check", true},
+		{`{"pending_active_hc": true}`, "healthy", true},
+		{`{"excluded_via_immediate_hc_fail": true, "failed_active_degraded_check": true}`, "degraded", true},
+		{`{"pending_active_hc": true, "excluded_via_immediate_hc_fail": true, "eds_health_status": "DRAINING"}`, "draining by discovery", true},
+		{`{"failed_outlier_check": true}`, "ejected by outlier detection", false},
+		{`{"failed_active_health_check": true, "eds_health_status": "DEGRADED"}`, "failed active health check", false},
+		{`{"failed_active_degraded_check": true, "eds_health_status": "UNHEALTHY"}`, "unhealthy by discovery", false},
+		{`{"a_field_of_a_later_envoy": true}`, "healthy", false},
 	}
 	for _, host := range hosts {
 		t.Run(host.status, func(t *testing.T) {
@@ -48,6 +55,9 @@ func TestHostsAreCountedAsEnvoyCountsThem(t *testing.T) {
 				want.Healthy = 1
 			case "degraded":
 				want.Degraded = 1
+			}
+			if host.excluded {
+				want.Excluded = 1
 			}
 			if got := clusters["a"].counts; got != want {
 				t.Errorf("got %+v, want %+v", got, want)

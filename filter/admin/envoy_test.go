@@ -45,6 +45,7 @@ func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
 				health := &adminv3.HostHealthStatus{
 					FailedActiveHealthCheck: some(), FailedOutlierCheck: some(), FailedActiveDegradedCheck: some(),
 					FailedDegradedOutlierDetection: some(), PendingActiveHc: some(), ActiveHcTimeout: some(),
+					ExcludedViaImmediateHcFail: some(), PendingDynamicRemoval: some(),
 					EdsHealthStatus: corev3.HealthStatus(r.IntN(len(corev3.HealthStatus_name))),
 				}
 				at, where := addresses[r.IntN(len(addresses))]()
@@ -58,6 +59,9 @@ func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
 					c.counts.Healthy++
 				case "degraded":
 					c.counts.Degraded++
+				}
+				if excluded(health) {
+					c.counts.Excluded++
 				}
 			}
 			if reported := some(); !some() { // else nobody wants it
@@ -97,4 +101,9 @@ func stateOf(h *adminv3.HostHealthStatus) string {
 		return "degraded"
 	}
 	return "healthy"
+}
+
+// excluded is excludeBasedOnHealthFlag of Envoy v1.39.1's upstream_impl.cc, by its own types.
+func excluded(h *adminv3.HostHealthStatus) bool {
+	return h.GetPendingActiveHc() || h.GetExcludedViaImmediateHcFail() || h.GetEdsHealthStatus() == corev3.HealthStatus_DRAINING
 }

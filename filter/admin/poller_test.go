@@ -116,7 +116,7 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 	gate := make(chan struct{})
 	a.onClusters(func(w http.ResponseWriter) {
 		<-gate
-		io.WriteString(w, `{"cluster_statuses": [{"name": "a", "host_statuses": [{}]}]}`)
+		io.WriteString(w, `{"cluster_statuses": [{"name": "a", "host_statuses": [{"health_status": {"pending_active_hc": true}}]}]}`)
 	})
 	var pollers Pollers
 	var log warnings
@@ -129,7 +129,7 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 	}
 	close(gate)
 	waitFor(t, "the first answer", func() bool {
-		return s.Sample(time.Now(), 0) == filter.Sample{Counts: filter.Counts{Healthy: 1, Total: 1}}
+		return s.Sample(time.Now(), 0) == filter.Sample{Counts: filter.Counts{Healthy: 1, Total: 1, Excluded: 1}}
 	})
 	if got := s.Sample(time.Now(), 1); got != (filter.Sample{Unknown: true}) {
 		t.Errorf("got %+v for a cluster that is not there, want unknown and not stale", got)
