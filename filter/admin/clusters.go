@@ -1,5 +1,6 @@
 // Package admin is the source of clusters' health for an Envoy whose stats are filtered out, and for reports that name
-// hosts: a background poller of Envoy's own admin interface. It can tell a cluster that is not there from an empty one.
+// hosts: a background poller of Envoy's own admin interface. It can tell a cluster that is not there from an empty one, and
+// knows whether Envoy fails its health checks.
 package admin
 
 import (

@@ -107,3 +107,24 @@ func stateOf(h *adminv3.HostHealthStatus) string {
 func excluded(h *adminv3.HostHealthStatus) bool {
 	return h.GetPendingActiveHc() || h.GetExcludedViaImmediateHcFail() || h.GetEdsHealthStatus() == corev3.HealthStatus_DRAINING
 }
+
+// Each state that Envoy's own type has is known.
+func TestEveryStateOfAServerIsKnown(t *testing.T) {
+	for number, name := range adminv3.ServerInfo_State_name {
+		t.Run(name, func(t *testing.T) {
+			state := adminv3.ServerInfo_State(number)
+			for _, always := range []bool{true, false} {
+				text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: always}.Marshal(&adminv3.ServerInfo{
+					Version: "1", State: state, Node: &corev3.Node{Id: "a"},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				draining, err := readDraining(bytes.NewReader(text))
+				if err != nil || draining != (state == adminv3.ServerInfo_DRAINING) {
+					t.Errorf("%s: got %v, %v", text, draining, err)
+				}
+			}
+		})
+	}
+}

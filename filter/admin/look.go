@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// maxTime is from the request of a look to the end of its answer: enough for Envoy's main thread to write
+	// maxTime is from the first request of a look to the end of its last answer: enough for Envoy's main thread to write
 	// some hundred thousand hosts. An answer that took longer than stale_after is stale when it comes.
 	maxTime = 15 * time.Second
 	// maxPath is in bytes. Envoy refuses requests whose headers have more than 60 KiB.
@@ -26,6 +26,7 @@ const (
 // snapshot is what was seen at a look.
 type snapshot struct {
 	at       time.Time           // when it was asked for
+	draining bool                // Envoy fails its health checks
 	asked    wanted              // what clusters are of
 	clusters map[string]*cluster // those that Envoy has
 }
@@ -45,7 +46,8 @@ func (t target) client() *http.Client {
 	}
 }
 
-// look asks admin once. A panic on the way is an error: this runs on a goroutine, where it would end Envoy.
+// look asks admin once. Where one of the two answers can't be had, the other is not used either. A panic on the way is an
+// error: this runs on a goroutine, where it would end Envoy.
 func look(ctx context.Context, client *http.Client, wanted wanted) (seen *snapshot, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -55,6 +57,13 @@ func look(ctx context.Context, client *http.Client, wanted wanted) (seen *snapsh
 	ctx, cancel := context.WithTimeoutCause(ctx, maxTime, fmt.Errorf("it took longer than %v", maxTime))
 	defer cancel()
 	s := &snapshot{at: time.Now(), asked: wanted}
+	err = get(ctx, client, "/server_info", func(answer io.Reader) (err error) {
+		s.draining, err = readDraining(answer)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	err = get(ctx, client, clustersPath(wanted), func(answer io.Reader) (err error) {
 		s.clusters, err = readClusters(answer, wanted)
 		return err

@@ -39,7 +39,8 @@ type poller struct {
 	asked   wanted                    // what the newest look brings, or would have brought; nil before the first
 }
 
-// Source is the clusters of one configuration, seen by a poller. It is a filter.Source and a filter.HostSource.
+// Source is the clusters of one configuration, seen by a poller. It is a filter.Source, a filter.HostSource and a
+// filter.DrainSource.
 type Source struct {
 	pollers    *Pollers
 	poller     *poller
@@ -159,6 +160,12 @@ func (s *Source) Sample(now time.Time, i int) filter.Sample {
 		sample.Counts = c.counts
 	}
 	return sample
+}
+
+// Draining says whether Envoy failed its health checks when it was last looked at.
+func (s *Source) Draining() bool {
+	latest := s.poller.latest.Load()
+	return latest != nil && latest.draining
 }
 
 // Hosts gives the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.

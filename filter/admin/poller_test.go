@@ -21,6 +21,7 @@ import (
 type fakeAdmin struct {
 	path     string
 	asked    atomic.Int64 // looks that came as far as /clusters
+	server   atomic.Value // of func(http.ResponseWriter): the answer to /server_info
 	clusters atomic.Value // of func(http.ResponseWriter, *http.Request): the answer to /clusters
 }
 
@@ -33,6 +34,8 @@ func newFakeAdmin(t *testing.T) *fakeAdmin {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
+		case r.Method == http.MethodGet && r.URL.String() == "/server_info":
+			a.server.Load().(func(http.ResponseWriter))(w)
 		case r.Method == http.MethodGet && r.URL.Path == "/clusters" && r.URL.Query().Get("format") == "json":
 			a.asked.Add(1)
 			a.clusters.Load().(func(http.ResponseWriter, *http.Request))(w, r)
@@ -42,12 +45,20 @@ func newFakeAdmin(t *testing.T) *fakeAdmin {
 	})}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
+	a.state("LIVE")
 	a.answer(1, 2)
 	return a
 }
 
+func (a *fakeAdmin) onServerInfo(answer func(http.ResponseWriter)) { a.server.Store(answer) }
+
 func (a *fakeAdmin) onClusters(answer func(http.ResponseWriter)) {
 	a.clusters.Store(func(w http.ResponseWriter, _ *http.Request) { answer(w) })
+}
+
+// state has Envoy be in a state.
+func (a *fakeAdmin) state(name string) {
+	a.onServerInfo(func(w http.ResponseWriter) { fmt.Fprintf(w, `{"version": "1", "state": %q, "node": {}}`, name) })
 }
 
 // answer has cluster a have so many healthy hosts of so many.
@@ -158,10 +169,11 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 		},
 		"another shape": func(w http.ResponseWriter) { io.WriteString(w, `["cluster_statuses"]`) },
 	} {
-		for path, have := range map[string]func(func(http.ResponseWriter)){"clusters": a.onClusters} {
+		for path, have := range map[string]func(func(http.ResponseWriter)){"clusters": a.onClusters, "server_info": a.onServerInfo} {
 			t.Run(path+" "+name, func(t *testing.T) {
 				have(wrong)
 				waitFor(t, "it to be stale", func() bool { got := s.Sample(time.Now(), 0); return got.Stale && got.Healthy == 2 })
+				a.state("LIVE")
 				a.answer(2, 3)
 				waitFor(t, "its end", func() bool { return !s.Sample(time.Now(), 0).Stale })
 			})
@@ -181,6 +193,33 @@ func writeMuch(w io.Writer) {
 		if _, err := w.Write(chunk); err != nil {
 			return
 		}
+	}
+}
+
+func TestSourceKnowsOfADrain(t *testing.T) {
+	a := newFakeAdmin(t)
+	a.state("DRAINING")
+	var pollers Pollers
+	var log warnings
+	s := pollers.Source(a.config(100*time.Millisecond, time.Minute), log.add)
+	defer s.Close()
+	var drains filter.DrainSource = s
+	if drains.Draining() && s.poller.latest.Load() == nil {
+		t.Error("it drains before the first look")
+	}
+	waitFor(t, "a drain from the start", drains.Draining)
+	a.state("LIVE")
+	waitFor(t, "its end", func() bool { return !drains.Draining() })
+	a.state("DRAINING")
+	waitFor(t, "another", drains.Draining)
+	// A look that fails is no end of it.
+	a.onServerInfo(func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) })
+	waitFor(t, "a look that fails", func() bool { return len(log.all()) > 0 })
+	if !drains.Draining() {
+		t.Error("the drain ended with a look that failed")
+	}
+	if line := log.all()[0]; !strings.Contains(line, "/server_info: it answered with 500") {
+		t.Errorf("the line does not say what failed: %s", line)
 	}
 }
 
@@ -360,7 +399,7 @@ func TestReadingASourceAllocatesNothing(t *testing.T) {
 	defer s.Close()
 	waitFor(t, "the first look", func() bool { return !s.Sample(time.Now(), 0).Stale })
 	now := time.Now()
-	if allocated := testing.AllocsPerRun(1000, func() { s.Sample(now, 0); s.Sample(now, 1) }); allocated != 0 {
+	if allocated := testing.AllocsPerRun(1000, func() { s.Sample(now, 0); s.Sample(now, 1); s.Draining() }); allocated != 0 {
 		t.Errorf("samples make %v allocations, want 0", allocated)
 	}
 	_ = os.Remove(a.path)
