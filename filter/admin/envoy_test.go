@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -14,7 +15,7 @@ import (
 )
 
 // What is read by hand is what Envoy's own types would read: envoy.admin.v3.Clusters, written as Envoy writes it.
-func TestDecodeReadsWhatEnvoysOwnTypesHold(t *testing.T) {
+func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	some := func() bool { return r.IntN(4) == 0 }
@@ -36,7 +37,7 @@ func TestDecodeReadsWhatEnvoysOwnTypesHold(t *testing.T) {
 	}
 	for range 2000 {
 		message := &adminv3.Clusters{}
-		want := map[string]*cluster{}
+		want, asked := map[string]*cluster{}, wanted{"nobody": true}
 		for i := range r.IntN(3) {
 			status := &adminv3.ClusterStatus{Name: fmt.Sprint("cluster", i), AddedViaApi: some()}
 			c := &cluster{}
@@ -44,6 +45,7 @@ func TestDecodeReadsWhatEnvoysOwnTypesHold(t *testing.T) {
 				health := &adminv3.HostHealthStatus{
 					FailedActiveHealthCheck: some(), FailedOutlierCheck: some(), FailedActiveDegradedCheck: some(),
 					FailedDegradedOutlierDetection: some(), PendingActiveHc: some(), ActiveHcTimeout: some(),
+					ExcludedViaImmediateHcFail: some(), PendingDynamicRemoval: some(),
 					EdsHealthStatus: corev3.HealthStatus(r.IntN(len(corev3.HealthStatus_name))),
 				}
 				at, where := addresses[r.IntN(len(addresses))]()
@@ -58,17 +60,26 @@ func TestDecodeReadsWhatEnvoysOwnTypesHold(t *testing.T) {
 				case "degraded":
 					c.counts.Degraded++
 				}
+				if excluded(health) {
+					c.counts.Excluded++
+				}
 			}
-			want[status.Name] = c
+			if reported := some(); !some() { // else nobody wants it
+				asked[status.Name] = reported
+				want[status.Name] = c
+				if !reported {
+					c.hosts = nil
+				}
+			}
 			message.ClusterStatuses = append(message.ClusterStatuses, status)
 		}
 		text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: some()}.Marshal(message)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decode(text)
+		got, err := readClusters(bytes.NewReader(text), asked)
 		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Fatalf("seed %d: %s: got %v, %v", seed, text, got, err)
+			t.Fatalf("seed %d: %s: got %s, %v, want %s", seed, text, tally(got), err, tally(want))
 		}
 	}
 }
@@ -90,4 +101,30 @@ func stateOf(h *adminv3.HostHealthStatus) string {
 		return "degraded"
 	}
 	return "healthy"
+}
+
+// excluded is excludeBasedOnHealthFlag of Envoy v1.39.1's upstream_impl.cc, by its own types.
+func excluded(h *adminv3.HostHealthStatus) bool {
+	return h.GetPendingActiveHc() || h.GetExcludedViaImmediateHcFail() || h.GetEdsHealthStatus() == corev3.HealthStatus_DRAINING
+}
+
+// Each state that Envoy's own type has is known.
+func TestEveryStateOfAServerIsKnown(t *testing.T) {
+	for number, name := range adminv3.ServerInfo_State_name {
+		t.Run(name, func(t *testing.T) {
+			state := adminv3.ServerInfo_State(number)
+			for _, always := range []bool{true, false} {
+				text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: always}.Marshal(&adminv3.ServerInfo{
+					Version: "1", State: state, Node: &corev3.Node{Id: "a"},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				draining, err := readDraining(bytes.NewReader(text))
+				if err != nil || draining != (state == adminv3.ServerInfo_DRAINING) {
+					t.Errorf("%s: got %v, %v", text, draining, err)
+				}
+			}
+		})
+	}
 }
