@@ -530,7 +530,7 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 	})
 	// The new one has no such cluster, and answers so that it can be told from the old one.
 	s.config.Set("static_resources.clusters", []any{s.config.Get(bed.Cluster)})
-	plugin := ".typed_config.filter_config.value.value.response.healthy.body"
+	plugin := ".typed_config.filter_config.details.0.value.response.healthy.body"
 	if !bed.HasStandIn() {
 		plugin = ".typed_config.plugin_config.value.response.healthy.body"
 	}

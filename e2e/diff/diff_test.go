@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestModelCountsAsTheDocumentationSays(t *testing.T) {
 	w.apply(Event{Kind: "host", Cluster: 0, Host: 1, State: "HEALTHY"})
 	w.apply(Event{Kind: "host", Cluster: 0, Host: 2, State: "DEGRADED"})
 	w.apply(Event{Kind: "host", Cluster: 0, Host: 3, State: "TIMEOUT"})
-	if got := w.Clusters[0].Counts(); got != (Counts{1, 1, 3}) {
+	if got := w.Clusters[0].Counts(); got != (Counts{1, 1, 0, 3}) {
 		t.Fatalf("got %+v", got)
 	}
 	for _, test := range []struct {
@@ -58,9 +59,25 @@ func TestModelCountsAsTheDocumentationSays(t *testing.T) {
 			t.Errorf("%+v: got %+v, want %+v", test.need, got, test.want)
 		}
 	}
+	// Two hosts, of which one was not checked yet.
+	w.apply(Event{Kind: "host", Cluster: fresh, Host: 1, State: "UNKNOWN"})
+	w.apply(Event{Kind: "host", Cluster: fresh, Host: 2, State: "UNKNOWN"})
+	w.apply(Event{Kind: "server", Cluster: fresh, Host: 2, State: "up"})
+	for excluded, status := range map[string]int{"count": 503, "ignore": 200} {
+		if got := w.judge(Policy{Clusters: []Requirement{{Cluster: fresh, MinPercent: 100, Excluded: excluded}}}); got.Status != status {
+			t.Errorf("%s: got %+v, want %d", excluded, got, status)
+		}
+	}
+	w.Wider = []Override{{Drain: "fail", Require: "any"}, {Clusters: []Requirement{{Cluster: 1, MinHealthy: 1}}}}
+	w.Routes = []Override{{Require: 1}, {Drain: "ignore"}}
+	for i, want := range []Policy{{w.Wider[1].Clusters, 1, "fail"}, {w.Wider[1].Clusters, "any", "ignore"}, {w.Wider[1].Clusters, "any", "fail"}} {
+		if got := w.routed()[i]; !reflect.DeepEqual(got, want) {
+			t.Errorf("route %d: got %+v, want %+v", i, got, want)
+		}
+	}
 	w.apply(Event{Kind: "cluster goes", Cluster: 0})
 	w.apply(Event{Kind: "host", Cluster: 0, Host: 4, State: "HEALTHY"})
-	if got := w.Clusters[0].Counts(); got != (Counts{1, 1, 3}) {
+	if got := w.Clusters[0].Counts(); got != (Counts{1, 1, 0, 3}) {
 		t.Errorf("a cluster that is gone counts %+v, want what its gauges were last", got)
 	}
 }
@@ -75,7 +92,7 @@ func TestAMinuteOfRandomEventsShowsNoDisagreement(t *testing.T) {
 	if result.Disagreement != nil {
 		t.Errorf("seed %d: %s; shortest list of events: %+v", result.Seed, result.Disagreement, result.Shortest)
 	}
-	if result.Compared["the model"] < 500 || result.Compared["Envoy's own filter"] < 20 {
+	if result.Compared["the model"] < 500 || result.Compared["Envoy's own filter"] < 20 || result.Compared["the model, by the second listener"] < 20 {
 		t.Errorf("only %v were compared, too few to show anything", result.Compared)
 	}
 }
@@ -96,7 +113,8 @@ func TestADisagreementIsFoundAndShortened(t *testing.T) {
 		t.Fatalf("not found in %d events", result.Events)
 	}
 	t.Logf("after %d events: %s; shortest: %+v", result.Events, result.Disagreement, result.Shortest)
-	if len(result.Shortest) > 3 || !shows(t.Context(), result.Shortest, wrong) || shows(t.Context(), result.Shortest, nil) {
+	if len(result.Shortest) > 3 || !shows(t.Context(), result.Shortest, options{wrong: wrong, drained: result.Drained}) ||
+		shows(t.Context(), result.Shortest, options{drained: result.Drained}) {
 		t.Errorf("the shortest list is %+v", result.Shortest)
 	}
 }

@@ -21,6 +21,7 @@ func main() {
 	duration := flag.Duration("for", time.Minute, "how long to look")
 	long := flag.Bool("soak", false, "everything at once instead: load and faults beside the events, with a look each minute at what grows")
 	replay := flag.String("events", "", "`file` with a list of events, to go through these instead")
+	drained := flag.Bool("drained", false, "start Envoy in drain mode, as a result says; with -events")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
@@ -30,7 +31,7 @@ func main() {
 	var err error
 	switch {
 	case *replay != "":
-		err = again(ctx, *replay)
+		err = again(ctx, *replay, *drained)
 	case *long:
 		err = soak(ctx, *seed, *duration, time.Minute, func(line string) { fmt.Println(line) })
 	default:
@@ -62,7 +63,7 @@ func run(ctx context.Context, seed uint64, duration time.Duration) error {
 }
 
 // again goes through the events of a file, such as the shortest list of a result.
-func again(ctx context.Context, file string) error {
+func again(ctx context.Context, file string, drained bool) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func again(ctx context.Context, file string) error {
 	if err := json.Unmarshal(text, &events); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	r, err := newRun(ctx, options{})
+	r, err := newRun(ctx, options{drained: drained})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Run struct {
 	envoy    *bed.Envoy
 	client   *http.Client
 	dir      string
+	second   string // the address of the second listener, where there is one
 	options
 
 	Compared map[string]int // comparisons, with whom
@@ -36,6 +38,8 @@ type options struct {
 	wrong func(Answer) Answer // for a test: what the model says in place of the truth
 	timed bool                // with gates that hang on time, which nothing is compared with
 	env   []string            // of Envoy
+	// The Envoy is started in drain mode: it has failed its health checks before it has any configuration.
+	drained bool
 }
 
 // Disagreement is an answer that should have been another.
@@ -71,6 +75,11 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 	if err != nil {
 		return r, err
 	}
+	second, err := bed.UnusedAddress()
+	if err != nil {
+		return r, err
+	}
+	r.control.second = second.Port
 	if o.timed {
 		r.control.admin = admin.String()
 	}
@@ -80,6 +89,12 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return r, err
+	}
+	if r.world.Drained = o.drained; o.drained {
+		if err := os.WriteFile(filepath.Join(r.dir, "drain"), nil, 0o600); err != nil {
+			return r, err
+		}
+		config.Set("flags_path", r.dir)
 	}
 	config.Listen(0, admin.Port)
 	config.Delete("overload_manager")
@@ -147,11 +162,11 @@ func (r *Run) happen(ctx context.Context, e Event) error {
 	case "eject":
 		return r.eject(ctx, e)
 	case "host goes", "hosts":
-		// A host that comes back is a new one, with a server that is up.
-		if e.Cluster == checked {
+		// A host that comes back is a new one, with a server that is as at the beginning.
+		if first := firstState(e.Cluster); first != "" {
 			for i := range servers {
-				if h, ok := r.world.Clusters[checked].Hosts[i]; !ok || h.Server == "up" {
-					r.backends.set(address(checked, i), "up")
+				if h, ok := r.world.Clusters[e.Cluster].Hosts[i]; !ok || h.Server == first {
+					r.backends.set(address(e.Cluster, i), first)
 				}
 			}
 		}
@@ -207,27 +222,46 @@ func (r *Run) settle(ctx context.Context) error {
 		}
 		for i, c := range r.world.Clusters {
 			scope := "cluster." + name(i) + ".membership_"
-			got := Counts{int(stats[scope+"healthy"]), int(stats[scope+"degraded"]), int(stats[scope+"total"])}
+			got := Counts{int(stats[scope+"healthy"]), int(stats[scope+"degraded"]), int(stats[scope+"excluded"]), int(stats[scope+"total"])}
 			if c.Present && got != c.Counts() {
 				return fmt.Errorf("%s has %+v in its gauges, want %+v", name(i), got, c.Counts())
 			}
 		}
-		for path, want := range map[string]string{"/keeper": fmt.Sprint(r.world.Gates), "/routes": fmt.Sprint(r.world.Routes)} {
-			_, body, err := r.get(path, "text/plain")
-			if err != nil {
-				return err
-			}
-			if body != want {
-				return fmt.Errorf("%s is an older one", path)
+		if body, err := r.body(r.envoy.Ingress, "/keeper"); err != nil || body != fmt.Sprint(r.world.Gates) {
+			return fmt.Errorf("/keeper is an older one (%v)", err)
+		}
+		listeners, err := r.envoy.Listeners()
+		if err != nil {
+			return err
+		}
+		if r.second = listeners["second"]; r.world.Second != (r.second != "") {
+			return fmt.Errorf("envoy has the listeners %v", listeners)
+		}
+		for _, address := range r.ingresses() {
+			if body, err := r.body(address, "/routes"); err != nil || body != r.world.marker() {
+				return fmt.Errorf("/routes is an older one (%v)", err)
 			}
 		}
 		return nil
 	})
 }
 
+// ingresses are the addresses of the listeners that have the routes.
+func (r *Run) ingresses() []string {
+	if r.second == "" {
+		return []string{r.envoy.Ingress}
+	}
+	return []string{r.envoy.Ingress, r.second}
+}
+
+func (r *Run) body(ingress, path string) (string, error) {
+	_, body, err := r.get(ingress, path, "text/plain")
+	return body, err
+}
+
 // get asks Envoy.
-func (r *Run) get(path, accept string) (*http.Response, string, error) {
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.envoy.Ingress+path, nil)
+func (r *Run) get(ingress, path, accept string) (*http.Response, string, error) {
+	request, err := http.NewRequest(http.MethodGet, "http://"+ingress+path, nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -241,37 +275,58 @@ func (r *Run) get(path, accept string) (*http.Response, string, error) {
 	return reply, string(body), err
 }
 
-// compare asks each gate, and Envoy's own filter where it can be configured to the same.
+// compare asks each gate, and Envoy's own filter where it can be configured to the same; those of the routes by each listener
+// in turn.
 func (r *Run) compare() (*Disagreement, error) {
-	for kind, policies := range map[string][]Policy{"gate": r.world.Gates, "route": r.world.Routes} {
-		for i, policy := range policies {
-			where := fmt.Sprintf("/%s/%d", kind, i)
-			got, err := r.answer(where)
-			if err != nil {
-				return nil, err
-			}
-			want := r.world.judge(policy)
-			if r.wrong != nil {
-				want = r.wrong(want)
-			}
-			r.Compared["the model"]++
-			if got != want {
-				return &Disagreement{"the model", fmt.Sprintf("%s %+v", where, policy), fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)}, nil
-			}
-			if kind != "gate" || !policy.equivalent() || !r.world.present(policy) {
-				continue
-			}
-			reply, _, err := r.get(fmt.Sprint("/native/", i), "*/*")
-			if err != nil {
-				return nil, err
-			}
-			r.Compared["Envoy's own filter"]++
-			if reply.StatusCode != got.Status {
-				return &Disagreement{"Envoy's own filter", fmt.Sprintf("%s %+v", where, policy), fmt.Sprint(got.Status), fmt.Sprint(reply.StatusCode)}, nil
+	for i, policy := range r.world.Gates {
+		found, status, err := r.compareGate(r.envoy.Ingress, fmt.Sprint("/gate/", i), policy)
+		if err != nil || found != nil {
+			return found, err
+		}
+		if !policy.equivalent() || !r.world.present(policy) {
+			continue
+		}
+		reply, _, err := r.get(r.envoy.Ingress, fmt.Sprint("/native/", i), "*/*")
+		if err != nil {
+			return nil, err
+		}
+		r.Compared["Envoy's own filter"]++
+		if reply.StatusCode != status {
+			return &Disagreement{"Envoy's own filter", fmt.Sprintf("/gate/%d %+v", i, policy), fmt.Sprint(status), fmt.Sprint(reply.StatusCode)}, nil
+		}
+	}
+	for i, policy := range r.world.routed() {
+		for _, ingress := range r.ingresses() {
+			if found, _, err := r.compareGate(ingress, pathOf(i), policy); err != nil || found != nil {
+				return found, err
 			}
 		}
 	}
 	return nil, nil
+}
+
+// compareGate compares a gate to the model, and returns the status of its answer.
+func (r *Run) compareGate(ingress, path string, policy Policy) (*Disagreement, int, error) {
+	got, err := r.answer(ingress, path)
+	if err != nil {
+		return nil, 0, err
+	}
+	want := r.world.judge(policy)
+	if r.wrong != nil {
+		want = r.wrong(want)
+	}
+	r.Compared["the model"]++
+	if ingress == r.second {
+		r.Compared["the model, by the second listener"]++
+	}
+	if got != want {
+		var counts []Counts
+		for _, need := range policy.Clusters {
+			counts = append(counts, r.world.Clusters[need.Cluster].Counts())
+		}
+		return &Disagreement{"the model", fmt.Sprintf("%s %+v of %+v", path, policy, counts), fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)}, 0, nil
+	}
+	return nil, got.Status, nil
 }
 
 // present says whether all clusters of a policy are there: of one that is gone Healthgate knows the gauges, and Envoy's own
@@ -286,8 +341,8 @@ func (w *World) present(p Policy) bool {
 }
 
 // answer probes, and reads the reason from the report.
-func (r *Run) answer(path string) (Answer, error) {
-	reply, body, err := r.get(path, "application/json")
+func (r *Run) answer(ingress, path string) (Answer, error) {
+	reply, body, err := r.get(ingress, path, "application/json")
 	if err != nil {
 		return Answer{}, err
 	}
@@ -302,13 +357,15 @@ func (r *Run) answer(path string) (Answer, error) {
 type backends struct {
 	port    int
 	mutex   sync.Mutex
+	changed *sync.Cond        // of state
 	state   map[string]string // by address
 	servers []*http.Server
 }
 
 func newBackends() (*backends, error) {
 	b := &backends{state: map[string]string{}}
-	for _, cluster := range []int{ejecting, checked} {
+	b.changed = sync.NewCond(&b.mutex)
+	for _, cluster := range []int{ejecting, checked, fresh} {
 		for host := range servers {
 			at := address(cluster, host)
 			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
@@ -329,11 +386,21 @@ func (b *backends) set(address, state string) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	b.state[address] = state
+	b.changed.Broadcast()
 }
 
 func (b *backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	at, _, _ := net.SplitHostPort(request.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
+	hungUp := context.AfterFunc(request.Context(), func() {
+		b.mutex.Lock()
+		defer b.mutex.Unlock()
+		b.changed.Broadcast()
+	})
+	defer hungUp()
 	b.mutex.Lock()
+	for b.state[at] == "waiting" && request.Context().Err() == nil {
+		b.changed.Wait()
+	}
 	state := b.state[at]
 	b.mutex.Unlock()
 	switch state {
@@ -354,6 +421,7 @@ func (b *backends) close() {
 type Result struct {
 	Seed         uint64         `json:"seed"`
 	Events       int            `json:"events"`
+	Drained      bool           `json:"drained"` // whether Envoy was started in drain mode
 	Compared     map[string]int `json:"compared"`
 	Disagreement *Disagreement  `json:"disagreement,omitempty"`
 	Shortest     []Event        `json:"shortest,omitempty"` // the shortest list of events found that shows it
@@ -362,12 +430,13 @@ type Result struct {
 // Search goes through random events of a seed, until the time is over or there is a disagreement, which it shortens.
 func Search(ctx context.Context, seed uint64, duration time.Duration, say func(string), wrong func(Answer) Answer) (*Result, error) {
 	random := rand.New(rand.NewPCG(seed, 0))
-	run, err := newRun(ctx, options{wrong: wrong})
+	o := options{wrong: wrong, drained: random.IntN(4) == 0}
+	run, err := newRun(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer run.Close()
-	result := &Result{Seed: seed, Compared: run.Compared}
+	result := &Result{Seed: seed, Drained: o.drained, Compared: run.Compared}
 	var events []Event
 	last := time.Now()
 	for until := time.Now().Add(duration); time.Now().Before(until); {
@@ -381,7 +450,7 @@ func Search(ctx context.Context, seed uint64, duration time.Duration, say func(s
 		if found != nil {
 			say(fmt.Sprintf("event %d: %s; shortening the events", result.Events, found))
 			result.Disagreement = found
-			result.Shortest = shrink(events, func(some []Event) bool { return shows(ctx, some, wrong) }, time.Minute)
+			result.Shortest = shrink(events, func(some []Event) bool { return shows(ctx, some, o) }, time.Minute)
 			return result, nil
 		}
 		if time.Since(last) > 10*time.Second {
@@ -393,8 +462,8 @@ func Search(ctx context.Context, seed uint64, duration time.Duration, say func(s
 }
 
 // shows says whether a list of events ends in a disagreement, in an Envoy of its own.
-func shows(ctx context.Context, events []Event, wrong func(Answer) Answer) bool {
-	run, err := newRun(ctx, options{wrong: wrong})
+func shows(ctx context.Context, events []Event, o options) bool {
+	run, err := newRun(ctx, o)
 	if err != nil {
 		return false
 	}

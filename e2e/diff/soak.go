@@ -92,7 +92,7 @@ func (r *Run) grown(ctx context.Context, warm *usage, say func(string)) error {
 	err := bed.WaitFor(ctx, 15*time.Second, func() error {
 		// Go frees what Envoy has dropped some collections later, and probes bring collections about.
 		for range 2000 {
-			if _, _, err := r.get("/keeper", "*/*"); err != nil {
+			if _, _, err := r.get(r.envoy.Ingress, "/keeper", "*/*"); err != nil {
 				return err
 			}
 		}

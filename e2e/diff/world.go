@@ -11,20 +11,28 @@ import (
 // world, so that a list of events can be shortened anywhere.
 type World struct {
 	Clusters [clusters]Cluster
-	Gates    []Policy // of the listener
-	Routes   []Policy // of routes of their own
+	Gates    []Policy   // of the listener
+	Wider    []Override // of all routes and of their virtual host, the widest first
+	Routes   []Override // of routes of their own
+	Second   bool       // another listener has the same routes
 	Drained  bool
 }
 
 const (
-	clusters = 6
+	clusters = 7
 	most     = 50 // hosts of a cluster
 	servers  = 8  // hosts of one that has servers behind it
-	// Two clusters have servers behind their hosts: one whose hosts can be ejected by outlier detection, one with active
-	// health checks.
+	// Three clusters have servers behind their hosts: one whose hosts can be ejected by outlier detection, one with active
+	// health checks, and one that leaves its hosts out of the panic threshold until they were checked once.
 	ejecting = 4
 	checked  = 5
+	fresh    = 6
 )
+
+// hasServers says whether a cluster's hosts have servers behind them.
+func hasServers(cluster int) bool {
+	return cluster == ejecting || cluster == checked || cluster == fresh
+}
 
 // Cluster is one of Envoy's. Once it was there and is gone, its gauges stay at what they were last.
 type Cluster struct {
@@ -41,13 +49,13 @@ type Host struct {
 	Locality int
 	Weight   int
 	Ejected  bool
-	Server   string // of the cluster that is checked: up, down or degraded
+	Server   string // of the clusters that are checked: up, down or degraded; waiting until the first check is answered
 }
 
 var states = []string{"HEALTHY", "HEALTHY", "UNKNOWN", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"}
 
 // Counts is what Envoy's gauges say of a cluster.
-type Counts struct{ Healthy, Degraded, Total int }
+type Counts struct{ Healthy, Degraded, Excluded, Total int }
 
 // Counts counts the hosts as Envoy v1.39.1 does: coarseHealth of HostImpl in source/common/upstream/upstream_impl.h.
 func (c Cluster) Counts() Counts {
@@ -56,8 +64,11 @@ func (c Cluster) Counts() Counts {
 	}
 	n := Counts{Total: len(c.Hosts)}
 	for _, h := range c.Hosts {
+		if h.Server == "waiting" || h.State == "DRAINING" { // excludeBasedOnHealthFlag in upstream_impl.cc
+			n.Excluded++
+		}
 		switch {
-		case h.Ejected, h.Server == "down", h.State == "UNHEALTHY", h.State == "DRAINING", h.State == "TIMEOUT":
+		case h.Ejected, h.Server == "waiting", h.Server == "down", h.State == "UNHEALTHY", h.State == "DRAINING", h.State == "TIMEOUT":
 		case h.State == "DEGRADED", h.Server == "degraded":
 			n.Degraded++
 		default:
@@ -80,14 +91,60 @@ type Requirement struct {
 	MinHealthy int
 	MinPercent int
 	Degraded   string
+	Excluded   string
 }
+
+// Override is what a level of the routes configures: of a policy's keys those that it has.
+type Override struct {
+	Clusters []Requirement // or none
+	Require  any           // or nil
+	Drain    string        // or ""
+}
+
+// laidOver is the policy where the override's keys are in the place of its own.
+func (o Override) laidOver(p Policy) Policy {
+	if o.Clusters != nil {
+		p.Clusters = o.Clusters
+	}
+	if o.Require != nil {
+		p.Require = o.Require
+	}
+	if o.Drain != "" {
+		p.Drain = o.Drain
+	}
+	return p
+}
+
+// everything asks for nothing of any cluster. It is the policy of the filter that the routes override.
+func everything() Policy {
+	p := Policy{Drain: "ignore"}
+	for i := range clusters {
+		p.Clusters = append(p.Clusters, Requirement{Cluster: i, Degraded: "count", Excluded: "count"})
+	}
+	return p
+}
+
+// routed are the policies of the routes, and last that of one that overrides nothing itself.
+func (w *World) routed() (all []Policy) {
+	wide := everything()
+	for _, o := range w.Wider {
+		wide = o.laidOver(wide)
+	}
+	for _, o := range w.Routes {
+		all = append(all, o.laidOver(wide))
+	}
+	return append(all, wide)
+}
+
+// marker is what the routes are told from older ones by.
+func (w *World) marker() string { return fmt.Sprint(w.Wider, w.Routes) }
 
 // equivalent says whether Envoy's own health_check filter can be configured to the same: percentages alone, all of the
 // clusters, degraded hosts counted, draining failed.
 func (p Policy) equivalent() bool {
 	all := p.Require == nil || p.Require == "all" || p.Require == len(p.Clusters)
 	return all && p.Drain == "fail" && !slices.ContainsFunc(p.Clusters, func(r Requirement) bool {
-		return r.MinHealthy != 0 || r.Degraded != "count"
+		return r.MinHealthy != 0 || r.Degraded != "count" || r.Excluded != "count"
 	})
 }
 
@@ -119,9 +176,13 @@ func (w *World) judge(p Policy) Answer {
 		if r.Degraded == "count" {
 			counted += n.Degraded
 		}
+		total := n.Total
+		if r.Excluded == "ignore" {
+			total -= n.Excluded
+		}
 		enough := func(counted int) bool {
 			// A cluster without hosts passes only where nothing is asked of it.
-			return counted >= r.MinHealthy && 100*counted >= r.MinPercent*n.Total && (n.Total > 0 || r.MinHealthy+r.MinPercent == 0)
+			return counted >= r.MinHealthy && 100*counted >= r.MinPercent*total && (total > 0 || r.MinHealthy+r.MinPercent == 0)
 		}
 		switch {
 		case enough(counted):
@@ -130,7 +191,7 @@ func (w *World) judge(p Policy) Answer {
 				healthyAlone++
 			}
 		case failure != "":
-		case n.Total == 0:
+		case total == 0:
 			failure = "healthgate_cluster_empty"
 		default:
 			failure = "healthgate_cluster_unhealthy"
@@ -161,8 +222,8 @@ func (w *World) apply(e Event) bool {
 	switch e.Kind {
 	case "host": // a host comes, or changes
 		h := c.Hosts[e.Host]
-		if e.Cluster == checked && h.Server == "" {
-			h.Server = "up"
+		if h.Server == "" {
+			h.Server = firstState(e.Cluster)
 		}
 		h.Ejected = h.Ejected && h.Locality == e.Locality // in another locality it is another host to Envoy
 		h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
@@ -175,8 +236,9 @@ func (w *World) apply(e Event) bool {
 		clear(c.Hosts)
 		for i := range e.Number {
 			h := Host{State: states[r.IntN(len(states))], Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
-			if e.Cluster == checked {
-				h.Server = "up"
+			h.Server = firstState(e.Cluster)
+			if old, ok := before[i]; ok && e.Cluster == fresh {
+				h.Server = old.Server // what a check has found goes with it into another locality
 			}
 			h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
 			c.Hosts[i] = h
@@ -197,7 +259,7 @@ func (w *World) apply(e Event) bool {
 		h.Server = e.State
 		c.Hosts[e.Host] = h
 	case "cluster goes":
-		if !c.Present {
+		if !c.Present || e.Cluster == fresh { // one that comes again waits for its hosts' first check
 			return false
 		}
 		c.Ghost, c.Present = c.Counts(), false
@@ -208,6 +270,9 @@ func (w *World) apply(e Event) bool {
 		}
 		c.Present = true
 	case "panic threshold":
+		if e.Cluster == fresh {
+			return false
+		}
 		if c.Present && c.Panic != e.Number {
 			c.forget() // Envoy makes the cluster anew
 		}
@@ -215,7 +280,12 @@ func (w *World) apply(e Event) bool {
 	case "gates":
 		w.Gates = policies(e.Seed)
 	case "routes":
-		w.Routes = policies(e.Seed)
+		w.Wider, w.Routes = overrides(e.Seed)
+	case "second listener":
+		if w.Second == e.On {
+			return false
+		}
+		w.Second = e.On
 	case "drain":
 		w.Drained = e.On
 	default:
@@ -243,10 +313,11 @@ func policies(seed uint64) []Policy {
 			p.Drain = "ignore"
 		}
 		for _, cluster := range r.Perm(clusters)[:1+r.IntN(3)] {
-			need := Requirement{Cluster: cluster, MinPercent: []int{0, 1, 33, 50, 51, 100, r.IntN(101)}[r.IntN(7)], Degraded: "count"}
+			need := Requirement{Cluster: cluster, MinPercent: []int{0, 1, 33, 50, 51, 100, r.IntN(101)}[r.IntN(7)], Degraded: "count", Excluded: "count"}
 			if !native {
 				need.MinHealthy = []int{0, 1, 2, r.IntN(20)}[r.IntN(4)]
 				need.Degraded = []string{"count", "ignore"}[r.IntN(2)]
+				need.Excluded = []string{"count", "ignore"}[r.IntN(2)]
 			}
 			p.Clusters = append(p.Clusters, need)
 		}
@@ -258,13 +329,56 @@ func policies(seed uint64) []Policy {
 	return all
 }
 
+// overrides makes configurations of routes: each level has some keys of a policy's, and often none.
+func overrides(seed uint64) (wider, routes []Override) {
+	r := rand.New(rand.NewPCG(seed, 2))
+	level := func(p Policy, one int) (o Override) { // a key is left out one time in so many
+		if r.IntN(one) > 0 {
+			o.Clusters = p.Clusters
+		}
+		if n, number := p.Require.(int); r.IntN(one) > 0 && (!number || n <= len(o.Clusters)) {
+			o.Require = p.Require
+		}
+		if r.IntN(one) > 0 {
+			o.Drain = p.Drain
+		}
+		return o
+	}
+	for _, p := range policies(seed)[:2] {
+		if _, number := p.Require.(int); number {
+			p.Require = 1 // a narrower level may have fewer clusters
+		}
+		o := level(p, 2)
+		if r.IntN(3) == 0 {
+			o = Override{}
+		}
+		wider = append(wider, o)
+	}
+	for _, p := range policies(seed + 1) {
+		routes = append(routes, level(p, 4))
+	}
+	return wider, routes
+}
+
 // newWorld is where each run begins.
 func newWorld() *World {
-	w := &World{Gates: policies(0), Routes: policies(1)}
+	w := &World{Gates: policies(0)}
+	w.Wider, w.Routes = overrides(1)
 	for i := range w.Clusters {
 		w.Clusters[i] = Cluster{Present: true, Panic: 50, Hosts: map[int]Host{}}
 	}
 	return w
+}
+
+// firstState is how the server of a host begins.
+func firstState(cluster int) string {
+	switch cluster {
+	case checked:
+		return "up"
+	case fresh:
+		return "waiting"
+	}
+	return ""
 }
 
 func priority(r *rand.Rand, cluster int) int {
@@ -278,11 +392,11 @@ func priority(r *rand.Rand, cluster int) int {
 func next(r *rand.Rand) Event {
 	cluster := r.IntN(clusters)
 	size := most
-	if cluster == ejecting || cluster == checked {
+	if hasServers(cluster) {
 		size = servers
 	}
 	host := r.IntN(size)
-	switch r.IntN(20) {
+	switch r.IntN(22) {
 	case 0, 1, 2, 3, 4:
 		return Event{Kind: "host", Cluster: cluster, Host: host, State: states[r.IntN(len(states))],
 			Priority: priority(r, cluster), Locality: r.IntN(3), Number: 1 + r.IntN(5)}
@@ -297,7 +411,7 @@ func next(r *rand.Rand) Event {
 	case 9, 10:
 		return Event{Kind: "eject", Cluster: ejecting, Host: r.IntN(servers)}
 	case 11, 12:
-		return Event{Kind: "server", Cluster: checked, Host: r.IntN(servers), State: []string{"up", "down", "degraded"}[r.IntN(3)]}
+		return Event{Kind: "server", Cluster: []int{checked, fresh, fresh}[r.IntN(3)], Host: r.IntN(servers), State: []string{"up", "down", "degraded"}[r.IntN(3)]}
 	case 13:
 		return Event{Kind: "cluster goes", Cluster: cluster}
 	case 14, 15:
@@ -306,8 +420,10 @@ func next(r *rand.Rand) Event {
 		return Event{Kind: "panic threshold", Cluster: cluster, Number: []int{0, 50, 100}[r.IntN(3)]}
 	case 17:
 		return Event{Kind: "gates", Seed: r.Uint64()}
-	case 18:
+	case 18, 19:
 		return Event{Kind: "routes", Seed: r.Uint64()}
+	case 20:
+		return Event{Kind: "second listener", On: r.IntN(4) > 0}
 	}
 	return Event{Kind: "drain", On: r.IntN(2) == 0}
 }

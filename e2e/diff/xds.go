@@ -42,6 +42,7 @@ type control struct {
 	address *net.TCPAddr
 	server  *grpc.Server
 	admin   string // where gates that hang on time find Envoy's admin interface; without, there are none
+	second  int    // the port of the second listener: two of port 0 would be one to Envoy
 	version int
 }
 
@@ -71,11 +72,11 @@ func (c *control) push(w *World, servers int) (version string, err error) {
 			resources[resourcev3.EndpointType] = append(resources[resourcev3.EndpointType], assignmentOf(i, cluster, servers))
 		}
 	}
-	listener, routes, err := listenerOf(w, c.admin)
+	listeners, routes, err := listenersOf(w, c.admin, c.second)
 	if err != nil {
 		return "", err
 	}
-	resources[resourcev3.ListenerType] = []types.Resource{listener}
+	resources[resourcev3.ListenerType] = listeners
 	resources[resourcev3.RouteType] = []types.Resource{routes}
 	snapshot, err := cachev3.NewSnapshot(version, resources)
 	if err != nil {
@@ -103,10 +104,15 @@ func clusterOf(i int, c Cluster) (*clusterv3.Cluster, error) {
 			"consecutive_5xx": 1, "max_ejection_percent": 100, "base_ejection_time": "86400s", "interval": "3600s",
 			"enforcing_success_rate": 0, "enforcing_consecutive_gateway_failure": 0,
 		}
-	case checked:
+	case checked, fresh:
+		timeout := "2s"
+		if i == fresh { // whose first check is answered when an event says so
+			timeout = "3600s"
+			tree["common_lb_config"].(map[string]any)["ignore_new_hosts_until_first_hc"] = true
+		}
 		tree["ignore_health_on_host_removal"] = true
 		tree["health_checks"] = []any{map[string]any{
-			"timeout": "2s", "interval": "0.03s", "no_traffic_interval": "0.03s", "no_traffic_healthy_interval": "0.03s",
+			"timeout": timeout, "interval": "0.03s", "no_traffic_interval": "0.03s", "no_traffic_healthy_interval": "0.03s",
 			"unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": map[string]any{"path": "/health"},
 		}}
 	}
@@ -124,7 +130,7 @@ func assignmentOf(i int, c Cluster, servers int) *endpointv3.ClusterLoadAssignme
 			continue
 		}
 		port := 1 // nobody's
-		if i == ejecting || i == checked {
+		if hasServers(i) {
 			port = servers
 		}
 		at := group{host.Priority, host.Locality}
@@ -138,7 +144,13 @@ func assignmentOf(i int, c Cluster, servers int) *endpointv3.ClusterLoadAssignme
 		endpoint := &endpointv3.LbEndpoint{}
 		tree := bed.Endpoint(fmt.Sprint(address(i, h), ":", port))
 		tree["health_status"] = host.State
-		tree["load_balancing_weight"] = host.Weight
+		weight := 2 * host.Weight
+		if host.State == "DRAINING" {
+			// Envoy does not count its excluded hosts anew where one changes from one state that fails to another; it does
+			// for another weight.
+			weight++
+		}
+		tree["load_balancing_weight"] = weight
 		if err := fromTree(tree, endpoint); err != nil {
 			panic(err) // made here
 		}
@@ -153,9 +165,9 @@ func assignmentOf(i int, c Cluster, servers int) *endpointv3.ClusterLoadAssignme
 	return assignment
 }
 
-// listenerOf makes the listener of the reference configuration one with the world's gates, each on a path of its own, and its
-// routes a resource.
-func listenerOf(w *World, admin string) (*listenerv3.Listener, *routev3.RouteConfiguration, error) {
+// listenersOf makes the listener of the reference configuration one with the world's gates, each on a path of its own, and its
+// routes a resource, which a second listener has too.
+func listenersOf(w *World, admin string, port int) (listeners []types.Resource, routing *routev3.RouteConfiguration, err error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, nil, err
@@ -170,12 +182,13 @@ func listenerOf(w *World, admin string) (*listenerv3.Listener, *routev3.RouteCon
 		filter.Set("typed_config.plugin_config.value", plugin)
 		return filter.Get("")
 	}
-	var everything Policy // holds all clusters' gauges, so that what a ghost says does not hang on who else asks for it
-	everything.Drain = "ignore"
-	for i := range w.Clusters {
-		everything.Clusters = append(everything.Clusters, Requirement{Cluster: i, Degraded: "count"})
+	all := everything()
+	// It holds all clusters' gauges, so that what a ghost says does not hang on who else asks for it.
+	holding := everything()
+	for i := range holding.Clusters {
+		holding.Clusters[i].Excluded = "ignore" // what is counted is not looked at
 	}
-	keeper := gate("keeper", everything.plugin("/keeper", "keeper"))
+	keeper := gate("keeper", holding.plugin("/keeper", "keeper"))
 	marked := fmt.Sprint(w.Gates)
 	for _, response := range []string{"healthy", "unhealthy"} {
 		set := keeper.(map[string]any)["typed_config"].(map[string]any)["plugin_config"].(map[string]any)["value"].(map[string]any)
@@ -189,49 +202,88 @@ func listenerOf(w *World, admin string) (*listenerv3.Listener, *routev3.RouteCon
 		}
 	}
 	for path, also := range timed(admin) {
-		policy := everything.plugin(path, path[1:])
+		policy := all.plugin(path, path[1:])
 		maps.Copy(policy, also)
 		filters = append(filters, gate(path[1:], policy))
 	}
-	routed := gate("healthgate", everything.plugin("/nothing", "routed")).(map[string]any)
+	routed := gate("healthgate", all.plugin(pathOf(len(w.Routes)), "routed")).(map[string]any)
 	routed["disabled"] = true
-	filters = append(filters, routed)
-	all := config.Get(bed.HTTPFilters).([]any)
-	config.Set(bed.HTTPFilters, append(filters, all[len(all)-1]))
+	router := config.Get(bed.HTTPFilters + ".1")
+	config.Set(bed.HTTPFilters, append(filters, routed, router))
 
-	routes := config.Part(bed.HCM + ".route_config")
-	routes.Set("name", "routes")
-	var list []any
-	for i, policy := range w.Routes {
-		path := fmt.Sprint("/route/", i)
-		list = append(list, map[string]any{
-			"match": map[string]any{"path": path}, "direct_response": map[string]any{"status": 503},
-			"typed_per_filter_config": map[string]any{"healthgate": map[string]any{
-				"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
-				"config": map[string]any{
-					"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
-					"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
-						"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": policy.plugin(path, fmt.Sprint("route", i)),
-					}}},
-				},
-			}},
-		})
-	}
-	list = append(list,
-		map[string]any{"match": map[string]any{"path": "/routes"}, "direct_response": map[string]any{
-			"status": 200, "body": map[string]any{"inline_string": fmt.Sprint(w.Routes)}}},
-		map[string]any{"match": map[string]any{"prefix": "/eject"}, "route": map[string]any{"cluster": name(ejecting)}})
-	routes.Set("virtual_hosts.0.routes", list)
-	config.Delete(bed.HCM + ".route_config")
-	config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": ads})
-	config.SwapGolang()
-	routes.SwapGolang()
-
-	listener, routing := &listenerv3.Listener{}, &routev3.RouteConfiguration{}
-	if err := fromTree(config.Get(bed.Listener), listener); err != nil {
+	routes, err := routesOf(config.Part(bed.HCM+".route_config"), w)
+	if err != nil {
 		return nil, nil, err
 	}
-	return listener, routing, fromTree(routes.Get(""), routing)
+	config.Delete(bed.HCM + ".route_config")
+	config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": ads})
+	if w.Second {
+		second := config.Part(bed.Listener)
+		second.Set("name", "second")
+		second.Set("address.socket_address.port_value", port)
+		second.Set("filter_chains.0.filters.0.typed_config.http_filters", []any{routed, router})
+		config.Set("static_resources.listeners.1", second.Get(""))
+	}
+	config.SwapGolang()
+	for _, tree := range config.Get("static_resources.listeners").([]any) {
+		listener := &listenerv3.Listener{}
+		if err := fromTree(tree, listener); err != nil {
+			return nil, nil, err
+		}
+		listeners = append(listeners, listener)
+	}
+	return listeners, routes, nil
+}
+
+// pathOf is where the gate of a route is; that of the filter itself is at the one after the last.
+func pathOf(route int) string { return fmt.Sprint("/route/", route) }
+
+// routesOf makes the routes, each with what it overrides, from those of the reference configuration.
+func routesOf(routes *bed.Config, w *World) (*routev3.RouteConfiguration, error) {
+	routes.Set("name", "routes")
+	override := func(at string, plugin map[string]any) {
+		routes.Set(at+"typed_per_filter_config", map[string]any{"healthgate": map[string]any{
+			"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+			"config": map[string]any{
+				"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
+				"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
+					"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": plugin,
+				}}},
+			},
+		}})
+	}
+	list := []any{
+		map[string]any{"match": map[string]any{"path": "/routes"}, "direct_response": map[string]any{
+			"status": 200, "body": map[string]any{"inline_string": w.marker()}}},
+		map[string]any{"match": map[string]any{"prefix": "/eject"}, "route": map[string]any{"cluster": name(ejecting)}},
+		// It overrides nothing, and enables the filter where no wider level does.
+		map[string]any{"match": map[string]any{"path": pathOf(len(w.Routes))}, "direct_response": map[string]any{"status": 503},
+			"typed_per_filter_config": map[string]any{"healthgate": map[string]any{
+				"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": map[string]any{}}}},
+	}
+	for i := range w.Routes {
+		list = append(list, map[string]any{
+			"match": map[string]any{"path": pathOf(i)}, "direct_response": map[string]any{"status": 503},
+		})
+	}
+	const host = "virtual_hosts.0"
+	routes.Set(host+".routes", list)
+	for i, o := range w.Routes {
+		plugin := o.plugin()
+		plugin["path"], plugin["stat_prefix"] = pathOf(i), fmt.Sprint("route", i)
+		override(fmt.Sprint(host, ".routes.", 3+i, "."), plugin)
+	}
+	if plugin := w.Wider[0].plugin(); len(plugin) > 0 {
+		plugin["stat_prefix"] = "widest"
+		override("", plugin)
+	}
+	if plugin := w.Wider[1].plugin(); len(plugin) > 0 {
+		plugin["stat_prefix"] = "wider"
+		override(host+".", plugin)
+	}
+	routes.SwapGolang()
+	routing := &routev3.RouteConfiguration{}
+	return routing, fromTree(routes.Get(""), routing)
 }
 
 // timed are the gates that hang on time, by their paths, each with what it has besides.
@@ -248,17 +300,29 @@ func timed(admin string) map[string]map[string]any {
 
 // plugin is a policy as the plugin's configuration.
 func (p Policy) plugin(path, prefix string) map[string]any {
-	var clusters []any
-	for _, r := range p.Clusters {
-		clusters = append(clusters, map[string]any{
-			"name": name(r.Cluster), "min_healthy": r.MinHealthy, "min_healthy_percent": r.MinPercent, "degraded": r.Degraded,
-		})
+	tree := Override{p.Clusters, p.Require, p.Drain}.plugin()
+	tree["path"], tree["stat_prefix"], tree["response"] = path, prefix, map[string]any{"details": true}
+	return tree
+}
+
+// plugin is an override as the plugin's configuration.
+func (o Override) plugin() map[string]any {
+	tree := map[string]any{}
+	if o.Clusters != nil {
+		var clusters []any
+		for _, r := range o.Clusters {
+			clusters = append(clusters, map[string]any{
+				"name": name(r.Cluster), "min_healthy": r.MinHealthy, "min_healthy_percent": r.MinPercent, "degraded": r.Degraded,
+				"excluded": r.Excluded,
+			})
+		}
+		tree["clusters"] = clusters
 	}
-	tree := map[string]any{
-		"path": path, "clusters": clusters, "drain": p.Drain, "stat_prefix": prefix, "response": map[string]any{"details": true},
+	if o.Require != nil {
+		tree["require"] = o.Require
 	}
-	if p.Require != nil {
-		tree["require"] = p.Require
+	if o.Drain != "" {
+		tree["drain"] = o.Drain
 	}
 	return tree
 }
