@@ -158,20 +158,6 @@ func TestAdminFindsAClusterWhateverItsName(t *testing.T) {
 func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 	t.Parallel()
 	const hosts, atLeast = 26_000, 16 << 20 // of the answer with all of them, in bytes
-	many := func(c *bed.Config) {
-		endpoints := make([]any, hosts)
-		for i := range endpoints {
-			endpoints[i] = bed.Endpoint(fmt.Sprintf("10.0.%d.%d:8080", i>>8, i&0xff))
-		}
-		cluster := c.Part(bed.Cluster)
-		cluster.Delete("health_checks")
-		cluster.Set("name", "many")
-		cluster.Set("type", "STATIC")
-		cluster.Set("load_assignment", map[string]any{
-			"cluster_name": "many", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}},
-		})
-		c.Set("static_resources.clusters.1", cluster.Get(""))
-	}
 	// More than a path can name.
 	unnamed := []any{"service"}
 	for i := range 20 {
@@ -191,7 +177,7 @@ func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 			var asked func() map[string]int
 			s := newSite(t, adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
 				withConfig(func(c *bed.Config) {
-					many(c)
+					addHosts(c, hosts)
 					c.Set(bed.PluginConfig+".clusters", test.clusters)
 					c.Set(bed.PluginConfig+".require", test.require)
 					asked = logAdmin(t, c)
@@ -221,6 +207,22 @@ func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// addHosts adds a cluster "many" of so many hosts.
+func addHosts(c *bed.Config, n int) {
+	endpoints := make([]any, n)
+	for i := range endpoints {
+		endpoints[i] = bed.Endpoint(fmt.Sprintf("10.0.%d.%d:8080", i>>8, i&0xff))
+	}
+	cluster := c.Part(bed.Cluster)
+	cluster.Delete("health_checks")
+	cluster.Set("name", "many")
+	cluster.Set("type", "STATIC")
+	cluster.Set("load_assignment", map[string]any{
+		"cluster_name": "many", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}},
+	})
+	c.Set("static_resources.clusters.1", cluster.Get(""))
 }
 
 // logAdmin has Envoy note what admin is asked for, and returns what tells so far: each path with the bytes of its longest answer.
