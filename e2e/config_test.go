@@ -277,6 +277,7 @@ func TestOneVersionOfEnvoy(t *testing.T) {
 		{"go.mod", `(?m)^\tgithub.com/envoyproxy/envoy v(\S+)$`},
 		{"Dockerfile", `(?m)^ARG ENVOY_VERSION=(\S+)$`},
 		{"e2e/fetch-envoy.sh", `(?m)^version=(\S+)$`},
+		{"filter/golang/envoy.go", `envoyVersion = "(\S+)"`},
 		{"README.md", `envoyproxy/envoy:contrib-v(\S+?)\x60`},
 		{"README.md", `It is for Envoy (\S+?):`},
 		{"CHANGELOG.md", `For Envoy (\S+?)\.\n`},

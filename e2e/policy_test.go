@@ -261,50 +261,6 @@ func TestMainThreadThatHangsTurnsStaleWhileWorkersAnswer(t *testing.T) {
 	s.awaitProbe(client, 200, settle)
 }
 
-// adminAt has admin listen on a port of the test's choice, and the plugin poll it.
-func adminAt(t *testing.T, plugin string) option {
-	t.Helper()
-	port := unusedAddress(t).Port
-	return withConfig(func(c *bed.Config) {
-		c.Listen(0, port)
-		c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
-	})
-}
-
-func TestAdminIsASource(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, backends(2), adminAt(t, `{"clusters": ["service"], "source": "admin", "stale_after": "1s",
-		"admin": {"address": "ADMIN", "interval": "0.1s"}, "response": {"details": true}}`))
-	client := s.client("h2")
-	for _, n := range []int{2, 1, 0, 1} {
-		s.setServing(n)
-		s.awaitProbe(client, map[bool]int{true: 200, false: 503}[n > 0], settle)
-	}
-	// It knows the hosts, for those who may have details.
-	reply := s.mustDo(client, "GET", "/", nil, "accept", "application/json")
-	for i, want := range []string{"healthy", "failed active health check"} {
-		if !strings.Contains(reply.body, s.backends[i].Address) || !strings.Contains(reply.body, `"status": "`+want+`"`) {
-			t.Errorf("the report lacks %s, %s: %s", s.backends[i].Address, want, reply.body)
-		}
-	}
-	// Admin is served by the main thread: while that hangs, what was seen last grows old.
-	hung := s.hang(4)
-	s.awaitProbe(client, 503, 3*time.Second)
-	if err := <-hung; err != nil {
-		t.Fatal(err)
-	}
-	s.awaitProbe(client, 200, settle)
-}
-
-func TestAdminThatIsNotThereFailsTheProbe(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, withPlugin(`{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///nowhere/admin.sock"}}`))
-	s.setServing(1)
-	expect(t, "a probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
-	s.awaitLog(`"details":"healthgate_stale"`, settle)
-	s.awaitLog("healthgate: admin at /nowhere/admin.sock can't be asked for the clusters' health", settle)
-}
-
 // A host that outlier detection ejected counts as unhealthy by either source.
 func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
 	t.Parallel()

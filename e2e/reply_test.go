@@ -188,7 +188,7 @@ func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
 // The Envoy of the tests is the one that the plugin is made for, and it says nothing of another.
 func TestPluginKnowsItsEnvoy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, alone("it reads Envoy's log"))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, time.Second)
 	if version := s.stats("server.version")["server.version"]; version == 0 {

@@ -2,12 +2,8 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,17 +12,9 @@ import (
 )
 
 const (
-	maxBody    = 16 << 20        // bytes of an answer; Envoy writes some 700 for a host
-	maxTime    = 5 * time.Second // from the request to the end of its answer
 	maxBackOff = 5 * time.Second // between two looks, where admin does not answer
 	logEvery   = time.Minute     // for a failure that lasts
 )
-
-// snapshot is one answer.
-type snapshot struct {
-	at       time.Time // when it was asked for
-	clusters map[string]*cluster
-}
 
 // Pollers are the pollers of a process, one for each address. The zero value is ready.
 type Pollers struct {
@@ -38,27 +26,34 @@ type target struct{ network, address string }
 
 // poller polls one address for as long as a source uses it.
 type poller struct {
+	pollers *Pollers
 	target  target
 	latest  atomic.Pointer[snapshot]
-	wake    chan struct{} // a shorter interval has come
+	wake    chan struct{} // a look is to come at once
 	stop    context.CancelFunc
 	warn    func(string)
-	sources map[*Source]time.Duration // the interval of each; guarded by Pollers.mutex
-	every   atomic.Int64              // the shortest of them, in nanoseconds
+	every   atomic.Int64 // the shortest interval of the sources, in nanoseconds
+
+	// Guarded by Pollers.mutex.
+	sources map[*Source]time.Duration // the interval of each
+	asked   wanted                    // what the newest look brings, or would have brought; nil before the first
 }
 
-// Source is the clusters of one configuration, seen by a poller. It is a filter.Source and a filter.HostSource.
+// Source is the clusters of one configuration, seen by a poller. It is a filter.Source, a filter.HostSource and a
+// filter.DrainSource.
 type Source struct {
 	pollers    *Pollers
 	poller     *poller
 	names      []string
+	reports    bool // it wants the hosts too
 	staleAfter time.Duration
 }
 
-// Source returns the source of a configuration, and has its address polled until the source is closed. warn takes a line
-// where admin can't be used, at most once a minute.
+// Source returns the source of a configuration, and has its address polled until the source is closed. A cluster that no
+// other source wants is stale until the first look for it, which is made at once. warn takes a line where admin can't be
+// used, at most once a minute.
 func (p *Pollers) Source(c *filter.Config, warn func(line string)) *Source {
-	s := &Source{pollers: p, staleAfter: c.StaleAfter}
+	s := &Source{pollers: p, reports: c.Details, staleAfter: c.StaleAfter}
 	for _, cluster := range c.Clusters {
 		s.names = append(s.names, cluster.Name)
 	}
@@ -71,13 +66,23 @@ func (p *Pollers) Source(c *filter.Config, warn func(line string)) *Source {
 	s.poller = p.active[at]
 	if s.poller == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		s.poller = &poller{target: at, wake: make(chan struct{}, 1), stop: stop, warn: warn, sources: make(map[*Source]time.Duration)}
+		s.poller = &poller{
+			pollers: p,
+			target:  at,
+			wake:    make(chan struct{}, 1),
+			stop:    stop,
+			warn:    warn,
+			sources: make(map[*Source]time.Duration),
+		}
 		p.active[at] = s.poller
 		s.poller.every.Store(int64(c.Admin.Interval))
 		go s.poller.run(ctx)
 	}
 	s.poller.sources[s] = c.Admin.Interval
 	s.poller.setInterval()
+	if !s.poller.asked.has(s) {
+		s.poller.lookNow()
+	}
 	return s
 }
 
@@ -106,11 +111,39 @@ func (p *poller) setInterval() {
 	}
 	p.every.Store(int64(shortest))
 	if int64(shortest) < before {
-		select {
-		case p.wake <- struct{}{}:
-		default:
+		p.lookNow()
+	}
+}
+
+// lookNow has a look made at once, or one more after the one that is being made.
+func (p *poller) lookNow() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ask returns what the next look has to bring.
+func (p *poller) ask() wanted {
+	p.pollers.mutex.Lock()
+	defer p.pollers.mutex.Unlock()
+	p.asked = make(wanted)
+	for s := range p.sources {
+		for _, name := range s.names {
+			p.asked[name] = p.asked[name] || s.reports
 		}
 	}
+	return p.asked
+}
+
+// has says whether a look that brings what is wanted brings all that a source wants. One that never was made does not.
+func (w wanted) has(s *Source) bool {
+	for _, name := range s.names {
+		if hosts, ok := w[name]; !ok || s.reports && !hosts {
+			return false
+		}
+	}
+	return w != nil
 }
 
 // Sample gives what was seen last. Where that is too old, or nothing was seen yet, it is stale.
@@ -119,14 +152,23 @@ func (s *Source) Sample(now time.Time, i int) filter.Sample {
 	if latest == nil {
 		return filter.Sample{Stale: true}
 	}
-	sample := filter.Sample{Stale: now.Sub(latest.at) > s.staleAfter}
-	if c := latest.clusters[s.names[i]]; c != nil {
+	name := s.names[i]
+	c := latest.clusters[name]
+	_, asked := latest.asked[name]
+	sample := filter.Sample{Stale: !asked || now.Sub(latest.at) > s.staleAfter, Unknown: asked && c == nil}
+	if c != nil {
 		sample.Counts = c.counts
 	}
 	return sample
 }
 
-// Hosts gives the hosts of the i-th cluster.
+// Draining says whether Envoy failed its health checks when it was last looked at.
+func (s *Source) Draining() bool {
+	latest := s.poller.latest.Load()
+	return latest != nil && latest.draining
+}
+
+// Hosts gives the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.
 func (s *Source) Hosts(i int) []filter.HostState {
 	if latest := s.poller.latest.Load(); latest != nil && latest.clusters[s.names[i]] != nil {
 		return latest.clusters[s.names[i]].hosts
@@ -136,9 +178,9 @@ func (s *Source) Hosts(i int) []filter.HostState {
 
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
-	client := p.client()
+	client := p.target.client()
 	defer client.CloseIdleConnections()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(pause(time.Duration(p.every.Load()), 0)) // the first source wants a look before
 	defer timer.Stop()
 	failures, loggedAt := 0, time.Time{}
 	for {
@@ -148,7 +190,7 @@ func (p *poller) run(ctx context.Context) {
 		case <-timer.C:
 		case <-p.wake:
 		}
-		seen, err := look(ctx, client)
+		seen, err := look(ctx, client, p.ask())
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -172,53 +214,4 @@ func pause(interval time.Duration, failures int) time.Duration {
 		interval = max(interval, min(interval<<min(failures, 10), maxBackOff))
 	}
 	return interval*9/10 + rand.N(interval/5)
-}
-
-func (p *poller) client() *http.Client {
-	dialer := &net.Dialer{Timeout: maxTime}
-	return &http.Client{
-		Timeout: maxTime,
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, p.target.network, p.target.address)
-			},
-			MaxIdleConns: 1,
-		},
-		// Admin does not redirect, and whoever does is not to be followed.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// look asks admin once. A panic on the way is an error: this runs on a goroutine, where it would end Envoy.
-func look(ctx context.Context, client *http.Client) (seen *snapshot, err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			seen, err = nil, fmt.Errorf("panic: %v", cause)
-		}
-	}()
-	at := time.Now()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin/clusters?format=json", nil)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answered with %s", reply.Status)
-	}
-	body, err := io.ReadAll(io.LimitReader(reply.Body, maxBody+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(body) > maxBody {
-		return nil, errors.New("its answer has more than 16 MiB")
-	}
-	clusters, err := decode(body)
-	if err != nil {
-		return nil, fmt.Errorf("its answer is not envoy.admin.v3.Clusters: %w", err)
-	}
-	return &snapshot{at: at, clusters: clusters}, nil
 }
