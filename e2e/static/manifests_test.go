@@ -1,5 +1,4 @@
-// Package manifests checks what kustomize makes of the folders here.
-package manifests
+package static
 
 import (
 	"encoding/json"
@@ -116,7 +115,7 @@ type rendered map[string]any
 
 func render(t *testing.T, folder string) rendered {
 	t.Helper()
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), inRoot("manifests", folder))
 	if err != nil {
 		t.Fatalf("%s: %v", folder, err)
 	}
@@ -154,13 +153,18 @@ func get[T any](t *testing.T, objects rendered, name string) T {
 	return o
 }
 
+// overlays are the folders to render, below manifests.
 func overlays(t *testing.T) []string {
 	t.Helper()
-	folders, err := filepath.Glob("overlays/*")
-	if err != nil || len(folders) < 4 {
-		t.Fatalf("found %v, %v", folders, err)
+	found, err := filepath.Glob(inRoot("manifests", "overlays", "*"))
+	if err != nil || len(found) < 4 {
+		t.Fatalf("found %v, %v", found, err)
 	}
-	return append(folders, "base")
+	folders := []string{"base"}
+	for _, folder := range found {
+		folders = append(folders, "overlays/"+filepath.Base(folder))
+	}
+	return folders
 }
 
 // What every overlay keeps of the base.
@@ -543,7 +547,7 @@ func TestALBReachesTheGate(t *testing.T) {
 
 // The lines for version GRPC stand in place of lines that are there, and ask for the gate's path and gRPC's OK.
 func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
-	text, err := os.ReadFile("overlays/aws-alb/README.md")
+	text, err := os.ReadFile(inRoot("manifests", "overlays", "aws-alb", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package manifests
+package static
 
 import (
 	"os"
@@ -23,7 +23,7 @@ import (
 // alerts reads the rules as Prometheus does: strictly, with each expression and template checked.
 func alerts(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
-	text, err := os.ReadFile("alerts.yaml")
+	text, err := os.ReadFile(inRoot("manifests", "alerts.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

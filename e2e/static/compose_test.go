@@ -1,4 +1,4 @@
-package e2e
+package static
 
 import (
 	"fmt"
@@ -47,10 +47,10 @@ func TestComposeFileHoldsTogether(t *testing.T) {
 	}
 	suite := project.Services["e2e"]
 	for variable, want := range map[string]string{
-		pointBackends: strings.Join(pairs, ","),
-		pointIngress:  "127.0.0.1:" + fmt.Sprint(envoy.Get(bed.Listener+".address.socket_address.port_value")),
-		pointAdmin:    "127.0.0.1:" + fmt.Sprint(envoy.Get("admin.address.socket_address.port_value")),
-		pointCA:       "/tls/tls.crt",
+		bed.PointBackends: strings.Join(pairs, ","),
+		bed.PointIngress:  "127.0.0.1:" + fmt.Sprint(envoy.Get(bed.Listener+".address.socket_address.port_value")),
+		bed.PointAdmin:    "127.0.0.1:" + fmt.Sprint(envoy.Get("admin.address.socket_address.port_value")),
+		bed.PointCA:       "/tls/tls.crt",
 	} {
 		if got := suite.Environment[variable]; got == nil || *got != want {
 			t.Errorf("e2e has %s=%v, want %s", variable, got, want)

@@ -1,4 +1,4 @@
-package e2e
+package suite
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // withSecondListener adds a listener like the first, with another configuration of the plugin.
@@ -157,6 +158,7 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 // What is laid over something broken is broken: the rules of a wider level must not answer for it.
 func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Levels)
 	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
 	for name, levels := range map[string][2]string{
 		"the widest":          {`{"paht": "/"}`, `{}`},

@@ -1,4 +1,4 @@
-package e2e
+package suite
 
 import (
 	"crypto/x509"
@@ -14,15 +14,6 @@ import (
 	"healthgate/e2e/bed"
 )
 
-// The variables that point the suite at what somebody else has started: an Envoy with the reference configuration in front
-// of backends. All of them, or none.
-const (
-	pointIngress  = "HEALTHGATE_INGRESS"  // host:port of Envoy's listener
-	pointAdmin    = "HEALTHGATE_ADMIN"    // host:port of its admin interface
-	pointCA       = "HEALTHGATE_CA"       // a file with the listener's certificate, self-signed for localhost
-	pointBackends = "HEALTHGATE_BACKENDS" // of each backend grpc-host:port=control-host:port, with commas between
-)
-
 // point is what the suite is pointed at. There is one for all tests: run them with -test.parallel=1.
 type point struct {
 	envoy    *bed.Envoy
@@ -35,25 +26,25 @@ var thePoint *point
 // pointed returns what the suite is pointed at, or nil where it starts things itself.
 func pointed(t *testing.T) *point {
 	t.Helper()
-	if os.Getenv(pointIngress) == "" || thePoint != nil {
+	if os.Getenv(bed.PointIngress) == "" || thePoint != nil {
 		return thePoint
 	}
-	pem, err := os.ReadFile(os.Getenv(pointCA))
+	pem, err := os.ReadFile(os.Getenv(bed.PointCA))
 	if err != nil {
-		t.Fatalf("%s: %v", pointCA, err)
+		t.Fatalf("%s: %v", bed.PointCA, err)
 	}
 	at := &point{
-		envoy: bed.EnvoyAt(os.Getenv(pointIngress), os.Getenv(pointAdmin)),
-		cert:  &bed.Certificate{CertFile: os.Getenv(pointCA), Pool: x509.NewCertPool()},
+		envoy: bed.EnvoyAt(os.Getenv(bed.PointIngress), os.Getenv(bed.PointAdmin), theDoor.Options(bed.Options{}).Sync),
+		cert:  &bed.Certificate{CertFile: os.Getenv(bed.PointCA), Pool: x509.NewCertPool()},
 	}
 	if !at.cert.Pool.AppendCertsFromPEM(pem) {
-		t.Fatalf("%s: %s has no certificate", pointCA, os.Getenv(pointCA))
+		t.Fatalf("%s: %s has no certificate", bed.PointCA, os.Getenv(bed.PointCA))
 	}
-	for pair := range strings.SplitSeq(os.Getenv(pointBackends), ",") {
+	for pair := range strings.SplitSeq(os.Getenv(bed.PointBackends), ",") {
 		address, control, ok := strings.Cut(pair, "=")
 		resolved, err := net.ResolveTCPAddr("tcp", address) // Envoy tells its hosts by their IP addresses
 		if !ok || err != nil {
-			t.Fatalf("%s: %q is not host:port=host:port: %v", pointBackends, pair, err)
+			t.Fatalf("%s: %q is not host:port=host:port: %v", bed.PointBackends, pair, err)
 		}
 		at.backends = append(at.backends, bed.BackendAt(resolved.String(), control))
 	}
@@ -98,8 +89,8 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 		pairs = append(pairs, backend.Address+"="+backend.Control)
 	}
 	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m")
-	suite.Env = append(os.Environ(), pointIngress+"="+s.envoy.Ingress, pointAdmin+"="+s.envoy.Admin,
-		pointCA+"="+s.cert.CertFile, pointBackends+"="+strings.Join(pairs, ","))
+	suite.Env = append(os.Environ(), bed.PointIngress+"="+s.envoy.Ingress, bed.PointAdmin+"="+s.envoy.Admin,
+		bed.PointCA+"="+s.cert.CertFile, bed.PointBackends+"="+strings.Join(pairs, ","))
 	out, err := suite.CombinedOutput()
 	if err != nil {
 		t.Fatalf("the suite ended with %v:\n%s", err, bed.Tail(string(out), 200))

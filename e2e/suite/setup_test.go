@@ -1,9 +1,11 @@
-package e2e
+// Package suite is the tests in a real Envoy, run once for each way into it: go test ./suite -door=contrib.
+package suite
 
 import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -21,7 +23,23 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
+
+var doorName = flag.String("door", "contrib", "the `way` into Envoy that the suite takes")
+
+// theDoor is the way into Envoy that all tests take.
+var theDoor door.Door
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	var err error
+	if theDoor, err = door.Named(*doorName); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // settle bounds every wait for Envoy to notice something. Health checks need at most three; they come every 0.1s here, and
 // every 5s where the suite is pointed at an Envoy.
@@ -34,7 +52,7 @@ type site struct {
 	envoy    *bed.Envoy
 	cert     *bed.Certificate
 	backends []*bed.Backend
-	config   *bed.Config // what Envoy was started with
+	config   *bed.Config // what Envoy was started with, as it is written for the door
 	routes   *bed.Config // with withRDS, as they were at the start
 }
 
@@ -45,7 +63,7 @@ type plan struct {
 	addresses []string // of the backends to start
 	flags     []string // of each backend
 	config    *bed.Config
-	golang    bool   // the configuration has golang filters
+	gated     bool   // the configuration has filters of Healthgate's
 	alone     string // why the site must be the test's own
 	options   bed.Options
 	second    any // the configuration of the plugin in a second listener, where there is one
@@ -103,11 +121,10 @@ func newSite(t *testing.T, options ...option) *site {
 		return at.site(t, options...)
 	}
 	s, p := prepare(t, options...)
-	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, p.options)
+	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, theDoor.Options(p.options))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.config = p.config
 	s.use(envoy)
 	return s
 }
@@ -123,10 +140,10 @@ func (s *site) use(envoy *bed.Envoy) {
 	})
 }
 
-// restart starts another Envoy with the same configuration.
+// restart starts another Envoy with the site's configuration.
 func (s *site) restart(options bed.Options) {
 	s.t.Helper()
-	envoy, err := bed.StartEnvoy(s.t.Context(), s.t.TempDir(), s.config, options)
+	envoy, err := door.Start(s.t.Context(), theDoor, s.t.TempDir(), s.config.Clone(), options)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -135,7 +152,7 @@ func (s *site) restart(options bed.Options) {
 
 func newPlan(t *testing.T, options ...option) *plan {
 	t.Helper()
-	p := &plan{addresses: []string{"127.0.0.1:0"}, config: referenceConfig(t), golang: true}
+	p := &plan{addresses: []string{"127.0.0.1:0"}, config: referenceConfig(t), gated: true}
 	for _, option := range options {
 		option(p)
 	}
@@ -195,8 +212,9 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0.typed_config.plugin_config.value", p.second)
 		config.Set("static_resources.listeners.1", second.Get(""))
 	}
-	if p.golang {
-		config.UsePlugin()
+	s.config = config.Clone()
+	if p.gated {
+		theDoor.Prepare(config)
 	}
 	if p.lds {
 		s.writeListener(config.Get(bed.Listener))
@@ -242,7 +260,7 @@ func (s *site) writeClusters(clusters ...any) {
 
 func (s *site) writeRoutes(routes *bed.Config) {
 	s.t.Helper()
-	routes.SwapGolang()
+	theDoor.Rewrite(routes)
 	s.write("rds", "envoy.config.route.v3.RouteConfiguration", routes.Get(""))
 }
 
@@ -488,27 +506,28 @@ func (s *site) residentMiB() float64 {
 	return held
 }
 
-// standIn asks the stand-in for one of its faults.
-func (s *site) standIn(query string) string {
-	s.t.Helper()
-	if !bed.HasStandIn() {
-		s.t.Skip("what comes now only the stand-in can do")
+// needs skips a test that asks of the door what that can't do. What a test can do without stands in a subtest of its own.
+func needs(t *testing.T, abilities ...door.Ability) {
+	t.Helper()
+	for _, ability := range abilities {
+		if err := theDoor.Can(ability); err != nil {
+			t.Skip(err)
+		}
 	}
-	return s.post("/stand_in" + query)
 }
 
 // hang has Envoy's main thread hang for some seconds, and returns what tells its end.
 func (s *site) hang(seconds int) <-chan error {
 	s.t.Helper()
-	if !bed.HasStandIn() {
-		s.t.Skip("what comes now only the stand-in can do")
+	needs(s.t, door.Hanging)
+	return theDoor.Hang(s.envoy, seconds)
+}
+
+func (s *site) loseMetrics(lost bool) {
+	s.t.Helper()
+	if err := theDoor.LoseMetrics(s.envoy, lost); err != nil {
+		s.t.Fatal(err)
 	}
-	hung := make(chan error, 1)
-	go func() {
-		_, err := s.envoy.Post(fmt.Sprint("/stand_in?hang=", seconds))
-		hung <- err
-	}()
-	return hung
 }
 
 func (s *site) stats(prefix string) map[string]uint64 {

@@ -1,4 +1,4 @@
-package e2e
+package suite
 
 import (
 	"bufio"
@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // What is promised in each fault, and what was seen, is in docs/faults.md.
@@ -357,7 +358,7 @@ func TestFaultStormOfHTTP2Resets(t *testing.T) {
 		return nil
 	})
 	load.mustAllBe(200, 110)
-	s.awaitFreed("requests", 2000, func(h bed.Held) int { return h.Requests })
+	s.awaitFreed("requests", 2000, func(h door.Held) int { return h.Requests })
 }
 
 // resetStreams opens streams on a connection and resets each at once. Its error is Envoy's having closed the connection.
@@ -530,11 +531,7 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 	})
 	// The new one has no such cluster, and answers so that it can be told from the old one.
 	s.config.Set("static_resources.clusters", []any{s.config.Get(bed.Cluster)})
-	plugin := ".typed_config.filter_config.details.0.value.response.healthy.body"
-	if !bed.HasStandIn() {
-		plugin = ".typed_config.plugin_config.value.response.healthy.body"
-	}
-	s.config.Set(bed.HTTPFilters+".1"+plugin, "new\n")
+	s.config.Set(bed.HTTPFilters+".1.typed_config.plugin_config.value.response.healthy.body", "new\n")
 	before := s.envoy
 	s.restart(bed.Options{TakeOver: before})
 	byStats, byAdmin := 0, 0
@@ -657,7 +654,7 @@ func TestFaultFloodOfLDSUpdates(t *testing.T) {
 	}
 	t.Logf("%d updates took %v", updates, time.Since(began))
 	load.mustAllBe(200, 100)
-	s.awaitFreed("configurations", 7, func(h bed.Held) int { return h.Configurations })
+	s.awaitFreed("configurations", 7, func(h door.Held) int { return h.Configurations })
 	s.await(60*time.Second, func() error {
 		if after := s.residentMiB(); after > before+16 {
 			return fmt.Errorf("envoy has grown by %.1f MiB in %d updates", after-before, updates)

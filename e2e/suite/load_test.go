@@ -1,4 +1,4 @@
-package e2e
+package suite
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 func dialPlain(t *testing.T, address string) *grpc.ClientConn {
@@ -103,23 +104,24 @@ func TestFiftyThousandProbesWithAbortsAndGarbage(t *testing.T) {
 	}
 	expect(t, "a probe afterwards", s.probe(s.client("h2")), 200, "ok\n", nil)
 	// What is not answered is finalized by the collector too.
-	s.awaitFreed("requests", 2000, func(h bed.Held) int { return h.Requests })
+	s.awaitFreed("requests", 2000, func(h door.Held) int { return h.Requests })
 }
 
 // A metric call that fails as it does when Envoy has dropped the configuration panics in the SDK, inside the filter.
 func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
 	t.Parallel()
+	needs(t, door.LosingStats)
 	s := newSite(t, alone("it breaks the plugin"))
 	client := s.client("h2")
 	s.setServing(1)
 	expect(t, "before", s.awaitProbe(client, 200, time.Second), 200, "ok\n", nil)
-	s.standIn("?metrics=gone")
+	s.loseMetrics(true)
 	for range 10 {
 		expect(t, "a probe that panics", s.probe(client), 503, "unavailable\n", map[string]string{"cache-control": "no-store"})
 	}
 	s.awaitLog(`"details":"healthgate_error"`, settle)
 	s.awaitLog("healthgate: panic", settle)
-	s.standIn("?metrics=back")
+	s.loseMetrics(false)
 	expect(t, "after", s.probe(client), 200, "ok\n", nil)
 	if err := s.envoy.Stop(); err != nil {
 		t.Errorf("envoy ended with %v, want 0", err)

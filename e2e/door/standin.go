@@ -1,4 +1,4 @@
-package bed
+package door
 
 import (
 	"crypto/sha256"
@@ -7,32 +7,29 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"healthgate/e2e/bed"
 )
 
-// UsePlugin has every golang filter of the configuration load the plugin that was built. Where the Envoy lacks the golang
-// extension, the stand-in, which any Envoy can load, takes its place for each and for the routes' configurations; the plugin
-// and its configuration stay as they are.
-func (c *Config) UsePlugin() {
-	c.SwapGolang()
-	if !HasStandIn() {
-		return
-	}
+// standInPath is where the stand-in answers in admin.
+const standInPath = "/stand_in"
+
+func standInObject() string { return built("libstandin.so") }
+
+// addStandIn adds the stand-in's part that is there once an Envoy.
+func addStandIn(bootstrap *bed.Config) {
 	extension := map[string]any{
 		"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
 		"dynamic_module_config": standInModule(),
 		"extension_name":        "standin",
 	}
-	if matcher, ok := c.Get("stats_config.stats_matcher").(map[string]any); ok {
+	if matcher, ok := bootstrap.Get("stats_config.stats_matcher").(map[string]any); ok {
 		matcher = maps.Clone(matcher)
 		matcher["@type"] = typeURL + "envoy.config.metrics.v3.StatsMatcher"
 		extension["extension_config"] = matcher
 	}
-	c.Set("bootstrap_extensions", []any{map[string]any{"name": "standin", "typed_config": extension}})
+	bootstrap.Set("bootstrap_extensions", []any{map[string]any{"name": "standin", "typed_config": extension}})
 }
-
-// SwapGolang does the same for a part, which an Envoy is given that was started with UsePlugin: a listener wherever it stands,
-// or a RouteConfiguration.
-func (c *Config) SwapGolang() { c.tree = place{}.swap(c.Clone().tree) } // of a copy, in which nothing stands in two places
 
 const (
 	typeURL     = "type.googleapis.com/"
@@ -62,7 +59,8 @@ func (p place) at(step any) place {
 	return p
 }
 
-// swap returns the tree with each golang configuration in it replaced.
+// swap returns the tree with each golang configuration in it replaced by the stand-in's; the plugin and its configuration stay
+// as they are.
 func (p place) swap(node any) any {
 	switch n := node.(type) {
 	case []any:
@@ -71,25 +69,22 @@ func (p place) swap(node any) any {
 		}
 	case map[string]any:
 		switch {
-		case n["@type"] == golangType && !HasStandIn():
-			n["library_path"] = Plugin() // in the file it is the one in the image
-			return n
 		case n["@type"] == golangType:
 			return map[string]any{
 				"@type":                 modulesType + "DynamicModuleFilter",
 				"dynamic_module_config": standInModule(),
-				"filter_name":           fmt.Sprint(n["plugin_name"], "@", n["library_id"], "@", Plugin()),
+				"filter_name":           fmt.Sprint(n["plugin_name"], "@", n["library_id"], "@", contrib{}.Object()),
 				"filter_config":         status(p.logs, n["plugin_config"], p.matcher),
 			}
-		case n["@type"] == perRoute && HasStandIn():
+		case n["@type"] == perRoute:
 			panic("the bed knows of no routes at " + strings.Join(p.path, "."))
-		case n["virtual_hosts"] != nil && HasStandIn():
+		case n["virtual_hosts"] != nil:
 			p.swapRoutes(n)
 		case n["filters"] != nil && p.chain == "":
 			p.chain = digest(n)
 		case n["filter_chains"] != nil || n["default_filter_chain"] != nil:
 			p = p.at(n["name"])
-			typed, _ := (&Config{n}).Get("metadata.typed_filter_metadata").(map[string]any)
+			typed, _ := bed.Tree(n).Get("metadata.typed_filter_metadata").(map[string]any)
 			p.matcher = typed["envoy.stats_matcher"]
 		}
 		if options, _ := n["access_log_options"].(map[string]any); options["flush_access_log_on_new_request"] == true ||

@@ -1,12 +1,12 @@
-package e2e
+package suite
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"testing"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // What the contrib host does, and the stand-in has to do alike for the rest of the suite to show anything.
@@ -27,6 +27,7 @@ func bare(override map[string]any) any { return override["config"] }
 
 func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Levels)
 	s := newSite(t,
 		withOverride(routeConfiguration, forRoute(`{"response": {"healthy": {"body": "all\n"}}, "stat_prefix": "widest"}`)),
 		withOverride(virtualHost, bare(forRoute(`{"drain": "ignore", "stat_prefix": "wider"}`))),
@@ -52,6 +53,7 @@ func TestTheWidestLevelAloneIsEnough(t *testing.T) {
 
 func TestAMiddleLevelCanBeLeftOut(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Levels)
 	s := newSite(t,
 		withOverride(routeConfiguration, forRoute(`{"response": {"healthy": {"body": "widest\n"}}}`)),
 		withRoute("/readyz", `{"path": "/readyz", "drain": "ignore"}`))
@@ -75,6 +77,7 @@ func TestALevelOfAnotherPluginOverridesNothing(t *testing.T) {
 
 func TestAWeightedClusterIsTheNarrowestLevel(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Levels)
 	s := newSite(t,
 		withOverride(virtualHost, forRoute(`{"response": {"healthy": {"body": "host\n"}}, "stat_prefix": "wider"}`)),
 		withConfig(func(c *bed.Config) {
@@ -103,11 +106,11 @@ func secondListener(c *bed.Config) {
 // merges is how often the plugin has merged two configurations.
 func (s *site) merges() int {
 	s.t.Helper()
-	var reply struct{ Merges int }
-	if err := json.Unmarshal([]byte(s.standIn("")), &reply); err != nil {
+	merges, err := door.Merges(s.envoy)
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	return reply.Merges
+	return merges
 }
 
 // alternate probes a path of both listeners in turn, and returns how often the plugin has merged meanwhile.
@@ -134,9 +137,10 @@ func (s *site) alternate(path, body string, times int) int {
 // The contrib host keeps one merged configuration for a level, that of the parent it was merged with last.
 func TestListenersThatShareRoutesMergeThemAnewInTurn(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Merging)
 	s, p := prepare(t, withRDS(), withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`))
 	secondListener(p.config)
-	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, p.options)
+	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, theDoor.Options(p.options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +154,7 @@ func TestListenersThatShareRoutesMergeThemAnewInTurn(t *testing.T) {
 
 func TestListenersWithRoutesOfTheirOwnMergeOnceEach(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Merging)
 	s := newSite(t, withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`), withConfig(secondListener))
 	s.setServing(1)
 	if merges := s.alternate("/readyz", "ready\n", 10); merges != 2 {
@@ -175,6 +180,7 @@ func TestAProbeThatIsLoggedAtItsBeginningIsAnswered(t *testing.T) {
 // The plugin holds what it has defined: a cluster that is removed leaves its last values to it.
 func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Ghosts)
 	var clusters []any
 	s := newSite(t, withCDS(), withRoute("/other", `{"path": "/other", "clusters": ["other"]}`), withConfig(func(c *bed.Config) {
 		other := c.Part(bed.Cluster)
@@ -192,7 +198,7 @@ func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
 
 	s.writeClusters(clusters[0])
 	s.awaitStat("cluster_manager.active_clusters", 1)
-	if bed.HasStandIn() { // which can't hold what its plugin does
+	if door.HasStandIn(theDoor) { // which can't hold what its plugin does
 		s.await(settle, func() error {
 			if stats := s.stats("cluster.other."); len(stats) > 0 {
 				return fmt.Errorf("envoy has %d stats of the cluster", len(stats))

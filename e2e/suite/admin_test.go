@@ -1,4 +1,4 @@
-package e2e
+package suite
 
 import (
 	"fmt"
@@ -94,7 +94,7 @@ func TestAdminTellsOfADrainWhereAllStatsAreFilteredOut(t *testing.T) {
 			c.Set("flags_path", flags)
 			c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", admin.String())))
 		}))
-		envoy, err := bed.LaunchEnvoy(s.dir, p.config, p.options) // it is not to be waited for: it never says that it is ready
+		envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options)) // it is not to be waited for: it never says that it is ready
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package e2e
+package suite
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // reload gives Envoy its listener anew, with another configuration of the plugin, and waits until it has taken or
@@ -28,7 +29,7 @@ func (s *site) reloadListener(config *bed.Config) (taken bool) {
 	s.t.Helper()
 	const lds = "listener_manager.lds."
 	before := s.stats(lds)
-	config.UsePlugin()
+	theDoor.Prepare(config)
 	s.writeListener(config.Get(bed.Listener))
 	s.await(settle, func() error {
 		after := s.stats(lds)
@@ -57,7 +58,7 @@ func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, p := prepare(t, backends(0), withPlugin(test.plugin))
-			envoy, err := bed.LaunchEnvoy(s.dir, p.config, p.options)
+			envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +119,7 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 			"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s",
 		})
 	}))
-	envoy, err := bed.LaunchEnvoy(s.dir, p.config, p.options)
+	envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,10 +166,10 @@ func TestBadUpdateIsRefusedAndTheOldOneGoesOn(t *testing.T) {
 
 // awaitFreed waits until no more than so many of something are held. Go frees what Envoy has dropped some collections
 // later, and probes bring collections about.
-func (s *site) awaitFreed(what string, atMost int, count func(bed.Held) int) {
+func (s *site) awaitFreed(what string, atMost int, count func(door.Held) int) {
 	s.t.Helper()
-	if !bed.HasStandIn() {
-		s.t.Logf("how many %s are alive is not known where there is no stand-in", what)
+	if err := theDoor.Can(door.Counting); err != nil {
+		s.t.Logf("how many %s are alive is not known: %v", what, err)
 		return
 	}
 	client := s.client("h2")
@@ -176,7 +177,7 @@ func (s *site) awaitFreed(what string, atMost int, count func(bed.Held) int) {
 		for range 500 {
 			s.probe(client)
 		}
-		held, err := s.envoy.Held()
+		held, err := theDoor.Held(s.envoy)
 		if err != nil {
 			return err
 		}
