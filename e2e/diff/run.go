@@ -368,6 +368,7 @@ func newBackends() (*backends, error) {
 	for _, cluster := range []int{ejecting, checked, fresh} {
 		for host := range servers {
 			at := address(cluster, host)
+			b.state[at] = firstState(cluster)
 			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
 			if err != nil {
 				b.close()
