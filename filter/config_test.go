@@ -90,15 +90,17 @@ var good = []struct {
 
 func TestDecode(t *testing.T) {
 	for _, test := range good {
-		want := byDefault
-		want.Clusters = slices.Clone(want.Clusters)
-		test.change(&want)
-		got, err := Decode(parse(t, test.text))
-		if err != nil {
-			t.Errorf("%s: %v", test.text, err)
-		} else if !reflect.DeepEqual(*got, want) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", test.text, *got, want)
-		}
+		t.Run(test.text, func(t *testing.T) {
+			want := byDefault
+			want.Clusters = slices.Clone(want.Clusters)
+			test.change(&want)
+			got, err := Decode(parse(t, test.text))
+			if err != nil {
+				t.Error(err)
+			} else if !reflect.DeepEqual(*got, want) {
+				t.Errorf("got  %+v\nwant %+v", *got, want)
+			}
+		})
 	}
 }
 
@@ -185,14 +187,15 @@ var bad = []struct {
 
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
-		c, err := Decode(parse(t, test.text))
-		if c != nil || err == nil {
-			t.Errorf("%s: got %+v, %v, want an error", test.text, c, err)
-			continue
-		}
-		if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
-			t.Errorf("%s:\ngot  %s\nwant %s", test.text, got, want)
-		}
+		t.Run(clip(test.text), func(t *testing.T) {
+			c, err := Decode(parse(t, test.text))
+			if c != nil || err == nil {
+				t.Fatalf("got %+v, %v, want an error", c, err)
+			}
+			if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
 	}
 }
 
@@ -230,14 +233,16 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 		{`{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
 		{`{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
 	} {
-		base := parse(t, filter)
-		got := Override(base, parse(t, test.route))
-		if want := parse(t, test.want); !proto.Equal(got, want) {
-			t.Errorf("%s: got %v, want %v", test.route, got, want)
-		}
-		if !proto.Equal(base, parse(t, filter)) {
-			t.Errorf("%s: changed what it overrides", test.route)
-		}
+		t.Run(test.route, func(t *testing.T) {
+			base := parse(t, filter)
+			got := Override(base, parse(t, test.route))
+			if want := parse(t, test.want); !proto.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if !proto.Equal(base, parse(t, filter)) {
+				t.Error("it changed what it overrides")
+			}
+		})
 	}
 	if got := Override(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
 		t.Errorf("over nothing: got %v", got)
@@ -256,9 +261,11 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
-		if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
-			t.Errorf("%s: got %v, want %s", text, err, want)
-		}
+		t.Run(text, func(t *testing.T) {
+			if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
 	}
 }
 
