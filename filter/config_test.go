@@ -93,7 +93,7 @@ func TestDecode(t *testing.T) {
 		want := byDefault
 		want.Clusters = slices.Clone(want.Clusters)
 		test.change(&want)
-		got, err := Decode(parse(t, test.text))
+		got, err := Decode(parse(t, test.text), Contrib)
 		if err != nil {
 			t.Errorf("%s: %v", test.text, err)
 		} else if !reflect.DeepEqual(*got, want) {
@@ -111,6 +111,9 @@ var bad = []struct {
 }{
 	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
 	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
+	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: is empty; name at least one cluster: a gate without clusters needs the stock door`}},
+	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: needs the stock door`}},
+	{`{"clusters": ["a"], "grpc_services": "b"}`, []string{`grpc_services: "b" is not a list`}},
 	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`}},
 	{`{"clusters": null}`, []string{`clusters: null is not a list`}},
 	{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}},
@@ -155,8 +158,8 @@ var bad = []struct {
 	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
 	{`{"clusters": ["a"], "a\nb": 1, "": 1}`, []string{
-		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
-		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
+		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services`,
+		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services`,
 	}},
 	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
 	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
@@ -185,7 +188,7 @@ var bad = []struct {
 
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
-		c, err := Decode(parse(t, test.text))
+		c, err := Decode(parse(t, test.text), Contrib)
 		if c != nil || err == nil {
 			t.Errorf("%s: got %+v, %v, want an error", test.text, c, err)
 			continue
@@ -201,7 +204,7 @@ func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
 	for i := range 100_000 {
 		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
 	}
-	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"))
+	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"), Contrib)
 	if n := len(err.(Errors)); n != maxErrors {
 		t.Errorf("got %d errors, want %d", n, maxErrors)
 	}
@@ -215,7 +218,7 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 		s := parse(t, `{"clusters": [{"name": "a"}]}`)
 		s.Fields["clusters"].GetListValue().Values[0].GetStructValue().Fields["min_healthy"] = structpb.NewNumberValue(number)
 		s.Fields["require"] = structpb.NewNumberValue(number)
-		if _, err := Decode(s); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
+		if _, err := Decode(s, Contrib); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
 			t.Errorf("%v: got %v, want two errors", number, err)
 		}
 	}
@@ -246,7 +249,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 
 func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
-		if err := CheckOverride(parse(t, text)); err != nil {
+		if err := CheckOverride(parse(t, text), Contrib); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -256,7 +259,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
-		if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
+		if err := CheckOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", text, err, want)
 		}
 	}
@@ -276,7 +279,7 @@ func FuzzDecode(f *testing.F) {
 		if proto.Unmarshal(wire, s) != nil {
 			return
 		}
-		c, err := Decode(s)
+		c, err := Decode(s, Contrib)
 		if err != nil {
 			for _, e := range err.(Errors) {
 				if text := e.Error(); len(text) > 2500 || strings.ContainsAny(text, "\n\r") {
