@@ -33,6 +33,7 @@ MAKEFLAGS += --no-builtin-rules
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 PLUGIN  := build/healthgate.so
+MODULE  := build/libhealthgate.so
 STANDIN := build/libstandin.so
 BACKEND := build/backend
 DEMO    := build/demo
@@ -40,6 +41,9 @@ SUITE   := build/e2e.test
 EMPTY   := build/empty.so
 EMPTYGO := build/emptygo.so
 CLOCK   := build/clock.so
+
+# What the modules of Envoy's are made of beside Go.
+module_files = $(wildcard filter/module/*.c filter/module/*.h)
 
 # Those that are there: git lists what was removed and is not yet committed, too.
 go_files = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')) go.mod go.sum
@@ -49,15 +53,28 @@ help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
-build: $(PLUGIN) $(STANDIN) $(BACKEND) ## build the plugin, and what it is tested and shown with
+build: $(PLUGIN) $(MODULE) $(STANDIN) $(BACKEND) ## build the plugin and the module, and what they are tested and shown with
 
 .PHONY: plugin
 plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architecture)
+
+.PHONY: module
+module: $(MODULE) ## build the dynamic module for stock Envoy alone (GOARCH and CC for another architecture)
 
 $(PLUGIN): $(go_files) | tools
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w -extldflags=-Wl,-z,now' -o $@.new .
+	@rm -f $@.h $@.new.h $(@:.so=.h)
+	@./e2e/check-object.sh $@.new $(GLIBC_MOST)
+	@mv $@.new $@
+
+# What Envoy lacks is weak here, and asked for when the module is loaded. Its own functions are not to be found by others, nor
+# others' by it.
+$(MODULE): $(go_files) $(module_files) | tools
+	@echo "building $@"
+	@mkdir -p $(@D)
+	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w -extldflags "-Wl,-z,now -Wl,-Bsymbolic"' -o $@.new ./cmd/libhealthgate
 	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-object.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
