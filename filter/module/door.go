@@ -208,7 +208,7 @@ func (d *door) gateOf(c *serve.Configuration) *gate {
 
 // passNow makes a pass for a configuration that comes, so that it never serves an unknown state.
 func (d *door) passNow() {
-	at := C.hg_now()
+	at := sinceBoot()
 	d.sampler.pass(false)
 	d.mutex.Lock()
 	aging, _ := d.aging()
@@ -216,8 +216,8 @@ func (d *door) passNow() {
 	if aging {
 		d.passCounters(time.Now())
 	}
-	if C.hg_sampled_at() == 0 {
-		C.hg_sampled(at)
+	if sampledAt() == 0 {
+		setSampledAt(at)
 	}
 }
 
@@ -245,7 +245,7 @@ func (d *door) passCounters(now time.Time) time.Duration {
 
 // tick looks at everything, and says when to come again.
 func (d *door) tick() time.Duration {
-	now, at := time.Now(), C.hg_now()
+	now, at := time.Now(), sinceBoot()
 	took := d.sampler.pass(false)
 	d.mutex.Lock()
 	aging, shortest := d.aging()
@@ -265,7 +265,7 @@ func (d *door) tick() time.Duration {
 	starts := d.starts
 	d.mutex.Unlock()
 	d.judge()
-	C.hg_sampled(at)
+	setSampledAt(at)
 	return next(took, starts)
 }
 
