@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // Who answers the probe; a listener each in the one Envoy.
@@ -40,7 +41,7 @@ const refresh = "STAND_IN_REFRESH_MILLISECONDS=100"
 
 // start starts an Envoy with a listener for each contender, all made from the reference configuration. Hosts serve at the
 // echo server's address; all but the first are there to be counted.
-func start(ctx context.Context, dir, echo string, s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
+func start(ctx context.Context, d door.Door, dir, echo string, s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, nil, err
@@ -103,7 +104,7 @@ func start(ctx context.Context, dir, echo string, s scenario, contenders ...stri
 	config.Set("static_resources.clusters", clusters)
 
 	if slices.ContainsFunc(contenders, func(name string) bool { return name == gate || name == everyone || name == empty || name == emptyGo }) {
-		config.UsePlugin()
+		d.Prepare(config)
 	}
 	for contender, plugin := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
 		if i := slices.Index(contenders, contender); i >= 0 {
@@ -111,7 +112,7 @@ func start(ctx context.Context, dir, echo string, s scenario, contenders ...stri
 				plugin+"@"+plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
 		}
 	}
-	envoy, err := bed.StartEnvoy(ctx, dir, config, bed.Options{Workers: 1, Env: []string{refresh}})
+	envoy, err := bed.StartEnvoy(ctx, dir, config, d.Options(bed.Options{Workers: 1, Env: []string{refresh}}))
 	if err != nil {
 		return nil, nil, err
 	}

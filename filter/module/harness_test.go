@@ -7,6 +7,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	// Envoy's header of the ABI comes with this module.
+	_ "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/abi"
 )
 
 // compiler is the C compiler that cgo takes.

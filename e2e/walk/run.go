@@ -1,11 +1,16 @@
-package main
+// Package walk takes an Envoy through events, by a real control plane, and after each compares every gate in it to Envoy's own
+// health_check filter where that can be configured to the same, and to a model elsewhere.
+//
+//	world.go  the model: clusters, hosts and gates, and what each event makes of them
+//	xds.go    the same world as Envoy's configuration
+//	run.go    an Envoy that goes through the events, and what is compared
+package walk
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +19,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // settle bounds every wait for Envoy to have taken what it was given.
@@ -21,25 +27,26 @@ const settle = 20 * time.Second
 
 // Run is one Envoy that goes through events beside the model.
 type Run struct {
+	Envoy    *bed.Envoy
+	Compared map[string]int // comparisons, with whom
+
+	options  Options
 	world    *World
 	control  *control
 	backends *backends
-	envoy    *bed.Envoy
 	client   *http.Client
 	dir      string
 	second   string // the address of the second listener, where there is one
-	options
-
-	Compared map[string]int // comparisons, with whom
 }
 
-// options are what a run is besides.
-type options struct {
-	wrong func(Answer) Answer // for a test: what the model says in place of the truth
-	timed bool                // with gates that hang on time, which nothing is compared with
-	env   []string            // of Envoy
+// Options are what a run is besides.
+type Options struct {
+	Door  door.Door           // the way in which Healthgate comes into Envoy
+	Wrong func(Answer) Answer // for a test: what the model says in place of the truth
+	Timed bool                // with gates that hang on time, which nothing is compared with
+	Env   []string            // of Envoy
 	// The Envoy is started in drain mode: it has failed its health checks before it has any configuration.
-	drained bool
+	Drained bool
 }
 
 // Disagreement is an answer that should have been another.
@@ -54,8 +61,8 @@ func (d *Disagreement) String() string {
 	return fmt.Sprintf("%s: healthgate answers %s, %s %s", d.Where, d.Got, d.With, d.Want)
 }
 
-// newRun starts an Envoy and what it is connected to, in the world where each run begins.
-func newRun(ctx context.Context, o options) (r *Run, err error) {
+// Start starts an Envoy and what it is connected to, in the world where each run begins.
+func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{world: newWorld(), client: &http.Client{Timeout: 10 * time.Second}, options: o, Compared: map[string]int{}}
 	defer func() {
 		if err != nil {
@@ -68,7 +75,7 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 	if r.backends, err = newBackends(); err != nil {
 		return r, err
 	}
-	if r.control, err = newControl(ctx); err != nil {
+	if r.control, err = newControl(ctx, o.Door); err != nil {
 		return r, err
 	}
 	admin, err := bed.UnusedAddress() // a gate polls it, so that it has to be known beforehand
@@ -80,7 +87,7 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 		return r, err
 	}
 	r.control.second = second.Port
-	if o.timed {
+	if o.Timed {
 		r.control.admin = admin.String()
 	}
 	if _, err := r.control.push(r.world, r.backends.port); err != nil {
@@ -90,7 +97,7 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 	if err != nil {
 		return r, err
 	}
-	if r.world.Drained = o.drained; o.drained {
+	if r.world.Drained = o.Drained; o.Drained {
 		if err := os.WriteFile(filepath.Join(r.dir, "drain"), nil, 0o600); err != nil {
 			return r, err
 		}
@@ -111,8 +118,7 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 			"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "control"}}}},
 		"lds_config": ads, "cds_config": ads,
 	})
-	config.UsePlugin()
-	if r.envoy, err = bed.StartEnvoy(ctx, r.dir, config, bed.Options{Env: o.env}); err != nil {
+	if r.Envoy, err = door.Start(ctx, o.Door, r.dir, config, bed.Options{Env: o.Env}); err != nil {
 		return r, err
 	}
 	return r, r.settle(ctx)
@@ -120,8 +126,8 @@ func newRun(ctx context.Context, o options) (r *Run, err error) {
 
 // Close ends everything that the run has started.
 func (r *Run) Close() {
-	if r.envoy != nil {
-		r.envoy.Kill()
+	if r.Envoy != nil {
+		r.Envoy.Kill()
 	}
 	if r.control != nil {
 		r.control.server.Stop()
@@ -154,7 +160,7 @@ func (r *Run) happen(ctx context.Context, e Event) error {
 		if e.On {
 			path = "/healthcheck/fail"
 		}
-		_, err := r.envoy.Post(path)
+		_, err := r.Envoy.Post(path)
 		return err
 	case "server":
 		r.backends.set(address(e.Cluster, e.Host), e.State)
@@ -189,14 +195,14 @@ func (r *Run) eject(ctx context.Context, e Event) error {
 	const gauge = "cluster.c4.outlier_detection.ejections_active"
 	return bed.WaitFor(ctx, settle, func() error {
 		for range servers {
-			reply, err := r.client.Get("http://" + r.envoy.Ingress + "/eject")
+			reply, err := r.client.Get("http://" + r.Envoy.Ingress + "/eject")
 			if err != nil {
 				return err
 			}
 			_, _ = io.Copy(io.Discard, reply.Body)
 			reply.Body.Close()
 		}
-		stats, err := r.envoy.Stats(gauge)
+		stats, err := r.Envoy.Stats(gauge)
 		if err == nil && stats[gauge] != uint64(ejected) {
 			err = fmt.Errorf("%d hosts are ejected, want %d", stats[gauge], ejected)
 		}
@@ -213,7 +219,7 @@ func (r *Run) settle(ctx context.Context) error {
 		}
 	}
 	return bed.WaitFor(ctx, settle, func() error {
-		stats, err := r.envoy.Stats("cluster")
+		stats, err := r.Envoy.Stats("cluster")
 		if err != nil {
 			return err
 		}
@@ -227,10 +233,10 @@ func (r *Run) settle(ctx context.Context) error {
 				return fmt.Errorf("%s has %+v in its gauges, want %+v", name(i), got, c.Counts())
 			}
 		}
-		if body, err := r.body(r.envoy.Ingress, "/keeper"); err != nil || body != fmt.Sprint(r.world.Gates) {
+		if body, err := r.body(r.Envoy.Ingress, "/keeper"); err != nil || body != fmt.Sprint(r.world.Gates) {
 			return fmt.Errorf("/keeper is an older one (%v)", err)
 		}
-		listeners, err := r.envoy.Listeners()
+		listeners, err := r.Envoy.Listeners()
 		if err != nil {
 			return err
 		}
@@ -249,18 +255,18 @@ func (r *Run) settle(ctx context.Context) error {
 // ingresses are the addresses of the listeners that have the routes.
 func (r *Run) ingresses() []string {
 	if r.second == "" {
-		return []string{r.envoy.Ingress}
+		return []string{r.Envoy.Ingress}
 	}
-	return []string{r.envoy.Ingress, r.second}
+	return []string{r.Envoy.Ingress, r.second}
 }
 
 func (r *Run) body(ingress, path string) (string, error) {
-	_, body, err := r.get(ingress, path, "text/plain")
+	_, body, err := r.Get(ingress, path, "text/plain")
 	return body, err
 }
 
-// get asks Envoy.
-func (r *Run) get(ingress, path, accept string) (*http.Response, string, error) {
+// Get asks Envoy.
+func (r *Run) Get(ingress, path, accept string) (*http.Response, string, error) {
 	request, err := http.NewRequest(http.MethodGet, "http://"+ingress+path, nil)
 	if err != nil {
 		return nil, "", err
@@ -279,14 +285,14 @@ func (r *Run) get(ingress, path, accept string) (*http.Response, string, error) 
 // in turn.
 func (r *Run) compare() (*Disagreement, error) {
 	for i, policy := range r.world.Gates {
-		found, status, err := r.compareGate(r.envoy.Ingress, fmt.Sprint("/gate/", i), policy)
+		found, status, err := r.compareGate(r.Envoy.Ingress, fmt.Sprint("/gate/", i), policy)
 		if err != nil || found != nil {
 			return found, err
 		}
 		if !policy.equivalent() || !r.world.present(policy) {
 			continue
 		}
-		reply, _, err := r.get(r.envoy.Ingress, fmt.Sprint("/native/", i), "*/*")
+		reply, _, err := r.Get(r.Envoy.Ingress, fmt.Sprint("/native/", i), "*/*")
 		if err != nil {
 			return nil, err
 		}
@@ -312,8 +318,8 @@ func (r *Run) compareGate(ingress, path string, policy Policy) (*Disagreement, i
 		return nil, 0, err
 	}
 	want := r.world.judge(policy)
-	if r.wrong != nil {
-		want = r.wrong(want)
+	if r.options.Wrong != nil {
+		want = r.options.Wrong(want)
 	}
 	r.Compared["the model"]++
 	if ingress == r.second {
@@ -342,7 +348,7 @@ func (w *World) present(p Policy) bool {
 
 // answer probes, and reads the reason from the report.
 func (r *Run) answer(ingress, path string) (Answer, error) {
-	reply, body, err := r.get(ingress, path, "application/json")
+	reply, body, err := r.Get(ingress, path, "application/json")
 	if err != nil {
 		return Answer{}, err
 	}
@@ -416,67 +422,4 @@ func (b *backends) close() {
 	for _, server := range b.servers {
 		_ = server.Close()
 	}
-}
-
-// Result is what a run of random events has come to.
-type Result struct {
-	Seed         uint64         `json:"seed"`
-	Events       int            `json:"events"`
-	Drained      bool           `json:"drained"` // whether Envoy was started in drain mode
-	Compared     map[string]int `json:"compared"`
-	Disagreement *Disagreement  `json:"disagreement,omitempty"`
-	Shortest     []Event        `json:"shortest,omitempty"` // the shortest list of events found that shows it
-}
-
-// Search goes through random events of a seed, until the time is over or there is a disagreement, which it shortens.
-func Search(ctx context.Context, seed uint64, duration time.Duration, say func(string), wrong func(Answer) Answer) (*Result, error) {
-	random := rand.New(rand.NewPCG(seed, 0))
-	o := options{wrong: wrong, drained: random.IntN(4) == 0}
-	run, err := newRun(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	result := &Result{Seed: seed, Drained: o.drained, Compared: run.Compared}
-	var events []Event
-	last := time.Now()
-	for until := time.Now().Add(duration); time.Now().Before(until); {
-		event := next(random)
-		events = append(events, event)
-		result.Events++
-		found, err := run.Apply(ctx, event)
-		if err != nil {
-			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, bed.Tail(run.envoy.Log(), 15))
-		}
-		if found != nil {
-			say(fmt.Sprintf("event %d: %s; shortening the events", result.Events, found))
-			result.Disagreement = found
-			result.Shortest = shrink(events, func(some []Event) bool { return shows(ctx, some, o) }, time.Minute)
-			return result, nil
-		}
-		if time.Since(last) > 10*time.Second {
-			last = time.Now()
-			say(fmt.Sprintf("%d events, compared %v, no disagreement", result.Events, run.Compared))
-		}
-	}
-	return result, nil
-}
-
-// shows says whether a list of events ends in a disagreement, in an Envoy of its own.
-func shows(ctx context.Context, events []Event, o options) bool {
-	run, err := newRun(ctx, o)
-	if err != nil {
-		return false
-	}
-	defer run.Close()
-	for _, event := range events {
-		found, err := run.Apply(ctx, event)
-		if err != nil {
-			return false
-		}
-		if found != nil {
-			return true
-		}
-	}
-	return false
 }

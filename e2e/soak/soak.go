@@ -1,3 +1,5 @@
+// Command soak has everything happen at once: an Envoy goes through random events, while clients probe, hang up half-way, send
+// garbage and ordinary traffic. It says a line a minute, and fails on a wrong answer and on growth.
 package main
 
 import (
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
+	"healthgate/e2e/walk"
 )
 
 // What may have grown between the end of the warm-up and the end.
@@ -29,10 +33,10 @@ const (
 // soak goes through random events as Search does, while clients probe, hang up half-way, send garbage and ordinary traffic. It
 // says a line for each interval, and fails on a disagreement, on an answer that is none, and on growth after a quarter of the
 // time.
-func soak(ctx context.Context, seed uint64, duration, every time.Duration, say func(string)) error {
+func soak(ctx context.Context, d door.Door, seed uint64, duration, every time.Duration, say func(string)) error {
 	// The scheduler of the plugin's Go writes down its goroutines.
 	trace := fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds())
-	run, err := newRun(ctx, options{timed: true, env: []string{trace}})
+	run, err := walk.Start(ctx, walk.Options{Door: d, Timed: true, Env: []string{trace}})
 	if err != nil {
 		return err
 	}
@@ -44,9 +48,9 @@ func soak(ctx context.Context, seed uint64, duration, every time.Duration, say f
 	var clients sync.WaitGroup
 	seen := &answers{}
 	for i := range 4 {
-		clients.Go(func() { seen.probe(clientsCtx, run.envoy.Ingress, i%2 == 1, rand.New(rand.NewPCG(seed, uint64(i)))) })
+		clients.Go(func() { seen.probe(clientsCtx, run.Envoy.Ingress, i%2 == 1, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
-	clients.Go(func() { seen.abuse(clientsCtx, run.envoy.Ingress, rand.New(rand.NewPCG(seed, 100))) })
+	clients.Go(func() { seen.abuse(clientsCtx, run.Envoy.Ingress, rand.New(rand.NewPCG(seed, 100))) })
 
 	random := rand.New(rand.NewPCG(seed, 0))
 	began := time.Now()
@@ -54,23 +58,23 @@ func soak(ctx context.Context, seed uint64, duration, every time.Duration, say f
 	var warm *usage
 	events := 0
 	for time.Since(began) < duration && ctx.Err() == nil {
-		event := next(random)
+		event := walk.Next(random)
 		events++
 		found, err := run.Apply(ctx, event)
 		if err != nil {
-			return fmt.Errorf("event %d, %+v: %w; envoy's log ends:\n%s", events, event, err, bed.Tail(run.envoy.Log(), 15))
+			return fmt.Errorf("event %d, %+v: %w; envoy's log ends:\n%s", events, event, err, bed.Tail(run.Envoy.Log(), 15))
 		}
 		if found != nil {
 			return fmt.Errorf("event %d, %+v: %s", events, event, found)
 		}
 		if warm == nil && time.Since(began) > duration/4 {
-			if warm, err = use(run.envoy); err != nil {
+			if warm, err = use(d, run.Envoy); err != nil {
 				return err
 			}
 		}
 		if now := time.Now(); now.After(due) {
 			due = due.Add(every)
-			used, err := use(run.envoy)
+			used, err := use(d, run.Envoy)
 			if err != nil {
 				return err
 			}
@@ -80,11 +84,11 @@ func soak(ctx context.Context, seed uint64, duration, every time.Duration, say f
 	}
 	stop()
 	clients.Wait()
-	return errors.Join(seen.failure(), run.grown(ctx, warm, say))
+	return errors.Join(seen.failure(), grown(ctx, d, run, warm, say))
 }
 
 // grown compares what Envoy uses, now that all is quiet, to what it used after the warm-up.
-func (r *Run) grown(ctx context.Context, warm *usage, say func(string)) error {
+func grown(ctx context.Context, d door.Door, r *walk.Run, warm *usage, say func(string)) error {
 	if warm == nil {
 		return errors.New("it ended before it was warm")
 	}
@@ -92,12 +96,12 @@ func (r *Run) grown(ctx context.Context, warm *usage, say func(string)) error {
 	err := bed.WaitFor(ctx, 15*time.Second, func() error {
 		// Go frees what Envoy has dropped some collections later, and probes bring collections about.
 		for range 2000 {
-			if _, _, err := r.get(r.envoy.Ingress, "/keeper", "*/*"); err != nil {
+			if _, _, err := r.Get(r.Envoy.Ingress, "/keeper", "*/*"); err != nil {
 				return err
 			}
 		}
 		var err error
-		if end, err = use(r.envoy); err != nil {
+		if end, err = use(d, r.Envoy); err != nil {
 			return err
 		}
 		switch {
@@ -130,12 +134,12 @@ func (u *usage) String() string {
 }
 
 // use reads what an Envoy uses: from /proc, from the stand-in, and from the last trace of its Go scheduler.
-func use(envoy *bed.Envoy) (*usage, error) {
+func use(d door.Door, envoy *bed.Envoy) (*usage, error) {
 	memory, err := envoy.ResidentMiB()
 	if err != nil {
 		return nil, err
 	}
-	held, err := envoy.Held()
+	held, err := d.Held(envoy)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package walk
 
 import (
 	"context"
@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 
 	// The types that resources name.
 	_ "github.com/cncf/xds/go/xds/type/v3"
@@ -38,6 +39,7 @@ const node = "diff"
 
 // control is an xDS server for one Envoy, over one aggregated stream.
 type control struct {
+	door    door.Door
 	cache   cachev3.SnapshotCache
 	address *net.TCPAddr
 	server  *grpc.Server
@@ -46,12 +48,12 @@ type control struct {
 	version int
 }
 
-func newControl(ctx context.Context) (*control, error) {
+func newControl(ctx context.Context, d door.Door) (*control, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	c := &control{cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), address: listener.Addr().(*net.TCPAddr), server: grpc.NewServer()}
+	c := &control{door: d, cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), address: listener.Addr().(*net.TCPAddr), server: grpc.NewServer()}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(c.server, serverv3.NewServer(ctx, c.cache, nil))
 	go func() { _ = c.server.Serve(listener) }() // until it is stopped
 	return c, nil
@@ -72,7 +74,7 @@ func (c *control) push(w *World, servers int) (version string, err error) {
 			resources[resourcev3.EndpointType] = append(resources[resourcev3.EndpointType], assignmentOf(i, cluster, servers))
 		}
 	}
-	listeners, routes, err := listenersOf(w, c.admin, c.second)
+	listeners, routes, err := listenersOf(c.door, w, c.admin, c.second)
 	if err != nil {
 		return "", err
 	}
@@ -167,7 +169,7 @@ func assignmentOf(i int, c Cluster, servers int) *endpointv3.ClusterLoadAssignme
 
 // listenersOf makes the listener of the reference configuration one with the world's gates, each on a path of its own, and its
 // routes a resource, which a second listener has too.
-func listenersOf(w *World, admin string, port int) (listeners []types.Resource, routing *routev3.RouteConfiguration, err error) {
+func listenersOf(d door.Door, w *World, admin string, port int) (listeners []types.Resource, routing *routev3.RouteConfiguration, err error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, nil, err
@@ -211,7 +213,7 @@ func listenersOf(w *World, admin string, port int) (listeners []types.Resource, 
 	router := config.Get(bed.HTTPFilters + ".1")
 	config.Set(bed.HTTPFilters, append(filters, routed, router))
 
-	routes, err := routesOf(config.Part(bed.HCM+".route_config"), w)
+	routes, err := routesOf(d, config.Part(bed.HCM+".route_config"), w)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -224,7 +226,7 @@ func listenersOf(w *World, admin string, port int) (listeners []types.Resource, 
 		second.Set("filter_chains.0.filters.0.typed_config.http_filters", []any{routed, router})
 		config.Set("static_resources.listeners.1", second.Get(""))
 	}
-	config.SwapGolang()
+	d.Rewrite(config)
 	for _, tree := range config.Get("static_resources.listeners").([]any) {
 		listener := &listenerv3.Listener{}
 		if err := fromTree(tree, listener); err != nil {
@@ -239,7 +241,7 @@ func listenersOf(w *World, admin string, port int) (listeners []types.Resource, 
 func pathOf(route int) string { return fmt.Sprint("/route/", route) }
 
 // routesOf makes the routes, each with what it overrides, from those of the reference configuration.
-func routesOf(routes *bed.Config, w *World) (*routev3.RouteConfiguration, error) {
+func routesOf(d door.Door, routes *bed.Config, w *World) (*routev3.RouteConfiguration, error) {
 	routes.Set("name", "routes")
 	override := func(at string, plugin map[string]any) {
 		routes.Set(at+"typed_per_filter_config", map[string]any{"healthgate": map[string]any{
@@ -281,7 +283,7 @@ func routesOf(routes *bed.Config, w *World) (*routev3.RouteConfiguration, error)
 		plugin["stat_prefix"] = "wider"
 		override(host+".", plugin)
 	}
-	routes.SwapGolang()
+	d.Rewrite(routes)
 	routing := &routev3.RouteConfiguration{}
 	return routing, fromTree(routes.Get(""), routing)
 }

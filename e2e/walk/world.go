@@ -1,4 +1,4 @@
-package main
+package walk
 
 import (
 	"fmt"
@@ -388,8 +388,8 @@ func priority(r *rand.Rand, cluster int) int {
 	return r.IntN(3)
 }
 
-// next makes a random event.
-func next(r *rand.Rand) Event {
+// Next makes a random event.
+func Next(r *rand.Rand) Event {
 	cluster := r.IntN(clusters)
 	size := most
 	if hasServers(cluster) {
