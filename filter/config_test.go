@@ -310,3 +310,67 @@ func marshal(t testing.TB, text string) []byte {
 	}
 	return wire
 }
+
+// What is just within a bound is taken, and what is just beyond it is not.
+func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
+	of := func(n int) string { return strings.Repeat("x", n) }
+	names := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"c%d"`, i))
+		}
+		return strings.Join(all, ",")
+	}
+	for _, test := range []struct{ name, within, beyond string }{
+		{"clusters", `{"clusters": [` + names(64) + `]}`, `{"clusters": [` + names(65) + `]}`},
+		{"a cluster's name", `{"clusters": ["` + of(1024) + `"]}`, `{"clusters": ["` + of(1025) + `"]}`},
+		{"a stat name", `{"clusters": [{"name": "a", "stat_name": "` + of(1024) + `"}]}`, `{"clusters": [{"name": "a", "stat_name": "` + of(1025) + `"}]}`},
+		{"a path", `{"clusters": ["a"], "path": "/` + of(1023) + `"}`, `{"clusters": ["a"], "path": "/` + of(1024) + `"}`},
+		{"a stat prefix", `{"clusters": ["a"], "stat_prefix": "` + of(1024) + `"}`, `{"clusters": ["a"], "stat_prefix": "` + of(1025) + `"}`},
+		{"a body", `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4096) + `"}}}`, `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4097) + `"}}}`},
+		{"hosts", `{"clusters": [{"name": "a", "min_healthy": 1000000}]}`, `{"clusters": [{"name": "a", "min_healthy": 1000001}]}`},
+		{"no hosts", `{"clusters": [{"name": "a", "min_healthy": 0}]}`, `{"clusters": [{"name": "a", "min_healthy": -1}]}`},
+		{"per cent", `{"clusters": [{"name": "a", "min_healthy_percent": 100}]}`, `{"clusters": [{"name": "a", "min_healthy_percent": 101}]}`},
+		{"clusters required", `{"clusters": ["a", "b"], "require": 2}`, `{"clusters": ["a", "b"], "require": 3}`},
+		{"one required", `{"clusters": ["a", "b"], "require": 1}`, `{"clusters": ["a", "b"], "require": 0}`},
+		{"the lowest status", `{"clusters": ["a"], "response": {"healthy": {"status": 200}}}`, `{"clusters": ["a"], "response": {"healthy": {"status": 199}}}`},
+		{"the highest status", `{"clusters": ["a"], "response": {"healthy": {"status": 299}}}`, `{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`},
+		{"the lowest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 400}}}`, `{"clusters": ["a"], "response": {"unhealthy": {"status": 399}}}`},
+		{"the highest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 599}}}`, `{"clusters": ["a"], "response": {"unhealthy": {"status": 600}}}`},
+		{"a duration", `{"clusters": ["a"], "stale_after": "86400s"}`, `{"clusters": ["a"], "stale_after": "86400.000000001s"}`},
+		{"the shortest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.1s"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.099999999s"}}`},
+		{"the longest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "60s"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "60.000000001s"}}`},
+		{"a socket's path", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(106) + `"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(107) + `"}}`},
+		{"a port", `{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65535"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65536"}}`},
+		{"the characters of a stat prefix", `{"clusters": ["a"], "stat_prefix": "azAZ09_-."}`, `{"clusters": ["a"], "stat_prefix": "az AZ"}`},
+		{"the characters of a path", `{"clusters": ["a"], "path": "/!~"}`, `{"clusters": ["a"], "path": "/ "}`},
+		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := Decode(parse(t, test.within), Contrib); err != nil {
+				t.Errorf("within: %v", err)
+			}
+			if _, err := Decode(parse(t, test.beyond), Contrib); err == nil {
+				t.Error("beyond: it is taken")
+			}
+		})
+	}
+	for _, character := range "`{@[/:^,*" { // beside those that are allowed
+		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Contrib); err == nil {
+			t.Errorf("a stat prefix with %q is taken", character)
+		}
+	}
+}
+
+// An override is checked on its own as far as it can be.
+func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
+	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
+		if err := CheckOverride(parse(t, text), Contrib); (err == nil) != good {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
