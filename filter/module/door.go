@@ -24,14 +24,15 @@ type door struct {
 
 	// mutex guards what follows. It is held while gates are looked at, and so a configuration that ends on another thread waits for
 	// that; never while watchers are told, which may end configurations of this thread's.
-	mutex   sync.Mutex
-	gates   []*gate
-	filters map[*configuration]struct{}
-	routes  map[*override]struct{}
-	// countersAt is when the counters were passed over last.
-	countersAt time.Time
-	starts     bool // the workers have not started
-	watching   bool // a goroutine watches the watchers
+	mutex    sync.Mutex
+	gates    []*gate
+	filters  map[*configuration]struct{}
+	routes   map[*override]struct{}
+	watching bool // a goroutine watches the watchers
+
+	// The main thread's alone.
+	countersAt time.Time // when the counters were passed over last
+	starts     bool      // the workers have not started
 }
 
 var envoy = newDoor()
@@ -210,10 +211,7 @@ func (d *door) gateOf(c *serve.Configuration) *gate {
 func (d *door) passNow() {
 	at := sinceBoot()
 	d.sampler.pass(false)
-	d.mutex.Lock()
-	aging, _ := d.aging()
-	d.mutex.Unlock()
-	if aging {
+	if aging, _ := d.aging(); aging {
 		d.passCounters(time.Now())
 	}
 	if sampledAt() == 0 {
@@ -222,8 +220,9 @@ func (d *door) passNow() {
 }
 
 // aging says whether the counters are asked for anybody's age, and how short the shortest stale_after is.
-func (d *door) aging() (bool, time.Duration) {
-	aging, shortest := false, time.Duration(0)
+func (d *door) aging() (aging bool, shortest time.Duration) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	for c := range d.filters {
 		aging = aging || c.reads.Aging
 	}
@@ -238,50 +237,60 @@ func (d *door) aging() (bool, time.Duration) {
 	return aging, shortest
 }
 
-func (d *door) passCounters(now time.Time) time.Duration {
+func (d *door) passCounters(now time.Time) {
 	d.countersAt = now
-	return d.sampler.pass(true)
+	d.sampler.pass(true)
 }
 
 // tick looks at everything, and says when to come again.
 func (d *door) tick() time.Duration {
 	now, at := time.Now(), sinceBoot()
 	took := d.sampler.pass(false)
-	d.mutex.Lock()
-	aging, shortest := d.aging()
-	due := slices.ContainsFunc(d.gates, func(g *gate) bool { return g.due(now) })
-	if due || aging && now.Sub(d.countersAt) >= countersEvery(shortest) {
+	due := d.due(now)
+	if aging, shortest := d.aging(); due || aging && now.Sub(d.countersAt) >= countersEvery(shortest) {
 		d.passCounters(now)
 	}
 	if due {
-		for _, g := range d.gates {
-			g.warn(now)
-		}
+		d.warn(now)
 	}
-	if d.starts {
-		started := d.sampler.read(workersStarted, false).(*stat)
-		d.starts = started.Found() && started.Get() == 0
-	}
-	starts := d.starts
-	d.mutex.Unlock()
 	d.judge()
 	setSampledAt(at)
-	return next(took, starts)
+	if d.starts {
+		started := d.sampler.read(workersStarted, false).(*stat)
+		d.starts = started.Found() && started.Get() == 0 // one that is not kept would never be 1
+	}
+	return next(took, d.starts)
 }
 
-// judge has every gate judge by what is known.
-func (d *door) judge() {
-	turned := false
+// due says whether it is time for a warning.
+func (d *door) due(now time.Time) bool {
 	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return slices.ContainsFunc(d.gates, func(g *gate) bool { return g.due(now) })
+}
+
+func (d *door) warn(now time.Time) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	for _, g := range d.gates {
-		if g.judge() {
-			turned = true
-		}
+		g.warn(now)
 	}
-	d.mutex.Unlock()
-	if turned {
+}
+
+// judge has every gate judge by what is known, and the watchers told where one has turned.
+func (d *door) judge() {
+	if d.judgeAll() {
 		C.hg_watch_tell()
 	}
+}
+
+func (d *door) judgeAll() (turned bool) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	for _, g := range d.gates {
+		turned = g.judge() || turned
+	}
+	return turned
 }
 
 // cluster takes that Envoy has added or removed one. A removed cluster's gauges may stay as they are: nobody waits for a pass.

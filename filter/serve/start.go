@@ -25,13 +25,13 @@ func (c *Configuration) start() *filter.Gate {
 	}()
 	gate := filter.NewGate(c.config, c.source(), c.host, &c.process.gates)
 	c.ends = append(c.ends, gate.Close)
-	c.gate.Store(gate)
 	if looker, ok := c.host.Host.(Looker); ok {
 		c.ends = append(c.ends, looker.LookAt(c, gate))
 	} else if !c.ended {
 		c.warn(gate)
 		c.watch(gate)
 	}
+	c.gate.Store(gate)
 	ready = true
 	return gate
 }
