@@ -6,6 +6,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 static void *extension_config, *timer;
+static size_t looks; // the counter of looks at the clusters: how fresh answers are, and whether they still are
 
 // ending is set while Envoy waits for the watchers to end; done and context are how it is told.
 static struct {
@@ -45,6 +46,8 @@ static const char *first_missing(void) {
       NEEDED(http_filter_increment_gauge),
       NEEDED(http_filter_decrement_gauge),
       NEEDED(bootstrap_extension_config_signal_init_complete),
+      NEEDED(bootstrap_extension_config_define_counter),
+      NEEDED(bootstrap_extension_config_increment_counter),
       NEEDED(bootstrap_extension_timer_new),
       NEEDED(bootstrap_extension_timer_enable),
       NEEDED(bootstrap_extension_timer_delete),
@@ -79,6 +82,7 @@ EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *
     return NULL;
   }
   extension_config = envoy;
+  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(envoy, HG_BUFFER("looks"), NULL, 0, &looks);
   // Envoy takes no traffic before.
   envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(envoy);
   return &extension_config;
@@ -100,12 +104,19 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *exte
   hg_stats_from(NULL);
 }
 
+// look has Go look at all clusters and gates, and returns after how many milliseconds to look again.
+static uint64_t look(void) {
+  uint64_t next = healthgateTick();
+  envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, looks, NULL, 0, 1);
+  return next;
+}
+
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
   (void)envoy;
   (void)extension;
   envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config);
   timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
-  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, healthgateTick());
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, look());
 }
 
 static void end(void) {
@@ -118,7 +129,7 @@ static void end(void) {
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_timer_fired(void *envoy, const void *config, void *fired) {
   (void)envoy;
   (void)config;
-  uint64_t next = healthgateTick();
+  uint64_t next = look();
   if (ending.done != NULL) {
     if (hg_watch_tell() == 0 || ++ending.turns == END_TURNS_MOST) {
       end();

@@ -42,7 +42,7 @@ void fe_remove_stat(const char *name);
 void fe_reset(void);
 extern int fe_passes[2];        // over the gauges, over the counters
 extern uint64_t fe_timer_ms;    // what the timer was set to last
-extern int fe_timers, fe_lifecycle, fe_initialized, fe_schedulers, fe_ended;
+extern int fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_schedulers, fe_ended;
 
 char *fe_log(void); // all lines so far, to be freed
 void fe_clear_log(void);

@@ -13,7 +13,7 @@ static struct {
   uint64_t value;
   bool there, counter;
 } stats[STATS];
-int fe_passes[2], fe_timers, fe_lifecycle, fe_initialized, fe_ended;
+int fe_passes[2], fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_ended;
 uint64_t fe_timer_ms;
 
 static void set(const char *name, uint64_t value, bool counter) {
@@ -78,6 +78,20 @@ BY_CONFIG(set_gauge) { (void)labels, (void)count; return write(config, id, 0, tr
 #endif
 
 void envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(void *config) { (void)config; fe_initialized++; }
+unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(void *config, hg_buffer name, hg_buffer *labels,
+                                                                                 size_t count, size_t *id) {
+  (void)config, (void)labels, (void)count;
+  if (strncmp(name.ptr, "looks", name.length) != 0) abort();
+  *id = 7;
+  return HG_METRIC_SUCCESS;
+}
+unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(void *config, size_t id, hg_buffer *labels, size_t count,
+                                                                                    uint64_t by) {
+  (void)config, (void)labels, (void)count;
+  if (id != 7 || by != 1) abort();
+  fe_looks++;
+  return HG_METRIC_SUCCESS;
+}
 void *envoy_dynamic_module_callback_bootstrap_extension_timer_new(void *config) { (void)config; fe_timers++; return &fe_timers; }
 void envoy_dynamic_module_callback_bootstrap_extension_timer_enable(void *timer, uint64_t ms) { (void)timer; fe_timer_ms = ms; }
 void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer) { (void)timer; fe_timers--; }

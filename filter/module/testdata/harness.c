@@ -265,7 +265,7 @@ int main(void) {
   CHECK(!fe_bootstrap("{\"a\": 1}") && fe_bootstrap("{}") && !fe_bootstrap(""));
   CHECK(fe_initialized == 1);
   fe_server_initialized();
-  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 50 && ticks == 1);
+  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 50 && ticks == 1 && fe_looks == 1);
   filter = fe_filter_new("", 0);
   probes();
   probe_ends_with_its_body();
