@@ -1,9 +1,11 @@
 package filter
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,8 +18,18 @@ const (
 	MaxMinHealthy = 1_000_000 // hosts
 	maxNameBytes  = 1024      // of a cluster's name, a stat name, a stat prefix
 	maxPathBytes  = 1024
+	maxServices   = 64 // of grpc_services
 	maxBodyBytes  = 4096
 	maxDuration   = 24 * time.Hour
+)
+
+// Door is a way into Envoy. What one of them can't do its configuration may not ask for.
+type Door uint8
+
+// The doors.
+const (
+	Contrib Door = iota // Envoy's golang extension, in the contrib build
+	Stock               // a dynamic module, in any Envoy
 )
 
 // Config is what a user may say of a gate, with every default filled in. Decode makes one; a Config made otherwise has
@@ -42,6 +54,9 @@ type Config struct {
 	StaleAfter time.Duration
 	// Admin is where the health comes from with the source admin; nil with the source stats.
 	Admin *Admin
+	// GRPCServices are the services for which grpc.health.v1.Health is answered, with the empty name, for all of them, always
+	// among them; none where it is not answered.
+	GRPCServices []string
 }
 
 // Admin is Envoy's admin interface as a source.
@@ -79,17 +94,24 @@ var (
 )
 
 // Decode reads a configuration strictly: a key it does not know, a wrong type and a value out of range are errors, and
-// so is a repeated cluster. The error, where there is one, is of type Errors and holds all that is wrong.
-func Decode(raw *structpb.Struct) (*Config, error) {
-	return decode(raw, true)
+// so is a repeated cluster, and what the door can't do. The error, where there is one, is of type Errors and holds all that
+// is wrong.
+func Decode(raw *structpb.Struct, door Door) (*Config, error) {
+	c, errs := decode(raw, door, true)
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return c, nil
 }
 
 // CheckOverride reads the configuration of a route, which overrides that of the filter in part, as strictly as Decode
 // and gives the same errors. What can be judged only together with the rest is left to the Decode of what Override
 // makes.
-func CheckOverride(raw *structpb.Struct) error {
-	_, err := decode(raw, false)
-	return err
+func CheckOverride(raw *structpb.Struct, door Door) error {
+	if _, errs := decode(raw, door, false); len(errs) > 0 {
+		return errs
+	}
+	return nil
 }
 
 // Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole.
@@ -109,18 +131,18 @@ func Override(filter, route *structpb.Struct) *structpb.Struct {
 	return merged
 }
 
-// decode reads a configuration that is complete, or that is one to override another.
-func decode(raw *structpb.Struct, complete bool) (*Config, error) {
+// decode reads a configuration that is complete, or that is one to override another. What is wrong it takes for its default.
+func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	var errs Errors
 	top := object{errs: &errs, fields: raw.GetFields()}
 
 	c := &Config{
 		Path:        decodePath(&top),
-		Policy:      Policy{Clusters: decodeClusters(&top, complete)},
+		Policy:      Policy{Clusters: decodeClusters(&top, door, complete)},
 		IgnoreDrain: top.oneOf("drain", "fail", "ignore") == "ignore",
 		StatPrefix:  decodeStatPrefix(&top),
 	}
-	c.Require = decodeRequire(&top, len(c.Clusters))
+	c.Require = decodeRequire(&top, len(c.Clusters), complete && len(c.Clusters) == 0 && door == Stock)
 
 	hold := top.object("hold")
 	c.Hold.UnhealthyAfter = hold.duration("unhealthy_after", 0, 0, maxDuration)
@@ -137,12 +159,9 @@ func decode(raw *structpb.Struct, complete bool) (*Config, error) {
 	c.Unhealthy = decodeResponse(response.object("unhealthy"), defaultUnhealthy, 400, 599)
 	c.Details = response.boolean("details", false)
 	response.refuseUnknown()
+	c.GRPCServices = decodeServices(&top, door)
 	top.refuseUnknown()
-
-	if len(errs) > 0 {
-		return nil, errs
-	}
-	return c, nil
+	return c, errs
 }
 
 func decodePath(top *object) string {
@@ -172,13 +191,21 @@ func decodeStatPrefix(top *object) string {
 	return prefix
 }
 
-func decodeClusters(top *object, required bool) []Cluster {
+func decodeClusters(top *object, door Door, required bool) []Cluster {
 	values, given := top.list("clusters")
+	// A gate that asks nothing of any cluster says whether Envoy's main thread lives. A drain is no reason to restart Envoy.
+	liveness := top.fields["drain"].GetStringValue() == "ignore"
 	switch {
 	case !given && (!required || top.get("clusters") != nil): // what is no list has been reported
 		return nil
 	case !given:
 		top.fail("clusters", "is required: name at least one cluster, as in clusters: [service]")
+	case len(values) == 0 && door == Stock && (liveness || !required):
+		return nil
+	case len(values) == 0 && liveness:
+		top.fail("clusters", "is empty; name at least one cluster: a gate without clusters needs the stock door")
+	case len(values) == 0 && door == Stock:
+		top.fail("clusters", "is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives")
 	case len(values) == 0:
 		top.fail("clusters", "is empty; name at least one cluster")
 	case len(values) > MaxClusters:
@@ -223,8 +250,14 @@ func decodeCluster(entry *object) Cluster {
 	return cluster
 }
 
-// decodeRequire returns how many of n clusters must pass; n is 0 where it is not known.
-func decodeRequire(top *object, n int) int {
+// decodeRequire returns how many of n clusters must pass; n is 0 where it is not known, or none where there are none.
+func decodeRequire(top *object, n int, none bool) int {
+	if none {
+		if top.get("require") != nil {
+			top.fail("require", "is given, but there are no clusters; leave it out")
+		}
+		return 0
+	}
 	switch v := top.get("require").GetKind().(type) {
 	case nil:
 		return n
@@ -248,6 +281,40 @@ func decodeRequire(top *object, n int) int {
 	}
 	top.fail("require", "%s is not all, any or a number of clusters", show(top.get("require")))
 	return 0
+}
+
+// decodeServices returns the services of grpc.health.v1.Health, none where it is not to be answered.
+func decodeServices(top *object, door Door) []string {
+	values, _ := top.list("grpc_services")
+	switch {
+	case len(values) == 0:
+		return nil
+	case door != Stock:
+		top.fail("grpc_services", "needs the stock door")
+		return nil
+	case len(values) > maxServices:
+		top.fail("grpc_services", "has %d entries; at most %d are allowed", len(values), maxServices)
+		return nil
+	}
+	services := make([]string, 0, len(values)+1)
+	for i, value := range values {
+		name, isText := value.GetKind().(*structpb.Value_StringValue)
+		at := fmt.Sprintf("grpc_services[%d]", i)
+		switch {
+		case !isText:
+			top.fail(at, "%s is not a string", show(value))
+		case len(name.StringValue) > maxNameBytes:
+			top.fail(at, "has %d bytes; at most %d are allowed", len(name.StringValue), maxNameBytes)
+		case slices.Contains(services, name.StringValue):
+			top.fail(at, "%q is repeated", clip(name.StringValue))
+		default:
+			services = append(services, name.StringValue)
+		}
+	}
+	if !slices.Contains(services, "") {
+		services = append(services, "")
+	}
+	return services
 }
 
 // decodeSource returns nil for the source stats.

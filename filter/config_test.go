@@ -94,7 +94,7 @@ func TestDecode(t *testing.T) {
 			want := byDefault
 			want.Clusters = slices.Clone(want.Clusters)
 			test.change(&want)
-			got, err := Decode(parse(t, test.text))
+			got, err := Decode(parse(t, test.text), Contrib)
 			if err != nil {
 				t.Error(err)
 			} else if !reflect.DeepEqual(*got, want) {
@@ -113,6 +113,9 @@ var bad = []struct {
 }{
 	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
 	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
+	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: is empty; name at least one cluster: a gate without clusters needs the stock door`}},
+	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: needs the stock door`}},
+	{`{"clusters": ["a"], "grpc_services": "b"}`, []string{`grpc_services: "b" is not a list`}},
 	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`}},
 	{`{"clusters": null}`, []string{`clusters: null is not a list`}},
 	{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}},
@@ -157,8 +160,8 @@ var bad = []struct {
 	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
 	{`{"clusters": ["a"], "a\nb": 1, "": 1}`, []string{
-		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
-		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
+		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services`,
+		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services`,
 	}},
 	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
 	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
@@ -188,7 +191,7 @@ var bad = []struct {
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
 		t.Run(clip(test.text), func(t *testing.T) {
-			c, err := Decode(parse(t, test.text))
+			c, err := Decode(parse(t, test.text), Contrib)
 			if c != nil || err == nil {
 				t.Fatalf("got %+v, %v, want an error", c, err)
 			}
@@ -204,7 +207,7 @@ func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
 	for i := range 100_000 {
 		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
 	}
-	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"))
+	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"), Contrib)
 	if n := len(err.(Errors)); n != maxErrors {
 		t.Errorf("got %d errors, want %d", n, maxErrors)
 	}
@@ -218,7 +221,7 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 		s := parse(t, `{"clusters": [{"name": "a"}]}`)
 		s.Fields["clusters"].GetListValue().Values[0].GetStructValue().Fields["min_healthy"] = structpb.NewNumberValue(number)
 		s.Fields["require"] = structpb.NewNumberValue(number)
-		if _, err := Decode(s); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
+		if _, err := Decode(s, Contrib); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
 			t.Errorf("%v: got %v, want two errors", number, err)
 		}
 	}
@@ -251,7 +254,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 
 func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
-		if err := CheckOverride(parse(t, text)); err != nil {
+		if err := CheckOverride(parse(t, text), Contrib); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -262,7 +265,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
 		t.Run(text, func(t *testing.T) {
-			if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
+			if err := CheckOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
 		})
@@ -283,7 +286,7 @@ func FuzzDecode(f *testing.F) {
 		if proto.Unmarshal(wire, s) != nil {
 			return
 		}
-		c, err := Decode(s)
+		c, err := Decode(s, Contrib)
 		if err != nil {
 			for _, e := range err.(Errors) {
 				if text := e.Error(); len(text) > 2500 || strings.ContainsAny(text, "\n\r") {
@@ -355,16 +358,16 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := Decode(parse(t, test.within)); err != nil {
+			if _, err := Decode(parse(t, test.within), Contrib); err != nil {
 				t.Errorf("within: %v", err)
 			}
-			if _, err := Decode(parse(t, test.beyond)); err == nil {
+			if _, err := Decode(parse(t, test.beyond), Contrib); err == nil {
 				t.Error("beyond: it is taken")
 			}
 		})
 	}
 	for _, character := range "`{@[/:^,*" { // beside those that are allowed
-		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character))); err == nil {
+		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Contrib); err == nil {
 			t.Errorf("a stat prefix with %q is taken", character)
 		}
 	}
@@ -373,7 +376,7 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 // An override is checked on its own as far as it can be.
 func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
-		if err := CheckOverride(parse(t, text)); (err == nil) != good {
+		if err := CheckOverride(parse(t, text), Contrib); (err == nil) != good {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}

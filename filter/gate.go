@@ -94,27 +94,39 @@ func isGRPC(contentType string) bool {
 	return ok && (rest == "" || rest[0] == '+')
 }
 
-// Answer judges the clusters as they are now. It allocates nothing, unless the answer has changed.
-func (g *Gate) Answer() *Reply {
-	var buffer [MaxClusters]Sample
-	verdict := g.look(buffer[:len(g.clusters)])
-	g.journal.count(verdict)
-	return g.replies.of(verdict)
-}
+// Answer judges the clusters as they are now, and counts that a probe was answered so. It allocates nothing, unless the
+// answer has changed.
+func (g *Gate) Answer() *Reply { return g.counted(g.Look()) }
 
 // Report is Answer with a report for its body, where the reply can have one.
-func (g *Gate) Report() *Reply {
+func (g *Gate) Report() *Reply { return g.counted(g.LookAndReport()) }
+
+// Failure is the answer where none could be found: something went wrong on the way. It fails closed.
+func (g *Gate) Failure() *Reply { return g.counted(g.Unjudged(Error)) }
+
+// Look judges the clusters as they are now, for whoever keeps the answer for the probes to come.
+func (g *Gate) Look() *Reply {
+	var buffer [MaxClusters]Sample
+	return g.replies.of(g.look(buffer[:len(g.clusters)]))
+}
+
+// LookAndReport is Look with a report for its body, where the reply can have one.
+func (g *Gate) LookAndReport() *Reply {
 	samples := make([]Sample, len(g.clusters))
 	verdict := g.look(samples)
-	g.journal.count(verdict)
 	return reported(g.replies.of(verdict), g.report(verdict, samples))
 }
 
-// Failure is the answer where none could be found: something went wrong on the way. It fails closed.
-func (g *Gate) Failure() *Reply {
-	verdict := Verdict{Reason: Error}
-	g.journal.count(verdict)
-	return g.replies.of(verdict)
+// Unjudged is the answer that fails for a reason which no look at the clusters gives: Stale or Error.
+func (g *Gate) Unjudged(reason Reason) *Reply { return g.replies.of(Verdict{Reason: reason}) }
+
+// Counters are the stats that an answer of this gate's is counted in: ok, or failed and that of its reason. The second is
+// nil where there is none.
+func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.journal.counters(r.Verdict) }
+
+func (g *Gate) counted(r *Reply) *Reply {
+	g.journal.count(r.Verdict)
+	return r
 }
 
 // look fills samples and judges them: draining wins over everything, then the clusters decide, then the hold.

@@ -21,10 +21,7 @@ func (g *Gate) WatchEvery() time.Duration {
 }
 
 // Watch looks at the clusters without answering a probe.
-func (g *Gate) Watch() {
-	var buffer [MaxClusters]Sample
-	g.look(buffer[:len(g.clusters)])
-}
+func (g *Gate) Watch() { g.Look() }
 
 // settled is how long a cluster may take to show its first host and to have its first check.
 const settled = 30 * time.Second
@@ -56,13 +53,7 @@ func (g *Gate) warnOfClusters() {
 			g.host.Warn(fmt.Sprintf("%s: cluster %q is not there, so it fails: see /clusters on Envoy's admin port for the names that are",
 				g.config.name(), cluster.Name))
 		case sample.Total == 0 && !g.clusters[i].known.Load():
-			warning := fmt.Sprintf("%s: cluster %q has shown no host yet. Likely: it has none (see /clusters on Envoy's admin port); "+
-				"or Envoy has no cluster of this name", g.config.name(), cluster.Name)
-			if byStats {
-				warning += fmt.Sprintf(", or one with an alt_stat_name (set clusters[%d].stat_name to it); "+
-					"or a stats matcher leaves out %s%s (%s)", i, scope, membershipTotal, matchers)
-			}
-			g.host.Warn(warning)
+			g.host.Warn(fmt.Sprintf("%s: cluster %q has shown no host yet. Likely: %s", g.config.name(), cluster.Name, g.likely(i)))
 		case byStats && g.config.StaleAfter == 0 && sample.Total > 0 && stats.clusters[i].attempts.Get() == 0:
 			g.host.Warn(fmt.Sprintf("%s: cluster %q has hosts, and Envoy has checked none of them: each counts as healthy, whatever is true. "+
 				"Set health_checks on the cluster, unless discovery (EDS) or outlier_detection tells its health; "+
@@ -71,11 +62,31 @@ func (g *Gate) warnOfClusters() {
 	}
 }
 
+// likely is why the i-th cluster may have shown no host.
+func (g *Gate) likely(i int) string {
+	const none, unknown = "it has none (see /clusters on Envoy's admin port)", "Envoy has no cluster of this name"
+	stats, byStats := g.source.(*StatsSource)
+	if !byStats {
+		return none + "; or " + unknown
+	}
+	hidden := fmt.Sprintf("%s, or one with an alt_stat_name (set clusters[%d].stat_name to it); or a stats matcher leaves out %s%s (%s)",
+		unknown, i, statScope(g.config.Clusters[i].StatName), membershipTotal, matchers)
+	switch total, knows := stats.clusters[i].total.(Found); {
+	case !knows:
+		return none + "; or " + hidden
+	case total.Found():
+		return none
+	}
+	return hidden
+}
+
 // warnOfAge writes a line for each cluster whose age can't be told, since nobody has been seen to check it.
 func (g *Gate) warnOfAge() {
 	stats := g.source.(*StatsSource)
 	for i, cluster := range g.config.Clusters {
-		g.source.Sample(g.host.Now(), i)
+		if g.source.Sample(g.host.Now(), i).Unknown {
+			continue
+		}
 		if stats.clusters[i].movement.moved.Load() || stats.clusters[i].total.Get() == 0 {
 			continue
 		}

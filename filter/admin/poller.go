@@ -179,7 +179,7 @@ func (s *Source) Hosts(i int) []filter.HostState {
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
 	client := p.target.client()
-	defer client.CloseIdleConnections()
+	defer client.close()
 	timer := time.NewTimer(pause(time.Duration(p.every.Load()), 0)) // the first source wants a look before
 	defer timer.Stop()
 	failures, loggedAt := 0, time.Time{}

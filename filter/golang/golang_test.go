@@ -502,6 +502,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"healthgate/filter/admin":  {"healthgate/filter"},
 		"healthgate/filter/serve":  {"healthgate/filter", "healthgate/filter/admin"},
 		"healthgate/filter/golang": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
+		"healthgate/filter/module": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
 	} {
 		for _, dependency := range dependencies(t, pkg) {
 			switch {

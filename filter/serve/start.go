@@ -25,7 +25,9 @@ func (c *Configuration) start() *filter.Gate {
 	}()
 	gate := filter.NewGate(c.config, c.source(), c.host, &c.process.gates)
 	c.ends = append(c.ends, gate.Close)
-	if !c.ended {
+	if looker, ok := c.host.Host.(Looker); ok {
+		c.ends = append(c.ends, looker.LookAt(c, gate))
+	} else if !c.ended {
 		c.warn(gate)
 		c.watch(gate)
 	}
