@@ -35,6 +35,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 PLUGIN  := build/healthgate.so
 STANDIN := build/libstandin.so
 BACKEND := build/backend
+COMMAND := build/healthgate
 DEMO    := build/demo
 SUITE   := build/e2e.test
 EMPTY   := build/empty.so
@@ -49,7 +50,7 @@ help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
-build: $(PLUGIN) $(STANDIN) $(BACKEND) ## build the plugin, and what it is tested and shown with
+build: $(PLUGIN) $(COMMAND) $(STANDIN) $(BACKEND) ## build the plugin and the command, and what it is tested and shown with
 
 .PHONY: plugin
 plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architecture)
@@ -61,6 +62,15 @@ $(PLUGIN): $(go_files) | tools
 	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-object.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
+
+.PHONY: command
+command: $(COMMAND) ## build the command alone (GOOS and GOARCH for another machine)
+
+# The first time this compiles all of Envoy's API, which takes minutes.
+$(COMMAND): $(go_files) | tools
+	@echo "building $@"
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/healthgate
 
 $(BACKEND) $(DEMO): build/%: $(go_files) | tools
 	@echo "building $@"
@@ -141,7 +151,7 @@ vulnerabilities: | tools ## look for known vulnerabilities in what is used, in G
 .PHONY: unit
 unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
 	@echo "running the unit tests"
-	@$(GO) test -race ./filter/... ./e2e/backend/... ./manifests
+	@$(GO) test -race ./filter/... ./internal/... ./cmd/... ./e2e/backend/... ./manifests
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
 
 .PHONY: e2e
@@ -172,7 +182,7 @@ soak: build fetched ## everything at once, with a line a minute; fails on a wron
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
-	@for package in $$($(GO) list ./filter/...); do \
+	@for package in $$($(GO) list ./filter/... ./internal/...); do \
 	  for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
 	    echo "fuzzing $$package $$target for $(FUZZTIME)"; \
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" | tail -n 1; \
