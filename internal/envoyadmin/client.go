@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,9 @@ func New(address string) (*Client, error) {
 	dialer := &net.Dialer{}
 	return &Client{address: address, http: &http.Client{
 		Transport: &http.Transport{
-			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, network, target) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, network, target)
+			},
 			DisableKeepAlives: true, // a drain closes connections, and this is not to be one that it waits for
 		},
 		// Admin does not redirect, and whoever does is not to be followed.
@@ -110,11 +113,22 @@ func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
 	return info, c.message(ctx, "/server_info", info)
 }
 
-// Clusters asks for all clusters with their hosts.
-func (c *Client) Clusters(ctx context.Context) (*adminv3.Clusters, error) {
+// Clusters asks for clusters with their hosts: those named, or all. An Envoy that does not know the filter gives all.
+func (c *Client) Clusters(ctx context.Context, names ...string) (*adminv3.Clusters, error) {
+	path := "/clusters?format=json"
+	if len(names) > 0 {
+		quoted := make([]string, len(names))
+		for i, name := range names {
+			quoted[i] = regexp.QuoteMeta(name)
+		}
+		path += "&filter=" + escape("^("+strings.Join(quoted, "|")+")$")
+	}
 	clusters := &adminv3.Clusters{}
-	return clusters, c.message(ctx, "/clusters?format=json", clusters)
+	return clusters, c.message(ctx, path, clusters)
 }
+
+// escape makes a query's value of a text. Envoy takes + for itself, and not for a space.
+func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
 
 // Listeners asks for the addresses that Envoy listens on.
 func (c *Client) Listeners(ctx context.Context) (*adminv3.Listeners, error) {
@@ -125,8 +139,7 @@ func (c *Client) Listeners(ctx context.Context) (*adminv3.Listeners, error) {
 // Stats asks for the counters and gauges whose names a regular expression (RE2) matches.
 func (c *Client) Stats(ctx context.Context, pattern string) (map[string]uint64, error) {
 	stats := map[string]uint64{}
-	path := "/stats?filter=" + strings.ReplaceAll(url.QueryEscape(pattern), "+", "%20") // Envoy takes + for itself
-	return stats, c.do(ctx, Timeout, http.MethodGet, path, func(answer io.Reader) error {
+	return stats, c.do(ctx, Timeout, http.MethodGet, "/stats?filter="+escape(pattern), func(answer io.Reader) error {
 		lines := bufio.NewScanner(answer)
 		for lines.Scan() {
 			at := strings.LastIndex(lines.Text(), ": ")
