@@ -54,6 +54,6 @@ It ends with 0 where all is fine, 1 where something was found, 2 where it could 
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newLint(), newExplain(), newAlive(), newDrain())
+	root.AddCommand(newLint(), newExplain(), newConfig(), newAlive(), newDrain())
 	return root
 }
