@@ -31,7 +31,8 @@ COPY --from=go /usr/local/go /usr/local/go
 ENV PATH=/usr/local/go/bin:$PATH GOTOOLCHAIN=local GOMODCACHE=/cache/mod GOCACHE=/cache/build
 WORKDIR /src
 COPY go.mod go.sum ./
-RUN --mount=type=cache,target=/cache/mod go mod download
+COPY e2e/go.mod e2e/go.sum e2e/
+RUN --mount=type=cache,target=/cache/mod go mod download && go -C e2e mod download
 COPY . .
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
     make plugin build/backend GOARCH="$TARGETARCH" CC="$(cat /cc)"
@@ -59,7 +60,7 @@ COPY --from=suite --chown=101:101 /tls /tls
 COPY --from=suite /src /src
 ENV ENVOY=/usr/local/bin/envoy
 USER 101:101
-WORKDIR /src/e2e
+WORKDIR /src/e2e/suite
 ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
 

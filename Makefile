@@ -20,8 +20,10 @@ PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
 export HTTPS_PORT ?= 8443
 export ADMIN_PORT ?= 9901
 
-# How long each fuzz target runs in `make fuzz`.
+# How long each fuzz target runs in `make fuzz`, and of which packages. lint's has all of Envoy's API instrumented, which takes
+# minutes: `make unit` leaves it out, and has mutations of its corpus in its place.
 FUZZTIME ?= 1m
+FUZZED ?= ./filter/... ./internal/...
 
 # What the final image has: Ubuntu 22.04. A plugin that asks for more does not load there.
 GLIBC_MOST := 2.35
@@ -42,8 +44,11 @@ EMPTY   := build/empty.so
 EMPTYGO := build/emptygo.so
 CLOCK   := build/clock.so
 
-# Those that are there: git lists what was removed and is not yet committed, too.
-go_files = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')) go.mod go.sum
+# Those that are there: git lists what was removed and is not yet committed, too. What is under e2e is a Go module of its own.
+go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
+own_files = $(filter-out e2e/%,$(go_files)) go.mod go.sum
+e2e_files = $(go_files) go.mod e2e/go.mod e2e/go.sum
+E2E      := $(GO) -C e2e
 
 .PHONY: help
 help: ## print this
@@ -55,7 +60,7 @@ build: $(PLUGIN) $(COMMAND) $(STANDIN) $(BACKEND) ## build the plugin and the co
 .PHONY: plugin
 plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architecture)
 
-$(PLUGIN): $(go_files) | tools
+$(PLUGIN): $(own_files) | tools
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w -extldflags=-Wl,-z,now' -o $@.new .
@@ -67,49 +72,49 @@ $(PLUGIN): $(go_files) | tools
 command: $(COMMAND) ## build the command alone (GOOS and GOARCH for another machine)
 
 # The first time this compiles all of Envoy's API, which takes minutes.
-$(COMMAND): $(go_files) | tools
+$(COMMAND): $(own_files) | tools
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/healthgate
 
-$(BACKEND) $(DEMO): build/%: $(go_files) | tools
+$(BACKEND) $(DEMO): build/%: $(e2e_files) | tools
 	@echo "building $@"
 	@mkdir -p build
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./e2e/$*
+	@CGO_ENABLED=0 $(E2E) build -trimpath -ldflags='-s -w' -o ../$@ ./$*
 
-$(SUITE): $(go_files) | tools
+$(SUITE): $(e2e_files) | tools
 	@echo "building $@"
 	@mkdir -p build
-	@CGO_ENABLED=0 $(GO) test -c -trimpath -o $@ ./e2e
+	@CGO_ENABLED=0 $(E2E) test -c -trimpath -o ../$@ ./suite
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
-$(STANDIN): $(wildcard e2e/standin/*.cc e2e/standin/*.h) e2e/standin/unused.c e2e/standin/exports.map go.mod | tools cxx
+$(STANDIN): $(wildcard e2e/standin/*.cc e2e/standin/*.h) e2e/standin/unused.c e2e/standin/exports.map e2e/go.mod | tools cxx
 	@echo "building $@"
 	@mkdir -p build
-	@abi=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
-	host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
+	@abi=$$($(E2E) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
+	host=$$($(E2E) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
 	$(CC) -c -O2 -fPIC -Wall -Wextra -Werror -o build/unused.o e2e/standin/unused.c && \
 	$(CXX) -std=c++17 -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ \
 	  -isystem "$$abi/abi" -isystem "$$host/contrib/golang/common/go/api" $(filter %.cc,$^) build/unused.o \
 	  -static-libstdc++ -static-libgcc -Wl,-Bsymbolic -Wl,--version-script=e2e/standin/exports.map
 	@rm -f build/unused.o
 
-$(EMPTY): e2e/standin/empty.c go.mod | tools
+$(EMPTY): e2e/bench/empty/empty.c go.mod | tools
 	@echo "building $@"
 	@mkdir -p build
 	@host=$$($(GO) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
-	$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ -isystem "$$host/contrib/golang/common/go/api" e2e/standin/empty.c
+	$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ -isystem "$$host/contrib/golang/common/go/api" e2e/bench/empty/empty.c
 
-$(EMPTYGO): $(go_files) | tools
+$(EMPTYGO): $(e2e_files) | tools
 	@echo "building $@"
 	@mkdir -p build
-	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w' -o $@ ./e2e/bench/emptygo
+	@CGO_ENABLED=1 $(E2E) build -trimpath -buildmode=c-shared -ldflags='-s -w' -o ../$@ ./bench/emptygo
 	@rm -f $(@:.so=.h)
 
-$(CLOCK): e2e/standin/clock.c | tools
+$(CLOCK): e2e/suite/clock/clock.c | tools
 	@echo "building $@"
 	@mkdir -p build
-	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/standin/clock.c -ldl
+	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/suite/clock/clock.c -ldl
 
 # Fails early, and says how to get what is missing.
 .PHONY: tools cxx docker
@@ -117,7 +122,7 @@ tools:
 	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2" >&2; exit 1; }; }; \
 	need $(GO) 'install Go 1.26 (https://go.dev/dl)'; \
 	need $(CC) 'apt-get install gcc'; need readelf 'apt-get install binutils'
-	@$(GO) mod download
+	@$(GO) mod download && $(E2E) mod download
 cxx:
 	@command -v $(CXX) >/dev/null || { echo "$(CXX) is missing: apt-get install g++" >&2; exit 1; }
 docker:
@@ -139,25 +144,39 @@ lint: | tools ## check formatting, vet, the Dockerfile and the workflows
 	@echo "checking formatting, go vet, go.mod, the Dockerfile, the workflows"
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
 	[ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
-	@$(GO) vet ./...
-	@$(GO) mod tidy -diff
+	@$(GO) vet ./... && $(E2E) vet ./...
+	@$(GO) mod tidy -diff && $(E2E) mod tidy -diff
 	@.ci/hadolint.sh Dockerfile
 	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: vulnerabilities
 vulnerabilities: | tools ## look for known vulnerabilities in what is used, in Go's database of them (VULNDB=URL for a copy)
-	@$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(if $(VULNDB),-db $(VULNDB)) ./...
+	@for module in . e2e; do \
+	  $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -C $$module $(if $(VULNDB),-db $(VULNDB)) ./...; \
+	done
+
+# Runs tests, and ends with how many of them ran.
+TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --hide-summary skipped --
 
 .PHONY: unit
-unit: | tools ## run the unit tests with the race detector, and fuzz for seconds
+unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds
 	@echo "running the unit tests"
-	@$(GO) test -race ./filter/... ./internal/... ./cmd/... ./e2e/backend/... ./manifests
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
+	@$(TESTS) -race ./...
+	@cd e2e && $(TESTS) -race ./backend/... ./walk && $(TESTS) ./static
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
 .PHONY: e2e
-e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy
-	@echo "running the tests in Envoy"
-	@$(GO) test -count=1 -timeout 15m ./e2e ./e2e/bench ./e2e/diff
+e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy, by each way into it
+	@echo "running the tests in Envoy, by the contrib door"
+	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite -door=contrib
+	@echo "running what compares, loads and measures, for a short time"
+	@cd e2e && $(TESTS) -count=1 -timeout 15m ./bench ./diff ./soak
+
+.PHONY: mutants
+mutants: | tools ## change the core in small ways, each of which a test must notice; some minutes
+	@echo "mutating the core, without the packages below it; what lives is listed, and may for the reasons in CONTRIBUTING.md"
+	@$(GO) run github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0 unleash ./filter --exclude-files / \
+	  --workers 1 --timeout-coefficient 30 --output-statuses lt --threshold-efficacy 97
 
 .PHONY: e2e-compose
 e2e-compose: | docker ## run the tests in containers, with the contrib image; needs docker with compose
@@ -170,19 +189,19 @@ e2e-compose: | docker ## run the tests in containers, with the contrib image; ne
 
 .PHONY: bench
 bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md; some seven minutes (BENCH=flags)
-	@$(GO) run ./e2e/bench $(BENCH)
+	@$(E2E) run ./bench $(BENCH)
 
 .PHONY: diff
 diff: build fetched ## look for a wrong answer: random events, beside Envoy's own filter and a model (FOR=10m, SEED=n)
-	@$(GO) run ./e2e/diff -for $(or $(FOR),1m) -seed $(or $(SEED),0)
+	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0)
 
 .PHONY: soak
 soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n)
-	@$(GO) run ./e2e/diff -soak -for $(or $(FOR),10m) -seed $(or $(SEED),0)
+	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
-	@for package in $$($(GO) list ./filter/... ./internal/...); do \
+	@for package in $$($(GO) list $(FUZZED)); do \
 	  for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
 	    echo "fuzzing $$package $$target for $(FUZZTIME)"; \
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" | tail -n 1; \

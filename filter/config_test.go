@@ -90,15 +90,17 @@ var good = []struct {
 
 func TestDecode(t *testing.T) {
 	for _, test := range good {
-		want := byDefault
-		want.Clusters = slices.Clone(want.Clusters)
-		test.change(&want)
-		got, err := Decode(parse(t, test.text))
-		if err != nil {
-			t.Errorf("%s: %v", test.text, err)
-		} else if !reflect.DeepEqual(*got, want) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", test.text, *got, want)
-		}
+		t.Run(test.text, func(t *testing.T) {
+			want := byDefault
+			want.Clusters = slices.Clone(want.Clusters)
+			test.change(&want)
+			got, err := Decode(parse(t, test.text))
+			if err != nil {
+				t.Error(err)
+			} else if !reflect.DeepEqual(*got, want) {
+				t.Errorf("got  %+v\nwant %+v", *got, want)
+			}
+		})
 	}
 }
 
@@ -185,14 +187,15 @@ var bad = []struct {
 
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
-		c, err := Decode(parse(t, test.text))
-		if c != nil || err == nil {
-			t.Errorf("%s: got %+v, %v, want an error", test.text, c, err)
-			continue
-		}
-		if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
-			t.Errorf("%s:\ngot  %s\nwant %s", test.text, got, want)
-		}
+		t.Run(clip(test.text), func(t *testing.T) {
+			c, err := Decode(parse(t, test.text))
+			if c != nil || err == nil {
+				t.Fatalf("got %+v, %v, want an error", c, err)
+			}
+			if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
 	}
 }
 
@@ -230,14 +233,16 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 		{`{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
 		{`{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
 	} {
-		base := parse(t, filter)
-		got := Override(base, parse(t, test.route))
-		if want := parse(t, test.want); !proto.Equal(got, want) {
-			t.Errorf("%s: got %v, want %v", test.route, got, want)
-		}
-		if !proto.Equal(base, parse(t, filter)) {
-			t.Errorf("%s: changed what it overrides", test.route)
-		}
+		t.Run(test.route, func(t *testing.T) {
+			base := parse(t, filter)
+			got := Override(base, parse(t, test.route))
+			if want := parse(t, test.want); !proto.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if !proto.Equal(base, parse(t, filter)) {
+				t.Error("it changed what it overrides")
+			}
+		})
 	}
 	if got := Override(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
 		t.Errorf("over nothing: got %v", got)
@@ -256,9 +261,11 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
-		if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
-			t.Errorf("%s: got %v, want %s", text, err, want)
-		}
+		t.Run(text, func(t *testing.T) {
+			if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
 	}
 }
 
@@ -306,4 +313,68 @@ func marshal(t testing.TB, text string) []byte {
 		t.Fatal(err)
 	}
 	return wire
+}
+
+// What is just within a bound is taken, and what is just beyond it is not.
+func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
+	of := func(n int) string { return strings.Repeat("x", n) }
+	names := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"c%d"`, i))
+		}
+		return strings.Join(all, ",")
+	}
+	for _, test := range []struct{ name, within, beyond string }{
+		{"clusters", `{"clusters": [` + names(64) + `]}`, `{"clusters": [` + names(65) + `]}`},
+		{"a cluster's name", `{"clusters": ["` + of(1024) + `"]}`, `{"clusters": ["` + of(1025) + `"]}`},
+		{"a stat name", `{"clusters": [{"name": "a", "stat_name": "` + of(1024) + `"}]}`, `{"clusters": [{"name": "a", "stat_name": "` + of(1025) + `"}]}`},
+		{"a path", `{"clusters": ["a"], "path": "/` + of(1023) + `"}`, `{"clusters": ["a"], "path": "/` + of(1024) + `"}`},
+		{"a stat prefix", `{"clusters": ["a"], "stat_prefix": "` + of(1024) + `"}`, `{"clusters": ["a"], "stat_prefix": "` + of(1025) + `"}`},
+		{"a body", `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4096) + `"}}}`, `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4097) + `"}}}`},
+		{"hosts", `{"clusters": [{"name": "a", "min_healthy": 1000000}]}`, `{"clusters": [{"name": "a", "min_healthy": 1000001}]}`},
+		{"no hosts", `{"clusters": [{"name": "a", "min_healthy": 0}]}`, `{"clusters": [{"name": "a", "min_healthy": -1}]}`},
+		{"per cent", `{"clusters": [{"name": "a", "min_healthy_percent": 100}]}`, `{"clusters": [{"name": "a", "min_healthy_percent": 101}]}`},
+		{"clusters required", `{"clusters": ["a", "b"], "require": 2}`, `{"clusters": ["a", "b"], "require": 3}`},
+		{"one required", `{"clusters": ["a", "b"], "require": 1}`, `{"clusters": ["a", "b"], "require": 0}`},
+		{"the lowest status", `{"clusters": ["a"], "response": {"healthy": {"status": 200}}}`, `{"clusters": ["a"], "response": {"healthy": {"status": 199}}}`},
+		{"the highest status", `{"clusters": ["a"], "response": {"healthy": {"status": 299}}}`, `{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`},
+		{"the lowest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 400}}}`, `{"clusters": ["a"], "response": {"unhealthy": {"status": 399}}}`},
+		{"the highest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 599}}}`, `{"clusters": ["a"], "response": {"unhealthy": {"status": 600}}}`},
+		{"a duration", `{"clusters": ["a"], "stale_after": "86400s"}`, `{"clusters": ["a"], "stale_after": "86400.000000001s"}`},
+		{"the shortest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.1s"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.099999999s"}}`},
+		{"the longest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "60s"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "60.000000001s"}}`},
+		{"a socket's path", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(106) + `"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(107) + `"}}`},
+		{"a port", `{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65535"}}`,
+			`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65536"}}`},
+		{"the characters of a stat prefix", `{"clusters": ["a"], "stat_prefix": "azAZ09_-."}`, `{"clusters": ["a"], "stat_prefix": "az AZ"}`},
+		{"the characters of a path", `{"clusters": ["a"], "path": "/!~"}`, `{"clusters": ["a"], "path": "/ "}`},
+		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := Decode(parse(t, test.within)); err != nil {
+				t.Errorf("within: %v", err)
+			}
+			if _, err := Decode(parse(t, test.beyond)); err == nil {
+				t.Error("beyond: it is taken")
+			}
+		})
+	}
+	for _, character := range "`{@[/:^,*" { // beside those that are allowed
+		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character))); err == nil {
+			t.Errorf("a stat prefix with %q is taken", character)
+		}
+	}
+}
+
+// An override is checked on its own as far as it can be.
+func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
+	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
+		if err := CheckOverride(parse(t, text)); (err == nil) != good {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
 }

@@ -229,13 +229,15 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 		{"fail", 1, "healthgate_draining"}, {"fail", 0, "healthgate_draining"},
 		{"ignore", 1, "healthgate_ok"}, {"ignore", 0, "healthgate_cluster_unhealthy"},
 	} {
-		h := newFakeHost()
-		g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
-		h.setCluster("a", of(test.healthy, 0, 1))
-		h.set(serverLive, 0)
-		if got := g.Answer().Details; got != test.want {
-			t.Errorf("drain: %s with %d healthy: got %s, want %s", test.drain, test.healthy, got, test.want)
-		}
+		t.Run(fmt.Sprintf("drain: %s with %d healthy", test.drain, test.healthy), func(t *testing.T) {
+			h := newFakeHost()
+			g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
+			h.setCluster("a", of(test.healthy, 0, 1))
+			h.set(serverLive, 0)
+			if got := g.Answer().Details; got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
 	}
 }
 

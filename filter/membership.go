@@ -7,8 +7,10 @@ type Counts struct {
 	Healthy  uint64 // hosts that are healthy, not counting the degraded
 	Degraded uint64 // hosts that can serve, but said that they would rather not
 	Total    uint64 // all hosts, with those that are unhealthy or excluded; 0 for a cluster that Envoy does not know
-	// Excluded are the hosts that Envoy leaves out of its panic threshold, such as new ones before their first check with
-	// ignore_new_hosts_until_first_hc; they are in Total. A source may leave it 0 where the configuration counts them.
+	// Excluded are the hosts that Envoy leaves out of its panic threshold: new ones before their first check with
+	// ignore_new_hosts_until_first_hc, those that EDS calls DRAINING, and those that failed by
+	// x-envoy-immediate-health-check-fail (excludeBasedOnHealthFlag in source/common/upstream/upstream_impl.cc of v1.39.1).
+	// They are in Total. A source may leave it 0 where the configuration counts them.
 	Excluded uint64
 }
 

@@ -52,6 +52,9 @@ func (g *Gate) warnOfClusters() {
 	for i, cluster := range g.config.Clusters {
 		sample := g.source.Sample(g.host.Now(), i)
 		switch scope := statScope(cluster.StatName); {
+		case sample.Unknown && !sample.Stale:
+			g.host.Warn(fmt.Sprintf("%s: cluster %q is not there, so it fails: see /clusters on Envoy's admin port for the names that are",
+				g.config.name(), cluster.Name))
 		case sample.Total == 0 && !g.clusters[i].known.Load():
 			warning := fmt.Sprintf("%s: cluster %q has shown no host yet. Likely: it has none (see /clusters on Envoy's admin port); "+
 				"or Envoy has no cluster of this name", g.config.name(), cluster.Name)

@@ -122,6 +122,19 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// unknownSource knows that no cluster is there.
+type unknownSource struct{}
+
+func (unknownSource) Sample(time.Time, int) Sample { return Sample{Unknown: true} }
+
+func TestClusterThatIsNotThereIsWarnedOf(t *testing.T) {
+	h := newFakeHost()
+	NewGate(decoded(t, `{"clusters": ["a"]}`), unknownSource{}, h, &Process{}).warnOfClusters()
+	if len(h.lines) != 1 || !strings.Contains(h.lines[0], `cluster "a" is not there, so it fails`) {
+		t.Errorf("got %q", h.lines)
+	}
+}
+
 func TestDrainThatCantBeSeenIsWarnedOfOnceInAProcess(t *testing.T) {
 	h := newFakeHost()
 	h.set(serverLive, 0)

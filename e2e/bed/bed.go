@@ -1,5 +1,5 @@
-// Package bed starts what Healthgate is tested and shown with: backends, and a real Envoy that runs the built plugin. It
-// knows the plugin by its file and its documented configuration alone.
+// Package bed starts what Healthgate is tested and shown with: backends, and a real Envoy. It knows of no way in which Healthgate
+// comes into that, and of Healthgate nothing but its documented configuration.
 //
 // Everything listens on loopback, on ports that the kernel picks unless a caller asks for one, and lives in folders of
 // the caller's, so that any number of beds can run at once.
@@ -21,16 +21,17 @@ import (
 
 // Root returns the folder of the checkout.
 var Root = sync.OnceValue(func() string {
+	const marked = "plugin.go" // is nowhere else
 	_, file, _, ok := runtime.Caller(0)
 	if ok {
-		if root := filepath.Join(filepath.Dir(file), "..", ".."); exists(filepath.Join(root, "go.mod")) {
+		if root := filepath.Join(filepath.Dir(file), "..", ".."); exists(filepath.Join(root, marked)) {
 			return root
 		}
 	}
 	// Built with -trimpath: from the working folder up.
 	dir, err := os.Getwd()
 	for err == nil && dir != "/" {
-		if exists(filepath.Join(dir, "go.mod")) {
+		if exists(filepath.Join(dir, marked)) {
 			return dir
 		}
 		dir = filepath.Dir(dir)
@@ -38,9 +39,6 @@ var Root = sync.OnceValue(func() string {
 	panic("run this inside the checkout")
 })
 
-// Plugin, StandIn and backend are the files that `make build` makes.
-func Plugin() string  { return filepath.Join(Root(), "build", "healthgate.so") }
-func standIn() string { return filepath.Join(Root(), "build", "libstandin.so") }
 func backend() string { return filepath.Join(Root(), "build", "backend") }
 
 func exists(path string) bool {
@@ -48,46 +46,16 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// binary is an Envoy to run.
-type binary struct {
-	path string
-	// It has the golang extension, and loads the plugin itself; where it lacks it, the stand-in does.
-	golang bool
-}
-
-// envoyBinary finds Envoy, or fetches it.
-var envoyBinary = sync.OnceValues(func() (binary, error) {
+// EnvoyPath finds the Envoy to run, or fetches it.
+var EnvoyPath = sync.OnceValues(func() (string, error) {
 	fetch := exec.Command(filepath.Join(Root(), "e2e", "fetch-envoy.sh"))
 	fetch.Stderr = os.Stderr
 	path, err := fetch.Output()
 	if err != nil {
-		return binary{}, fmt.Errorf("no Envoy to run: %w", err)
+		return "", fmt.Errorf("no Envoy to run: %w", err)
 	}
-	envoy := binary{path: strings.TrimSpace(string(path))}
-	program, err := os.ReadFile(envoy.path)
-	if err != nil {
-		return binary{}, err
-	}
-	// A function that the extension offers to plugins, by its name.
-	envoy.golang = bytes.Contains(program, []byte("envoyGoFilterHttpSendLocalReply"))
-	needed := []string{Plugin(), backend()}
-	if !envoy.golang {
-		needed = append(needed, standIn())
-	}
-	for _, built := range needed {
-		if !exists(built) {
-			return binary{}, fmt.Errorf("%s is not there; run `make build` first", built)
-		}
-	}
-	return envoy, nil
+	return strings.TrimSpace(string(path)), nil
 })
-
-// HasStandIn says whether the stand-in takes the place of the golang extension in the Envoy that is run. It has faults
-// that a test can ask for.
-func HasStandIn() bool {
-	envoy, err := envoyBinary()
-	return err != nil || !envoy.golang // who then starts Envoy is told the error
-}
 
 // WaitFor calls ready until it returns nil, and returns what it last returned where the time is over. It is how
 // everything here waits.
@@ -181,12 +149,12 @@ func (l *lines) String() string {
 
 // EnvoyVersion is the version of the Envoy that is run.
 func EnvoyVersion() (string, error) {
-	envoy, err := envoyBinary()
+	envoy, err := EnvoyPath()
 	if err != nil {
 		return "", err
 	}
 	// .../envoy  version: <commit>/<version>/<state>/<type>/<TLS library>
-	text, err := exec.Command(envoy.path, "--version").Output()
+	text, err := exec.Command(envoy, "--version").Output()
 	if err != nil {
 		return "", err
 	}

@@ -64,6 +64,12 @@ func (c *Config) JSON() []byte {
 	return text
 }
 
+// Tree is a configuration of what YAML can hold.
+func Tree(tree any) *Config { return &Config{tree} }
+
+// Change replaces the configuration by what change makes of a copy, in which nothing stands in two places.
+func (c *Config) Change(change func(tree any) any) { c.tree = change(c.Clone().tree) }
+
 // Get returns what stands at a path of keys and indices, such as "static_resources.clusters.0.name", or nil. The empty
 // path is the whole.
 func (c *Config) Get(path string) any {

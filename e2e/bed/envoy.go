@@ -31,6 +31,7 @@ type Envoy struct {
 	process *process
 	dir     string
 	epoch   int // how many hot restarts were before it
+	sync    func(*Envoy) error
 }
 
 // Options are how an Envoy is started.
@@ -41,6 +42,11 @@ type Options struct {
 	Flags   []string // further flags of its command
 	// DrainTime is how long it takes a gradual drain to reach every connection, in seconds; 1 where 0, and Envoy's own is 600.
 	DrainTime int
+	// Needs are files that it loads; one that is not there is an error that says how to build it.
+	Needs []string
+	// Sync has what it loads bring what it knows of Envoy's stats up to date, and Envoy what it knows of its own; nil where the
+	// two are one. It is called after whatever admin was told to do, and around each reading of stats.
+	Sync func(*Envoy) error
 	// TakeOver is an Envoy that the new one takes the place of, by hot restart: it hands over its listeners and ends.
 	TakeOver *Envoy
 }
@@ -69,9 +75,14 @@ func StartEnvoy(ctx context.Context, dir string, config *Config, options Options
 
 // LaunchEnvoy starts an Envoy and does not wait for anything; Wait tells how one that can't start has ended.
 func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
-	envoy, err := envoyBinary()
+	envoy, err := EnvoyPath()
 	if err != nil {
 		return nil, err
+	}
+	for _, needed := range append(options.Needs, backend()) {
+		if !exists(needed) {
+			return nil, fmt.Errorf("%s is not there; run `make build` first", needed)
+		}
 	}
 	file := filepath.Join(dir, "envoy.json")
 	if err := os.WriteFile(file, config.JSON(), 0o600); err != nil {
@@ -98,7 +109,7 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 		epoch = before.epoch + 1
 		restart = []string{"--base-id", strings.TrimSpace(string(id)), "--restart-epoch", strconv.Itoa(epoch)}
 	}
-	cmd := exec.Command(envoy.path, append(restart,
+	cmd := exec.Command(envoy, append(restart,
 		"--config-path", file,
 		"--admin-address-path", filepath.Join(dir, "admin"),
 		"--concurrency", strconv.Itoa(workers),
@@ -106,8 +117,7 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 		"--file-flush-interval-msec", "50",
 	)...)
 	cmd.Args = append(cmd.Args, options.Flags...)
-	cmd.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(standIn()))
-	cmd.Env = append(cmd.Env, options.Env...)
+	cmd.Env = append(os.Environ(), options.Env...)
 	if options.LogFile != nil {
 		cmd.Stdout, cmd.Stderr = options.LogFile, options.LogFile
 	}
@@ -115,7 +125,7 @@ func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Envoy{process: p, dir: dir, epoch: epoch}, nil
+	return &Envoy{process: p, dir: dir, epoch: epoch, sync: options.Sync}, nil
 }
 
 // find learns Envoy's addresses, once it is live.
@@ -181,28 +191,28 @@ func joinAddress(address *corev3.Address) string {
 
 // EnvoyAt is an Envoy that somebody else has started. Nothing is known of its process: it can't be ended from here, and has
 // no Log.
-func EnvoyAt(ingress, admin string) *Envoy { return &Envoy{Ingress: ingress, Admin: admin} }
+func EnvoyAt(ingress, admin string, sync func(*Envoy) error) *Envoy {
+	return &Envoy{Ingress: ingress, Admin: admin, sync: sync}
+}
 
 // Get asks admin, and returns what it answers with 200.
-func (e *Envoy) Get(path string) (string, error) { return e.ask(http.MethodGet, path) }
+func (e *Envoy) Get(path string) (string, error) { return e.Ask(http.MethodGet, path) }
 
 // Post tells admin to do something.
 func (e *Envoy) Post(path string) (string, error) {
-	reply, err := e.ask(http.MethodPost, path)
+	reply, err := e.Ask(http.MethodPost, path)
 	if err != nil {
 		return "", err
 	}
-	return reply, e.copyStats()
+	return reply, e.inStep()
 }
 
-// copyStats has the stand-in copy Envoy's stats and hand on the plugin's, so that what admin shows is what the plugin reads
-// and writes. In the contrib host the two are one.
-func (e *Envoy) copyStats() error {
-	_, err := e.ask(http.MethodPost, "/stand_in")
-	if err != nil && strings.Contains(err.Error(), "404") {
-		return nil // an Envoy without the stand-in
+// inStep has stats and what is loaded know the same of each other.
+func (e *Envoy) inStep() error {
+	if e.sync == nil {
+		return nil
 	}
-	return err
+	return e.sync(e)
 }
 
 // adminClient reaches admin wherever it listens.
@@ -218,7 +228,8 @@ func (e *Envoy) adminClient() *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, Transport: transport}
 }
 
-func (e *Envoy) ask(method, path string) (string, error) {
+// Ask asks admin by a method, and nothing else.
+func (e *Envoy) Ask(method, path string) (string, error) {
 	request, err := http.NewRequest(method, "http://admin"+path, nil)
 	if err != nil {
 		return "", err
@@ -240,7 +251,7 @@ func (e *Envoy) ask(method, path string) (string, error) {
 
 // Stats returns Envoy's counters and gauges whose names begin with a prefix.
 func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
-	if err := e.copyStats(); err != nil {
+	if err := e.inStep(); err != nil {
 		return nil, err
 	}
 	filter := "^" + strings.ReplaceAll(prefix, ".", `\.`)
@@ -264,7 +275,7 @@ func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
 			stats[stat.Name] = value
 		}
 	}
-	return stats, e.copyStats()
+	return stats, e.inStep()
 }
 
 // Hosts returns the health of each host of a cluster by its address, as "healthy" or with the reasons why not.
@@ -317,21 +328,6 @@ func (e *Envoy) ResidentMiB() (float64, error) {
 		return 0, err
 	}
 	return kib / 1024, nil
-}
-
-// Held is what the stand-in and the plugin have made and not yet freed.
-type Held struct{ Configurations, Requests int }
-
-// Held asks the stand-in; without one, nothing is known, and it is zero.
-func (e *Envoy) Held() (held Held, err error) {
-	if !HasStandIn() {
-		return held, nil
-	}
-	text, err := e.ask(http.MethodPost, "/stand_in")
-	if err != nil {
-		return held, err
-	}
-	return held, json.Unmarshal([]byte(text), &held)
 }
 
 // Stop ends Envoy as Kubernetes does, and returns an error unless it ended well.

@@ -21,6 +21,7 @@ import (
 	"fortio.org/log"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // settings are how long it takes.
@@ -59,8 +60,12 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{settings: s, ctx: ctx, dir: dir, backend: backend}
-	results := &Results{Date: time.Now().UTC().Format(time.DateOnly), Settings: s, Connections: connections, Host: hostOf(), Bed: bedOf()}
+	contrib, err := door.Named("contrib")
+	if err != nil {
+		return err
+	}
+	b := &bench{settings: s, ctx: ctx, dir: dir, backend: backend, door: contrib}
+	results := &Results{Date: time.Now().UTC().Format(time.DateOnly), Settings: s, Connections: connections, Host: hostOf(), Bed: bedOf(contrib)}
 	if results.Versions, err = versions(); err != nil {
 		return err
 	}
@@ -90,6 +95,7 @@ type bench struct {
 	ctx     context.Context
 	dir     string
 	backend string // of the echo server
+	door    door.Door
 }
 
 func (b *bench) start(s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
@@ -97,7 +103,7 @@ func (b *bench) start(s scenario, contenders ...string) (*bed.Envoy, map[string]
 	if err != nil {
 		return nil, nil, err
 	}
-	return start(b.ctx, dir, b.backend, s, contenders...)
+	return start(b.ctx, b.door, dir, b.backend, s, contenders...)
 }
 
 // rounds loads each contender in each round, in an order that changes, after a round that is not counted.
@@ -126,7 +132,7 @@ func (b *bench) probes(results *Results) error {
 	contenders := []string{direct, native, gate, lua}
 	for i, s := range scenarios {
 		contenders := contenders
-		if i == 0 && bed.HasStandIn() {
+		if i == 0 && door.HasStandIn(b.door) {
 			contenders = append(contenders, empty, emptyGo)
 		}
 		say("probes, %s: %d rounds of %d contenders", s.Name, b.Rounds, len(contenders))
@@ -170,7 +176,7 @@ func (b *bench) traffic(results *Results) error {
 // memory compares an Envoy with the plugin to one that has nothing of it.
 func (b *bench) memory(results *Results) error {
 	var err error
-	if results.PluginMiB, err = sizeMiB(bed.Plugin()); err != nil {
+	if results.PluginMiB, err = sizeMiB(b.door.Object()); err != nil {
 		return err
 	}
 	for _, contender := range []string{native, gate} {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // Results are what a run has shown; results.json holds them.
@@ -220,8 +221,8 @@ func hostOf() string {
 	return fmt.Sprintf("%d cores of %s, %s/%s, shared by Envoy and the load", runtime.NumCPU(), model, runtime.GOOS, runtime.GOARCH)
 }
 
-func bedOf() string {
-	if !bed.HasStandIn() {
+func bedOf(d door.Door) string {
+	if !door.HasStandIn(d) {
 		return "The plugin is run by this Envoy's own golang extension."
 	}
 	return "This Envoy lacks the golang extension: the stand-in (`e2e/standin`) takes its place, and its cost is in the figures of Healthgate.\n" +

@@ -24,6 +24,7 @@ import (
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 func main() {
@@ -79,13 +80,16 @@ func start(ctx context.Context, httpsPort, adminPort int, interval string) (*sho
 	config.CheckEvery(interval)
 	config.SetEndpoints(addresses...)
 	config.Set(bed.PluginConfig+".response", map[string]any{"details": true}) // on loopback alone
-	config.UsePlugin()
 	log, err := os.Create(s.log())
 	if err != nil {
 		return s, err
 	}
 	defer log.Close()
-	if s.envoy, err = bed.StartEnvoy(ctx, s.dir, config, bed.Options{LogFile: log}); err != nil {
+	contrib, err := door.Named("contrib")
+	if err != nil {
+		return s, err
+	}
+	if s.envoy, err = door.Start(ctx, contrib, s.dir, config, bed.Options{LogFile: log}); err != nil {
 		return s, fmt.Errorf("%w (its log is in %s)", err, s.log())
 	}
 	s.tls = &tls.Config{RootCAs: certificate.Pool, ServerName: "localhost"}

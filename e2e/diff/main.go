@@ -14,28 +14,30 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"healthgate/e2e/door"
+	"healthgate/e2e/walk"
 )
 
 func main() {
 	seed := flag.Uint64("seed", 0, "the seed of the events; 0 for a random one")
 	duration := flag.Duration("for", time.Minute, "how long to look")
-	long := flag.Bool("soak", false, "everything at once instead: load and faults beside the events, with a look each minute at what grows")
 	replay := flag.String("events", "", "`file` with a list of events, to go through these instead")
 	drained := flag.Bool("drained", false, "start Envoy in drain mode, as a result says; with -events")
+	way := flag.String("door", "contrib", "the `way` in which Healthgate comes into Envoy")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}
-	var err error
+	d, err := door.Named(*way)
 	switch {
+	case err != nil:
 	case *replay != "":
-		err = again(ctx, *replay, *drained)
-	case *long:
-		err = soak(ctx, *seed, *duration, time.Minute, func(line string) { fmt.Println(line) })
+		err = again(ctx, d, *replay, *drained)
 	default:
-		err = run(ctx, *seed, *duration)
+		err = run(ctx, d, *seed, *duration)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "diff:", err)
@@ -44,10 +46,10 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, seed uint64, duration time.Duration) error {
+func run(ctx context.Context, d door.Door, seed uint64, duration time.Duration) error {
 	say := func(line string) { fmt.Fprintln(os.Stderr, line) }
 	say(fmt.Sprintf("seed %d, for %v", seed, duration))
-	result, err := Search(ctx, seed, duration, say, nil)
+	result, err := Search(ctx, d, seed, duration, say, nil)
 	if err != nil {
 		return err
 	}
@@ -63,16 +65,16 @@ func run(ctx context.Context, seed uint64, duration time.Duration) error {
 }
 
 // again goes through the events of a file, such as the shortest list of a result.
-func again(ctx context.Context, file string, drained bool) error {
+func again(ctx context.Context, d door.Door, file string, drained bool) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	var events []Event
+	var events []walk.Event
 	if err := json.Unmarshal(text, &events); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	r, err := newRun(ctx, options{drained: drained})
+	r, err := walk.Start(ctx, walk.Options{Door: d, Drained: drained})
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"healthgate/e2e/walk"
 	"slices"
 	"time"
 )
 
 // shrink returns a shorter list of events that still fails, the shortest that it finds until the time is over: first an end of
 // the list, then with parts left out, ever smaller ones.
-func shrink(events []Event, fails func([]Event) bool, atMost time.Duration) []Event {
+func shrink(events []walk.Event, fails func([]walk.Event) bool, atMost time.Duration) []walk.Event {
 	until := time.Now().Add(atMost)
 	for n := 1; n < len(events) && time.Now().Before(until); n *= 2 {
 		if end := events[len(events)-n:]; fails(end) {

@@ -40,7 +40,7 @@ struct {
   std::mutex lock;
   std::map<std::string, std::weak_ptr<Stat>, std::less<>> by_name[2];
   std::set<Metrics*> metrics;
-  std::atomic<uint64_t> round{0};
+  std::atomic<uint64_t> round{0}, finished{0}; // the number of the last copy that was begun, and that is whole
 } stats;
 
 template <int type>
@@ -99,11 +99,12 @@ void refresh_stats() {
       ++it;
     }
   }
+  stats.finished = stats.round.load();
 }
 
 void await_refresh() {
   uint64_t before = stats.round;
-  for (int i = 0; i < 1000 && stats.round == before; i++) {
+  for (int i = 0; i < 1000 && stats.finished <= before; i++) {
     usleep(1000);
   }
 }

@@ -18,62 +18,22 @@ import (
 func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
-	some := func() bool { return r.IntN(4) == 0 }
-	addresses := []func() (*corev3.Address, string){
-		func() (*corev3.Address, string) {
-			port := r.Uint32N(65536)
-			return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-				Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
-			}}}, fmt.Sprint("10.0.0.1:", port)
-		},
-		func() (*corev3.Address, string) {
-			return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: `/run/"a"`}}}, `/run/"a"`
-		},
-		func() (*corev3.Address, string) {
-			return &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: "internal"},
-			}}}, "internal"
-		},
-	}
 	for range 2000 {
 		message := &adminv3.Clusters{}
 		want, asked := map[string]*cluster{}, wanted{"nobody": true}
 		for i := range r.IntN(3) {
-			status := &adminv3.ClusterStatus{Name: fmt.Sprint("cluster", i), AddedViaApi: some()}
-			c := &cluster{}
-			for range r.IntN(5) {
-				health := &adminv3.HostHealthStatus{
-					FailedActiveHealthCheck: some(), FailedOutlierCheck: some(), FailedActiveDegradedCheck: some(),
-					FailedDegradedOutlierDetection: some(), PendingActiveHc: some(), ActiveHcTimeout: some(),
-					ExcludedViaImmediateHcFail: some(), PendingDynamicRemoval: some(),
-					EdsHealthStatus: corev3.HealthStatus(r.IntN(len(corev3.HealthStatus_name))),
-				}
-				at, where := addresses[r.IntN(len(addresses))]()
-				status.HostStatuses = append(status.HostStatuses, &adminv3.HostStatus{
-					Address: at, HealthStatus: health, Weight: r.Uint32(), Hostname: "service",
-				})
-				c.hosts = append(c.hosts, filter.HostState{Address: where, Status: stateOf(health)})
-				c.counts.Total++
-				switch stateOf(health) {
-				case "healthy":
-					c.counts.Healthy++
-				case "degraded":
-					c.counts.Degraded++
-				}
-				if excluded(health) {
-					c.counts.Excluded++
-				}
-			}
-			if reported := some(); !some() { // else nobody wants it
-				asked[status.Name] = reported
-				want[status.Name] = c
-				if !reported {
-					c.hosts = nil
-				}
-			}
+			status, c := randomStatus(r, fmt.Sprint("cluster", i))
 			message.ClusterStatuses = append(message.ClusterStatuses, status)
+			if r.IntN(4) == 0 { // nobody wants it
+				continue
+			}
+			asked[status.Name] = r.IntN(4) == 0
+			if !asked[status.Name] {
+				c.hosts = nil
+			}
+			want[status.Name] = c
 		}
-		text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: some()}.Marshal(message)
+		text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: r.IntN(4) == 0}.Marshal(message)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,6 +42,52 @@ func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
 			t.Fatalf("seed %d: %s: got %s, %v, want %s", seed, text, tally(got), err, tally(want))
 		}
 	}
+}
+
+// randomStatus makes a cluster, and what is to be read of it.
+func randomStatus(r *rand.Rand, name string) (*adminv3.ClusterStatus, *cluster) {
+	some := func() bool { return r.IntN(4) == 0 }
+	status, c := &adminv3.ClusterStatus{Name: name, AddedViaApi: some()}, &cluster{}
+	for range r.IntN(5) {
+		health := &adminv3.HostHealthStatus{
+			FailedActiveHealthCheck: some(), FailedOutlierCheck: some(), FailedActiveDegradedCheck: some(),
+			FailedDegradedOutlierDetection: some(), PendingActiveHc: some(), ActiveHcTimeout: some(),
+			ExcludedViaImmediateHcFail: some(), PendingDynamicRemoval: some(),
+			EdsHealthStatus: corev3.HealthStatus(r.IntN(len(corev3.HealthStatus_name))),
+		}
+		at, where := randomAddress(r)
+		status.HostStatuses = append(status.HostStatuses, &adminv3.HostStatus{
+			Address: at, HealthStatus: health, Weight: r.Uint32(), Hostname: "service",
+		})
+		c.hosts = append(c.hosts, filter.HostState{Address: where, Status: stateOf(health)})
+		c.counts.Total++
+		switch stateOf(health) {
+		case "healthy":
+			c.counts.Healthy++
+		case "degraded":
+			c.counts.Degraded++
+		}
+		if excluded(health) {
+			c.counts.Excluded++
+		}
+	}
+	return status, c
+}
+
+// randomAddress makes an address, and what it is called.
+func randomAddress(r *rand.Rand) (*corev3.Address, string) {
+	switch r.IntN(3) {
+	case 0:
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: `/run/"a"`}}}, `/run/"a"`
+	case 1:
+		return &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+			AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: "internal"},
+		}}}, "internal"
+	}
+	port := r.Uint32N(65536)
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}, fmt.Sprint("10.0.0.1:", port)
 }
 
 // stateOf is coarseHealth of Envoy v1.39.1's HostImpl, by its own types.

@@ -95,6 +95,16 @@ func (a *fakeAdmin) config(interval, staleAfter time.Duration) *filter.Config {
 	}
 }
 
+// configOf is of clusters that are looked at once a minute, unless something wants it at once.
+func (a *fakeAdmin) configOf(details bool, names ...string) *filter.Config {
+	c := a.config(time.Minute, time.Hour)
+	c.Details, c.Clusters = details, nil
+	for _, name := range names {
+		c.Clusters = append(c.Clusters, filter.Cluster{Name: name})
+	}
+	return c
+}
+
 // warnings takes what is logged.
 type warnings struct {
 	mutex sync.Mutex
@@ -120,6 +130,22 @@ func waitFor(t *testing.T, what string, ready func() bool) {
 			t.Fatalf("waited too long for %s", what)
 		}
 	}
+}
+
+// wrongAnswers are what no look can use.
+var wrongAnswers = map[string]func(http.ResponseWriter){
+	"an error":    func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) },
+	"a redirect":  func(w http.ResponseWriter) { w.Header().Set("location", "/"); w.WriteHeader(http.StatusFound) },
+	"not JSON":    func(w http.ResponseWriter) { io.WriteString(w, "default_priority::max_connections::1024") },
+	"cut short":   func(w http.ResponseWriter) { io.WriteString(w, `{"cluster_statuses": [{"name"`) },
+	"without end": func(w http.ResponseWriter) { writeMuch(w) },
+	"hanging up":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+	"hanging up later": func(w http.ResponseWriter) {
+		io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	},
+	"another shape": func(w http.ResponseWriter) { io.WriteString(w, `["cluster_statuses"]`) },
 }
 
 func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
@@ -155,20 +181,7 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 	}
 
 	// Whatever goes wrong, the health turns stale, keeps its last counts, and comes back.
-	for name, wrong := range map[string]func(http.ResponseWriter){
-		"an error":    func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) },
-		"a redirect":  func(w http.ResponseWriter) { w.Header().Set("location", "/"); w.WriteHeader(http.StatusFound) },
-		"not JSON":    func(w http.ResponseWriter) { io.WriteString(w, "default_priority::max_connections::1024") },
-		"cut short":   func(w http.ResponseWriter) { io.WriteString(w, `{"cluster_statuses": [{"name"`) },
-		"without end": func(w http.ResponseWriter) { writeMuch(w) },
-		"hanging up":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
-		"hanging up later": func(w http.ResponseWriter) {
-			io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
-			w.(http.Flusher).Flush()
-			panic(http.ErrAbortHandler)
-		},
-		"another shape": func(w http.ResponseWriter) { io.WriteString(w, `["cluster_statuses"]`) },
-	} {
+	for name, wrong := range wrongAnswers {
 		for path, have := range map[string]func(func(http.ResponseWriter)){"clusters": a.onClusters, "server_info": a.onServerInfo} {
 			t.Run(path+" "+name, func(t *testing.T) {
 				have(wrong)
@@ -229,12 +242,7 @@ func TestNewSourceIsStaleUntilALookThatComesAtOnce(t *testing.T) {
 	var pollers Pollers
 	var log warnings
 	of := func(details bool, names ...string) *Source {
-		c := a.config(time.Minute, time.Hour)
-		c.Details, c.Clusters = details, nil
-		for _, name := range names {
-			c.Clusters = append(c.Clusters, filter.Cluster{Name: name})
-		}
-		s := pollers.Source(c, log.add)
+		s := pollers.Source(a.configOf(details, names...), log.add)
 		t.Cleanup(s.Close)
 		return s
 	}

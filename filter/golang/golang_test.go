@@ -198,13 +198,15 @@ func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
 			}
 		}, []api.StatusType{api.Continue, api.Continue, api.Continue, api.Continue}, ""},
 	} {
-		cb := &callbacks{}
-		if got := test.steps(NewStream(c, cb)); !slices.Equal(got, test.want) {
-			t.Errorf("%s: got statuses %v, want %v", name, got, test.want)
-		}
-		if got := strings.Join(cb.replies, " "); got != test.reply {
-			t.Errorf("%s: got replies %q, want %q", name, got, test.reply)
-		}
+		t.Run(name, func(t *testing.T) {
+			cb := &callbacks{}
+			if got := test.steps(NewStream(c, cb)); !slices.Equal(got, test.want) {
+				t.Errorf("got statuses %v, want %v", got, test.want)
+			}
+			if got := strings.Join(cb.replies, " "); got != test.reply {
+				t.Errorf("got replies %q, want %q", got, test.reply)
+			}
+		})
 	}
 }
 
@@ -312,10 +314,12 @@ func TestParseRefuses(t *testing.T) {
 		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "healthgate: paht: unknown key, did you mean path?"},
 		"empty":        {pack(t, &xds.TypedStruct{}), "healthgate: clusters: is required"},
 	} {
-		parsed, err := Parser{}.Parse(test.configured, newFakeEnvoy(1))
-		if parsed != nil || err == nil || !strings.HasPrefix(err.Error(), test.want) {
-			t.Errorf("%s: got %v, %v, want %s", name, parsed, err, test.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			parsed, err := Parser{}.Parse(test.configured, newFakeEnvoy(1))
+			if parsed != nil || err == nil || !strings.HasPrefix(err.Error(), test.want) {
+				t.Errorf("got %v, %v, want %s", parsed, err, test.want)
+			}
+		})
 	}
 }
 
@@ -332,17 +336,20 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "nobody"]}`), nil)
 	merged := Parser{}.Merge(parent, child)
 	for _, test := range []struct {
+		name          string
 		configuration any
 		path, reply   string
 	}{
-		{parent, "/", "healthgate_ok"}, {parent, "/readyz", ""},
-		{merged, "/", ""}, {merged, "/readyz", "healthgate_cluster_empty"},
+		{"the filter's path by the filter", parent, "/", "healthgate_ok"}, {"the route's path by the filter", parent, "/readyz", ""},
+		{"the filter's path by the route", merged, "/", ""}, {"the route's path by the route", merged, "/readyz", "healthgate_cluster_empty"},
 	} {
-		cb := &callbacks{}
-		NewStream(test.configuration, cb).DecodeHeaders(request{method: "GET", path: test.path}, true)
-		if got := strings.Join(cb.replies, " "); got != test.reply {
-			t.Errorf("%s: got %q, want %q", test.path, got, test.reply)
-		}
+		t.Run(test.name, func(t *testing.T) {
+			cb := &callbacks{}
+			NewStream(test.configuration, cb).DecodeHeaders(request{method: "GET", path: test.path}, true)
+			if got := strings.Join(cb.replies, " "); got != test.reply {
+				t.Errorf("got %q, want %q", got, test.reply)
+			}
+		})
 	}
 	envoy.stat("cluster.nobody.membership_healthy").Record(1)
 	envoy.stat("cluster.nobody.membership_total").Record(1)
@@ -394,11 +401,13 @@ func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
 		"out of range": Parser{}.Merge(parent, child),
 		"not ours":     Parser{}.Merge(parent, "a string"),
 	} {
-		cb := &callbacks{}
-		NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
-		if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
-			t.Errorf("%s: got %v, want a failure", name, cb.replies)
-		}
+		t.Run(name, func(t *testing.T) {
+			cb := &callbacks{}
+			NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+			if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+				t.Errorf("got %v, want a failure", cb.replies)
+			}
+		})
 	}
 }
 

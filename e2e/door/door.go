@@ -1,0 +1,85 @@
+// Package door knows what differs by the way that Healthgate comes into Envoy: which object is loaded, how the configuration of
+// its filter is written for the Envoy that there is, what a door can do and which faults it can be given. Everything else in
+// e2e is the same for every door.
+package door
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"healthgate/e2e/bed"
+)
+
+// Door is a way into Envoy.
+type Door interface {
+	// Name is contrib or stock.
+	Name() string
+	// Object is the file that Envoy loads.
+	Object() string
+	// Rewrite changes a part of a configuration that is written for the door (a listener wherever it stands, or a
+	// RouteConfiguration) for the Envoy that there is.
+	Rewrite(part *bed.Config)
+	// Prepare does that to a bootstrap, and adds what the door needs there.
+	Prepare(bootstrap *bed.Config)
+	// Options are those of an Envoy with the door.
+	Options(bed.Options) bed.Options
+	// Can says whether the door can do something; the error says why not.
+	Can(Ability) error
+	// Held is what the door has made in an Envoy and not yet freed; zero where it can't tell.
+	Held(*bed.Envoy) (Held, error)
+	// Hang has Envoy's main thread hang for some seconds, and tells its end.
+	Hang(envoy *bed.Envoy, seconds int) <-chan error
+	// LoseMetrics has each call of the plugin's for a metric fail, as if its configuration had gone, until it is told otherwise.
+	LoseMetrics(envoy *bed.Envoy, lost bool) error
+}
+
+// Held is what was made and not yet freed.
+type Held struct{ Configurations, Requests int }
+
+// Ability is something that not every door can do, or that a test can't have it do.
+type Ability string
+
+// What doors differ in.
+const (
+	Levels      Ability = "overrides at several levels"    // each laid over the wider one
+	Hanging     Ability = "a main thread that hangs"       // when a test asks for it
+	LosingStats Ability = "metrics that are gone"          // likewise
+	Counting    Ability = "what is held"                   // Held tells
+	Merging     Ability = "the host's merges"              // the stand-in counts them
+	Ghosts      Ability = "clusters that have gone unseen" // their gauges stay, and nothing tells
+)
+
+// Cannot is why a door can't do something.
+type Cannot struct {
+	Door    string
+	Ability Ability
+	Why     string
+}
+
+func (c *Cannot) Error() string {
+	return fmt.Sprintf("%s: the %s door can't: %s", c.Ability, c.Door, c.Why)
+}
+
+var doors = map[string]func() (Door, error){"contrib": newContrib}
+
+// Named finds a door.
+func Named(name string) (Door, error) {
+	open := doors[name]
+	if open == nil {
+		return nil, fmt.Errorf("no door %q: there is %s", name, strings.Join(slices.Sorted(maps.Keys(doors)), ", "))
+	}
+	return open()
+}
+
+// Start starts an Envoy with a door and a configuration that is written for it, and returns once it serves.
+func Start(ctx context.Context, d Door, dir string, config *bed.Config, options bed.Options) (*bed.Envoy, error) {
+	d.Prepare(config)
+	return bed.StartEnvoy(ctx, dir, config, d.Options(options))
+}
+
+// built is a file that `make build` makes.
+func built(name string) string { return filepath.Join(bed.Root(), "build", name) }

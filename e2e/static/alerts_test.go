@@ -1,0 +1,182 @@
+package static
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"healthgate/filter"
+)
+
+// alerts reads the rules as Prometheus does: strictly, with each expression and template checked.
+func alerts(t *testing.T) map[string]rulefmt.Rule {
+	t.Helper()
+	text, err := os.ReadFile(inRoot("manifests", "alerts.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	rules := map[string]rulefmt.Rule{}
+	for _, group := range groups.Groups {
+		for _, rule := range group.Rules {
+			rules[rule.Alert] = rule
+		}
+	}
+	return rules
+}
+
+func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
+	rules := alerts(t)
+	if len(rules) != 3 {
+		t.Errorf("there are %d rules, want 3", len(rules))
+	}
+	const gate = `envoy_healthgate_default_`
+	for name, test := range map[string]struct {
+		series string // a point a minute, for 20 minutes
+		fires  map[string]bool
+	}{
+		"all is well": {
+			`envoy_server_live{job="envoy", instance="a"} 1x20
+			 GATEhealthy{job="envoy", instance="a"} 1x20
+			 GATEfailed_stale{job="envoy", instance="a"} 5x20
+			 GATEfailed_error{job="envoy", instance="a"} 0x20
+			 GATEtransitions{job="envoy", instance="a"} 3x20`, nil,
+		},
+		"one of two fails": {
+			`envoy_server_live{job="envoy", instance="a"} 1x20
+			 envoy_server_live{job="envoy", instance="b"} 1x20
+			 GATEhealthy{job="envoy", instance="a"} 0x20
+			 GATEhealthy{job="envoy", instance="b"} 1x20`, map[string]bool{"HealthgateFailing": true},
+		},
+		"it drains, as it was told to": {
+			`envoy_server_live{job="envoy", instance="a"} 0x20
+			 GATEhealthy{job="envoy", instance="a"} 0x20`, nil,
+		},
+		"it is blind by age": {
+			`GATEfailed_stale{job="envoy", instance="a"} 0+10x20
+			 GATEfailed_error{job="envoy", instance="a"} 0x20`, map[string]bool{"HealthgateBlind": true},
+		},
+		"it is blind by error": {
+			`GATEfailed_stale{job="envoy", instance="a"} 0x20
+			 GATEfailed_error{job="envoy", instance="a"} 0x18 1 2`, map[string]bool{"HealthgateBlind": true},
+		},
+		"it flaps": {
+			`GATEtransitions{job="envoy", instance="a"} 0+1x20`, map[string]bool{"HealthgateFlapping": true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			series := series(t, strings.ReplaceAll(test.series, "GATE", gate))
+			engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 10000, Timeout: time.Minute})
+			defer engine.Close()
+			for alert, rule := range rules {
+				query, err := engine.NewInstantQuery(t.Context(), series, nil, rule.Expr, time.Unix(0, 0).Add(20*time.Minute))
+				if err != nil {
+					t.Fatal(err)
+				}
+				result := query.Exec(t.Context())
+				if result.Err != nil {
+					t.Fatal(result.Err)
+				}
+				if fires := len(result.Value.(promql.Vector)) > 0; fires != test.fires[alert] {
+					t.Errorf("%s fires: %v, want %v (%v)", alert, fires, test.fires[alert], result)
+				}
+			}
+		})
+	}
+}
+
+// series are what promtool's notation says, a line each, with a point a minute.
+func series(t *testing.T, text string) storage.Queryable {
+	t.Helper()
+	var all []storage.Series
+	for line := range strings.Lines(text) {
+		name, points, err := parser.ParseSeriesDesc(strings.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := promql.Series{Metric: name}
+		for i, point := range points {
+			one.Floats = append(one.Floats, promql.FPoint{T: (time.Duration(i) * time.Minute).Milliseconds(), F: point.Value})
+		}
+		all = append(all, promql.NewStorageSeries(one))
+	}
+	return &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
+		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+			set := &seriesSet{}
+			for _, series := range all {
+				if !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(series.Labels().Get(m.Name)) }) {
+					set.series = append(set.series, series)
+				}
+			}
+			return set
+		},
+	}}
+}
+
+type seriesSet struct {
+	series []storage.Series
+	next   int
+}
+
+func (s *seriesSet) Next() bool                        { s.next++; return s.next <= len(s.series) }
+func (s *seriesSet) At() storage.Series                { return s.series[s.next-1] }
+func (s *seriesSet) Err() error                        { return nil }
+func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+
+// recorder is a host that notes which stats a gate asks it for.
+type recorder struct{ names []string }
+
+func (r *recorder) Gauge(name string) filter.Value            { return r.note(name) }
+func (r *recorder) Counter(name string) filter.Value          { return r.note(name) }
+func (r *recorder) NewCounter(name string) filter.Counter     { return r.note(name) }
+func (r *recorder) NewGauge(name string) filter.SettableGauge { return r.note(name) }
+func (r *recorder) Info(string)                               {}
+func (r *recorder) Warn(string)                               {}
+func (r *recorder) Now() time.Time                            { return time.Time{} }
+func (r *recorder) note(name string) nothing {
+	// As Envoy writes names for Prometheus.
+	r.names = append(r.names, "envoy_"+strings.ReplaceAll(name, ".", "_"))
+	return nothing{}
+}
+
+type nothing struct{}
+
+func (nothing) Get() uint64     { return 0 }
+func (nothing) Increment(int64) {}
+func (nothing) Record(uint64)   {}
+
+func TestAlertsAskForWhatIsThere(t *testing.T) {
+	written, err := structpb.NewStruct(map[string]any{"clusters": []any{"service"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := filter.Decode(written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := &recorder{}
+	var process filter.Process
+	filter.NewGate(config, filter.NewStatsSource(config, host, &process, host.Now()), host, &process)
+	for alert, rule := range alerts(t) {
+		for _, name := range regexp.MustCompile(`\benvoy_\w+`).FindAllString(rule.Expr, -1) {
+			if !slices.Contains(host.names, name) {
+				t.Errorf("%s asks for %s, there are %v", alert, name, host.names)
+			}
+		}
+	}
+}

@@ -1,0 +1,664 @@
+package suite
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
+)
+
+// What is promised in each fault, and what was seen, is in docs/faults.md.
+
+// relay passes connections on, until it is cut.
+type relay struct {
+	listener net.Listener
+	mutex    sync.Mutex
+	open     []net.Conn
+}
+
+func newRelay(t *testing.T, at string, to func() string) *relay {
+	t.Helper()
+	listener, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{listener: listener}
+	go func() {
+		for {
+			from, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			onward, err := net.Dial("tcp", to())
+			if err != nil {
+				from.Close()
+				continue
+			}
+			r.mutex.Lock()
+			r.open = append(r.open, from, onward)
+			r.mutex.Unlock()
+			go func() { _, _ = io.Copy(onward, from); onward.Close() }()
+			go func() { _, _ = io.Copy(from, onward); from.Close() }()
+		}
+	}()
+	t.Cleanup(r.cut)
+	return r
+}
+
+func (r *relay) cut() {
+	r.listener.Close()
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	for _, conn := range r.open {
+		conn.Close()
+	}
+}
+
+func TestFaultAdminGoes(t *testing.T) {
+	t.Parallel()
+	at := unusedAddress(t).String()
+	s := newSite(t, withPlugin(fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "1s", "admin": {"address": "%s", "interval": "0.1s"}}`, at)))
+	client := s.client("h2")
+	s.setServing(1)
+	relay := newRelay(t, at, func() string { return s.envoy.Admin })
+	s.awaitProbe(client, 200, settle)
+	for range 3 {
+		gone := time.Now()
+		relay.cut()
+		s.awaitProbe(client, 503, settle)
+		if took := time.Since(gone); took > 2*time.Second {
+			t.Errorf("it failed after %v, want within stale_after (1s) and a look", took)
+		}
+		s.awaitLog(`"details":"healthgate_stale"`, settle)
+		relay = newRelay(t, at, func() string { return s.envoy.Admin })
+		s.awaitProbe(client, 200, settle)
+	}
+}
+
+func TestFaultBackendAcceptsAndNeverAnswers(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	s := newSite(t, backends(2), withConfig(func(c *bed.Config) {
+		c.Set(bed.HealthCheck+".timeout", "0.2s")
+		c.Set(bed.Endpoints+".2", bed.Endpoint(silent.Addr().String()))
+	}), withPlugin(`{"clusters": [{"name": "service", "min_healthy": 2}]}`))
+	client := s.client("h2")
+	s.awaitProbe(client, 200, settle) // the two that answer
+	s.awaitGauges("service", 2, 3)
+	if err := s.backends[0].SetServing(false); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitProbe(client, 503, settle)
+	// A probe waits for no backend.
+	began := time.Now()
+	for range 100 {
+		s.probe(client)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("100 probes took %v beside a backend that never answers", took)
+	}
+}
+
+func TestFaultBackendsFlapEvery50Milliseconds(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, backends(2), onEveryRoute(), withConfig(func(c *bed.Config) {
+		c.CheckEvery("0.02s")
+		c.Set(bed.HealthCheck+".interval_jitter", "0.001s")
+		c.Set(bed.HealthCheck+".healthy_threshold", 1)
+		addGate(c, "held", `{"clusters": ["service"], "path": "/held", "stat_prefix": "held", "hold": {"unhealthy_after": "2s"}}`)
+	}))
+	client := s.client("h2")
+	s.setServing(2)
+	s.awaitProbe(client, 200, settle)
+	held := s.mustDo(client, "GET", "/held", nil)
+	expect(t, "held", held, 200, "ok\n", nil)
+	load := s.probeUntilStopped(4)
+	for i := range 100 {
+		for _, backend := range s.backends {
+			if err := backend.SetServing(i%2 == 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The time between two flaps is what the fault is.
+		end := time.Now().Add(50 * time.Millisecond)
+		for time.Now().Before(end) {
+			if reply := s.mustDo(client, "GET", "/held", nil); reply.status != 200 {
+				t.Fatalf("a gate that holds for 2s answers %d", reply.status)
+			}
+		}
+	}
+	answers, errs := load.end()
+	if len(errs) > 0 || answers[200] == 0 || answers[503] == 0 || len(answers) != 2 {
+		t.Errorf("the answers were %v and %d errors, want 200 and 503", answers, len(errs))
+	}
+	// And then the truth.
+	s.setServing(1)
+	s.awaitProbe(client, 200, settle)
+}
+
+func TestFaultTenThousandConnections(t *testing.T) {
+	t.Parallel()
+	const connections = 10_000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Max < connections+2000 {
+		t.Skipf("a process may have %d files here, and needs %d: ulimit -Hn", limit.Max, connections+2000)
+	}
+	limit.Cur = limit.Max // for Envoy too, which is started with it
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, withConfig(func(c *bed.Config) { c.Delete(bed.Listener + ".filter_chains.0.transport_socket") }))
+	s.setServing(1)
+	conns := make([]net.Conn, connections)
+	for i := range conns {
+		conn, err := net.Dial("tcp", s.envoy.Ingress)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		defer conn.Close()
+		conns[i] = conn
+	}
+	// All of them ask, three times, while all are open.
+	for range 3 {
+		var clients sync.WaitGroup
+		var passed atomic.Int64
+		for part := range 20 {
+			clients.Go(func() {
+				for i := part; i < connections; i += 20 {
+					if status, err := ask(conns[i], "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"); err == nil && status == 200 {
+						passed.Add(1)
+					}
+				}
+			})
+		}
+		clients.Wait()
+		if passed.Load() != connections {
+			t.Errorf("%d of %d probes were answered with 200", passed.Load(), connections)
+		}
+	}
+}
+
+// ask sends a request as it is and reads the answer, which it leaves no part of.
+func ask(conn net.Conn, request string) (status int, err error) {
+	if err := conn.SetDeadline(time.Now().Add(settle)); err != nil {
+		return 0, err
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		return 0, err
+	}
+	reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer reply.Body.Close()
+	_, err = io.Copy(io.Discard, reply.Body)
+	return reply.StatusCode, err
+}
+
+func TestFaultSlowLoris(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withConfig(func(c *bed.Config) { c.Set(bed.HCM+".request_headers_timeout", "2s") }))
+	s.setServing(1)
+	// Each sends a byte now and then, and never comes to an end.
+	ended := make(chan error, 200)
+	for i := range cap(ended) {
+		conn := s.dialTLS(t.Context(), "http/1.1")
+		go func() {
+			_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
+			for err == nil {
+				time.Sleep(time.Duration(50+i%50) * time.Millisecond) // which is what the fault is
+				_, err = io.WriteString(conn, "a")
+			}
+			ended <- err
+		}()
+	}
+	load := s.probeUntilStopped(4)
+	for range cap(ended) {
+		select {
+		case <-ended:
+		case <-time.After(settle):
+			t.Fatal("a client that never finishes its headers is kept")
+		}
+	}
+	load.mustAllBe(200, 100)
+	s.await(settle, func() error {
+		if n := s.stats("http.ingress.downstream_rq_active")["http.ingress.downstream_rq_active"]; n != 0 {
+			return fmt.Errorf("%d requests are active", n)
+		}
+		return nil
+	})
+}
+
+// answered is how many probes the gate has answered.
+func (s *site) answered() uint64 {
+	s.t.Helper()
+	stats := s.stats("healthgate.default.")
+	return stats["healthgate.default.ok"] + stats["healthgate.default.failed"]
+}
+
+func TestFaultHeaderBombs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.setServing(1)
+	before := s.answered()
+	for _, protocol := range protocols {
+		client := s.client(protocol)
+		for name, headers := range map[string][]string{
+			"a value of 100 kB": {"x-bomb", strings.Repeat("a", 100_000)},
+			"a name of 100 kB":  {"x-" + strings.Repeat("a", 100_000), "bomb"},
+		} {
+			reply, err := s.do(client, "GET", "/", nil, headers...)
+			if err == nil && reply.status != http.StatusRequestHeaderFieldsTooLarge {
+				t.Errorf("%s over %s is answered with %d, want 431 or none", name, protocol, reply.status)
+			}
+		}
+		var many []string
+		for i := range 2000 {
+			many = append(many, fmt.Sprint("x-bomb-", i), "a")
+		}
+		if reply, err := s.do(client, "GET", "/", nil, many...); err == nil && reply.status != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("2,000 headers over %s are answered with %d, want 431 or none", protocol, reply.status)
+		}
+		expect(t, "a path of 50 kB", s.mustDo(client, "GET", "/"+strings.Repeat("a", 50_000), nil), 404, "", nil)
+		expect(t, "a probe afterwards", s.probe(client), 200, "ok\n", nil)
+	}
+	if n := s.answered() - before; n != uint64(len(protocols)) {
+		t.Errorf("the gate has answered %d, want the %d probes alone", n, len(protocols))
+	}
+}
+
+func TestFaultInvalidMethodsAndPaths(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, onEveryRoute())
+	s.setServing(1)
+	before := s.answered()
+	for _, request := range []string{
+		"get / HTTP/1.1", "GETX / HTTP/1.1", "G\x00T / HTTP/1.1", " GET / HTTP/1.1", "GET", "GET /", "\x16\x03\x01",
+		"GET // HTTP/1.1", "GET /%00 HTTP/1.1", "GET /\x01 HTTP/1.1", "GET /%2f HTTP/1.1", "GET /x HTTP/9.9",
+		"CONNECT / HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "TRACE / HTTP/1.1", "PRI * HTTP/2.0", "GET * HTTP/1.1", "OPTIONS * HTTP/1.1",
+		"GET / HTTP/1.1\r\ncontent-length: -1", "GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2",
+		"GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 3", "GET / HTTP/1.1\r\nbad header: x", "GET / HTTP/1.1\r\n: x",
+	} {
+		conn := s.dialTLS(t.Context(), "http/1.1")
+		status, err := ask(conn, request+"\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+		if err == nil && status < 400 {
+			t.Errorf("%q is answered with %d, want a refusal", request, status)
+		}
+		conn.Close()
+	}
+	if n := s.answered() - before; n != 0 {
+		t.Errorf("the gate has answered %d of them", n)
+	}
+	if n := s.stats("cluster.service.upstream_rq_total")["cluster.service.upstream_rq_total"]; n != 0 {
+		t.Errorf("%d of them were sent to the service", n)
+	}
+	expect(t, "a probe afterwards", s.probe(s.client("http/1.1")), 200, "ok\n", nil)
+}
+
+func TestFaultStormOfHTTP2Resets(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.setServing(1)
+	var header bytes.Buffer
+	encoder := hpack.NewEncoder(&header)
+	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", "localhost"}} {
+		if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load := s.probeUntilStopped(4)
+	var storm sync.WaitGroup
+	var resets, closed atomic.Int64
+	for range 10 {
+		storm.Go(func() {
+			for range 10 {
+				if err := s.resetStreams(header.Bytes(), 1000, &resets); err != nil {
+					closed.Add(1)
+				}
+			}
+		})
+	}
+	storm.Wait()
+	t.Logf("%d streams were reset; Envoy closed %d of 100 connections", resets.Load(), closed.Load())
+	if resets.Load() < 10_000 {
+		t.Errorf("only %d streams were reset, too few to show anything", resets.Load())
+	}
+	during := load.sofar(200)
+	t.Logf("%d probes of 4 clients were answered meanwhile", during)
+	s.await(settle, func() error {
+		if n := load.sofar(200); n < during+100 {
+			return fmt.Errorf("%d probes were answered since", n-during)
+		}
+		return nil
+	})
+	load.mustAllBe(200, 110)
+	s.awaitFreed("requests", 2000, func(h door.Held) int { return h.Requests })
+}
+
+// resetStreams opens streams on a connection and resets each at once. Its error is Envoy's having closed the connection.
+func (s *site) resetStreams(header []byte, streams int, resets *atomic.Int64) error {
+	conn, err := tls.Dial("tcp", s.envoy.Ingress, &tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost", NextProtos: []string{"h2"}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	out := bufio.NewWriter(conn)
+	framer := http2.NewFramer(out, conn)
+	if _, err := out.WriteString(http2.ClientPreface); err != nil {
+		return err
+	}
+	if err := framer.WriteSettings(); err != nil {
+		return err
+	}
+	go func() { _, _ = io.Copy(io.Discard, conn) }() // whatever it answers
+	for i := range streams {
+		id := uint32(2*i + 1)
+		err := errors.Join(
+			framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: header, EndHeaders: true, EndStream: i%2 == 0}),
+			framer.WriteRSTStream(id, http2.ErrCodeCancel), out.Flush())
+		if err != nil {
+			return err
+		}
+		resets.Add(1)
+	}
+	return nil
+}
+
+func TestFaultPipelinedHTTP1(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.setServing(1)
+	conn := s.dialTLS(t.Context(), "http/1.1")
+	const probes = 200
+	var all strings.Builder
+	for i := range probes {
+		// Probes, and between them what is none.
+		fmt.Fprintf(&all, "GET %s HTTP/1.1\r\nhost: localhost\r\n\r\n", []string{"/", "/x"}[i%2])
+	}
+	go func() { _, _ = io.WriteString(conn, all.String()) }()
+	if err := conn.SetReadDeadline(time.Now().Add(settle)); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	for i := range probes {
+		reply, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		body, err := io.ReadAll(reply.Body)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		if want := []int{200, 404}[i%2]; reply.StatusCode != want || (want == 200) != (string(body) == "ok\n") {
+			t.Fatalf("answer %d is %d %q, want %d", i, reply.StatusCode, body, want)
+		}
+	}
+}
+
+func TestFaultFullDiskForTheAccessLog(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withConfig(func(c *bed.Config) {
+		c.Delete(bed.HCM + ".access_log.0.filter") // each probe is logged
+		c.Set(bed.HCM+".access_log.0", map[string]any{"name": "full", "typed_config": map[string]any{
+			"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "/dev/full",
+		}})
+	}))
+	s.setServing(1)
+	load := s.probeUntilStopped(4)
+	s.await(settle, func() error {
+		if failed := s.stats("filesystem.write_failed")["filesystem.write_failed"]; failed < 3 {
+			return fmt.Errorf("%d writes have failed, want 3 at least", failed)
+		}
+		if n := load.sofar(200); n < 100 {
+			return fmt.Errorf("%d probes were answered", n)
+		}
+		return nil
+	})
+	load.mustAllBe(200, 100)
+}
+
+func TestFaultSIGKILLUnderLoad(t *testing.T) {
+	t.Parallel()
+	port := unusedAddress(t).Port
+	s := newSite(t, withConfig(func(c *bed.Config) { c.Set(bed.Listener+".address.socket_address.port_value", port) }))
+	s.setServing(1)
+	load := s.probeUntilStopped(4)
+	enough := func(more int) {
+		before := load.sofar(200)
+		s.await(settle, func() error {
+			if n := load.sofar(200) - before; n < more {
+				return fmt.Errorf("%d probes were answered", n)
+			}
+			return nil
+		})
+	}
+	enough(200)
+	for range 3 {
+		s.envoy.Kill()
+		s.restart(bed.Options{})
+		enough(200)
+	}
+	// While it was gone there was no answer, and never a wrong one.
+	if answers, errs := load.end(); len(answers) != 1 || len(errs) == 0 {
+		t.Errorf("the answers were %v, and %d without one; want 200 alone, and some without", answers, len(errs))
+	}
+}
+
+// Envoy imports gauges from the process that it takes over from, and adds some up. Those of the clusters must not be: a gate
+// that asks for more hosts than there are would pass.
+func TestFaultHotRestartUnderLoad(t *testing.T) {
+	t.Parallel()
+	port := unusedAddress(t).Port
+	s := newSite(t, backends(2), onEveryRoute(), withConfig(func(c *bed.Config) {
+		c.Set(bed.Listener+".address.socket_address.port_value", port)
+		c.Set("stats_flush_interval", "0.05s")
+		addGate(c, "three", `{"clusters": [{"name": "service", "min_healthy": 3}], "path": "/three", "stat_prefix": "three"}`)
+	}))
+	s.setServing(2)
+	s.awaitProbe(s.client("h2"), 200, settle)
+	load := s.probeUntilStopped(4)
+	for range 2 {
+		before := s.envoy
+		s.restart(bed.Options{TakeOver: before})
+		// Each on a connection of its own, until the old process has gone: either may answer.
+		asked := 0
+		for before.Alive() {
+			conn := s.dialTLS(t.Context(), "http/1.1")
+			status, err := ask(conn, "GET /three HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+			conn.Close()
+			if err == nil && status != 503 {
+				t.Fatalf("a gate that asks for 3 of 2 hosts answers %d", status)
+			}
+			asked++
+		}
+		if asked < 10 {
+			t.Errorf("only %d probes were made while both were there", asked)
+		}
+		if err := before.Wait(settle); err != nil {
+			t.Errorf("the old Envoy ended with %v", err)
+		}
+		s.awaitGauges("service", 2, 2)
+	}
+	load.mustAllBe(200, 200)
+}
+
+// Envoy imports the gauges of clusters that the new process does not have: while the old one lives, they read as they do
+// there, and there is nothing by which a plugin could tell. What admin says is the new process's own.
+func TestFaultHotRestartToFewerClusters(t *testing.T) {
+	t.Parallel()
+	port, admin := unusedAddress(t).Port, unusedAddress(t)
+	s := newSite(t, onEveryRoute(), withConfig(func(c *bed.Config) {
+		c.Listen(port, admin.Port)
+		c.Set("stats_flush_interval", "0.05s")
+		extra := c.Part(bed.Cluster)
+		extra.Set("name", "extra")
+		c.Set("static_resources.clusters.1", extra.Get(""))
+		addGate(c, "stats", `{"clusters": ["extra"], "path": "/stats", "stat_prefix": "stats"}`)
+		addGate(c, "admin", fmt.Sprintf(`{"clusters": ["extra"], "path": "/admin", "stat_prefix": "admin", "source": "admin",
+			"admin": {"address": "%s", "interval": "0.1s"}, "response": {"healthy": {"body": "old\n"}}}`, admin))
+	}))
+	s.await(settle, func() error {
+		if reply := s.mustDo(s.client("h2"), "GET", "/admin", nil); reply.status != 200 {
+			return fmt.Errorf("before, it is answered with %d", reply.status)
+		}
+		return nil
+	})
+	// The new one has no such cluster, and answers so that it can be told from the old one.
+	s.config.Set("static_resources.clusters", []any{s.config.Get(bed.Cluster)})
+	s.config.Set(bed.HTTPFilters+".1.typed_config.plugin_config.value.response.healthy.body", "new\n")
+	before := s.envoy
+	s.restart(bed.Options{TakeOver: before})
+	byStats, byAdmin := 0, 0
+	for before.Alive() {
+		client := s.client("http/1.1") // a connection of its own: either process may answer
+		if reply, err := s.do(client, "GET", "/admin", nil); err == nil && reply.status == 503 {
+			byAdmin++
+		} else if err == nil && reply.body == "new\n" {
+			t.Fatal("by admin the new process passes for a cluster that it does not have")
+		}
+		if reply, err := s.do(client, "GET", "/stats", nil); err == nil && reply.status == 200 {
+			byStats++
+		}
+		client.CloseIdleConnections()
+	}
+	t.Logf("while both were there, %d probes passed by stats; %d failed by admin, as they should", byStats, byAdmin)
+	if byAdmin == 0 {
+		t.Error("no probe was answered by the new process")
+	}
+	for _, path := range []string{"/stats", "/admin"} {
+		expect(t, path, s.mustDo(s.client("h2"), "GET", path, nil), 503, "unavailable\n", nil)
+	}
+}
+
+func TestFaultWallClockJumps(t *testing.T) {
+	t.Parallel()
+	clock := filepath.Join(bed.Root(), "build", "clock.so")
+	if _, err := os.Stat(clock); err != nil {
+		t.Fatalf("%v: make build/clock.so", err)
+	}
+	jump := filepath.Join(t.TempDir(), "jump")
+	set := func(ahead time.Duration) {
+		file, err := os.OpenFile(jump, os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if err := binary.Write(file, binary.NativeEndian, int64(ahead/time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(0)
+	s := newSite(t, onEveryRoute(), withEnv("LD_PRELOAD="+clock, "CLOCK_JUMP="+jump), withPlugin(`{"clusters": ["service"], "stale_after": "2s"}`),
+		withConfig(func(c *bed.Config) {
+			addGate(c, "held", `{"clusters": ["service"], "path": "/held", "stat_prefix": "held", "hold": {"unhealthy_after": "60s"}}`)
+		}))
+	client := s.client("h2")
+	s.setServing(1)
+	s.awaitProbe(client, 200, settle)
+	expect(t, "held", s.mustDo(client, "GET", "/held", nil), 200, "ok\n", nil)
+	load := s.probeUntilStopped(2)
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour, 365 * 24 * time.Hour, 0} {
+		set(ahead)
+		// Envoy's own clock has jumped, which its log shows.
+		s.mustDo(client, "GET", fmt.Sprint("/jumped?", ahead), nil)
+		at := time.Now().Add(ahead).UTC().Format("2006-01-02T15:")
+		s.await(settle, func() error {
+			for line := range strings.Lines(s.envoy.Log()) {
+				if strings.Contains(line, fmt.Sprint(`"path":"/jumped?`, ahead)) && strings.Contains(line, `"time":"`+at) {
+					return nil
+				}
+			}
+			return fmt.Errorf("no line of the access log is from %s", at)
+		})
+		attempts := s.stats("cluster.service.health_check.attempt")["cluster.service.health_check.attempt"]
+		s.await(settle, func() error {
+			if n := s.stats("cluster.service.health_check.attempt")["cluster.service.health_check.attempt"]; n < attempts+5 {
+				return fmt.Errorf("%d health checks were made since the clock jumped", n-attempts)
+			}
+			return nil
+		})
+	}
+	load.mustAllBe(200, 100)
+	// What is held is held for a minute of the monotonic clock, wherever the other one is.
+	s.setServing(0)
+	set(time.Hour)
+	for range 50 {
+		expect(t, "held", s.mustDo(client, "GET", "/held", nil), 200, "ok\n", nil)
+	}
+}
+
+func TestFaultMemoryLimitAndGarbageCollection(t *testing.T) {
+	t.Parallel()
+	for name, env := range map[string]string{"GOMEMLIMIT": "GOMEMLIMIT=4MiB", "GOGC": "GOGC=1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, withEnv(env))
+			s.setServing(1)
+			load := s.probeUntilStopped(8)
+			s.await(2*settle, func() error {
+				if load.sofar(200) < 10_000 {
+					return errors.New("the load is not there yet")
+				}
+				return nil
+			})
+			load.mustAllBe(200, 10_000)
+		})
+	}
+}
+
+func TestFaultFloodOfLDSUpdates(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withLDS())
+	s.setServing(1)
+	s.awaitProbe(s.client("h2"), 200, time.Second)
+	load := s.probeUntilStopped(2)
+	update := func(i int) {
+		if !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "flood%d"}`, i%7)) {
+			t.Fatal("envoy refused a good configuration")
+		}
+	}
+	const warmUp, updates = 300, 1000
+	for i := range warmUp {
+		update(i)
+	}
+	before := s.residentMiB()
+	began := time.Now()
+	for i := range updates {
+		update(i)
+	}
+	t.Logf("%d updates took %v", updates, time.Since(began))
+	load.mustAllBe(200, 100)
+	s.awaitFreed("configurations", 7, func(h door.Held) int { return h.Configurations })
+	s.await(60*time.Second, func() error {
+		if after := s.residentMiB(); after > before+16 {
+			return fmt.Errorf("envoy has grown by %.1f MiB in %d updates", after-before, updates)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,119 @@
+package suite
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"healthgate/e2e/bed"
+)
+
+// point is what the suite is pointed at. There is one for all tests: run them with -test.parallel=1.
+type point struct {
+	envoy    *bed.Envoy
+	cert     *bed.Certificate
+	backends []*bed.Backend
+}
+
+var thePoint *point
+
+// pointed returns what the suite is pointed at, or nil where it starts things itself.
+func pointed(t *testing.T) *point {
+	t.Helper()
+	if os.Getenv(bed.PointIngress) == "" || thePoint != nil {
+		return thePoint
+	}
+	pem, err := os.ReadFile(os.Getenv(bed.PointCA))
+	if err != nil {
+		t.Fatalf("%s: %v", bed.PointCA, err)
+	}
+	at := &point{
+		envoy: bed.EnvoyAt(os.Getenv(bed.PointIngress), os.Getenv(bed.PointAdmin), theDoor.Options(bed.Options{}).Sync),
+		cert:  &bed.Certificate{CertFile: os.Getenv(bed.PointCA), Pool: x509.NewCertPool()},
+	}
+	if !at.cert.Pool.AppendCertsFromPEM(pem) {
+		t.Fatalf("%s: %s has no certificate", bed.PointCA, os.Getenv(bed.PointCA))
+	}
+	for pair := range strings.SplitSeq(os.Getenv(bed.PointBackends), ",") {
+		address, control, ok := strings.Cut(pair, "=")
+		resolved, err := net.ResolveTCPAddr("tcp", address) // Envoy tells its hosts by their IP addresses
+		if !ok || err != nil {
+			t.Fatalf("%s: %q is not host:port=host:port: %v", bed.PointBackends, pair, err)
+		}
+		at.backends = append(at.backends, bed.BackendAt(resolved.String(), control))
+	}
+	settle = 90 * time.Second
+	thePoint = at
+	return at
+}
+
+// skipWherePointed skips a test that can't be run on what somebody else has started.
+func skipWherePointed(t *testing.T, why string) {
+	t.Helper()
+	if pointed(t) != nil {
+		t.Skipf("not where the suite is pointed at an Envoy: %s", why)
+	}
+}
+
+// site is what the suite is pointed at, as one test has it: brought back to its beginning.
+func (at *point) site(t *testing.T, options ...option) *site {
+	t.Helper()
+	p := newPlan(t, options...)
+	switch {
+	case p.alone != "":
+		skipWherePointed(t, p.alone)
+	case len(p.configured) > 0 || p.lds || p.rds || p.cds || p.eds || p.options.Env != nil || p.options.Workers != 0:
+		skipWherePointed(t, "it needs a configuration of its own")
+	case len(p.addresses) > len(at.backends):
+		skipWherePointed(t, fmt.Sprintf("it needs %d backends", len(p.addresses)))
+	}
+	s := &site{t: t, dir: t.TempDir(), envoy: at.envoy, cert: at.cert, backends: at.backends}
+	s.post("/healthcheck/ok")
+	s.setServing(len(s.backends))
+	return s
+}
+
+// The suite, pointed at an Envoy: as docker compose runs it, with the bed in the containers' place.
+func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, backends(2), alone("it is what this is"))
+	s.setServing(2)
+	var pairs []string
+	for _, backend := range s.backends {
+		pairs = append(pairs, backend.Address+"="+backend.Control)
+	}
+	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m")
+	suite.Env = append(os.Environ(), bed.PointIngress+"="+s.envoy.Ingress, bed.PointAdmin+"="+s.envoy.Admin,
+		bed.PointCA+"="+s.cert.CertFile, bed.PointBackends+"="+strings.Join(pairs, ","))
+	out, err := suite.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the suite ended with %v:\n%s", err, bed.Tail(string(out), 200))
+	}
+	var passed, skipped []string
+	for line := range strings.Lines(string(out)) {
+		if name, ok := strings.CutPrefix(line, "--- PASS: "); ok {
+			passed = append(passed, strings.Fields(name)[0])
+		} else if name, ok := strings.CutPrefix(line, "--- SKIP: "); ok {
+			skipped = append(skipped, strings.Fields(name)[0])
+		}
+	}
+	t.Logf("passed: %v; skipped: %v", passed, skipped)
+	for _, name := range []string{
+		"TestAnswerFollowsTheHealthyHosts", "TestReplyIsWhatTheContractSays", "TestWhatIsAProbe", "TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
+		"TestProbeThatCallsItselfGRPCGetsAGRPCStatus", "TestClientsThatHangUpLeaveNothingBehind", "TestDrainCutsOffWhatDoesNotEnd",
+		"TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown", "TestIdleClusterIsCheckedAtItsInterval",
+	} {
+		if !slices.Contains(passed, name) {
+			t.Errorf("%s has not passed", name)
+		}
+	}
+	if n := strings.Count(string(out), "not where the suite is pointed at an Envoy: "); n < len(skipped) {
+		t.Errorf("%d tests are skipped, %d say why", len(skipped), n)
+	}
+}

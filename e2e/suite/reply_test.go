@@ -1,0 +1,200 @@
+package suite
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"healthgate/e2e/bed"
+)
+
+// A body after a status that has none would be the beginning of the next reply, over HTTP/1.1, and an error of the protocol
+// over HTTP/2.
+func TestStatusWithoutABodySendsNone(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{204, 205} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			s := newSite(t, withPlugin(fmt.Sprintf(`{"clusters": ["service"], "response": {"healthy": {"status": %d}, "details": true}}`, code)))
+			s.setServing(1)
+			for _, protocol := range protocols {
+				client := s.client(protocol)
+				for range 3 {
+					expect(t, protocol, s.probe(client), code, "", map[string]string{"content-type": "", "cache-control": "no-store"})
+					expect(t, protocol+" with a report", s.mustDo(client, "GET", "/", nil, "accept", "application/json"), code, "", nil)
+					expect(t, protocol+" HEAD", s.mustDo(client, "HEAD", "/", nil), code, "", nil)
+				}
+			}
+			// Pipelined: each reply begins where the one before it ends.
+			conn := s.dialTLS(t.Context(), "http/1.1")
+			if err := conn.SetDeadline(time.Now().Add(settle)); err != nil {
+				t.Fatal(err)
+			}
+			const probes = 5
+			send(t, conn, strings.Repeat("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", probes))
+			reader := bufio.NewReader(conn)
+			for i := range probes {
+				line, err := reader.ReadString('\n')
+				if err != nil || !strings.HasPrefix(line, fmt.Sprintf("HTTP/1.1 %d ", code)) {
+					t.Fatalf("reply %d begins with %q, %v", i, line, err)
+				}
+				for line != "\r\n" {
+					if line, err = reader.ReadString('\n'); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// grpcProbe asks as a balancer does that checks by gRPC: a call of whatever method it is told, of which it reads the status.
+func (s *site) grpcProbe(conn *grpc.ClientConn, method string) error {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), settle)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := stream.SendMsg(&emptypb.Empty{}); err != nil && !errors.Is(err, io.EOF) {
+		s.t.Fatal(err)
+	}
+	_ = stream.CloseSend()
+	return stream.RecvMsg(&emptypb.Empty{})
+}
+
+func TestGRPCCallOfThePathIsAProbe(t *testing.T) {
+	t.Parallel()
+	const method = "/AWS.ALB/healthcheck"
+	s := newSite(t, withPlugin(`{"clusters": ["service"], "path": "`+method+`"}`), withConfig(func(c *bed.Config) {
+		c.Set(bed.Routes+".0.match.path", method)
+	}))
+	conn, client := s.dialGRPC(), s.client("h2")
+	for _, step := range []struct {
+		serving int
+		drain   string
+		want    codes.Code
+	}{{1, "ok", codes.OK}, {0, "ok", codes.Unavailable}, {1, "fail", codes.Unavailable}, {1, "ok", codes.OK}} {
+		s.setServing(step.serving)
+		s.post("/healthcheck/" + step.drain)
+		err := s.grpcProbe(conn, method)
+		if errors.Is(err, io.EOF) {
+			err = nil // the stream has ended with OK, without a message
+		}
+		if got := status.Code(err); got != step.want {
+			t.Errorf("%+v: got %v, %v", step, got, err)
+		}
+		for _, contentType := range []string{"application/grpc", "application/grpc+proto"} {
+			reply := s.mustDo(client, "POST", method, strings.NewReader("\x00\x00\x00\x00\x00"), "content-type", contentType)
+			if got := reply.header.Get("grpc-status"); reply.status != 200 || got != fmt.Sprint(int(step.want)) {
+				t.Errorf("%+v, %s: got %d and grpc-status %q", step, contentType, reply.status, got)
+			}
+		}
+	}
+	for _, contentType := range []string{"", "application/json", "application/grpc-web"} {
+		reply := s.mustDo(client, http.MethodPost, method, nil, "content-type", contentType)
+		expect(t, "POST of "+contentType, reply, 503, "", map[string]string{"cache-control": "", "grpc-status": ""})
+	}
+}
+
+// Envoy leaves hosts out of its panic threshold that it has not yet checked. A gate can do the same.
+func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
+	t.Parallel()
+	var unchecked []string
+	for range 3 {
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing: its first check goes on
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		unchecked = append(unchecked, silent.Addr().String())
+	}
+	const rule = `{"clusters": [{"name": "service", "min_healthy_percent": 50, "excluded": "%s"}], "path": "%s", "stat_prefix": "%s"}`
+	s := newSite(t, withEDS(), withPlugin(fmt.Sprintf(rule, "count", "/", "counting")),
+		withRoute("/ignoring", fmt.Sprintf(rule, "ignore", "/ignoring", "ignoring")), withConfig(func(c *bed.Config) {
+			checks := referenceConfig(t)
+			checks.CheckEvery("0.1s")
+			checks.Set(bed.HealthCheck+".timeout", "60s")
+			c.Set(bed.Cluster+".health_checks", checks.Get(bed.Cluster+".health_checks"))
+			c.Set(bed.Cluster+".common_lb_config.ignore_new_hosts_until_first_hc", true)
+		}))
+	backend, err := bed.StartBackend(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(backend.Kill)
+	place := func(addresses ...string) {
+		endpoints := []any{}
+		for _, address := range addresses {
+			endpoints = append(endpoints, bed.Endpoint(address))
+		}
+		s.write("eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", map[string]any{
+			"cluster_name": "service", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}},
+		})
+		s.awaitGauges("service", 1, uint64(len(addresses)))
+	}
+	client := s.client("h2")
+	ask := func(when string, counting, ignoring int) {
+		t.Helper()
+		expect(t, when+", counting", s.probe(client), counting, map[int]string{200: "ok\n", 503: "unavailable\n"}[counting], nil)
+		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring, map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
+	}
+	place(backend.Address)
+	ask("one host", 200, 200)
+	place(append(unchecked, backend.Address)...)
+	s.awaitStat("cluster.service.membership_excluded", 3)
+	ask("scaled up", 503, 200)
+}
+
+// What nobody checks counts as healthy, or as stale; either is said.
+func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		plugin string
+		status int
+		want   []string
+	}{
+		"each host counts": {`{"clusters": ["service"]}`, 200,
+			[]string{`healthgate: gate default: cluster "service" has hosts, and Envoy has checked none of them: each counts as healthy`, "Set health_checks on the cluster"}},
+		"the cluster is stale": {`{"clusters": ["service"], "stale_after": "1s"}`, 503,
+			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval, 60s where it is not set", "cluster.service.health_check.attempt"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *bed.Config) { c.Delete(bed.Cluster + ".health_checks") }))
+			s.awaitProbe(s.client("h2"), test.status, settle)
+			s.awaitLog(test.want[0], 45*time.Second)
+			for _, want := range test.want {
+				if n := strings.Count(s.envoy.Log(), want); n != 1 {
+					t.Errorf("%d lines have %q, want 1", n, want)
+				}
+			}
+		})
+	}
+}
+
+// The Envoy of the tests is the one that the plugin is made for, and it says nothing of another.
+func TestPluginKnowsItsEnvoy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, alone("it reads Envoy's log"))
+	s.setServing(1)
+	s.awaitProbe(s.client("h2"), 200, time.Second)
+	if version := s.stats("server.version")["server.version"]; version == 0 {
+		t.Error("envoy tells no version, so that this shows nothing")
+	}
+	if strings.Contains(s.envoy.Log(), "this plugin was built for") {
+		t.Error("the plugin takes this Envoy for another")
+	}
+}

@@ -1,0 +1,134 @@
+package suite
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"healthgate/e2e/bed"
+)
+
+func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, backends(2), withPlugin(`{"clusters": [{"name": "service", "min_healthy": 2}], "stat_prefix": "edge"}`))
+	client := s.client("h2")
+	s.setServing(2)
+	for range 3 {
+		expect(t, "a probe", s.probe(client), 200, "ok\n", nil)
+	}
+	s.setServing(1)
+	for range 2 {
+		expect(t, "a probe", s.probe(client), 503, "unavailable\n", nil)
+	}
+	s.post("/healthcheck/fail")
+	s.probe(client)
+	s.post("/healthcheck/ok")
+	want := map[string]uint64{
+		"ok": 3, "failed": 3, "failed_cluster_unhealthy": 2, "failed_draining": 1, "transitions": 1, "healthy": 0,
+	}
+	s.await(settle, func() error {
+		got := s.stats("healthgate.edge.")
+		for name, value := range want {
+			if got["healthgate.edge."+name] != value {
+				return fmt.Errorf("got %v, want %v", got, want)
+			}
+		}
+		return nil
+	})
+	s.setServing(2)
+	s.probe(client)
+	s.awaitStat("healthgate.edge.healthy", 1)
+
+	for _, line := range []string{
+		`healthgate: gate edge starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`,
+		`healthgate: gate edge turns from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`,
+		`healthgate: gate edge turns from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`,
+	} {
+		if n := strings.Count(s.envoy.Log(), line); n != 1 {
+			t.Errorf("envoy's log has %d lines %q, want 1", n, line)
+		}
+	}
+}
+
+func TestAccessLogLeavesOutTheProbesThatPass(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, alone("it reads Envoy's log"))
+	client := s.client("h2")
+	s.setServing(1)
+	s.mustDo(client, "GET", "/?first=passes", nil)
+	s.setServing(0)
+	s.mustDo(client, "GET", "/?second=fails", nil)
+	s.mustDo(client, "GET", "/third", nil)
+	s.awaitLog("/third", settle) // in order: the others would be there by now
+	if strings.Contains(s.envoy.Log(), "first=passes") {
+		t.Error("the access log has a probe that was answered with 200")
+	}
+	if !strings.Contains(s.envoy.Log(), `"path":"/?second=fails"`) {
+		t.Error("the access log lacks a probe that was answered with 503")
+	}
+	if !strings.Contains(s.envoy.Log(), `"details":"healthgate_cluster_unhealthy"`) {
+		t.Error("the access log lacks the details of a probe that was answered with 503")
+	}
+}
+
+// The names of Envoy's gauges are not always the cluster's name.
+func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ cluster, altStatName, plugin string }{
+		"a colon":             {"outbound|8080||service:v1", "", `{"clusters": ["outbound|8080||service:v1"]}`},
+		"a URL":               {"http://service.example:80", "", `{"clusters": ["http://service.example:80"]}`},
+		"dots everywhere":     {".service..v1.", "", `{"clusters": [".service..v1."]}`},
+		"two dots at the end": {"service..", "", `{"clusters": ["service.."]}`},
+		"alt_stat_name":       {"service", "the_service", `{"clusters": [{"name": "service", "stat_name": "the_service"}]}`},
+		"alt_stat_name colon": {"service", "the:service", `{"clusters": [{"name": "service", "stat_name": "the:service"}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *bed.Config) {
+				c.Set(bed.Cluster+".name", test.cluster)
+				c.Set(bed.Cluster+".load_assignment.cluster_name", test.cluster)
+				c.Set(bed.Routes+".1.route.cluster", test.cluster)
+				if test.altStatName != "" {
+					c.Set(bed.Cluster+".alt_stat_name", test.altStatName)
+				}
+			}))
+			s.awaitProbe(s.client("h2"), 200, settle)
+			if err := s.backends[0].SetServing(false); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitProbe(s.client("h2"), 503, settle)
+		})
+	}
+}
+
+// What can't be told apart by its gauges is failed, and after half a minute explained once.
+func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]option{
+		"a cluster that is not there": {withPlugin(`{"clusters": ["service", "nobody"]}`)},
+		"stats that are left out": {withPlugin(`{"clusters": [{"name": "service"}, "nobody"]}`), withConfig(func(c *bed.Config) {
+			c.Set("stats_config", parse(`{"stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.nobody."}]}}}`))
+			other := c.Clone().Get(bed.Cluster).(map[string]any)
+			other["name"] = "nobody"
+			c.Set("static_resources.clusters.1", other)
+		})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, options...)
+			s.setServing(1)
+			expect(t, "a probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
+			const warning = `cluster "nobody" has shown no host yet`
+			s.awaitLog(warning, 45*time.Second)
+			log := s.envoy.Log()
+			for _, reason := range []string{"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.nobody.membership_total"} {
+				if !strings.Contains(log, reason) {
+					t.Errorf("the warning lacks %q", reason)
+				}
+			}
+			if strings.Count(log, warning) != 1 || strings.Contains(log, `cluster "service" has shown no host`) {
+				t.Errorf("the warning is not there once and for that cluster alone:\n%s", bed.Tail(log, 5))
+			}
+		})
+	}
+}
