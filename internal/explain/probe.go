@@ -48,15 +48,11 @@ func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Se
 	if probe.Error != "" {
 		return
 	}
-	after, err := admin.Stats(ctx, scope)
-	if err != nil {
-		return
-	}
-	details, asked := reasonGrown(before, after, g.Name)
+	details, asked, kept := awaitReason(ctx, admin, scope, before, g.Name)
 	computed := g.Answer
 	g.Answer = Answer{Passing: probe.Status < 400, Status: probe.Status, Details: details, Since: since, By: "probe"}
 	switch {
-	case !asked && len(after) > 0:
+	case !asked && kept:
 		g.Answer.Details = ""
 		g.Next = fmt.Sprintf("the gate was not asked: another route, filter or redirect has answered with %d (the findings below say which)", probe.Status)
 	case !asked: // its stats are not kept
@@ -64,6 +60,32 @@ func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Se
 		g.Unknown = append(g.Unknown, "the reason: the gate's own stats are not kept, and what stands here is computed")
 	case details != computed.Details:
 		g.Next = s.nextOf(served.Config, g, details)
+	}
+}
+
+// counted is how long a counter may take to grow after an answer.
+const counted = time.Second
+
+// awaitReason tells by which counter a gate has counted an answer, whether it has, and whether its counters are kept.
+func awaitReason(ctx context.Context, admin *envoyadmin.Client, scope string, before map[string]uint64, name string) (details string, asked, kept bool) {
+	looks := 0 // that have seen an answer without its reason, which is counted after it, or not at all where it is held
+	for until := time.Now().Add(counted); ; {
+		after, err := admin.Stats(ctx, scope)
+		if err != nil || len(after) == 0 {
+			return "", false, false
+		}
+		details, asked = reasonGrown(before, after, name)
+		if details == filter.Held.Details() {
+			looks++
+		}
+		if asked && (details != filter.Held.Details() || looks > 3) || time.Now().After(until) {
+			return details, asked, true
+		}
+		select {
+		case <-ctx.Done():
+			return "", false, true
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
 

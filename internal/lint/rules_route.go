@@ -13,7 +13,7 @@ func (s *scope) look(f *findings) {
 		if routes := s.routeConfiguration(g.in); routes != nil {
 			g.checkEnabled(f, routes)
 			g.checkActions(f)
-			g.checkShadows(f)
+			g.checkShadows(f, routes)
 			g.checkDomains(f, routes)
 		}
 		g.checkOrder(f)
@@ -117,8 +117,25 @@ func (g *gate) takenBefore(p probe) *Node {
 	return first
 }
 
+// probed are the routes on which the gate answers those who probe: of the virtual host that takes IP addresses, where it has the
+// path; whoever probes by name may still find another.
+func (g *gate) probed(routes *Node) []probe {
+	byIP := virtualHostByIP(routes)
+	has := map[string]bool{}
+	for _, p := range g.answers {
+		has[p.path()] = has[p.path()] || p.virtualHost == byIP
+	}
+	var probed []probe
+	for _, p := range g.answers {
+		if p.virtualHost == byIP || !has[p.path()] {
+			probed = append(probed, p)
+		}
+	}
+	return probed
+}
+
 // checkShadows finds probes that do not get to their route. A filter that is on by default answers on every route.
-func (g *gate) checkShadows(f *findings) {
+func (g *gate) checkShadows(f *findings, routes *Node) {
 	const rule = "shadowed"
 	if !g.filter.isTrue("disabled") {
 		return
@@ -127,7 +144,7 @@ func (g *gate) checkShadows(f *findings) {
 	for _, p := range g.answers {
 		answered[p.route] = p.path()
 	}
-	for _, p := range g.answers {
+	for _, p := range g.probed(routes) {
 		if before := g.takenBefore(p); before != nil && answered[before] != p.path() {
 			f.add(p.route, Error, rule, "the route before it, in line %d, takes GET %s first and %s: put the probe's route before that one",
 				before.line, p.path(), does(before))
