@@ -111,11 +111,8 @@ func matchesHeader(header *Node) answer {
 	return maybe
 }
 
-// takesIP says whether a domain takes a request to an IP address, which is what balancers and kubelets probe.
+// takesIP says whether a domain other than * takes a request to an IP address, which is what balancers and kubelets probe.
 func takesIP(domain *Node) bool {
-	if domain.scalar == "*" {
-		return true
-	}
 	host := domain.scalar
 	if at, err := netip.ParseAddrPort(host); err == nil {
 		return at.IsValid()

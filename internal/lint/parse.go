@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	maxYAML  = 16 << 20 // bytes; what is longer has to be JSON, which is read ten times as fast
-	maxJSON  = 1 << 30  // bytes
-	maxDepth = 500      // of nested values
+	maxYAML  = 8 << 20 // bytes; what is longer has to be JSON, which is read five times as fast
+	maxJSON  = 1 << 30 // bytes
+	maxDepth = 500     // of nested values
 	maxNodes = 20_000_000
 	// maxAliased is how many nodes anchors may stand for, all together: a few lines of YAML can stand for billions.
 	maxAliased = 200_000
