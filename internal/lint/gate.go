@@ -35,6 +35,12 @@ const (
 	stock
 )
 
+// read has the plugin's decoder read a configuration.
+func (d door) read(raw *structpb.Struct) (*filter.Config, error) { return filter.Decode(raw) }
+
+// readOverride is read, of a route's.
+func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw) }
+
 // gate is a filter of Healthgate's in a connection manager.
 type gate struct {
 	in       connectionManager
@@ -206,7 +212,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 		return known
 	}
 	d := &decoded{}
-	d.config, d.err = filter.Decode(merged(layers))
+	d.config, d.err = g.door.read(merged(layers))
 	if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
 		d.config = nil
 	}

@@ -22,9 +22,9 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 	for i, l := range layers {
 		err := l.err
 		if err == nil && i == 0 {
-			_, err = filter.Decode(l.value.structure())
+			_, err = g.door.read(l.value.structure())
 		} else if err == nil {
-			err = filter.CheckOverride(l.value.structure())
+			err = g.door.readOverride(l.value.structure())
 		}
 		wrong = tellErrors(f, []*layer{l}, err) || wrong
 	}

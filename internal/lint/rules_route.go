@@ -44,7 +44,7 @@ func (g *gate) checkEnabled(f *findings, routes *Node) {
 				"put into the probe's route: %s", g.enabling())
 		}
 		for _, p := range g.probes {
-			if path := p.path(); path != "" && matches(p.route, path) == no && !(inherits(p, g) && len(g.answers) > 0) {
+			if path := p.path(); path != "" && matches(p.route, path) == no && !(inherits(p, g) && len(g.answers) > 0) && !g.answersHealth(p) {
 				f.add(p.route.at("match"), Error, rule, "the gate answers %q here, which this route does not match, so it never answers: "+
 					"match {path: %q}, or set the gate's path to the route's", path, path)
 			}
@@ -72,6 +72,12 @@ func (g *gate) checkEnabled(f *findings, routes *Node) {
 // inherits says whether a route is asked by what a wider level says: that may be meant for another route of it.
 func inherits(p probe, g *gate) bool {
 	return p.route.get("typed_per_filter_config", g.filter.text("name")) == nil
+}
+
+// answersHealth says whether a route is there for grpc.health.v1.Health, which the stock door answers where grpc_services asks.
+func (g *gate) answersHealth(p probe) bool {
+	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
+	return g.door == stock && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
 }
 
 // checkActions finds what becomes of a probe where the filter is absent: after a slip, in an Envoy without it, for another method.

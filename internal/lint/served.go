@@ -20,6 +20,8 @@ type Served struct {
 	Err        error          // why
 	// NotAsked is set where no route asks the gate.
 	NotAsked bool
+	// Stock is set where it is a dynamic module, which knows when a cluster is not there.
+	Stock bool
 }
 
 // Live looks at what admin's /config_dump gives: which gates there are, and what is wrong with them.
@@ -40,7 +42,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 
 // served are the paths that a gate answers.
 func (s *scope) served(g *gate) []Served {
-	base := Served{Listener: g.in.listener.text("name")}
+	base := Served{Listener: g.in.listener.text("name"), Stock: g.door == stock}
 	if g.in.chain != nil {
 		base.TLS = hasTLS(g.in.chain)
 		base.ServerName = g.in.chain.get("filter_chain_match", "server_names").first().text()
