@@ -415,6 +415,7 @@ type pitfall struct {
 	options []option
 	status  int
 	details string // in the access log, where it is not 200
+	rule    string // by which lint finds it; "" where there is nothing to find
 }
 
 // The filters that may answer before Healthgate.
@@ -457,24 +458,24 @@ func TestPitfalls(t *testing.T) {
 	requireTLS := func(c *bed.Config) { c.Set(virtualHosts+".0.require_tls", "ALL") }
 	redirect := parse(`{"match": {"prefix": "/"}, "redirect": {"https_redirect": true}}`)
 	for name, test := range map[string]pitfall{
-		"require_tls":                   {[]option{withConfig(inTheClear), withConfig(requireTLS)}, 301, "direct_response"},
-		"require_tls, mended":           {[]option{withConfig(inTheClear), withConfig(requireTLS), withConfig(byDomain), withConfig(probesHost)}, 200, ""},
-		"a redirect":                    {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes, append([]any{redirect}, c.Get(bed.Routes).([]any)...)) })}, 301, "direct_response"},
-		"a redirect, mended":            {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes+".2", redirect) })}, 200, ""},
-		"RBAC":                          {[]option{filterBeside(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]"},
-		"RBAC, mended":                  {[]option{filterBeside(false, rbac)}, 200, ""},
-		"ext_authz":                     {[]option{filterBeside(true, authz)}, 403, "ext_authz_error"},
-		"ext_authz, mended":             {[]option{filterBeside(false, authz)}, 200, ""},
-		"JWT":                           {[]option{filterBeside(true, jwt)}, 401, "jwt_authn_access_denied"},
-		"JWT, mended":                   {[]option{filterBeside(false, jwt)}, 200, ""},
-		"a rate limit":                  {[]option{filterBeside(true, limit)}, 429, "local_rate_limited"},
-		"a rate limit, mended":          {[]option{filterBeside(false, limit)}, 200, ""},
-		"virtual hosts by domain":       {[]option{withConfig(byDomain)}, 404, "route_not_found"},
-		"virtual hosts, mended":         {[]option{withConfig(byDomain), withConfig(probesHost)}, 200, ""},
-		"local_reply_config":            {[]option{apology(t, false)}, 500, "healthgate_ok"},
-		"local_reply_config, mended":    {[]option{apology(t, true)}, 200, ""},
-		"a bootstrap's stats matcher":   {[]option{withStatsMatcher(`{"exclusion_list": {"patterns": [{"prefix": "cluster."}]}}`)}, 503, "healthgate_cluster_empty"},
-		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`{"inclusion_list": {"patterns": [{"prefix": "cluster.service.upstream_"}]}}`)}, 503, "healthgate_cluster_empty"},
+		"require_tls":                   {[]option{withConfig(inTheClear), withConfig(requireTLS)}, 301, "direct_response", "shadowed"},
+		"require_tls, mended":           {[]option{withConfig(inTheClear), withConfig(requireTLS), withConfig(byDomain), withConfig(probesHost)}, 200, "", ""},
+		"a redirect":                    {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes, append([]any{redirect}, c.Get(bed.Routes).([]any)...)) })}, 301, "direct_response", "shadowed"},
+		"a redirect, mended":            {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes+".2", redirect) })}, 200, "", ""},
+		"RBAC":                          {[]option{filterBeside(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
+		"RBAC, mended":                  {[]option{filterBeside(false, rbac)}, 200, "", ""},
+		"ext_authz":                     {[]option{filterBeside(true, authz)}, 403, "ext_authz_error", "order"},
+		"ext_authz, mended":             {[]option{filterBeside(false, authz)}, 200, "", ""},
+		"JWT":                           {[]option{filterBeside(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
+		"JWT, mended":                   {[]option{filterBeside(false, jwt)}, 200, "", ""},
+		"a rate limit":                  {[]option{filterBeside(true, limit)}, 429, "local_rate_limited", "order"},
+		"a rate limit, mended":          {[]option{filterBeside(false, limit)}, 200, "", ""},
+		"virtual hosts by domain":       {[]option{withConfig(byDomain)}, 404, "route_not_found", "domains"},
+		"virtual hosts, mended":         {[]option{withConfig(byDomain), withConfig(probesHost)}, 200, "", ""},
+		"local_reply_config":            {[]option{apology(t, false)}, 500, "healthgate_ok", "local-reply"},
+		"local_reply_config, mended":    {[]option{apology(t, true)}, 200, "", ""},
+		"a bootstrap's stats matcher":   {[]option{withStatsMatcher(`{"exclusion_list": {"patterns": [{"prefix": "cluster."}]}}`)}, 503, "healthgate_cluster_empty", "stats"},
+		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`{"inclusion_list": {"patterns": [{"prefix": "cluster.service.upstream_"}]}}`)}, 503, "healthgate_cluster_empty", "stats"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -488,6 +489,7 @@ func (p pitfall) meet(t *testing.T) {
 	t.Helper()
 	options := append(p.options, withConfig(func(c *bed.Config) { c.Delete(bed.HCM + ".access_log.0.filter") }))
 	s := newSite(t, options...)
+	expectLint(t, s.config, p.rule)
 	s.await(settle, func() error { // not by a gauge, which may be left out
 		hosts, err := s.envoy.Hosts("service")
 		if err == nil && hosts[s.backends[0].Address] != "healthy" {
