@@ -171,7 +171,7 @@ vulnerabilities: | tools ## look for known vulnerabilities in what is used, in G
 	done
 
 # Runs tests, and ends with how many of them ran.
-TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --hide-summary skipped --
+TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --
 
 .PHONY: unit
 unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds

@@ -250,3 +250,35 @@ func logAdmin(t *testing.T, c *bed.Config) (asked func() map[string]int) {
 		return sizes
 	}
 }
+
+// A route that RDS gives anew is another configuration, whose first probe must not fail for want of a look.
+func TestUpdateOfARouteByAdminFailsNoProbe(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withRDS(), adminAt(t, `{"clusters": ["service"]}`))
+	s.setServing(1)
+	client := s.client("h2")
+	admin := s.envoy.Admin
+	for i := range 10 {
+		path := fmt.Sprint("/probe", i)
+		routes := s.routes.Clone()
+		addRoute(routes, "virtual_hosts.0.routes", path,
+			fmt.Sprintf(`{"path": "%s", "source": "admin", "admin": {"address": "%s", "interval": "60s"}}`, path, admin))
+		s.writeRoutes(routes)
+		var reply *answer
+		s.await(settle, func() error {
+			if reply = s.mustDo(client, "GET", path, nil); reply.status == 404 {
+				return fmt.Errorf("%s is not there yet", path)
+			}
+			return nil
+		})
+		if i == 0 { // nobody has looked before
+			s.await(settle, func() error {
+				if reply = s.mustDo(client, "GET", path, nil); reply.status != 200 {
+					return fmt.Errorf("%s is answered with %d", path, reply.status)
+				}
+				return nil
+			})
+		}
+		expect(t, path, reply, 200, "ok\n", nil)
+	}
+}

@@ -60,12 +60,33 @@ func TestDrainThatCantBeSeenIsSaid(t *testing.T) {
 	expect(t, "unseen", s.probe(client), 200, "ok\n", nil)
 	const warning = "healthgate: gate default: server.live reads 0 and never was 1"
 	s.awaitLog(warning, 45*time.Second)
-	for _, matcher := range []string{"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher", "the cluster's own"} {
+	for _, matcher := range []string{"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher, which takes its place", "server.state"} {
 		if !strings.Contains(s.envoy.Log(), matcher) {
 			t.Errorf("the warning lacks %q", matcher)
 		}
 	}
 	if n := strings.Count(s.envoy.Log(), warning); n != 1 {
 		t.Errorf("%d warnings, want 1", n)
+	}
+}
+
+// A listener whose own matcher leaves the server's stats out learns of a drain by the other, and says nothing untrue.
+func TestListenerThatCantSeeADrainAsksTheOther(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`), func(p *plan) {
+		p.hidden = leavesOut("server.")
+		p.hidden["@type"] = "type.googleapis.com/envoy.config.metrics.v3.StatsMatcher"
+	})
+	s.setServing(1)
+	second := s.at("second")
+	one, other := s.client("h2"), second.client("h2")
+	for _, step := range []struct {
+		tell   string
+		status int
+	}{{"ok", 200}, {"fail", 503}, {"ok", 200}, {"fail", 503}} {
+		s.post("/healthcheck/" + step.tell)
+		if a, b := s.probe(one).status, second.probe(other).status; a != step.status || b != step.status {
+			t.Errorf("after %s: %d and %d, want %d", step.tell, a, b, step.status)
+		}
 	}
 }

@@ -66,7 +66,8 @@ type plan struct {
 	gated     bool   // the configuration has filters of Healthgate's
 	alone     string // why the site must be the test's own
 	options   bed.Options
-	second    any // the configuration of the plugin in a second listener, where there is one
+	second    any            // the configuration of the plugin in a second listener, where there is one
+	hidden    map[string]any // the stats matcher of that listener's own
 	// What Envoy takes from a file.
 	lds, rds, cds, eds bool
 	configured         []func(*plan, []string) // run last, with the addresses of the backends
@@ -189,6 +190,9 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 		second := config.Part(bed.Listener)
 		second.Set("name", "second")
 		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0.typed_config.plugin_config.value", p.second)
+		if p.hidden != nil {
+			second.Set("metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": p.hidden}})
+		}
 		config.Set("static_resources.listeners.1", second.Get(""))
 	}
 	s.config = config.Clone()
