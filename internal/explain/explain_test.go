@@ -305,7 +305,7 @@ func TestListenerThatCantBeReachedIsSaid(t *testing.T) {
 func TestWatchTellsEachChangeOnce(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	admin := e.start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than maxAge
 	defer cancel()
 	told := make(chan string)
 	done := make(chan error)
