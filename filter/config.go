@@ -1,9 +1,11 @@
 package filter
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,8 +18,18 @@ const (
 	MaxMinHealthy = 1_000_000 // hosts
 	maxNameBytes  = 1024      // of a cluster's name, a stat name, a stat prefix
 	maxPathBytes  = 1024
+	maxServices   = 64 // of grpc_services
 	maxBodyBytes  = 4096
 	maxDuration   = 24 * time.Hour
+)
+
+// Door is a way into Envoy. What one of them can't do its configuration may not ask for.
+type Door uint8
+
+// The doors.
+const (
+	Contrib Door = iota // Envoy's golang extension, in the contrib build
+	Stock               // a dynamic module, in any Envoy
 )
 
 // Config is what a user may say of a gate, with every default filled in. Decode makes one; a Config made otherwise has
@@ -38,10 +50,13 @@ type Config struct {
 	// Hold damps changes of the answer.
 	Hold Hold
 	// StaleAfter is how old the clusters' health may be, up to 24 h. With the source stats, 0 asks nothing of its age;
-	// with the source admin it is never 0, and 5 s by default.
+	// with the source admin it is never 0 nor less than an interval, and 5 s or three intervals by default.
 	StaleAfter time.Duration
 	// Admin is where the health comes from with the source admin; nil with the source stats.
 	Admin *Admin
+	// GRPCServices are the services for which grpc.health.v1.Health is answered, with the empty name, for all of them, always
+	// among them; none where it is not answered.
+	GRPCServices []string
 }
 
 // Admin is Envoy's admin interface as a source.
@@ -70,7 +85,7 @@ type Response struct {
 // beginning of the next reply.
 func hasBody(status int) bool { return status != 204 && status != 205 }
 
-// defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say.
+// defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say and three looks take no longer.
 const defaultAdminStaleAfter = 5 * time.Second
 
 var (
@@ -79,27 +94,43 @@ var (
 )
 
 // Decode reads a configuration strictly: a key it does not know, a wrong type and a value out of range are errors, and
-// so is a repeated cluster. The error, where there is one, is of type Errors and holds all that is wrong.
-func Decode(raw *structpb.Struct) (*Config, error) {
-	return decode(raw, true)
+// so is a repeated cluster, and what the door can't do. The error, where there is one, is of type Errors and holds all that
+// is wrong.
+func Decode(raw *structpb.Struct, door Door) (*Config, error) {
+	c, errs := decode(raw, door, true)
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return c, nil
 }
 
 // CheckOverride reads the configuration of a route, which overrides that of the filter in part, as strictly as Decode
 // and gives the same errors. What can be judged only together with the rest is left to the Decode of what Override
 // makes.
-func CheckOverride(raw *structpb.Struct) error {
-	_, err := decode(raw, false)
-	return err
+func CheckOverride(raw *structpb.Struct, door Door) error {
+	if _, errs := decode(raw, door, false); len(errs) > 0 {
+		return errs
+	}
+	return nil
 }
 
-// Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole.
-// It changes neither.
+// Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole. A route
+// that takes another source lays the filter's admin aside. It changes neither.
 func Override(filter, route *structpb.Struct) *structpb.Struct {
+	merged := lay(filter, route)
+	if route.GetFields()["source"].GetStringValue() == "stats" && route.GetFields()["admin"] == nil {
+		delete(merged.Fields, "admin")
+	}
+	return merged
+}
+
+// lay is Override at any depth.
+func lay(filter, route *structpb.Struct) *structpb.Struct {
 	merged := &structpb.Struct{Fields: maps.Clone(filter.GetFields())}
 	for key, value := range route.GetFields() {
 		below, above := merged.Fields[key].GetStructValue(), value.GetStructValue()
 		if below != nil && above != nil {
-			value = structpb.NewStructValue(Override(below, above))
+			value = structpb.NewStructValue(lay(below, above))
 		}
 		if merged.Fields == nil {
 			merged.Fields = make(map[string]*structpb.Value)
@@ -109,18 +140,18 @@ func Override(filter, route *structpb.Struct) *structpb.Struct {
 	return merged
 }
 
-// decode reads a configuration that is complete, or that is one to override another.
-func decode(raw *structpb.Struct, complete bool) (*Config, error) {
+// decode reads a configuration that is complete, or that is one to override another. What is wrong it takes for its default.
+func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	var errs Errors
 	top := object{errs: &errs, fields: raw.GetFields()}
 
 	c := &Config{
 		Path:        decodePath(&top),
-		Policy:      Policy{Clusters: decodeClusters(&top, complete)},
+		Policy:      Policy{Clusters: decodeClusters(&top, door, complete)},
 		IgnoreDrain: top.oneOf("drain", "fail", "ignore") == "ignore",
 		StatPrefix:  decodeStatPrefix(&top),
 	}
-	c.Require = decodeRequire(&top, len(c.Clusters))
+	c.Require = decodeRequire(&top, len(c.Clusters), complete && len(c.Clusters) == 0 && door == Stock)
 
 	hold := top.object("hold")
 	c.Hold.UnhealthyAfter = hold.duration("unhealthy_after", 0, 0, maxDuration)
@@ -128,8 +159,8 @@ func decode(raw *structpb.Struct, complete bool) (*Config, error) {
 	hold.refuseUnknown()
 	c.StaleAfter = top.duration("stale_after", 0, 0, maxDuration)
 	c.Admin = decodeSource(&top, complete)
-	if c.Admin != nil && c.StaleAfter == 0 {
-		c.StaleAfter = defaultAdminStaleAfter
+	if c.Admin != nil {
+		decodeAge(&top, c)
 	}
 
 	response := top.object("response")
@@ -137,12 +168,9 @@ func decode(raw *structpb.Struct, complete bool) (*Config, error) {
 	c.Unhealthy = decodeResponse(response.object("unhealthy"), defaultUnhealthy, 400, 599)
 	c.Details = response.boolean("details", false)
 	response.refuseUnknown()
+	c.GRPCServices = decodeServices(&top, door)
 	top.refuseUnknown()
-
-	if len(errs) > 0 {
-		return nil, errs
-	}
-	return c, nil
+	return c, errs
 }
 
 func decodePath(top *object) string {
@@ -172,13 +200,21 @@ func decodeStatPrefix(top *object) string {
 	return prefix
 }
 
-func decodeClusters(top *object, required bool) []Cluster {
+func decodeClusters(top *object, door Door, required bool) []Cluster {
 	values, given := top.list("clusters")
+	// A gate that asks nothing of any cluster says whether Envoy's main thread lives. A drain is no reason to restart Envoy.
+	liveness := top.fields["drain"].GetStringValue() == "ignore"
 	switch {
 	case !given && (!required || top.get("clusters") != nil): // what is no list has been reported
 		return nil
 	case !given:
 		top.fail("clusters", "is required: name at least one cluster, as in clusters: [service]")
+	case len(values) == 0 && door == Stock && (liveness || !required):
+		return nil
+	case len(values) == 0 && liveness:
+		top.fail("clusters", "is empty; name at least one cluster: a gate without clusters needs the stock door")
+	case len(values) == 0 && door == Stock:
+		top.fail("clusters", "is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives")
 	case len(values) == 0:
 		top.fail("clusters", "is empty; name at least one cluster")
 	case len(values) > MaxClusters:
@@ -190,6 +226,10 @@ func decodeClusters(top *object, required bool) []Cluster {
 	first := make(map[string]string, len(values)) // a cluster's name to where it stands
 	for i, value := range values {
 		entry := top.entry("clusters", i, value, "name")
+		if entry == nil {
+			clusters = append(clusters, Cluster{}) // so that require is judged by as many as were meant
+			continue
+		}
 		cluster := decodeCluster(entry)
 		if earlier, repeated := first[cluster.Name]; repeated && cluster.Name != "" {
 			entry.fail("name", "%q is repeated, it stands in %s already", cluster.Name, earlier)
@@ -223,8 +263,14 @@ func decodeCluster(entry *object) Cluster {
 	return cluster
 }
 
-// decodeRequire returns how many of n clusters must pass; n is 0 where it is not known.
-func decodeRequire(top *object, n int) int {
+// decodeRequire returns how many of n clusters must pass; n is 0 where it is not known, or none where there are none.
+func decodeRequire(top *object, n int, none bool) int {
+	if none {
+		if top.get("require") != nil {
+			top.fail("require", "is given, but there are no clusters; leave it out")
+		}
+		return 0
+	}
 	switch v := top.get("require").GetKind().(type) {
 	case nil:
 		return n
@@ -250,6 +296,40 @@ func decodeRequire(top *object, n int) int {
 	return 0
 }
 
+// decodeServices returns the services of grpc.health.v1.Health, none where it is not to be answered.
+func decodeServices(top *object, door Door) []string {
+	values, _ := top.list("grpc_services")
+	switch {
+	case len(values) == 0:
+		return nil
+	case door != Stock:
+		top.fail("grpc_services", "needs the stock door")
+		return nil
+	case len(values) > maxServices:
+		top.fail("grpc_services", "has %d entries; at most %d are allowed", len(values), maxServices)
+		return nil
+	}
+	services := make([]string, 0, len(values)+1)
+	for i, value := range values {
+		name, isText := value.GetKind().(*structpb.Value_StringValue)
+		at := fmt.Sprintf("grpc_services[%d]", i)
+		switch {
+		case !isText:
+			top.fail(at, "%s is not a string", show(value))
+		case len(name.StringValue) > maxNameBytes:
+			top.fail(at, "has %d bytes; at most %d are allowed", len(name.StringValue), maxNameBytes)
+		case slices.Contains(services, name.StringValue):
+			top.fail(at, "%q is repeated", clip(name.StringValue))
+		default:
+			services = append(services, name.StringValue)
+		}
+	}
+	if !slices.Contains(services, "") {
+		services = append(services, "")
+	}
+	return services
+}
+
 // decodeSource returns nil for the source stats.
 func decodeSource(top *object, complete bool) *Admin {
 	source := top.oneOf("source", "stats", "admin")
@@ -259,6 +339,8 @@ func decodeSource(top *object, complete bool) *Admin {
 	admin := &Admin{Interval: o.duration("interval", time.Second, 100*time.Millisecond, time.Minute)}
 	address := o.text("address", "", maxPathBytes)
 	switch {
+	case top.failed("source"), top.failed("admin"):
+		return nil
 	case !complete: // a route's may have the one, and the filter's the other
 		if address == "" {
 			return nil
@@ -292,6 +374,18 @@ func decodeSource(top *object, complete bool) *Admin {
 	return admin
 }
 
+// decodeAge holds the age that is allowed to the looks of the source admin, each of which is to be fresh until the next.
+func decodeAge(top *object, c *Config) {
+	switch interval := c.Admin.Interval; {
+	case top.failed("stale_after"), top.failed("admin"):
+	case c.StaleAfter == 0:
+		c.StaleAfter = max(defaultAdminStaleAfter, 3*interval)
+	case c.StaleAfter < interval:
+		top.fail("stale_after", "%s is shorter than admin.interval (%s), so that each look would be stale before the next; set %s or more",
+			showSeconds(c.StaleAfter), showSeconds(interval), showSeconds(3*interval))
+	}
+}
+
 // maxUnixPathBytes is what a sockaddr_un holds, its last NUL left out.
 const maxUnixPathBytes = 107
 
@@ -300,7 +394,7 @@ func decodeResponse(o *object, byDefault Response, minStatus, maxStatus int64) R
 	if hasBody(r.Status) {
 		r.Body = o.text("body", byDefault.Body, maxBodyBytes)
 	} else if r.Body = o.text("body", "", maxBodyBytes); r.Body != "" {
-		o.fail("body", "is given, but a reply of status %d has none; leave it out, or set another status", r.Status)
+		o.fail("body", "is given, but a reply of status %d has none; leave it out, set it to \"\", or set another status", r.Status)
 	}
 	o.refuseUnknown()
 	return r

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -82,6 +83,14 @@ var good = []struct {
 		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 100 * time.Millisecond}
 		c.StaleAfter = 2 * time.Second
 	}},
+	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
+		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
+		c.StaleAfter = 30 * time.Second
+	}},
+	{`{"clusters": ["service"], "source": "admin", "stale_after": "10s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
+		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
+		c.StaleAfter = 10 * time.Second
+	}},
 	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "[::1]:9901"}}`, func(c *Config) {
 		c.Admin = &Admin{"tcp", "[::1]:9901", time.Second}
 		c.StaleAfter = 5 * time.Second
@@ -94,7 +103,7 @@ func TestDecode(t *testing.T) {
 			want := byDefault
 			want.Clusters = slices.Clone(want.Clusters)
 			test.change(&want)
-			got, err := Decode(parse(t, test.text))
+			got, err := Decode(parse(t, test.text), Contrib)
 			if err != nil {
 				t.Error(err)
 			} else if !reflect.DeepEqual(*got, want) {
@@ -113,6 +122,9 @@ var bad = []struct {
 }{
 	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
 	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
+	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: is empty; name at least one cluster: a gate without clusters needs the stock door`}},
+	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: needs the stock door`}},
+	{`{"clusters": ["a"], "grpc_services": "b"}`, []string{`grpc_services: "b" is not a list`}},
 	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`}},
 	{`{"clusters": null}`, []string{`clusters: null is not a list`}},
 	{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}},
@@ -133,10 +145,10 @@ var bad = []struct {
 	{`{"clusters": [{"name": "a", "degraded": "no"}]}`, []string{`clusters[0].degraded: "no" is not count or ignore`}},
 	{`{"clusters": [{"name": "a", "excluded": true}]}`, []string{`clusters[0].excluded: true is not count or ignore`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": "ok"}}}`, []string{
-		`response.healthy.body: is given, but a reply of status 204 has none; leave it out, or set another status`,
+		`response.healthy.body: is given, but a reply of status 204 has none; leave it out, set it to "", or set another status`,
 	}},
 	{`{"clusters": ["a"], "response": {"healthy": {"status": 205, "body": " "}}}`, []string{
-		`response.healthy.body: is given, but a reply of status 205 has none; leave it out, or set another status`,
+		`response.healthy.body: is given, but a reply of status 205 has none; leave it out, set it to "", or set another status`,
 	}},
 	{`{"clusters": ["a"], "require": "some"}`, []string{`require: "some" is not all, any or a number of clusters`}},
 	{`{"clusters": ["a"], "require": 2}`, []string{`require: 2 is not a whole number from 1 to 1, the number of clusters`}},
@@ -157,8 +169,8 @@ var bad = []struct {
 	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
 	{`{"clusters": ["a"], "a\nb": 1, "": 1}`, []string{
-		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
-		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response`,
+		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services`,
+		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services`,
 	}},
 	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
 	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
@@ -179,6 +191,19 @@ var bad = []struct {
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix://relative"}}`, []string{`admin.address: "unix://relative" is not unix:// and an absolute path of at most 107 bytes`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.01s"}}`, []string{`admin.interval: "0.01s" is not between 0.1s and 60s`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "port": 1}}`, []string{`admin.port: unknown key, known are interval, address`}},
+	{`{"clusters": [5, "clusters[0]"]}`, []string{`clusters[0]: 5 is not a name or an object`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": 5}}`, []string{`admin.address: 5 is not a string`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": "127.0.0.1:9901"}`, []string{`admin: "127.0.0.1:9901" is not an object`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": null}`, []string{`admin: null is not an object`}},
+	{`{"clusters": ["a"], "admin": null}`, []string{`admin: null is not an object`}},
+	{`{"clusters": ["a"], "source": 5, "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: 5 is not stats or admin`}},
+	{`{"clusters": ["a"], "source": "admn", "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: "admn" is not stats or admin`}},
+	{`{"clusters": ["a"], "source": "admin", "stale_after": "9s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
+		`stale_after: 9s is shorter than admin.interval (10s), so that each look would be stale before the next; set 30s or more`,
+	}},
+	{`{"clusters": ["a"], "source": "admin", "stale_after": 9, "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
+		`stale_after: 9 is not a duration in seconds, as in "1.5s"`,
+	}},
 	{`{"clusters": ["a", "a"], "path": 1, "paht": "/", "drain": "x"}`, []string{
 		`path: 1 is not a string`, `clusters[1].name: "a" is repeated, it stands in clusters[0] already`,
 		`drain: "x" is not fail or ignore`, `paht: unknown key, did you mean path?`,
@@ -188,7 +213,7 @@ var bad = []struct {
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
 		t.Run(clip(test.text), func(t *testing.T) {
-			c, err := Decode(parse(t, test.text))
+			c, err := Decode(parse(t, test.text), Contrib)
 			if c != nil || err == nil {
 				t.Fatalf("got %+v, %v, want an error", c, err)
 			}
@@ -204,7 +229,7 @@ func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
 	for i := range 100_000 {
 		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
 	}
-	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"))
+	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"), Contrib)
 	if n := len(err.(Errors)); n != maxErrors {
 		t.Errorf("got %d errors, want %d", n, maxErrors)
 	}
@@ -218,7 +243,7 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 		s := parse(t, `{"clusters": [{"name": "a"}]}`)
 		s.Fields["clusters"].GetListValue().Values[0].GetStructValue().Fields["min_healthy"] = structpb.NewNumberValue(number)
 		s.Fields["require"] = structpb.NewNumberValue(number)
-		if _, err := Decode(s); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
+		if _, err := Decode(s, Contrib); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
 			t.Errorf("%v: got %v, want two errors", number, err)
 		}
 	}
@@ -231,6 +256,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 		{`{"path": "/readyz"}`, strings.Replace(filter, `"path": "/"`, `"path": "/readyz"`, 1)},
 		{`{"clusters": ["c"]}`, strings.Replace(filter, `["a", "b"]`, `["c"]`, 1)},
 		{`{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
+		{`{"source": "stats"}`, strings.Replace(filter, `"path"`, `"source": "stats", "path"`, 1)},
 		{`{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
 	} {
 		t.Run(test.route, func(t *testing.T) {
@@ -251,7 +277,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 
 func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
-		if err := CheckOverride(parse(t, text)); err != nil {
+		if err := CheckOverride(parse(t, text), Contrib); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -262,7 +288,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
 		t.Run(text, func(t *testing.T) {
-			if err := CheckOverride(parse(t, text)); err == nil || err.Error() != want {
+			if err := CheckOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
 		})
@@ -283,7 +309,7 @@ func FuzzDecode(f *testing.F) {
 		if proto.Unmarshal(wire, s) != nil {
 			return
 		}
-		c, err := Decode(s)
+		c, err := Decode(s, Contrib)
 		if err != nil {
 			for _, e := range err.(Errors) {
 				if text := e.Error(); len(text) > 2500 || strings.ContainsAny(text, "\n\r") {
@@ -355,25 +381,61 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := Decode(parse(t, test.within)); err != nil {
+			if _, err := Decode(parse(t, test.within), Contrib); err != nil {
 				t.Errorf("within: %v", err)
 			}
-			if _, err := Decode(parse(t, test.beyond)); err == nil {
+			if _, err := Decode(parse(t, test.beyond), Contrib); err == nil {
 				t.Error("beyond: it is taken")
 			}
 		})
 	}
 	for _, character := range "`{@[/:^,*" { // beside those that are allowed
-		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character))); err == nil {
+		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Contrib); err == nil {
 			t.Errorf("a stat prefix with %q is taken", character)
 		}
 	}
 }
 
+// A wrong type is one error: what follows of it is not told too.
+func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
+	for key := range keys(t) {
+		for _, value := range []string{"5", "true", "null", `"?"`, "[]", "{}", "[5]"} {
+			whole := `{"clusters": ["service"], ` + nest(strings.Split(key, "."), value) + `}`
+			if rest, ok := strings.CutPrefix(key, "clusters[]."); ok {
+				whole = `{"clusters": [{"name": "service", "` + rest + `": ` + value + `}]}`
+			}
+			if key == "clusters" {
+				whole = `{"clusters": ` + value + `}`
+			}
+			if strings.HasPrefix(key, "admin.") {
+				whole = `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///a", "` + strings.TrimPrefix(key, "admin.") + `": ` + value + `}}`
+			}
+			_, err := Decode(parseLast(t, whole), Contrib)
+			if err != nil && len(err.(Errors)) != 1 {
+				t.Errorf("%s: %v", whole, err)
+			}
+		}
+	}
+}
+
+// parseLast reads JSON in which a key may be repeated: the last counts.
+func parseLast(t *testing.T, text string) *structpb.Struct {
+	t.Helper()
+	var value map[string]any
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	s, err := structpb.NewStruct(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // An override is checked on its own as far as it can be.
 func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
-		if err := CheckOverride(parse(t, text)); (err == nil) != good {
+		if err := CheckOverride(parse(t, text), Contrib); (err == nil) != good {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}

@@ -42,9 +42,23 @@ type metrics struct {
 	healthy     SettableGauge
 }
 
+// MetricNames are the names of a gate's own stats, by its stat prefix.
+func MetricNames(prefix string) (counters, gauges []string) {
+	scope := metricScope(prefix)
+	counters = []string{scope + "ok", scope + "failed", scope + "transitions"}
+	for reason := range reasons {
+		if reason != OK && reason != Held {
+			counters = append(counters, scope+"failed_"+reason.String())
+		}
+	}
+	return counters, []string{scope + "healthy"}
+}
+
+func metricScope(prefix string) string { return "healthgate." + prefix + "." }
+
 func newJournal(c *Config, host Host, gauges *gauges) *journal {
 	j := &journal{prefix: c.StatPrefix, host: host, gauges: gauges, changedAt: host.Now()}
-	scope := "healthgate." + c.StatPrefix + "."
+	scope := metricScope(c.StatPrefix)
 	j.metrics.ok = host.NewCounter(scope + "ok")
 	j.metrics.failed = host.NewCounter(scope + "failed")
 	for reason := range reasons {
@@ -63,14 +77,19 @@ func (j *journal) close() { j.gauges.leave(j) }
 
 // count counts an answer.
 func (j *journal) count(v Verdict) {
+	all, byReason := j.counters(v)
+	all.Increment(1)
+	if byReason != nil {
+		byReason.Increment(1)
+	}
+}
+
+// counters are what a verdict is counted in; the second is nil where there is none.
+func (j *journal) counters(v Verdict) (all, byReason Counter) {
 	if v.Passing {
-		j.metrics.ok.Increment(1)
-		return
+		return j.metrics.ok, nil
 	}
-	j.metrics.failed.Increment(1)
-	if counter := j.metrics.byReason[v.Reason]; counter != nil {
-		counter.Increment(1)
-	}
+	return j.metrics.failed, j.metrics.byReason[v.Reason]
 }
 
 // note takes a verdict. Where it changes the answer, it returns true, once, and what the answer was.

@@ -65,6 +65,15 @@ func (e *Errors) add(path, message string) {
 	}
 }
 
+// failed says whether something was wrong with a key already, or with what is in it: what follows of that is not told too.
+func (o *object) failed(key string) bool {
+	at := o.at(key)
+	return slices.ContainsFunc(*o.errs, func(err error) bool {
+		rest, ok := strings.CutPrefix(err.(*KeyError).Path, at)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
 func (o *object) get(key string) *structpb.Value {
 	if !slices.Contains(o.known, key) {
 		o.known = append(o.known, key)
@@ -201,7 +210,8 @@ func (o *object) list(key string) ([]*structpb.Value, bool) {
 	return l.ListValue.GetValues(), true
 }
 
-// entry reads the i-th entry of the list at key, for which a string stands in short form for its key shortKey.
+// entry reads the i-th entry of the list at key, for which a string stands in short form for its key shortKey. It returns nil
+// for what is neither.
 func (o *object) entry(key string, i int, value *structpb.Value, shortKey string) *object {
 	child := &object{path: o.at(key) + "[" + strconv.Itoa(i) + "]", errs: o.errs}
 	switch kind := value.GetKind().(type) {
@@ -211,8 +221,7 @@ func (o *object) entry(key string, i int, value *structpb.Value, shortKey string
 		child.fields = map[string]*structpb.Value{shortKey: value}
 	default:
 		o.errs.add(child.path, show(value)+" is not a name or an object")
-		// So that the missing name is not reported too.
-		child.fields = map[string]*structpb.Value{shortKey: structpb.NewStringValue(child.path)}
+		return nil
 	}
 	return child
 }

@@ -2,6 +2,8 @@ package filter
 
 // Reply is what a probe is sent. Replies are made once a configuration and shared by all its probes: read them only.
 type Reply struct {
+	// Verdict is what it puts into words.
+	Verdict Verdict
 	Status  int
 	Body    string
 	Headers map[string][]string
@@ -30,23 +32,24 @@ type replies struct {
 func newReplies(c *Config) *replies {
 	r := &replies{}
 	for reason := range reasons {
-		r.failing[reason] = newReply(c.Unhealthy, grpcUnavailable, reason)
-		r.passing[reason] = newReply(c.Healthy, grpcOK, reason)
+		r.failing[reason] = newReply(c.Unhealthy, grpcUnavailable, Verdict{Reason: reason})
+		r.passing[reason] = newReply(c.Healthy, grpcOK, Verdict{Reason: reason, Passing: true})
 	}
 	r.failing[Draining].Headers["x-envoy-immediate-health-check-fail"] = []string{"true"}
-	r.degraded = newReply(c.Healthy, grpcOK, OK)
+	r.degraded = newReply(c.Healthy, grpcOK, Verdict{Reason: OK, Passing: true, Degraded: true})
 	// Envoy's own filter sends the header empty; the host drops an empty value.
 	r.degraded.Headers["x-envoy-degraded"] = []string{"true"}
 	return r
 }
 
-func newReply(response Response, grpcStatus int64, reason Reason) Reply {
+func newReply(response Response, grpcStatus int64, verdict Verdict) Reply {
 	r := Reply{
+		Verdict:    verdict,
 		Status:     response.Status,
 		Body:       response.Body,
 		Headers:    map[string][]string{"content-type": {"text/plain"}, "cache-control": {"no-store"}},
 		GRPCStatus: grpcStatus,
-		Details:    reason.Details(),
+		Details:    verdict.Reason.Details(),
 	}
 	if !hasBody(r.Status) {
 		delete(r.Headers, "content-type")

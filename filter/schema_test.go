@@ -35,7 +35,7 @@ func compileSchema(t *testing.T) *jsonschema.Schema {
 
 // beyondTheSchema are the errors that a JSON Schema can't express, as they are told.
 var beyondTheSchema = regexp.MustCompile(
-	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$`)
+	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|needs the stock door$`)
 
 func TestSchemaAndDecoderAgree(t *testing.T) {
 	schema := compileSchema(t)
@@ -158,12 +158,12 @@ func TestSchemaNamesTheDecodersDefaults(t *testing.T) {
 			}
 			whole = `{"clusters": [{"name": "service", ` + nest([]string{rest}, string(text)) + `}]}`
 		}
-		got, err := Decode(parse(t, whole))
+		got, err := Decode(parse(t, whole), Contrib)
 		if err != nil {
 			t.Errorf("%s: %v", whole, err)
 			continue
 		}
-		plain, err := Decode(parse(t, `{"clusters": ["service"]}`))
+		plain, err := Decode(parse(t, `{"clusters": ["service"]}`), Contrib)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -91,8 +91,10 @@ func copyStats(envoy *bed.Envoy) error {
 
 func (c contrib) Can(a Ability) error {
 	switch a {
-	case Levels, Ghosts:
+	case Levels, Ghosts, Defining, LateStats, FirstProbes, Pipelining:
 		return nil
+	case GRPC, Liveness:
+		return &Cannot{c.Name(), a, "it needs the stock door"}
 	}
 	if c.standIn {
 		return nil

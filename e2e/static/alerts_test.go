@@ -165,7 +165,7 @@ func TestAlertsAskForWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := filter.Decode(written)
+	config, err := filter.Decode(written, filter.Contrib)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -392,6 +392,7 @@ func (s *site) resetStreams(header []byte, streams int, resets *atomic.Int64) er
 
 func TestFaultPipelinedHTTP1(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Pipelining)
 	s := newSite(t)
 	s.setServing(1)
 	conn := s.dialTLS(t.Context(), "http/1.1")
@@ -551,6 +552,7 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 	if byAdmin == 0 {
 		t.Error("no probe was answered by the new process")
 	}
+	s.stats("healthgate.") // what the old one has handed over is taken back when it has ended
 	for _, path := range []string{"/stats", "/admin"} {
 		expect(t, path, s.mustDo(s.client("h2"), "GET", path, nil), 503, "unavailable\n", nil)
 	}

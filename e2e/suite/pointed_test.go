@@ -88,7 +88,7 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 	for _, backend := range s.backends {
 		pairs = append(pairs, backend.Address+"="+backend.Control)
 	}
-	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m")
+	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m", "-door="+theDoor.Name())
 	suite.Env = append(os.Environ(), bed.PointIngress+"="+s.envoy.Ingress, bed.PointAdmin+"="+s.envoy.Admin,
 		bed.PointCA+"="+s.cert.CertFile, bed.PointBackends+"="+strings.Join(pairs, ","))
 	out, err := suite.CombinedOutput()

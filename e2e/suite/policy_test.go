@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // edsHost is a host as discovery describes it; without active health checks that is its health.
@@ -223,6 +224,7 @@ func TestHoldSeesWhatHappensBetweenProbes(t *testing.T) {
 
 func TestClusterThatCDSRemovedTurnsStale(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Ghosts)
 	var clusters []any
 	s := newSite(t, ofCDS(&clusters), withPlugin(`{"clusters": ["service"], "stale_after": "2s"}`))
 	client := s.client("h2")

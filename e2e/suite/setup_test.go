@@ -571,10 +571,10 @@ func (s *site) awaitLog(text string, atMost time.Duration) {
 }
 
 // dialGRPC connects to the listener as a gRPC client does.
-func (s *site) dialGRPC() *grpc.ClientConn {
+func (s *site) dialGRPC(options ...grpc.DialOption) *grpc.ClientConn {
 	s.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress,
-		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost"})))
+	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, append(options,
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost"})))...)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ func TestAMiddleLevelCanBeLeftOut(t *testing.T) {
 
 func TestALevelOfAnotherPluginOverridesNothing(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Levels)
 	other := forRoute(`{}`)
 	plugins := other["config"].(map[string]any)["plugins_config"].(map[string]any)
 	plugins["another"] = plugins["healthgate"]
@@ -229,6 +230,7 @@ func leavesOut(prefixes ...string) map[string]any {
 
 func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
 	t.Parallel()
+	needs(t, door.Defining)
 	const membership, own = "cluster.service.membership_", "healthgate."
 	for name, test := range map[string]struct {
 		bootstrap, listener, cluster map[string]any

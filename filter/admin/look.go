@@ -2,12 +2,10 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
-	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -32,23 +30,14 @@ type snapshot struct {
 }
 
 // client makes a client that reaches admin alone.
-func (t target) client() *http.Client {
+func (t target) client() *client {
 	dialer := &net.Dialer{}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, t.network, t.address)
-			},
-			MaxIdleConns: 1,
-		},
-		// Admin does not redirect, and whoever does is not to be followed.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return &client{dial: func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, t.network, t.address) }}
 }
 
 // look asks admin once. Where one of the two answers can't be had, the other is not used either. A panic on the way is an
 // error: this runs on a goroutine, where it would end Envoy.
-func look(ctx context.Context, client *http.Client, wanted wanted) (seen *snapshot, err error) {
+func look(ctx context.Context, client *client, wanted wanted) (seen *snapshot, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			seen, err = nil, fmt.Errorf("panic: %v", cause)
@@ -75,24 +64,10 @@ func look(ctx context.Context, client *http.Client, wanted wanted) (seen *snapsh
 }
 
 // get asks admin for a path, and has read read the answer.
-func get(ctx context.Context, client *http.Client, path string, read func(answer io.Reader) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin"+path, nil)
-	if err != nil {
-		return err
-	}
-	reply, err := client.Do(request)
-	if err != nil {
-		if failed := (*url.Error)(nil); errors.As(err, &failed) {
-			err = failed.Err // the rest of it is the URL, which can be long
-		}
-		return fmt.Errorf("%s: %w", request.URL.Path, err)
-	}
-	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: it answered with %s", request.URL.Path, reply.Status)
-	}
-	if err := read(reply.Body); err != nil {
-		return fmt.Errorf("%s: its answer can't be read: %w", request.URL.Path, err)
+func get(ctx context.Context, client *client, path string, read func(answer io.Reader) error) error {
+	if err := client.get(ctx, path, read); err != nil {
+		name, _, _ := strings.Cut(path, "?") // the rest can be long
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }

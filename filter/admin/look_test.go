@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -53,31 +55,30 @@ func TestAdminIsAskedForTheWantedClustersAlone(t *testing.T) {
 	})
 }
 
-// transport answers without a network.
-type transport func(*http.Request) (*http.Response, error)
+// speaking makes a client to an admin that answers a connection by hand, over a pipe.
+func speaking(answer func(net.Conn)) *client {
+	return &client{dial: func(context.Context) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go answer(theirs)
+		return ours, nil
+	}}
+}
 
-func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+// asked reads a request.
+func asked(c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) }
 
 func TestLookThatTakesTooLongEnds(t *testing.T) {
-	for name, slow := range map[string]transport{
-		"no answer": func(r *http.Request) (*http.Response, error) {
-			<-r.Context().Done()
-			return nil, context.Cause(r.Context())
-		},
-		"an answer that never ends": func(r *http.Request) (*http.Response, error) {
-			body, w := io.Pipe()
-			go func() {
-				<-r.Context().Done()
-				w.CloseWithError(context.Cause(r.Context()))
-			}()
-			go io.WriteString(w, `{"x": [`)
-			return &http.Response{StatusCode: http.StatusOK, Body: body}, nil
+	for name, slow := range map[string]func(net.Conn){
+		"no answer": asked,
+		"an answer that never ends": func(c net.Conn) {
+			asked(c)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"x\": [")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				seen, err := look(t.Context(), &http.Client{Transport: slow}, wanted{"a": true})
+				seen, err := look(t.Context(), speaking(slow), wanted{"a": true})
 				if seen != nil || err == nil || !strings.HasPrefix(err.Error(), "/server_info: ") || !strings.HasSuffix(err.Error(), "it took longer than 15s") {
 					t.Errorf("got %v, %v", seen, err)
 				}
@@ -90,9 +91,9 @@ func TestLookThatTakesTooLongEnds(t *testing.T) {
 }
 
 func TestPanicOnTheWayIsAnError(t *testing.T) {
-	seen, err := look(t.Context(), &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+	seen, err := look(t.Context(), &client{dial: func(context.Context) (net.Conn, error) {
 		panic(errors.New("broken"))
-	})}, wanted{"a": true})
+	}}, wanted{"a": true})
 	if seen != nil || err == nil || err.Error() != "panic: broken" {
 		t.Errorf("got %v, %v", seen, err)
 	}

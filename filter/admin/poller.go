@@ -162,10 +162,10 @@ func (s *Source) Sample(now time.Time, i int) filter.Sample {
 	return sample
 }
 
-// Draining says whether Envoy failed its health checks when it was last looked at.
-func (s *Source) Draining() bool {
+// Draining says whether Envoy failed its health checks when it was last looked at, and whether it ever was.
+func (s *Source) Draining() (draining, known bool) {
 	latest := s.poller.latest.Load()
-	return latest != nil && latest.draining
+	return latest != nil && latest.draining, latest != nil
 }
 
 // Hosts gives the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.
@@ -179,7 +179,7 @@ func (s *Source) Hosts(i int) []filter.HostState {
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
 	client := p.target.client()
-	defer client.CloseIdleConnections()
+	defer client.close()
 	timer := time.NewTimer(pause(time.Duration(p.every.Load()), 0)) // the first source wants a look before
 	defer timer.Stop()
 	failures, loggedAt := 0, time.Time{}

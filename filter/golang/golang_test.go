@@ -110,7 +110,8 @@ func (r request) GetRaw(name string) string {
 // callbacks take the reply of one stream.
 type callbacks struct {
 	api.FilterCallbackHandler
-	replies []string
+	replies []string // the details of each
+	last    sent
 	gone    bool
 }
 
@@ -118,11 +119,20 @@ func (c *callbacks) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return
 
 type decoder struct{ stream *callbacks }
 
-func (d decoder) SendLocalReply(_ int, _ string, _ map[string][]string, _ int64, details string) {
+// sent is a reply as Envoy is given it.
+type sent struct {
+	status     int
+	body       string
+	headers    map[string][]string
+	grpcStatus int64
+}
+
+func (d decoder) SendLocalReply(status int, body string, headers map[string][]string, grpcStatus int64, details string) {
 	if d.stream.gone {
 		panic("request has been finished")
 	}
 	d.stream.replies = append(d.stream.replies, details)
+	d.stream.last = sent{status, body, headers, grpcStatus}
 }
 func (d decoder) Continue(api.StatusType)                    {}
 func (d decoder) RecoverPanic()                              {}
@@ -207,6 +217,73 @@ func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
 				t.Errorf("got replies %q, want %q", got, test.reply)
 			}
 		})
+	}
+}
+
+func TestReplyIsSentWhole(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		healthy    uint64
+		status     int
+		body       string
+		grpcStatus int64
+	}{{"passing", 1, 200, "ok\n", 0}, {"failing", 0, 503, "unavailable\n", 14}} {
+		t.Run(test.name, func(t *testing.T) {
+			_, c := configured(t, test.healthy)
+			cb := &callbacks{}
+			NewStream(c, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+			got := cb.last
+			if got.status != test.status || got.body != test.body || got.grpcStatus != test.grpcStatus || got.headers["cache-control"] == nil {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestReportIsForThoseWhoAcceptItAndReadBodies(t *testing.T) {
+	envoy := newFakeEnvoy(1)
+	c := mustParse(t, typed(t, `{"clusters": ["service"], "response": {"details": true}}`), envoy)
+	for _, test := range []struct {
+		name, contentType, accept string
+		report                    bool
+	}{{"who accepts it", "", "application/json", true}, {"who takes anything", "", "*/*", false}, {"who calls itself gRPC", "application/grpc", "application/json", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, end := range []bool{true, false} {
+				cb := &callbacks{}
+				s := NewStream(c, cb)
+				s.DecodeHeaders(request{method: "GET", path: "/", contentType: test.contentType, accept: test.accept}, end)
+				if !end {
+					s.DecodeData(nil, true)
+				}
+				if got := strings.HasPrefix(cb.last.body, "{"); got != test.report {
+					t.Errorf("at its end at once: %v: got %q", end, cb.last.body)
+				}
+			}
+		})
+	}
+}
+
+// What Envoy destroys ends what was started for it; a merged configuration, which it destroys also by turns, ends nothing.
+func TestDestroyEndsAFilterAndARouteAndNoMergedOne(t *testing.T) {
+	_, parent := configured(t, 1)
+	child := mustParse(t, typed(t, `{"stat_prefix": "route"}`), nil)
+	merged := Parser{}.Merge(parent, child)
+	NewStream(merged, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
+	if _, ends := merged.(api.Config); ends {
+		t.Error("a merged configuration has an end of its own")
+	}
+	if (Parser{}).Merge(parent, child) != merged {
+		t.Error("a pair is another one the second time")
+	}
+	child.(api.Config).Destroy()
+	if (Parser{}).Merge(parent, child) == merged {
+		t.Error("a route that has gone still has its pairs")
+	}
+	again := mustParse(t, typed(t, `{}`), nil)
+	pair := Parser{}.Merge(parent, again)
+	parent.(api.Config).Destroy()
+	if (Parser{}).Merge(parent, again) == pair {
+		t.Error("a filter that has gone still has its pairs")
 	}
 }
 
@@ -502,6 +579,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"healthgate/filter/admin":  {"healthgate/filter"},
 		"healthgate/filter/serve":  {"healthgate/filter", "healthgate/filter/admin"},
 		"healthgate/filter/golang": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
+		"healthgate/filter/module": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
 	} {
 		for _, dependency := range dependencies(t, pkg) {
 			switch {

@@ -35,7 +35,7 @@ type Configuration struct {
 // Configure reads a filter's configuration and starts its gate. The error, where there is one, tells all that is wrong, and
 // nothing was started.
 func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, error) {
-	config, err := filter.Decode(raw)
+	config, err := filter.Decode(raw, p.Door)
 	if err != nil {
 		return nil, err
 	}
@@ -45,13 +45,31 @@ func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, er
 	return c, nil
 }
 
+// Gate is what answers the configuration's probes, started where there is none yet; by a door that asks it beforehand. The
+// error is why the configuration can't be used.
+func (c *Configuration) Gate() (*filter.Gate, error) {
+	if c.err != nil {
+		c.tell()
+		return nil, c.err
+	}
+	return c.started(), nil
+}
+
+// Filters is the configuration of the filter, which this one is or was laid over.
+func (c *Configuration) Filters() *Configuration { return c.filters }
+
+// Config is what the configuration says, nil where it can't be used.
+func (c *Configuration) Config() *filter.Config { return c.config }
+
+// Paths are those whose requests are probes.
+func (c *Configuration) Paths() []string { return c.paths }
+
 // End ends what the configuration has started, and all that was laid over it. Probes that are under way are still
 // answered. It may be called more than once.
 func (c *Configuration) End() {
 	c.process.life.Lock()
 	over := c.overlay
 	c.overlay, c.gone = nil, true
-
 	for override := range over {
 		delete(override.over, c)
 	}

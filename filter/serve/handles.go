@@ -25,6 +25,14 @@ func (h *handles) Counter(name string) filter.Value {
 	return once(h, &h.counters, name, h.Host.Counter)
 }
 
+// Removed is what the host knows of a cluster's life, if it knows any.
+func (h *handles) Removed(cluster string) filter.Value {
+	if life, ok := h.Host.(filter.ClusterLife); ok {
+		return life.Removed(cluster)
+	}
+	return nil
+}
+
 func (h *handles) NewGauge(name string) filter.SettableGauge {
 	return once(h, &h.ownGauges, name, h.Host.NewGauge)
 }

@@ -24,7 +24,7 @@ type Override struct {
 // NewOverride reads a route's configuration, and always returns one to lay over a filter's. The error, where there is one,
 // is for a door that can still refuse it; else the route's probes are failed.
 func (p *Process) NewOverride(raw *structpb.Struct) (*Override, error) {
-	o := &Override{process: p, raw: raw, err: filter.CheckOverride(raw)}
+	o := &Override{process: p, raw: raw, err: filter.CheckOverride(raw, p.Door)}
 	return o, o.err
 }
 
@@ -78,7 +78,7 @@ func (c *Configuration) layOver(base *Configuration, o *Override) {
 	case o.err != nil:
 		c.err = o.err
 	default:
-		if c.config, c.err = filter.Decode(c.raw); c.err == nil {
+		if c.config, c.err = filter.Decode(c.raw, c.process.Door); c.err == nil {
 			c.paths = []string{c.config.Path}
 		}
 	}
@@ -89,7 +89,6 @@ func (o *Override) End() {
 	o.process.life.Lock()
 	over := o.over
 	o.over, o.gone = nil, true
-
 	for base := range over {
 		delete(base.overlay, o)
 	}

@@ -21,12 +21,22 @@ type Host interface {
 	Gone(cause any) bool
 }
 
-// Process is what all configurations of one Envoy have in common. The zero value is ready.
+// Looker is a Host that looks at its gates by itself, on a thread of Envoy's: it makes each answer known before a probe asks.
+type Looker interface {
+	// LookAt has the gate of a configuration looked at, and warned of, until end is called. It is called while the
+	// configuration starts.
+	LookAt(c *Configuration, gate *filter.Gate) (end func())
+}
+
+// Process is what all configurations of one Envoy have in common. The zero value is ready, for the contrib door.
 type Process struct {
+	// Door is the way into Envoy.
+	Door filter.Door
+
 	gates   filter.Process
 	pollers admin.Pollers
-	// life guards what configurations and overrides know of each other. It is held for the time of a look into a map, and
-	// never while Envoy is called.
+	// life guards what configurations and overrides know of each other. It is held while a pair is made, which reads its
+	// configuration, and never while Envoy is called.
 	life      sync.Mutex
 	lastPanic atomic.Int64 // Unix time in nanoseconds of the last panic logged, 0 before
 }

@@ -25,7 +25,9 @@ func (c *Configuration) start() *filter.Gate {
 	}()
 	gate := filter.NewGate(c.config, c.source(), c.host, &c.process.gates)
 	c.ends = append(c.ends, gate.Close)
-	if !c.ended {
+	if looker, ok := c.host.Host.(Looker); ok {
+		c.ends = append(c.ends, looker.LookAt(c, gate))
+	} else if !c.ended {
 		c.warn(gate)
 		c.watch(gate)
 	}
@@ -38,7 +40,8 @@ func (c *Configuration) start() *filter.Gate {
 func (c *Configuration) source() filter.Source {
 	if c.config.Admin != nil {
 		polled := c.process.pollers.Source(c.config, c.host.Warn)
-		c.ends = append(c.ends, polled.Close)
+		// A configuration that takes the place of this one finds what was seen last: its first probe would be stale else.
+		c.ends = append(c.ends, func() { time.AfterFunc(c.config.StaleAfter, polled.Close) })
 		return polled
 	}
 	stats := filter.NewStatsSource(c.config, c.host, &c.process.gates, c.host.Now())

@@ -25,7 +25,11 @@ func (w Wanted) Check() error {
 	if err != nil {
 		return err
 	}
-	_, err = filter.Decode(s)
+	door := filter.Contrib
+	if w.Stock {
+		door = filter.Stock
+	}
+	_, err = filter.Decode(s, door)
 	return err
 }
 

@@ -35,11 +35,19 @@ const (
 	stock
 )
 
+// decoder is the door as the gate's own decoder knows it.
+func (d door) decoder() filter.Door {
+	if d == stock {
+		return filter.Stock
+	}
+	return filter.Contrib
+}
+
 // read has the plugin's decoder read a configuration.
-func (d door) read(raw *structpb.Struct) (*filter.Config, error) { return filter.Decode(raw) }
+func (d door) read(raw *structpb.Struct) (*filter.Config, error) { return filter.Decode(raw, d.decoder()) }
 
 // readOverride is read, of a route's.
-func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw) }
+func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw, d.decoder()) }
 
 // gate is a filter of Healthgate's in a connection manager.
 type gate struct {

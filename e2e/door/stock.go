@@ -1,0 +1,179 @@
+package door
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"healthgate/e2e/bed"
+)
+
+// stock is the dynamic module, in any Envoy.
+type stock struct{}
+
+func newStock() (Door, error) { return stock{}, nil }
+
+func (stock) Name() string   { return "stock" }
+func (stock) Object() string { return built("libhealthgate.so") }
+
+// Rewrite has each configuration of the golang filter be one of the dynamic module's, with the same keys.
+func (stock) Rewrite(part *bed.Config) { part.Change(moduleIn) }
+
+// Prepare adds the bootstrap extension too, without which the module refuses its filters.
+func (s stock) Prepare(bootstrap *bed.Config) {
+	s.Rewrite(bootstrap)
+	extension := map[string]any{
+		"name": "healthgate",
+		"typed_config": map[string]any{
+			"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
+			"dynamic_module_config": ownModule(),
+			"extension_name":        "healthgate",
+		},
+	}
+	others, _ := bootstrap.Get("bootstrap_extensions").([]any)
+	bootstrap.Set("bootstrap_extensions", append(others, extension))
+}
+
+func ownModule() map[string]any {
+	return map[string]any{"name": "healthgate", "metrics_namespace": "healthgate"}
+}
+
+// moduleIn replaces each configuration of the golang filter in a tree.
+func moduleIn(node any) any {
+	switch n := node.(type) {
+	case []any:
+		for i := range n {
+			n[i] = moduleIn(n[i])
+		}
+	case map[string]any:
+		switch n["@type"] {
+		case golangType:
+			return withStruct(map[string]any{
+				"@type":                 modulesType + "DynamicModuleFilter",
+				"dynamic_module_config": ownModule(),
+				"filter_name":           "healthgate",
+			}, n["plugin_config"])
+		case perRoute:
+			plugins, _ := n["plugins_config"].(map[string]any)
+			plugin, _ := plugins["healthgate"].(map[string]any)
+			return withStruct(map[string]any{
+				"@type":                 modulesType + "DynamicModuleFilterPerRoute",
+				"dynamic_module_config": ownModule(),
+				"filter_name":           "healthgate",
+			}, plugin["config"])
+		}
+		for key := range n {
+			n[key] = moduleIn(n[key])
+		}
+	}
+	return node
+}
+
+// withStruct adds a configuration, where there is one: a TypedStruct is a Struct here, and what is neither stays as it is.
+func withStruct(module map[string]any, config any) map[string]any {
+	c, given := config.(map[string]any)
+	if !given {
+		return module
+	}
+	c = maps.Clone(c)
+	switch c["@type"] {
+	case typeURL + "xds.type.v3.TypedStruct", typeURL + "udpa.type.v1.TypedStruct":
+		c["@type"] = typeURL + "google.protobuf.Struct"
+		delete(c, "type_url")
+		if c["value"] == nil {
+			c["value"] = map[string]any{}
+		}
+	}
+	module["filter_config"] = c
+	return module
+}
+
+func (s stock) Options(o bed.Options) bed.Options {
+	o.Needs = append(o.Needs, s.Object())
+	o.Env = append(o.Env, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+built(""))
+	o.Sync = awaitLook
+	return o
+}
+
+// looks counts the module's looks at the clusters.
+const looks = "healthgate.looks"
+
+// awaitLook waits until the module has made a look that was begun after now: the second to end. Where the counter is not kept, it waits
+// as long as two looks take on an idle machine, twice.
+func awaitLook(envoy *bed.Envoy) error {
+	begun, kept, err := readLooks(envoy)
+	if err != nil || !kept {
+		time.Sleep(200 * time.Millisecond)
+		return err
+	}
+	return bed.WaitFor(context.Background(), 20*time.Second, func() error {
+		now, _, err := readLooks(envoy)
+		if err == nil && now < begun+2 {
+			err = fmt.Errorf("%s is %d, after %d", looks, now, begun)
+		}
+		return err
+	})
+}
+
+func readLooks(envoy *bed.Envoy) (n int, kept bool, err error) {
+	text, err := envoy.Ask(http.MethodGet, "/stats?filter=^healthgate[.]looks$")
+	if err != nil {
+		return 0, false, err
+	}
+	_, err = fmt.Sscanf(text, looks+": %d", &n)
+	return n, err == nil, nil
+}
+
+func (s stock) Can(a Ability) error {
+	why := map[Ability]string{
+		Levels:      "Envoy tells a module of a route's most specific level alone",
+		LosingStats: "its configuration's stats are there as long as it is",
+		Counting:    "nothing tells",
+		Merging:     "its host merges nothing",
+		Ghosts:      "it is told of each cluster that goes",
+		Defining:    "it reads Envoy's own",
+		FirstProbes: "it looks at each gate from its configuration on",
+		Pipelining:  "it answers then and there, and Envoy takes more than two such answers at once for a flood, as with its own filter",
+		LateStats:   "Envoy defines none once a filter's configuration is made",
+	}[a]
+	if why == "" {
+		return nil
+	}
+	return &Cannot{s.Name(), a, why}
+}
+
+func (stock) Held(*bed.Envoy) (Held, error) { return Held{}, nil }
+
+// freeze stops one thread, and no other of its process, for some seconds. It is a process of its own: a stop is told to whoever waits
+// for the tracer's children, and that is the bed.
+const freeze = `
+import ctypes, os, sys, time
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+thread, seconds = int(sys.argv[1]), float(sys.argv[2])
+PTRACE_ATTACH, PTRACE_DETACH = 16, 17
+if ptrace(PTRACE_ATTACH, thread, None, None) != 0:
+    sys.exit("the thread can't be stopped: " + os.strerror(ctypes.get_errno()))
+os.waitpid(thread, 0x40000000) # __WALL
+time.sleep(seconds)
+ptrace(PTRACE_DETACH, thread, None, None)
+`
+
+// Hang stops Envoy's main thread.
+func (stock) Hang(envoy *bed.Envoy, seconds int) <-chan error {
+	hung := make(chan error, 1)
+	go func() {
+		out, err := exec.Command("python3", "-c", freeze, strconv.Itoa(envoy.Pid()), strconv.Itoa(seconds)).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		hung <- err
+	}()
+	return hung
+}
+
+func (s stock) LoseMetrics(*bed.Envoy, bool) error { return s.Can(LosingStats) }

@@ -1,0 +1,204 @@
+package filter
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The stock door takes whatever the contrib door takes, and means the same by it.
+func TestStockDoorTakesWhatContribTakes(t *testing.T) {
+	for _, test := range good {
+		contrib, err := Decode(parse(t, test.text), Contrib)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stock, err := Decode(parse(t, test.text), Stock)
+		if err != nil || !reflect.DeepEqual(contrib, stock) {
+			t.Errorf("%s: %v", test.text, err)
+		}
+	}
+}
+
+var stockOnly = []struct {
+	text     string
+	services []string
+	clusters int
+}{
+	{`{"clusters": ["a"], "grpc_services": ["b.B", "c.C"]}`, []string{"b.B", "c.C", ""}, 1},
+	{`{"clusters": ["a"], "grpc_services": [""]}`, []string{""}, 1},
+	{`{"clusters": [], "drain": "ignore"}`, nil, 0},
+	{`{"clusters": [], "drain": "ignore", "stale_after": "2s"}`, nil, 0},
+}
+
+func TestWhatOnlyTheStockDoorCanDo(t *testing.T) {
+	schema := compileSchema(t)
+	for _, test := range stockOnly {
+		t.Run(test.text, func(t *testing.T) {
+			c, err := Decode(parse(t, test.text), Stock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(c.GRPCServices, test.services) || len(c.Clusters) != test.clusters || c.Require != test.clusters {
+				t.Errorf("got %+v", c)
+			}
+			if _, err := Decode(parse(t, test.text), Contrib); err == nil || !strings.Contains(err.Error(), "needs the stock door") {
+				t.Errorf("the contrib door says %v", err)
+			}
+			var value any
+			if err := json.Unmarshal([]byte(test.text), &value); err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(value); err != nil {
+				t.Errorf("the schema does not take it: %v", err)
+			}
+		})
+	}
+}
+
+func TestStockDoorRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"clusters": []}`:                                                            `clusters: is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives`,
+		`{"clusters": [], "drain": "fail"}`:                                           `clusters: is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives`,
+		`{"clusters": null, "drain": "ignore"}`:                                       `clusters: null is not a list`,
+		`{"clusters": [], "drain": "ignore", "require": "any"}`:                       `require: is given, but there are no clusters; leave it out`,
+		`{"clusters": ["a"], "grpc_services": [1, "b", "b"]}`:                         `grpc_services[0]: 1 is not a string; grpc_services[2]: "b" is repeated`,
+		`{"clusters": ["a"], "grpc_services": ["` + strings.Repeat("x", 1025) + `"]}`: `grpc_services[0]: has 1025 bytes; at most 1024 are allowed`,
+		`{"clusters": ["a"], "grpc_services": ` + many + `}`:                          `grpc_services: has 65 entries; at most 64 are allowed`,
+	} {
+		if _, err := Decode(parse(t, text), Stock); err == nil || err.Error() != want {
+			t.Errorf("%.80s:\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// A route may take its gate's clusters away where the filter's configuration ignores drains.
+func TestOverrideThatEmptiesTheClusters(t *testing.T) {
+	route := parse(t, `{"clusters": []}`)
+	if err := CheckOverride(route, Stock); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Decode(Override(parse(t, `{"clusters": ["a"], "drain": "ignore"}`), route), Stock); err != nil || len(c.Clusters) != 0 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if _, err := Decode(Override(parse(t, `{"clusters": ["a"]}`), route), Stock); err == nil {
+		t.Error("a gate that drains may have no clusters")
+	}
+}
+
+func TestGateWithoutClustersPassesWhateverIsThere(t *testing.T) {
+	c, err := Decode(parse(t, `{"clusters": [], "drain": "ignore"}`), Stock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newFakeHost()
+	h.set(serverLive, 0)
+	if r := newGateIn(c, h, &Process{}).Answer(); r.Details != "healthgate_ok" || r.Verdict.Degraded {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// lifeHost knows which stats Envoy has, and which clusters it has removed.
+type lifeHost struct {
+	*fakeHost
+	removed number
+}
+
+type foundNumber struct {
+	*number
+	host *fakeHost
+	name string
+}
+
+func (f foundNumber) Found() bool { return f.host.gauges[f.name] != nil }
+
+func (h *lifeHost) Gauge(name string) Value {
+	n := &number{}
+	if h.gauges[name] != nil {
+		n = h.gauges[name]
+	}
+	return foundNumber{n, h.fakeHost, name}
+}
+func (h *lifeHost) Removed(string) Value { return &h.removed }
+
+func TestRemovedClusterFailsWhateverTheMinimums(t *testing.T) {
+	h := &lifeHost{fakeHost: newFakeHost()}
+	h.setCluster("service", of(1, 0, 1))
+	g := newGate(t, h, `{"clusters": [{"name": "service", "min_healthy": 0}], "stale_after": "10s"}`)
+	for removed, want := range []string{"healthgate_ok", "healthgate_cluster_unknown"} {
+		h.removed.Record(uint64(removed))
+		if r := g.Answer(); r.Details != want {
+			t.Errorf("removed %d: got %s, want %s", removed, r.Details, want)
+		}
+	}
+}
+
+// A process whose gate was made during a drain has not seen server.live at 1, but a host that finds the gauge knows what
+// its 0 says.
+func TestDrainIsSeenFromTheStartWhereTheGaugeIsKnownToBeKept(t *testing.T) {
+	for kept, want := range map[bool]string{true: "healthgate_draining", false: "healthgate_ok"} {
+		h := &lifeHost{fakeHost: newFakeHost()}
+		h.set(serverLive, 0)
+		if !kept {
+			delete(h.gauges, serverLive)
+		}
+		h.setCluster("service", of(1, 0, 1))
+		if r := newGate(t, h, `{"clusters": ["service"]}`).Answer(); r.Details != want {
+			t.Errorf("kept %v: got %s, want %s", kept, r.Details, want)
+		}
+	}
+}
+
+func TestWarningSaysWhatAHostKnowsOfAGauge(t *testing.T) {
+	for kept, want := range map[bool]string{
+		true:  `cluster "service" has shown no host yet. Likely: it has none (see /clusters`,
+		false: `cluster "service" has shown no host yet. Likely: Envoy has no cluster of this name, or one with an alt_stat_name`,
+	} {
+		h := &lifeHost{fakeHost: newFakeHost()}
+		if kept {
+			h.setCluster("service", of(0, 0, 0))
+		}
+		g := newGate(t, h, `{"clusters": ["service"]}`)
+		h.lines = nil
+		g.warnOfNoHost(0)
+		if len(h.lines) != 1 || !strings.Contains(h.lines[0], want) {
+			t.Errorf("kept %v: got %q", kept, h.lines)
+		}
+	}
+}
+
+func TestReadsAreWhatASourceReads(t *testing.T) {
+	for _, text := range []string{
+		`{"clusters": ["a:b", {"name": "c", "stat_name": "d", "excluded": "ignore"}], "stale_after": "3s"}`,
+		`{"clusters": ["a", 1], "path": 3}`, // whatever is wrong with it
+	} {
+		reads := ReadsOf(parse(t, text))
+		c, _ := decode(parse(t, text), Stock, false)
+		stats := &namedStats{}
+		NewStatsSource(c, stats, &Process{}, epoch)
+		for _, name := range stats.names {
+			if !slices.Contains(reads.Gauges, name) && !slices.Contains(reads.Counters, name) {
+				t.Errorf("%s: a source reads %s", text, name)
+			}
+		}
+		if want := strings.Contains(text, "stale_after"); reads.Aging != want {
+			t.Errorf("%s: aging is %v", text, reads.Aging)
+		}
+	}
+}
+
+func TestMetricNamesAreWhatAGateDefines(t *testing.T) {
+	h := newFakeHost()
+	newGate(t, h, `{"clusters": ["a"], "stat_prefix": "edge"}`)
+	counters, gauges := MetricNames("edge")
+	if len(counters) != len(h.counters) || len(gauges) != len(h.own) {
+		t.Errorf("a gate defines %d counters and %d gauges", len(h.counters), len(h.own))
+	}
+	for _, name := range counters {
+		if h.counters[name] == nil {
+			t.Errorf("no gate defines %s", name)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// What Envoy calls of the bootstrap extension, on the main thread: the clock, the clusters' life, the end.
+#include <stdio.h>
+
+#include "go.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+static void *extension_config, *timer;
+static size_t looks; // the counter of looks at the clusters: how fresh answers are, and whether they still are
+
+// ending is set while Envoy waits for the watchers to end; done and context are how it is told.
+static struct {
+  void (*done)(void *);
+  void *context;
+  int turns;
+} ending;
+
+enum { END_EVERY_MS = 10, END_TURNS_MOST = 50 }; // half a second at most
+
+typedef struct {
+  const char *name;
+  const void *function;
+} needed;
+
+#define NEEDED(function) {#function, (const void *)(uintptr_t)(envoy_dynamic_module_callback_##function)}
+
+// first_missing returns the name of a function that Envoy lacks, NULL where it has them all.
+static const char *first_missing(void) {
+  const needed all[] = {
+      NEEDED(log),
+      NEEDED(http_get_header),
+      NEEDED(http_get_body_chunks_size),
+      NEEDED(http_get_body_chunks),
+      NEEDED(get_most_specific_route_config),
+      NEEDED(http_send_response),
+      NEEDED(http_send_response_headers),
+      NEEDED(http_send_response_data),
+      NEEDED(http_send_response_trailers),
+      NEEDED(http_filter_scheduler_new),
+      NEEDED(http_filter_scheduler_delete),
+      NEEDED(http_filter_scheduler_commit),
+      NEEDED(http_filter_config_define_counter),
+      NEEDED(http_filter_config_define_gauge),
+      NEEDED(http_filter_increment_counter),
+      NEEDED(http_filter_set_gauge),
+      NEEDED(http_filter_increment_gauge),
+      NEEDED(http_filter_decrement_gauge),
+      NEEDED(bootstrap_extension_config_signal_init_complete),
+      NEEDED(bootstrap_extension_config_define_counter),
+      NEEDED(bootstrap_extension_config_increment_counter),
+      NEEDED(bootstrap_extension_timer_new),
+      NEEDED(bootstrap_extension_timer_enable),
+      NEEDED(bootstrap_extension_timer_delete),
+      NEEDED(bootstrap_extension_enable_cluster_lifecycle),
+      NEEDED(bootstrap_extension_iterate_gauges),
+      NEEDED(bootstrap_extension_iterate_counters),
+  };
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (all[i].function == NULL) return all[i].name;
+  return NULL;
+}
+
+EXPORT const char *envoy_dynamic_module_on_program_init(void) {
+  const char *missing = first_missing();
+  if (missing == NULL) return "v0.1.0";
+  char line[256];
+  int length = snprintf(line, sizeof line, "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; it needs Envoy 1.38 or later",
+                        missing);
+  hg_log(HG_LOG_ERROR, (hg_buffer){line, (size_t)length});
+  return NULL;
+}
+
+EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *envoy, hg_envoy_buffer name, hg_envoy_buffer config) {
+  (void)name;
+  if (extension_config != NULL) {
+    hg_log(HG_LOG_ERROR, HG_BUFFER("healthgate: bootstrap_extensions has this module twice; leave one of them out"));
+    return NULL;
+  }
+  if (config.length > 0 && !hg_equal(HG_BUFFER("{}"), config)) {
+    hg_log(HG_LOG_ERROR, HG_BUFFER("healthgate: bootstrap_extensions: extension_config is given, but there is nothing to configure; "
+                                   "leave it out, and configure the filter"));
+    return NULL;
+  }
+  extension_config = envoy;
+  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(envoy, HG_BUFFER("looks"), NULL, 0, &looks);
+  // Envoy takes no traffic before.
+  envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(envoy);
+  return &extension_config;
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_config_destroy(const void *config) {
+  (void)config;
+  extension_config = NULL;
+}
+
+EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_new(const void *config, void *envoy) {
+  (void)config;
+  hg_stats_from(envoy);
+  return &extension_config;
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *extension) {
+  (void)extension;
+  hg_stats_from(NULL);
+}
+
+// look has Go look at all clusters and gates, and returns after how many milliseconds to look again.
+static uint64_t look(void) {
+  uint64_t next = healthgateTick();
+  envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, looks, NULL, 0, 1);
+  return next;
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
+  (void)envoy;
+  (void)extension;
+  envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config);
+  timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, look());
+}
+
+static void end(void) {
+  envoy_dynamic_module_callback_bootstrap_extension_timer_delete(timer);
+  timer = NULL;
+  healthgateStop();
+  ending.done(ending.context);
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_timer_fired(void *envoy, const void *config, void *fired) {
+  (void)envoy;
+  (void)config;
+  uint64_t next = look();
+  if (ending.done != NULL) {
+    if (hg_watch_tell() == 0 || ++ending.turns == END_TURNS_MOST) {
+      end();
+      return;
+    }
+    next = END_EVERY_MS;
+  }
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(fired, next);
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_shutdown(void *envoy, const void *extension, void (*done)(void *), void *context) {
+  (void)envoy;
+  (void)extension;
+  ending.done = done;
+  ending.context = context;
+  hg_watch_stop();
+  if (timer == NULL) { // Envoy ends before it was ready
+    done(context);
+  } else if (hg_watch_tell() == 0) {
+    end();
+  } else {
+    envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, END_EVERY_MS);
+  }
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_cluster_add_or_update(void *envoy, const void *config, hg_envoy_buffer name) {
+  (void)envoy;
+  (void)config;
+  healthgateCluster((char *)name.ptr, name.length, false);
+}
+
+EXPORT void envoy_dynamic_module_on_bootstrap_extension_cluster_removal(void *envoy, const void *config, hg_envoy_buffer name) {
+  (void)envoy;
+  (void)config;
+  healthgateCluster((char *)name.ptr, name.length, true);
+}

@@ -1,0 +1,115 @@
+// The functions of the ABI for stats, and for the bootstrap extension.
+#include "fake_envoy.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../abi_types.h"
+
+enum { STATS = 256 };
+static struct {
+  char name[64];
+  uint64_t value;
+  bool there, counter;
+} stats[STATS];
+int fe_passes[2], fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_ended;
+uint64_t fe_timer_ms;
+
+static void set(const char *name, uint64_t value, bool counter) {
+  for (int i = 0; i < STATS; i++)
+    if (!stats[i].there || (strcmp(stats[i].name, name) == 0 && stats[i].counter == counter)) {
+      snprintf(stats[i].name, sizeof stats[i].name, "%s", name);
+      stats[i].value = value;
+      stats[i].there = true;
+      stats[i].counter = counter;
+      return;
+    }
+  abort();
+}
+void fe_gauge(const char *name, uint64_t value) { set(name, value, false); }
+void fe_counter(const char *name, uint64_t value) { set(name, value, true); }
+void fe_remove_stat(const char *name) {
+  for (int i = 0; i < STATS; i++)
+    if (strcmp(stats[i].name, name) == 0) stats[i].there = false;
+}
+void fe_reset(void) {
+  memset(stats, 0, sizeof stats);
+  fe_passes[0] = fe_passes[1] = 0;
+  fe_clear_log();
+}
+
+static unsigned define(void *config, hg_buffer name, size_t *id) {
+  fe_filter *filter = config;
+  if (filter->frozen) return 3;
+  snprintf(filter->names[filter->metrics], sizeof filter->names[0], "%.*s", (int)name.length, name.ptr);
+  *id = (size_t)++filter->metrics;
+  return HG_METRIC_SUCCESS;
+}
+unsigned envoy_dynamic_module_callback_http_filter_config_define_counter(void *config, hg_buffer name, hg_buffer *labels, size_t count,
+                                                                         size_t *id) {
+  (void)labels, (void)count;
+  return define(config, name, id);
+}
+unsigned envoy_dynamic_module_callback_http_filter_config_define_gauge(void *config, hg_buffer name, hg_buffer *labels, size_t count,
+                                                                       size_t *id) {
+  (void)labels, (void)count;
+  return define(config, name, id);
+}
+
+static unsigned write(fe_filter *filter, size_t id, uint64_t add, bool to, uint64_t value) {
+  if (id == 0 || id > (size_t)filter->metrics) abort();
+  pthread_mutex_lock(&filter->lock);
+  filter->values[id - 1] = to ? value : filter->values[id - 1] + add;
+  pthread_mutex_unlock(&filter->lock);
+  return HG_METRIC_SUCCESS;
+}
+#define BY_STREAM(name) \
+  unsigned envoy_dynamic_module_callback_http_filter_##name(void *stream, size_t id, hg_buffer *labels, size_t count, uint64_t by)
+BY_STREAM(increment_counter) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, by, false, 0); }
+BY_STREAM(set_gauge) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, 0, true, by); }
+BY_STREAM(increment_gauge) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, by, false, 0); }
+BY_STREAM(decrement_gauge) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, -by, false, 0); }
+#ifndef FE_OF_1_38
+#define BY_CONFIG(name) \
+  unsigned envoy_dynamic_module_callback_http_filter_config_##name(void *config, size_t id, hg_buffer *labels, size_t count, uint64_t by)
+BY_CONFIG(increment_counter) { (void)labels, (void)count; return write(config, id, by, false, 0); }
+BY_CONFIG(set_gauge) { (void)labels, (void)count; return write(config, id, 0, true, by); }
+#endif
+
+void envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(void *config) { (void)config; fe_initialized++; }
+unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(void *config, hg_buffer name, hg_buffer *labels,
+                                                                                 size_t count, size_t *id) {
+  (void)config, (void)labels, (void)count;
+  if (strncmp(name.ptr, "looks", name.length) != 0) abort();
+  *id = 7;
+  return HG_METRIC_SUCCESS;
+}
+unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(void *config, size_t id, hg_buffer *labels, size_t count,
+                                                                                    uint64_t by) {
+  (void)config, (void)labels, (void)count;
+  if (id != 7 || by != 1) abort();
+  fe_looks++;
+  return HG_METRIC_SUCCESS;
+}
+void *envoy_dynamic_module_callback_bootstrap_extension_timer_new(void *config) { (void)config; fe_timers++; return &fe_timers; }
+void envoy_dynamic_module_callback_bootstrap_extension_timer_enable(void *timer, uint64_t ms) { (void)timer; fe_timer_ms = ms; }
+void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer) { (void)timer; fe_timers--; }
+bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config) { (void)config; return ++fe_lifecycle == 1; }
+
+static void iterate(hg_visitor visit, void *context, bool counters) {
+  fe_passes[counters]++;
+  for (int i = 0; i < STATS; i++)
+    if (stats[i].there && stats[i].counter == counters) visit((hg_envoy_buffer){stats[i].name, strlen(stats[i].name)}, stats[i].value, context);
+}
+void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *of, hg_visitor visit, void *context) {
+  (void)of;
+  iterate(visit, context, false);
+}
+#ifndef FE_WITHOUT_COUNTERS
+void envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(void *of, hg_visitor visit, void *context) {
+  (void)of;
+  iterate(visit, context, true);
+}
+#endif
+

@@ -1,0 +1,22 @@
+// What C calls of Go. No probe comes this way, unless it is given a report or is the first of a route's override.
+#ifndef HEALTHGATE_GO_H
+#define HEALTHGATE_GO_H
+
+#include "healthgate.h"
+
+// Main thread. False: it can't be used, and a log line has said why.
+extern bool healthgateFilterNew(hg_filter *filter, char *config, size_t length);
+extern bool healthgateRouteNew(hg_route *route, char *config, size_t length);
+// Any thread.
+extern void healthgateFilterEnd(uintptr_t filter);
+extern void healthgateRouteEnd(uintptr_t route);
+// A worker. The gate of a route's configuration laid over a filter's, held once for the caller; NULL where there is none.
+extern hg_gate *healthgateLay(uintptr_t filter, uintptr_t route);
+// A worker. The reply with a report for a client that accepts it; NULL where it is to have the plain one.
+extern hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length);
+// Main thread. Looks at all clusters and gates, and says after how many milliseconds to come again.
+extern uint64_t healthgateTick(void);
+extern void healthgateCluster(char *name, size_t length, bool removed);
+extern void healthgateStop(void);
+
+#endif

@@ -1,0 +1,219 @@
+// What the files of C share with each other, and with Go.
+//
+//   bootstrap.c  what Envoy calls of the bootstrap extension: the clock, the clusters' life, the end
+//   http.c       what Envoy calls of the filter: configurations, and each stream's request
+//   stats.c      what is sampled
+//   gate.c       the replies of a gate, and which is given now
+//   metric.c     what is counted
+//   route.c      which gate a stream has, by its route
+//   probe.c      what a probe is sent
+//   grpc.c       what a call of grpc.health.v1.Health asks, and what it is sent
+//   watch.c      the calls of Watch
+//   unused.c     what Envoy looks up, and never needs of a health check
+//
+// "Any thread" is one of Envoy's: the main thread, or a worker.
+#ifndef HEALTHGATE_H
+#define HEALTHGATE_H
+
+#include <stdatomic.h>
+
+#include "abi.h"
+
+#define HG_TEXT(text) {text, sizeof(text) - 1}
+#define HG_BUFFER(text) ((hg_buffer)HG_TEXT(text))
+#define HG_HEADER(key, value) {key, sizeof(key) - 1, value, sizeof(value) - 1}
+
+static inline bool hg_equal(hg_buffer a, hg_envoy_buffer b) {
+  if (a.length != b.length) return false;
+  for (size_t i = 0; i < a.length; i++)
+    if (a.ptr[i] != b.ptr[i]) return false;
+  return true;
+}
+
+void hg_log(unsigned level, hg_buffer line);
+void *hg_new(size_t size);         // zeroed; ends the process where memory is out, as Envoy does
+hg_buffer hg_copy(hg_buffer text); // to be freed
+
+// ---- stats.c, on the main thread
+
+// hg_stat is one stat of Envoy's that is sampled.
+typedef struct hg_stat {
+  uint64_t value;
+  bool found; // by the last pass over its kind
+  bool counter;
+  hg_buffer name;
+  struct hg_stat *next;
+} hg_stat;
+
+hg_stat *hg_stat_want(hg_buffer name, bool counter);
+void hg_stat_drop(hg_stat *stat);
+// hg_stats_pass reads all gauges that are wanted, or all counters, and returns how long it took in nanoseconds.
+int64_t hg_stats_pass(bool counters);
+void hg_stats_from(void *extension); // Envoy's side of the bootstrap extension, NULL once it has gone
+bool hg_stats_possible(void);        // there is one
+int64_t hg_now(void);                // nanoseconds, monotonic; a few milliseconds coarse
+void hg_sampled(int64_t at);         // what the gates answer is of this time
+int64_t hg_sampled_at(void);
+
+// ---- metric.c
+
+typedef struct hg_filter hg_filter;
+
+// hg_metric is a stat of the module's own.
+typedef struct hg_metric {
+  size_t id; // Envoy's
+  bool gauge;
+  atomic_bool due; // written without a stream, and Envoy does not know yet
+  _Atomic uint64_t owed;
+  struct hg_metric *next;
+} hg_metric;
+
+// hg_metric_define returns NULL where Envoy defines none: once the filter's configuration has been made.
+hg_metric *hg_metric_define(hg_filter *filter, hg_buffer name, bool gauge);
+// Without a stream, on any thread.
+void hg_metric_add(hg_filter *filter, hg_metric *metric, uint64_t by);
+void hg_metric_set(hg_filter *filter, hg_metric *metric, uint64_t value);
+// By a stream of the filter's; a metric that Envoy has not defined is NULL.
+void hg_count(void *stream, const hg_metric *metric);
+void hg_gauge_move(void *stream, const hg_metric *metric, bool up); // by one
+void hg_metrics_pay(hg_filter *filter, void *stream);
+
+// ---- gate.c
+
+enum { HG_HEADERS_MOST = 7, HG_PATHS_MOST = 2 };
+
+// hg_reply is what a probe is sent.
+typedef struct hg_reply {
+  uint32_t status;
+  bool passing;
+  bool once; // made for one probe, which frees it
+  size_t count;
+  hg_header headers[HG_HEADERS_MOST + 1]; // headers[count] is grpc-status
+  hg_buffer body, details;
+  const hg_metric *counters[2];
+  struct hg_reply *next; // of its gate's
+} hg_reply;
+
+hg_reply *hg_reply_new(uint32_t status, bool passing, hg_buffer body, hg_buffer details);
+void hg_reply_header(hg_reply *reply, hg_buffer key, hg_buffer value);
+void hg_reply_free(hg_reply *reply);
+
+// hg_gate answers the probes of one configuration. It lives as long as anybody holds it.
+typedef struct hg_gate {
+  atomic_int holders;
+  uintptr_t door; // Go's
+  hg_buffer paths[HG_PATHS_MOST];
+  size_t path_count;
+  bool details;       // to whoever accepts JSON
+  int64_t oldest;     // how old a sample may be, in nanoseconds
+  hg_reply *replies;  // all of them
+  const hg_reply *stale, *error;
+  _Atomic(const hg_reply *) now; // by the last look at the clusters
+
+  // grpc.health.v1.Health; nothing of it is set where it is not answered.
+  hg_buffer *services;
+  size_t service_count;
+  hg_buffer listed[2]; // the message that List sends: not serving, serving
+  const hg_metric *checks, *watches, *watchers;
+} hg_gate;
+
+hg_gate *hg_gate_new(void); // held once
+void hg_gate_hold(hg_gate *gate);
+void hg_gate_release(hg_gate *gate);
+// While a gate is made.
+void hg_gate_path(hg_gate *gate, hg_buffer path);
+void hg_gate_services(hg_gate *gate, size_t count, hg_buffer not_serving, hg_buffer serving);
+void hg_gate_service(hg_gate *gate, size_t i, hg_buffer name);
+void hg_gate_keep(hg_gate *gate, hg_reply *reply);
+// From then on.
+void hg_gate_publish(hg_gate *gate, const hg_reply *reply);
+const hg_reply *hg_gate_now(hg_gate *gate);
+
+// ---- route.c
+
+// hg_filter is a filter's configuration. Its streams keep it alive.
+struct hg_filter {
+  void *envoy;
+  uintptr_t door; // Go's
+  hg_gate *gate;
+  hg_metric *metrics;
+  atomic_bool indebted; // a metric is due
+};
+
+// hg_route is a route's configuration.
+typedef struct hg_route {
+  uintptr_t door;  // Go's
+  bool overrides;  // it says more than that the filter is enabled
+  struct hg_laid *laid;
+  struct hg_route *next;
+} hg_route;
+
+void hg_route_add(hg_route *route);
+void hg_route_remove(hg_route *route); // drops what was laid over filters by it
+void hg_filter_remove(hg_filter *filter);
+// hg_gate_of returns the gate of a stream; held is set where the stream has to release it.
+hg_gate *hg_gate_of(hg_filter *filter, void *stream, bool *held);
+
+// ---- http.c
+
+typedef struct hg_watcher hg_watcher;
+
+enum { HG_MESSAGE_MOST = 2048 }; // bytes of a request: a service's name has at most 1024
+enum hg_method { HG_CHECK, HG_LIST, HG_WATCH, HG_UNKNOWN_METHOD };
+
+// hg_call is a call of grpc.health.v1.Health while its request comes in.
+typedef struct {
+  enum hg_method method;
+  unsigned char prefix[5]; // one byte that says whether the message is compressed, four of its length
+  uint32_t prefix_count, length, count;
+  char message[HG_MESSAGE_MOST];
+  bool too_much; // more than one message, or too long a one
+} hg_call;
+
+// hg_stream is one request.
+typedef struct {
+  hg_filter *filter;
+  void *envoy;
+  hg_gate *gate;   // NULL where the request is not for it
+  bool held;       // the gate, by this stream
+  bool broken;     // by what should have given it its gate
+  bool busy, gone; // Envoy may destroy a stream while it is sent something
+  hg_call *call;   // NULL where the request is a plain probe
+  hg_watcher *watcher;
+} hg_stream;
+
+// ---- probe.c
+
+hg_envoy_buffer hg_request_header(void *stream, hg_buffer key);
+bool hg_calls_itself_grpc(void *stream);
+bool hg_is_probe(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path);
+void hg_answer(hg_stream *stream);
+
+// ---- grpc.c
+
+enum { HG_SERVING = 1, HG_NOT_SERVING = 2, HG_SERVICE_UNKNOWN = 3 }; // HealthCheckResponse.ServingStatus
+
+// hg_call_new returns NULL where the request is no call of grpc.health.v1.Health, or the gate does not answer it.
+hg_call *hg_call_new(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path);
+void hg_call_take(hg_call *call, const char *bytes, size_t length);
+// hg_service_of finds the service that a HealthCheckRequest asks for; false where the message is malformed.
+bool hg_service_of(const char *message, size_t length, hg_envoy_buffer *service);
+void hg_call_answer(hg_stream *stream); // at the end of its request
+// What a call is sent. Each may destroy the stream.
+void hg_send_headers(hg_stream *stream);
+void hg_send_status(hg_stream *stream, int status);
+void hg_send_trailers(hg_stream *stream, hg_buffer grpc_status);
+
+// ---- watch.c
+
+void hg_watch_begin(hg_stream *stream, bool known);
+void hg_watch_end(hg_stream *stream);
+void hg_watch_go_on(hg_stream *stream); // on its worker, when it was told to
+void hg_watch_block(hg_stream *stream, bool blocked); // where its client does not read
+// hg_watch_tell has each watcher go on that has something to be sent, and returns how many watchers there are. It may be
+// called on a thread of Go's too.
+size_t hg_watch_tell(void);
+// hg_watch_stop has the watchers end, those that are still to come too.
+void hg_watch_stop(void);
+
+#endif
