@@ -22,7 +22,7 @@ func newExplain() *cobra.Command {
 finds in the configuration that it has. ADMIN is host:port or unix:///path; by default ADMIN_ADDRESS, or 127.0.0.1:9901.
 
 Each gate is asked once, where its listener can be reached; it counts that as a probe (--probe=false to look alone).
-It ends with 1 where a gate fails or lint finds something.`,
+The exit code is 1 where a gate fails or lint finds something.`,
 		Example: `  healthgate explain
   kubectl exec deploy/envoy -- healthgate explain
   healthgate explain unix:///run/envoy/admin.sock --watch`,

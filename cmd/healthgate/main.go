@@ -48,9 +48,9 @@ func newCommand() *cobra.Command {
 		Use:   "healthgate",
 		Short: "Is my configuration right, and why does it say 503?",
 		Long: `Healthgate answers a load balancer's GET from the health that Envoy holds of its clusters.
-This command looks at its configuration, at a running Envoy, and ends one in order.
+lint and config look at a configuration, explain at a running Envoy; alive and drain run beside an Envoy, in its container.
 
-It ends with 0 where all is fine, 1 where something was found, 2 where it could not look.`,
+The exit code is 0 where all is fine, 1 where something was found, 2 where nothing could be looked at.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -170,9 +170,13 @@ func TestListenerWithoutH2TurnsHTTP2Away(t *testing.T) {
 	}
 }
 
-// written is admin of a site, but for the configuration: that as it is written, where the Envoy has the stand-in in its place.
+// written is admin of a site. Where the Envoy has the stand-in in the contrib door's place, it is that but for the configuration,
+// which is as it was written.
 func written(t *testing.T, s *site) (address string) {
 	t.Helper()
+	if theDoor.Name() == "stock" && !strings.HasPrefix(s.envoy.Admin, "unix:") {
+		return s.envoy.Admin
+	}
 	network, target := "tcp", s.envoy.Admin
 	if path, unix := strings.CutPrefix(target, "unix:"); unix {
 		network, target = "unix", path

@@ -121,72 +121,76 @@ func (e *fakeEnvoy) start(t *testing.T) *envoyadmin.Client {
 	return admin
 }
 
+const plain = `{"clusters": ["service"]}`
+
+// explained are states of an Envoy with one gate, and what is to be said of them.
+var explained = map[string]struct {
+	plugin string
+	change func(e *fakeEnvoy)
+	status int
+	reason string // what the numbers say
+	asked  string // what the gate says, where that is another
+	next   string // how the next step begins
+}{
+	"all are healthy": {plain, func(*fakeEnvoy) {}, 200, "healthgate_ok", "", ""},
+	"one is left":     {plain, func(e *fakeEnvoy) { e.count(1, 0, 3); e.hosts[0], e.hosts[1] = failed, failed }, 200, "healthgate_ok", "", ""},
+	"none is left": {plain, func(e *fakeEnvoy) {
+		e.count(0, 0, 3)
+		e.hosts, e.answers = []string{failed, failed, failed}, "failed failed_cluster_unhealthy"
+	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail Envoy's health checks"},
+	"degraded hosts serve": {plain, func(e *fakeEnvoy) { e.count(0, 2, 3) }, 200, "healthgate_ok", "", ""},
+	"degraded hosts don't count": {`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, func(e *fakeEnvoy) {
+		e.count(0, 2, 3)
+		e.answers = "failed failed_cluster_unhealthy"
+	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
+	"too few per cent": {`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`, func(e *fakeEnvoy) {
+		e.count(1, 0, 3)
+		e.answers = "failed failed_cluster_unhealthy"
+	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
+	"it drains": {plain, func(e *fakeEnvoy) {
+		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
+	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
+	"a drain is ignored": {`{"clusters": ["service"], "drain": "ignore"}`, func(e *fakeEnvoy) {
+		e.state, e.stats["server.live"] = "DRAINING", 0
+	}, 200, "healthgate_ok", "", ""},
+	"a drain can't be seen": {plain, func(e *fakeEnvoy) {
+		e.state = "DRAINING"
+		delete(e.stats, "server.live")
+	}, 200, "healthgate_ok", "", ""},
+	"it has no hosts": {plain, func(e *fakeEnvoy) {
+		e.count(0, 0, 0)
+		e.hosts, e.answers = []string{}, "failed failed_cluster_empty"
+	}, 503, "healthgate_cluster_empty", "", `cluster "service" has no hosts: its name does not resolve`},
+	"no such cluster": {plain, func(e *fakeEnvoy) {
+		e.count(0, 0, 0)
+		e.hosts, e.answers = nil, "failed failed_cluster_empty"
+	}, 503, "healthgate_cluster_empty", "", `Envoy has no cluster "service": a wrong name, or CDS has removed it; did you mean servise?`},
+	"its gauges are left out": {plain, func(e *fakeEnvoy) {
+		e.count(0, 0, 0)
+		e.answers = "failed failed_cluster_empty"
+	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 3 hosts, and its gauges don't say so`},
+	"by admin, no such cluster": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
+		e.hosts, e.answers = nil, "failed failed_cluster_unknown"
+	}, 503, "healthgate_cluster_unknown", "", "Envoy has no such cluster"},
+	"by admin, which counts hosts": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
+		e.hosts[0], e.hosts[1], e.hosts[2] = failed, failed, `{"eds_health_status": "UNHEALTHY"}`
+		e.answers = "failed failed_cluster_unhealthy"
+	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
+	"held open": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
+		e.count(0, 0, 3)
+	}, 200, "healthgate_held", "healthgate_ok", "hold has it wait"},
+	"held shut": {`{"clusters": ["service"], "hold": {"healthy_after": "10s"}}`, func(e *fakeEnvoy) {
+		e.stats["healthgate.default.healthy"], e.answers = 0, "failed"
+	}, 503, "healthgate_held", "", "hold has it wait"},
+	"stale, which only the gate knows": {`{"clusters": ["service"], "stale_after": "10s"}`, func(e *fakeEnvoy) {
+		e.answers, e.status = "failed failed_stale", 503
+	}, 200, "healthgate_ok", "healthgate_stale", "nobody has checked the clusters"},
+	"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "", "mend its configuration"},
+}
+
 // What a probe is answered is said with its reason and the next step, by the numbers alone and when the gate is asked.
 func TestAnswerIsExplained(t *testing.T) {
-	const plain = `{"clusters": ["service"]}`
-	for name, test := range map[string]struct {
-		plugin string
-		change func(e *fakeEnvoy)
-		status int
-		reason string // what the numbers say
-		asked  string // what the gate says, where that is another
-		next   string // how the next step begins
-	}{
-		"all are healthy": {plain, func(*fakeEnvoy) {}, 200, "healthgate_ok", "", ""},
-		"one is left":     {plain, func(e *fakeEnvoy) { e.count(1, 0, 3); e.hosts[0], e.hosts[1] = failed, failed }, 200, "healthgate_ok", "", ""},
-		"none is left": {plain, func(e *fakeEnvoy) {
-			e.count(0, 0, 3)
-			e.hosts, e.answers = []string{failed, failed, failed}, "failed failed_cluster_unhealthy"
-		}, 503, "healthgate_cluster_unhealthy", "", "the backends fail Envoy's health checks"},
-		"degraded hosts serve": {plain, func(e *fakeEnvoy) { e.count(0, 2, 3) }, 200, "healthgate_ok", "", ""},
-		"degraded hosts don't count": {`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, func(e *fakeEnvoy) {
-			e.count(0, 2, 3)
-			e.answers = "failed failed_cluster_unhealthy"
-		}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
-		"too few per cent": {`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`, func(e *fakeEnvoy) {
-			e.count(1, 0, 3)
-			e.answers = "failed failed_cluster_unhealthy"
-		}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
-		"it drains": {plain, func(e *fakeEnvoy) {
-			e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
-		}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
-		"a drain is ignored": {`{"clusters": ["service"], "drain": "ignore"}`, func(e *fakeEnvoy) {
-			e.state, e.stats["server.live"] = "DRAINING", 0
-		}, 200, "healthgate_ok", "", ""},
-		"a drain can't be seen": {plain, func(e *fakeEnvoy) {
-			e.state = "DRAINING"
-			delete(e.stats, "server.live")
-		}, 200, "healthgate_ok", "", ""},
-		"it has no hosts": {plain, func(e *fakeEnvoy) {
-			e.count(0, 0, 0)
-			e.hosts, e.answers = []string{}, "failed failed_cluster_empty"
-		}, 503, "healthgate_cluster_empty", "", `cluster "service" has no hosts: its name does not resolve`},
-		"no such cluster": {plain, func(e *fakeEnvoy) {
-			e.count(0, 0, 0)
-			e.hosts, e.answers = nil, "failed failed_cluster_empty"
-		}, 503, "healthgate_cluster_empty", "", `Envoy has no cluster "service": a wrong name, or CDS has removed it; did you mean servise?`},
-		"its gauges are left out": {plain, func(e *fakeEnvoy) {
-			e.count(0, 0, 0)
-			e.answers = "failed failed_cluster_empty"
-		}, 503, "healthgate_cluster_empty", "", `cluster "service" has 3 hosts, and its gauges don't say so`},
-		"by admin, no such cluster": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
-			e.hosts, e.answers = nil, "failed failed_cluster_unknown"
-		}, 503, "healthgate_cluster_unknown", "", "Envoy has no such cluster"},
-		"by admin, which counts hosts": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
-			e.hosts[0], e.hosts[1], e.hosts[2] = failed, failed, `{"eds_health_status": "UNHEALTHY"}`
-			e.answers = "failed failed_cluster_unhealthy"
-		}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
-		"held open": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
-			e.count(0, 0, 3)
-		}, 200, "healthgate_held", "healthgate_ok", "hold has it wait"},
-		"held shut": {`{"clusters": ["service"], "hold": {"healthy_after": "10s"}}`, func(e *fakeEnvoy) {
-			e.stats["healthgate.default.healthy"], e.answers = 0, "failed"
-		}, 503, "healthgate_held", "", "hold has it wait"},
-		"stale, which only the gate knows": {`{"clusters": ["service"], "stale_after": "10s"}`, func(e *fakeEnvoy) {
-			e.answers, e.status = "failed failed_stale", 503
-		}, 200, "healthgate_ok", "healthgate_stale", "nobody has checked the clusters"},
-		"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "", "mend its configuration"},
-	} {
+	for name, test := range explained {
 		t.Run(name, func(t *testing.T) {
 			e := newFakeEnvoy(test.plugin)
 			if e.status = 200; test.status >= 400 {
@@ -305,7 +309,7 @@ func TestListenerThatCantBeReachedIsSaid(t *testing.T) {
 func TestWatchTellsEachChangeOnce(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	admin := e.start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than maxAge
 	defer cancel()
 	told := make(chan string)
 	done := make(chan error)

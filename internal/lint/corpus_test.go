@@ -114,6 +114,28 @@ func TestCorpusIsFoundAsItSays(t *testing.T) {
 	}
 }
 
+// Each finding stands where something begins: a key, a value or a comment.
+func TestCorpusIsFoundWhereSomethingBegins(t *testing.T) {
+	for _, w := range corpus(t) {
+		for _, input := range w.inputs {
+			if w.name == "bad-api-syntax.yaml" { // the library tells the line alone
+				continue
+			}
+			lines := strings.Split(string(input.Content), "\n")
+			found, err := Run([]Input{input})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range found {
+				line := lines[f.Line-1]
+				if f.Column > len(line) || strings.ContainsRune(" \t", rune(line[f.Column-1])) || f.Column > 1 && !strings.ContainsRune(" \t{[", rune(line[f.Column-2])) {
+					t.Errorf("%s: %s stands inside %q", w.name, f, line)
+				}
+			}
+		}
+	}
+}
+
 func render(found []Finding) string {
 	lines := make([]string, len(found))
 	for i, f := range found {

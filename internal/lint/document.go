@@ -125,6 +125,15 @@ func (l *linter) dump(n *Node) {
 		case "ListenersConfigDump":
 			s.addEach(part, typeListener, "static_listeners", "listener")
 			s.addEach(part, typeListener, "dynamic_listeners", "active_state", "listener")
+		// What ?resource= gives one by one.
+		case "ClustersConfigDump.StaticCluster", "ClustersConfigDump.DynamicCluster":
+			s.add(part.get("cluster"), typeCluster)
+		case "ListenersConfigDump.StaticListener":
+			s.add(part.get("listener"), typeListener)
+		case "ListenersConfigDump.DynamicListener":
+			s.add(part.get("active_state", "listener"), typeListener)
+		case "RoutesConfigDump.StaticRouteConfig", "RoutesConfigDump.DynamicRouteConfig":
+			s.add(part.get("route_config"), typeRoutes)
 		case "RoutesConfigDump":
 			s.addEach(part, typeRoutes, "static_route_configs", "route_config")
 			s.addEach(part, typeRoutes, "dynamic_route_configs", "route_config")

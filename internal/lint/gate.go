@@ -61,7 +61,7 @@ type gate struct {
 
 	// A route configuration may have ten thousands of routes, all of which a virtual host enables: each of these is made once.
 	overs   map[*Node]*layer // what a level of routes says, by where it says so
-	decoded map[[4]*layer]*decoded
+	decoded map[[5]*layer]*decoded
 	first   map[firstKey]*Node
 	answers []probe // those whose route takes the path that the gate answers there
 }
@@ -163,8 +163,14 @@ func (g *gate) findProbes(routes *Node) {
 					layers = append(layers, over)
 				}
 			}
-			if enabled {
-				g.probes = append(g.probes, probe{route: route, virtualHost: virtualHost, layers: layers, config: g.decode(layers).config})
+			g.addProbe(enabled, route, virtualHost, layers)
+			for _, cluster := range route.list("route", "weighted_clusters", "clusters") {
+				if says := cluster.get("typed_per_filter_config", g.filter.text("name")); says != nil {
+					over, disabled := g.override(says)
+					if over != nil {
+						g.addProbe(!disabled, route, virtualHost, append(slices.Clone(layers), over))
+					}
+				}
 			}
 		}
 	}
@@ -172,6 +178,12 @@ func (g *gate) findProbes(routes *Node) {
 		if path := p.path(); path != "" && matches(p.route, path) != no {
 			g.answers = append(g.answers, p)
 		}
+	}
+}
+
+func (g *gate) addProbe(enabled bool, route, virtualHost *Node, layers []*layer) {
+	if enabled {
+		g.probes = append(g.probes, probe{route: route, virtualHost: virtualHost, layers: layers, config: g.decode(layers).config})
 	}
 }
 
@@ -214,7 +226,7 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 
 // decode lays layers over each other, and reads what comes of it.
 func (g *gate) decode(layers []*layer) *decoded {
-	var key [4]*layer
+	var key [5]*layer
 	copy(key[:], layers)
 	if known := g.decoded[key]; known != nil {
 		return known
@@ -225,7 +237,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 		d.config = nil
 	}
 	if g.decoded == nil {
-		g.decoded = map[[4]*layer]*decoded{}
+		g.decoded = map[[5]*layer]*decoded{}
 	}
 	g.decoded[key] = d
 	return d
