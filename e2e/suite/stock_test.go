@@ -144,3 +144,33 @@ func TestStartHasNoGap(t *testing.T) {
 		t.Errorf("the first probe is answered with %d", reply.status)
 	}
 }
+
+// Old filter chains drain, watchers are there, probes come, and Envoy is told to end: it ends in order, each time.
+func TestEnvoyEndsInOrderWhileOldChainsDrainUnderLoad(t *testing.T) {
+	t.Parallel()
+	skipUnlessStock(t)
+	for turn := range 5 {
+		s := newSite(t, withLDS(), withHealthService(), withConfig(func(c *bed.Config) { c.Set(bed.Listener+".drain_type", "DEFAULT") }))
+		s.setServing(1)
+		s.awaitProbe(s.client("h2"), 200, settle)
+		health := s.health()
+		for range 20 {
+			if stream, err := health.Watch(t.Context(), asked("")); err != nil {
+				t.Fatal(err)
+			} else if _, err := stream.Recv(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		load := s.probeUntilStopped(4)
+		for i := range 3 {
+			s.reload(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "turn%d"}`, i))
+		}
+		if err := s.envoy.Stop(); err != nil {
+			t.Fatalf("turn %d: %v", turn, err)
+		}
+		load.end()
+		if log := s.envoy.Log(); strings.Contains(log, "Caught Segmentation fault") || strings.Contains(log, "Caught Aborted") {
+			t.Fatalf("turn %d: %s", turn, bed.Tail(log, 40))
+		}
+	}
+}

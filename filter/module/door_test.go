@@ -184,6 +184,9 @@ func TestFormsOfAConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got, err := unpack([]byte{1 << 3, 1}); err == nil { // a google.protobuf.Duration
+		t.Errorf("another message is read as %v", got)
+	}
 	for _, form := range []string{config, "\n  { \"clusters\":\n [\"service\"] }\n", string(wire)} {
 		if got, err := unpack([]byte(form)); err != nil || !proto.Equal(got, s) {
 			t.Errorf("%q: got %v, %v", form, got, err)
