@@ -50,7 +50,7 @@ ENTRYPOINT ["/backend"]
 FROM build AS suite
 ARG TARGETARCH
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
-    make build/e2e.test build/demo build/clock.so GOARCH="$TARGETARCH" CC="$(cat /cc)" && mkdir /tls
+    make build/e2e.test build/demo build/clock.so build/healthgate GOARCH="$TARGETARCH" CC="$(cat /cc)" && mkdir /tls
 
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS e2e
 LABEL org.opencontainers.image.title="Healthgate's tests" \

@@ -20,8 +20,10 @@ PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
 export HTTPS_PORT ?= 8443
 export ADMIN_PORT ?= 9901
 
-# How long each fuzz target runs in `make fuzz`.
+# How long each fuzz target runs in `make fuzz`, and of which packages. lint's has all of Envoy's API instrumented, which takes
+# minutes: `make unit` leaves it out, and has mutations of its corpus in its place.
 FUZZTIME ?= 1m
+FUZZED ?= ./filter/... ./internal/...
 
 # What the final image has: Ubuntu 22.04. A plugin that asks for more does not load there.
 GLIBC_MOST := 2.35
@@ -36,6 +38,7 @@ PLUGIN  := build/healthgate.so
 MODULE  := build/libhealthgate.so
 STANDIN := build/libstandin.so
 BACKEND := build/backend
+COMMAND := build/healthgate
 DEMO    := build/demo
 SUITE   := build/e2e.test
 EMPTY   := build/empty.so
@@ -54,7 +57,7 @@ help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
-build: $(PLUGIN) $(MODULE) $(STANDIN) $(BACKEND) ## build the plugin, and what it is tested and shown with
+build: $(PLUGIN) $(MODULE) $(COMMAND) $(STANDIN) $(BACKEND) ## build both doors and the command, and what they are tested and shown with
 
 .PHONY: plugin
 plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architecture)
@@ -79,6 +82,15 @@ $(MODULE): $(own_files) $(c_files) | tools
 	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-object.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
+
+.PHONY: command
+command: $(COMMAND) ## build the command alone (GOOS and GOARCH for another machine)
+
+# The first time this compiles all of Envoy's API, which takes minutes.
+$(COMMAND): $(own_files) | tools
+	@echo "building $@"
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/healthgate
 
 $(BACKEND) $(DEMO): build/%: $(e2e_files) | tools
 	@echo "building $@"
@@ -166,14 +178,12 @@ unit: | tools ## run the unit tests with the race detector, what is read and not
 	@echo "running the unit tests"
 	@$(TESTS) -race ./...
 	@cd e2e && $(TESTS) -race ./backend/... ./walk && $(TESTS) ./static
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
 .PHONY: e2e
 e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy, by each way into it
-	@echo "running the tests in Envoy, by the contrib door"
-	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite -door=contrib
-	@echo "running what compares, loads and measures, for a short time"
-	@cd e2e && $(TESTS) -count=1 -timeout 15m ./bench ./diff ./soak
+	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
+	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite ./bench ./diff ./soak
 
 .PHONY: mutants
 mutants: | tools ## change the core in small ways, each of which a test must notice; some minutes
@@ -204,7 +214,7 @@ soak: build fetched ## everything at once, with a line a minute; fails on a wron
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
-	@for package in $$($(GO) list ./filter/...); do \
+	@for package in $$($(GO) list $(FUZZED)); do \
 	  for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
 	    echo "fuzzing $$package $$target for $(FUZZTIME)"; \
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" | tail -n 1; \

@@ -50,7 +50,7 @@ type Config struct {
 	// Hold damps changes of the answer.
 	Hold Hold
 	// StaleAfter is how old the clusters' health may be, up to 24 h. With the source stats, 0 asks nothing of its age;
-	// with the source admin it is never 0, and 5 s by default.
+	// with the source admin it is never 0 nor less than an interval, and 5 s or three intervals by default.
 	StaleAfter time.Duration
 	// Admin is where the health comes from with the source admin; nil with the source stats.
 	Admin *Admin
@@ -85,7 +85,7 @@ type Response struct {
 // beginning of the next reply.
 func hasBody(status int) bool { return status != 204 && status != 205 }
 
-// defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say.
+// defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say and three looks take no longer.
 const defaultAdminStaleAfter = 5 * time.Second
 
 var (
@@ -114,14 +114,23 @@ func CheckOverride(raw *structpb.Struct, door Door) error {
 	return nil
 }
 
-// Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole.
-// It changes neither.
+// Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole. A route
+// that takes another source lays the filter's admin aside. It changes neither.
 func Override(filter, route *structpb.Struct) *structpb.Struct {
+	merged := lay(filter, route)
+	if route.GetFields()["source"].GetStringValue() == "stats" && route.GetFields()["admin"] == nil {
+		delete(merged.Fields, "admin")
+	}
+	return merged
+}
+
+// lay is Override at any depth.
+func lay(filter, route *structpb.Struct) *structpb.Struct {
 	merged := &structpb.Struct{Fields: maps.Clone(filter.GetFields())}
 	for key, value := range route.GetFields() {
 		below, above := merged.Fields[key].GetStructValue(), value.GetStructValue()
 		if below != nil && above != nil {
-			value = structpb.NewStructValue(Override(below, above))
+			value = structpb.NewStructValue(lay(below, above))
 		}
 		if merged.Fields == nil {
 			merged.Fields = make(map[string]*structpb.Value)
@@ -150,8 +159,8 @@ func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	hold.refuseUnknown()
 	c.StaleAfter = top.duration("stale_after", 0, 0, maxDuration)
 	c.Admin = decodeSource(&top, complete)
-	if c.Admin != nil && c.StaleAfter == 0 {
-		c.StaleAfter = defaultAdminStaleAfter
+	if c.Admin != nil {
+		decodeAge(&top, c)
 	}
 
 	response := top.object("response")
@@ -217,6 +226,10 @@ func decodeClusters(top *object, door Door, required bool) []Cluster {
 	first := make(map[string]string, len(values)) // a cluster's name to where it stands
 	for i, value := range values {
 		entry := top.entry("clusters", i, value, "name")
+		if entry == nil {
+			clusters = append(clusters, Cluster{}) // so that require is judged by as many as were meant
+			continue
+		}
 		cluster := decodeCluster(entry)
 		if earlier, repeated := first[cluster.Name]; repeated && cluster.Name != "" {
 			entry.fail("name", "%q is repeated, it stands in %s already", cluster.Name, earlier)
@@ -326,6 +339,8 @@ func decodeSource(top *object, complete bool) *Admin {
 	admin := &Admin{Interval: o.duration("interval", time.Second, 100*time.Millisecond, time.Minute)}
 	address := o.text("address", "", maxPathBytes)
 	switch {
+	case top.failed("source"), top.failed("admin"):
+		return nil
 	case !complete: // a route's may have the one, and the filter's the other
 		if address == "" {
 			return nil
@@ -359,6 +374,18 @@ func decodeSource(top *object, complete bool) *Admin {
 	return admin
 }
 
+// decodeAge holds the age that is allowed to the looks of the source admin, each of which is to be fresh until the next.
+func decodeAge(top *object, c *Config) {
+	switch interval := c.Admin.Interval; {
+	case top.failed("stale_after"), top.failed("admin"):
+	case c.StaleAfter == 0:
+		c.StaleAfter = max(defaultAdminStaleAfter, 3*interval)
+	case c.StaleAfter < interval:
+		top.fail("stale_after", "%s is shorter than admin.interval (%s), so that each look would be stale before the next; set %s or more",
+			showSeconds(c.StaleAfter), showSeconds(interval), showSeconds(3*interval))
+	}
+}
+
 // maxUnixPathBytes is what a sockaddr_un holds, its last NUL left out.
 const maxUnixPathBytes = 107
 
@@ -367,7 +394,7 @@ func decodeResponse(o *object, byDefault Response, minStatus, maxStatus int64) R
 	if hasBody(r.Status) {
 		r.Body = o.text("body", byDefault.Body, maxBodyBytes)
 	} else if r.Body = o.text("body", "", maxBodyBytes); r.Body != "" {
-		o.fail("body", "is given, but a reply of status %d has none; leave it out, or set another status", r.Status)
+		o.fail("body", "is given, but a reply of status %d has none; leave it out, set it to \"\", or set another status", r.Status)
 	}
 	o.refuseUnknown()
 	return r

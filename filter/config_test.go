@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -82,6 +83,14 @@ var good = []struct {
 		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 100 * time.Millisecond}
 		c.StaleAfter = 2 * time.Second
 	}},
+	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
+		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
+		c.StaleAfter = 30 * time.Second
+	}},
+	{`{"clusters": ["service"], "source": "admin", "stale_after": "10s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
+		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
+		c.StaleAfter = 10 * time.Second
+	}},
 	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "[::1]:9901"}}`, func(c *Config) {
 		c.Admin = &Admin{"tcp", "[::1]:9901", time.Second}
 		c.StaleAfter = 5 * time.Second
@@ -90,15 +99,17 @@ var good = []struct {
 
 func TestDecode(t *testing.T) {
 	for _, test := range good {
-		want := byDefault
-		want.Clusters = slices.Clone(want.Clusters)
-		test.change(&want)
-		got, err := Decode(parse(t, test.text), Contrib)
-		if err != nil {
-			t.Errorf("%s: %v", test.text, err)
-		} else if !reflect.DeepEqual(*got, want) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", test.text, *got, want)
-		}
+		t.Run(test.text, func(t *testing.T) {
+			want := byDefault
+			want.Clusters = slices.Clone(want.Clusters)
+			test.change(&want)
+			got, err := Decode(parse(t, test.text), Contrib)
+			if err != nil {
+				t.Error(err)
+			} else if !reflect.DeepEqual(*got, want) {
+				t.Errorf("got  %+v\nwant %+v", *got, want)
+			}
+		})
 	}
 }
 
@@ -134,10 +145,10 @@ var bad = []struct {
 	{`{"clusters": [{"name": "a", "degraded": "no"}]}`, []string{`clusters[0].degraded: "no" is not count or ignore`}},
 	{`{"clusters": [{"name": "a", "excluded": true}]}`, []string{`clusters[0].excluded: true is not count or ignore`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": "ok"}}}`, []string{
-		`response.healthy.body: is given, but a reply of status 204 has none; leave it out, or set another status`,
+		`response.healthy.body: is given, but a reply of status 204 has none; leave it out, set it to "", or set another status`,
 	}},
 	{`{"clusters": ["a"], "response": {"healthy": {"status": 205, "body": " "}}}`, []string{
-		`response.healthy.body: is given, but a reply of status 205 has none; leave it out, or set another status`,
+		`response.healthy.body: is given, but a reply of status 205 has none; leave it out, set it to "", or set another status`,
 	}},
 	{`{"clusters": ["a"], "require": "some"}`, []string{`require: "some" is not all, any or a number of clusters`}},
 	{`{"clusters": ["a"], "require": 2}`, []string{`require: 2 is not a whole number from 1 to 1, the number of clusters`}},
@@ -180,6 +191,19 @@ var bad = []struct {
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix://relative"}}`, []string{`admin.address: "unix://relative" is not unix:// and an absolute path of at most 107 bytes`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.01s"}}`, []string{`admin.interval: "0.01s" is not between 0.1s and 60s`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "port": 1}}`, []string{`admin.port: unknown key, known are interval, address`}},
+	{`{"clusters": [5, "clusters[0]"]}`, []string{`clusters[0]: 5 is not a name or an object`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": 5}}`, []string{`admin.address: 5 is not a string`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": "127.0.0.1:9901"}`, []string{`admin: "127.0.0.1:9901" is not an object`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": null}`, []string{`admin: null is not an object`}},
+	{`{"clusters": ["a"], "admin": null}`, []string{`admin: null is not an object`}},
+	{`{"clusters": ["a"], "source": 5, "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: 5 is not stats or admin`}},
+	{`{"clusters": ["a"], "source": "admn", "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: "admn" is not stats or admin`}},
+	{`{"clusters": ["a"], "source": "admin", "stale_after": "9s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
+		`stale_after: 9s is shorter than admin.interval (10s), so that each look would be stale before the next; set 30s or more`,
+	}},
+	{`{"clusters": ["a"], "source": "admin", "stale_after": 9, "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
+		`stale_after: 9 is not a duration in seconds, as in "1.5s"`,
+	}},
 	{`{"clusters": ["a", "a"], "path": 1, "paht": "/", "drain": "x"}`, []string{
 		`path: 1 is not a string`, `clusters[1].name: "a" is repeated, it stands in clusters[0] already`,
 		`drain: "x" is not fail or ignore`, `paht: unknown key, did you mean path?`,
@@ -188,14 +212,15 @@ var bad = []struct {
 
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
-		c, err := Decode(parse(t, test.text), Contrib)
-		if c != nil || err == nil {
-			t.Errorf("%s: got %+v, %v, want an error", test.text, c, err)
-			continue
-		}
-		if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
-			t.Errorf("%s:\ngot  %s\nwant %s", test.text, got, want)
-		}
+		t.Run(clip(test.text), func(t *testing.T) {
+			c, err := Decode(parse(t, test.text), Contrib)
+			if c != nil || err == nil {
+				t.Fatalf("got %+v, %v, want an error", c, err)
+			}
+			if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
 	}
 }
 
@@ -231,16 +256,19 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 		{`{"path": "/readyz"}`, strings.Replace(filter, `"path": "/"`, `"path": "/readyz"`, 1)},
 		{`{"clusters": ["c"]}`, strings.Replace(filter, `["a", "b"]`, `["c"]`, 1)},
 		{`{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
+		{`{"source": "stats"}`, strings.Replace(filter, `"path"`, `"source": "stats", "path"`, 1)},
 		{`{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
 	} {
-		base := parse(t, filter)
-		got := Override(base, parse(t, test.route))
-		if want := parse(t, test.want); !proto.Equal(got, want) {
-			t.Errorf("%s: got %v, want %v", test.route, got, want)
-		}
-		if !proto.Equal(base, parse(t, filter)) {
-			t.Errorf("%s: changed what it overrides", test.route)
-		}
+		t.Run(test.route, func(t *testing.T) {
+			base := parse(t, filter)
+			got := Override(base, parse(t, test.route))
+			if want := parse(t, test.want); !proto.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if !proto.Equal(base, parse(t, filter)) {
+				t.Error("it changed what it overrides")
+			}
+		})
 	}
 	if got := Override(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
 		t.Errorf("over nothing: got %v", got)
@@ -259,9 +287,11 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
-		if err := CheckOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
-			t.Errorf("%s: got %v, want %s", text, err, want)
-		}
+		t.Run(text, func(t *testing.T) {
+			if err := CheckOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
 	}
 }
 
@@ -364,6 +394,42 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 			t.Errorf("a stat prefix with %q is taken", character)
 		}
 	}
+}
+
+// A wrong type is one error: what follows of it is not told too.
+func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
+	for key := range keys(t) {
+		for _, value := range []string{"5", "true", "null", `"?"`, "[]", "{}", "[5]"} {
+			whole := `{"clusters": ["service"], ` + nest(strings.Split(key, "."), value) + `}`
+			if rest, ok := strings.CutPrefix(key, "clusters[]."); ok {
+				whole = `{"clusters": [{"name": "service", "` + rest + `": ` + value + `}]}`
+			}
+			if key == "clusters" {
+				whole = `{"clusters": ` + value + `}`
+			}
+			if strings.HasPrefix(key, "admin.") {
+				whole = `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///a", "` + strings.TrimPrefix(key, "admin.") + `": ` + value + `}}`
+			}
+			_, err := Decode(parseLast(t, whole), Contrib)
+			if err != nil && len(err.(Errors)) != 1 {
+				t.Errorf("%s: %v", whole, err)
+			}
+		}
+	}
+}
+
+// parseLast reads JSON in which a key may be repeated: the last counts.
+func parseLast(t *testing.T, text string) *structpb.Struct {
+	t.Helper()
+	var value map[string]any
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	s, err := structpb.NewStruct(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // An override is checked on its own as far as it can be.

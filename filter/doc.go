@@ -14,7 +14,7 @@
 //	reply.go              what do I reply? (report.go: to those who ask for JSON)
 //	journal.go            what is counted and logged? (gauge.go: which gate writes a gauge that several share)
 //	gate.go               the steps in a row
-//	watch.go              what is done between probes: looks, and warnings
+//	watch.go              what is done between probes: looks (warnings.go: what is warned of)
 //
 // The package filter/admin is another source for membership.go.
 package filter

@@ -162,7 +162,7 @@ func TestWarningSaysWhatAHostKnowsOfAGauge(t *testing.T) {
 		}
 		g := newGate(t, h, `{"clusters": ["service"]}`)
 		h.lines = nil
-		g.warnOfClusters()
+		g.warnOfNoHost(0)
 		if len(h.lines) != 1 || !strings.Contains(h.lines[0], want) {
 			t.Errorf("kept %v: got %q", kept, h.lines)
 		}

@@ -26,8 +26,8 @@ type Gate struct {
 	host     Host
 	source   Source
 	drains   DrainSource // nil where the source can't tell
-	server   serverStats
-	liveness *Liveness
+	server   *serverStats
+	process  *Process
 	replies  *replies
 	journal  *journal
 	clusters []history
@@ -55,19 +55,22 @@ func NewGate(config *Config, source Source, host Host, process *Process) *Gate {
 		host:     host,
 		source:   source,
 		server:   findServerStats(host),
-		liveness: &process.liveness,
+		process:  process,
 		replies:  newReplies(config),
 		journal:  newJournal(config, host, &process.gauges),
 		clusters: make([]history, len(config.Clusters)),
 	}
 	g.drains, _ = source.(DrainSource)
 	// A gate made while Envoy wants traffic notes so for gates made later.
-	g.liveness.draining(g.server)
+	g.process.liveness.itself(g.server)
 	return g
 }
 
 // Close ends the gate's part in what the process shares. A gate that is closed still answers.
-func (g *Gate) Close() { g.journal.close() }
+func (g *Gate) Close() {
+	g.process.liveness.leave(g.server)
+	g.journal.close()
+}
 
 // IsProbe says whether a request is a probe of the path probed, whatever the query: GET or HEAD of it, or a POST that calls
 // itself gRPC. contentType is needed of a POST alone. It keeps no string.
@@ -75,7 +78,7 @@ func IsProbe(probed, method, path, contentType string) bool {
 	switch method {
 	case "GET", "HEAD":
 	case "POST":
-		if !isGRPC(contentType) {
+		if !IsGRPC(contentType) {
 			return false
 		}
 	default:
@@ -87,9 +90,9 @@ func IsProbe(probed, method, path, contentType string) bool {
 	return path == probed
 }
 
-// isGRPC says whether Envoy takes a request for gRPC by its content type: Grpc::Common::hasGrpcContentType in
+// IsGRPC says whether Envoy takes a request for gRPC by its content type: Grpc::Common::hasGrpcContentType in
 // source/common/grpc/common.cc of v1.39.1.
-func isGRPC(contentType string) bool {
+func IsGRPC(contentType string) bool {
 	rest, ok := strings.CutPrefix(contentType, "application/grpc")
 	return ok && (rest == "" || rest[0] == '+')
 }
@@ -157,9 +160,16 @@ func (g *Gate) judge(now time.Time, samples []Sample) Verdict {
 	return g.config.Policy.Judge(samples)
 }
 
-// draining says whether Envoy is to fail its health checks, by its own stats or by the source.
+// draining says whether Envoy is to fail its health checks. A source that knows is believed, but for a drain that the gate's own
+// stat shows before the source has looked again.
 func (g *Gate) draining() bool {
-	return g.liveness.draining(g.server) || g.drains != nil && g.drains.Draining()
+	if g.drains != nil {
+		if draining, known := g.drains.Draining(); known {
+			now, _ := g.process.liveness.itself(g.server)
+			return draining || now
+		}
+	}
+	return g.process.liveness.draining(g.server)
 }
 
 // now is the time, where the configuration asks for it; reading a clock is not free.
@@ -176,6 +186,7 @@ func (g *Gate) remember(now time.Time, samples []Sample) {
 		h := &g.clusters[i]
 		if s.Total > 0 && !h.known.Load() { // a store a probe would bounce the cache line between workers
 			h.known.Store(true)
+			g.process.warnings.over(g.hostless(i))
 		}
 		if !g.config.Details {
 			continue

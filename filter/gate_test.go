@@ -229,13 +229,15 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 		{"fail", 1, "healthgate_draining"}, {"fail", 0, "healthgate_draining"},
 		{"ignore", 1, "healthgate_ok"}, {"ignore", 0, "healthgate_cluster_unhealthy"},
 	} {
-		h := newFakeHost()
-		g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
-		h.setCluster("a", of(test.healthy, 0, 1))
-		h.set(serverLive, 0)
-		if got := g.Answer().Details; got != test.want {
-			t.Errorf("drain: %s with %d healthy: got %s, want %s", test.drain, test.healthy, got, test.want)
-		}
+		t.Run(fmt.Sprintf("drain: %s with %d healthy", test.drain, test.healthy), func(t *testing.T) {
+			h := newFakeHost()
+			g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
+			h.setCluster("a", of(test.healthy, 0, 1))
+			h.set(serverLive, 0)
+			if got := g.Answer().Details; got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
 	}
 }
 
@@ -292,10 +294,10 @@ func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
 // drainSource is a source that has been told.
 type drainSource struct {
 	Source
-	draining bool
+	draining, known bool
 }
 
-func (d *drainSource) Draining() bool { return d.draining }
+func (d *drainSource) Draining() (draining, known bool) { return d.draining, d.known }
 
 func TestSourceThatKnowsOfADrainIsBelieved(t *testing.T) {
 	h := newFakeHost()
@@ -305,12 +307,86 @@ func TestSourceThatKnowsOfADrainIsBelieved(t *testing.T) {
 	var process Process
 	source := &drainSource{Source: NewStatsSource(c, h, &process, h.Now())}
 	g := NewGate(c, source, h, &process)
+	source.known = true
 	for _, draining := range []bool{false, true, false} {
 		source.draining = draining
 		want := map[bool]string{true: "healthgate_draining", false: "healthgate_ok"}[draining]
 		if got := g.Answer().Details; got != want {
 			t.Errorf("draining %v: got %s, want %s", draining, got, want)
 		}
+	}
+	// Others of the process see a drain, and this one's stat is 0: the source knows better, once it has looked.
+	process.liveness.known.Store(true)
+	if got := g.Answer().Details; got != "healthgate_ok" {
+		t.Errorf("the source says that there is no drain: got %s", got)
+	}
+	source.known = false
+	if got := g.Answer().Details; got != "healthgate_draining" {
+		t.Errorf("the source does not know: got %s", got)
+	}
+	// What the gate's own stat shows is the fresher.
+	source.known = true
+	h.set(serverLive, 1)
+	g.Answer()
+	h.set(serverLive, 0)
+	if got := g.Answer().Details; got != "healthgate_draining" {
+		t.Errorf("the gate's own stat shows a drain: got %s", got)
+	}
+}
+
+// A hold in one direction alone is a hold.
+func TestHoldOfOneDirectionHoldsThat(t *testing.T) {
+	for _, test := range []struct {
+		name, hold     string
+		down, up       string // what a change is answered with at first
+		after, afterUp string
+	}{
+		{"unhealthy_after", `{"unhealthy_after": "2s"}`, "healthgate_held", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
+		{"healthy_after", `{"healthy_after": "2s"}`, "healthgate_cluster_unhealthy", "healthgate_held", "healthgate_cluster_unhealthy", "healthgate_ok"},
+		{"neither", `{}`, "healthgate_cluster_unhealthy", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHost()
+			h.setCluster("a", of(1, 0, 1))
+			g := newGate(t, h, `{"clusters": ["a"], "hold": `+test.hold+`}`)
+			for i, step := range []struct {
+				at      time.Duration
+				healthy uint64
+				want    string
+			}{{0, 1, "healthgate_ok"}, {1, 0, test.down}, {3, 0, test.after}, {4, 1, test.up}, {6, 1, test.afterUp}} {
+				h.now = epoch.Add(step.at * time.Second)
+				h.setCluster("a", of(step.healthy, 0, 1))
+				if got := g.Answer().Details; got != step.want {
+					t.Errorf("step %d: got %s, want %s", i, got, step.want)
+				}
+			}
+		})
+	}
+}
+
+// clocked counts how often the clock is read.
+type clocked struct {
+	constants
+	reads int
+}
+
+func (c *clocked) Now() time.Time { c.reads++; return epoch }
+
+// Reading a clock is not free.
+func TestClockIsReadWhereTheConfigurationAsksForIt(t *testing.T) {
+	for more, want := range map[string]int{
+		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1, `, "response": {"details": true}`: 1,
+	} {
+		t.Run(more, func(t *testing.T) {
+			h := &clocked{}
+			g := newGate(t, h, `{"clusters": ["a"]`+more+`}`)
+			g.Answer() // the first is a change
+			h.reads = 0
+			g.Answer()
+			if h.reads != want {
+				t.Errorf("got %d reads, want %d", h.reads, want)
+			}
+		})
 	}
 }
 

@@ -23,13 +23,15 @@ func TestHoldTurnsOnlyAfterItsTimeWithoutABreak(t *testing.T) {
 		"a break on the way back":           {{0, false, false}, {1, true, false}, {10, false, false}, {11, true, false}, {20.9, true, false}, {21, true, true}},
 		"after a turn the other time holds": {{0, true, true}, {1, false, true}, {4, false, false}, {5, true, false}, {14.9, true, false}, {15, true, true}},
 	} {
-		var held Standing
-		for _, step := range steps {
-			held = hold.Observe(held, epoch.Add(time.Duration(step.at*float64(time.Second))), step.truth)
-			if held.passing != step.answer {
-				t.Errorf("%s: at %vs with %v got %v, want %v", name, step.at, step.truth, held.passing, step.answer)
+		t.Run(name, func(t *testing.T) {
+			var held Standing
+			for _, step := range steps {
+				held = hold.Observe(held, epoch.Add(time.Duration(step.at*float64(time.Second))), step.truth)
+				if held.passing != step.answer {
+					t.Errorf("at %vs with %v got %v, want %v", step.at, step.truth, held.passing, step.answer)
+				}
 			}
-		}
+		})
 	}
 }
 

@@ -16,7 +16,7 @@ func TestDraining(t *testing.T) {
 		{"other states say nothing", []stats{{0, 2}, {0, 3}}, []bool{false, false}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			h, l := newFakeHost(), Liveness{}
+			h, l := newFakeHost(), liveness{}
 			server := findServerStats(h)
 			for i, s := range test.steps {
 				h.set(serverLive, s.live)
@@ -27,4 +27,61 @@ func TestDraining(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two listeners, of which one leaves the stat out by a matcher of its own: its 0 must not pass for a drain, nor hide one.
+func TestDrainIsAskedOfTheGatesThatCanSeeIt(t *testing.T) {
+	var l liveness
+	visible, hidden := newFakeHost(), newFakeHost()
+	hidden.set(serverLive, 0)
+	one, other := findServerStats(visible), findServerStats(hidden)
+	expect := func(when string, want bool) {
+		t.Helper()
+		if got := l.draining(other); got != want {
+			t.Errorf("%s: got %v, want %v", when, got, want)
+		}
+	}
+	expect("nobody has seen it", false)
+	l.draining(one)
+	expect("another reads 1", false)
+	visible.set(serverLive, 0)
+	expect("another reads 0", true)
+	visible.set(serverLive, 1)
+	expect("another reads 1 again", false)
+	visible.set(serverLive, 0)
+	l.draining(one)
+	l.leave(one)
+	expect("the other has gone, and last read 0", true)
+	again := newFakeHost()
+	third := findServerStats(again)
+	l.draining(third)
+	l.leave(third)
+	expect("one that has gone last read 1", false)
+}
+
+// goneValue is a stat of a gate whose side in Envoy has gone.
+type goneValue struct{ gone bool }
+
+func (g *goneValue) Get() uint64 {
+	if g.gone {
+		panic("gone")
+	}
+	return 1
+}
+
+func TestGateThatHasGoneIsNotAsked(t *testing.T) {
+	var l liveness
+	value := &goneValue{}
+	l.draining(&serverStats{live: value, state: &number{}})
+	value.gone = true
+	if l.draining(findServerStats(newDrained())) {
+		t.Error("a drain is told, where the last that was read is 1")
+	}
+}
+
+// newDrained is a host whose server.live reads 0.
+func newDrained() *fakeHost {
+	h := newFakeHost()
+	h.set(serverLive, 0)
+	return h
 }

@@ -38,9 +38,9 @@ type HostSource interface {
 
 // DrainSource is a Source that knows by itself whether Envoy is to fail its health checks.
 type DrainSource interface {
-	// Draining says whether Envoy was draining when the source last looked. It neither waits nor allocates, and is safe
-	// for use from any thread.
-	Draining() bool
+	// Draining says whether Envoy was draining when the source last looked, and whether it ever has. It neither waits nor
+	// allocates, and is safe for use from any thread.
+	Draining() (draining, known bool)
 }
 
 // HostState is one host of a cluster, for a report.

@@ -30,6 +30,14 @@ func (e Errors) Error() string {
 // Unwrap lets errors.Is and errors.As see each of them.
 func (e Errors) Unwrap() []error { return e }
 
+// KeyError is what is wrong with one key. Each of Errors is one.
+type KeyError struct {
+	Path    string // of the key, as in clusters[0].min_healthy; a key that needs quotes is quoted
+	Message string // what is wrong, and what would be right
+}
+
+func (e *KeyError) Error() string { return e.Path + ": " + e.Message }
+
 // object is a message of the configuration while it is read. Each read marks its key as known, so that what is left over
 // can be refused. The zero object, for a message that was left out, has every default.
 type object struct {
@@ -48,13 +56,22 @@ func (o *object) at(key string) string {
 }
 
 func (o *object) fail(key, format string, args ...any) {
-	o.errs.add(fmt.Errorf("%s: %s", o.at(key), fmt.Sprintf(format, args...)))
+	o.errs.add(o.at(key), fmt.Sprintf(format, args...))
 }
 
-func (e *Errors) add(err error) {
+func (e *Errors) add(path, message string) {
 	if len(*e) < maxErrors {
-		*e = append(*e, err)
+		*e = append(*e, &KeyError{path, message})
 	}
+}
+
+// failed says whether something was wrong with a key already, or with what is in it: what follows of that is not told too.
+func (o *object) failed(key string) bool {
+	at := o.at(key)
+	return slices.ContainsFunc(*o.errs, func(err error) bool {
+		rest, ok := strings.CutPrefix(err.(*KeyError).Path, at)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
 }
 
 func (o *object) get(key string) *structpb.Value {
@@ -193,7 +210,8 @@ func (o *object) list(key string) ([]*structpb.Value, bool) {
 	return l.ListValue.GetValues(), true
 }
 
-// entry reads the i-th entry of the list at key, for which a string stands in short form for its key shortKey.
+// entry reads the i-th entry of the list at key, for which a string stands in short form for its key shortKey. It returns nil
+// for what is neither.
 func (o *object) entry(key string, i int, value *structpb.Value, shortKey string) *object {
 	child := &object{path: o.at(key) + "[" + strconv.Itoa(i) + "]", errs: o.errs}
 	switch kind := value.GetKind().(type) {
@@ -202,9 +220,8 @@ func (o *object) entry(key string, i int, value *structpb.Value, shortKey string
 	case *structpb.Value_StringValue:
 		child.fields = map[string]*structpb.Value{shortKey: value}
 	default:
-		o.errs.add(fmt.Errorf("%s: %s is not a name or an object", child.path, show(value)))
-		// So that the missing name is not reported too.
-		child.fields = map[string]*structpb.Value{shortKey: structpb.NewStringValue(child.path)}
+		o.errs.add(child.path, show(value)+" is not a name or an object")
+		return nil
 	}
 	return child
 }
@@ -219,7 +236,7 @@ func (o *object) refuseUnknown() {
 	}
 	slices.Sort(unknown)
 	for _, key := range unknown[:min(len(unknown), maxErrors)] {
-		if near := nearest(key, o.known); near != "" {
+		if near := Nearest(key, o.known); near != "" {
 			o.fail(showKey(key), "unknown key, did you mean %s?", near)
 		} else {
 			o.fail(showKey(key), "unknown key, known are %s", strings.Join(o.known, ", "))
@@ -266,8 +283,8 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-// nearest returns the known key that key was probably meant to be, or "".
-func nearest(key string, known []string) string {
+// Nearest returns the known key that key was probably meant to be, or "".
+func Nearest(key string, known []string) string {
 	if len(key) > 64 {
 		return ""
 	}

@@ -10,13 +10,13 @@ func TestWhatAUserWroteIsShownShort(t *testing.T) {
 		{"64 bytes are whole", clip(strings.Repeat("x", 64)), strings.Repeat("x", 64)},
 		{"65 are cut", clip(strings.Repeat("x", 65)), strings.Repeat("x", 64) + "…"},
 		{"not within a letter", clip(strings.Repeat("x", 63) + "ß"), strings.Repeat("x", 63) + "…"},
-		{"two edits are near", nearest("pahts", []string{"clusters", "path"}), "path"},
-		{"three are another word", nearest("pahtss", []string{"clusters", "path"}), ""},
-		{"a short key is not near to any", nearest("ab", []string{"cd"}), ""},
-		{"the nearest is taken", nearest("dran", []string{"drains", "drain"}), "drain"},
-		{"the first of two that are as near", nearest("a_b_cx", []string{"a_b_cy", "a_b_cz"}), "a_b_cy"},
-		{"a key of 64 bytes", nearest(strings.Repeat("x", 64), []string{strings.Repeat("x", 63)}), strings.Repeat("x", 63)},
-		{"a key of 65 bytes", nearest(strings.Repeat("x", 65), []string{strings.Repeat("x", 64)}), ""},
+		{"two edits are near", Nearest("pahts", []string{"clusters", "path"}), "path"},
+		{"three are another word", Nearest("pahtss", []string{"clusters", "path"}), ""},
+		{"a short key is not near to any", Nearest("ab", []string{"cd"}), ""},
+		{"the nearest is taken", Nearest("dran", []string{"drains", "drain"}), "drain"},
+		{"the first of two that are as near", Nearest("a_b_cx", []string{"a_b_cy", "a_b_cz"}), "a_b_cy"},
+		{"a key of 64 bytes", Nearest(strings.Repeat("x", 64), []string{strings.Repeat("x", 63)}), strings.Repeat("x", 63)},
+		{"a key of 65 bytes", Nearest(strings.Repeat("x", 65), []string{strings.Repeat("x", 64)}), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.got != test.want {

@@ -2,7 +2,8 @@ package filter
 
 // Process is what the gates of one process share. The zero value is ready.
 type Process struct {
-	liveness Liveness
+	liveness liveness
 	ages     ages
 	gauges   gauges
+	warnings warnings
 }

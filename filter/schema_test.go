@@ -35,7 +35,7 @@ func compileSchema(t *testing.T) *jsonschema.Schema {
 
 // beyondTheSchema are the errors that a JSON Schema can't express, as they are told.
 var beyondTheSchema = regexp.MustCompile(
-	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|needs the stock door$`)
+	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|needs the stock door$`)
 
 func TestSchemaAndDecoderAgree(t *testing.T) {
 	schema := compileSchema(t)

@@ -21,11 +21,13 @@ func TestGaugesAreNamedAsEnvoyNamesThem(t *testing.T) {
 		"a.:":                      "cluster.a._.membership_healthy",
 		"xds:///eds.authority/a:b": "cluster.xds_/eds.authority/a_b.membership_healthy",
 	} {
-		stats := &namedStats{}
-		NewStatsSource(&Config{Policy: Policy{Clusters: []Cluster{{StatName: name}}}}, stats, &Process{}, time.Time{})
-		if stats.names[0] != want {
-			t.Errorf("%q: got %s, want %s", name, stats.names[0], want)
-		}
+		t.Run(name, func(t *testing.T) {
+			stats := &namedStats{}
+			NewStatsSource(&Config{Policy: Policy{Clusters: []Cluster{{StatName: name}}}}, stats, &Process{}, time.Time{})
+			if stats.names[0] != want {
+				t.Errorf("got %s, want %s", stats.names[0], want)
+			}
+		})
 	}
 }
 

@@ -170,19 +170,22 @@ func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
 	fresh, stale := Sample{Counts: Counts{Healthy: 1, Total: 1}}, Sample{Counts: Counts{Healthy: 1, Total: 1}, Stale: true}
 	c := &Policy{Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{}}}}
 	for _, test := range []struct {
+		name    string
 		require int
 		samples []Sample
 		want    Verdict
 	}{
-		{2, []Sample{fresh, fresh}, Verdict{Reason: OK, Passing: true}},
-		{2, []Sample{fresh, stale}, Verdict{Reason: Stale}},
-		{1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
-		{1, []Sample{stale, stale}, Verdict{Reason: Stale}},
+		{"both are fresh", 2, []Sample{fresh, fresh}, Verdict{Reason: OK, Passing: true}},
+		{"one of two is stale", 2, []Sample{fresh, stale}, Verdict{Reason: Stale}},
+		{"one is stale, and the other enough", 1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
+		{"both are stale", 1, []Sample{stale, stale}, Verdict{Reason: Stale}},
 	} {
-		c.Require = test.require
-		if got := c.Judge(test.samples); got != test.want {
-			t.Errorf("%v with %d required: got %+v, want %+v", test.samples, test.require, got, test.want)
-		}
+		t.Run(test.name, func(t *testing.T) {
+			c.Require = test.require
+			if got := c.Judge(test.samples); got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
 	}
 }
 

@@ -65,6 +65,36 @@ func start(ctx context.Context, d door.Door, dir, echo string, s scenario, conte
 	}
 	config.Set("static_resources.listeners", listeners)
 
+	clusters := s.clustersOf(config, echo)
+	if slices.Contains(contenders, lua) {
+		old, err := luaConfig()
+		if err != nil {
+			return nil, nil, err
+		}
+		old.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0", bed.Endpoint(admin.String()))
+		clusters = append(clusters, old.Get("static_resources.clusters.1"))
+	}
+	config.Set("static_resources.clusters", clusters)
+
+	if slices.ContainsFunc(contenders, func(name string) bool { return name == gate || name == everyone || name == empty || name == emptyGo }) {
+		d.Prepare(config)
+	}
+	for contender, plugin := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
+		if i := slices.Index(contenders, contender); i >= 0 {
+			config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
+				plugin+"@"+plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
+		}
+	}
+	envoy, err := bed.StartEnvoy(ctx, dir, config, d.Options(bed.Options{Workers: 1, Env: []string{refresh}}))
+	if err != nil {
+		return nil, nil, err
+	}
+	addresses, err := envoy.Listeners()
+	return envoy, addresses, err
+}
+
+// clustersOf are the clusters of a scenario, made from the reference configuration's.
+func (s scenario) clustersOf(config *bed.Config, echo string) []any {
 	config.Delete(bed.Cluster + ".health_checks") // their own cost comes and goes with their clock
 	config.Delete(bed.Cluster + ".dns_lookup_family")
 	config.Set(bed.Cluster+".type", "STATIC")
@@ -93,31 +123,7 @@ func start(ctx context.Context, d door.Door, dir, echo string, s scenario, conte
 		assign(other, name, 3)
 		clusters = append(clusters, other)
 	}
-	if slices.Contains(contenders, lua) {
-		old, err := luaConfig()
-		if err != nil {
-			return nil, nil, err
-		}
-		old.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0", bed.Endpoint(admin.String()))
-		clusters = append(clusters, old.Get("static_resources.clusters.1"))
-	}
-	config.Set("static_resources.clusters", clusters)
-
-	if slices.ContainsFunc(contenders, func(name string) bool { return name == gate || name == everyone || name == empty || name == emptyGo }) {
-		d.Prepare(config)
-	}
-	for contender, plugin := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
-		if i := slices.Index(contenders, contender); i >= 0 {
-			config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
-				plugin+"@"+plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
-		}
-	}
-	envoy, err := bed.StartEnvoy(ctx, dir, config, d.Options(bed.Options{Workers: 1, Env: []string{refresh}}))
-	if err != nil {
-		return nil, nil, err
-	}
-	addresses, err := envoy.Listeners()
-	return envoy, addresses, err
+	return clusters
 }
 
 func luaConfig() (*bed.Config, error) { return bed.LoadConfig("envoy/lua.yaml") }

@@ -387,41 +387,47 @@ func TestTimersOfAShutdownFitTogether(t *testing.T) {
 		},
 		"overlays/local": func(o rendered) timers { return kubelet(t, o) },
 	} {
-		objects := render(t, folder)
-		envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec
-		pod, ready := envoy.Template.Spec, int(envoy.MinReadySeconds)
-		env := map[string]int{}
-		for _, e := range pod.Containers[0].Env {
-			n, err := strconv.Atoi(e.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			env[e.Name] = n
+		t.Run(folder, func(t *testing.T) { checkTimers(t, folder, read) })
+	}
+}
+
+// checkTimers holds the timers of a pod to those of the balancer in front of it, and of the kubelet.
+func checkTimers(t *testing.T, folder string, read func(rendered) timers) {
+	t.Helper()
+	objects := render(t, folder)
+	envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec
+	pod, ready := envoy.Template.Spec, int(envoy.MinReadySeconds)
+	env := map[string]int{}
+	for _, e := range pod.Containers[0].Env {
+		n, err := strconv.Atoi(e.Value)
+		if err != nil {
+			t.Fatal(err)
 		}
-		notice, finish := env["DRAIN_NOTICE_SECONDS"], env["DRAIN_FINISH_SECONDS"]
-		for _, b := range []timers{read(objects), kubelet(t, objects)} {
-			if b.interval <= 0 || b.timeout <= 0 || b.threshold <= 0 || b.timeout >= b.interval {
-				t.Errorf("%s: the health check is %+v", folder, b)
-			}
-			if need := b.interval*b.threshold + b.timeout + act; notice < need-boolToInt(b.draining == 0)*act {
-				t.Errorf("%s: the balancer needs up to %d s to notice and act, the drain gives it %d s", folder, need, notice)
-			}
-			if need := b.interval*b.healthy + b.timeout + act; ready < need && b.draining != 0 {
-				t.Errorf("%s: the balancer needs up to %d s to take a new pod in, the old ones go after %d s", folder, need, ready)
-			}
-			if b.draining != 0 && b.draining < finish {
-				t.Errorf("%s: the balancer cuts connections off after %d s, the drain lets them go on for %d s", folder, b.draining, finish)
-			}
+		env[e.Name] = n
+	}
+	notice, finish := env["DRAIN_NOTICE_SECONDS"], env["DRAIN_FINISH_SECONDS"]
+	for _, b := range []timers{read(objects), kubelet(t, objects)} {
+		if b.interval <= 0 || b.timeout <= 0 || b.threshold <= 0 || b.timeout >= b.interval {
+			t.Errorf("the health check is %+v", b)
 		}
-		if need := notice + finish + spare; int(*pod.TerminationGracePeriodSeconds) < need {
-			t.Errorf("%s: the grace is %d s, the drain needs %d s", folder, *pod.TerminationGracePeriodSeconds, need)
+		if need := b.interval*b.threshold + b.timeout + act; notice < need-boolToInt(b.draining == 0)*act {
+			t.Errorf("the balancer needs up to %d s to notice and act, the drain gives it %d s", need, notice)
 		}
-		if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < nameCache+resolve+check {
-			t.Errorf("%s: the service's old pods go after %d s, Envoy knows the new ones after %d s", folder, ready, nameCache+resolve+check)
+		if need := b.interval*b.healthy + b.timeout + act; ready < need && b.draining != 0 {
+			t.Errorf("the balancer needs up to %d s to take a new pod in, the old ones go after %d s", need, ready)
 		}
-		if grace := pod.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; grace == nil || *grace > spare {
-			t.Errorf("%s: an Envoy that hangs has a grace of %v", folder, grace)
+		if b.draining != 0 && b.draining < finish {
+			t.Errorf("the balancer cuts connections off after %d s, the drain lets them go on for %d s", b.draining, finish)
 		}
+	}
+	if need := notice + finish + spare; int(*pod.TerminationGracePeriodSeconds) < need {
+		t.Errorf("the grace is %d s, the drain needs %d s", *pod.TerminationGracePeriodSeconds, need)
+	}
+	if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < nameCache+resolve+check {
+		t.Errorf("the service's old pods go after %d s, Envoy knows the new ones after %d s", ready, nameCache+resolve+check)
+	}
+	if grace := pod.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; grace == nil || *grace > spare {
+		t.Errorf("an Envoy that hangs has a grace of %v", grace)
 	}
 }
 

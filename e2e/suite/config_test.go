@@ -37,62 +37,68 @@ func TestExamplesRun(t *testing.T) {
 		name := filepath.Base(file)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			config, err := bed.LoadConfig("envoy/examples/" + name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir, err := os.MkdirTemp("", "e2e") // a short path, since a socket's is bounded
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			adminSocket := ""
-			if config.Get("admin.address.pipe") != nil {
-				adminSocket = filepath.Join(dir, "admin.sock")
-				config.Set("admin.address.pipe.path", adminSocket)
-				config.Set(bed.PluginConfig+".admin.address", "unix://"+adminSocket)
-			} else {
-				config.Set("admin.address.socket_address.port_value", 0)
-			}
-			config.Set(bed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
-			if config.Get(bed.PluginConfig+".hold.healthy_after") != nil {
-				config.Set(bed.PluginConfig+".hold.healthy_after", "1s")
-			}
-			backend, err := bed.StartBackend(t.Context(), "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(backend.Kill)
-			for i := range config.Get("static_resources.clusters").([]any) {
-				cluster := fmt.Sprint("static_resources.clusters.", i)
-				config.Set(cluster+".load_assignment.endpoints.0.lb_endpoints.0", bed.Endpoint(backend.Address))
-			}
-			envoy, err := door.Start(t.Context(), theDoor, dir, config, bed.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(envoy.Kill)
-			paths := []string{"/"}
-			if name == "kubelet.yaml" {
-				paths = append(paths, "/readyz")
-			}
-			for _, path := range paths {
-				err := bed.WaitFor(t.Context(), settle, func() error {
-					reply, err := http.Get("http://" + envoy.Ingress + path)
-					if err != nil {
-						return err
-					}
-					defer reply.Body.Close()
-					if reply.StatusCode != 200 {
-						return fmt.Errorf("%s is answered with %s", path, reply.Status)
-					}
-					return nil
-				})
-				if err != nil {
-					t.Errorf("%v; envoy's log ends:\n%s", err, bed.Tail(envoy.Log(), 20))
-				}
-			}
+			runExample(t, name)
 		})
+	}
+}
+
+// runExample starts an example between a backend and probes of all its paths.
+func runExample(t *testing.T, name string) {
+	t.Helper()
+	config, err := bed.LoadConfig("envoy/examples/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "e2e") // a short path, since a socket's is bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	adminSocket := ""
+	if config.Get("admin.address.pipe") != nil {
+		adminSocket = filepath.Join(dir, "admin.sock")
+		config.Set("admin.address.pipe.path", adminSocket)
+		config.Set(bed.PluginConfig+".admin.address", "unix://"+adminSocket)
+	} else {
+		config.Set("admin.address.socket_address.port_value", 0)
+	}
+	config.Set(bed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
+	if config.Get(bed.PluginConfig+".hold.healthy_after") != nil {
+		config.Set(bed.PluginConfig+".hold.healthy_after", "1s")
+	}
+	backend, err := bed.StartBackend(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(backend.Kill)
+	for i := range config.Get("static_resources.clusters").([]any) {
+		cluster := fmt.Sprint("static_resources.clusters.", i)
+		config.Set(cluster+".load_assignment.endpoints.0.lb_endpoints.0", bed.Endpoint(backend.Address))
+	}
+	envoy, err := door.Start(t.Context(), theDoor, dir, config, bed.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(envoy.Kill)
+	paths := []string{"/"}
+	if name == "kubelet.yaml" {
+		paths = append(paths, "/readyz")
+	}
+	for _, path := range paths {
+		err := bed.WaitFor(t.Context(), settle, func() error {
+			reply, err := http.Get("http://" + envoy.Ingress + path)
+			if err != nil {
+				return err
+			}
+			defer reply.Body.Close()
+			if reply.StatusCode != 200 {
+				return fmt.Errorf("%s is answered with %s", path, reply.Status)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%v; envoy's log ends:\n%s", err, bed.Tail(envoy.Log(), 20))
+		}
 	}
 }
 

@@ -309,16 +309,10 @@ func addFilter(c *bed.Config, filter any) {
 	c.Set(bed.HTTPFilters, slices.Insert(c.Get(bed.HTTPFilters).([]any), 1, filter))
 }
 
-// Healthgate, Envoy's own health_check filter and admin as a source, of equivalent policies in the same Envoy, through
-// random states of the hosts.
-func TestAgreesWithEnvoysOwnFilterThroughRandomStates(t *testing.T) {
-	t.Parallel()
-	const states = 2000
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	percents := []int{0, 1, 33, 50, 67, 75, 100}
-	s := newSite(t, withEDS(), onEveryRoute(), adminAt(t, `{"clusters": [{"name": "service", "min_healthy": 0}], "response": {"details": true}}`),
+// beside is a site with gates of each percentage, Envoy's own filter of the same, and one gate by admin.
+func beside(t *testing.T, percents []int) *site {
+	t.Helper()
+	return newSite(t, withEDS(), onEveryRoute(), adminAt(t, `{"clusters": [{"name": "service", "min_healthy": 0}], "response": {"details": true}}`),
 		withConfig(func(c *bed.Config) {
 			port := c.Get("admin.address.socket_address.port_value")
 			for _, percent := range percents {
@@ -338,6 +332,18 @@ func TestAgreesWithEnvoysOwnFilterThroughRandomStates(t *testing.T) {
 			addGate(c, "byadmin", fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 0}], "path": "/byadmin", "stat_prefix": "byadmin",
 				"response": {"details": true}, "source": "admin", "admin": {"address": "127.0.0.1:%v", "interval": "0.1s"}}`, port))
 		}))
+}
+
+// Healthgate, Envoy's own health_check filter and admin as a source, of equivalent policies in the same Envoy, through
+// random states of the hosts.
+func TestAgreesWithEnvoysOwnFilterThroughRandomStates(t *testing.T) {
+	t.Parallel()
+	const states = 2000
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	percents := []int{0, 1, 33, 50, 67, 75, 100}
+	s := beside(t, percents)
 	client := s.client("h2")
 	draining := false
 	letters := "hhhdduuxt?"

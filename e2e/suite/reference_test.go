@@ -410,6 +410,43 @@ func filterBeside(before bool, filter string) option {
 	})
 }
 
+// pitfall is what a probe meets in an Envoy that somebody else has written.
+type pitfall struct {
+	options []option
+	status  int
+	details string // in the access log, where it is not 200
+	rule    string // by which lint finds it; "" where there is nothing to find
+}
+
+// The filters that may answer before Healthgate.
+const (
+	rbac = `{"name": "rbac", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+		"rules": {"action": "DENY", "policies": {"all": {"permissions": [{"any": true}], "principals": [{"any": true}]}}}}}`
+	authz = `{"name": "authz", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+		"transport_api_version": "V3", "grpc_service": {"envoy_grpc": {"cluster_name": "service"}, "timeout": "1s"}}}`
+	jwt = `{"name": "jwt", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+		"providers": {"one": {"local_jwks": {"inline_string": "{\"keys\":[{\"kty\":\"oct\",\"alg\":\"HS256\",\"k\":\"c2VjcmV0\"}]}"}}},
+		"rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "one"}}]}}`
+	limit = `{"name": "limit", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+		"stat_prefix": "limit", "token_bucket": {"max_tokens": 1, "fill_interval": "3600s"},
+		"filter_enabled": {"default_value": {"numerator": 100}}, "filter_enforced": {"default_value": {"numerator": 100}}}}`
+)
+
+// apology is a local_reply_config that says sorry.
+func apology(t *testing.T, mended bool) option {
+	return withConfig(func(c *bed.Config) {
+		mapper := parse(`{"filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 200, "runtime_key": "yours"}}}},
+			"status_code": 500, "body": {"inline_string": "sorry"}}`).(map[string]any)
+		if mended {
+			mapper["filter"] = mend(t, "local_reply_config")["filter"]
+		}
+		c.Set(localReplies, map[string]any{"mappers": []any{mapper}})
+		if mended { // as if it were for answers that pass too
+			c.Set(localReplies+".mappers.0.filter.and_filter.filters.0.status_code_filter.comparison.value.default_value", 200)
+		}
+	})
+}
+
 // Each pitfall of docs/envoy.md that shows in the answer to a probe alone: what is seen with it, and that the mend mends it. The
 // service is healthy throughout.
 func TestPitfalls(t *testing.T) {
@@ -420,88 +457,66 @@ func TestPitfalls(t *testing.T) {
 	probesHost := func(c *bed.Config) { c.Set(virtualHosts+".1", mend(t, "A virtual host for the probe")) }
 	requireTLS := func(c *bed.Config) { c.Set(virtualHosts+".0.require_tls", "ALL") }
 	redirect := parse(`{"match": {"prefix": "/"}, "redirect": {"https_redirect": true}}`)
-	const (
-		rbac = `{"name": "rbac", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-			"rules": {"action": "DENY", "policies": {"all": {"permissions": [{"any": true}], "principals": [{"any": true}]}}}}}`
-		authz = `{"name": "authz", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-			"transport_api_version": "V3", "grpc_service": {"envoy_grpc": {"cluster_name": "service"}, "timeout": "1s"}}}`
-		jwt = `{"name": "jwt", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-			"providers": {"one": {"local_jwks": {"inline_string": "{\"keys\":[{\"kty\":\"oct\",\"alg\":\"HS256\",\"k\":\"c2VjcmV0\"}]}"}}},
-			"rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "one"}}]}}`
-		limit = `{"name": "limit", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-			"stat_prefix": "limit", "token_bucket": {"max_tokens": 1, "fill_interval": "3600s"},
-			"filter_enabled": {"default_value": {"numerator": 100}}, "filter_enforced": {"default_value": {"numerator": 100}}}}`
-	)
-	apology := func(mended bool) option {
-		return withConfig(func(c *bed.Config) {
-			mapper := parse(`{"filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 200, "runtime_key": "yours"}}}},
-				"status_code": 500, "body": {"inline_string": "sorry"}}`).(map[string]any)
-			if mended {
-				mapper["filter"] = mend(t, "local_reply_config")["filter"]
-			}
-			c.Set(localReplies, map[string]any{"mappers": []any{mapper}})
-			if mended { // as if it were for answers that pass too
-				c.Set(localReplies+".mappers.0.filter.and_filter.filters.0.status_code_filter.comparison.value.default_value", 200)
-			}
-		})
-	}
-	for name, test := range map[string]struct {
-		options []option
-		status  int
-		details string // in the access log, where it is not 200
-	}{
-		"require_tls":                   {[]option{withConfig(inTheClear), withConfig(requireTLS)}, 301, "direct_response"},
-		"require_tls, mended":           {[]option{withConfig(inTheClear), withConfig(requireTLS), withConfig(byDomain), withConfig(probesHost)}, 200, ""},
-		"a redirect":                    {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes, append([]any{redirect}, c.Get(bed.Routes).([]any)...)) })}, 301, "direct_response"},
-		"a redirect, mended":            {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes+".2", redirect) })}, 200, ""},
-		"RBAC":                          {[]option{filterBeside(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]"},
-		"RBAC, mended":                  {[]option{filterBeside(false, rbac)}, 200, ""},
-		"ext_authz":                     {[]option{filterBeside(true, authz)}, 403, "ext_authz_error"},
-		"ext_authz, mended":             {[]option{filterBeside(false, authz)}, 200, ""},
-		"JWT":                           {[]option{filterBeside(true, jwt)}, 401, "jwt_authn_access_denied"},
-		"JWT, mended":                   {[]option{filterBeside(false, jwt)}, 200, ""},
-		"a rate limit":                  {[]option{filterBeside(true, limit)}, 429, "local_rate_limited"},
-		"a rate limit, mended":          {[]option{filterBeside(false, limit)}, 200, ""},
-		"virtual hosts by domain":       {[]option{withConfig(byDomain)}, 404, "route_not_found"},
-		"virtual hosts, mended":         {[]option{withConfig(byDomain), withConfig(probesHost)}, 200, ""},
-		"local_reply_config":            {[]option{apology(false)}, 500, "healthgate_ok"},
-		"local_reply_config, mended":    {[]option{apology(true)}, 200, ""},
-		"a bootstrap's stats matcher":   {[]option{withStatsMatcher(`{"exclusion_list": {"patterns": [{"prefix": "cluster."}]}}`)}, 503, "healthgate_cluster_empty"},
-		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`{"inclusion_list": {"patterns": [{"prefix": "cluster.service.upstream_"}]}}`)}, 503, "healthgate_cluster_empty"},
+	for name, test := range map[string]pitfall{
+		"require_tls":                   {[]option{withConfig(inTheClear), withConfig(requireTLS)}, 301, "direct_response", "shadowed"},
+		"require_tls, mended":           {[]option{withConfig(inTheClear), withConfig(requireTLS), withConfig(byDomain), withConfig(probesHost)}, 200, "", ""},
+		"a redirect":                    {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes, append([]any{redirect}, c.Get(bed.Routes).([]any)...)) })}, 301, "direct_response", "shadowed"},
+		"a redirect, mended":            {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes+".2", redirect) })}, 200, "", ""},
+		"RBAC":                          {[]option{filterBeside(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
+		"RBAC, mended":                  {[]option{filterBeside(false, rbac)}, 200, "", ""},
+		"ext_authz":                     {[]option{filterBeside(true, authz)}, 403, "ext_authz_error", "order"},
+		"ext_authz, mended":             {[]option{filterBeside(false, authz)}, 200, "", ""},
+		"JWT":                           {[]option{filterBeside(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
+		"JWT, mended":                   {[]option{filterBeside(false, jwt)}, 200, "", ""},
+		"a rate limit":                  {[]option{filterBeside(true, limit)}, 429, "local_rate_limited", "order"},
+		"a rate limit, mended":          {[]option{filterBeside(false, limit)}, 200, "", ""},
+		"virtual hosts by domain":       {[]option{withConfig(byDomain)}, 404, "route_not_found", "domains"},
+		"virtual hosts, mended":         {[]option{withConfig(byDomain), withConfig(probesHost)}, 200, "", ""},
+		"local_reply_config":            {[]option{apology(t, false)}, 500, "healthgate_ok", "local-reply"},
+		"local_reply_config, mended":    {[]option{apology(t, true)}, 200, "", ""},
+		"a bootstrap's stats matcher":   {[]option{withStatsMatcher(`{"exclusion_list": {"patterns": [{"prefix": "cluster."}]}}`)}, 503, "healthgate_cluster_empty", "stats"},
+		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`{"inclusion_list": {"patterns": [{"prefix": "cluster.service.upstream_"}]}}`)}, 503, "healthgate_cluster_empty", "stats"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			options := append(test.options, withConfig(func(c *bed.Config) { c.Delete(bed.HCM + ".access_log.0.filter") }))
-			s := newSite(t, options...)
-			s.await(settle, func() error { // not by a gauge, which may be left out
-				hosts, err := s.envoy.Hosts("service")
-				if err == nil && hosts[s.backends[0].Address] != "healthy" {
-					err = fmt.Errorf("envoy has %v", hosts)
-				}
-				return err
-			})
-			client := s.client("http/1.1")
-			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-			scheme := "https://"
-			if s.config.Get(bed.Listener+".filter_chains.0.transport_socket") == nil {
-				scheme = "http://"
-			}
-			for range 2 { // a rate limit lets the first one pass
-				reply, err := client.Get(scheme + s.envoy.Ingress + "/")
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, _ = io.Copy(io.Discard, reply.Body)
-				reply.Body.Close()
-				if reply.StatusCode != test.status && test.details != "local_rate_limited" {
-					t.Errorf("the probe is answered with %d, want %d", reply.StatusCode, test.status)
-				}
-			}
-			s.awaitLog(fmt.Sprintf(`"status":%d`, test.status), settle)
-			if test.details != "" {
-				s.awaitLog(`"details":"`+test.details, settle)
-			}
+			test.meet(t)
 		})
+	}
+}
+
+// meet probes an Envoy that has the pitfall.
+func (p pitfall) meet(t *testing.T) {
+	t.Helper()
+	options := append(p.options, withConfig(func(c *bed.Config) { c.Delete(bed.HCM + ".access_log.0.filter") }))
+	s := newSite(t, options...)
+	expectLint(t, s.config, p.rule)
+	s.await(settle, func() error { // not by a gauge, which may be left out
+		hosts, err := s.envoy.Hosts("service")
+		if err == nil && hosts[s.backends[0].Address] != "healthy" {
+			err = fmt.Errorf("envoy has %v", hosts)
+		}
+		return err
+	})
+	client := s.client("http/1.1")
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	scheme := "https://"
+	if s.config.Get(bed.Listener+".filter_chains.0.transport_socket") == nil {
+		scheme = "http://"
+	}
+	for range 2 { // a rate limit lets the first one pass
+		reply, err := client.Get(scheme + s.envoy.Ingress + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, reply.Body)
+		reply.Body.Close()
+		if reply.StatusCode != p.status && p.details != "local_rate_limited" {
+			t.Errorf("the probe is answered with %d, want %d", reply.StatusCode, p.status)
+		}
+	}
+	s.awaitLog(fmt.Sprintf(`"status":%d`, p.status), settle)
+	if p.details != "" {
+		s.awaitLog(`"details":"`+p.details, settle)
 	}
 }
 

@@ -170,41 +170,20 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	if s.cert, err = bed.NewCertificate(s.dir); err != nil {
 		t.Fatal(err)
 	}
-	var addresses []string
-	for _, address := range p.addresses {
-		backend, err := bed.StartBackend(t.Context(), address, p.flags...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(backend.Kill)
-		s.backends = append(s.backends, backend)
-		addresses = append(addresses, backend.Address)
-	}
+	addresses := s.startBackends(p)
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
-	if !p.eds {
+	if p.eds {
+		s.takeHosts(config)
+	} else {
 		config.CheckEvery("0.1s")
 		config.SetEndpoints(addresses...)
-	}
-	if p.eds {
-		s.writeHosts()
-		config.Set(bed.Cluster+".type", "EDS")
-		for _, key := range []string{"load_assignment", "health_checks", "dns_lookup_family"} {
-			config.Delete(bed.Cluster + "." + key)
-		}
-		config.Set(bed.Cluster+".eds_cluster_config", map[string]any{"eds_config": s.fromFile("eds")})
-		config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
 	}
 	for _, change := range p.configured {
 		change(p, addresses)
 	}
 	if p.rds {
-		s.routes = config.Part(bed.HCM + ".route_config")
-		s.routes.Set("name", "routes")
-		s.writeRoutes(s.routes.Clone())
-		config.Delete(bed.HCM + ".route_config")
-		config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
-		config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
+		s.takeRoutes(config)
 	}
 	if p.second != nil {
 		second := config.Part(bed.Listener)
@@ -227,10 +206,51 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	return s, p
 }
 
+// startBackends starts the backends of a plan, and returns where they are.
+func (s *site) startBackends(p *plan) (addresses []string) {
+	s.t.Helper()
+	for _, address := range p.addresses {
+		backend, err := bed.StartBackend(s.t.Context(), address, p.flags...)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(backend.Kill)
+		s.backends = append(s.backends, backend)
+		addresses = append(addresses, backend.Address)
+	}
+	return addresses
+}
+
+// takeHosts has the first cluster take its hosts from a file, and check none.
+func (s *site) takeHosts(config *bed.Config) {
+	s.t.Helper()
+	s.writeHosts()
+	config.Set(bed.Cluster+".type", "EDS")
+	for _, key := range []string{"load_assignment", "health_checks", "dns_lookup_family"} {
+		config.Delete(bed.Cluster + "." + key)
+	}
+	config.Set(bed.Cluster+".eds_cluster_config", map[string]any{"eds_config": s.fromFile("eds")})
+	config.Set("node", node)
+}
+
+// takeRoutes has the listener take its routes from a file.
+func (s *site) takeRoutes(config *bed.Config) {
+	s.t.Helper()
+	s.routes = config.Part(bed.HCM + ".route_config")
+	s.routes.Set("name", "routes")
+	s.writeRoutes(s.routes.Clone())
+	config.Delete(bed.HCM + ".route_config")
+	config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
+	config.Set("node", node)
+}
+
+// node is Envoy's own name, which it must have where anything is not static.
+var node = map[string]any{"id": "e2e", "cluster": "e2e"}
+
 // takeFromFile has Envoy take what was static from the file in the site's folder.
 func (s *site) takeFromFile(config *bed.Config, kind, static string) {
 	config.Delete("static_resources." + static)
-	config.Set("node", map[string]any{"id": "e2e", "cluster": "e2e"})
+	config.Set("node", node)
 	if config.Get("dynamic_resources") == nil {
 		config.Set("dynamic_resources", map[string]any{})
 	}

@@ -109,116 +109,127 @@ func shutDownUnderLoad(t *testing.T, streams int) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var running sync.WaitGroup
-	b := newBalancer(ctx, &running, sites...)
+	l := &balancedLoad{failures: make(chan error, 100)}
+	l.balancer = newBalancer(ctx, &l.running, sites...)
 	sites[0].await(settle, func() error {
-		if !b.in[0].Load() || !b.in[1].Load() {
+		if !l.balancer.in[0].Load() || !l.balancer.in[1].Load() {
 			return errors.New("the balancer has not found both")
 		}
 		return nil
 	})
-
-	// Streams through the Envoy that is to end.
-	var open sync.WaitGroup
-	failures := make(chan error, 100)
-	fail := func(err error) {
-		select {
-		case failures <- err:
-		default:
-		}
-	}
 	for range streams {
-		streamCtx, end := context.WithCancel(ctx)
-		stream, err := grpc_health_v1.NewHealthClient(b.conns[0]).Watch(streamCtx, &grpc_health_v1.HealthCheckRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := stream.Recv(); err != nil {
-			t.Fatal(err)
-		}
-		open.Go(func() {
-			defer end()
-			broken := make(chan error, 1)
-			go func() {
-				_, err := stream.Recv()
-				broken <- err
-			}()
-			// The balancer has told nobody; the client comes to its own end a while after.
-			until := time.Time{}
-			for until.IsZero() || time.Now().Before(until) {
-				if until.IsZero() && !b.in[0].Load() {
-					until = time.Now().Add(lastWork)
-				}
-				select {
-				case err := <-broken:
-					fail(fmt.Errorf("a stream was cut off: %w", err))
-					return
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
-		})
+		l.openStream(ctx, t)
 	}
-
-	// 200 calls a second.
-	var calls, through [2]atomic.Int64
-	running.Go(func() {
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			i := b.pick()
-			if i < 0 {
-				fail(errors.New("no Envoy is in"))
-				continue
-			}
-			running.Go(func() {
-				calls[0].Add(1)
-				callCtx, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-				defer done()
-				request := &router.RecommendRequest{Points: []*router.Point{{}}}
-				if _, err := router.NewRouterClient(b.conns[i]).Recommend(callCtx, request); err != nil {
-					fail(fmt.Errorf("a call through envoy %d: %w", i, err))
-				}
-				through[i].Add(1)
-			})
-		}
-	})
-	sites[0].await(settle, func() error {
-		if through[0].Load() < 100 || through[1].Load() < 100 {
-			return errors.New("the calls do not flow yet")
-		}
-		return nil
-	})
+	l.running.Go(func() { l.call(ctx) })
+	l.awaitCalls(sites[0], 0, 100)
+	l.awaitCalls(sites[0], 1, 100)
 
 	// What Kubernetes does: preStop, then SIGTERM.
 	out, err := sites[0].lifecycle(ctx, "drain", "DRAIN_NOTICE_SECONDS=1", "DRAIN_FINISH_SECONDS=10")
 	if err != nil || !strings.Contains(out, "no request is left") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}
-	if b.in[0].Load() {
+	if l.balancer.in[0].Load() {
 		t.Error("the balancer has not taken the drained Envoy out")
 	}
 	if err := sites[0].envoy.Stop(); err != nil {
 		t.Errorf("the drained Envoy ended with %v, want 0", err)
 	}
-	open.Wait()
-	before := through[1].Load()
-	sites[1].await(settle, func() error {
-		if through[1].Load() < before+100 {
-			return errors.New("the calls do not flow through the other")
+	l.open.Wait()
+	l.awaitCalls(sites[1], 1, l.through[1].Load()+100)
+	cancel()
+	l.running.Wait()
+	close(l.failures)
+	for err := range l.failures {
+		t.Error(err)
+	}
+}
+
+// balancedLoad is streams and calls by way of a balancer.
+type balancedLoad struct {
+	balancer      *balancer
+	running, open sync.WaitGroup // calls, streams
+	through       [2]atomic.Int64
+	failures      chan error // the first of them
+}
+
+func (l *balancedLoad) fail(err error) {
+	select {
+	case l.failures <- err:
+	default:
+	}
+}
+
+// openStream opens a stream through the first Envoy. The balancer tells nobody when it takes that out; the client comes to its
+// own end a while after.
+func (l *balancedLoad) openStream(ctx context.Context, t *testing.T) {
+	t.Helper()
+	streamCtx, end := context.WithCancel(ctx)
+	stream, err := grpc_health_v1.NewHealthClient(l.balancer.conns[0]).Watch(streamCtx, &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	l.open.Go(func() {
+		defer end()
+		broken := make(chan error, 1)
+		go func() {
+			_, err := stream.Recv()
+			broken <- err
+		}()
+		until := time.Time{}
+		for until.IsZero() || time.Now().Before(until) {
+			if until.IsZero() && !l.balancer.in[0].Load() {
+				until = time.Now().Add(lastWork)
+			}
+			select {
+			case err := <-broken:
+				l.fail(fmt.Errorf("a stream was cut off: %w", err))
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	})
+}
+
+// call makes 200 calls a second, until ctx ends.
+func (l *balancedLoad) call(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		i := l.balancer.pick()
+		if i < 0 {
+			l.fail(errors.New("no Envoy is in"))
+			continue
+		}
+		l.running.Go(func() {
+			callCtx, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer done()
+			request := &router.RecommendRequest{Points: []*router.Point{{}}}
+			if _, err := router.NewRouterClient(l.balancer.conns[i]).Recommend(callCtx, request); err != nil {
+				l.fail(fmt.Errorf("a call through envoy %d: %w", i, err))
+			}
+			l.through[i].Add(1)
+		})
+	}
+}
+
+// awaitCalls waits until so many calls went through an Envoy.
+func (l *balancedLoad) awaitCalls(s *site, envoy int, calls int64) {
+	s.t.Helper()
+	s.await(settle, func() error {
+		if n := l.through[envoy].Load(); n < calls {
+			return fmt.Errorf("%d calls went through envoy %d, want %d", n, envoy, calls)
 		}
 		return nil
 	})
-	cancel()
-	running.Wait()
-	close(failures)
-	for err := range failures {
-		t.Error(err)
-	}
 }
 
 func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {

@@ -107,17 +107,7 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	config.Delete("overload_manager")
 	config.Delete("static_resources.listeners")
 	config.Set("node", map[string]any{"id": node, "cluster": node})
-	config.Set("static_resources.clusters", []any{map[string]any{
-		"name": "control", "type": "STATIC", "connect_timeout": "1s",
-		"typed_extension_protocol_options": config.Get(bed.Cluster + ".typed_extension_protocol_options"),
-		"load_assignment": map[string]any{"cluster_name": "control", "endpoints": []any{
-			map[string]any{"lb_endpoints": []any{bed.Endpoint(r.control.address.String())}}}},
-	}})
-	config.Set("dynamic_resources", map[string]any{
-		"ads_config": map[string]any{"api_type": "GRPC", "transport_api_version": "V3",
-			"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "control"}}}},
-		"lds_config": ads, "cds_config": ads,
-	})
+	r.control.use(config)
 	if r.Envoy, err = door.Start(ctx, o.Door, r.dir, config, bed.Options{Env: o.Env}); err != nil {
 		return r, err
 	}

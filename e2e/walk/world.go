@@ -221,28 +221,11 @@ func (w *World) apply(e Event) bool {
 	c := &w.Clusters[e.Cluster]
 	switch e.Kind {
 	case "host": // a host comes, or changes
-		h := c.Hosts[e.Host]
-		if h.Server == "" {
-			h.Server = firstState(e.Cluster)
-		}
-		h.Ejected = h.Ejected && h.Locality == e.Locality // in another locality it is another host to Envoy
-		h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
-		c.Hosts[e.Host] = h
+		c.put(e)
 	case "host goes":
 		delete(c.Hosts, e.Host)
 	case "hosts": // all of them at once
-		r := rand.New(rand.NewPCG(e.Seed, 0))
-		before := maps.Clone(c.Hosts)
-		clear(c.Hosts)
-		for i := range e.Number {
-			h := Host{State: states[r.IntN(len(states))], Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
-			h.Server = firstState(e.Cluster)
-			if old, ok := before[i]; ok && e.Cluster == fresh {
-				h.Server = old.Server // what a check has found goes with it into another locality
-			}
-			h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
-			c.Hosts[i] = h
-		}
+		c.replace(e)
 	case "eject":
 		h, ok := c.Hosts[e.Host]
 		// Nothing is sent to others, so that they can't fail.
@@ -292,6 +275,33 @@ func (w *World) apply(e Event) bool {
 		panic("no such event: " + e.Kind)
 	}
 	return true
+}
+
+// put makes a host of the cluster that of an event.
+func (c *Cluster) put(e Event) {
+	h := c.Hosts[e.Host]
+	if h.Server == "" {
+		h.Server = firstState(e.Cluster)
+	}
+	h.Ejected = h.Ejected && h.Locality == e.Locality // in another locality it is another host to Envoy
+	h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
+	c.Hosts[e.Host] = h
+}
+
+// replace gives the cluster other hosts, at random.
+func (c *Cluster) replace(e Event) {
+	r := rand.New(rand.NewPCG(e.Seed, 0))
+	before := maps.Clone(c.Hosts)
+	clear(c.Hosts)
+	for i := range e.Number {
+		h := Host{State: states[r.IntN(len(states))], Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
+		h.Server = firstState(e.Cluster)
+		if old, ok := before[i]; ok && e.Cluster == fresh {
+			h.Server = old.Server // what a check has found goes with it into another locality
+		}
+		h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
+		c.Hosts[i] = h
+	}
 }
 
 // forget has the hosts be new ones, which nobody has ejected.

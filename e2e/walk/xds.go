@@ -59,6 +59,21 @@ func newControl(ctx context.Context, d door.Door) (*control, error) {
 	return c, nil
 }
 
+// use has an Envoy take everything from the control plane.
+func (c *control) use(config *bed.Config) {
+	config.Set("static_resources.clusters", []any{map[string]any{
+		"name": "control", "type": "STATIC", "connect_timeout": "1s",
+		"typed_extension_protocol_options": config.Get(bed.Cluster + ".typed_extension_protocol_options"),
+		"load_assignment": map[string]any{"cluster_name": "control", "endpoints": []any{
+			map[string]any{"lb_endpoints": []any{bed.Endpoint(c.address.String())}}}},
+	}})
+	config.Set("dynamic_resources", map[string]any{
+		"ads_config": map[string]any{"api_type": "GRPC", "transport_api_version": "V3",
+			"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "control"}}}},
+		"lds_config": ads, "cds_config": ads,
+	})
+}
+
 // push gives Envoy a world, and returns the version by which it is known there.
 func (c *control) push(w *World, servers int) (version string, err error) {
 	c.version++
@@ -184,34 +199,10 @@ func listenersOf(d door.Door, w *World, admin string, port int) (listeners []typ
 		filter.Set("typed_config.plugin_config.value", plugin)
 		return filter.Get("")
 	}
-	all := everything()
-	// It holds all clusters' gauges, so that what a ghost says does not hang on who else asks for it.
-	holding := everything()
-	for i := range holding.Clusters {
-		holding.Clusters[i].Excluded = "ignore" // what is counted is not looked at
-	}
-	keeper := gate("keeper", holding.plugin("/keeper", "keeper"))
-	marked := fmt.Sprint(w.Gates)
-	for _, response := range []string{"healthy", "unhealthy"} {
-		set := keeper.(map[string]any)["typed_config"].(map[string]any)["plugin_config"].(map[string]any)["value"].(map[string]any)
-		set["response"].(map[string]any)[response] = map[string]any{"body": marked}
-	}
-	filters := []any{keeper}
-	for i, policy := range w.Gates {
-		filters = append(filters, gate(fmt.Sprint("gate", i), policy.plugin(fmt.Sprint("/gate/", i), fmt.Sprint("gate", i))))
-		if policy.equivalent() {
-			filters = append(filters, policy.native(fmt.Sprint("/native/", i)))
-		}
-	}
-	for path, also := range timed(admin) {
-		policy := all.plugin(path, path[1:])
-		maps.Copy(policy, also)
-		filters = append(filters, gate(path[1:], policy))
-	}
-	routed := gate("healthgate", all.plugin(pathOf(len(w.Routes)), "routed")).(map[string]any)
+	routed := gate("healthgate", everything().plugin(pathOf(len(w.Routes)), "routed")).(map[string]any)
 	routed["disabled"] = true
 	router := config.Get(bed.HTTPFilters + ".1")
-	config.Set(bed.HTTPFilters, append(filters, routed, router))
+	config.Set(bed.HTTPFilters, append(w.gates(admin, gate), routed, router))
 
 	routes, err := routesOf(d, config.Part(bed.HCM+".route_config"), w)
 	if err != nil {
@@ -235,6 +226,32 @@ func listenersOf(d door.Door, w *World, admin string, port int) (listeners []typ
 		listeners = append(listeners, listener)
 	}
 	return listeners, routes, nil
+}
+
+// gates are the filters of the world's gates, of Envoy's own filter beside them, and of those that are for the walk itself.
+func (w *World) gates(admin string, gate func(name string, plugin map[string]any) any) []any {
+	// It holds all clusters' gauges, so that what a ghost says does not hang on who else asks for it.
+	holding := everything()
+	for i := range holding.Clusters {
+		holding.Clusters[i].Excluded = "ignore" // what is counted is not looked at
+	}
+	keeper := holding.plugin("/keeper", "keeper")
+	for _, response := range []string{"healthy", "unhealthy"} {
+		keeper["response"].(map[string]any)[response] = map[string]any{"body": fmt.Sprint(w.Gates)}
+	}
+	filters := []any{gate("keeper", keeper)}
+	for i, policy := range w.Gates {
+		filters = append(filters, gate(fmt.Sprint("gate", i), policy.plugin(fmt.Sprint("/gate/", i), fmt.Sprint("gate", i))))
+		if policy.equivalent() {
+			filters = append(filters, policy.native(fmt.Sprint("/native/", i)))
+		}
+	}
+	for path, also := range timed(admin) {
+		policy := everything().plugin(path, path[1:])
+		maps.Copy(policy, also)
+		filters = append(filters, gate(path[1:], policy))
+	}
+	return filters
 }
 
 // pathOf is where the gate of a route is; that of the filter itself is at the one after the last.

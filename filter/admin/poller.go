@@ -162,10 +162,10 @@ func (s *Source) Sample(now time.Time, i int) filter.Sample {
 	return sample
 }
 
-// Draining says whether Envoy failed its health checks when it was last looked at.
-func (s *Source) Draining() bool {
+// Draining says whether Envoy failed its health checks when it was last looked at, and whether it ever was.
+func (s *Source) Draining() (draining, known bool) {
 	latest := s.poller.latest.Load()
-	return latest != nil && latest.draining
+	return latest != nil && latest.draining, latest != nil
 }
 
 // Hosts gives the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.

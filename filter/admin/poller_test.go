@@ -216,19 +216,22 @@ func TestSourceKnowsOfADrain(t *testing.T) {
 	var log warnings
 	s := pollers.Source(a.config(100*time.Millisecond, time.Minute), log.add)
 	defer s.Close()
-	var drains filter.DrainSource = s
-	if drains.Draining() && s.poller.latest.Load() == nil {
-		t.Error("it drains before the first look")
+	var source filter.DrainSource = s
+	if draining, known := source.Draining(); (draining || known) && s.poller.latest.Load() == nil {
+		t.Errorf("before the first look it says %v, %v", draining, known)
 	}
-	waitFor(t, "a drain from the start", drains.Draining)
+	is := func(want bool) func() bool {
+		return func() bool { draining, known := source.Draining(); return known && draining == want }
+	}
+	waitFor(t, "a drain from the start", is(true))
 	a.state("LIVE")
-	waitFor(t, "its end", func() bool { return !drains.Draining() })
+	waitFor(t, "its end", is(false))
 	a.state("DRAINING")
-	waitFor(t, "another", drains.Draining)
+	waitFor(t, "another", is(true))
 	// A look that fails is no end of it.
 	a.onServerInfo(func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) })
 	waitFor(t, "a look that fails", func() bool { return len(log.all()) > 0 })
-	if !drains.Draining() {
+	if !is(true)() {
 		t.Error("the drain ended with a look that failed")
 	}
 	if line := log.all()[0]; !strings.Contains(line, "/server_info: it answered with 500") {

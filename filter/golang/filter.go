@@ -36,7 +36,8 @@ func (s *stream) DecodeHeaders(headers api.RequestHeaderMap, endStream bool) (st
 		return api.Continue
 	}
 	if s.configuration.Reports() {
-		s.report = serve.AcceptsJSON(headers.GetRaw("accept"))
+		// The reply to a request that calls itself gRPC has a message, in a header, in the place of a body.
+		s.report = serve.AcceptsJSON(headers.GetRaw("accept")) && !filter.IsGRPC(headers.GetRaw("content-type"))
 	}
 	if !endStream {
 		s.probe = true

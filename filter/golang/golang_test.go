@@ -110,7 +110,8 @@ func (r request) GetRaw(name string) string {
 // callbacks take the reply of one stream.
 type callbacks struct {
 	api.FilterCallbackHandler
-	replies []string
+	replies []string // the details of each
+	last    sent
 	gone    bool
 }
 
@@ -118,11 +119,20 @@ func (c *callbacks) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return
 
 type decoder struct{ stream *callbacks }
 
-func (d decoder) SendLocalReply(_ int, _ string, _ map[string][]string, _ int64, details string) {
+// sent is a reply as Envoy is given it.
+type sent struct {
+	status     int
+	body       string
+	headers    map[string][]string
+	grpcStatus int64
+}
+
+func (d decoder) SendLocalReply(status int, body string, headers map[string][]string, grpcStatus int64, details string) {
 	if d.stream.gone {
 		panic("request has been finished")
 	}
 	d.stream.replies = append(d.stream.replies, details)
+	d.stream.last = sent{status, body, headers, grpcStatus}
 }
 func (d decoder) Continue(api.StatusType)                    {}
 func (d decoder) RecoverPanic()                              {}
@@ -198,13 +208,82 @@ func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
 			}
 		}, []api.StatusType{api.Continue, api.Continue, api.Continue, api.Continue}, ""},
 	} {
-		cb := &callbacks{}
-		if got := test.steps(NewStream(c, cb)); !slices.Equal(got, test.want) {
-			t.Errorf("%s: got statuses %v, want %v", name, got, test.want)
-		}
-		if got := strings.Join(cb.replies, " "); got != test.reply {
-			t.Errorf("%s: got replies %q, want %q", name, got, test.reply)
-		}
+		t.Run(name, func(t *testing.T) {
+			cb := &callbacks{}
+			if got := test.steps(NewStream(c, cb)); !slices.Equal(got, test.want) {
+				t.Errorf("got statuses %v, want %v", got, test.want)
+			}
+			if got := strings.Join(cb.replies, " "); got != test.reply {
+				t.Errorf("got replies %q, want %q", got, test.reply)
+			}
+		})
+	}
+}
+
+func TestReplyIsSentWhole(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		healthy    uint64
+		status     int
+		body       string
+		grpcStatus int64
+	}{{"passing", 1, 200, "ok\n", 0}, {"failing", 0, 503, "unavailable\n", 14}} {
+		t.Run(test.name, func(t *testing.T) {
+			_, c := configured(t, test.healthy)
+			cb := &callbacks{}
+			NewStream(c, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+			got := cb.last
+			if got.status != test.status || got.body != test.body || got.grpcStatus != test.grpcStatus || got.headers["cache-control"] == nil {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestReportIsForThoseWhoAcceptItAndReadBodies(t *testing.T) {
+	envoy := newFakeEnvoy(1)
+	c := mustParse(t, typed(t, `{"clusters": ["service"], "response": {"details": true}}`), envoy)
+	for _, test := range []struct {
+		name, contentType, accept string
+		report                    bool
+	}{{"who accepts it", "", "application/json", true}, {"who takes anything", "", "*/*", false}, {"who calls itself gRPC", "application/grpc", "application/json", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, end := range []bool{true, false} {
+				cb := &callbacks{}
+				s := NewStream(c, cb)
+				s.DecodeHeaders(request{method: "GET", path: "/", contentType: test.contentType, accept: test.accept}, end)
+				if !end {
+					s.DecodeData(nil, true)
+				}
+				if got := strings.HasPrefix(cb.last.body, "{"); got != test.report {
+					t.Errorf("at its end at once: %v: got %q", end, cb.last.body)
+				}
+			}
+		})
+	}
+}
+
+// What Envoy destroys ends what was started for it; a merged configuration, which it destroys also by turns, ends nothing.
+func TestDestroyEndsAFilterAndARouteAndNoMergedOne(t *testing.T) {
+	_, parent := configured(t, 1)
+	child := mustParse(t, typed(t, `{"stat_prefix": "route"}`), nil)
+	merged := Parser{}.Merge(parent, child)
+	NewStream(merged, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
+	if _, ends := merged.(api.Config); ends {
+		t.Error("a merged configuration has an end of its own")
+	}
+	if (Parser{}).Merge(parent, child) != merged {
+		t.Error("a pair is another one the second time")
+	}
+	child.(api.Config).Destroy()
+	if (Parser{}).Merge(parent, child) == merged {
+		t.Error("a route that has gone still has its pairs")
+	}
+	again := mustParse(t, typed(t, `{}`), nil)
+	pair := Parser{}.Merge(parent, again)
+	parent.(api.Config).Destroy()
+	if (Parser{}).Merge(parent, again) == pair {
+		t.Error("a filter that has gone still has its pairs")
 	}
 }
 
@@ -312,10 +391,12 @@ func TestParseRefuses(t *testing.T) {
 		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "healthgate: paht: unknown key, did you mean path?"},
 		"empty":        {pack(t, &xds.TypedStruct{}), "healthgate: clusters: is required"},
 	} {
-		parsed, err := Parser{}.Parse(test.configured, newFakeEnvoy(1))
-		if parsed != nil || err == nil || !strings.HasPrefix(err.Error(), test.want) {
-			t.Errorf("%s: got %v, %v, want %s", name, parsed, err, test.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			parsed, err := Parser{}.Parse(test.configured, newFakeEnvoy(1))
+			if parsed != nil || err == nil || !strings.HasPrefix(err.Error(), test.want) {
+				t.Errorf("got %v, %v, want %s", parsed, err, test.want)
+			}
+		})
 	}
 }
 
@@ -332,17 +413,20 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "nobody"]}`), nil)
 	merged := Parser{}.Merge(parent, child)
 	for _, test := range []struct {
+		name          string
 		configuration any
 		path, reply   string
 	}{
-		{parent, "/", "healthgate_ok"}, {parent, "/readyz", ""},
-		{merged, "/", ""}, {merged, "/readyz", "healthgate_cluster_empty"},
+		{"the filter's path by the filter", parent, "/", "healthgate_ok"}, {"the route's path by the filter", parent, "/readyz", ""},
+		{"the filter's path by the route", merged, "/", ""}, {"the route's path by the route", merged, "/readyz", "healthgate_cluster_empty"},
 	} {
-		cb := &callbacks{}
-		NewStream(test.configuration, cb).DecodeHeaders(request{method: "GET", path: test.path}, true)
-		if got := strings.Join(cb.replies, " "); got != test.reply {
-			t.Errorf("%s: got %q, want %q", test.path, got, test.reply)
-		}
+		t.Run(test.name, func(t *testing.T) {
+			cb := &callbacks{}
+			NewStream(test.configuration, cb).DecodeHeaders(request{method: "GET", path: test.path}, true)
+			if got := strings.Join(cb.replies, " "); got != test.reply {
+				t.Errorf("got %q, want %q", got, test.reply)
+			}
+		})
 	}
 	envoy.stat("cluster.nobody.membership_healthy").Record(1)
 	envoy.stat("cluster.nobody.membership_total").Record(1)
@@ -394,11 +478,13 @@ func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
 		"out of range": Parser{}.Merge(parent, child),
 		"not ours":     Parser{}.Merge(parent, "a string"),
 	} {
-		cb := &callbacks{}
-		NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
-		if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
-			t.Errorf("%s: got %v, want a failure", name, cb.replies)
-		}
+		t.Run(name, func(t *testing.T) {
+			cb := &callbacks{}
+			NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
+			if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+				t.Errorf("got %v, want a failure", cb.replies)
+			}
+		})
 	}
 }
 

@@ -37,7 +37,8 @@ static const hg_reply *reply_to(hg_stream *stream) {
   const hg_reply *reply = hg_gate_now(stream->gate);
   if (!stream->gate->details || reply == stream->gate->stale) return reply;
   hg_envoy_buffer accept = hg_request_header(stream->envoy, HG_BUFFER("accept"));
-  if (accept.length == 0) return reply;
+  // The reply to a request that calls itself gRPC has a message, in a header, in the place of a body.
+  if (accept.length == 0 || hg_calls_itself_grpc(stream->envoy)) return reply;
   const hg_reply *report = healthgateReport(stream->gate->door, (char *)accept.ptr, accept.length);
   return report != NULL ? report : reply;
 }

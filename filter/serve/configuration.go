@@ -70,7 +70,6 @@ func (c *Configuration) End() {
 	c.process.life.Lock()
 	over := c.overlay
 	c.overlay, c.gone = nil, true
-
 	for override := range over {
 		delete(override.over, c)
 	}

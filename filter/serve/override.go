@@ -89,7 +89,6 @@ func (o *Override) End() {
 	o.process.life.Lock()
 	over := o.over
 	o.over, o.gone = nil, true
-
 	for base := range over {
 		delete(base.overlay, o)
 	}

@@ -35,8 +35,8 @@ type Process struct {
 
 	gates   filter.Process
 	pollers admin.Pollers
-	// life guards what configurations and overrides know of each other. It is held for the time of a look into a map, and
-	// never while Envoy is called.
+	// life guards what configurations and overrides know of each other. It is held while a pair is made, which reads its
+	// configuration, and never while Envoy is called.
 	life      sync.Mutex
 	lastPanic atomic.Int64 // Unix time in nanoseconds of the last panic logged, 0 before
 }

@@ -453,6 +453,41 @@ func TestWarningsComeOnceAfterTheirTime(t *testing.T) {
 	})
 }
 
+// What the process keeps of a configuration ends with it: the readers of its counters at once, and the poller when nobody has
+// come to take its place.
+func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		envoy, p := newFakeEnvoy(), &Process{}
+		before := runtime.NumGoroutine()
+		c := configure(t, p, `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///nowhere"}}`, envoy.host())
+		if now := runtime.NumGoroutine(); now <= before {
+			t.Fatal("nothing was started, so that this shows nothing")
+		}
+		f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
+		for range 10 {
+			o := override(t, p, `{"path": "/x"}`)
+			answer(t, o.Over(f), "healthgate_ok")
+			o.End()
+		}
+		if n := len(f.overlay); n != 0 {
+			t.Errorf("the filter keeps %d of the routes that have gone", n)
+		}
+		c.End()
+		f.End()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if now := runtime.NumGoroutine(); now != before {
+			t.Errorf("%d goroutines run, %d before", now, before)
+		}
+		// A counter that nobody reads any more may begin anew: its first value is then a movement.
+		envoy.set("cluster.service.health_check.attempt", 0)
+		again := configure(t, p, `{"clusters": ["service"], "stale_after": "5s"}`, envoy.host())
+		time.Sleep(4 * time.Second)
+		answer(t, again, "healthgate_ok")
+		again.End()
+	})
+}
+
 func TestRefusedConfigurationStartsNothing(t *testing.T) {
 	envoy := newFakeEnvoy()
 	host := envoy.host()

@@ -40,7 +40,8 @@ func (c *Configuration) start() *filter.Gate {
 func (c *Configuration) source() filter.Source {
 	if c.config.Admin != nil {
 		polled := c.process.pollers.Source(c.config, c.host.Warn)
-		c.ends = append(c.ends, polled.Close)
+		// A configuration that takes the place of this one finds what was seen last: its first probe would be stale else.
+		c.ends = append(c.ends, func() { time.AfterFunc(c.config.StaleAfter, polled.Close) })
 		return polled
 	}
 	stats := filter.NewStatsSource(c.config, c.host, &c.process.gates, c.host.Now())

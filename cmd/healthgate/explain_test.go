@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"healthgate/internal/lint"
+)
+
+// dumpedEnvoy is admin of an Envoy that has a configuration of lint's corpus, and whose gauges say nothing.
+func dumpedEnvoy(t *testing.T) string {
+	t.Helper()
+	dump, err := os.ReadFile("../../internal/lint/testdata/good-dump-envoy-gateway.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if served, found, err := lint.Live("f", dump); err != nil || len(served) != 1 || len(found) > 0 {
+		t.Fatalf("%v: %+v, %v", err, served, found)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/config_dump":
+			w.Write(dump)
+		case "/server_info":
+			fmt.Fprint(w, `{"version": "b579d0/1.39.1/Clean/RELEASE/BoringSSL", "state": "LIVE"}`)
+		case "/stats":
+			fmt.Fprint(w, "server.live: 1\n")
+		case "/clusters":
+			fmt.Fprint(w, `{"cluster_statuses": [{"name": "grpcroute/shop/checkout/rule/0"}]}`)
+		default:
+			fmt.Fprint(w, "{}")
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+func TestExplainPrintsEachGate(t *testing.T) {
+	address := dumpedEnvoy(t)
+	code, stdout, stderr := execute(t, "", "explain", address)
+	if code != exitFound || stderr != "" {
+		t.Errorf("it ended with %d and said %q", code, stderr)
+	}
+	for _, want := range []string{
+		"Envoy 1.39.1 is LIVE, up 0s; admin at " + address + "\n",
+		"\ngate default: GET / on listener shop/eg/http (address not known)\n",
+		"  answers 503 healthgate_cluster_empty (by the numbers; it was not asked)\n",
+		"  cluster grpcroute/shop/checkout/rule/0: 0 healthy and 0 degraded of 0 hosts (0 excluded), needs 1: cluster_empty\n",
+		"  can't tell a probe: the listener's address is not an IP address and port\n",
+		"  next    cluster \"grpcroute/shop/checkout/rule/0\" has no hosts: its name does not resolve, or EDS is empty",
+		"\nlint finds 0 in its configuration\n",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is not in\n%s", want, stdout)
+		}
+	}
+	code, stdout, _ = execute(t, "", "explain", "--admin", address, "--output", "json", "--probe=false")
+	var report struct {
+		Gates []struct {
+			Answer struct{ Details string }
+		}
+		Findings []any
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != exitFound || len(report.Gates) != 1 ||
+		report.Gates[0].Answer.Details != "healthgate_cluster_empty" || report.Findings == nil {
+		t.Errorf("%v: it ended with %d and printed %s", err, code, stdout)
+	}
+}
+
+func TestExplainSaysThatAdminDoesNotAnswer(t *testing.T) {
+	for _, args := range [][]string{{"127.0.0.1:1"}, {"127.0.0.1:1", "--watch"}, {"unix:///nowhere/admin.sock"}} {
+		code, stdout, stderr := execute(t, "", append([]string{"explain"}, args...)...)
+		if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+args[0]) {
+			t.Errorf("%v: it ended with %d and said %q, %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestExplainWatchesUntilItIsTold(t *testing.T) {
+	address := dumpedEnvoy(t)
+	for output, want := range map[string]string{"text": " gate default (shop/eg/http/): 503 healthgate_cluster_empty\n", "json": `"to":"503 healthgate_cluster_empty"}` + "\n"} {
+		t.Run(output, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			command := newCommand()
+			var out strings.Builder
+			command.SetOut(&out)
+			if code := run(ctx, command, []string{"explain", address, "--watch", "--interval", "50ms", "--output", output}); code != exitFine {
+				t.Errorf("it ended with %d", code)
+			}
+			if lines := strings.Count(out.String(), "\n"); lines != 2 || !strings.Contains(out.String(), want) {
+				t.Errorf("it printed %q", out.String())
+			}
+		})
+	}
+}

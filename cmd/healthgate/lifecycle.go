@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"healthgate/internal/envoyadmin"
+)
+
+// adminFlag adds --admin, whose default the environment may say.
+func adminFlag(command *cobra.Command) *string {
+	address := os.Getenv("ADMIN_ADDRESS")
+	if address == "" {
+		address = envoyadmin.DefaultAddress
+	}
+	return command.Flags().String("admin", address, "where admin listens: host:port, or unix:///path; also ADMIN_ADDRESS")
+}
+
+func newAlive() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "alive",
+		Short: "Say whether Envoy's main thread answers, whatever the gate says: for livenessProbe",
+		Long: `Say whether Envoy's main thread answers, whatever the backends and the gate say: for a livenessProbe or a startupProbe.
+Restarting Envoy heals no backend.`,
+		Example: `  livenessProbe:
+    exec: {command: [/usr/local/bin/healthgate, alive]}`,
+		Args: cobra.NoArgs,
+	}
+	address := adminFlag(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		admin, err := envoyadmin.New(*address)
+		if err != nil {
+			return err
+		}
+		if _, err := admin.ServerInfo(command.Context()); err != nil {
+			fmt.Fprintf(command.ErrOrStderr(), "healthgate: alive: %v\n", err)
+			return errFound
+		}
+		return nil
+	}
+	return command
+}
+
+// What a drain waits for where nobody says.
+const (
+	defaultNotice = 30 * time.Second
+	defaultFinish = 30 * time.Second
+)
+
+func newDrain() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "drain",
+		Short: "Fail the gate, let the balancer notice, let requests end: for preStop",
+		Long: `Fail the gate, let the balancer notice, let clients go with their next reply, wait for requests to end: for a preStop hook.
+SIGTERM comes after it. Each line it prints is in the container's log too: Kubernetes throws away what a hook prints.`,
+		Example: `  lifecycle:
+    preStop:
+      exec: {command: [/usr/local/bin/healthgate, drain]}`,
+		Args: cobra.NoArgs,
+	}
+	address := adminFlag(command)
+	notice := command.Flags().Duration("notice", 0, "in which the balancer has to notice that the gate fails; also DRAIN_NOTICE_SECONDS (default 30s)")
+	finish := command.Flags().Duration("finish", 0, "in which requests may end after that; also DRAIN_FINISH_SECONDS (default 30s)")
+	command.RunE = func(command *cobra.Command, _ []string) (err error) {
+		d := drain{notice: *notice, finish: *finish, out: command.OutOrStdout(), log: containerLog()}
+		if d.admin, err = envoyadmin.New(*address); err != nil {
+			return err
+		}
+		if !command.Flags().Changed("notice") {
+			if d.notice, err = secondsFrom("DRAIN_NOTICE_SECONDS", defaultNotice); err != nil {
+				return err
+			}
+		}
+		if !command.Flags().Changed("finish") {
+			if d.finish, err = secondsFrom("DRAIN_FINISH_SECONDS", defaultFinish); err != nil {
+				return err
+			}
+		}
+		return d.run(command.Context())
+	}
+	return command
+}
+
+// secondsFrom reads seconds from the environment.
+func secondsFrom(name string, byDefault time.Duration) (time.Duration, error) {
+	value := os.Getenv(name)
+	if value == "" {
+		return byDefault, nil
+	}
+	seconds, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(seconds >= 0 && seconds <= 86400) {
+		return 0, fmt.Errorf("%s: %q is no number of seconds from 0 to 86400", name, value)
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
+}
+
+// inSeconds renders a duration as it is configured.
+func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
+
+// drain ends an Envoy in order.
+type drain struct {
+	admin          *envoyadmin.Client
+	notice, finish time.Duration
+	out            io.Writer
+	log            string // a file that has each line too; "" is none
+}
+
+const (
+	drainLook = 200 * time.Millisecond
+	// quietLooks is how many times in a row no request has to be there: for a second, so that a client between two calls has its
+	// next, and with it the word to go.
+	quietLooks = 5
+)
+
+// run fails the gate, and returns once Envoy may be ended.
+func (d *drain) run(ctx context.Context) error {
+	d.say("failing the gate, for the balancer to notice within %s", inSeconds(d.notice))
+	if err := d.admin.Post(ctx, "/healthcheck/fail"); err != nil {
+		d.say("%v: nothing is drained; ADMIN_ADDRESS says where admin is", err)
+		return errFound
+	}
+	interrupted := !wait(ctx, d.notice)
+	// Each connection is let go with its next reply (connection: close, GOAWAY), and not before the notice is over. Whoever ends the
+	// drain early has clients told at least.
+	if err := d.admin.Post(context.WithoutCancel(ctx), "/drain_listeners?graceful&skip_exit"); err != nil {
+		d.say("%v: clients keep their connections", err)
+	}
+	if interrupted {
+		d.say("told to end before the notice is over; %s", d.left(context.WithoutCancel(ctx)))
+		return errFound
+	}
+	d.say("the notice is over, and clients are let go with their next reply; %s", d.left(ctx))
+	return d.await(ctx)
+}
+
+// await waits until no request is left, and no longer than finish.
+func (d *drain) await(ctx context.Context) error {
+	quiet, blind := 0, false
+	for until := time.Now().Add(d.finish); ; {
+		n, known := d.active(ctx)
+		switch {
+		case ctx.Err() != nil:
+			d.say("told to end before the %s are over; %s", inSeconds(d.finish), d.left(context.WithoutCancel(ctx)))
+			return errFound
+		case !known && !blind:
+			blind = true
+			d.say("can't see requests: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting all of %s", inSeconds(d.finish))
+		case known && n == 0:
+			quiet++
+		default:
+			quiet = 0
+		}
+		over := !time.Now().Before(until)
+		switch {
+		case quiet >= quietLooks, over && known && n == 0:
+			d.say("no request is left")
+			return nil
+		case over && !known:
+			d.say("the %s are over, and what is left is cut off", inSeconds(d.finish))
+			return nil
+		case over:
+			d.say("%d requests are left after %s, and are cut off", n, inSeconds(d.finish))
+			return nil
+		}
+		wait(ctx, drainLook)
+	}
+}
+
+// wait says whether the whole time has passed.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// active returns how many requests are under way on all listeners but admin's, and whether a stat tells.
+func (d *drain) active(ctx context.Context) (n uint64, known bool) {
+	stats, err := d.admin.Stats(ctx, `^http\..*\.downstream_rq_active$`)
+	if err != nil {
+		return 0, false
+	}
+	for name, value := range stats {
+		if strings.HasPrefix(name, "http.") && !strings.HasPrefix(name, "http.admin.") {
+			n, known = n+value, true
+		}
+	}
+	return n, known
+}
+
+// left says how many requests are under way.
+func (d *drain) left(ctx context.Context) string {
+	n, known := d.active(ctx)
+	if !known {
+		return "requests can't be seen"
+	}
+	return fmt.Sprintf("%d requests are under way", n)
+}
+
+// say prints a line, and has it in the container's log.
+func (d *drain) say(format string, args ...any) {
+	line := fmt.Sprintf("healthgate: drain: "+format+"\n", args...)
+	_, _ = io.WriteString(d.out, line)
+	if d.log == "" {
+		return
+	}
+	if log, err := os.OpenFile(d.log, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		_, _ = io.WriteString(log, line)
+		log.Close()
+	}
+}
+
+// containerLog is what the container's first process prints to, where that is not what this one prints to.
+func containerLog() string {
+	path := os.Getenv("CONTAINER_LOG")
+	if path == "" {
+		path = "/proc/1/fd/1"
+	}
+	log, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	if own, err := os.Stdout.Stat(); err == nil && os.SameFile(log, own) {
+		return ""
+	}
+	return path
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakeAdmin is Envoy's admin interface, as far as a drain asks it.
+type fakeAdmin struct {
+	mutex   sync.Mutex
+	asked   []string // what was posted, in its order
+	active  func(look int) string
+	looks   int
+	refuses string // a path that is answered with 500
+	hangs   bool
+}
+
+func (a *fakeAdmin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if a.hangs {
+		<-r.Context().Done()
+		return
+	}
+	if r.URL.Path == a.refuses {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	switch r.URL.Path {
+	case "/server_info":
+		fmt.Fprint(w, `{"state": "LIVE", "version": "x", "a_field_of_tomorrow": 1}`)
+	case "/stats":
+		fmt.Fprint(w, "http.admin.downstream_rq_active: 1\n")
+		if line := a.active(a.looks); line != "" {
+			fmt.Fprintln(w, line)
+		}
+		a.looks++
+	default:
+		if r.Method != http.MethodPost {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		a.asked = append(a.asked, r.URL.RequestURI())
+	}
+}
+
+// serve has the fake listen on both ways to admin, and returns their addresses.
+func (a *fakeAdmin) serve(t *testing.T) map[string]string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hg") // a short path, since a socket's is bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	addresses := map[string]string{}
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(dir, "admin.sock")} {
+		listener, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: a}
+		go server.Serve(listener)
+		t.Cleanup(func() { server.Close() })
+		addresses[network] = listener.Addr().String()
+	}
+	addresses["unix"] = "unix://" + addresses["unix"]
+	return addresses
+}
+
+func none(int) string { return "http.ingress.downstream_rq_active: 0" }
+
+// aDrain has waits that are short, and a log of its own.
+func aDrain(t *testing.T, address string, args ...string) (code int, lines []string) {
+	t.Helper()
+	log := write(t, "log", "")
+	t.Setenv("CONTAINER_LOG", log)
+	code, stdout, stderr := execute(t, "", append([]string{"drain", "--admin", address, "--notice", "0.1s", "--finish", "3s"}, args...)...)
+	if stderr != "" {
+		t.Errorf("it said %q", stderr)
+	}
+	if logged, err := os.ReadFile(log); err != nil || string(logged) != stdout {
+		t.Errorf("the container's log has %q, %v", logged, err)
+	}
+	for line := range strings.Lines(stdout) {
+		said, ours := strings.CutPrefix(line, "healthgate: drain: ")
+		if !ours {
+			t.Errorf("a line does not say whose it is: %q", line)
+		}
+		lines = append(lines, strings.TrimSpace(said))
+	}
+	return code, lines
+}
+
+func TestDrainFailsTheGateThenLetsClientsGo(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			admin := &fakeAdmin{active: none}
+			code, lines := aDrain(t, admin.serve(t)[network])
+			want := []string{
+				"failing the gate, for the balancer to notice within 0.1s",
+				"the notice is over, and clients are let go with their next reply; 0 requests are under way",
+				"no request is left",
+			}
+			if code != exitFine || !slices.Equal(lines, want) {
+				t.Errorf("it ended with %d and said %q", code, lines)
+			}
+			if want := []string{"/healthcheck/fail", "/drain_listeners?graceful&skip_exit"}; !slices.Equal(admin.asked, want) {
+				t.Errorf("it asked %q, want %q", admin.asked, want)
+			}
+			if admin.looks < quietLooks {
+				t.Errorf("it looked %d times, want %d", admin.looks, quietLooks)
+			}
+		})
+	}
+}
+
+func TestDrainWaitsForRequests(t *testing.T) {
+	for name, test := range map[string]struct {
+		active func(look int) string
+		last   string
+		least  time.Duration
+	}{
+		"that end": {func(look int) string {
+			return fmt.Sprint("http.ingress.downstream_rq_active: ", max(0, 3-look))
+		}, "no request is left", 0},
+		"that come back": {func(look int) string {
+			return fmt.Sprint("http.ingress.downstream_rq_active: ", look%3)
+		}, "are cut off", 2 * time.Second},
+		"that do not end": {func(int) string {
+			return "http.ingress.downstream_rq_active: 2\nhttp.other.downstream_rq_active: 1"
+		}, "3 requests are left after 2s, and are cut off", 2 * time.Second},
+		"that can't be seen": {func(int) string { return "" }, "the 2s are over, and what is left is cut off", 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			code, lines := aDrain(t, (&fakeAdmin{active: test.active}).serve(t)["tcp"], "--finish", "2s")
+			last := lines[len(lines)-1]
+			if took := time.Since(start); took < test.least || code != exitFine || !strings.HasSuffix(last, test.last) && !strings.HasPrefix(last, "no request") {
+				t.Errorf("after %v it ended with %d and said %q", took, code, lines)
+			}
+			if blind := slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "can't see requests") }); blind != (name == "that can't be seen") {
+				t.Errorf("it said %q", lines)
+			}
+		})
+	}
+}
+
+func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
+	code, lines := aDrain(t, "127.0.0.1:1")
+	if last := lines[len(lines)-1]; code != exitFound || !strings.Contains(last, "nothing is drained; ADMIN_ADDRESS says where admin is") {
+		t.Errorf("it ended with %d and said %q", code, lines)
+	}
+	code, lines = aDrain(t, (&fakeAdmin{active: none, refuses: "/drain_listeners"}).serve(t)["tcp"])
+	if code != exitFine || !strings.HasSuffix(lines[1], "/drain_listeners is answered with 500 Internal Server Error: clients keep their connections") {
+		t.Errorf("it ended with %d and said %q", code, lines)
+	}
+}
+
+// Told to end, it has clients told to go, says what is left, and ends at once.
+func TestDrainEndsInOrderWhenToldTo(t *testing.T) {
+	for name, args := range map[string][]string{
+		"in the notice": {"--notice", "60s"},
+		"after it":      {"--notice", "0s", "--finish", "60s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			admin := &fakeAdmin{active: func(int) string { return "http.ingress.downstream_rq_active: 2" }}
+			address := admin.serve(t)["tcp"]
+			ctx, cancel := context.WithCancel(t.Context())
+			command := newCommand()
+			var out bytes.Buffer
+			command.SetOut(&out)
+			t.Setenv("CONTAINER_LOG", "/nowhere")
+			time.AfterFunc(300*time.Millisecond, cancel)
+			start := time.Now()
+			code := run(ctx, command, append([]string{"drain", "--admin", address}, args...))
+			if took := time.Since(start); code != exitFound || took > 10*time.Second || !strings.Contains(out.String(), "told to end before the") ||
+				!strings.HasSuffix(out.String(), "2 requests are under way\n") {
+				t.Errorf("after %v it ended with %d and said %q", took, code, out.String())
+			}
+			if want := []string{"/healthcheck/fail", "/drain_listeners?graceful&skip_exit"}; !slices.Equal(admin.asked, want) {
+				t.Errorf("it asked %q, want %q", admin.asked, want)
+			}
+		})
+	}
+}
+
+func TestDrainReadsItsEnvironment(t *testing.T) {
+	admin := &fakeAdmin{active: none}
+	t.Setenv("ADMIN_ADDRESS", admin.serve(t)["unix"])
+	t.Setenv("CONTAINER_LOG", "/nowhere")
+	t.Setenv("DRAIN_NOTICE_SECONDS", "0.25")
+	t.Setenv("DRAIN_FINISH_SECONDS", "0")
+	code, stdout, _ := execute(t, "", "drain")
+	if code != exitFine || !strings.Contains(stdout, "within 0.25s") || !strings.HasSuffix(stdout, "no request is left\n") {
+		t.Errorf("it ended with %d and said %q", code, stdout)
+	}
+	for _, wrong := range []string{"30s", "-1", "NaN"} {
+		t.Setenv("DRAIN_NOTICE_SECONDS", wrong)
+		code, stdout, stderr := execute(t, "", "drain")
+		if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: DRAIN_NOTICE_SECONDS: ") {
+			t.Errorf("%s: it ended with %d and said %q, %q", wrong, code, stdout, stderr)
+		}
+	}
+}
+
+func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			admin := &fakeAdmin{active: none}
+			address := admin.serve(t)[network]
+			if code, stdout, stderr := execute(t, "", "alive", "--admin", address); code != exitFine || stdout+stderr != "" {
+				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
+			}
+			admin.refuses = "/server_info"
+			code, _, stderr := execute(t, "", "alive", "--admin", address)
+			if code != exitFound || !strings.HasPrefix(stderr, "healthgate: alive: admin at "+address) {
+				t.Errorf("refused, it ended with %d and said %q", code, stderr)
+			}
+		})
+	}
+	if code, _, stderr := execute(t, "", "alive", "--admin", "9901"); code != exitBlind || !strings.Contains(stderr, "is neither host:port") {
+		t.Errorf("with no address it ended with %d and said %q", code, stderr)
+	}
+}
+
+func TestAliveGivesUpAfterFiveSeconds(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	code, _, stderr := execute(t, "", "alive", "--admin", (&fakeAdmin{hangs: true}).serve(t)["tcp"])
+	if took := time.Since(start); code != exitFound || took < 4*time.Second || took > 9*time.Second || !strings.Contains(stderr, "no answer within 5s") {
+		t.Errorf("after %v it ended with %d and said %q", took, code, stderr)
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"healthgate/internal/lint"
+)
+
+// outputFlag adds --output, which is text or json.
+func outputFlag(command *cobra.Command) *string {
+	output := command.Flags().StringP("output", "o", "text", "text, or json for programs")
+	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return output
+}
+
+func checkOutput(output string) error {
+	if output != "text" && output != "json" {
+		return fmt.Errorf("--output: %q is neither text nor json", output)
+	}
+	return nil
+}
+
+func newLint() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "lint FILE… | -",
+		Short: "Find what is wrong in a configuration, before it is rolled out",
+		Long: `Find what is wrong around a gate.
+
+A file is an Envoy bootstrap or a part of one (a listener, a route configuration, a cluster), in YAML or JSON; a Kubernetes
+ConfigMap that holds one; or what admin's /config_dump gives. Files are looked at together: a listener, its clusters, and the
+Deployment and the BackendConfig around it may come in files of their own.
+
+A comment "# healthgate: ignore RULE, because …" silences a rule on its line. docs/lint.md has the rules.`,
+		Example: `  healthgate lint envoy.yaml
+  kubectl kustomize overlays/gke-ingress | healthgate lint -
+  curl -s localhost:9901/config_dump | healthgate lint --output json -`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	output := outputFlag(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if err := checkOutput(*output); err != nil {
+			return err
+		}
+		inputs, unread := readInputs(command.InOrStdin(), args)
+		found, unseen := lint.Run(inputs)
+		if err := printFindings(command.OutOrStdout(), *output, found); err != nil {
+			return err
+		}
+		if err := errors.Join(unread, unseen); err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			return errFound
+		}
+		return nil
+	}
+	return command
+}
+
+// readInputs reads files, and - as the standard input.
+func readInputs(in io.Reader, names []string) (inputs []lint.Input, err error) {
+	for _, name := range names {
+		var content []byte
+		var failed error
+		if name == "-" {
+			name = "<stdin>"
+			content, failed = io.ReadAll(in)
+		} else {
+			content, failed = os.ReadFile(name)
+		}
+		if failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		inputs = append(inputs, lint.Input{Name: name, Content: content})
+	}
+	return inputs, err
+}
+
+func printFindings(out io.Writer, output string, found []lint.Finding) error {
+	if output == "json" {
+		if found == nil {
+			found = []lint.Finding{}
+		}
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(found)
+	}
+	paint := painter(out)
+	for _, f := range found {
+		colour := yellow
+		if f.Severity == lint.Error {
+			colour = red
+		}
+		_, err := fmt.Fprintf(out, "%s: %s %s %s\n", paint(bold, fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)), paint(colour, string(f.Severity)+":"),
+			f.Message, paint(dim, "["+f.Rule+"]"))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,326 @@
+package suite
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"healthgate/e2e/bed"
+)
+
+// command runs the command as users have it, and returns what it printed and its exit code: 0 fine, 1 something was found.
+func command(t *testing.T, args ...string) (stdout []byte, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bed.Root(), "build", "healthgate"), args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	stdout, err := cmd.Output()
+	exit := (*exec.ExitError)(nil)
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() > 1) {
+		t.Fatalf("healthgate %v: %v (make command builds it)\n%s", args, err, stderr.String())
+	}
+	if exit != nil {
+		return stdout, exit.ExitCode()
+	}
+	return stdout, 0
+}
+
+// lint returns the rules that a configuration breaks, each once.
+func lint(t *testing.T, config *bed.Config) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "envoy.json")
+	if err := os.WriteFile(file, config.JSON(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, _ := command(t, "lint", "--output", "json", file)
+	var found []struct{ Rule, Message string }
+	if err := json.Unmarshal(stdout, &found); err != nil {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	rules := []string{}
+	for _, f := range found {
+		t.Logf("lint: %s [%s]", f.Message, f.Rule)
+		if !slices.Contains(rules, f.Rule) {
+			rules = append(rules, f.Rule)
+		}
+	}
+	slices.Sort(rules)
+	return rules
+}
+
+// expectLint expects one rule to be broken, or none.
+func expectLint(t *testing.T, config *bed.Config, rule string) {
+	t.Helper()
+	want := []string{}
+	if rule != "" {
+		want = append(want, rule)
+	}
+	if got := lint(t, config); !slices.Equal(got, want) {
+		t.Errorf("lint finds %q, want %q", got, want)
+	}
+}
+
+// What lint says beyond the pitfalls of docs/envoy.md, as Envoy does it. The service is healthy throughout.
+func TestLintSaysWhatEnvoyDoes(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	set := func(path string, value any) option { return withConfig(func(c *bed.Config) { c.Set(path, value) }) }
+	without := func(path string) option { return withConfig(func(c *bed.Config) { c.Delete(path) }) }
+	const enabling = bed.Routes + ".0.typed_per_filter_config"
+	for name, test := range map[string]pitfall{
+		"not-enabled":                 {[]option{without(enabling)}, 503, "direct_response", "not-enabled"},
+		"not-enabled, by its path":    {[]option{set(bed.PluginConfig+".path", "/healthz")}, 503, "direct_response", "not-enabled"},
+		"unknown-cluster":             {[]option{withPlugin(`{"clusters": ["servise"]}`)}, 503, "healthgate_cluster_empty", "unknown-cluster"},
+		"stat-name":                   {[]option{set(bed.Cluster+".alt_stat_name", "shop")}, 503, "healthgate_cluster_empty", "stat-name"},
+		"stat-name, mended":           {[]option{set(bed.Cluster+".alt_stat_name", "shop"), withPlugin(`{"clusters": [{"name": "service", "stat_name": "shop"}]}`)}, 200, "", ""},
+		"leaks, with the filter":      {[]option{set(bed.Routes+".0.direct_response.status", 200)}, 200, "", "leaks"},
+		"leaks upstream":              {[]option{without(bed.Routes + ".0.direct_response"), set(bed.Routes+".0.route", map[string]any{"cluster": "service"})}, 200, "", "leaks"},
+		"native-is-enough":            {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`)}, 200, "", "native-is-enough"},
+		"panic":                       {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 30, "min_healthy": 2}]}`)}, 503, "healthgate_cluster_unhealthy", "panic"},
+		"nothing, where it is plain":  {nil, 200, "", ""},
+		"nothing, of a stricter gate": {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 90}], "hold": {"unhealthy_after": "1s"}}`)}, 200, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.meet(t)
+		})
+	}
+}
+
+// What a probe's route does by itself is seen where the filter is not there: it says 200 of a service that is down, or asks a
+// backend.
+func TestLeaksAreSeenWithoutTheFilter(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	absent := withConfig(func(c *bed.Config) {
+		c.Set(bed.HTTPFilters, c.Get(bed.HTTPFilters).([]any)[1:])
+		c.Delete(bed.Routes + ".0.typed_per_filter_config")
+		c.Delete(bed.HCM + ".access_log.0.filter")
+	})
+	for name, test := range map[string]struct {
+		change  func(*bed.Config)
+		status  int
+		details string
+	}{
+		"a route that says 200": {func(c *bed.Config) { c.Set(bed.Routes+".0.direct_response.status", 200) }, 200, "direct_response"},
+		"a route upstream": {func(c *bed.Config) {
+			c.Delete(bed.Routes + ".0.direct_response")
+			c.Set(bed.Routes+".0.route", map[string]any{"cluster": "service"})
+		}, 0, "via_upstream"},
+		"the reference's": {func(*bed.Config) {}, 503, "direct_response"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, func(p *plan) { p.gated = false }, withConfig(test.change), absent)
+			s.await(settle, func() error {
+				reply, err := s.do(s.client("h2"), "GET", "/", nil)
+				if err == nil && test.status != 0 && reply.status != test.status {
+					err = fmt.Errorf("the probe is answered with %d", reply.status)
+				}
+				return err
+			})
+			s.awaitLog(`"details":"`+test.details, settle)
+		})
+	}
+}
+
+// A cluster that nobody checks passes with its only host gone.
+func TestUncheckedClusterPassesWithItsHostsGone(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	s := newSite(t, withConfig(func(c *bed.Config) { c.Delete(bed.Cluster + ".health_checks") }))
+	expectLint(t, s.config, "unchecked")
+	s.backends[0].Kill()
+	client := s.client("h2")
+	s.await(settle, func() error {
+		if reply := s.mustDo(client, "POST", "/router.Router/None", nil, "content-type", "application/grpc"); reply.header.Get("grpc-status") != "14" {
+			return fmt.Errorf("a call got %v", reply.header)
+		}
+		return nil
+	})
+	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
+}
+
+// A balancer that speaks HTTP/2 alone finds no protocol in common.
+func TestListenerWithoutH2TurnsHTTP2Away(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	s := newSite(t, withConfig(func(c *bed.Config) {
+		c.Set(bed.Listener+".filter_chains.0.transport_socket.typed_config.common_tls_context.alpn_protocols", []any{"http/1.1"})
+	}))
+	expectLint(t, s.config, "alpn")
+	conn, err := tls.Dial("tcp", s.envoy.Ingress, &tls.Config{RootCAs: s.cert.Pool, NextProtos: []string{"h2"}})
+	if err == nil {
+		defer conn.Close()
+		if protocol := conn.ConnectionState().NegotiatedProtocol; protocol == "h2" {
+			t.Error("h2 is agreed on")
+		}
+	}
+}
+
+// written is admin of a site, but for the configuration: that as it is written, where the Envoy has the stand-in in its place.
+func written(t *testing.T, s *site) (address string) {
+	t.Helper()
+	network, target := "tcp", s.envoy.Admin
+	if path, unix := strings.CutPrefix(target, "unix:"); unix {
+		network, target = "unix", path
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "admin" },
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, target)
+		}},
+	}
+	const admin = "type.googleapis.com/envoy.admin.v3."
+	listeners, clusters := []any{}, []any{}
+	for _, listener := range s.config.Get("static_resources.listeners").([]any) {
+		listeners = append(listeners, map[string]any{"listener": listener})
+	}
+	for _, cluster := range s.config.Get("static_resources.clusters").([]any) {
+		clusters = append(clusters, map[string]any{"cluster": cluster})
+	}
+	dump, err := json.Marshal(map[string]any{"configs": []any{
+		map[string]any{"@type": admin + "BootstrapConfigDump", "bootstrap": s.config.Get("")},
+		map[string]any{"@type": admin + "ClustersConfigDump", "static_clusters": clusters},
+		map[string]any{"@type": admin + "ListenersConfigDump", "static_listeners": listeners},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/config_dump" {
+			_, _ = w.Write(dump)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// explained is what explain says of a gate.
+type explained struct {
+	Answer struct {
+		Status      int
+		Details, By string
+	}
+	Clusters []struct {
+		Healthy, Total int
+		Failing        []struct{ Address, Why string }
+	}
+	Next string
+}
+
+func explain(t *testing.T, admin string, args ...string) explained {
+	t.Helper()
+	stdout, _ := command(t, append([]string{"explain", admin, "--output", "json"}, args...)...)
+	var report struct{ Gates []explained }
+	if err := json.Unmarshal(stdout, &report); err != nil || len(report.Gates) != 1 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	return report.Gates[0]
+}
+
+// By the numbers alone, and when it asks the gate, explain says what the gate answers, and why.
+func TestExplainAgreesWithTheGate(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, backends(2), alone("it drains Envoy"))
+	admin, client := written(t, s), s.client("h2")
+	agree := func(status int, details, next string) explained {
+		t.Helper()
+		expect := s.awaitProbe(client, status, settle)
+		var last explained
+		for _, args := range [][]string{{"--probe=false"}, nil} {
+			last = explain(t, admin, args...)
+			if last.Answer.Status != expect.status || last.Answer.Details != details || !strings.HasPrefix(last.Next, next) || (next == "") != (last.Next == "") {
+				t.Errorf("explain %v says %+v, want %d %s", args, last, expect.status, details)
+			}
+		}
+		if last.Answer.By != "probe" {
+			t.Errorf("the gate was not asked: %+v", last)
+		}
+		return last
+	}
+	s.setServing(2)
+	agree(200, "healthgate_ok", "")
+	s.setServing(1)
+	if g := agree(200, "healthgate_ok", ""); len(g.Clusters[0].Failing) != 1 || g.Clusters[0].Healthy != 1 || g.Clusters[0].Total != 2 {
+		t.Errorf("with one host of two: %+v", g)
+	}
+	s.setServing(0)
+	g := agree(503, "healthgate_cluster_unhealthy", "the backends fail Envoy's health checks")
+	for _, host := range g.Clusters[0].Failing {
+		if !strings.HasPrefix(host.Why, "/failed_active_hc") || !slices.ContainsFunc(s.backends, func(b *bed.Backend) bool { return b.Address == host.Address }) {
+			t.Errorf("a host that fails is %+v", host)
+		}
+	}
+	s.setServing(2)
+	s.post("/healthcheck/fail")
+	agree(503, "healthgate_draining", "Envoy was told to fail its health checks")
+	s.post("/healthcheck/ok")
+	agree(200, "healthgate_ok", "")
+}
+
+// What only the gate knows is known by asking it.
+func TestExplainTellsWhatIsHeldAndWhatIsStale(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	t.Run("held", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t, withPlugin(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
+		admin, client := written(t, s), s.client("h2")
+		s.setServing(1)
+		s.awaitProbe(client, 200, settle)
+		s.setServing(0)
+		s.awaitGauges("service", 0, 1)
+		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" || !strings.HasPrefix(g.Next, "hold has it wait") {
+			t.Errorf("explain says %+v", g)
+		}
+	})
+	t.Run("stale", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *bed.Config) {
+			c.Delete(bed.HealthCheck + ".no_traffic_interval")
+			c.Delete(bed.HealthCheck + ".no_traffic_healthy_interval")
+		}))
+		expectLint(t, s.config, "idle")
+		s.awaitProbe(s.client("h2"), 503, settle)
+		s.await(settle, func() error {
+			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "nobody has checked the clusters") {
+				return fmt.Errorf("explain says %+v", g)
+			}
+			return nil
+		})
+	})
+}
+
+// drain and alive, of the command, with a real Envoy.
+func TestCommandDrainsAnEnvoy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, alone("it drains Envoy for good"))
+	s.setServing(1)
+	admin := s.envoy.Admin
+	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
+		admin = "unix://" + path
+	}
+	if stdout, code := command(t, "alive", "--admin", admin); code != 0 || len(stdout) > 0 {
+		t.Errorf("alive ended with %d: %s", code, stdout)
+	}
+	stdout, code := command(t, "drain", "--admin", admin, "--notice", "0.5s", "--finish", "20s")
+	if code != 0 || !strings.HasSuffix(string(stdout), "healthgate: drain: no request is left\n") {
+		t.Errorf("drain ended with %d: %s", code, stdout)
+	}
+	expect(t, "the probe of a drain", s.probe(s.client("h2")), 503, "unavailable\n", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+}

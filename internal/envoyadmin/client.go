@@ -1,0 +1,163 @@
+// Package envoyadmin reads Envoy's admin interface for the command, by Envoy's own types. It is never in a plugin.
+package envoyadmin
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// DefaultAddress is where admin usually listens.
+	DefaultAddress = "127.0.0.1:9901"
+	// Timeout is how long admin may take for one answer. Its main thread writes some hundred thousand hosts in that time.
+	Timeout = 5 * time.Second
+	// dumpTimeout is that for a config_dump, which can have hundreds of megabytes.
+	dumpTimeout = time.Minute
+	maxAnswer   = 1 << 30 // bytes
+)
+
+// Client asks one admin interface. It is safe for use by several goroutines.
+type Client struct {
+	address string
+	http    *http.Client
+}
+
+// New makes a client of admin at host:port, or unix:///path. The error says what would be right.
+func New(address string) (*Client, error) {
+	network, target := "tcp", address
+	if path, unix := strings.CutPrefix(address, "unix://"); unix {
+		if !strings.HasPrefix(path, "/") {
+			return nil, fmt.Errorf("admin's address %q is not unix:// and an absolute path, as in unix:///run/envoy/admin.sock", address)
+		}
+		network, target = "unix", path
+	} else if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+		return nil, fmt.Errorf("admin's address %q is neither host:port, as in %s, nor unix:///path", address, DefaultAddress)
+	}
+	dialer := &net.Dialer{}
+	return &Client{address: address, http: &http.Client{
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, network, target)
+			},
+			DisableKeepAlives: true, // a drain closes connections, and this is not to be one that it waits for
+		},
+		// Admin does not redirect, and whoever does is not to be followed.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Address is where the client asks.
+func (c *Client) Address() string { return c.address }
+
+// Post asks admin to do something. An answer other than 200 is an error.
+func (c *Client) Post(ctx context.Context, path string) error {
+	return c.do(ctx, Timeout, http.MethodPost, path, func(io.Reader) error { return nil })
+}
+
+// do sends a request, and has read read the answer.
+func (c *Client) do(ctx context.Context, timeout time.Duration, method, path string, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	if err != nil {
+		return err
+	}
+	reply, err := c.http.Do(request)
+	if err != nil {
+		if failed := (*url.Error)(nil); errors.As(err, &failed) {
+			err = failed.Err // the rest of it is the URL
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer within %v", timeout)
+		}
+		return fmt.Errorf("admin at %s: %w", c.address, err)
+	}
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		return fmt.Errorf("admin at %s: %s is answered with %s", c.address, request.URL.Path, reply.Status)
+	}
+	if err := read(io.LimitReader(reply.Body, maxAnswer)); err != nil {
+		return fmt.Errorf("admin at %s: the answer to %s can't be read: %w", c.address, request.URL.Path, err)
+	}
+	return nil
+}
+
+// message reads an answer in JSON. What a later Envoy may add is left out.
+func (c *Client) message(ctx context.Context, path string, into proto.Message) error {
+	return c.do(ctx, Timeout, http.MethodGet, path, func(answer io.Reader) error {
+		text, err := io.ReadAll(answer)
+		if err != nil {
+			return err
+		}
+		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(text, into)
+	})
+}
+
+// ServerInfo asks what this Envoy is, and whether it drains.
+func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
+	info := &adminv3.ServerInfo{}
+	return info, c.message(ctx, "/server_info", info)
+}
+
+// Clusters asks for clusters with their hosts: those named, or all. An Envoy that does not know the filter gives all.
+func (c *Client) Clusters(ctx context.Context, names ...string) (*adminv3.Clusters, error) {
+	path := "/clusters?format=json"
+	if len(names) > 0 {
+		quoted := make([]string, len(names))
+		for i, name := range names {
+			quoted[i] = regexp.QuoteMeta(name)
+		}
+		path += "&filter=" + escape("^("+strings.Join(quoted, "|")+")$")
+	}
+	clusters := &adminv3.Clusters{}
+	return clusters, c.message(ctx, path, clusters)
+}
+
+// escape makes a query's value of a text. Envoy takes + for itself, and not for a space.
+func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+
+// Listeners asks for the addresses that Envoy listens on.
+func (c *Client) Listeners(ctx context.Context) (*adminv3.Listeners, error) {
+	listeners := &adminv3.Listeners{}
+	return listeners, c.message(ctx, "/listeners?format=json", listeners)
+}
+
+// Stats asks for the counters and gauges whose names a regular expression (RE2) matches.
+func (c *Client) Stats(ctx context.Context, pattern string) (map[string]uint64, error) {
+	stats := map[string]uint64{}
+	return stats, c.do(ctx, Timeout, http.MethodGet, "/stats?filter="+escape(pattern), func(answer io.Reader) error {
+		lines := bufio.NewScanner(answer)
+		for lines.Scan() {
+			at := strings.LastIndex(lines.Text(), ": ")
+			if at < 0 {
+				continue
+			}
+			if value, err := strconv.ParseUint(lines.Text()[at+2:], 10, 64); err == nil {
+				stats[lines.Text()[:at]] = value
+			}
+		}
+		return lines.Err()
+	})
+}
+
+// ConfigDump asks for the configuration that Envoy has, as it writes it.
+func (c *Client) ConfigDump(ctx context.Context) (dump []byte, err error) {
+	return dump, c.do(ctx, dumpTimeout, http.MethodGet, "/config_dump", func(answer io.Reader) (err error) {
+		dump, err = io.ReadAll(answer)
+		return err
+	})
+}

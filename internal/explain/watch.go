@@ -1,0 +1,189 @@
+package explain
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"healthgate/internal/envoyadmin"
+	"healthgate/internal/lint"
+)
+
+// Change is something that is not as it was at the look before.
+type Change struct {
+	At      time.Time `json:"at"`
+	Gate    string    `json:"gate,omitempty"`
+	Cluster string    `json:"cluster,omitempty"`
+	Host    string    `json:"host,omitempty"`
+	From    string    `json:"from"` // "" at the first look
+	To      string    `json:"to"`
+}
+
+// String is the change on one line.
+func (c Change) String() string {
+	what := "admin"
+	switch {
+	case c.Host != "":
+		what = fmt.Sprintf("cluster %s host %s", c.Cluster, c.Host)
+	case c.Cluster != "":
+		what = fmt.Sprintf("gate %s cluster %s", c.Gate, c.Cluster)
+	case c.Gate != "":
+		what = "gate " + c.Gate
+	}
+	if c.From == "" {
+		return fmt.Sprintf("%s: %s", what, c.To)
+	}
+	return fmt.Sprintf("%s: %s, was %s", what, c.To, c.From)
+}
+
+// watcher looks again and again. A config_dump is dear, so it asks for one only where the configuration may have changed.
+type watcher struct {
+	admin      *envoyadmin.Client
+	served     []lint.Served
+	configured uint64    // what seen.configured was then
+	dumped     time.Time // when the configuration was read; zero before
+}
+
+// maxAge is after how long the configuration is read again, whatever the counters say.
+const maxAge = 30 * time.Second
+
+func (w *watcher) look(ctx context.Context) (*Report, error) {
+	if time.Since(w.dumped) > maxAge {
+		if err := w.dump(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s, err := observe(ctx, w.admin, w.served, w.names()...)
+	if err != nil {
+		return nil, err
+	}
+	if sum, kept := s.configured(); sum != w.configured && kept {
+		if err := w.dump(ctx); err != nil {
+			return nil, err
+		}
+		w.configured = sum
+		if s, err = observe(ctx, w.admin, w.served, w.names()...); err != nil {
+			return nil, err
+		}
+	}
+	return s.report(w.admin.Address(), w.served), nil
+}
+
+func (w *watcher) dump(ctx context.Context) error {
+	dump, err := w.admin.ConfigDump(ctx)
+	if err != nil {
+		return err
+	}
+	if w.served, _, err = lint.Live("config_dump", dump); err == nil {
+		w.dumped = time.Now()
+	}
+	return err
+}
+
+// names are the clusters that the gates ask.
+func (w *watcher) names() []string {
+	var names []string
+	for _, gate := range w.served {
+		if gate.Config == nil {
+			continue
+		}
+		for _, cluster := range gate.Config.Clusters {
+			if !slices.Contains(names, cluster.Name) {
+				names = append(names, cluster.Name)
+			}
+		}
+	}
+	return names
+}
+
+// Watch looks again and again, every interval, and tells each change, the first look's state included, until the context ends or
+// tell fails. The gates themselves are not asked: each would count it as a probe.
+func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration, tell func(Change) error) error {
+	w := &watcher{admin: admin}
+	known := map[Change]string{} // what a change is of, to its last state
+	for ticker := time.NewTicker(interval); ; {
+		at := time.Now()
+		report, err := w.look(ctx)
+		states := map[Change]string{{}: "answers"}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil: // what was known stays so
+			states = map[Change]string{{}: err.Error()}
+		default:
+			report.states(states)
+		}
+		for _, change := range changes(known, states, err == nil) {
+			if change.At = at; change.From == "" && change.To == "answers" && change.Gate == "" && change.Host == "" {
+				continue // at the start
+			}
+			if err := tell(change); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// changes are what differs, in the order of gates, clusters and hosts, and notes it as known. What is no longer there is gone.
+func changes(known, states map[Change]string, complete bool) []Change {
+	var all []Change
+	for what, to := range states {
+		if from := known[what]; from != to {
+			what.From, what.To = from, to
+			all = append(all, what)
+		}
+	}
+	for what, from := range known {
+		if _, there := states[what]; complete && !there {
+			what.From, what.To = from, gone(what)
+			all = append(all, what)
+		}
+	}
+	for _, change := range all {
+		what := Change{Gate: change.Gate, Cluster: change.Cluster, Host: change.Host}
+		if known[what] = change.To; states[what] == "" && complete {
+			delete(known, what)
+		}
+	}
+	slices.SortFunc(all, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Gate, b.Gate), cmp.Compare(a.Cluster, b.Cluster))
+	})
+	return all
+}
+
+// states puts a report into what can change.
+func (r *Report) states(states map[Change]string) {
+	for _, g := range r.Gates {
+		name := g.Name + " (" + g.Listener + g.Path + ")"
+		states[Change{Gate: name}] = fmt.Sprintf("%d %s", g.Answer.Status, g.Answer.Details)
+		for _, c := range g.Clusters {
+			states[Change{Gate: name, Cluster: c.Name}] = c.counts()
+			for _, host := range c.Failing {
+				states[Change{Cluster: c.Name, Host: host.Address}] = host.Why
+			}
+		}
+	}
+}
+
+// gone is what becomes of what is no longer there: of a host that fails, that it no longer does.
+func gone(what Change) string {
+	if what.Host != "" {
+		return "serves, or is gone"
+	}
+	return "gone"
+}
+
+func (c Cluster) counts() string {
+	text := fmt.Sprintf("%d healthy and %d degraded of %d hosts", c.Healthy, c.Degraded, c.Total)
+	if c.Excluded > 0 {
+		text += fmt.Sprintf(", %d excluded", c.Excluded)
+	}
+	return text
+}

@@ -1,0 +1,362 @@
+package lint
+
+import (
+	"encoding/base64"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"healthgate/filter"
+	_ "healthgate/internal/envoyapi" // what the registry is asked for
+)
+
+// api holds documents to Envoy's API: each key and each value by the API's types, and then each message by the rules that
+// the API states of its fields. Keys are given the names that they have in the API, so that what comes after finds them.
+type api struct {
+	found *findings
+	// read are the messages that stand for themselves, a document's and those in an Any, to be held to the API's rules.
+	read []readMessage
+	errs int // found with keys and values
+}
+
+type readMessage struct {
+	message protoreflect.ProtoMessage
+	node    *Node
+}
+
+// check holds a document to a type of the API.
+func (f *findings) check(n *Node, typeName string) {
+	a := &api{found: f}
+	a.document(n, typeName)
+	if a.errs > 0 { // a message that lacks what could not be read breaks rules by that
+		return
+	}
+	for _, read := range a.read {
+		a.rules(read)
+	}
+}
+
+func (a *api) fail(at *Node, format string, args ...any) {
+	a.errs++
+	a.found.add(at, Error, "api", format, args...)
+}
+
+func (a *api) document(n *Node, typeName string) {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
+	if err != nil {
+		n.skipped = true
+		if strings.HasPrefix(typeName, "envoy.") {
+			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, v3alpha)", typeName)
+		}
+		return // somebody's own extension
+	}
+	m := kind.New()
+	a.message(n, m)
+	a.read = append(a.read, readMessage{m.Interface(), n})
+}
+
+// message reads a mapping.
+func (a *api) message(n *Node, m protoreflect.Message) {
+	if a.wellKnown(n, m) {
+		return
+	}
+	if n.kind != mapping {
+		a.fail(n, "this is %s, and Envoy's API has an object here (%s)", n.kind, m.Descriptor().FullName())
+		return
+	}
+	fields := m.Descriptor().Fields()
+	given := map[protoreflect.FullName]string{} // a field, or a choice of fields, to the key that gave it
+	for i := range n.entries {
+		e := &n.entries[i]
+		if e.key == "@type" {
+			continue
+		}
+		field := fields.ByName(protoreflect.Name(e.key))
+		if field == nil {
+			field = fields.ByJSONName(e.key)
+		}
+		if field == nil {
+			a.unknown(e, m.Descriptor())
+			continue
+		}
+		e.key = string(field.Name())
+		if e.value.kind == null && field.Message() == nil {
+			continue
+		}
+		if choice := field.ContainingOneof(); choice != nil && given[choice.FullName()] != "" && given[choice.FullName()] != e.key {
+			a.fail(e.value, "%s and %s exclude each other: leave one of them out", given[choice.FullName()], e.key)
+		} else if choice != nil {
+			given[choice.FullName()] = e.key
+		}
+		if given[field.FullName()] != "" {
+			a.fail(e.value, "%s is given twice: leave one of them out", e.key)
+			continue
+		}
+		given[field.FullName()] = e.key
+		a.field(e.value, m, field)
+	}
+}
+
+func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
+	known := make([]string, message.Fields().Len())
+	for i := range known {
+		known[i] = string(message.Fields().Get(i).Name())
+	}
+	if near := filter.Nearest(e.key, known); near != "" {
+		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key), message.FullName(), near)
+		return
+	}
+	a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: it belongs elsewhere, or to another version of the API",
+		quoteKey(e.key), message.FullName())
+}
+
+// field reads the value of a field.
+func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
+	switch {
+	case n.kind == null && field.FullName() != "google.protobuf.Value":
+	case field.IsMap():
+		if n.kind != mapping {
+			a.fail(n, "%s is %s, and Envoy's API has an object here", field.Name(), n.kind)
+			return
+		}
+		values := m.Mutable(field).Map()
+		seen := map[string]bool{}
+		for i := range n.entries {
+			e := &n.entries[i]
+			if seen[e.key] {
+				a.fail(e.value, "%s is given twice: leave one of them out", quoteKey(e.key))
+				continue
+			}
+			seen[e.key] = true
+			key, ok := a.mapKey(e, field.MapKey())
+			if !ok {
+				continue
+			}
+			if field.MapValue().Message() != nil {
+				value := values.NewValue()
+				a.message(e.value, value.Message())
+				values.Set(key, value)
+			} else if value, ok := a.scalar(e.value, field.MapValue()); ok {
+				values.Set(key, value)
+			}
+		}
+	case field.IsList():
+		a.list(n, m, field)
+	case field.Message() != nil:
+		a.message(n, m.Mutable(field).Message())
+	default:
+		if value, ok := a.scalar(n, field); ok {
+			m.Set(field, value)
+		}
+	}
+}
+
+func (a *api) mapKey(e *entry, field protoreflect.FieldDescriptor) (protoreflect.MapKey, bool) {
+	if field.Kind() == protoreflect.StringKind {
+		return protoreflect.ValueOfString(e.key).MapKey(), true
+	}
+	value, ok := a.scalar(&Node{file: e.value.file, line: e.value.line, column: e.value.column, kind: text, scalar: e.key}, field)
+	if !ok {
+		return protoreflect.MapKey{}, false
+	}
+	return value.MapKey(), true
+}
+
+func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
+	if n.kind != list {
+		a.fail(n, "%s is %s, and Envoy's API has a list here: write each of its entries behind a dash", field.Name(), n.kind)
+		return
+	}
+	values := m.Mutable(field).List()
+	for _, item := range n.items {
+		if field.Message() != nil {
+			value := values.NewElement()
+			a.message(item, value.Message())
+			values.Append(value)
+		} else if value, ok := a.scalar(item, field); ok {
+			values.Append(value)
+		}
+	}
+}
+
+var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
+
+// wellKnown reads protobuf's own types, which have a form of their own in JSON, and says whether the message is one.
+func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
+	name := m.Descriptor().FullName()
+	if name.Parent() != "google.protobuf" {
+		return false
+	}
+	fields := m.Descriptor().Fields()
+	switch short := name.Name(); short {
+	case "Any":
+		a.any(n, m)
+	case "Duration":
+		if n.kind != text || !apiDuration.MatchString(n.scalar) {
+			a.fail(n, "%s is no duration: write seconds with an s, as in 1.5s", show(n))
+			return true
+		}
+		d := n.duration(0)
+		m.Set(fields.ByName("seconds"), protoreflect.ValueOfInt64(int64(d.Seconds())))
+		m.Set(fields.ByName("nanos"), protoreflect.ValueOfInt32(int32(d%1e9)))
+	case "Struct":
+		if n.kind != mapping {
+			a.fail(n, "this is %s, and Envoy's API has an object here", n.kind)
+		}
+	case "Value", "ListValue", "Timestamp", "FieldMask", "Empty":
+	case "BoolValue", "StringValue", "BytesValue", "Int32Value", "Int64Value", "UInt32Value", "UInt64Value", "FloatValue", "DoubleValue":
+		field := fields.ByName("value")
+		if value, ok := a.scalar(n, field); ok {
+			m.Set(field, value)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// any reads an Any by the type that it names.
+func (a *api) any(n *Node, m protoreflect.Message) {
+	if n.kind != mapping {
+		a.fail(n, "this is %s, and Envoy's API has an object with an @type here", n.kind)
+		return
+	}
+	url := n.text("@type")
+	if url == "" {
+		if len(n.entries) > 0 {
+			a.fail(n, "@type is missing, and Envoy can't tell what this is: write \"@type\": type.googleapis.com/<the message's name>")
+		}
+		return
+	}
+	m.Set(m.Descriptor().Fields().ByName("type_url"), protoreflect.ValueOfString(url))
+	name := typeOf(url)
+	switch {
+	case strings.HasPrefix(name, "google.protobuf."): // in `value`, which is free
+	case strings.HasSuffix(name, ".TypedStruct") && n.text("type_url") != "" && n.get("value") != nil:
+		a.document(n.get("value"), typeOf(n.text("type_url")))
+	default:
+		a.document(n, name)
+	}
+}
+
+// typeOf is the name of a message in a type URL.
+func typeOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
+
+// scalar reads a value that is no message.
+func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
+	none := protoreflect.Value{}
+	wrong := func(right, mend string) (protoreflect.Value, bool) {
+		name := field.Name()
+		if field.ContainingMessage().FullName().Parent() == "google.protobuf" {
+			name = "this"
+		}
+		a.fail(n, "%s is %s, and Envoy's API has %s here%s", name, show(n), right, mend)
+		return none, false
+	}
+	switch field.Kind() {
+	case protoreflect.BoolKind:
+		if n.kind != boolean {
+			return wrong("true or false", ": without quotes")
+		}
+		return protoreflect.ValueOfBool(n.scalar == "true"), true
+	case protoreflect.StringKind:
+		if n.kind != text {
+			return wrong("a string", ": put it into quotes")
+		}
+		return protoreflect.ValueOfString(n.scalar), true
+	case protoreflect.BytesKind:
+		decoded, err := base64.StdEncoding.DecodeString(n.scalar)
+		if n.kind != text || err != nil {
+			return wrong("bytes in base64", "")
+		}
+		return protoreflect.ValueOfBytes(decoded), true
+	case protoreflect.EnumKind:
+		return a.enum(n, field)
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		v, err := strconv.ParseFloat(n.scalar, 64)
+		if n.kind != number && n.kind != text || err != nil {
+			return wrong("a number", "")
+		}
+		if field.Kind() == protoreflect.FloatKind {
+			return protoreflect.ValueOfFloat32(float32(v)), true
+		}
+		return protoreflect.ValueOfFloat64(v), true
+	}
+	value, ok := integer(n, field.Kind())
+	if !ok {
+		return wrong("a whole number", " ("+field.Kind().String()+")")
+	}
+	return value, true
+}
+
+// integer reads a whole number, which JSON may put in quotes.
+func integer(n *Node, k protoreflect.Kind) (protoreflect.Value, bool) {
+	v, err := strconv.ParseFloat(n.scalar, 64)
+	if n.kind != number && n.kind != text || err != nil || v != math.Trunc(v) {
+		return protoreflect.Value{}, false
+	}
+	switch k {
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
+		return protoreflect.ValueOfInt32(int32(v)), v >= math.MinInt32 && v <= math.MaxInt32
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		return protoreflect.ValueOfUint32(uint32(v)), v >= 0 && v <= math.MaxUint32
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return protoreflect.ValueOfUint64(uint64(v)), v >= 0 && v < 1<<64
+	}
+	return protoreflect.ValueOfInt64(int64(v)), v >= -1<<63 && v < 1<<63
+}
+
+// enum reads one of some words, or its number. The node gets the word.
+func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
+	values := field.Enum().Values()
+	value := values.ByName(protoreflect.Name(n.scalar))
+	if v, ok := integer(n, protoreflect.Int32Kind); ok && n.kind == number {
+		value = values.ByNumber(protoreflect.EnumNumber(v.Int()))
+	}
+	if value == nil {
+		names := make([]string, values.Len())
+		for i := range names {
+			names[i] = string(values.Get(i).Name())
+		}
+		if near := filter.Nearest(strings.ToUpper(n.scalar), names); near != "" {
+			names = []string{near}
+		}
+		a.fail(n, "%s is %s, which Envoy's API does not have here: write %s", field.Name(), show(n), strings.Join(names, ", "))
+		return protoreflect.Value{}, false
+	}
+	n.kind, n.scalar = text, string(value.Name())
+	return protoreflect.ValueOfEnum(value.Number()), true
+}
+
+// show renders a value for a message.
+func show(n *Node) string {
+	switch n.kind {
+	case text:
+		return strconv.Quote(clip(n.scalar))
+	case number, boolean:
+		return clip(n.scalar)
+	}
+	return n.kind.String()
+}
+
+func clip(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,64}$`)
+
+func quoteKey(key string) string {
+	if plainKey.MatchString(key) {
+		return key
+	}
+	return fmt.Sprintf("%q", clip(key))
+}

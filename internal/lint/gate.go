@@ -1,0 +1,285 @@
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"healthgate/filter"
+)
+
+// The name of plugin, module and filter.
+const pluginName = "healthgate"
+
+const (
+	typeGolang         = "envoy.extensions.filters.http.golang.v3alpha.Config"
+	typeGolangRoute    = "envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute"
+	typeModule         = "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
+	typeModuleRoute    = "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute"
+	typeModuleStartup  = "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension"
+	typeFilterConfig   = "envoy.config.route.v3.FilterConfig"
+	typeTLS            = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+	typeStatsMatcher   = "envoy.config.metrics.v3.StatsMatcher"
+	typeDynamicForward = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
+)
+
+// door is the way by which the gate came into Envoy.
+type door uint8
+
+const (
+	noDoor door = iota
+	contrib
+	stock
+)
+
+// decoder is the door as the gate's own decoder knows it.
+func (d door) decoder() filter.Door {
+	if d == stock {
+		return filter.Stock
+	}
+	return filter.Contrib
+}
+
+// read has the plugin's decoder read a configuration.
+func (d door) read(raw *structpb.Struct) (*filter.Config, error) { return filter.Decode(raw, d.decoder()) }
+
+// readOverride is read, of a route's.
+func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw, d.decoder()) }
+
+// gate is a filter of Healthgate's in a connection manager.
+type gate struct {
+	in       connectionManager
+	index    int   // among the connection manager's filters
+	filter   *Node // its entry there
+	contents *Node // its typed_config
+	door     door
+	layer    *layer // its own configuration
+	probes   []probe
+
+	// A route configuration may have ten thousands of routes, all of which a virtual host enables: each of these is made once.
+	overs   map[*Node]*layer // what a level of routes says, by where it says so
+	decoded map[[4]*layer]*decoded
+	first   map[firstKey]*Node
+	answers []probe // those whose route takes the path that the gate answers there
+}
+
+// decoded is what comes of layers that are laid over each other.
+type decoded struct {
+	config *filter.Config // nil where it is wrong
+	err    error          // of the whole; a layer of it may have its own
+}
+
+// firstKey is a virtual host and a path.
+type firstKey struct {
+	virtualHost *Node
+	path        string
+}
+
+// layer is one configuration: the filter's, or that of a level of routes, which is laid over the wider ones.
+type layer struct {
+	at    *Node // where it stands, for what is missing in it
+	value *Node // nil where it says nothing
+	err   error // why it can't be read at all
+	over  bool  // it is a route's
+}
+
+// probe is a route that asks the gate, with the configuration that counts there.
+type probe struct {
+	route       *Node
+	virtualHost *Node
+	layers      []*layer       // the filter's first, then from the widest level to the route's
+	config      *filter.Config // nil where it is wrong
+}
+
+// gates returns the gates of a scope.
+func (s *scope) gates() []*gate {
+	var all []*gate
+	for _, m := range s.connectionManagers() {
+		for i, f := range m.list("http_filters") {
+			contents, typeName := typed(f.get("typed_config"))
+			g := &gate{in: m, index: i, filter: f, contents: contents}
+			switch {
+			case typeName == typeGolang && contents.text("plugin_name") == pluginName:
+				g.door = contrib
+				g.layer = readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
+			case typeName == typeModule && isModule(contents):
+				g.door = stock
+				g.layer = readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
+			default:
+				continue
+			}
+			g.findProbes(s.routeConfiguration(m))
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// isModule says whether a dynamic module is Healthgate's.
+func isModule(contents *Node) bool {
+	module := contents.get("dynamic_module_config")
+	return module.text("name") == pluginName || contents.text("filter_name") == pluginName ||
+		strings.HasSuffix(module.text("module", "local", "filename"), "libhealthgate.so")
+}
+
+// readLayer reads a configuration of the gate's from the Any that holds it.
+func readLayer(packed, at *Node, key, need string) *layer {
+	l := &layer{at: at}
+	typeName := typeOf(packed.text("@type"))
+	switch {
+	case packed == nil || typeName == "":
+		l.err = fmt.Errorf("%s: is required, %s", key, need)
+	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct"):
+		l.at, l.value = packed, packed.get("value")
+	case typeName == "google.protobuf.StringValue":
+		l.at = packed
+		l.value, l.err = parseJSON([]byte(packed.text("value")), place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
+	default:
+		l.at = packed
+		l.err = fmt.Errorf("%s: %s is another type; write it as google.protobuf.Struct", key, typeName)
+	}
+	if l.value != nil && l.value.kind != mapping {
+		l.at, l.value, l.err = l.value, nil, errors.New("value: it is not an object; write clusters: [service] below it")
+	}
+	return l
+}
+
+// findProbes finds the routes that ask the gate.
+func (g *gate) findProbes(routes *Node) {
+	for _, virtualHost := range routes.list("virtual_hosts") {
+		for _, route := range virtualHost.list("routes") {
+			enabled := !g.filter.isTrue("disabled")
+			layers := []*layer{g.layer}
+			for _, level := range []*Node{routes, virtualHost, route} {
+				says := level.get("typed_per_filter_config", g.filter.text("name"))
+				if says == nil {
+					continue
+				}
+				over, disabled := g.override(says)
+				if enabled = !disabled; over != nil {
+					layers = append(layers, over)
+				}
+			}
+			if enabled {
+				g.probes = append(g.probes, probe{route: route, virtualHost: virtualHost, layers: layers, config: g.decode(layers).config})
+			}
+		}
+	}
+	for _, p := range g.probes {
+		if path := p.path(); path != "" && matches(p.route, path) != no {
+			g.answers = append(g.answers, p)
+		}
+	}
+}
+
+// override returns what a level of routes says of the gate, where it says more than that it is enabled.
+func (g *gate) override(says *Node) (over *layer, disabled bool) {
+	contents, typeName := typed(says)
+	if typeName == typeFilterConfig {
+		if contents.isTrue("disabled") {
+			return nil, true
+		}
+		if contents, typeName = typed(contents.get("config")); typeName == "" {
+			return nil, false
+		}
+	}
+	if known := g.overs[says]; known != nil {
+		return known, false
+	}
+	switch typeName {
+	case typeGolangRoute:
+		plugin := contents.get("plugins_config", pluginName)
+		if plugin == nil {
+			return nil, false
+		}
+		over = readLayer(plugin.get("config"), plugin, "config", "or leave the plugin out")
+	case typeModuleRoute:
+		if contents.get("filter_config") == nil {
+			return nil, false
+		}
+		over = readLayer(contents.get("filter_config"), contents, "filter_config", "or leave it out")
+	default:
+		return nil, false
+	}
+	over.over = true
+	if g.overs == nil {
+		g.overs = map[*Node]*layer{}
+	}
+	g.overs[says] = over
+	return over, false
+}
+
+// decode lays layers over each other, and reads what comes of it.
+func (g *gate) decode(layers []*layer) *decoded {
+	var key [4]*layer
+	copy(key[:], layers)
+	if known := g.decoded[key]; known != nil {
+		return known
+	}
+	d := &decoded{}
+	d.config, d.err = g.door.read(merged(layers))
+	if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
+		d.config = nil
+	}
+	if g.decoded == nil {
+		g.decoded = map[[4]*layer]*decoded{}
+	}
+	g.decoded[key] = d
+	return d
+}
+
+func merged(layers []*layer) *structpb.Struct {
+	whole := layers[0].value.structure()
+	for _, over := range layers[1:] {
+		whole = filter.Override(whole, over.value.structure())
+	}
+	return whole
+}
+
+// find returns where a path of the configuration stands: in the narrowest layer that has it.
+func find(layers []*layer, path string) *Node {
+	for _, l := range slices.Backward(layers) {
+		if found, whole := l.value.follow(path); whole {
+			return found
+		}
+	}
+	// What is not there belongs beside what is above it.
+	for _, l := range slices.Backward(layers) {
+		if found, _ := l.value.follow(path); found != nil && found != l.value {
+			return found
+		}
+	}
+	first := layers[0]
+	if first.value != nil {
+		return first.value
+	}
+	return first.at
+}
+
+// configurations returns each configuration by which probes are answered, with its layers: one probe for each.
+func (g *gate) configurations() []probe {
+	var distinct []probe
+	known := map[*filter.Config]bool{}
+	for _, p := range g.probes {
+		if p.config != nil && !known[p.config] {
+			known[p.config] = true
+			distinct = append(distinct, p)
+		}
+	}
+	if len(distinct) > 0 {
+		return distinct
+	}
+	layers := []*layer{g.layer}
+	return []probe{{layers: layers, config: g.decode(layers).config}}
+}
+
+// path is the path that the gate answers on a route.
+func (p probe) path() string {
+	if p.config == nil {
+		return ""
+	}
+	return p.config.Path
+}

@@ -1,0 +1,296 @@
+package lint
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What users copy from is without fault, also in the eyes of its own tool.
+func TestConfigurationsToCopyAreFine(t *testing.T) {
+	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) < 3 {
+			t.Fatalf("found %v, %v", files, err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := Run([]Input{{filepath.Base(file), content}})
+			if err != nil || len(found) > 0 {
+				t.Errorf("%v, and found:\n%s", err, render(found))
+			}
+		}
+	}
+}
+
+// What can't be read is said with its position, and what is no configuration at all is no finding.
+func TestWhatCantBeReadIsSaid(t *testing.T) {
+	for name, test := range map[string]struct{ content, finding, err string }{
+		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file is read: mend it first [api]", ""},
+		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing in this file is read: mend it first [api]", ""},
+		"a list of words":        {"[a, b]", "", "f: nothing of Envoy's or Kubernetes' is in it"},
+		"nothing":                {"", "", "f: nothing of Envoy's or Kubernetes' is in it"},
+		"a comment":              {"# nothing\n", "", "f: nothing of Envoy's or Kubernetes' is in it"},
+		"another program's file": {"services:\n  web: {image: nginx}\n", "", "f: nothing of Envoy's or Kubernetes' is in it"},
+		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "", ""},
+		"an anchor in itself":    {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
+		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the anchors stand for more than", ""},
+		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: error: admin is given twice: leave one of them out [api]", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, err := Run([]Input{{"f", []byte(test.content)}})
+			if got := render(found); !strings.Contains(got, test.finding) || (got == "") != (test.finding == "") {
+				t.Errorf("found %s, want %s", got, test.finding)
+			}
+			if (err == nil) != (test.err == "") || err != nil && !strings.HasPrefix(err.Error(), test.err) {
+				t.Errorf("got the error %v, want %s", err, test.err)
+			}
+		})
+	}
+}
+
+// JSON is read as YAML is: the same values, at the same places.
+func TestJSONStandsWhereYAMLSaysIt(t *testing.T) {
+	text := "{\n \"admin\": {\"ü\": [1, -2.5e3, true,\n  null, \"a\\u00e4\\n\"], \"address\": {}}, \"b\": []}"
+	byJSON, err := parseJSON([]byte(text), place{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	byYAML, err := parseYAML([]byte(text), place{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := outline(byJSON), outline(byYAML[0]); got != want {
+		t.Errorf("JSON is read as\n%s\nYAML as\n%s", got, want)
+	}
+}
+
+// outline tells of a node all but its columns, which JSON counts in bytes.
+func outline(n *Node) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d:%s", n.line, n.kind)
+	if n.kind == text || n.kind == boolean {
+		b.WriteString(n.scalar)
+	}
+	for _, e := range n.entries {
+		fmt.Fprintf(&b, " %s={%s}", e.key, outline(e.value))
+	}
+	for _, item := range n.items {
+		fmt.Fprintf(&b, " [%s]", outline(item))
+	}
+	return b.String()
+}
+
+// A comment silences its own line, or the next one that is more than a comment, and its own rule alone.
+func TestCommentSilencesItsLineAndRule(t *testing.T) {
+	const open = "admin: {address: {socket_address: {address: 0.0.0.0, port_value: 1}}}"
+	for name, test := range map[string]struct {
+		text string
+		want string // rules
+	}{
+		"none":             {open, "admin-open"},
+		"behind":           {open + " # healthgate: ignore admin-open, because it is a lab", ""},
+		"before":           {"# healthgate: ignore admin-open, because it is a lab\n\n# more\n" + open, ""},
+		"another rule":     {open + " # healthgate: ignore alpn, because it is a lab", "admin-open"},
+		"two rules":        {open + " # healthgate: ignore alpn, admin-open because it is a lab", ""},
+		"another line":     {"# healthgate: ignore admin-open, because it is a lab\nnode: {id: a}\n" + open, "admin-open"},
+		"no reason":        {open + " # healthgate: ignore admin-open", "admin-open ignore"},
+		"an empty reason":  {open + " # healthgate: ignore admin-open, because …", "admin-open ignore"},
+		"no rule":          {open + " # healthgate: ignore, because it is a lab", "admin-open ignore"},
+		"in a string":      {`node: {id: "a# healthgate: ignore admin-open"}` + "\n" + open, "admin-open"},
+		"of another tool":  {open + " # healthgate: ignored", "admin-open"},
+		"with CRLF":        {open + " # healthgate: ignore admin-open, because it is a lab\r\n", ""},
+		"itself, silenced": {open + " # healthgate: ignore ignore", "admin-open ignore"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, err := Run([]Input{{"f", []byte(test.text)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var rules []string
+			for _, f := range found {
+				rules = append(rules, f.Rule)
+			}
+			if got := strings.Join(rules, " "); got != test.want {
+				t.Errorf("found %q, want %q:\n%s", got, test.want, render(found))
+			}
+		})
+	}
+}
+
+// The fuzzer runs a hundred times slower than this: it instruments all of Envoy's API.
+func TestMutatedConfigurationsAreSurvived(t *testing.T) {
+	times := 3000
+	if set := os.Getenv("MUTATIONS"); set != "" {
+		fmt.Sscan(set, &times)
+	}
+	var all [][]byte
+	for _, w := range corpus(t) {
+		for _, input := range w.inputs {
+			all = append(all, input.Content)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, uint64(times)))
+	for range times {
+		content := all[random.IntN(len(all))]
+		for range 1 + random.IntN(4) {
+			content = mutated(random, content, all[random.IntN(len(all))])
+		}
+		survive(t, content)
+	}
+}
+
+// mutated changes a line or a piece, or takes them from another text.
+func mutated(random *rand.Rand, content, other []byte) []byte {
+	lines, others := bytes.SplitAfter(content, []byte("\n")), bytes.SplitAfter(other, []byte("\n"))
+	at := random.IntN(len(lines))
+	switch random.IntN(6) {
+	case 0:
+		lines = slices.Delete(slices.Clone(lines), at, min(at+1+random.IntN(5), len(lines)))
+	case 1:
+		lines = slices.Insert(slices.Clone(lines), at, others[random.IntN(len(others))])
+	case 2: // a value becomes another
+		key, _, found := bytes.Cut(lines[at], []byte(": "))
+		_, value, _ := bytes.Cut(others[random.IntN(len(others))], []byte(": "))
+		if found {
+			lines = slices.Clone(lines)
+			lines[at] = slices.Concat(key, []byte(": "), value, []byte("\n"))
+		}
+	case 3: // what is below a key moves
+		lines = slices.Clone(lines)
+		lines[at] = append([]byte("  "), lines[at]...)
+	case 4:
+		words := [][]byte{[]byte("null"), []byte("[]"), []byte("{}"), []byte("-1"), []byte(`""`), []byte("*a"), []byte("&a"), []byte("!!binary x"), []byte("1e999"), []byte("\x00"), []byte("\xff")}
+		cut := random.IntN(len(content) + 1)
+		return slices.Concat(content[:cut], words[random.IntN(len(words))], content[cut:])
+	case 5:
+		return content[:random.IntN(len(content)+1)]
+	}
+	return bytes.Join(lines, nil)
+}
+
+func survive(t *testing.T, content []byte) {
+	t.Helper()
+	defer func() {
+		if cause := recover(); cause != nil {
+			t.Errorf("%v\n%s\nof\n%s", cause, debug.Stack(), content)
+		}
+	}()
+	start := time.Now()
+	found, _ := Run([]Input{{"f", content}})
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	for _, one := range found {
+		if one.Line < 1 || one.Column < 1 || strings.ContainsAny(one.Message, "\n\r") || len(one.Message) > 20_000 {
+			t.Errorf("found %s", one)
+		}
+	}
+}
+
+// Whatever is put in, it neither panics nor takes long, and what it says is one line at a place that is there.
+func FuzzRun(f *testing.F) {
+	for _, w := range corpus(f) {
+		for _, input := range w.inputs {
+			f.Add(input.Content)
+		}
+	}
+	f.Fuzz(survive)
+}
+
+// largeDump is what admin gives of an Envoy with many clusters and routes.
+func largeDump(t testing.TB, size int) []byte {
+	t.Helper()
+	small, err := os.ReadFile("testdata/good-dump-envoy-gateway.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dump struct {
+		Configs []map[string]any `json:"configs"`
+	}
+	if err := json.Unmarshal(small, &dump); err != nil {
+		t.Fatal(err)
+	}
+	for key, part := range map[string]int{"dynamic_active_clusters": 1, "dynamic_route_configs": 4, "dynamic_listeners": 2} {
+		all := dump.Configs[part][key].([]any)
+		one, err := json.MarshalIndent(all[0], "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range size / 3 / len(one) {
+			another := strings.NewReplacer("grpcroute/shop", fmt.Sprint("grpcroute/shop", i), `"shop/eg`, fmt.Sprint(`"shop`, i, "/eg")).Replace(string(one))
+			all = append(all, json.RawMessage(another))
+		}
+		dump.Configs[part][key] = all
+	}
+	large, err := json.MarshalIndent(dump, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return large
+}
+
+// Routes that a virtual host enables, none of which takes a probe for certain: nothing may look at each beside each other.
+func TestManyRoutesAreReadInSeconds(t *testing.T) {
+	whole, err := os.ReadFile("testdata/good-levels.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const one = "              - name: cart\n"
+	const another = "              - {match: {prefix: /, headers: [{name: x, present_match: true}]}, direct_response: {status: 503}}\n"
+	text := strings.Replace(string(whole), one, strings.Repeat(another, 20_000)+one, 1)
+	start := time.Now()
+	found, err := Run([]Input{{"f", []byte(text)}})
+	if err != nil || len(found) > 0 {
+		t.Errorf("%v, and found:\n%.2000s", err, render(found))
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// The bound is far more than it takes: what is quadratic would need hours.
+func TestLargeDumpIsReadInSeconds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes 50 MiB")
+	}
+	dump := largeDump(t, 50<<20)
+	if len(dump) < 50<<20 {
+		t.Fatalf("the dump has %d bytes", len(dump))
+	}
+	start := time.Now()
+	found, err := Run([]Input{{"dump", dump}})
+	if err != nil || len(found) > 0 {
+		t.Errorf("%v, and found %d, the first:\n%.2000s", err, len(found), render(found))
+	}
+	took := time.Since(start)
+	t.Logf("%d MiB in %v", len(dump)>>20, took)
+	if took > time.Minute {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// What the mutations above have found once.
+func TestBrokenConfigurationsOfOldAreSurvived(t *testing.T) {
+	for name, content := range map[string]string{
+		"a gate without a value": `{"listeners": [{"filter_chains": [{"filters": [{"typed_config": {"@type": "x/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+			"http_filters": [{"name": "h", "typed_config": {"@type": "x/envoy.extensions.filters.http.golang.v3alpha.Config", "plugin_name": "healthgate",
+			"plugin_config": {"@type": "x/google.protobuf.Struct"}}}]}}]}]}]}`,
+		"an Ingress without annotations": `{"apiVersion": "v1", "kind": "List", "items": [
+			{"kind": "Ingress", "spec": {"ingressClassName": "alb"}},
+			{"kind": "Pod", "spec": {"containers": [{"lifecycle": {"preStop": {"exec": {"command": ["healthgate", "drain"]}}}}]}}]}`,
+	} {
+		t.Run(name, func(t *testing.T) { survive(t, []byte(content)) })
+	}
+}

@@ -1,0 +1,213 @@
+package lint
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// kind is what a node is.
+type kind uint8
+
+const (
+	null kind = iota
+	boolean
+	number
+	text
+	mapping
+	list
+)
+
+var kindNames = [...]string{null: "null", boolean: "true or false", number: "a number", text: "a string", mapping: "an object", list: "a list"}
+
+func (k kind) String() string { return kindNames[k] }
+
+// Node is one value of a YAML or JSON document, with where it stands. A nil Node is a value that is not there, and all of
+// its methods say so.
+type Node struct {
+	file         *file
+	line, column int // of the value's key where it has one, else of the value; from 1
+	valueLine    int // of a block scalar's first line of text; 0 where the text is not a block's
+	kind         kind
+	scalar       string  // as YAML or JSON resolves it; of a number, as it is written
+	entries      []entry // of a mapping, as they are written
+	items        []*Node // of a list
+	skipped      bool    // it is of a type that is not known: nothing below it was looked at
+}
+
+// entry is a key of a mapping and its value.
+type entry struct {
+	key   string
+	value *Node
+}
+
+// get follows keys down through mappings.
+func (n *Node) get(keys ...string) *Node {
+	for _, key := range keys {
+		n = n.child(key)
+	}
+	return n
+}
+
+// child returns a key's value; where the key is repeated, the first. A null is a value that is not there.
+func (n *Node) child(key string) *Node {
+	if n == nil {
+		return nil
+	}
+	for i := range n.entries {
+		if e := &n.entries[i]; e.key == key && e.value.kind != null {
+			return e.value
+		}
+	}
+	return nil
+}
+
+// at is get, and where the last key is not there, the nearest node above that is: where a finding about it stands.
+func (n *Node) at(keys ...string) *Node {
+	for _, key := range keys {
+		below := n.child(key)
+		if below == nil {
+			return n
+		}
+		n = below
+	}
+	return n
+}
+
+// list returns the items of the list at keys.
+func (n *Node) list(keys ...string) []*Node {
+	if n = n.get(keys...); n == nil {
+		return nil
+	}
+	return n.items
+}
+
+// pairs returns the entries of the mapping at keys.
+func (n *Node) pairs(keys ...string) []entry {
+	if n = n.get(keys...); n == nil {
+		return nil
+	}
+	return n.entries
+}
+
+// text returns the scalar at keys, or "".
+func (n *Node) text(keys ...string) string {
+	if n = n.get(keys...); n == nil {
+		return ""
+	}
+	return n.scalar
+}
+
+// isTrue says whether the value at keys is true.
+func (n *Node) isTrue(keys ...string) bool {
+	n = n.get(keys...)
+	return n != nil && n.kind == boolean && n.scalar == "true"
+}
+
+// number returns the number at keys, which may be quoted, or byDefault.
+func (n *Node) number(byDefault float64, keys ...string) float64 {
+	value, err := strconv.ParseFloat(n.text(keys...), 64)
+	if err != nil || math.IsNaN(value) || math.IsInf(value, 0) {
+		return byDefault
+	}
+	return value
+}
+
+// duration returns the duration at keys, as Envoy writes them, or byDefault.
+func (n *Node) duration(byDefault time.Duration, keys ...string) time.Duration {
+	s := n.text(keys...)
+	if !strings.HasSuffix(s, "s") || strings.HasSuffix(s, "ms") {
+		return byDefault
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return byDefault
+	}
+	return d
+}
+
+// value makes a protobuf Value of a node: what Envoy hands to a filter.
+func (n *Node) value() *structpb.Value {
+	switch n.kind {
+	case boolean:
+		return structpb.NewBoolValue(n.scalar == "true")
+	case number:
+		v, err := strconv.ParseFloat(n.scalar, 64)
+		if err != nil {
+			return structpb.NewStringValue(n.scalar)
+		}
+		return structpb.NewNumberValue(v)
+	case text:
+		return structpb.NewStringValue(n.scalar)
+	case mapping:
+		return structpb.NewStructValue(n.structure())
+	case list:
+		values := &structpb.ListValue{}
+		for _, item := range n.items {
+			values.Values = append(values.Values, item.value())
+		}
+		return structpb.NewListValue(values)
+	}
+	return structpb.NewNullValue()
+}
+
+// structure makes a protobuf Struct of a mapping.
+func (n *Node) structure() *structpb.Struct {
+	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	if n == nil {
+		return s
+	}
+	for _, e := range n.entries {
+		s.Fields[e.key] = e.value.value()
+	}
+	return s
+}
+
+// follow returns the node at a path as the core writes it, clusters[0].min_healthy, and where that is not there the
+// nearest above it; whole says whether it got to the end.
+func (n *Node) follow(path string) (found *Node, whole bool) {
+	for path != "" {
+		path = strings.TrimPrefix(path, ".")
+		below, rest := n.step(path)
+		if below == nil {
+			return n, false
+		}
+		n, path = below, rest
+	}
+	return n, true
+}
+
+// step takes the first key or index of a path. A key may have dots in it: the longest that is there is meant.
+func (n *Node) step(path string) (below *Node, rest string) {
+	if n == nil {
+		return nil, ""
+	}
+	if strings.HasPrefix(path, "[") {
+		index, rest, _ := strings.Cut(path[1:], "]")
+		i, err := strconv.Atoi(index)
+		if err != nil || i < 0 || i >= len(n.items) {
+			return nil, ""
+		}
+		return n.items[i], rest
+	}
+	if quoted, err := strconv.QuotedPrefix(path); err == nil {
+		key, _ := strconv.Unquote(quoted)
+		for _, e := range n.entries {
+			if e.key == key || strings.HasSuffix(key, "…") && strings.HasPrefix(e.key, strings.TrimSuffix(key, "…")) {
+				return e.value, path[len(quoted):]
+			}
+		}
+		return nil, ""
+	}
+	longest := -1
+	for _, e := range n.entries {
+		after, found := strings.CutPrefix(path, e.key)
+		if found && len(e.key) > longest && (after == "" || after[0] == '.' || after[0] == '[') {
+			below, rest, longest = e.value, after, len(e.key)
+		}
+	}
+	return below, rest
+}

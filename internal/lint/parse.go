@@ -1,0 +1,190 @@
+package lint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	maxYAML  = 8 << 20 // bytes; what is longer has to be JSON, which is read five times as fast
+	maxJSON  = 1 << 30 // bytes
+	maxDepth = 500     // of nested values
+	maxNodes = 20_000_000
+	// maxAliased is how many nodes anchors may stand for, all together: a few lines of YAML can stand for billions.
+	maxAliased = 200_000
+)
+
+// syntaxError is why a text is neither YAML nor JSON.
+type syntaxError struct {
+	line, column int
+	message      string
+}
+
+func (e *syntaxError) Error() string { return e.message }
+
+// place is where a text stands in its file: a document in a ConfigMap stands somewhere below its key.
+type place struct {
+	file         *file
+	line, column int  // added to those of the text
+	fixed        bool // everything stands at line and column: the text was quoted
+}
+
+// put says where a node stands.
+func (p place) put(n *Node, line, column int) {
+	n.file = p.file
+	if p.fixed {
+		n.line, n.column = p.line, p.column
+		return
+	}
+	n.line, n.column = p.line+line, p.column+column
+}
+
+// parse reads the documents of a text.
+func parse(content []byte, at place) ([]*Node, error) {
+	trimmed := bytes.TrimLeft(content, " \t\r\n\uFEFF")
+	if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
+		document, err := parseJSON(content, at)
+		if err == nil {
+			return []*Node{document}, nil
+		}
+		if len(content) > maxYAML {
+			return nil, err
+		}
+	}
+	if len(content) > maxYAML {
+		return nil, fmt.Errorf("it has %d MiB; YAML is read up to %d MiB, JSON up to %d", len(content)>>20, maxYAML>>20, maxJSON>>20)
+	}
+	return parseYAML(content, at)
+}
+
+// yamlReader makes nodes of YAML's.
+type yamlReader struct {
+	place
+	aliased int // nodes that anchors have stood for
+	within  int // aliases that are being followed
+}
+
+func parseYAML(content []byte, at place) (documents []*Node, err error) {
+	defer func() { // the library panics on some inputs that are no YAML
+		if cause := recover(); cause != nil {
+			documents, err = nil, &syntaxError{at.line + 1, at.column + 1, fmt.Sprint("not YAML: ", cause)}
+		}
+	}()
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	reader := &yamlReader{place: at}
+	for {
+		var document yaml.Node
+		switch err := decoder.Decode(&document); {
+		case errors.Is(err, io.EOF):
+			return documents, nil
+		case err != nil:
+			return nil, at.syntax(err)
+		case len(document.Content) == 0:
+			continue
+		}
+		n, err := reader.node(document.Content[0], 0)
+		if err != nil {
+			return nil, err
+		}
+		if n.kind != null {
+			documents = append(documents, n)
+		}
+	}
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+// syntax puts the library's error at its line.
+func (p place) syntax(err error) error {
+	said := yamlLine.FindStringSubmatch(err.Error())
+	line := 1
+	if said != nil && said[1] != "" {
+		line, _ = strconv.Atoi(said[1])
+	}
+	if strings.Contains(err.Error(), "did not find expected") { // of what its parser says, the library counts lines from 0
+		line++
+	}
+	n := &Node{}
+	p.put(n, line, 1)
+	return &syntaxError{n.line, n.column, "not YAML: " + oneLine(yamlLine.ReplaceAllString(err.Error(), ""))}
+}
+
+func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
+	n := &Node{}
+	r.put(n, y.Line, y.Column)
+	if depth > maxDepth {
+		return nil, &syntaxError{n.line, n.column, fmt.Sprintf("values are nested more than %d deep", maxDepth)}
+	}
+	if r.within > 0 {
+		if r.aliased++; r.aliased > maxAliased {
+			return nil, &syntaxError{n.line, n.column, fmt.Sprintf("the anchors stand for more than %d values", maxAliased)}
+		}
+	}
+	switch y.Kind {
+	case yaml.AliasNode:
+		r.within++
+		defer func() { r.within-- }()
+		return r.node(y.Alias, depth+1)
+	case yaml.ScalarNode:
+		r.scalar(n, y)
+		return n, nil
+	case yaml.SequenceNode:
+		n.kind = list
+		for _, item := range y.Content {
+			below, err := r.node(item, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			n.items = append(n.items, below)
+		}
+		return n, nil
+	}
+	return n, r.mapping(n, y, depth)
+}
+
+func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
+	n.kind = mapping
+	for i := 0; i+1 < len(y.Content); i += 2 {
+		key := y.Content[i]
+		below, err := r.node(y.Content[i+1], depth+1)
+		if err != nil {
+			return err
+		}
+		r.put(below, key.Line, key.Column)
+		for key.Kind == yaml.AliasNode {
+			key = key.Alias
+		}
+		n.entries = append(n.entries, entry{key.Value, below})
+	}
+	return nil
+}
+
+// scalar resolves a scalar as YAML's core schema does.
+func (r *yamlReader) scalar(n *Node, y *yaml.Node) {
+	n.kind, n.scalar = text, y.Value
+	switch y.ShortTag() {
+	case "!!null":
+		n.kind, n.scalar = null, ""
+	case "!!bool":
+		n.kind, n.scalar = boolean, strings.ToLower(y.Value)
+	case "!!int", "!!float":
+		n.kind = number
+		var v any
+		if y.Decode(&v) == nil {
+			n.scalar = fmt.Sprint(v)
+		}
+	}
+	if y.Style&(yaml.LiteralStyle) != 0 && !r.fixed {
+		n.valueLine = r.line + y.Line + 1
+	}
+}
+
+// oneLine puts a message on one line.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

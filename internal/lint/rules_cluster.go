@@ -1,0 +1,155 @@
+package lint
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"healthgate/filter"
+)
+
+// checkClusters looks at each cluster that a gate asks.
+func (s *scope) checkClusters(f *findings, g *gate) {
+	for _, p := range g.configurations() {
+		if p.config == nil {
+			continue
+		}
+		for i, asked := range p.config.Clusters {
+			at := find(p.layers, "clusters["+strconv.Itoa(i)+"].name")
+			cluster := s.clusters[asked.Name]
+			if cluster == nil {
+				s.checkUnknown(f, at, asked)
+				continue
+			}
+			if p.config.Admin == nil {
+				checkStatName(f, find(p.layers, "clusters["+strconv.Itoa(i)+"].stat_name"), at, cluster, asked)
+			}
+			checkUnchecked(f, cluster, p.config)
+			checkIdle(f, cluster, p)
+			checkPanic(f, find(p.layers, "clusters["+strconv.Itoa(i)+"].min_healthy_percent"), cluster, asked)
+		}
+	}
+}
+
+// checkUnknown finds a cluster that is not there, where the files would have it.
+func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
+	const rule = "unknown-cluster"
+	names := make([]string, 0, len(s.clusters))
+	for name := range s.clusters {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	meant := ""
+	if near := filter.Nearest(asked.Name, names); near != "" {
+		meant = ": did you mean " + quoteKey(near) + "?"
+	} else if len(names) > 0 {
+		meant = ": there are " + clip(strings.Join(names, ", "))
+	}
+	switch {
+	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // clusters were not looked at
+	case s.discovers() && !s.dumped:
+		f.add(at, Warning, rule, "no cluster in these files is called %q, and the probe is 503 until CDS brings it%s", asked.Name, meant)
+	case s.bootstrap == nil:
+		f.add(at, Warning, rule, "no cluster in these files is called %q, and without it the probe is 503 for ever%s", asked.Name, meant)
+	default:
+		f.add(at, Error, rule, "Envoy has no cluster %q, so the probe is 503 for ever%s", asked.Name, meant)
+	}
+}
+
+// checkStatName finds a cluster whose stats have another name than the gate reads.
+func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) {
+	statName := cluster.text("alt_stat_name")
+	if statName == "" {
+		statName = asked.Name
+	}
+	if asked.StatName == statName {
+		return
+	}
+	if given == nil || given.scalar != asked.StatName {
+		given = at
+	}
+	right := "write stat_name: " + statName
+	if cluster.text("alt_stat_name") == "" {
+		right = "leave stat_name out"
+	}
+	f.add(given, Error, "stat-name", "the gate reads the stats cluster.%s.…, and Envoy keeps those of %q as cluster.%s.…, so the probe is 503 for ever: %s",
+		asked.StatName, asked.Name, statName, right)
+}
+
+// discovered says whether something else than health checks tells how hosts are.
+func discovered(cluster *Node) bool {
+	return cluster.text("type") == "EDS" || len(cluster.list("health_checks")) > 0 || cluster.get("outlier_detection") != nil ||
+		strings.Contains(cluster.text("cluster_type", "name"), "aggregate") || strings.Contains(cluster.text("cluster_type", "name"), "composite")
+}
+
+// checkUnchecked finds a cluster whose hosts count as healthy for ever, or are there only while somebody calls.
+func checkUnchecked(f *findings, cluster *Node, c *filter.Config) {
+	const rule = "unchecked"
+	_, kind := typed(cluster.get("cluster_type", "typed_config"))
+	if cluster.text("type") == "ORIGINAL_DST" || kind == typeDynamicForward {
+		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while somebody calls, so a gate that asks it is 503 without traffic: ask a cluster that has hosts of its own")
+		return
+	}
+	if discovered(cluster) {
+		if cluster.text("type") == "EDS" || len(cluster.list("health_checks")) > 0 {
+			return
+		}
+	}
+	stale := c.StaleAfter > 0 && c.Admin == nil
+	switch {
+	case stale && len(cluster.list("health_checks")) == 0 && cluster.get("cluster_type") == nil:
+		f.add(cluster.at("name"), Error, rule, "nobody checks the hosts of this cluster, so after stale_after the gate that asks it is 503 for ever: add health_checks to it, or leave stale_after out")
+	case !discovered(cluster):
+		f.add(cluster.at("name"), Warning, rule, "nobody checks the hosts of this cluster, so each counts as healthy for ever and the gate passes with all of them down: "+
+			"add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]")
+	}
+}
+
+// idleInterval is what Envoy takes where no_traffic_interval is left out: HealthCheckerImplBase in
+// source/extensions/health_checkers/common of v1.39.1.
+const idleInterval = time.Minute
+
+// checkIdle finds health checks that are too seldom: while a cluster is idle, and for stale_after.
+func checkIdle(f *findings, cluster *Node, p probe) {
+	const rule = "idle"
+	for _, check := range cluster.list("health_checks") {
+		interval := check.duration(0, "interval")
+		idle := check.duration(idleInterval, "no_traffic_interval")
+		idleHealthy := check.duration(idle, "no_traffic_healthy_interval")
+		slowest := max(idle, idleHealthy)
+		jitter := check.duration(0, "interval_jitter")
+		longest := max(interval, slowest) + jitter + time.Duration(check.number(0, "interval_jitter_percent")/100*float64(max(interval, slowest))) + check.duration(0, "timeout")
+		at := check
+		if written := check.get("no_traffic_interval"); written != nil {
+			at = written
+		}
+		switch {
+		case p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
+			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe turns to 503 and back: "+
+				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s into the health check, and a stale_after of more than twice that",
+				cluster.text("name"), seconds(longest), check.line, seconds(interval), seconds(interval))
+		case slowest > interval && slowest >= idleInterval:
+			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that fails is noticed that late: "+
+				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s", seconds(slowest), seconds(interval), seconds(interval))
+		}
+	}
+}
+
+// seconds renders a duration as Envoy would have it.
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
+
+// checkPanic finds a gate that passes while Envoy sends to unhealthy hosts. One that asks for more than Envoy's threshold is
+// stricter, which is somebody's choice; so is one without a percentage.
+func checkPanic(f *findings, at, cluster *Node, asked filter.Cluster) {
+	threshold := 50.0 // Envoy's default
+	if given := cluster.get("common_lb_config", "healthy_panic_threshold"); given != nil {
+		threshold = given.number(0, "value")
+	}
+	percent := float64(asked.Rule.MinHealthyPercent)
+	if percent == 0 || percent >= threshold {
+		return
+	}
+	f.add(at, Warning, "panic", "between %v and %v %% of healthy hosts the gate passes, and Envoy sends to the unhealthy ones too, so calls fail: "+
+		"write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent, asked.Name)
+}

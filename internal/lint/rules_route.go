@@ -1,0 +1,224 @@
+package lint
+
+import (
+	"slices"
+	"strings"
+)
+
+// look runs each rule over a scope.
+func (s *scope) look(f *findings) {
+	gates := s.gates()
+	for _, g := range gates {
+		s.checkConfig(f, g)
+		if routes := s.routeConfiguration(g.in); routes != nil {
+			g.checkEnabled(f, routes)
+			g.checkActions(f)
+			g.checkShadows(f, routes)
+			g.checkDomains(f, routes)
+		}
+		g.checkOrder(f)
+		g.checkALPN(f)
+		g.checkLocalReplies(f)
+		g.checkUnderscores(f)
+		g.checkNative(f)
+		s.checkClusters(f, g)
+	}
+	s.checkStats(f, gates)
+	s.checkLibraries(f)
+	s.checkAdmin(f)
+}
+
+const enablingLines = "typed_per_filter_config: {%s: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}"
+
+// enabling are the lines that have a route ask the gate.
+func (g *gate) enabling() string {
+	return strings.ReplaceAll(enablingLines, "%s", g.filter.text("name"))
+}
+
+// checkEnabled finds a gate that nobody asks.
+func (g *gate) checkEnabled(f *findings, routes *Node) {
+	const rule = "not-enabled"
+	if g.filter.isTrue("disabled") {
+		if len(g.probes) == 0 {
+			f.add(g.filter.at("disabled"), Error, rule, "the filter is disabled and no route enables it, so a probe goes where its route sends it: "+
+				"put into the probe's route: %s", g.enabling())
+		}
+		for _, p := range g.probes {
+			if path := p.path(); path != "" && matches(p.route, path) == no && !(inherits(p, g) && len(g.answers) > 0) && !g.answersHealth(p) {
+				f.add(p.route.at("match"), Error, rule, "the gate answers %q here, which this route does not match, so it never answers: "+
+					"match {path: %q}, or set the gate's path to the route's", path, path)
+			}
+		}
+		return
+	}
+	config := g.decode([]*layer{g.layer}).config
+	if config == nil {
+		return
+	}
+	for _, virtualHost := range routes.list("virtual_hosts") {
+		for _, route := range virtualHost.list("routes") {
+			if matches(route, config.Path) != yes {
+				continue
+			}
+			if !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
+				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, rule,
+					"the route of %q disables the filter, so a probe goes where this route sends it: enable it here, and disable it elsewhere", config.Path)
+			}
+			break
+		}
+	}
+}
+
+// inherits says whether a route is asked by what a wider level says: that may be meant for another route of it.
+func inherits(p probe, g *gate) bool {
+	return p.route.get("typed_per_filter_config", g.filter.text("name")) == nil
+}
+
+// answersHealth says whether a route is there for grpc.health.v1.Health, which the stock door answers where grpc_services asks.
+func (g *gate) answersHealth(p probe) bool {
+	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
+	return g.door == stock && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
+}
+
+// checkActions finds what becomes of a probe where the filter is absent: after a slip, in an Envoy without it, for another method.
+func (g *gate) checkActions(f *findings) {
+	const rule = "leaks"
+	for _, p := range g.answers {
+		if !g.filter.isTrue("disabled") && g.takenBefore(p) != nil {
+			continue
+		}
+		switch direct := p.route.get("direct_response"); {
+		case direct == nil && p.route.get("route") != nil:
+			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, and a backend's answer passes for Envoy's: "+
+				"give the probe a route of its own, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
+		case direct == nil && p.route.get("redirect") != nil:
+			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, which some balancers take for healthy: "+
+				"write direct_response: {status: 503} in its place", p.path())
+		case direct != nil && direct.number(0, "status") < 400:
+			f.add(direct.at("status"), Error, rule, "where the filter is absent or switched off, this route itself answers probes with %s, so that they pass whatever the clusters are: "+
+				"write status: 503", direct.text("status"))
+		}
+	}
+}
+
+// takenBefore returns the route before a probe's that takes it, or nil.
+func (g *gate) takenBefore(p probe) *Node {
+	key := firstKey{p.virtualHost, p.path()}
+	first, known := g.first[key]
+	if !known {
+		for _, route := range p.virtualHost.list("routes") {
+			if matches(route, key.path) == yes {
+				first = route
+				break
+			}
+		}
+		if g.first == nil {
+			g.first = map[firstKey]*Node{}
+		}
+		g.first[key] = first
+	}
+	if first == nil || first == p.route || first.line > p.route.line || first.line == p.route.line && first.column > p.route.column {
+		return nil
+	}
+	return first
+}
+
+// probed are the routes on which the gate answers those who probe: of the virtual host that takes IP addresses, where it has the
+// path; whoever probes by name may still find another.
+func (g *gate) probed(routes *Node) []probe {
+	byIP := virtualHostByIP(routes)
+	has := map[string]bool{}
+	for _, p := range g.answers {
+		has[p.path()] = has[p.path()] || p.virtualHost == byIP
+	}
+	var probed []probe
+	for _, p := range g.answers {
+		if p.virtualHost == byIP || !has[p.path()] {
+			probed = append(probed, p)
+		}
+	}
+	return probed
+}
+
+// checkShadows finds probes that do not get to their route. A filter that is on by default answers on every route.
+func (g *gate) checkShadows(f *findings, routes *Node) {
+	const rule = "shadowed"
+	if !g.filter.isTrue("disabled") {
+		return
+	}
+	answered := map[*Node]string{}
+	for _, p := range g.answers {
+		answered[p.route] = p.path()
+	}
+	for _, p := range g.probed(routes) {
+		if before := g.takenBefore(p); before != nil && answered[before] != p.path() {
+			f.add(p.route, Error, rule, "the route before it, in line %d, takes GET %s first and %s: put the probe's route before that one",
+				before.line, p.path(), does(before))
+		}
+		tls := p.virtualHost.text("require_tls")
+		if g.in.chain == nil || hasTLS(g.in.chain) || tls == "" || tls == "NONE" {
+			continue
+		}
+		severity, whose := Error, "every probe"
+		if tls == "EXTERNAL_ONLY" {
+			severity, whose = Warning, "a probe from outside"
+		}
+		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its route is looked for: "+
+			"give the probe a virtual host of its own without require_tls, with domains: [\"*\"]", whose)
+	}
+}
+
+// does says what a route does with a request.
+func does(route *Node) string {
+	switch {
+	case route.get("redirect") != nil:
+		return "redirects it"
+	case route.get("direct_response") != nil:
+		return "answers it with " + route.text("direct_response", "status")
+	case route.text("route", "cluster") != "":
+		return "sends it to cluster " + route.text("route", "cluster")
+	}
+	return "sends it upstream"
+}
+
+func hasTLS(chain *Node) bool { return chain.get("transport_socket") != nil }
+
+// checkDomains finds probes by IP address that no virtual host with the gate takes.
+func (g *gate) checkDomains(f *findings, routes *Node) {
+	const rule = "domains"
+	if !g.filter.isTrue("disabled") {
+		return
+	}
+	byIP := virtualHostByIP(routes)
+	done := map[string]bool{} // paths that are answered by IP address, or have been told of
+	for _, p := range g.answers {
+		done[p.path()] = done[p.path()] || p.virtualHost == byIP
+	}
+	for _, p := range g.answers {
+		path := p.path()
+		if done[path] {
+			continue
+		}
+		done[path] = true
+		at := p.virtualHost.at("domains")
+		if byIP == nil {
+			f.add(at, Error, rule, "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
+				"give the probe's route a virtual host of its own with domains: [\"*\"]", path)
+			continue
+		}
+		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route asks the gate for %s: "+
+			"put the probe's route there too", quoteKey(byIP.text("name")), byIP.line, path)
+	}
+}
+
+// virtualHostByIP returns the virtual host that takes a request to an IP address, or nil.
+func virtualHostByIP(routes *Node) *Node {
+	for _, takes := range []func(*Node) bool{func(domain *Node) bool { return domain.scalar == "*" }, takesIP} {
+		for _, virtualHost := range routes.list("virtual_hosts") {
+			if slices.ContainsFunc(virtualHost.list("domains"), takes) {
+				return virtualHost
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package lint
+
+import (
+	"slices"
+
+	"healthgate/filter"
+)
+
+// Served is a gate as a running Envoy has it: one path on one listener.
+type Served struct {
+	Listener   string // its name
+	Path       string
+	Route      string // the name of its route, or ""
+	Host       string // a domain of its virtual host, where no probe by IP address gets there; else ""
+	TLS        bool
+	ServerName string         // what the filter chain asks a client for, or ""
+	Proxied    bool           // the listener wants the PROXY protocol first
+	HTTP2      bool           // it speaks HTTP/2 alone
+	Config     *filter.Config // nil where it is wrong
+	Err        error          // why
+	// NotAsked is set where no route asks the gate.
+	NotAsked bool
+	// Stock is set where it is a dynamic module, which knows when a cluster is not there.
+	Stock bool
+}
+
+// Live looks at what admin's /config_dump gives: which gates there are, and what is wrong with them.
+func Live(name string, dump []byte) ([]Served, []Finding, error) {
+	l := &linter{}
+	if err := l.read(Input{name, dump}); err != nil {
+		return nil, nil, err
+	}
+	var all []Served
+	for _, s := range l.scopes {
+		for _, g := range s.gates() {
+			all = append(all, s.served(g)...)
+		}
+		s.look(&l.found)
+	}
+	return all, l.found.sorted(l.files), nil
+}
+
+// served are the paths that a gate answers.
+func (s *scope) served(g *gate) []Served {
+	base := Served{Listener: g.in.listener.text("name"), Stock: g.door == stock}
+	if g.in.chain != nil {
+		base.TLS = hasTLS(g.in.chain)
+		base.ServerName = g.in.chain.get("filter_chain_match", "server_names").first().text()
+		base.HTTP2 = g.in.text("codec_type") == "HTTP2"
+		base.Proxied = slices.ContainsFunc(g.in.listener.list("listener_filters"), func(f *Node) bool {
+			return f.text("name") == "envoy.filters.listener.proxy_protocol"
+		})
+	}
+	routes := s.routeConfiguration(g.in)
+	answering := g.answers
+	if len(answering) == 0 {
+		d := g.decode([]*layer{g.layer})
+		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && routes != nil
+		if base.Path = "/"; d.config != nil {
+			base.Path = d.config.Path
+		}
+		if d.config == nil && d.err == nil {
+			base.Err = g.layer.err
+		}
+		return []Served{base}
+	}
+	byIP := virtualHostByIP(routes)
+	var all []Served
+	for _, p := range answering {
+		one := base
+		one.Path, one.Route, one.Config = p.path(), p.route.text("name"), p.config
+		if domain := p.virtualHost.get("domains").first().text(); p.virtualHost != byIP && g.filter.isTrue("disabled") {
+			one.Host = domain
+		}
+		if !slices.ContainsFunc(all, func(s Served) bool { return s.Path == one.Path && s.Config == one.Config }) {
+			all = append(all, one)
+		}
+	}
+	return all
+}
