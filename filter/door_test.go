@@ -154,7 +154,7 @@ func TestDrainIsSeenFromTheStartWhereTheGaugeIsKnownToBeKept(t *testing.T) {
 func TestWarningSaysWhatAHostKnowsOfAGauge(t *testing.T) {
 	for kept, want := range map[bool]string{
 		true:  `cluster "service" has shown no host yet. Likely: it has none (see /clusters`,
-		false: `cluster "service" has shown no host yet. Likely: Envoy has no cluster of this name, or one with an alt_stat_name`,
+		false: `cluster "service" has shown no host yet. Likely: Envoy has no cluster of this name (see /clusters on Envoy's admin port), or one with an alt_stat_name`,
 	} {
 		h := &lifeHost{fakeHost: newFakeHost()}
 		if kept {

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -133,7 +134,7 @@ func (g *Gate) likely(i int) string {
 	case total.Found():
 		return none
 	}
-	return hidden
+	return strings.Replace(hidden, unknown, unknown+" (see /clusters on Envoy's admin port)", 1)
 }
 
 // warnOfAge writes a line where the age of the i-th cluster can't be told, since nobody has been seen to check it.

@@ -45,17 +45,18 @@ type Ability string
 
 // What doors differ in.
 const (
-	Levels      Ability = "overrides at several levels"       // each laid over the wider one
-	Hanging     Ability = "a main thread that hangs"          // when a test asks for it
-	LosingStats Ability = "metrics that are gone"             // likewise
-	Counting    Ability = "what is held"                      // Held tells
-	Merging     Ability = "the host's merges"                 // the stand-in counts them
-	Ghosts      Ability = "clusters that have gone unseen"    // their gauges stay, and nothing tells
-	Defining    Ability = "gauges that it defines itself"     // and so a listener's own stats matcher applies to what it reads
-	FirstProbes Ability = "gates that the first probe starts" // nothing is logged or counted before
-	LateStats   Ability = "stats for a route that comes"      // defined when the first probe comes
-	Pipelining  Ability = "many probes at once over HTTP/1.1" // on one connection, before the first is answered
-	GRPC        Ability = "grpc.health.v1.Health"             // answered at the edge
+	Levels      Ability = "overrides at several levels"                 // each laid over the wider one
+	Hanging     Ability = "a main thread that hangs"                    // when a test asks for it
+	LosingStats Ability = "metrics that are gone"                       // likewise
+	Counting    Ability = "what is held"                                // Held tells
+	Merging     Ability = "the host's merges"                           // the stand-in counts them
+	Ghosts      Ability = "clusters that have gone unseen"              // their gauges stay, and nothing tells
+	Defining    Ability = "gauges that it defines itself"               // and so a listener's own stats matcher applies to what it reads
+	FirstProbes Ability = "gates that the first probe starts"           // nothing is logged or counted before
+	LateStats   Ability = "stats for a route that comes"                // defined when the first probe comes
+	BadRoutes   Ability = "routes that are read too late to be refused" // those of a listener's own route_config
+	Pipelining  Ability = "many probes at once over HTTP/1.1"           // on one connection, before the first is answered
+	GRPC        Ability = "grpc.health.v1.Health"                       // answered at the edge
 	Liveness    Ability = "a gate without clusters"
 )
 

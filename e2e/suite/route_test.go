@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // forRoute is a route's configuration of the plugin, which also enables it there.
@@ -66,6 +67,7 @@ func TestRouteHasRulesOfItsOwn(t *testing.T) {
 // The routes of a listener's own route_config are read at the first request, on a worker; an error there would end Envoy.
 func TestBadRouteOfTheListenersOwnFailsItsProbesAndEnvoyLives(t *testing.T) {
 	t.Parallel()
+	needs(t, door.BadRoutes)
 	s := newSite(t, withRoute("/readyz", `{"path": "/readyz", "require": 7}`), withRoute("/broken", `{"path": "/broken", "paht": "/"}`))
 	s.setServing(1)
 	client := s.client("h2")

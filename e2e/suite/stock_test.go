@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"healthgate/e2e/bed"
 	"healthgate/e2e/door"
 )
@@ -142,5 +145,68 @@ func TestStartHasNoGap(t *testing.T) {
 	s.use(envoy)
 	if reply := s.probe(s.client("http/1.1")); reply.status != 200 {
 		t.Errorf("the first probe is answered with %d", reply.status)
+	}
+}
+
+// Old filter chains drain, watchers are there, probes come, and Envoy is told to end: it ends in order, each time.
+func TestEnvoyEndsInOrderWhileOldChainsDrainUnderLoad(t *testing.T) {
+	t.Parallel()
+	skipUnlessStock(t)
+	for turn := range 5 {
+		s := newSite(t, withLDS(), withHealthService(), withConfig(func(c *bed.Config) { c.Set(bed.Listener+".drain_type", "DEFAULT") }))
+		s.setServing(1)
+		s.awaitProbe(s.client("h2"), 200, settle)
+		health := s.health()
+		for range 20 {
+			if stream, err := health.Watch(t.Context(), asked("")); err != nil {
+				t.Fatal(err)
+			} else if _, err := stream.Recv(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		load := s.probeUntilStopped(4)
+		for i := range 3 {
+			s.reload(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "turn%d"}`, i))
+		}
+		if err := s.envoy.Stop(); err != nil {
+			t.Fatalf("turn %d: %v", turn, err)
+		}
+		load.end()
+		if log := s.envoy.Log(); strings.Contains(log, "Caught Segmentation fault") || strings.Contains(log, "Caught Aborted") {
+			t.Fatalf("turn %d: %s", turn, bed.Tail(log, 40))
+		}
+	}
+}
+
+// envoy/stock.yaml does what it says: the probe and grpc.health.v1.Health are answered, traffic passes, and the checks that pass are
+// not logged.
+func TestStockReferenceConfiguration(t *testing.T) {
+	t.Parallel()
+	skipUnlessStock(t)
+	s := newSite(t, func(p *plan) {
+		config, err := bed.LoadConfig("envoy/stock.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.config, p.gated = config, false
+	})
+	s.setServing(1)
+	client := s.client("h2")
+	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
+	if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
+		t.Errorf("Check: got %v, %v", reply, err)
+	}
+	s.setServing(0)
+	expect(t, "the probe", s.probe(client), 503, "unavailable\n", nil)
+	if reply, err := s.health().Check(t.Context(), asked("")); err != nil || reply.Status != notServing {
+		t.Errorf("Check: got %v, %v", reply, err)
+	}
+	if _, err := s.health().Check(t.Context(), asked("nobody")); status.Code(err) != codes.NotFound {
+		t.Errorf("Check of nobody: got %v", err)
+	}
+	s.awaitLog(`"details":"healthgate_grpc_not_found"`, settle)
+	s.awaitLog(`"details":"healthgate_cluster_unhealthy"`, settle)
+	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) || strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
+		t.Errorf("checks that pass are logged:\n%s", bed.Tail(log, 10))
 	}
 }

@@ -21,7 +21,7 @@ func unpack(configured []byte) (*structpb.Struct, error) {
 	if err == nil {
 		return raw, nil
 	}
-	if proto.Unmarshal(configured, raw) == nil {
+	if proto.Unmarshal(configured, raw) == nil && len(raw.ProtoReflect().GetUnknown()) == 0 { // else it is another message
 		return raw, nil
 	}
 	// The library's own message has a space of either kind.

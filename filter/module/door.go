@@ -258,8 +258,20 @@ func (d *door) tick() time.Duration {
 	if d.starts {
 		started := d.sampler.read(workersStarted, false).(*stat)
 		d.starts = started.Found() && started.Get() == 0 // one that is not kept would never be 1
+		if !d.starts {
+			C.hg_has_started()
+		}
 	}
 	return next(took, d.starts)
+}
+
+// look is tick's for a worker that is asked while Envoy starts. Envoy's gauges can be passed over on any thread; the counters can
+// wait.
+func (d *door) look() {
+	at := sinceBoot()
+	d.sampler.pass(false)
+	d.judgeAll()
+	setSampledAt(at)
 }
 
 // due says whether it is time for a warning.

@@ -184,6 +184,9 @@ func TestFormsOfAConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got, err := unpack([]byte{1 << 3, 1}); err == nil { // a google.protobuf.Duration
+		t.Errorf("another message is read as %v", got)
+	}
 	for _, form := range []string{config, "\n  { \"clusters\":\n [\"service\"] }\n", string(wire)} {
 		if got, err := unpack([]byte(form)); err != nil || !proto.Equal(got, s) {
 			t.Errorf("%q: got %v, %v", form, got, err)
@@ -226,6 +229,11 @@ func TestRouteThatCameLateIsCountedByItsFilter(t *testing.T) {
 	}
 	if lines := fakeenvoy.Lines("3 healthgate: a route's configuration with stat_prefix late came after"); len(lines) != 1 {
 		t.Errorf("the log has %s", fakeenvoy.Log())
+	}
+	failing := newRoute(t, `{"stat_prefix": "later", "clusters": ["other"]}`)
+	wantDetails(t, f.Ask(fakeenvoy.Request{Route: failing, Method: "GET", Path: "/"}), "healthgate_cluster_empty")
+	if f.Metric("default.failed") != 1 || f.Metric("default.healthy") != 1 {
+		t.Errorf("default.healthy is %d: it is the filter's own gate's", f.Metric("default.healthy"))
 	}
 	const check = "\x00\x00\x00\x00\x00"
 	r := f.Ask(fakeenvoy.Request{Route: route, Method: "POST", Path: "/grpc.health.v1.Health/Check", ContentType: "application/grpc", Body: check})

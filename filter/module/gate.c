@@ -96,6 +96,10 @@ void hg_gate_keep(hg_gate *gate, hg_reply *reply) {
 
 void hg_gate_publish(hg_gate *gate, const hg_reply *reply) { atomic_store_explicit(&gate->now, reply, memory_order_release); }
 
+static atomic_bool started;
+bool hg_starts(void) { return !atomic_load_explicit(&started, memory_order_relaxed); }
+void hg_has_started(void) { atomic_store(&started, true); }
+
 // told_at is the sample whose age was logged: a line a hang of the main thread, not one a probe.
 static void tell_of_age(int64_t sampled_at) {
   static _Atomic int64_t told_at;

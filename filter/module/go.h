@@ -1,4 +1,5 @@
-// What C calls of Go. No probe comes this way, unless it is given a report or is the first of a route's override.
+// What C calls of Go. No probe comes this way, unless it is given a report, is the first of a route's override, or comes while Envoy
+// starts.
 #ifndef HEALTHGATE_GO_H
 #define HEALTHGATE_GO_H
 
@@ -14,6 +15,8 @@ extern void healthgateRouteEnd(uintptr_t route);
 extern hg_gate *healthgateLay(uintptr_t filter, uintptr_t route);
 // A worker. The reply with a report for a client that accepts it; NULL where it is to have the plain one.
 extern hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length);
+// A worker, while Envoy starts. Looks at all clusters and gates then and there.
+extern void healthgateLook(void);
 // Main thread. Looks at all clusters and gates, and says after how many milliseconds to come again.
 extern uint64_t healthgateTick(void);
 extern void healthgateCluster(char *name, size_t length, bool removed);

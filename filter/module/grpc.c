@@ -40,7 +40,7 @@ static bool varint(const char **at, const char *end, uint64_t *value) {
   for (unsigned shift = 0; *at < end && shift < 64; shift += 7) {
     unsigned char byte = (unsigned char)*(*at)++;
     *value |= (uint64_t)(byte & 0x7f) << shift;
-    if (byte < 0x80) return true;
+    if (byte < 0x80) return shift < 63 || byte < 2; // of 64 bits
   }
   return false;
 }
@@ -50,7 +50,7 @@ bool hg_service_of(const char *message, size_t length, hg_envoy_buffer *service)
   *service = (hg_envoy_buffer){"", 0};
   while (at < end) {
     uint64_t tag, size;
-    if (!varint(&at, end, &tag) || tag >> 3 == 0) return false;
+    if (!varint(&at, end, &tag) || tag >> 3 == 0 || tag > UINT32_MAX) return false;
     switch (tag & 7) {
     case 0:
       if (!varint(&at, end, &size)) return false;

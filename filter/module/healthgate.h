@@ -128,6 +128,8 @@ void hg_gate_keep(hg_gate *gate, hg_reply *reply);
 // From then on.
 void hg_gate_publish(hg_gate *gate, const hg_reply *reply);
 const hg_reply *hg_gate_now(hg_gate *gate);
+bool hg_starts(void); // until a look was made after the workers have started
+void hg_has_started(void);
 
 // ---- route.c
 

@@ -69,7 +69,11 @@ static void during(hg_stream *stream, void (*act)(hg_stream *)) {
   if (stream->gone) release(stream);
 }
 
-static void answer(hg_stream *stream) { during(stream, stream->call != NULL ? hg_call_answer : hg_answer); }
+static void answer(hg_stream *stream) {
+  // Between the last look before the workers started and the next one everything may have changed.
+  if (hg_starts()) healthgateLook();
+  during(stream, stream->call != NULL ? hg_call_answer : hg_answer);
+}
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_new(const void *config, void *envoy) {
   hg_stream *stream = hg_new(sizeof *stream);

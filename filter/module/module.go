@@ -1,7 +1,7 @@
 package module
 
 /*
-#cgo CFLAGS: -O2 -D_GNU_SOURCE -Wall -Wextra -Werror
+#cgo CFLAGS: -O2 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter
 #cgo LDFLAGS: -lpthread
 #include "healthgate.h"
 */
@@ -81,6 +81,12 @@ func healthgateReport(of C.uintptr_t, accept *C.char, length C.size_t) (report *
 		return nil
 	}
 	return handleOf[*gate](of).report()
+}
+
+//export healthgateLook
+func healthgateLook() {
+	defer recovered("in a look at the clusters")
+	envoy.look()
 }
 
 //export healthgateTick

@@ -18,7 +18,7 @@
 
 // ---- Go
 
-static atomic_int into_go, laid, ticks;
+static atomic_int into_go, laid, ticks, looked;
 static hg_reply *kept[3];
 static bool refuses;
 
@@ -84,6 +84,7 @@ uint64_t healthgateTick(void) {
   hg_sampled(hg_now());
   return 50;
 }
+void healthgateLook(void) { looked++; }
 void healthgateCluster(char *name, size_t length, bool removed) { (void)name, (void)length, (void)removed; }
 void healthgateStop(void) {}
 
@@ -176,6 +177,14 @@ static void routes(void) {
   }
   CHECK(laid == 2);
   fe_filter_free(other); // before its route
+  other = fe_filter_new("", 0);
+  for (int i = 0; i < 2; i++) { // what the first filter has stays, and the new one has its own
+    fe_stream *stream = fe_stream_new(i == 0 ? filter : other, route, "GET", "/route", NULL, NULL);
+    fe_headers(stream, true);
+    CHECK(laid == 2 + i);
+    fe_stream_free(stream);
+  }
+  fe_filter_free(other);
   fe_route_free(route);  // before a stream that has its gate
   fe_body(waiting, "", 0, true);
   CHECK(waiting->replies == 1);
@@ -267,7 +276,11 @@ int main(void) {
   fe_server_initialized();
   CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 50 && ticks == 1 && fe_looks == 1);
   filter = fe_filter_new("", 0);
+  fe_stream_free(ask("GET", "/", NULL)); // while Envoy starts, a probe has all looked at
+  CHECK(looked == 1);
+  hg_has_started();
   probes();
+  CHECK(looked == 1);
   probe_ends_with_its_body();
   old_samples_fail();
   reports();

@@ -61,12 +61,19 @@ static void requests(void) {
   CHECK_OF("3", 0, (char)0xff, (char)0xff, (char)0xff, (char)0xff, 1, 2, 3);
   CHECK_OF("3", 0, 0, 0, 8, 1, 1);                               // longer than any that is answered
   CHECK_OF("3", 0, 0, 0, 0, 2, 1 << 3 | 2, 9);                   // a string that ends beyond the message
+  CHECK_OF("3", 0, 0, 0, 0, 2, 1 << 3 | 2, 1);                   // by one
   CHECK_OF("3", 0, 0, 0, 0, 1, 1 << 3 | 2);                      // no length
   CHECK_OF("3", 0, 0, 0, 0, 1, 1 << 3 | 3);                      // a group
   CHECK_OF("3", 0, 0, 0, 0, 1, 0);                               // field 0
   CHECK_OF("3", 0, 0, 0, 0, 3, 2 << 3 | 1, 1, 2);                // eight bytes that are not there
   CHECK_OF("3", 0, 0, 0, 0, 2, (char)0x80, (char)0x80);          // a varint without an end
   check("", 0, "grpc-status: 3\n");                              // nothing
+  static char much[5 + 3 * HG_MESSAGE_MOST] = {0, 0, 0, 3 * HG_MESSAGE_MOST >> 8, 0};
+  for (size_t piece = 1000; piece < 9000; piece += 4000) {
+    fe_stream *stream = send_split("Check", much, sizeof much, piece, 1);
+    CHECK(strcmp(stream->headers, "grpc-status: 3\n") == 0);
+    fe_stream_free(stream);
+  }
 }
 
 static void methods(void) {
