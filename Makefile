@@ -184,6 +184,8 @@ unit: | tools ## run the unit tests with the race detector, what is read and not
 e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy, by each way into it
 	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
 	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite ./bench ./diff ./soak
+	@echo "running the tests in Envoy by the stock door"
+	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite -door=stock
 
 .PHONY: mutants
 mutants: | tools ## change the core in small ways, each of which a test must notice; some minutes
