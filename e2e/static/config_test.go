@@ -23,6 +23,8 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -203,7 +205,7 @@ func TestOneVersionOfEnvoy(t *testing.T) {
 	for _, place := range []struct{ file, pattern string }{
 		{"go.mod", `(?m)^\tgithub.com/envoyproxy/envoy v(\S+)$`},
 		{"Dockerfile", `(?m)^ARG ENVOY_VERSION=(\S+)$`},
-		{"e2e/fetch-envoy.sh", `(?m)^version=(\S+)$`},
+		{"e2e/fetch-envoy.sh", `(?m)^version="\$\{ENVOY_VERSION:-(\S+)\}"$`},
 		{"filter/golang/envoy.go", `envoyVersion = "(\S+)"`},
 		{"README.md", `envoyproxy/envoy:contrib-v(\S+?)\x60`},
 		{"README.md", `It is for Envoy (\S+?):`},
