@@ -185,7 +185,7 @@ e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy
 	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
 	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite ./bench ./diff ./soak
 	@echo "running the tests in Envoy by the stock door"
-	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite -door=stock
+	@cd e2e && $(TESTS) -count=1 -timeout 30m ./suite -door=stock
 
 .PHONY: mutants
 mutants: | tools ## change the core in small ways, each of which a test must notice; some minutes

@@ -21,14 +21,17 @@ func warned(t *testing.T, text string, meanwhile func(*fakeHost, *Gate)) []strin
 	return h.lines
 }
 
+// unseen has a gate read server.live at 0, which it has never read at 1.
+func unseen(h *fakeHost, g *Gate) {
+	h.set(serverLive, 0)
+	g.process.liveness = liveness{}
+	g.server.seen.Store(false)
+}
+
+// checked has Envoy check the cluster a once.
+func checked(h *fakeHost) { h.Counter("cluster.a.health_check.attempt").(*number).Increment(1) }
+
 func TestWarnings(t *testing.T) {
-	// As for a gate that has never read the stat at 1.
-	unseen := func(h *fakeHost, g *Gate) {
-		h.set(serverLive, 0)
-		g.process.liveness = liveness{}
-		g.server.seen.Store(false)
-	}
-	checked := func(h *fakeHost) { h.Counter("cluster.a.health_check.attempt").(*number).Increment(1) }
 	for _, test := range []struct {
 		name, text string
 		meanwhile  func(*fakeHost, *Gate)
