@@ -68,7 +68,7 @@ func (at *point) site(t *testing.T, options ...option) *site {
 	switch {
 	case p.alone != "":
 		skipWherePointed(t, p.alone)
-	case len(p.configured) > 0 || p.lds || p.rds || p.cds || p.eds || p.options.Env != nil || p.options.Workers != 0:
+	case len(p.configured) > 0 || p.second != nil || p.lds || p.rds || p.cds || p.eds || p.options.Env != nil || p.options.Workers != 0:
 		skipWherePointed(t, "it needs a configuration of its own")
 	case len(p.addresses) > len(at.backends):
 		skipWherePointed(t, fmt.Sprintf("it needs %d backends", len(p.addresses)))
