@@ -18,16 +18,15 @@ type Config struct{ tree any }
 
 // Where things are in envoy/envoy.yaml.
 const (
-	Listener     = "static_resources.listeners.0"
-	Cluster      = "static_resources.clusters.0"
-	filterChain  = Listener + ".filter_chains.0"
-	HCM          = filterChain + ".filters.0.typed_config"
-	Routes       = HCM + ".route_config.virtual_hosts.0.routes"
-	HTTPFilters  = HCM + ".http_filters"
-	Healthgate   = HTTPFilters + ".0"
-	PluginConfig = Healthgate + ".typed_config.plugin_config.value"
-	HealthCheck  = Cluster + ".health_checks.0"
-	Endpoints    = Cluster + ".load_assignment.endpoints.0.lb_endpoints"
+	Listener    = "static_resources.listeners.0"
+	Cluster     = "static_resources.clusters.0"
+	filterChain = Listener + ".filter_chains.0"
+	HCM         = filterChain + ".filters.0.typed_config"
+	Routes      = HCM + ".route_config.virtual_hosts.0.routes"
+	HTTPFilters = HCM + ".http_filters"
+	Healthgate  = HTTPFilters + ".0"
+	HealthCheck = Cluster + ".health_checks.0"
+	Endpoints   = Cluster + ".load_assignment.endpoints.0.lb_endpoints"
 )
 
 // LoadConfig reads a file of the checkout's.

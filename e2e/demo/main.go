@@ -79,7 +79,7 @@ func start(ctx context.Context, httpsPort, adminPort int, interval string) (*sho
 	config.Listen(httpsPort, adminPort)
 	config.CheckEvery(interval)
 	config.SetEndpoints(addresses...)
-	config.Set(bed.PluginConfig+".response", map[string]any{"details": true}) // on loopback alone
+	config.Set(door.PluginConfig+".response", map[string]any{"details": true}) // on loopback alone
 	log, err := os.Create(s.log())
 	if err != nil {
 		return s, err

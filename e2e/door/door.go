@@ -37,6 +37,13 @@ type Door interface {
 	LoseMetrics(envoy *bed.Envoy, lost bool) error
 }
 
+// Every configuration of the tests is written as envoy/envoy.yaml is, for the contrib door, and Rewrite makes another's of it.
+// PluginConfig is where in it Healthgate's own configuration stands, in a filter and in a bootstrap.
+const (
+	FilterConfig = "typed_config.plugin_config.value"
+	PluginConfig = bed.Healthgate + "." + FilterConfig
+)
+
 // Held is what was made and not yet freed.
 type Held struct{ Configurations, Requests int }
 

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 
 	// The types that the configurations name.
 	_ "github.com/cncf/xds/go/xds/type/v3"
@@ -174,7 +175,7 @@ func TestReferenceConfigurationIsWhatItSays(t *testing.T) {
 		"admin.address.socket_address.address":                                                            "127.0.0.1",
 		bed.Listener + ".filter_chains.0.transport_socket.typed_config.common_tls_context.alpn_protocols": "[h2 http/1.1]",
 		bed.Healthgate + ".disabled":                                                                      "true",
-		bed.Routes + ".0.match.path":                                                                      fmt.Sprint(config.Get(bed.PluginConfig + ".path")),
+		bed.Routes + ".0.match.path":                                                                      fmt.Sprint(config.Get(door.PluginConfig + ".path")),
 		bed.Routes + ".0.direct_response.status":                                                          "503",
 		bed.Routes + ".0.typed_per_filter_config.healthgate.config":                                       "map[]",
 		bed.Routes + ".1.match.prefix":                                                                    "/router.Router/",

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // adminAt has admin listen on a port of the test's choice, and the plugin poll it.
@@ -17,7 +18,7 @@ func adminAt(t *testing.T, plugin string) option {
 	port := unusedAddress(t).Port
 	return withConfig(func(c *bed.Config) {
 		c.Listen(0, port)
-		c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
+		c.Set(door.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
 	})
 }
 
@@ -92,7 +93,7 @@ func TestAdminTellsOfADrainWhereAllStatsAreFilteredOut(t *testing.T) {
 		s, p := prepare(t, withoutStats, withConfig(func(c *bed.Config) {
 			c.Listen(ingress.Port, admin.Port)
 			c.Set("flags_path", flags)
-			c.Set(bed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", admin.String())))
+			c.Set(door.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", admin.String())))
 		}))
 		envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options)) // it is not to be waited for: it never says that it is ready
 		if err != nil {
@@ -141,7 +142,7 @@ func TestAdminFindsAClusterWhateverItsName(t *testing.T) {
 	var asked func() map[string]int
 	s := newSite(t, adminAt(t, `{"clusters": ["CLUSTER"], "source": "admin", "admin": {"address": "ADMIN", "interval": "0.1s"}}`),
 		withConfig(func(c *bed.Config) {
-			c.Set(bed.PluginConfig+".clusters", []any{name})
+			c.Set(door.PluginConfig+".clusters", []any{name})
 			odd := c.Part(bed.Cluster)
 			odd.Set("name", name)
 			c.Set("static_resources.clusters.1", odd.Get(""))
@@ -178,8 +179,8 @@ func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 			s := newSite(t, adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
 				withConfig(func(c *bed.Config) {
 					addHosts(c, hosts)
-					c.Set(bed.PluginConfig+".clusters", test.clusters)
-					c.Set(bed.PluginConfig+".require", test.require)
+					c.Set(door.PluginConfig+".clusters", test.clusters)
+					c.Set(door.PluginConfig+".require", test.require)
 					asked = logAdmin(t, c)
 				}))
 			client := s.client("h2")

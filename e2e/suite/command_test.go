@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // command runs the command as users have it, and returns what it printed and its exit code: 0 fine, 1 something was found.
@@ -81,7 +82,7 @@ func TestLintSaysWhatEnvoyDoes(t *testing.T) {
 	const enabling = bed.Routes + ".0.typed_per_filter_config"
 	for name, test := range map[string]pitfall{
 		"not-enabled":                 {[]option{without(enabling)}, 503, "direct_response", "not-enabled"},
-		"not-enabled, by its path":    {[]option{set(bed.PluginConfig+".path", "/healthz")}, 503, "direct_response", "not-enabled"},
+		"not-enabled, by its path":    {[]option{set(door.PluginConfig+".path", "/healthz")}, 503, "direct_response", "not-enabled"},
 		"unknown-cluster":             {[]option{withPlugin(`{"clusters": ["servise"]}`)}, 503, "healthgate_cluster_empty", "unknown-cluster"},
 		"stat-name":                   {[]option{set(bed.Cluster+".alt_stat_name", "shop")}, 503, "healthgate_cluster_empty", "stat-name"},
 		"stat-name, mended":           {[]option{set(bed.Cluster+".alt_stat_name", "shop"), withPlugin(`{"clusters": [{"name": "service", "stat_name": "shop"}]}`)}, 200, "", ""},

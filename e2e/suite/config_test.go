@@ -58,13 +58,13 @@ func runExample(t *testing.T, name string) {
 	if config.Get("admin.address.pipe") != nil {
 		adminSocket = filepath.Join(dir, "admin.sock")
 		config.Set("admin.address.pipe.path", adminSocket)
-		config.Set(bed.PluginConfig+".admin.address", "unix://"+adminSocket)
+		config.Set(door.PluginConfig+".admin.address", "unix://"+adminSocket)
 	} else {
 		config.Set("admin.address.socket_address.port_value", 0)
 	}
 	config.Set(bed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
-	if config.Get(bed.PluginConfig+".hold.healthy_after") != nil {
-		config.Set(bed.PluginConfig+".hold.healthy_after", "1s")
+	if config.Get(door.PluginConfig+".hold.healthy_after") != nil {
+		config.Set(door.PluginConfig+".hold.healthy_after", "1s")
 	}
 	backend, err := bed.StartBackend(t.Context(), "127.0.0.1:0")
 	if err != nil {

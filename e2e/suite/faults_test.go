@@ -532,7 +532,7 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 	})
 	// The new one has no such cluster, and answers so that it can be told from the old one.
 	s.config.Set("static_resources.clusters", []any{s.config.Get(bed.Cluster)})
-	s.config.Set(bed.HTTPFilters+".1.typed_config.plugin_config.value.response.healthy.body", "new\n")
+	s.config.Set(bed.HTTPFilters+".1."+door.FilterConfig+".response.healthy.body", "new\n")
 	before := s.envoy
 	s.restart(bed.Options{TakeOver: before})
 	byStats, byAdmin := 0, 0

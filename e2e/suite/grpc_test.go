@@ -34,7 +34,7 @@ func withHealthService() option {
 	return withConfig(func(c *bed.Config) {
 		routes := c.Get(bed.Routes).([]any)
 		c.Set(bed.Routes, slices.Insert(routes, 1, any(healthRoute)))
-		c.Set(bed.PluginConfig+".grpc_services", []any{"router.Router"})
+		c.Set(door.PluginConfig+".grpc_services", []any{"router.Router"})
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/bed"
+	"healthgate/e2e/door"
 )
 
 // asInTheImage starts Envoy with the flags of the image's command, and with the drain time that Envoy has by itself.
@@ -731,7 +732,7 @@ func holding(t *testing.T) string {
 func byAdmin() option {
 	return withConfig(func(c *bed.Config) {
 		path := c.Get("admin.address.pipe.path").(string)
-		c.Set(bed.PluginConfig, map[string]any{
+		c.Set(door.PluginConfig, map[string]any{
 			"clusters": []any{"service"}, "source": "admin", "admin": map[string]any{"address": "unix://" + path, "interval": "0.1s"},
 		})
 	})

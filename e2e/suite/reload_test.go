@@ -17,7 +17,7 @@ func (s *site) reload(plugin string, changes ...func(*bed.Config)) (taken bool) 
 	config := referenceConfig(s.t)
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
-	config.Set(bed.PluginConfig, parse(plugin))
+	config.Set(door.PluginConfig, parse(plugin))
 	for _, change := range changes {
 		change(config)
 	}

@@ -88,7 +88,7 @@ func withConfig(change func(*bed.Config)) option {
 
 // withPlugin replaces the plugin's configuration.
 func withPlugin(text string) option {
-	return withConfig(func(c *bed.Config) { c.Set(bed.PluginConfig, parse(text)) })
+	return withConfig(func(c *bed.Config) { c.Set(door.PluginConfig, parse(text)) })
 }
 
 // onEveryRoute enables the filter for all traffic, which the reference configuration does not.
@@ -189,7 +189,7 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	if p.second != nil {
 		second := config.Part(bed.Listener)
 		second.Set("name", "second")
-		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0.typed_config.plugin_config.value", p.second)
+		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0."+door.FilterConfig, p.second)
 		if p.hidden != nil {
 			second.Set("metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": p.hidden}})
 		}

@@ -114,7 +114,7 @@ func TestClusterThatIsRemovedUnderALiveStreamIsUnknown(t *testing.T) {
 	skipUnlessStock(t)
 	var clusters []any
 	s := newSite(t, withCDS(), withConfig(func(c *bed.Config) {
-		c.Set(bed.PluginConfig+".clusters.0.min_healthy", 0)
+		c.Set(door.PluginConfig+".clusters.0.min_healthy", 0)
 		clusters = c.Part("static_resources.clusters").Get("").([]any)
 		c.Set(routeConfiguration+".validate_clusters", false)
 	}))

@@ -196,7 +196,7 @@ func listenersOf(d door.Door, w *World, admin string, port int) (listeners []typ
 		filter := config.Part(bed.Healthgate)
 		filter.Set("name", name)
 		filter.Delete("disabled")
-		filter.Set("typed_config.plugin_config.value", plugin)
+		filter.Set(door.FilterConfig, plugin)
 		return filter.Get("")
 	}
 	routed := gate("healthgate", everything().plugin(pathOf(len(w.Routes)), "routed")).(map[string]any)

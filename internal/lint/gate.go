@@ -44,7 +44,9 @@ func (d door) decoder() filter.Door {
 }
 
 // read has the plugin's decoder read a configuration.
-func (d door) read(raw *structpb.Struct) (*filter.Config, error) { return filter.Decode(raw, d.decoder()) }
+func (d door) read(raw *structpb.Struct) (*filter.Config, error) {
+	return filter.Decode(raw, d.decoder())
+}
 
 // readOverride is read, of a route's.
 func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw, d.decoder()) }
