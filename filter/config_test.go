@@ -432,6 +432,26 @@ func parseLast(t *testing.T, text string) *structpb.Struct {
 	return s
 }
 
+// A route that takes another source lays the filter's admin aside; no other does.
+func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
+	const filter = `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a"}}`
+	for _, test := range []struct {
+		route string
+		kept  bool
+	}{
+		{`{"source": "stats"}`, false},
+		{`{"source": "stats", "admin": {"interval": "2s"}}`, true}, // which is an error, and told
+		{`{"source": "admin"}`, true},
+		{`{"drain": "ignore"}`, true},
+	} {
+		t.Run(test.route, func(t *testing.T) {
+			if kept := Override(parse(t, filter), parse(t, test.route)).GetFields()["admin"] != nil; kept != test.kept {
+				t.Errorf("admin is kept: %v", kept)
+			}
+		})
+	}
+}
+
 // An override is checked on its own as far as it can be.
 func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {

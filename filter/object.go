@@ -70,7 +70,7 @@ func (o *object) failed(key string) bool {
 	at := o.at(key)
 	return slices.ContainsFunc(*o.errs, func(err error) bool {
 		rest, ok := strings.CutPrefix(err.(*KeyError).Path, at)
-		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+		return ok && (rest == "" || rest[0] == '.')
 	})
 }
 

@@ -40,6 +40,7 @@ func TestWarnings(t *testing.T) {
 		{"all is well", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) { h.setCluster("a", of(1, 0, 1)); checked(h) }, nil},
 		{"no host", `{"clusters": ["a"]}`, func(*fakeHost, *Gate) {},
 			[]string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name", "cluster.a.membership_total", "envoy.stats_matcher"}},
+		{"no host, and a probe of it", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) { g.Answer() }, []string{`cluster "a" has shown no host yet`}},
 		{"no host now, but there was one", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) {
 			h.setCluster("a", of(1, 0, 1))
 			g.Answer()
