@@ -54,6 +54,13 @@ func (a *fakeAdmin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// posted is how often it was told something.
+func (a *fakeAdmin) posted() int {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return len(a.asked)
+}
+
 // serve has the fake listen on both ways to admin, and returns their addresses.
 func (a *fakeAdmin) serve(t *testing.T) map[string]string {
 	t.Helper()
@@ -168,9 +175,12 @@ func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
 
 // Told to end, it has clients told to go, says what is left, and ends at once.
 func TestDrainEndsInOrderWhenToldTo(t *testing.T) {
-	for name, args := range map[string][]string{
-		"in the notice": {"--notice", "60s"},
-		"after it":      {"--notice", "0s", "--finish", "60s"},
+	for name, test := range map[string]struct {
+		args  []string
+		posts int // that admin has had when it is told
+	}{
+		"in the notice": {[]string{"--notice", "60s"}, 1},
+		"after it":      {[]string{"--notice", "0s", "--finish", "60s"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			admin := &fakeAdmin{active: func(int) string { return "http.ingress.downstream_rq_active: 2" }}
@@ -180,9 +190,15 @@ func TestDrainEndsInOrderWhenToldTo(t *testing.T) {
 			var out bytes.Buffer
 			command.SetOut(&out)
 			t.Setenv("CONTAINER_LOG", "/nowhere")
-			time.AfterFunc(300*time.Millisecond, cancel)
+			go func() {
+				for admin.posted() < test.posts && t.Context().Err() == nil {
+					time.Sleep(10 * time.Millisecond)
+				}
+				time.Sleep(300 * time.Millisecond) // for the answer to the last of them to be read
+				cancel()
+			}()
 			start := time.Now()
-			code := run(ctx, command, append([]string{"drain", "--admin", address}, args...))
+			code := run(ctx, command, append([]string{"drain", "--admin", address}, test.args...))
 			if took := time.Since(start); code != exitFound || took > 10*time.Second || !strings.Contains(out.String(), "told to end before the") ||
 				!strings.HasSuffix(out.String(), "2 requests are under way\n") {
 				t.Errorf("after %v it ended with %d and said %q", took, code, out.String())
