@@ -60,3 +60,22 @@ func TestBedKnowsNoDoorAndNoneOfTheCode(t *testing.T) {
 		}
 	}
 }
+
+// The images are built from what .dockerignore lets through: each folder with a package of the project's has to be.
+func TestImagesAreBuiltFromEveryPackage(t *testing.T) {
+	ignored := readFile(t, inRoot(".dockerignore"))
+	folders := 0
+	for pkg := range imports(t, ".") {
+		folder, _, _ := strings.Cut(strings.TrimPrefix(pkg, "healthgate/"), "/")
+		if folder == "healthgate" {
+			continue // plugin.go's own
+		}
+		folders++
+		if !strings.Contains(ignored, "\n!"+folder+"\n") {
+			t.Errorf(".dockerignore leaves out %s, which has %s", folder, pkg)
+		}
+	}
+	if folders < 5 {
+		t.Errorf("%d packages were found", folders)
+	}
+}
