@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"healthgate/e2e/bed"
 	"healthgate/e2e/door"
 )
 
@@ -23,36 +24,47 @@ type call struct {
 	over   chan struct{}
 }
 
-// call begins one, by a listener that nobody changes.
+// call begins one, by a listener that nobody changes, as soon as a worker knows of a host: that comes up to a second after the gauges
+// (update_merge_window).
 func (r *Run) call(ctx context.Context, cluster int) error {
 	listeners, err := r.Envoy.Listeners()
 	if err != nil {
 		return err
 	}
+	r.calls.end(cluster)
+	return bed.WaitFor(ctx, settle, func() error {
+		begun, err := begin(ctx, "http://"+listeners["calls"]+callPath(cluster))
+		if err == nil {
+			r.calls[cluster] = begun
+		}
+		return err
+	})
+}
+
+// begin makes a call, and returns once its host has begun to answer it.
+func begin(ctx context.Context, url string) (*call, error) {
 	ctx, hangUp := context.WithCancel(ctx)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listeners["calls"]+callPath(cluster), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		hangUp()
-		return err
+		return nil, err
 	}
-	reply, err := (&http.Client{Transport: &http.Transport{}}).Do(request)
+	reply, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err == nil && reply.StatusCode != http.StatusOK {
 		reply.Body.Close()
-		err = fmt.Errorf("a call to %s is answered with %d", name(cluster), reply.StatusCode)
+		err = fmt.Errorf("a call to %s is answered with %d", url, reply.StatusCode)
 	}
 	if err != nil {
 		hangUp()
-		return err
+		return nil, err
 	}
 	c := &call{hangUp, make(chan struct{})}
-	r.calls.end(cluster)
-	r.calls[cluster] = c
 	go func() {
 		defer close(c.over)
 		defer reply.Body.Close()
 		_, _ = reply.Body.Read(make([]byte, 1)) // until one side hangs up: nothing is sent
 	}()
-	return nil
+	return c, nil
 }
 
 // end hangs up.
