@@ -207,12 +207,12 @@ bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one E
 	@$(E2E) run ./bench $(BENCH)
 
 .PHONY: diff
-diff: build fetched ## look for a wrong answer: random events, beside Envoy's own filter and a model (FOR=10m, SEED=n)
-	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0)
+diff: build fetched ## look for a wrong answer: random events, both doors beside Envoy's own filter and a model (FOR=10m, SEED=n, DOOR=both)
+	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0) -door $(or $(DOOR),both)
 
 .PHONY: soak
-soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n)
-	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0)
+soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n, DOOR=contrib)
+	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0) -door $(or $(DOOR),contrib)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)

@@ -35,49 +35,72 @@ func TestShrinkFindsTheShortest(t *testing.T) {
 	}
 }
 
-// contrib is the door that is searched.
-func contrib(t *testing.T) door.Door {
+// both are the doors that are searched, in one Envoy.
+func both(t *testing.T) walk.Options {
 	t.Helper()
-	d, err := door.Named("contrib")
+	doors, err := walk.Doors("both")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return walk.Options{Doors: doors, Explain: 8}
 }
 
 func TestAMinuteOfRandomEventsShowsNoDisagreement(t *testing.T) {
 	t.Parallel()
-	result, err := Search(t.Context(), contrib(t), uint64(time.Now().UnixNano()), time.Minute, func(line string) { t.Log(line) }, nil)
+	result, err := Search(t.Context(), both(t), uint64(time.Now().UnixNano()), time.Minute, func(line string) { t.Log(line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("seed %d: %d events, compared %v", result.Seed, result.Events, result.Compared)
+	t.Logf("seed %d: %d events, compared %v, the longest waits %v ms, ghosts %v", result.Seed, result.Events, result.Compared, result.Longest, result.Ghosts)
 	if result.Disagreement != nil {
 		t.Errorf("seed %d: %s; shortest list of events: %+v", result.Seed, result.Disagreement, result.Shortest)
 	}
-	if result.Compared["the model"] < 500 || result.Compared["Envoy's own filter"] < 20 || result.Compared["the model, by the second listener"] < 20 {
-		t.Errorf("only %v were compared, too few to show anything", result.Compared)
+	for with, atLeast := range map[string]int{
+		"contrib and the model": 200, "contrib and Envoy's own filter": 10, "contrib and the model, by the second listener": 10,
+		"stock and the model": 200, "stock and Envoy's own filter": 10, "stock and the model, by the second listener": 10,
+		"stock and the model, of a cluster that is gone": 10, "stock's Check and the model": 10, "stock's Watch and the model": 30,
+		"explain by numbers and the gate": 10, "explain by probe and the gate": 10,
+	} {
+		if result.Compared[with] < atLeast {
+			t.Errorf("%s were compared %d times, want %d for it to show anything", with, result.Compared[with], atLeast)
+		}
 	}
 }
 
-// Were Healthgate wrong, it would be found, and told in few words.
+// Were one of the doors wrong, it would be found, and told in few words.
 func TestADisagreementIsFoundAndShortened(t *testing.T) {
-	t.Parallel()
-	// Turned round: the model is wrong about hosts that serve only because they are degraded.
-	wrong := func(a walk.Answer) walk.Answer {
-		a.Degraded = false
-		return a
-	}
-	result, err := Search(t.Context(), contrib(t), 1, time.Minute, func(line string) { t.Log(line) }, wrong)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if result.Disagreement == nil {
-		t.Fatalf("not found in %d events", result.Events)
-	}
-	t.Logf("after %d events: %s; shortest: %+v", result.Events, result.Disagreement, result.Shortest)
-	if len(result.Shortest) > 3 || !shows(t.Context(), result.Shortest, walk.Options{Door: contrib(t), Wrong: wrong, Drained: result.Drained}) ||
-		shows(t.Context(), result.Shortest, walk.Options{Door: contrib(t), Drained: result.Drained}) {
-		t.Errorf("the shortest list is %+v", result.Shortest)
+	// Turned round: the model is wrong about something of a door's.
+	for name, wrong := range map[string]func(door.Door, walk.Answer) walk.Answer{
+		"contrib, of hosts that serve only because they are degraded": func(d door.Door, a walk.Answer) walk.Answer {
+			a.Degraded = a.Degraded && d.Name() != "contrib"
+			return a
+		},
+		"stock, of a cluster that is gone": func(d door.Door, a walk.Answer) walk.Answer {
+			if a.Details == "healthgate_cluster_unknown" {
+				a.Details = "healthgate_cluster_empty"
+			}
+			return a
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := both(t)
+			o.Wrong = wrong
+			result, err := Search(t.Context(), o, 1, time.Minute, func(line string) { t.Log(line) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Disagreement == nil {
+				t.Fatalf("not found in %d events", result.Events)
+			}
+			t.Logf("after %d events: %s; shortest: %+v", result.Events, result.Disagreement, result.Shortest)
+			o.Drained = result.Drained
+			if len(result.Shortest) > 3 || !shows(t.Context(), result.Shortest, o) {
+				t.Errorf("the shortest list is %+v", result.Shortest)
+			}
+			if o.Wrong = nil; shows(t.Context(), result.Shortest, o) {
+				t.Errorf("%+v shows it of the truth too", result.Shortest)
+			}
+		})
 	}
 }

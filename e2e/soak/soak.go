@@ -1,19 +1,15 @@
 // Command soak has everything happen at once: an Envoy goes through random events, while clients probe, hang up half-way, send
-// garbage and ordinary traffic. It says a line a minute, and fails on a wrong answer and on growth.
+// garbage and ordinary traffic; and, where the door answers grpc.health.v1.Health, check and watch. It says a line a minute, and fails
+// on a wrong answer and on growth.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"regexp"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"healthgate/e2e/bed"
@@ -36,21 +32,15 @@ const (
 func soak(ctx context.Context, d door.Door, seed uint64, duration, every time.Duration, say func(string)) error {
 	// The scheduler of the plugin's Go writes down its goroutines.
 	trace := fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds())
-	run, err := walk.Start(ctx, walk.Options{Door: d, Timed: true, Env: []string{trace}})
+	run, err := walk.Start(ctx, walk.Options{Doors: []door.Door{d}, Timed: true, Env: []string{trace}})
 	if err != nil {
 		return err
 	}
 	defer run.Close()
-	say(fmt.Sprintf("seed %d, for %v", seed, duration))
-
-	clientsCtx, stop := context.WithCancel(ctx)
+	say(fmt.Sprintf("%s door, seed %d, for %v", d.Name(), seed, duration))
+	seen := &answers{door: d}
+	stop := seen.start(ctx, run.Envoy.Ingress, seed)
 	defer stop()
-	var clients sync.WaitGroup
-	seen := &answers{}
-	for i := range 4 {
-		clients.Go(func() { seen.probe(clientsCtx, run.Envoy.Ingress, i%2 == 1, rand.New(rand.NewPCG(seed, uint64(i)))) })
-	}
-	clients.Go(func() { seen.abuse(clientsCtx, run.Envoy.Ingress, rand.New(rand.NewPCG(seed, 100))) })
 
 	random := rand.New(rand.NewPCG(seed, 0))
 	began := time.Now()
@@ -79,11 +69,10 @@ func soak(ctx context.Context, d door.Door, seed uint64, duration, every time.Du
 				return err
 			}
 			say(fmt.Sprintf("%4v  %s, %d events, %d compared, no disagreement; %s", time.Since(began).Round(time.Second), used, events,
-				run.Compared["the model"]+run.Compared["Envoy's own filter"], seen))
+				run.Comparisons(), seen))
 		}
 	}
 	stop()
-	clients.Wait()
 	return errors.Join(seen.failure(), grown(ctx, d, run, warm, say))
 }
 
@@ -103,6 +92,12 @@ func grown(ctx context.Context, d door.Door, r *walk.Run, warm *usage, say func(
 		var err error
 		if end, err = use(d, r.Envoy); err != nil {
 			return err
+		}
+		if d.Can(door.GRPC) == nil {
+			const gauge = "healthgate.stock.health.grpc_watchers"
+			if stats, err := r.Envoy.Stats(gauge); err != nil || stats[gauge] != walk.Watchers {
+				return fmt.Errorf("%s is %d, want %d (%v)", gauge, stats[gauge], walk.Watchers, err)
+			}
 		}
 		switch {
 		case end.configurations > configurationsLeft:
@@ -127,10 +122,15 @@ func grown(ctx context.Context, d door.Door, r *walk.Run, warm *usage, say func(
 type usage struct {
 	memory                               float64 // MiB resident
 	goroutines, configurations, requests int
+	counted                              bool // the last two: not every door tells
 }
 
 func (u *usage) String() string {
-	return fmt.Sprintf("%.1f MiB, %d goroutines, %d configurations, %d requests alive", u.memory, u.goroutines, u.configurations, u.requests)
+	text := fmt.Sprintf("%.1f MiB, %d goroutines", u.memory, u.goroutines)
+	if u.counted {
+		text += fmt.Sprintf(", %d configurations, %d requests alive", u.configurations, u.requests)
+	}
+	return text
 }
 
 // use reads what an Envoy uses: from /proc, from the stand-in, and from the last trace of its Go scheduler.
@@ -143,7 +143,7 @@ func use(d door.Door, envoy *bed.Envoy) (*usage, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &usage{memory: memory, configurations: held.Configurations, requests: held.Requests}
+	u := &usage{memory: memory, configurations: held.Configurations, requests: held.Requests, counted: d.Can(door.Counting) == nil}
 	log := envoy.Log()
 	last := strings.LastIndex(log, "\nSCHED ")
 	if last < 0 {
@@ -161,102 +161,4 @@ func use(d door.Door, envoy *bed.Envoy) (*usage, error) {
 		}
 	}
 	return u, nil
-}
-
-// answers are what clients of a soak got.
-type answers struct {
-	passed, failed, aborted, abused, proxied atomic.Int64
-	wrong                                    atomic.Pointer[error] // the first
-}
-
-func (a *answers) String() string {
-	return fmt.Sprintf("%d probes passed, %d failed, %d hung up; %d abuses, %d proxied", a.passed.Load(), a.failed.Load(), a.aborted.Load(),
-		a.abused.Load(), a.proxied.Load())
-}
-
-func (a *answers) fail(err error) { a.wrong.CompareAndSwap(nil, &err) }
-
-func (a *answers) failure() error {
-	if err := a.wrong.Load(); err != nil {
-		return *err
-	}
-	if a.passed.Load() == 0 || a.failed.Load() == 0 || a.aborted.Load() == 0 || a.abused.Load() == 0 || a.proxied.Load() == 0 {
-		return fmt.Errorf("the load was not mixed: %v", a)
-	}
-	return nil
-}
-
-// probe asks all gates in turn and sends some ordinary traffic, a request each millisecond or so; of the probes one in ten hangs
-// up. Whatever a gate answers must be an answer of a gate's.
-func (a *answers) probe(ctx context.Context, ingress string, http2 bool, r *rand.Rand) {
-	transport := &http.Transport{Protocols: &http.Protocols{}}
-	transport.Protocols.SetHTTP1(!http2)
-	transport.Protocols.SetUnencryptedHTTP2(http2)
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
-	paths := []string{"/gate/0", "/gate/1", "/gate/2", "/gate/3", "/route/0", "/route/1", "/route/2", "/route/3", "/held", "/stale", "/admin", "/eject"}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		<-tick.C
-		path := paths[r.IntN(len(paths))]
-		probe, cancel := context.WithCancel(ctx)
-		hangsUp := r.IntN(10) == 0
-		if hangsUp {
-			time.AfterFunc(time.Duration(r.IntN(1000))*time.Microsecond, cancel)
-		}
-		request, err := http.NewRequestWithContext(probe, http.MethodGet, "http://"+ingress+path, nil)
-		if err != nil {
-			panic(err) // made here
-		}
-		reply, err := client.Do(request)
-		if err == nil {
-			_, err = io.Copy(io.Discard, reply.Body)
-			reply.Body.Close()
-		}
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-		case err != nil && hangsUp:
-			a.aborted.Add(1)
-		case err != nil:
-			a.fail(fmt.Errorf("%s: %w", path, err))
-		case path == "/eject":
-			a.proxied.Add(1)
-		case reply.Header.Get("cache-control") != "no-store":
-			a.fail(fmt.Errorf("%s was answered with %d, and not by its gate", path, reply.StatusCode))
-		case reply.StatusCode == 200:
-			a.passed.Add(1)
-		case reply.StatusCode == 503:
-			a.failed.Add(1)
-		default:
-			a.fail(fmt.Errorf("%s was answered with %d", path, reply.StatusCode))
-		}
-	}
-}
-
-// abuse connects again and again, and sends what is no request, or half of one.
-func (a *answers) abuse(ctx context.Context, ingress string, r *rand.Rand) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		<-tick.C
-		conn, err := net.Dial("tcp", ingress)
-		if err != nil {
-			a.fail(err)
-			return
-		}
-		junk := make([]byte, r.IntN(2000))
-		for i := range junk {
-			junk[i] = byte(r.Uint32())
-		}
-		_, _ = io.WriteString(conn, []string{
-			"GET /gate/0 HTTP/1.1\r\nhost: x\r\n", "GET /gate/0 HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf",
-			"GET /gate/0 HTTP/1.1\r\nhost: x\r\nx-bomb: " + strings.Repeat("a", 100_000) + "\r\n\r\n",
-			"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + string(junk), string(junk),
-			strings.Repeat("GET /gate/0 HTTP/1.1\r\nhost: x\r\n\r\n", 20),
-		}[r.IntN(6)])
-		conn.Close()
-		a.abused.Add(1)
-	}
 }

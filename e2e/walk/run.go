@@ -1,21 +1,23 @@
 // Package walk takes an Envoy through events, by a real control plane, and after each compares every gate in it to Envoy's own
 // health_check filter where that can be configured to the same, and to a model elsewhere.
 //
-//	world.go  the model: clusters, hosts and gates, and what each event makes of them
-//	xds.go    the same world as Envoy's configuration
-//	run.go    an Envoy that goes through the events, and what is compared
+//	world.go    the model: clusters, hosts and gates, and what each event makes of them
+//	xds.go      the same world as Envoy's configuration
+//	run.go      an Envoy that goes through the events
+//	compare.go  what each opinion is, and how long they may take to agree
+//	streams.go  what stays open meanwhile: calls, and Watches of grpc.health.v1.Health
+//	explain.go  what the command says of it all
+//	backends.go the servers behind the hosts
 package walk
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
+	"strings"
 	"time"
 
 	"healthgate/e2e/bed"
@@ -27,8 +29,8 @@ const settle = 20 * time.Second
 
 // Run is one Envoy that goes through events beside the model.
 type Run struct {
-	Envoy    *bed.Envoy
-	Compared map[string]int // comparisons, with whom
+	Envoy *bed.Envoy
+	Seen
 
 	options  Options
 	world    *World
@@ -37,16 +39,45 @@ type Run struct {
 	client   *http.Client
 	dir      string
 	second   string // the address of the second listener, where there is one
+	calls    calls
+	watches  []*watches // one a door that answers grpc.health.v1.Health
+	states   int        // how many were compared
+	answers  map[place]Answer
 }
+
+// Seen is what a run has seen.
+type Seen struct {
+	Compared map[string]int `json:"compared"` // comparisons, with whom
+	// How long a pair of opinions took at the most to agree: the stock door looks every 50 ms to 1 s.
+	Longest map[string]Milliseconds `json:"longest_wait_ms"`
+	// How often a gate answered other than Envoy's own filter because a cluster was gone whose gauges it reads on, by door and cluster.
+	Ghosts map[string]int `json:"ghosts"`
+}
+
+// Milliseconds are written as a number.
+type Milliseconds int64
 
 // Options are what a run is besides.
 type Options struct {
-	Door  door.Door           // the way in which Healthgate comes into Envoy
-	Wrong func(Answer) Answer // for a test: what the model says in place of the truth
-	Timed bool                // with gates that hang on time, which nothing is compared with
-	Env   []string            // of Envoy
+	Doors []door.Door // the ways in which Healthgate comes into the one Envoy
+	// For a test: what the model says of a door's gates in place of the truth.
+	Wrong func(d door.Door, a Answer) Answer
+	// In one state of so many the command explains each gate, by the numbers and by asking it, and must agree; 0 is in none.
+	Explain int
+	Timed   bool     // with gates that hang on time, which nothing is compared with
+	Env     []string // of Envoy
 	// The Envoy is started in drain mode: it has failed its health checks before it has any configuration.
 	Drained bool
+}
+
+// Comparisons is how many were made.
+func (s *Seen) Comparisons() (n int) {
+	for with, times := range s.Compared {
+		if !strings.Contains(with, ", ") { // what is special of some of them
+			n += times
+		}
+	}
+	return n
 }
 
 // Disagreement is an answer that should have been another.
@@ -61,9 +92,25 @@ func (d *Disagreement) String() string {
 	return fmt.Sprintf("%s: healthgate answers %s, %s %s", d.Where, d.Got, d.With, d.Want)
 }
 
+// Doors finds doors by their names, with commas between; both is the two.
+func Doors(names string) (all []door.Door, err error) {
+	if names == "both" {
+		names = "contrib,stock"
+	}
+	for _, name := range strings.Split(names, ",") {
+		d, err := door.Named(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
 // Start starts an Envoy and what it is connected to, in the world where each run begins.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
-	r = &Run{world: newWorld(), client: &http.Client{Timeout: 10 * time.Second}, options: o, Compared: map[string]int{}}
+	r = &Run{world: newWorld(), client: &http.Client{Timeout: 10 * time.Second}, options: o, calls: calls{}, answers: map[place]Answer{},
+		Seen: Seen{Compared: map[string]int{}, Longest: map[string]Milliseconds{}, Ghosts: map[string]int{}}}
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -75,47 +122,73 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if r.backends, err = newBackends(); err != nil {
 		return r, err
 	}
-	if r.control, err = newControl(ctx, o.Door); err != nil {
+	if r.control, err = newControl(ctx, o.Doors); err != nil {
 		return r, err
 	}
 	admin, err := bed.UnusedAddress() // a gate polls it, so that it has to be known beforehand
 	if err != nil {
 		return r, err
 	}
-	second, err := bed.UnusedAddress()
-	if err != nil {
-		return r, err
+	for _, port := range []*int{&r.control.second, &r.control.calls} {
+		unused, err := bed.UnusedAddress()
+		if err != nil {
+			return r, err
+		}
+		*port = unused.Port
 	}
-	r.control.second = second.Port
 	if o.Timed {
 		r.control.admin = admin.String()
 	}
 	if _, err := r.control.push(r.world, r.backends.port); err != nil {
 		return r, err
 	}
+	return r, r.launch(ctx, admin.Port)
+}
+
+// launch starts Envoy, and waits until it has the world.
+func (r *Run) launch(ctx context.Context, admin int) error {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
-		return r, err
+		return err
 	}
-	if r.world.Drained = o.Drained; o.Drained {
+	if r.world.Drained = r.options.Drained; r.options.Drained {
 		if err := os.WriteFile(filepath.Join(r.dir, "drain"), nil, 0o600); err != nil {
-			return r, err
+			return err
 		}
 		config.Set("flags_path", r.dir)
 	}
-	config.Listen(0, admin.Port)
+	config.Listen(0, admin)
 	config.Delete("overload_manager")
 	config.Delete("static_resources.listeners")
 	config.Set("node", map[string]any{"id": node, "cluster": node})
 	r.control.use(config)
-	if r.Envoy, err = door.Start(ctx, o.Door, r.dir, config, bed.Options{Env: o.Env}); err != nil {
-		return r, err
+	options := bed.Options{Env: r.options.Env}
+	for _, d := range r.options.Doors {
+		d.Prepare(config)
+		options = d.Options(options)
 	}
-	return r, r.settle(ctx)
+	// What is asked is waited for, and nothing is brought up to date for it.
+	options.Sync = nil
+	if r.Envoy, err = bed.StartEnvoy(ctx, r.dir, config, options); err != nil {
+		return err
+	}
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	for _, d := range r.options.Doors {
+		if d.Can(door.GRPC) == nil {
+			r.watches = append(r.watches, newWatches(d))
+		}
+	}
+	return nil
 }
 
 // Close ends everything that the run has started.
 func (r *Run) Close() {
+	for _, w := range r.watches {
+		w.close()
+	}
+	r.calls.close()
 	if r.Envoy != nil {
 		r.Envoy.Kill()
 	}
@@ -140,7 +213,12 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	if err := r.settle(ctx); err != nil {
 		return nil, fmt.Errorf("%+v: %w", e, err)
 	}
-	return r.compare()
+	if e.Kind == "gates" { // another listener has taken the place of theirs
+		for _, w := range r.watches {
+			w.end()
+		}
+	}
+	return r.compare(ctx)
 }
 
 func (r *Run) happen(ctx context.Context, e Event) error {
@@ -157,6 +235,12 @@ func (r *Run) happen(ctx context.Context, e Event) error {
 		return nil
 	case "eject":
 		return r.eject(ctx, e)
+	case "call":
+		if !e.On {
+			r.calls.end(e.Cluster)
+			return nil
+		}
+		return r.call(ctx, e.Cluster)
 	case "host goes", "hosts":
 		// A host that comes back is a new one, with a server that is as at the beginning.
 		if first := firstState(e.Cluster); first != "" {
@@ -223,15 +307,18 @@ func (r *Run) settle(ctx context.Context) error {
 				return fmt.Errorf("%s has %+v in its gauges, want %+v", name(i), got, c.Counts())
 			}
 		}
-		if body, err := r.body(r.Envoy.Ingress, "/keeper"); err != nil || body != fmt.Sprint(r.world.Gates) {
-			return fmt.Errorf("/keeper is an older one (%v)", err)
-		}
 		listeners, err := r.Envoy.Listeners()
 		if err != nil {
 			return err
 		}
+		if r.Envoy.Ingress = listeners["ingress"]; r.Envoy.Ingress == "" {
+			return fmt.Errorf("envoy has the listeners %v", listeners)
+		}
 		if r.second = listeners["second"]; r.world.Second != (r.second != "") {
 			return fmt.Errorf("envoy has the listeners %v", listeners)
+		}
+		if body, err := r.body(r.Envoy.Ingress, "/keeper"); err != nil || body != fmt.Sprint(r.world.Gates) {
+			return fmt.Errorf("/keeper is an older one (%v)", err)
 		}
 		for _, address := range r.ingresses() {
 			if body, err := r.body(address, "/routes"); err != nil || body != r.world.marker() {
@@ -269,147 +356,4 @@ func (r *Run) Get(ingress, path, accept string) (*http.Response, string, error) 
 	defer reply.Body.Close()
 	body, err := io.ReadAll(reply.Body)
 	return reply, string(body), err
-}
-
-// compare asks each gate, and Envoy's own filter where it can be configured to the same; those of the routes by each listener
-// in turn.
-func (r *Run) compare() (*Disagreement, error) {
-	for i, policy := range r.world.Gates {
-		found, status, err := r.compareGate(r.Envoy.Ingress, fmt.Sprint("/gate/", i), policy)
-		if err != nil || found != nil {
-			return found, err
-		}
-		if !policy.equivalent() || !r.world.present(policy) {
-			continue
-		}
-		reply, _, err := r.Get(r.Envoy.Ingress, fmt.Sprint("/native/", i), "*/*")
-		if err != nil {
-			return nil, err
-		}
-		r.Compared["Envoy's own filter"]++
-		if reply.StatusCode != status {
-			return &Disagreement{"Envoy's own filter", fmt.Sprintf("/gate/%d %+v", i, policy), fmt.Sprint(status), fmt.Sprint(reply.StatusCode)}, nil
-		}
-	}
-	for i, policy := range r.world.routed() {
-		for _, ingress := range r.ingresses() {
-			if found, _, err := r.compareGate(ingress, pathOf(i), policy); err != nil || found != nil {
-				return found, err
-			}
-		}
-	}
-	return nil, nil
-}
-
-// compareGate compares a gate to the model, and returns the status of its answer.
-func (r *Run) compareGate(ingress, path string, policy Policy) (*Disagreement, int, error) {
-	got, err := r.answer(ingress, path)
-	if err != nil {
-		return nil, 0, err
-	}
-	want := r.world.judge(policy)
-	if r.options.Wrong != nil {
-		want = r.options.Wrong(want)
-	}
-	r.Compared["the model"]++
-	if ingress == r.second {
-		r.Compared["the model, by the second listener"]++
-	}
-	if got != want {
-		var counts []Counts
-		for _, need := range policy.Clusters {
-			counts = append(counts, r.world.Clusters[need.Cluster].Counts())
-		}
-		return &Disagreement{"the model", fmt.Sprintf("%s %+v of %+v", path, policy, counts), fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want)}, 0, nil
-	}
-	return nil, got.Status, nil
-}
-
-// present says whether all clusters of a policy are there: of one that is gone Healthgate knows the gauges, and Envoy's own
-// filter that it is gone.
-func (w *World) present(p Policy) bool {
-	for _, r := range p.Clusters {
-		if !w.Clusters[r.Cluster].Present {
-			return false
-		}
-	}
-	return true
-}
-
-// answer probes, and reads the reason from the report.
-func (r *Run) answer(ingress, path string) (Answer, error) {
-	reply, body, err := r.Get(ingress, path, "application/json")
-	if err != nil {
-		return Answer{}, err
-	}
-	var report struct{ Output string }
-	if err := json.Unmarshal([]byte(body), &report); err != nil {
-		return Answer{}, fmt.Errorf("%s: %d %q: %w", path, reply.StatusCode, body, err)
-	}
-	return Answer{reply.StatusCode, report.Output, reply.Header.Get("x-envoy-degraded") == "true"}, nil
-}
-
-// backends are HTTP servers, each on a loopback address of its own and all on one port.
-type backends struct {
-	port    int
-	mutex   sync.Mutex
-	changed *sync.Cond        // of state
-	state   map[string]string // by address
-	servers []*http.Server
-}
-
-func newBackends() (*backends, error) {
-	b := &backends{state: map[string]string{}}
-	b.changed = sync.NewCond(&b.mutex)
-	for _, cluster := range []int{ejecting, checked, fresh} {
-		for host := range servers {
-			at := address(cluster, host)
-			b.state[at] = firstState(cluster)
-			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
-			if err != nil {
-				b.close()
-				return nil, err
-			}
-			b.port = listener.Addr().(*net.TCPAddr).Port
-			server := &http.Server{Handler: b}
-			b.servers = append(b.servers, server)
-			go func() { _ = server.Serve(listener) }() // until it is closed
-		}
-	}
-	return b, nil
-}
-
-func (b *backends) set(address, state string) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	b.state[address] = state
-	b.changed.Broadcast()
-}
-
-func (b *backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	at, _, _ := net.SplitHostPort(request.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
-	hungUp := context.AfterFunc(request.Context(), func() {
-		b.mutex.Lock()
-		defer b.mutex.Unlock()
-		b.changed.Broadcast()
-	})
-	defer hungUp()
-	b.mutex.Lock()
-	for b.state[at] == "waiting" && request.Context().Err() == nil {
-		b.changed.Wait()
-	}
-	state := b.state[at]
-	b.mutex.Unlock()
-	switch state {
-	case "down", "failing":
-		w.WriteHeader(http.StatusServiceUnavailable)
-	case "degraded":
-		w.Header().Set("x-envoy-degraded", "")
-	}
-}
-
-func (b *backends) close() {
-	for _, server := range b.servers {
-		_ = server.Close()
-	}
 }

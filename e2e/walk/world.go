@@ -16,6 +16,7 @@ type World struct {
 	Routes   []Override // of routes of their own
 	Second   bool       // another listener has the same routes
 	Drained  bool
+	Calls    [clusters]bool // a call is open to a host of the cluster
 }
 
 const (
@@ -28,6 +29,9 @@ const (
 	checked  = 5
 	fresh    = 6
 )
+
+// called are the clusters to which calls are made that stay open.
+var called = []int{ejecting, checked}
 
 // hasServers says whether a cluster's hosts have servers behind them.
 func hasServers(cluster int) bool {
@@ -124,14 +128,25 @@ func everything() Policy {
 	return p
 }
 
-// routed are the policies of the routes, and last that of one that overrides nothing itself.
-func (w *World) routed() (all []Policy) {
-	wide := everything()
+// says is what a level of the routes does; one that says nothing is no level at all.
+func (o Override) says() bool { return len(o.plugin()) > 0 }
+
+// routed are the policies of the routes, and last that of one that overrides nothing itself. A door that knows all levels has each
+// laid over the wider one; another knows the most specific alone, which for each route but the last is its own.
+func (w *World) routed(levels bool) (all []Policy) {
+	filter, wide := everything(), everything()
 	for _, o := range w.Wider {
+		if !levels && o.says() {
+			wide = filter
+		}
 		wide = o.laidOver(wide)
 	}
 	for _, o := range w.Routes {
-		all = append(all, o.laidOver(wide))
+		below := filter
+		if levels {
+			below = wide
+		}
+		all = append(all, o.laidOver(below))
 	}
 	return append(all, wide)
 }
@@ -155,8 +170,9 @@ type Answer struct {
 	Degraded bool   // x-envoy-degraded
 }
 
-// judge is the model of a gate, from the documentation.
-func (w *World) judge(p Policy) Answer {
+// judge is the model of a gate, from the documentation. A door that is told of clusters that go fails them; another reads their
+// gauges on, which stay as they were: it answers from a ghost.
+func (w *World) judge(p Policy, told bool) Answer {
 	if w.Drained && p.Drain == "fail" {
 		return Answer{503, "healthgate_draining", false}
 	}
@@ -184,13 +200,16 @@ func (w *World) judge(p Policy) Answer {
 			// A cluster without hosts passes only where nothing is asked of it.
 			return counted >= r.MinHealthy && 100*counted >= r.MinPercent*total && (total > 0 || r.MinHealthy+r.MinPercent == 0)
 		}
+		gone := told && !w.Clusters[r.Cluster].Present
 		switch {
-		case enough(counted):
+		case enough(counted) && !gone:
 			passed++
 			if enough(n.Healthy) {
 				healthyAlone++
 			}
 		case failure != "":
+		case gone:
+			failure = "healthgate_cluster_unknown"
 		case total == 0:
 			failure = "healthgate_cluster_empty"
 		default:
@@ -271,6 +290,12 @@ func (w *World) apply(e Event) bool {
 		w.Second = e.On
 	case "drain":
 		w.Drained = e.On
+	case "call": // it begins, or ends
+		// It comes through only where somebody serves.
+		if n := c.Counts(); w.Calls[e.Cluster] == e.On || e.On && (!c.Present || n.Healthy+n.Degraded == 0) {
+			return false
+		}
+		w.Calls[e.Cluster] = e.On
 	default:
 		panic("no such event: " + e.Kind)
 	}
@@ -406,7 +431,7 @@ func Next(r *rand.Rand) Event {
 		size = servers
 	}
 	host := r.IntN(size)
-	switch r.IntN(22) {
+	switch r.IntN(27) {
 	case 0, 1, 2, 3, 4:
 		return Event{Kind: "host", Cluster: cluster, Host: host, State: states[r.IntN(len(states))],
 			Priority: priority(r, cluster), Locality: r.IntN(3), Number: 1 + r.IntN(5)}
@@ -434,6 +459,12 @@ func Next(r *rand.Rand) Event {
 		return Event{Kind: "routes", Seed: r.Uint64()}
 	case 20:
 		return Event{Kind: "second listener", On: r.IntN(4) > 0}
+	case 21, 22:
+		return Event{Kind: "call", Cluster: called[r.IntN(len(called))], On: r.IntN(3) > 0}
+	case 23:
+		return Event{Kind: "cluster goes", Cluster: called[r.IntN(len(called))]}
+	case 24, 25:
+		return Event{Kind: "cluster comes", Cluster: called[r.IntN(len(called))]}
 	}
 	return Event{Kind: "drain", On: r.IntN(2) == 0}
 }

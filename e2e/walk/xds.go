@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -39,21 +41,29 @@ const node = "diff"
 
 // control is an xDS server for one Envoy, over one aggregated stream.
 type control struct {
-	door    door.Door
+	doors   []door.Door
 	cache   cachev3.SnapshotCache
 	address *net.TCPAddr
 	server  *grpc.Server
 	admin   string // where gates that hang on time find Envoy's admin interface; without, there are none
-	second  int    // the port of the second listener: two of port 0 would be one to Envoy
-	version int
+	// The ports of the second listener, and of that of the calls: two of port 0 would be one to Envoy.
+	second, calls int
+	version       int
+	written       written // what was pushed last
 }
 
-func newControl(ctx context.Context, d door.Door) (*control, error) {
+// written are listeners and routes as they are written for the contrib build, whatever this Envoy loads in its place.
+type written struct {
+	listeners []any
+	routes    any
+}
+
+func newControl(ctx context.Context, doors []door.Door) (*control, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	c := &control{door: d, cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), address: listener.Addr().(*net.TCPAddr), server: grpc.NewServer()}
+	c := &control{doors: doors, cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), address: listener.Addr().(*net.TCPAddr), server: grpc.NewServer()}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(c.server, serverv3.NewServer(ctx, c.cache, nil))
 	go func() { _ = c.server.Serve(listener) }() // until it is stopped
 	return c, nil
@@ -89,7 +99,7 @@ func (c *control) push(w *World, servers int) (version string, err error) {
 			resources[resourcev3.EndpointType] = append(resources[resourcev3.EndpointType], assignmentOf(i, cluster, servers))
 		}
 	}
-	listeners, routes, err := listenersOf(c.door, w, c.admin, c.second)
+	listeners, routes, err := c.listenersOf(w)
 	if err != nil {
 		return "", err
 	}
@@ -182,9 +192,32 @@ func assignmentOf(i int, c Cluster, servers int) *endpointv3.ClusterLoadAssignme
 	return assignment
 }
 
+// own writes what is a door's own for the Envoy that there is. The contrib door's stays as it is until all of it is there: what takes
+// the place of its host has to know where in a listener each part stands.
+func own(d door.Door, tree any) any {
+	if d.Name() == contrib {
+		return tree
+	}
+	part := bed.Tree(tree)
+	d.Rewrite(part)
+	return part.Get("")
+}
+
+// contrib is the name of the contrib door.
+const contrib = "contrib"
+
+// finish writes the contrib door's part of a whole.
+func (c *control) finish(whole *bed.Config) {
+	for _, d := range c.doors {
+		if d.Name() == contrib {
+			d.Rewrite(whole)
+		}
+	}
+}
+
 // listenersOf makes the listener of the reference configuration one with the world's gates, each on a path of its own, and its
-// routes a resource, which a second listener has too.
-func listenersOf(d door.Door, w *World, admin string, port int) (listeners []types.Resource, routing *routev3.RouteConfiguration, err error) {
+// routes a resource, which a second listener has too. A third has the calls that stay open, and is never changed.
+func (c *control) listenersOf(w *World) (listeners []types.Resource, routing *routev3.RouteConfiguration, err error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, nil, err
@@ -192,32 +225,27 @@ func listenersOf(d door.Door, w *World, admin string, port int) (listeners []typ
 	config.Set(bed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
 	config.Delete("static_resources.listeners.0.filter_chains.0.transport_socket")
 	config.Delete(bed.HCM + ".access_log")
-	gate := func(name string, plugin map[string]any) any {
-		filter := config.Part(bed.Healthgate)
-		filter.Set("name", name)
-		filter.Delete("disabled")
-		filter.Set(door.FilterConfig, plugin)
-		return filter.Get("")
-	}
-	routed := gate("healthgate", everything().plugin(pathOf(len(w.Routes)), "routed")).(map[string]any)
-	routed["disabled"] = true
 	router := config.Get(bed.HTTPFilters + ".1")
-	config.Set(bed.HTTPFilters, append(w.gates(admin, gate), routed, router))
-
-	routes, err := routesOf(d, config.Part(bed.HCM+".route_config"), w)
-	if err != nil {
-		return nil, nil, err
-	}
+	calls := c.callsOf(config.Part(bed.Listener), router)
+	routes := c.routesOf(config.Part(bed.HCM+".route_config"), w)
 	config.Delete(bed.HCM + ".route_config")
 	config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": ads})
+
+	gates, routed := c.filtersOf(config.Part(bed.Healthgate), w)
+	config.Set(bed.HTTPFilters, slices.Concat(gates, routed, []any{router}))
+	all := []any{config.Get(bed.Listener)}
 	if w.Second {
 		second := config.Part(bed.Listener)
 		second.Set("name", "second")
-		second.Set("address.socket_address.port_value", port)
-		second.Set("filter_chains.0.filters.0.typed_config.http_filters", []any{routed, router})
-		config.Set("static_resources.listeners.1", second.Get(""))
+		second.Set("address.socket_address.port_value", c.second)
+		second.Set("filter_chains.0.filters.0.typed_config.http_filters", slices.Concat(routed, []any{router}))
+		all = append(all, second.Get(""))
 	}
-	d.Rewrite(config)
+	config.Set("static_resources.listeners", append(all, calls))
+
+	c.written = written{config.Clone().Get("static_resources.listeners").([]any), routes.Clone().Get("")}
+	c.finish(config)
+	c.finish(routes)
 	for _, tree := range config.Get("static_resources.listeners").([]any) {
 		listener := &listenerv3.Listener{}
 		if err := fromTree(tree, listener); err != nil {
@@ -225,12 +253,74 @@ func listenersOf(d door.Door, w *World, admin string, port int) (listeners []typ
 		}
 		listeners = append(listeners, listener)
 	}
-	return listeners, routes, nil
+	routing = &routev3.RouteConfiguration{}
+	return listeners, routing, fromTree(routes.Get(""), routing)
 }
 
-// gates are the filters of the world's gates, of Envoy's own filter beside them, and of those that are for the walk itself.
-func (w *World) gates(admin string, gate func(name string, plugin map[string]any) any) []any {
-	// It holds all clusters' gauges, so that what a ghost says does not hang on who else asks for it.
+// callsOf makes a listener that takes calls to clusters, which may stay open for as long as they like.
+func (c *control) callsOf(listener *bed.Config, router any) any {
+	var routes []any
+	for _, cluster := range called {
+		routes = append(routes, map[string]any{"match": map[string]any{"path": callPath(cluster)},
+			"route": map[string]any{"cluster": name(cluster), "timeout": "0s", "idle_timeout": "0s"}})
+	}
+	const manager = "filter_chains.0.filters.0.typed_config."
+	listener.Set("name", "calls")
+	listener.Set("address.socket_address.port_value", c.calls)
+	listener.Set(manager+"http_filters", []any{router})
+	// The clusters come and go.
+	listener.Set(manager+"route_config", map[string]any{"name": "calls", "validate_clusters": false,
+		"virtual_hosts": []any{map[string]any{"name": "calls", "domains": []any{"*"}, "routes": routes}}})
+	return listener.Get("")
+}
+
+// callPath is where a call to a cluster begins.
+func callPath(cluster int) string { return fmt.Sprint("/call/", cluster) }
+
+// filtersOf are the filters of the world's gates by each door, of Envoy's own filter beside them, and of those that are for the walk
+// itself; and those, one a door, that the routes override.
+func (c *control) filtersOf(reference *bed.Config, w *World) (gates, routed []any) {
+	gate := func(d door.Door, name string, plugin map[string]any) any {
+		filter := reference.Clone()
+		filter.Set("name", d.Name()+"."+name)
+		filter.Delete("disabled")
+		filter.Set(door.FilterConfig, plugin)
+		return own(d, filter.Get(""))
+	}
+	for i, policy := range w.Gates {
+		if policy.equivalent() {
+			gates = append(gates, policy.native(nativePath(i)))
+		}
+	}
+	// The last door's first: what is for it does not go through the others.
+	for n, d := range slices.Backward(c.doors) {
+		for i, policy := range w.Gates {
+			gates = append(gates, gate(d, fmt.Sprint("gate", i), policy.plugin(gatePath(d, i), fmt.Sprint(d.Name(), ".gate", i))))
+		}
+		if d.Can(door.GRPC) == nil {
+			health := w.health().plugin(healthPath(d), d.Name()+".health")
+			health["grpc_services"] = []any{Service}
+			gates = append(gates, gate(d, "health", health))
+		}
+		also := timed(d, c.admin)
+		for _, path := range slices.Sorted(maps.Keys(also)) {
+			policy := everything().plugin(path, d.Name()+"."+path[strings.LastIndexByte(path, '/')+1:])
+			maps.Copy(policy, also[path])
+			gates = append(gates, gate(d, path, policy))
+		}
+		if n == 0 {
+			gates = append(gates, gate(d, "keeper", w.keeper()))
+		}
+		last := gate(d, "routed", everything().plugin(pathOf(d, len(w.Routes)), d.Name()+".routed"))
+		last.(map[string]any)["disabled"] = true
+		routed = append(routed, last)
+	}
+	return gates, routed
+}
+
+// keeper holds all clusters' gauges, so that what a ghost says does not hang on who else asks for it, and tells by its body what
+// gates there are.
+func (w *World) keeper() map[string]any {
 	holding := everything()
 	for i := range holding.Clusters {
 		holding.Clusters[i].Excluded = "ignore" // what is counted is not looked at
@@ -239,81 +329,83 @@ func (w *World) gates(admin string, gate func(name string, plugin map[string]any
 	for _, response := range []string{"healthy", "unhealthy"} {
 		keeper["response"].(map[string]any)[response] = map[string]any{"body": fmt.Sprint(w.Gates)}
 	}
-	filters := []any{gate("keeper", keeper)}
-	for i, policy := range w.Gates {
-		filters = append(filters, gate(fmt.Sprint("gate", i), policy.plugin(fmt.Sprint("/gate/", i), fmt.Sprint("gate", i))))
-		if policy.equivalent() {
-			filters = append(filters, policy.native(fmt.Sprint("/native/", i)))
-		}
-	}
-	for path, also := range timed(admin) {
-		policy := everything().plugin(path, path[1:])
-		maps.Copy(policy, also)
-		filters = append(filters, gate(path[1:], policy))
-	}
-	return filters
+	return keeper
 }
 
-// pathOf is where the gate of a route is; that of the filter itself is at the one after the last.
-func pathOf(route int) string { return fmt.Sprint("/route/", route) }
+// Service is one that grpc.health.v1.Health is asked for.
+const Service = "walk.Service"
+
+// Where the gates are: one of the world's by a door, Envoy's own filter beside it, the one that answers grpc.health.v1.Health too, and
+// that of a route; that of the filter itself is at the one after the last.
+func gatePath(d door.Door, i int) string   { return fmt.Sprint("/", d.Name(), "/gate/", i) }
+func nativePath(i int) string              { return fmt.Sprint("/native/", i) }
+func healthPath(d door.Door) string        { return fmt.Sprint("/", d.Name(), "/health") }
+func pathOf(d door.Door, route int) string { return fmt.Sprint("/", d.Name(), "/route/", route) }
+
+// health is the policy of the gate that answers grpc.health.v1.Health.
+func (w *World) health() Policy { return w.Gates[len(w.Gates)-1] }
 
 // routesOf makes the routes, each with what it overrides, from those of the reference configuration.
-func routesOf(d door.Door, routes *bed.Config, w *World) (*routev3.RouteConfiguration, error) {
+func (c *control) routesOf(routes *bed.Config, w *World) *bed.Config {
 	routes.Set("name", "routes")
-	override := func(at string, plugin map[string]any) {
-		routes.Set(at+"typed_per_filter_config", map[string]any{"healthgate": map[string]any{
-			"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
-			"config": map[string]any{
-				"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
-				"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
-					"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": plugin,
-				}}},
-			},
-		}})
-	}
+	refused := map[string]any{"status": 503}
 	list := []any{
 		map[string]any{"match": map[string]any{"path": "/routes"}, "direct_response": map[string]any{
 			"status": 200, "body": map[string]any{"inline_string": w.marker()}}},
 		map[string]any{"match": map[string]any{"prefix": "/eject"}, "route": map[string]any{"cluster": name(ejecting)}},
-		// It overrides nothing, and enables the filter where no wider level does.
-		map[string]any{"match": map[string]any{"path": pathOf(len(w.Routes))}, "direct_response": map[string]any{"status": 503},
-			"typed_per_filter_config": map[string]any{"healthgate": map[string]any{
-				"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": map[string]any{}}}},
-	}
-	for i := range w.Routes {
-		list = append(list, map[string]any{
-			"match": map[string]any{"path": pathOf(i)}, "direct_response": map[string]any{"status": 503},
-		})
+		map[string]any{"match": map[string]any{"prefix": "/grpc.health.v1.Health/"}, "direct_response": refused},
 	}
 	const host = "virtual_hosts.0"
+	for _, d := range c.doors {
+		for i, o := range w.Routes {
+			plugin := o.plugin()
+			plugin["path"], plugin["stat_prefix"] = pathOf(d, i), fmt.Sprint(d.Name(), ".route", i)
+			list = append(list, map[string]any{"match": map[string]any{"path": pathOf(d, i)}, "direct_response": refused,
+				"typed_per_filter_config": map[string]any{d.Name() + ".routed": overriding(d, plugin)}})
+		}
+		// It overrides nothing, and enables the filter where no wider level does.
+		list = append(list, map[string]any{"match": map[string]any{"path": pathOf(d, len(w.Routes))}, "direct_response": refused,
+			"typed_per_filter_config": map[string]any{d.Name() + ".routed": map[string]any{
+				"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": map[string]any{}}}})
+	}
 	routes.Set(host+".routes", list)
-	for i, o := range w.Routes {
-		plugin := o.plugin()
-		plugin["path"], plugin["stat_prefix"] = pathOf(i), fmt.Sprint("route", i)
-		override(fmt.Sprint(host, ".routes.", 3+i, "."), plugin)
+	for i, at := range []string{"", host + "."} {
+		if o := w.Wider[i]; o.says() {
+			level := map[string]any{}
+			for _, d := range c.doors {
+				plugin := o.plugin()
+				plugin["stat_prefix"] = fmt.Sprint(d.Name(), ".wider", i)
+				level[d.Name()+".routed"] = overriding(d, plugin)
+			}
+			routes.Set(at+"typed_per_filter_config", level)
+		}
 	}
-	if plugin := w.Wider[0].plugin(); len(plugin) > 0 {
-		plugin["stat_prefix"] = "widest"
-		override("", plugin)
-	}
-	if plugin := w.Wider[1].plugin(); len(plugin) > 0 {
-		plugin["stat_prefix"] = "wider"
-		override(host+".", plugin)
-	}
-	d.Rewrite(routes)
-	routing := &routev3.RouteConfiguration{}
-	return routing, fromTree(routes.Get(""), routing)
+	return routes
+}
+
+// overriding is what a level of the routes says of a door's filter.
+func overriding(d door.Door, plugin map[string]any) any {
+	return own(d, map[string]any{
+		"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+		"config": map[string]any{
+			"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
+			"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
+				"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": plugin,
+			}}},
+		},
+	})
 }
 
 // timed are the gates that hang on time, by their paths, each with what it has besides.
-func timed(admin string) map[string]map[string]any {
+func timed(d door.Door, admin string) map[string]map[string]any {
 	if admin == "" {
 		return nil
 	}
+	at := "/" + d.Name()
 	return map[string]map[string]any{
-		"/held":  {"hold": map[string]any{"unhealthy_after": "0.5s", "healthy_after": "0.2s"}},
-		"/stale": {"clusters": []any{name(checked)}, "stale_after": "1s"},
-		"/admin": {"source": "admin", "stale_after": "2s", "admin": map[string]any{"address": admin, "interval": "0.2s"}},
+		at + "/held":  {"hold": map[string]any{"unhealthy_after": "0.5s", "healthy_after": "0.2s"}},
+		at + "/stale": {"clusters": []any{name(checked)}, "stale_after": "1s"},
+		at + "/admin": {"source": "admin", "stale_after": "2s", "admin": map[string]any{"address": admin, "interval": "0.2s"}},
 	}
 }
 

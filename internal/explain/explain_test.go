@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"healthgate/filter"
 	"healthgate/internal/envoyadmin"
+	"healthgate/internal/lint"
 )
 
 // fakeEnvoy is an Envoy with one gate: its admin, and the gate's listener.
@@ -266,6 +270,27 @@ func TestGateThatIsNotAskedIsSaid(t *testing.T) {
 	}
 	if next := report.Gates[0].Next; !strings.HasPrefix(next, "the gate was not asked: another route, filter or redirect has answered with 503") {
 		t.Errorf("the next step is %q", next)
+	}
+}
+
+// Envoy defines no stats for a route that comes to a dynamic module's filter later: its answers are counted by the filter's.
+func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
+	e := newFakeEnvoy("")
+	// Of an older filter, that knew the route.
+	e.stats["healthgate.late.ok"], e.stats["healthgate.late.failed"] = 3, 4
+	served := []lint.Served{{Prefixes: []string{"late", "default"}, Path: "/"}}
+	served[0].Config, _ = filter.Decode(&structpb.Struct{Fields: map[string]*structpb.Value{
+		"clusters": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("service")}}),
+	}}, filter.Stock)
+	admin := e.start(t)
+	seen, err := observe(t.Context(), admin, served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := seen.judge(served[0])
+	g.Address = e.listener
+	if seen.ask(t.Context(), admin, served[0], &g); g.Answer.Details != "healthgate_ok" || g.Answer.By != "probe" || g.Next != "" {
+		t.Errorf("it is %+v, next %q", g.Answer, g.Next)
 	}
 }
 

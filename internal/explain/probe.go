@@ -38,7 +38,7 @@ func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Se
 		g.Unknown = append(g.Unknown, "a probe: "+why)
 		return
 	}
-	scope := `^healthgate\.` + strings.ReplaceAll(g.Name, ".", `\.`) + `\.`
+	scope := `^healthgate\.(` + strings.ReplaceAll(strings.Join(served.Prefixes, "|"), ".", `\.`) + `)\.`
 	before, err := admin.Stats(ctx, scope)
 	if err != nil {
 		return
@@ -48,7 +48,7 @@ func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Se
 	if probe.Error != "" {
 		return
 	}
-	details, asked, kept := awaitReason(ctx, admin, scope, before, g.Name)
+	details, asked, kept := awaitReason(ctx, admin, scope, before, served.Prefixes)
 	computed := g.Answer
 	g.Answer = Answer{Passing: probe.Status < 400, Status: probe.Status, Details: details, Since: since, By: "probe"}
 	switch {
@@ -67,14 +67,18 @@ func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Se
 const counted = time.Second
 
 // awaitReason tells by which counter a gate has counted an answer, whether it has, and whether its counters are kept.
-func awaitReason(ctx context.Context, admin *envoyadmin.Client, scope string, before map[string]uint64, name string) (details string, asked, kept bool) {
+func awaitReason(ctx context.Context, admin *envoyadmin.Client, scope string, before map[string]uint64, prefixes []string) (details string, asked, kept bool) {
 	looks := 0 // that have seen an answer without its reason, which is counted after it, or not at all where it is held
 	for until := time.Now().Add(counted); ; {
 		after, err := admin.Stats(ctx, scope)
 		if err != nil || len(after) == 0 {
 			return "", false, false
 		}
-		details, asked = reasonGrown(before, after, name)
+		for _, prefix := range prefixes {
+			if details, asked = reasonGrown(before, after, prefix); asked {
+				break
+			}
+		}
 		if details == filter.Held.Details() {
 			looks++
 		}
@@ -102,9 +106,9 @@ func (s *seen) nextOf(c *filter.Config, g *Gate, details string) string {
 	return ""
 }
 
-// reasonGrown tells the reason of an answer by the counters before and after it.
-func reasonGrown(before, after map[string]uint64, name string) (details string, asked bool) {
-	scope := "healthgate." + name + "."
+// reasonGrown tells the reason of an answer by the counters of a prefix before and after it.
+func reasonGrown(before, after map[string]uint64, prefix string) (details string, asked bool) {
+	scope := "healthgate." + prefix + "."
 	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
 	for reason := filter.Draining; reason <= filter.Error; reason++ {
 		if grown("failed_" + reason.String()) {

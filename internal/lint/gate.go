@@ -168,7 +168,7 @@ func (g *gate) findProbes(routes *Node) {
 				}
 				over, disabled := g.override(says)
 				if enabled = !disabled; over != nil {
-					layers = append(layers, over)
+					layers = g.lay(layers, over)
 				}
 			}
 			p := probe{route: route, virtualHost: virtualHost, routes: routes}
@@ -177,7 +177,7 @@ func (g *gate) findProbes(routes *Node) {
 				if says := cluster.get("typed_per_filter_config", g.filter.text("name")); says != nil {
 					over, disabled := g.override(says)
 					if over != nil {
-						g.addProbe(!disabled, p, append(slices.Clone(layers), over))
+						g.addProbe(!disabled, p, g.lay(layers, over))
 					}
 				}
 			}
@@ -192,6 +192,14 @@ func (g *gate) findAnswers() {
 			g.answers = append(g.answers, p)
 		}
 	}
+}
+
+// lay returns layers with what a narrower level of the routes says. Envoy tells a dynamic module of a route's most specific level alone.
+func (g *gate) lay(layers []*layer, over *layer) []*layer {
+	if g.door == stock {
+		layers = layers[:1]
+	}
+	return append(slices.Clone(layers), over)
 }
 
 func (g *gate) addProbe(enabled bool, p probe, layers []*layer) {

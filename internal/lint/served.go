@@ -18,6 +18,9 @@ type Served struct {
 	HTTP2      bool           // it speaks HTTP/2 alone
 	Config     *filter.Config // nil where it is wrong
 	Err        error          // why
+	// Prefixes are the stat prefixes by which its answers may be counted, its own first. Envoy defines no stats for a route that comes
+	// to a dynamic module's filter later: such a route's are counted by the filter's.
+	Prefixes []string
 	// NotAsked is set where no route asks the gate.
 	NotAsked bool
 	// Stock is set where it is a dynamic module, which knows when a cluster is not there.
@@ -61,6 +64,7 @@ func (s *scope) served(g *gate) []Served {
 		if d.config == nil && d.err == nil {
 			base.Err = g.layer.err
 		}
+		base.countedBy(g)
 		return []Served{base}
 	}
 	var all []Served
@@ -70,9 +74,21 @@ func (s *scope) served(g *gate) []Served {
 		if domain := p.virtualHost.get("domains").first().text(); p.virtualHost != virtualHostByIP(p.routes) && g.filter.isTrue("disabled") {
 			one.Host = domain
 		}
+		one.countedBy(g)
 		if !slices.ContainsFunc(all, func(s Served) bool { return s.Path == one.Path && s.Config == one.Config }) {
 			all = append(all, one)
 		}
 	}
 	return all
+}
+
+// countedBy finds the prefixes.
+func (s *Served) countedBy(g *gate) {
+	if s.Config == nil {
+		return
+	}
+	s.Prefixes = []string{s.Config.StatPrefix}
+	if own := g.decode([]*layer{g.layer}).config; g.door == stock && own != nil && own.StatPrefix != s.Config.StatPrefix {
+		s.Prefixes = append(s.Prefixes, own.StatPrefix)
+	}
 }

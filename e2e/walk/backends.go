@@ -1,0 +1,82 @@
+package walk
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// backends are HTTP servers, each on a loopback address of its own and all on one port.
+type backends struct {
+	port    int
+	mutex   sync.Mutex
+	changed *sync.Cond        // of state
+	state   map[string]string // by address
+	servers []*http.Server
+}
+
+func newBackends() (*backends, error) {
+	b := &backends{state: map[string]string{}}
+	b.changed = sync.NewCond(&b.mutex)
+	for _, cluster := range []int{ejecting, checked, fresh} {
+		for host := range servers {
+			at := address(cluster, host)
+			b.state[at] = firstState(cluster)
+			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
+			if err != nil {
+				b.close()
+				return nil, err
+			}
+			b.port = listener.Addr().(*net.TCPAddr).Port
+			server := &http.Server{Handler: b}
+			b.servers = append(b.servers, server)
+			go func() { _ = server.Serve(listener) }() // until it is closed
+		}
+	}
+	return b, nil
+}
+
+func (b *backends) set(address, state string) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.state[address] = state
+	b.changed.Broadcast()
+}
+
+func (b *backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	if strings.HasPrefix(request.URL.Path, "/call/") {
+		// It begins to answer, and goes on until somebody hangs up.
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-request.Context().Done()
+		return
+	}
+	at, _, _ := net.SplitHostPort(request.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
+	hungUp := context.AfterFunc(request.Context(), func() {
+		b.mutex.Lock()
+		defer b.mutex.Unlock()
+		b.changed.Broadcast()
+	})
+	defer hungUp()
+	b.mutex.Lock()
+	for b.state[at] == "waiting" && request.Context().Err() == nil {
+		b.changed.Wait()
+	}
+	state := b.state[at]
+	b.mutex.Unlock()
+	switch state {
+	case "down", "failing":
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case "degraded":
+		w.Header().Set("x-envoy-degraded", "")
+	}
+}
+
+func (b *backends) close() {
+	for _, server := range b.servers {
+		_ = server.Close()
+	}
+}
