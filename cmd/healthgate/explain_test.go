@@ -83,6 +83,30 @@ func TestExplainSaysThatAdminDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// Whatever answers in admin's place, it is said in a line, with where it was asked.
+func TestExplainSaysThatAnotherAnswers(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"404":     http.NotFound,
+		"a page":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>hello</html>") },
+		"no dump": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") },
+		"null":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "null") },
+		"a cut line": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("content-length", "99")
+			fmt.Fprint(w, "{")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(answer)
+			t.Cleanup(server.Close)
+			address := server.Listener.Addr().String()
+			code, stdout, stderr := execute(t, "", "explain", address)
+			if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") || !strings.Contains(stderr, "/config_dump") {
+				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
 func TestExplainWatchesUntilItIsTold(t *testing.T) {
 	address := dumpedEnvoy(t)
 	for output, want := range map[string]string{"text": " gate default (shop/eg/http/): 503 healthgate_cluster_empty\n", "json": `"to":"503 healthgate_cluster_empty"}` + "\n"} {

@@ -90,7 +90,7 @@ func Look(ctx context.Context, admin *envoyadmin.Client, options Options) (*Repo
 	}
 	served, findings, err := lint.Live("config_dump", dump)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
 	}
 	seen, err := observe(ctx, admin, served)
 	if err != nil {
