@@ -84,6 +84,10 @@ type Options struct {
 
 // Look looks at Envoy once.
 func Look(ctx context.Context, admin *envoyadmin.Client, options Options) (*Report, error) {
+	// An admin that hangs is told of soon: a dump may take a minute.
+	if _, err := admin.ServerInfo(ctx); err != nil {
+		return nil, err
+	}
 	dump, err := admin.ConfigDump(ctx)
 	if err != nil {
 		return nil, err
