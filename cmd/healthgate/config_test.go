@@ -86,6 +86,48 @@ func TestConfigSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// What is added ends as the file's own lines do, and what was added is not added again.
+func TestConfigKeepsTheEndsOfLines(t *testing.T) {
+	lua, err := os.ReadFile(filepath.Join("..", "..", "envoy", "lua.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, end := range map[string]string{"LF": "\n", "CRLF": "\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			file := write(t, "envoy.yaml", strings.ReplaceAll(string(lua), "\n", end))
+			args := []string{"config", "--cluster", "service", "--into", file, "--write"}
+			if code, _, stderr := execute(t, "", args...); code != exitFine {
+				t.Fatalf("it ended with %d and said %q", code, stderr)
+			}
+			once, err := os.ReadFile(file)
+			if err != nil || strings.Count(string(once), "\n") != strings.Count(string(once), end) {
+				t.Errorf("%v: ends of lines are mixed", err)
+			}
+			if code, _, stderr := execute(t, "", args...); code != exitBlind || !strings.Contains(stderr, "the gate is there already") {
+				t.Errorf("the second time it ended with %d and said %q", code, stderr)
+			}
+			if twice, err := os.ReadFile(file); err != nil || string(twice) != string(once) {
+				t.Errorf("%v: the second time has changed the file", err)
+			}
+		})
+	}
+}
+
+// Whatever a cluster is called, what is printed is YAML that lint finds nothing in.
+func TestConfigPrintsAnyName(t *testing.T) {
+	for _, name := range []string{"a\nb", `a"b`, "a: b", "*a", "#x", " ", "ü", "on", "123", "%s", "outbound|80||a.b"} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := execute(t, "", "config", "--cluster", name, "--grpc-service", name)
+			if code != exitFine {
+				t.Fatalf("it ended with %d and said %q", code, stderr)
+			}
+			if code, found, stderr := execute(t, stdout, "lint", "-"); code != exitFine {
+				t.Errorf("lint ended with %d and found %s%s", code, found, stderr)
+			}
+		})
+	}
+}
+
 // The shells that people have.
 func TestCompletionIsThere(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {

@@ -83,6 +83,49 @@ func TestExplainSaysThatAdminDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// Whatever answers in admin's place, it is said in a line, with where it was asked.
+func TestExplainSaysThatAnotherAnswers(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"404":     http.NotFound,
+		"a page":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>hello</html>") },
+		"no dump": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") },
+		"null":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "null") },
+		"a dump alone that is no dump": func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, map[bool]string{true: "{}", false: "[1]"}[r.URL.Path == "/server_info"])
+		},
+		"a cut line": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("content-length", "99")
+			fmt.Fprint(w, "{")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(answer)
+			t.Cleanup(server.Close)
+			address := server.Listener.Addr().String()
+			code, stdout, stderr := execute(t, "", "explain", address)
+			if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+// A hung main thread is told of by the first question, whose time is short, and not by the dump, which may take a minute.
+func TestExplainAsksFirstWhatIsAnsweredSoon(t *testing.T) {
+	asked := make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	if code, _, _ := execute(t, "", "explain", server.Listener.Addr().String()); code != exitBlind {
+		t.Errorf("it ended with %d", code)
+	}
+	if first := <-asked; first != "/server_info" || len(asked) > 0 {
+		t.Errorf("it asked first for %s, and for %d more", first, len(asked))
+	}
+}
+
 func TestExplainWatchesUntilItIsTold(t *testing.T) {
 	address := dumpedEnvoy(t)
 	for output, want := range map[string]string{"text": " gate default (shop/eg/http/): 503 healthgate_cluster_empty\n", "json": `"to":"503 healthgate_cluster_empty"}` + "\n"} {

@@ -204,6 +204,26 @@ func TestStockReferenceConfiguration(t *testing.T) {
 	}
 	s.awaitLog(`"details":"healthgate_grpc_not_found"`, settle)
 	s.awaitLog(`"details":"healthgate_cluster_unhealthy"`, settle)
+	// The answers that have no details are told by their paths and gRPC's status: a Watch that Envoy ends has another than 0.
+	watch, err := s.health().Watch(t.Context(), asked("router.Router"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := watch.Recv(); err != nil || reply.Status != notServing {
+		t.Errorf("Watch: got %v, %v", reply, err)
+	}
+	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 || stats["healthgate.default.grpc_watch"] != 1 {
+		t.Errorf("the calls are counted as %v", stats)
+	}
+	if err := s.envoy.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the Watch ends with %v", err)
+	}
+	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) || !strings.Contains(log, `"grpc_status":"Unavailable"`) {
+		t.Errorf("the end of the Watch is not logged:\n%s", bed.Tail(log, 10))
+	}
 	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) || strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
 		t.Errorf("checks that pass are logged:\n%s", bed.Tail(log, 10))
 	}

@@ -235,6 +235,9 @@ func (i *into) all() []line {
 	for _, insertion := range i.insertions {
 		own(insertion.before)
 		for _, text := range insertion.lines {
+			if strings.HasSuffix(i.lines[0], "\r") { // as the file's own end
+				text += "\r"
+			}
 			all = append(all, line{text, true})
 		}
 	}

@@ -153,7 +153,7 @@ func indented(by int, lines []string) []string {
 func (w Wanted) Print() string {
 	var all []string
 	add := func(by int, lines ...string) { all = append(all, indented(by, lines)...) }
-	add(0, "# What to add for a gate of the cluster "+w.Cluster+". What is marked \"add\" is new; all else shows where it belongs.")
+	add(0, "# What to add for a gate of the cluster "+quote(w.Cluster)+". What is marked \"add\" is new; all else shows where it belongs.")
 	if w.Stock {
 		add(0, "bootstrap_extensions: # add")
 		add(0, w.extension()...)

@@ -84,13 +84,17 @@ type Options struct {
 
 // Look looks at Envoy once.
 func Look(ctx context.Context, admin *envoyadmin.Client, options Options) (*Report, error) {
+	// An admin that hangs is told of soon: a dump may take a minute.
+	if _, err := admin.ServerInfo(ctx); err != nil {
+		return nil, err
+	}
 	dump, err := admin.ConfigDump(ctx)
 	if err != nil {
 		return nil, err
 	}
 	served, findings, err := lint.Live("config_dump", dump)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
 	}
 	seen, err := observe(ctx, admin, served)
 	if err != nil {

@@ -46,6 +46,45 @@ func TestDocumentationHasASectionForEachRule(t *testing.T) {
 	}
 }
 
+// Each rule has a test in a real Envoy, by name, which is there.
+func TestDocumentationNamesATestOfEachRulesEffect(t *testing.T) {
+	text, err := os.ReadFile("../../docs/lint.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string][]string{}
+	testName := regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|[^|]*\\|([^|]*)\\|$").FindAllStringSubmatch(string(text), -1) {
+		for _, name := range testName.FindAllStringSubmatch(row[2], -1) {
+			rows[row[1]] = append(rows[row[1]], name[1])
+		}
+	}
+	files, err := filepath.Glob("../../e2e/suite/*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %v, %v", files, err)
+	}
+	var suite strings.Builder
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		suite.Write(source)
+	}
+	for _, rule := range Rules {
+		t.Run(rule.Name, func(t *testing.T) {
+			if (len(rows[rule.Name]) == 0) != (rule.Name == "ignore") { // which is about the file alone
+				t.Errorf("its tests are %q", rows[rule.Name])
+			}
+			for _, name := range rows[rule.Name] {
+				if !strings.Contains(suite.String(), "\nfunc "+name+"(t *testing.T) {") {
+					t.Errorf("e2e/suite has no %s", name)
+				}
+			}
+		})
+	}
+}
+
 var findingsFile = regexp.MustCompile(`^([a-z./]+):\d+`)
 
 // Each example is a change to a file that users copy, and what is found there stands in the page word by word.
