@@ -58,9 +58,10 @@ func (b *bench) idle(results *Results) error {
 			own, others = append(own, 100*figures.with), append(others, 100*figures.without)
 			rates = append(rates, figures.rate)
 		}
-		main.Percent, main.WithoutPercent, main.Looks = spreadOf(own), spreadOf(others), spreadOf(rates)
-		if main.Looks.Median > 0 {
-			main.PerLook = main.own() / 100 / main.Looks.Median * 1e6
+		main.Percent, main.WithoutPercent = spreadOf(own), spreadOf(others)
+		main.OwnPercent, main.Looks = mean(own)-mean(others), mean(rates)
+		if main.Looks > 0 {
+			main.PerLook = main.OwnPercent / 100 / main.Looks * 1e6
 		}
 		main.Gauges, err = gauges(with)
 		if err != nil {
@@ -71,6 +72,13 @@ func (b *bench) idle(results *Results) error {
 		without.Kill()
 	}
 	return nil
+}
+
+func mean(values []float64) (sum float64) {
+	for _, v := range values {
+		sum += v / float64(len(values))
+	}
+	return sum
 }
 
 // figures are of one look at two idle Envoys: the share of a core that each one's main thread uses, and how often the door looks at all

@@ -17,7 +17,7 @@ func (r *Results) markdown() string {
 	r.aims(&b)
 	fmt.Fprint(&b, "\n## Probes\n\n`GET /` over HTTP/1.1, in the clear, on connections that are kept, answered by each contender in one Envoy. Worker and process: CPU\n"+
 		"time a probe, the process's without what it uses when nobody asks (below).\n\n"+
-		"![The worker's time a probe over the number of clusters](cost.svg)\n\n![The distribution of latency](latency.svg)\n")
+		"![What a probe costs over the number of clusters](cost.svg)\n\n![The distribution of latency](latency.svg)\n")
 	for _, t := range r.Probes {
 		t.markdown(&b, "probes/s")
 	}
@@ -63,7 +63,7 @@ func (r *Results) mainThread(b *bytes.Buffer) {
 	rows := [][]string{{"", "gauges", "of a core, %", "without, %", "the door's, %", "looks a second", "a look, µs"}}
 	for _, m := range r.Main {
 		rows = append(rows, []string{m.Scenario, fmt.Sprint(m.Gauges), fmt.Sprintf("%.2f", m.Percent.Median), fmt.Sprintf("%.2f", m.WithoutPercent.Median),
-			fmt.Sprintf("%.2f", m.own()), fmt.Sprintf("%.1f", m.Looks.Median), fmt.Sprintf("%.0f", m.PerLook)})
+			fmt.Sprintf("%.2f", m.own()), fmt.Sprintf("%.1f", m.Looks), fmt.Sprintf("%.0f", m.PerLook)})
 	}
 	grid(b, rows)
 }

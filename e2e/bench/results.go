@@ -68,16 +68,17 @@ type Memory struct {
 // Main is what Envoy's main thread does while nobody asks anything, with the stock door and without.
 type Main struct {
 	Scenario       string `json:"scenario"`
-	Gauges         int    `json:"gauges"`           // that Envoy has
-	Percent        Spread `json:"percent"`          // of a core
-	WithoutPercent Spread `json:"percent_without"`  // of a core, in an Envoy with nothing of Healthgate's
-	Looks          Spread `json:"looks_per_second"` // at all gauges
-	// Of the door's time, by the medians; 0 where no look fell into most of the times that were measured.
-	PerLook float64 `json:"us_per_look"`
+	Gauges         int    `json:"gauges"`          // that Envoy has
+	Percent        Spread `json:"percent"`         // of a core
+	WithoutPercent Spread `json:"percent_without"` // of a core, in an Envoy with nothing of Healthgate's
+	// Over all that was measured, since with very many gauges a look may come but once a second.
+	OwnPercent float64 `json:"percent_own"`      // of a core, the door's
+	Looks      float64 `json:"looks_per_second"` // at all gauges
+	PerLook    float64 `json:"us_per_look"`      // of the door's time
 }
 
 // own is what of it is the door's.
-func (m Main) own() float64 { return m.Percent.Median - m.WithoutPercent.Median }
+func (m Main) own() float64 { return m.OwnPercent }
 
 // Object is the file of a door.
 type Object struct {
