@@ -203,8 +203,12 @@ e2e-compose: | docker ## run the tests in containers, with the contrib image; ne
 	echo "running the tests, each with its own Envoy"; compose run --rm e2e-alone
 
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md; some seven minutes (BENCH=flags)
+bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md and its pictures; some fifteen minutes (BENCH=flags)
 	@$(E2E) run ./bench $(BENCH)
+
+.PHONY: plots
+plots: | tools ## make e2e/bench/RESULTS.md and its pictures again of results.json, without measuring
+	@$(E2E) run ./bench -render
 
 .PHONY: diff
 diff: build fetched ## look for a wrong answer: random events, both doors beside Envoy's own filter and a model (FOR=10m, SEED=n, DOOR=both)

@@ -12,36 +12,62 @@ import (
 	"healthgate/e2e/door"
 )
 
-// Who answers the probe; a listener each in the one Envoy.
+// Who answers; a listener each in the one Envoy.
 const (
-	direct   = "direct_response"
-	native   = "native"
-	gate     = "healthgate"
-	everyone = "healthgate, every route"
-	lua      = "lua"
-	empty    = "empty plugin"
-	emptyGo  = "empty plugin in Go"
+	direct    = "direct_response"
+	native    = "native"
+	byContrib = "healthgate, contrib door"
+	byStock   = "healthgate, stock door"
+	// The filter is asked on every route, and not on the probe's alone.
+	contribEverywhere = "contrib door, every route"
+	stockEverywhere   = "stock door, every route"
+	lua               = "lua"
+	empty             = "empty plugin"
+	emptyGo           = "empty plugin in Go"
+	// Of a Check of grpc.health.v1.Health: the stock door, and a host, to which Envoy hands the call on.
+	check   = "healthgate, stock door"
+	through = "a host, through Envoy"
 )
 
 // scenario is what the one Envoy has besides.
 type scenario struct {
-	Name     string
-	hosts    int // of the cluster that is asked for
-	clusters int // more of them, each with three hosts
+	Name     string `json:"name"`
+	Hosts    int    `json:"hosts"`    // of the cluster that is asked for
+	Clusters int    `json:"clusters"` // more of them, each with three hosts
 }
 
 var scenarios = []scenario{
 	{"3 hosts", 3, 0},
 	{"100 more clusters", 3, 100},
+	{"1,000 more clusters", 3, 1000},
 	{"1,000 hosts", 1000, 0},
 }
 
+// The places of scenarios.
+const (
+	small = iota
+	hundred
+	thousand
+	manyHosts
+)
+
 // refresh is how often the stand-in copies Envoy's stats here, on the main thread: rarely, since the contrib host need not.
-const refresh = "STAND_IN_REFRESH_MILLISECONDS=100"
+const refresh = "STAND_IN_REFRESH_MILLISECONDS=1000"
+
+// doorOf is the door that a contender needs, "" where none.
+func doorOf(contender string) string {
+	switch contender {
+	case byContrib, contribEverywhere, empty, emptyGo:
+		return "contrib"
+	case byStock, stockEverywhere:
+		return "stock"
+	}
+	return ""
+}
 
 // start starts an Envoy with a listener for each contender, all made from the reference configuration. Hosts serve at the
 // echo server's address; all but the first are there to be counted.
-func start(ctx context.Context, d door.Door, dir, echo string, s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
+func start(ctx context.Context, doors []door.Door, dir, echo string, s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, nil, err
@@ -57,7 +83,7 @@ func start(ctx context.Context, d door.Door, dir, echo string, s scenario, conte
 
 	var listeners []any
 	for _, name := range contenders {
-		listener, err := listen(config.Part(bed.Listener), name)
+		listener, err := listen(config.Part(bed.Listener), name, doors)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -76,16 +102,21 @@ func start(ctx context.Context, d door.Door, dir, echo string, s scenario, conte
 	}
 	config.Set("static_resources.clusters", clusters)
 
-	if slices.ContainsFunc(contenders, func(name string) bool { return name == gate || name == everyone || name == empty || name == emptyGo }) {
-		d.Prepare(config)
+	options := bed.Options{Workers: 1, Env: []string{refresh}}
+	for _, d := range doors {
+		if slices.ContainsFunc(contenders, func(name string) bool { return doorOf(name) == d.Name() }) {
+			d.Prepare(config)
+			options = d.Options(options)
+		}
 	}
+	options.Sync = nil // nothing is compared
 	for contender, plugin := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
 		if i := slices.Index(contenders, contender); i >= 0 {
 			config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
 				plugin+"@"+plugin+"@"+filepath.Join(bed.Root(), "build", plugin+".so"))
 		}
 	}
-	envoy, err := bed.StartEnvoy(ctx, dir, config, d.Options(bed.Options{Workers: 1, Env: []string{refresh}}))
+	envoy, err := bed.StartEnvoy(ctx, dir, config, options)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,9 +145,9 @@ func (s scenario) clustersOf(config *bed.Config, echo string) []any {
 			map[string]any{"lb_endpoints": all[1:], "priority": 1},
 		}}
 	}
-	assign(service, "service", s.hosts)
+	assign(service, "service", s.Hosts)
 	clusters := []any{service}
-	for i := range s.clusters {
+	for i := range s.Clusters {
 		name := fmt.Sprint("other", i)
 		other := config.Part(bed.Cluster).Get("")
 		other.(map[string]any)["name"] = name
@@ -136,7 +167,7 @@ var (
 )
 
 // listen turns the reference configuration's listener into a contender's.
-func listen(listener *bed.Config, contender string) (any, error) {
+func listen(listener *bed.Config, contender string, doors []door.Door) (any, error) {
 	listener.Set("name", contender)
 	listener.Set(hcm+".stat_prefix", "ingress")
 	listener.Set("address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
@@ -165,9 +196,20 @@ func listen(listener *bed.Config, contender string) (any, error) {
 			return nil, err
 		}
 		listener.Set(filters+".0", old.Get(bed.HTTPFilters+".0"))
-	case everyone:
+	case contribEverywhere, stockEverywhere:
 		listener.Delete(filters + ".0.disabled")
 		listener.Delete(perRoute)
+	case byStock: // answers Checks too, as envoy/stock.yaml does
+		routes := strings.TrimPrefix(bed.Routes, bed.Listener+".")
+		health := listener.Part(probeRoute)
+		health.Set("match", map[string]any{"prefix": "/grpc.health.v1.Health/"})
+		listener.Set(routes, slices.Insert(listener.Get(routes).([]any), 1, health.Get("")))
+		listener.Set(filters+".0."+door.FilterConfig+".grpc_services", []any{"router.Router"})
+	}
+	for _, d := range doors { // the contrib door's is written with the rest of the bootstrap
+		if d.Name() == doorOf(contender) && d.Name() == "stock" {
+			d.Rewrite(listener)
+		}
 	}
 	return listener.Get(""), nil
 }

@@ -1,10 +1,21 @@
-// Command bench measures what a probe costs, answered by Healthgate and by each of its peers in the same Envoy, what other
-// traffic pays for them, and what the plugin holds in memory.
+// Command bench measures what a probe costs, answered by Healthgate by either door and by each of its peers in the same Envoy, what
+// other traffic pays for them, what Envoy's main thread does and what they hold in memory. It records two timelines too: hosts that go
+// and come against the answer, and a drain.
 //
 // Rounds of all contenders are interleaved, so that what else the machine does hits all alike. Figures are medians over the
 // rounds; ratios are taken within a round first.
 //
 // The golang extension is the stand-in's, where Envoy lacks it: the results say which it was.
+//
+//	main.go      what is measured, in which order
+//	envoy.go     the one Envoy with its contenders
+//	load.go      what it is loaded with
+//	sample.go    what Envoy uses meanwhile
+//	idle.go      what it uses while nobody asks: the main thread, and memory
+//	timeline.go  what happens when
+//	results.go   what has come of it, and what was aimed at
+//	markdown.go  RESULTS.md, made of results.json
+//	plots.go     the SVG, made of results.json
 package main
 
 import (
@@ -26,11 +37,14 @@ import (
 
 // settings are how long it takes.
 type settings struct {
-	Rounds  int           `json:"rounds"`
-	Load    time.Duration `json:"load_ns"` // of each contender in each round
-	Probes  int64         `json:"probes"`  // before memory is looked at again
-	Starts  int           `json:"starts"`
-	results string        // folder
+	Rounds int           `json:"rounds"`
+	Load   time.Duration `json:"load_ns"` // of each contender in each round
+	Probes int64         `json:"probes"`  // before memory is looked at again
+	Starts int           `json:"starts"`
+	Idle   time.Duration `json:"idle_ns"` // of one look at what an idle Envoy uses
+	// Seconds of the timelines are shorter by this: 1 is as they are told.
+	Pace    float64 `json:"pace"`
+	results string  // folder
 }
 
 func main() {
@@ -39,17 +53,28 @@ func main() {
 	flag.DurationVar(&s.Load, "load", 300*time.Millisecond, "how long each contender is loaded in each round")
 	flag.Int64Var(&s.Probes, "probes", 1_000_000, "how many probes before memory is looked at again")
 	flag.IntVar(&s.Starts, "starts", 5, "how many starts of Envoy are timed")
-	flag.StringVar(&s.results, "results", filepath.Join(bed.Root(), "e2e", "bench"), "`folder` for RESULTS.md and results.json")
+	flag.DurationVar(&s.Idle, "idle", 2*time.Second, "how long each look at an idle Envoy takes; there are five")
+	flag.Float64Var(&s.Pace, "pace", 1, "how much faster the timelines go than told")
+	flag.StringVar(&s.results, "results", filepath.Join(bed.Root(), "e2e", "bench"), "`folder` for RESULTS.md, results.json and the plots")
+	render := flag.Bool("render", false, "measure nothing, and make RESULTS.md and the plots of the results.json that is there")
 	flag.Parse()
 	log.SetLogLevelQuiet(log.Error) // fortio's
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	if err := run(ctx, s); err != nil {
+	var err error
+	if !*render {
+		err = run(ctx, s)
+	}
+	if err == nil {
+		err = renderIn(s.results)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
+// run measures everything, and writes results.json.
 func run(ctx context.Context, s settings) error {
 	backend, err := echo()
 	if err != nil {
@@ -60,16 +85,19 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	contrib, err := door.Named("contrib")
-	if err != nil {
-		return err
+	b := &bench{settings: s, ctx: ctx, dir: dir, backend: backend}
+	for _, name := range []string{"contrib", "stock"} {
+		d, err := door.Named(name)
+		if err != nil {
+			return err
+		}
+		b.doors = append(b.doors, d)
 	}
-	b := &bench{settings: s, ctx: ctx, dir: dir, backend: backend, door: contrib}
-	results := &Results{Date: time.Now().UTC().Format(time.DateOnly), Settings: s, Connections: connections, Host: hostOf(), Bed: bedOf(contrib)}
+	results := &Results{Date: time.Now().UTC().Format(time.DateOnly), Settings: s, Connections: connections, Host: hostOf(), Bed: bedOf(b.doors[0])}
 	if results.Versions, err = versions(); err != nil {
 		return err
 	}
-	for _, part := range []func(*Results) error{b.probes, b.traffic, b.memory} {
+	for _, part := range []func(*Results) error{b.probes, b.checks, b.traffic, b.idle, b.memory, b.timelines} {
 		if err := part(results); err != nil {
 			return err
 		}
@@ -79,15 +107,29 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	markdown := results.markdown()
-	if err := os.WriteFile(filepath.Join(s.results, "results.json"), append(text, '\n'), 0o644); err != nil {
+	return os.WriteFile(filepath.Join(s.results, "results.json"), append(text, '\n'), 0o644)
+}
+
+// renderIn makes what people look at of a folder's results.json.
+func renderIn(folder string) error {
+	text, err := os.ReadFile(filepath.Join(folder, "results.json"))
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(s.results, "RESULTS.md"), []byte(markdown), 0o644); err != nil {
+	results := &Results{}
+	if err := json.Unmarshal(text, results); err != nil {
 		return err
 	}
-	fmt.Print(markdown)
-	return nil
+	plots, err := results.plots()
+	if err != nil {
+		return err
+	}
+	for name, svg := range plots {
+		if err := os.WriteFile(filepath.Join(folder, name), svg, 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(folder, "RESULTS.md"), []byte(results.markdown()), 0o644)
 }
 
 type bench struct {
@@ -95,7 +137,7 @@ type bench struct {
 	ctx     context.Context
 	dir     string
 	backend string // of the echo server
-	door    door.Door
+	doors   []door.Door
 }
 
 func (b *bench) start(s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
@@ -103,11 +145,15 @@ func (b *bench) start(s scenario, contenders ...string) (*bed.Envoy, map[string]
 	if err != nil {
 		return nil, nil, err
 	}
-	return start(b.ctx, b.door, dir, b.backend, s, contenders...)
+	return start(b.ctx, b.doors, dir, b.backend, s, contenders...)
 }
 
 // rounds loads each contender in each round, in an order that changes, after a round that is not counted.
-func (b *bench) rounds(envoy *bed.Envoy, contenders []string, load func(contender string) (int64, time.Duration, time.Duration, time.Duration, error)) (map[string][]Round, error) {
+func (b *bench) rounds(envoy *bed.Envoy, contenders []string, load func(contender string) (done, error)) (map[string][]Round, error) {
+	idle, err := idleOf(b.ctx, envoy.Pid(), b.Idle)
+	if err != nil {
+		return nil, err
+	}
 	seen := map[string][]Round{}
 	for round := -1; round < b.Rounds; round++ {
 		for i := range contenders {
@@ -115,7 +161,7 @@ func (b *bench) rounds(envoy *bed.Envoy, contenders []string, load func(contende
 				return nil, err
 			}
 			contender := contenders[(i+round+1)%len(contenders)]
-			r, err := measure(envoy.Pid(), func() (int64, time.Duration, time.Duration, time.Duration, error) { return load(contender) })
+			r, err := measure(envoy.Pid(), idle.process.Seconds(), func() (done, error) { return load(contender) })
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", contender, err)
 			}
@@ -129,10 +175,10 @@ func (b *bench) rounds(envoy *bed.Envoy, contenders []string, load func(contende
 
 // probes compares who answers GET /.
 func (b *bench) probes(results *Results) error {
-	contenders := []string{direct, native, gate, lua}
+	contenders := []string{direct, native, byContrib, byStock, lua}
 	for i, s := range scenarios {
 		contenders := contenders
-		if i == 0 && door.HasStandIn(b.door) {
+		if i == small && door.HasStandIn(b.doors[0]) {
 			contenders = append(contenders, empty, emptyGo)
 		}
 		say("probes, %s: %d rounds of %d contenders", s.Name, b.Rounds, len(contenders))
@@ -140,76 +186,54 @@ func (b *bench) probes(results *Results) error {
 		if err != nil {
 			return err
 		}
-		seen, err := b.rounds(envoy, contenders, func(contender string) (int64, time.Duration, time.Duration, time.Duration, error) {
-			return probes(addresses[contender], b.Load, 0)
-		})
+		seen, err := b.rounds(envoy, contenders, func(contender string) (done, error) { return probes(addresses[contender], b.Load, 0) })
 		envoy.Kill()
 		if err != nil {
 			return err
 		}
 		results.Probes = append(results.Probes, table(s.Name, contenders, seen, native))
+		if i == small {
+			results.Latency = distributions([]string{native, byContrib, byStock, lua}, seen)
+		}
 	}
+	return nil
+}
+
+// checks compares a Check that the stock door answers with one that Envoy hands on to a host.
+func (b *bench) checks(results *Results) error {
+	contenders := []string{through, check}
+	say("Checks: %d rounds of %d contenders", b.Rounds, len(contenders))
+	envoy, addresses, err := b.start(scenarios[small], direct, byStock)
+	if err != nil {
+		return err
+	}
+	defer envoy.Kill()
+	addresses[through] = addresses[direct]
+	seen, err := b.rounds(envoy, contenders, func(contender string) (done, error) {
+		return calls(addresses[contender], checking[contender], b.Load)
+	})
+	if err != nil {
+		return err
+	}
+	results.Checks = table("a Check", contenders, seen, through)
 	return nil
 }
 
 // traffic compares what proxied gRPC calls pay.
 func (b *bench) traffic(results *Results) error {
-	contenders := []string{direct, gate, everyone, native, lua}
-	envoy, addresses, err := b.start(scenarios[0], contenders...)
+	contenders := []string{direct, byContrib, byStock, contribEverywhere, stockEverywhere, native, lua}
+	envoy, addresses, err := b.start(scenarios[small], contenders...)
 	if err != nil {
 		return err
 	}
 	defer envoy.Kill()
 	for _, k := range kinds {
 		say("traffic, %s: %d rounds of %d contenders", k.Name, b.Rounds, len(contenders))
-		seen, err := b.rounds(envoy, contenders, func(contender string) (int64, time.Duration, time.Duration, time.Duration, error) {
-			return calls(addresses[contender], k, b.Load)
-		})
+		seen, err := b.rounds(envoy, contenders, func(contender string) (done, error) { return calls(addresses[contender], k, b.Load) })
 		if err != nil {
 			return err
 		}
 		results.Traffic = append(results.Traffic, table(k.Name, contenders, seen, direct))
-	}
-	return nil
-}
-
-// memory compares an Envoy with the plugin to one that has nothing of it.
-func (b *bench) memory(results *Results) error {
-	var err error
-	if results.PluginMiB, err = sizeMiB(b.door.Object()); err != nil {
-		return err
-	}
-	for _, contender := range []string{native, gate} {
-		say("memory and start, %s: %d starts, %d probes", contender, b.Starts, b.Probes)
-		m := Memory{Contender: contender}
-		var starts []float64
-		var envoy *bed.Envoy
-		var addresses map[string]string
-		for range b.Starts {
-			if envoy != nil {
-				envoy.Kill()
-			}
-			began := time.Now()
-			if envoy, addresses, err = b.start(scenarios[0], contender); err != nil {
-				return err
-			}
-			starts = append(starts, float64(time.Since(began).Milliseconds()))
-		}
-		defer envoy.Kill()
-		m.StartMilliseconds = spreadOf(starts)
-		if _, _, _, _, err := probes(addresses[contender], 0, connections); err != nil {
-			return err
-		}
-		if m.IdleMiB, err = envoy.ResidentMiB(); err != nil {
-			return err
-		}
-		if _, _, _, _, err := probes(addresses[contender], 0, b.Probes); err != nil {
-			return err
-		}
-		if m.UsedMiB, err = envoy.ResidentMiB(); err != nil {
-			return err
-		}
-		results.Memory = append(results.Memory, m)
 	}
 	return nil
 }

@@ -40,11 +40,13 @@ type Round struct {
 	P50     time.Duration // of a request
 	P99     time.Duration
 	Worker  time.Duration // CPU time of Envoy's worker thread a request
-	Process time.Duration // CPU time of Envoy's process a request
+	Process time.Duration // CPU time of Envoy's process a request, without what it uses when nobody asks it anything
+
+	latencies latencies
 }
 
 // cpu is the CPU time that a process has used.
-type cpu struct{ worker, process time.Duration }
+type cpu struct{ worker, main, process time.Duration }
 
 // cpuOf reads a process's CPU time, in nanoseconds as the scheduler counts it, from /proc.
 func cpuOf(pid int) (cpu, error) {
@@ -70,30 +72,35 @@ func cpuOf(pid int) (cpu, error) {
 		if name, err := os.ReadFile(filepath.Join(task, "comm")); err == nil && bytes.HasPrefix(name, []byte("wrk:worker")) {
 			used.worker += time.Duration(ns)
 		}
+		if filepath.Base(task) == strconv.Itoa(pid) {
+			used.main += time.Duration(ns)
+		}
 	}
 	return used, nil
 }
 
-// measure runs a load, and divides what Envoy used by what the load did.
-func measure(pid int, load func() (requests int64, took time.Duration, p50, p99 time.Duration, err error)) (Round, error) {
+// measure runs a load, and divides what Envoy used by what the load did. An idle process uses so much of each second.
+func measure(pid int, idle float64, load func() (done, error)) (Round, error) {
 	before, err := cpuOf(pid)
 	if err != nil {
 		return Round{}, err
 	}
-	n, took, p50, p99, err := load()
+	began := time.Now()
+	did, err := load()
 	if err != nil {
 		return Round{}, err
 	}
+	took := time.Since(began)
 	after, err := cpuOf(pid)
 	if err != nil {
 		return Round{}, err
 	}
-	if n == 0 {
+	if did.requests == 0 {
 		return Round{}, fmt.Errorf("not one request was answered")
 	}
-	return Round{
-		Rate: float64(n) / took.Seconds(), P50: p50, P99: p99,
-		Worker:  (after.worker - before.worker) / time.Duration(n),
-		Process: (after.process - before.process) / time.Duration(n),
-	}, nil
+	worker := after.worker - before.worker
+	process := max(worker, after.process-before.process-time.Duration(idle*float64(took)))
+	n := time.Duration(did.requests)
+	return Round{Rate: float64(did.requests) / did.took.Seconds(), P50: did.p50, P99: did.p99, Worker: worker / n, Process: process / n,
+		latencies: did.latencies}, nil
 }
