@@ -44,6 +44,7 @@ SUITE   := build/e2e.test
 EMPTY   := build/empty.so
 EMPTYGO := build/emptygo.so
 CLOCK   := build/clock.so
+HEALTH_PROBE := build/grpc-health-probe
 
 # Those that are there: git lists what was removed and is not yet committed, too. What is under e2e is a Go module of its own.
 go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
@@ -131,6 +132,12 @@ $(CLOCK): e2e/suite/clock/clock.c | tools
 	@mkdir -p build
 	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/suite/clock/clock.c -ldl
 
+# A gRPC client that others wrote, which the suite asks by.
+$(HEALTH_PROBE): Makefile | tools
+	@echo "building $@"
+	@mkdir -p build
+	@GOBIN=$(CURDIR)/build $(GO) install github.com/grpc-ecosystem/grpc-health-probe@v0.4.62
+
 # Fails early, and says how to get what is missing.
 .PHONY: tools cxx docker
 tools:
@@ -177,15 +184,60 @@ TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --
 unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds
 	@echo "running the unit tests"
 	@$(TESTS) -race ./...
-	@cd e2e && $(TESTS) -race ./backend/... ./walk && $(TESTS) ./static
+	@cd e2e && $(TESTS) -race ./backend/... ./door ./walk && $(TESTS) ./static
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
+# The stock door is for each of these, besides the version that is run whole; newest first.
+OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
+
+# What is run of it there: the answers, reload, drain, gRPC, and exit under load. A test holds each name to the suite's.
+EVERYWHERE := \
+  AnswerFollowsTheHealthyHosts ReplyIsWhatTheContractSays WhatIsAProbe RouteHasRulesOfItsOwn StartHasNoGap \
+  ModuleNeedsItsBootstrapExtensionOnce BadUpdateIsRefusedAndTheOldOneGoesOn BadRouteOfAnUpdateIsRefused \
+  ClusterThatIsRemovedUnderALiveStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
+  HealthServiceAnswersByTheGate WatchersSeeChangesAndTheEndOfEnvoy WatchersThatGoLeaveNothing GarbageIsAnsweredByTheRule \
+  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyWell EnvoyEndsInOrderWhileOldChainsDrainUnderLoad
+
+# The tests of a list, as go test -run takes them.
+empty :=
+named = ^Test($(subst $(empty) $(empty),|,$(strip $(1))))$$
+
+# Everything that the tests in Envoy load or run.
+suite_needs = build $(CLOCK) $(EMPTY) $(EMPTYGO) $(HEALTH_PROBE) fetched
+STOCK = $(TESTS) -count=1 -timeout 30m ./suite -door=stock
+
+# The plugin of the contrib door is for one version of Envoy: where a version is named, all of the stock door's tests are run, and no
+# other.
 .PHONY: e2e
-e2e: build $(CLOCK) $(EMPTY) $(EMPTYGO) fetched ## run the tests in a real Envoy, by each way into it
+ifdef ENVOY_VERSION
+e2e: $(suite_needs) ## run the tests in a real Envoy, by each way into it (ENVOY_VERSION=1.40.0: by the stock door in that alone)
+	@echo "running the tests in Envoy $(ENVOY_VERSION) by the stock door"
+	@cd e2e && ENVOY_VERSION=$(ENVOY_VERSION) $(STOCK)
+else
+e2e: $(suite_needs)
 	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
 	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite ./bench ./diff ./soak
 	@echo "running the tests in Envoy by the stock door"
-	@cd e2e && $(TESTS) -count=1 -timeout 30m ./suite -door=stock
+	@cd e2e && $(STOCK)
+ifndef ENVOY
+	@cd e2e && for version in $(OTHER_ENVOYS); do \
+	  echo "running a part of them in Envoy $$version by the stock door"; \
+	  ENVOY_VERSION=$$version $(STOCK) -run '$(call named,$(EVERYWHERE))'; \
+	done
+endif
+endif
+
+# What takes too long for each change: the faults that say so in docs/faults.md, as often as it says.
+FAULTS := \
+  Fault.* AThousandWatchersSeeEachChange SlowWatchersHoldUpNobody SilentWatchOutlastsTheIdleTimeout \
+  RandomGarbageHarmsNothing EnvoyEndsInOrderWhileOldChainsDrainUnderLoad ManyConfigurationsOnFourWorkers
+
+.PHONY: faults
+faults: $(suite_needs) ## break things for a long time by the stock door, in each version of Envoy; some hours (ENVOY_VERSION=1.40.0: in that alone)
+	@cd e2e && for version in $(or $(ENVOY_VERSION),1.39.1 $(OTHER_ENVOYS)); do \
+	  echo "breaking things in Envoy $$version"; \
+	  ENVOY_VERSION=$$version $(TESTS) -count=1 -timeout 4h ./suite -door=stock -long -run '$(call named,$(FAULTS))'; \
+	done
 
 .PHONY: mutants
 mutants: | tools ## change the core in small ways, each of which a test must notice; some minutes

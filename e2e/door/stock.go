@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os/exec"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"healthgate/e2e/bed"
@@ -129,6 +131,12 @@ func readLooks(envoy *bed.Envoy) (n int, kept bool, err error) {
 }
 
 func (s stock) Can(a Ability) error {
+	if a == Hanging {
+		if err := canFreeze(); err != nil {
+			return &Cannot{s.Name(), a, err.Error()}
+		}
+		return nil
+	}
 	why := map[Ability]string{
 		Levels:      "Envoy tells a module of a route's most specific level alone",
 		LosingStats: "its configuration's stats are there as long as it is",
@@ -164,16 +172,36 @@ time.sleep(seconds)
 ptrace(PTRACE_DETACH, thread, None, None)
 `
 
+// canFreeze tries it out, on a process that does nothing: it needs python3, and the right to trace a process that is not one's own
+// child, which is root's, or anybody's where kernel.yama.ptrace_scope is 0.
+var canFreeze = sync.OnceValue(func() error {
+	if _, err := exec.LookPath("python3"); err != nil {
+		return fmt.Errorf("python3 stops the thread, and is not there: %w", err)
+	}
+	idle := exec.Command("sleep", "60")
+	if err := idle.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = idle.Process.Kill()
+		_ = idle.Wait()
+	}()
+	return freezeThread(idle.Process.Pid, 0)
+})
+
+// freezeThread returns when the thread goes on.
+func freezeThread(thread, seconds int) error {
+	out, err := exec.Command("python3", "-c", freeze, strconv.Itoa(thread), strconv.Itoa(seconds)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
 // Hang stops Envoy's main thread.
 func (stock) Hang(envoy *bed.Envoy, seconds int) <-chan error {
 	hung := make(chan error, 1)
-	go func() {
-		out, err := exec.Command("python3", "-c", freeze, strconv.Itoa(envoy.Pid()), strconv.Itoa(seconds)).CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, out)
-		}
-		hung <- err
-	}()
+	go func() { hung <- freezeThread(envoy.Pid(), seconds) }()
 	return hung
 }
 

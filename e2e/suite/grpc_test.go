@@ -3,12 +3,8 @@ package suite
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -60,7 +56,7 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	for _, up := range []bool{true, false, true} {
 		s.setServing(map[bool]int{true: 1}[up])
 		want := map[bool]grpc_health_v1.HealthCheckResponse_ServingStatus{true: serving, false: notServing}[up]
-		time.Sleep(200 * time.Millisecond) // until it has been looked at
+		s.stats("healthgate.") // after a look
 		for _, service := range []string{"", "router.Router"} {
 			reply, err := health.Check(t.Context(), asked(service))
 			if err != nil || reply.Status != want {
@@ -88,33 +84,8 @@ func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 	needs(t, door.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
-	time.Sleep(200 * time.Millisecond)
-	const watchers, changes = 200, 4
-	want := []grpc_health_v1.HealthCheckResponse_ServingStatus{serving}
-	for i := range changes {
-		want = append(want, []grpc_health_v1.HealthCheckResponse_ServingStatus{notServing, serving}[i%2])
-	}
-	var all sync.WaitGroup
-	var first sync.WaitGroup
-	seen := make([][]grpc_health_v1.HealthCheckResponse_ServingStatus, watchers)
-	last := make([]error, watchers)
-	health := []grpc_health_v1.HealthClient{s.health(), s.health(), s.health()}
-	for i := range watchers {
-		first.Add(1)
-		all.Go(func() {
-			stream, err := health[i%3].Watch(t.Context(), asked("router.Router"))
-			for err == nil {
-				var reply *grpc_health_v1.HealthCheckResponse
-				if reply, err = stream.Recv(); err == nil {
-					if seen[i] = append(seen[i], reply.Status); len(seen[i]) == 1 {
-						first.Done()
-					}
-				}
-			}
-			last[i] = err
-		})
-	}
-	first.Wait()
+	crowd := s.newCrowd(50, s.conns(4)...)
+	crowd.await(serving, 1)
 	stranger, err := s.health().Watch(t.Context(), asked("nobody"))
 	if err != nil {
 		t.Fatal(err)
@@ -122,20 +93,16 @@ func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 	if reply, err := stranger.Recv(); err != nil || reply.Status != unknown {
 		t.Errorf("Watch of nobody: got %v, %v", reply, err)
 	}
-	s.awaitStat("healthgate.default.grpc_watchers", watchers+1)
-	for i := range changes {
+	s.awaitStat("healthgate.default.grpc_watchers", 201)
+	for i := range 4 {
 		s.setServing(i % 2)
-		time.Sleep(300 * time.Millisecond)
+		crowd.await(statusOf(i%2 == 1), int64(i)+2)
 	}
+	crowd.mustHaveSeen(5)
 	if err := s.envoy.Stop(); err != nil {
 		t.Error(err)
 	}
-	all.Wait()
-	for i := range seen {
-		if !slices.Equal(seen[i], want) || status.Code(last[i]) != codes.Unavailable {
-			t.Fatalf("watcher %d saw %v and then %v, want %v", i, seen[i], last[i], want)
-		}
-	}
+	crowd.mustEnd()
 	if _, err := stranger.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("Watch of nobody ends with %v", err)
 	}
@@ -192,33 +159,4 @@ func TestClientsOwnHealthCheckingGoesByTheGate(t *testing.T) {
 	reached(false)
 	s.setServing(1)
 	reached(true)
-}
-
-// Garbage on the wire is answered by the rule, and Envoy lives.
-func TestGarbageIsAnsweredByTheRule(t *testing.T) {
-	t.Parallel()
-	needs(t, door.GRPC)
-	s := newSite(t, withHealthService())
-	s.setServing(1)
-	client := s.client("h2")
-	for name, test := range map[string]struct{ body, status string }{
-		"nothing":            {"", "3"},
-		"half a prefix":      {"\x00\x00", "3"},
-		"4 GiB":              {"\x00\xff\xff\xff\xff", "3"},
-		"4 GiB, with a lot":  {"\x00\xff\xff\xff\xff" + strings.Repeat("x", 1<<20), "3"},
-		"two messages":       {"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "3"},
-		"no protobuf":        {"\x00\x00\x00\x00\x01\x07", "3"},
-		"compressed":         {"\x01\x00\x00\x00\x00", "12"},
-		"an unknown service": {"\x00\x00\x00\x00\x03\x0a\x01x", "5"},
-		"the whole":          {"\x00\x00\x00\x00\x00", "0"},
-	} {
-		reply := s.mustDo(client, "POST", "/grpc.health.v1.Health/Check", io.MultiReader(strings.NewReader(test.body)), "Content-Type", "application/grpc", "Te", "trailers")
-		got := reply.trailer.Get("Grpc-Status") + reply.header.Get("Grpc-Status")
-		if got != test.status || reply.status != 200 {
-			t.Errorf("%s: got %d, grpc-status %q, want %s", name, reply.status, got, test.status)
-		}
-	}
-	if reply := s.mustDo(client, "POST", "/grpc.health.v1.Health/Check", strings.NewReader("x"), "Content-Type", "text/plain"); reply.status != 503 {
-		t.Errorf("what is no gRPC: got %d", reply.status)
-	}
 }

@@ -72,7 +72,7 @@ func TestMainThreadThatHangsIsNoticed(t *testing.T) {
 	s := newSite(t, withRoute("/live", `{"path": "/live", "clusters": [], "drain": "ignore"}`))
 	client := s.client("h2")
 	s.setServing(1)
-	time.Sleep(200 * time.Millisecond)
+	s.stats("healthgate.") // after a look
 	for _, path := range []string{"/", "/live"} {
 		expect(t, path, s.mustDo(client, "GET", path, nil), 200, "ok\n", nil)
 	}
@@ -80,23 +80,25 @@ func TestMainThreadThatHangsIsNoticed(t *testing.T) {
 	expect(t, "a drain", s.mustDo(client, "GET", "/live", nil), 200, "ok\n", nil)
 	s.post("/healthcheck/ok")
 	began := time.Now()
-	hung := s.hang(8)
+	hung := s.hang(12)
 	for _, path := range []string{"/", "/live"} {
-		s.await(7*time.Second, func() error {
+		s.await(settle, func() error {
 			if reply := s.mustDo(client, "GET", path, nil); reply.status != 503 {
 				return fmt.Errorf("%s is answered with %d", path, reply.status)
 			}
 			return nil
 		})
 	}
-	if took := time.Since(began); took < 4*time.Second {
+	took := time.Since(began)
+	t.Logf("it was noticed after %v", took)
+	if took < 4*time.Second {
 		t.Errorf("it was noticed after %v: a busy main thread is no hanging one", took)
 	}
 	if err := <-hung; err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/", "/live"} {
-		s.await(2*time.Second, func() error {
+		s.await(settle, func() error {
 			if reply := s.mustDo(client, "GET", path, nil); reply.status != 200 {
 				return fmt.Errorf("%s is answered with %d", path, reply.status)
 			}
@@ -104,28 +106,6 @@ func TestMainThreadThatHangsIsNoticed(t *testing.T) {
 		})
 	}
 	s.awaitLines("healthgate: Envoy's main thread has not looked at the clusters for too long", 1, settle)
-}
-
-// A removed cluster's gauges stay for as long as one of its streams lasts; its removal is told.
-func TestClusterThatIsRemovedUnderALiveStreamIsUnknown(t *testing.T) {
-	t.Parallel()
-	skipUnlessStock(t)
-	var clusters []any
-	s := newSite(t, withCDS(), withConfig(func(c *bed.Config) {
-		c.Set(door.PluginConfig+".clusters.0.min_healthy", 0)
-		clusters = c.Part("static_resources.clusters").Get("").([]any)
-		c.Set(routeConfiguration+".validate_clusters", false)
-	}))
-	client := s.client("h2")
-	s.setServing(1)
-	s.awaitProbe(client, 200, settle)
-	s.writeClusters()
-	s.awaitProbe(client, 503, settle)
-	if got := s.stats("healthgate.default.")["healthgate.default.failed_cluster_unknown"]; got == 0 {
-		t.Error("the cluster is not known to be gone")
-	}
-	s.writeClusters(clusters...)
-	s.awaitProbe(client, 200, settle)
 }
 
 // From the first connection that is taken on, a start never answers what is not so.
@@ -150,29 +130,30 @@ func TestStartHasNoGap(t *testing.T) {
 func TestEnvoyEndsInOrderWhileOldChainsDrainUnderLoad(t *testing.T) {
 	t.Parallel()
 	skipUnlessStock(t)
-	for turn := range 5 {
-		s := newSite(t, withLDS(), withHealthService(), withConfig(func(c *bed.Config) { c.Set(bed.Listener+".drain_type", "DEFAULT") }))
-		s.setServing(1)
-		s.awaitProbe(s.client("h2"), 200, settle)
-		health := s.health()
-		for range 20 {
-			if stream, err := health.Watch(t.Context(), asked("")); err != nil {
-				t.Fatal(err)
-			} else if _, err := stream.Recv(); err != nil {
-				t.Fatal(err)
-			}
+	for turn := range times(3, 50) {
+		t.Run(fmt.Sprint("turn ", turn), endWhileOldChainsDrain)
+	}
+}
+
+func endWhileOldChainsDrain(t *testing.T) {
+	s := newSite(t, withLDS(), withHealthService(), withConfig(func(c *bed.Config) { c.Set(bed.Listener+".drain_type", "DEFAULT") }))
+	s.setServing(1)
+	s.awaitProbe(s.client("h2"), 200, settle)
+	crowd := s.newCrowd(20, s.dialGRPC())
+	crowd.await(serving, 1)
+	load := s.probeUntilStopped(4)
+	for i := range 3 {
+		if !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "turn%d"}`, i)) {
+			t.Fatal("envoy refused a good configuration")
 		}
-		load := s.probeUntilStopped(4)
-		for i := range 3 {
-			s.reload(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "turn%d"}`, i))
-		}
-		if err := s.envoy.Stop(); err != nil {
-			t.Fatalf("turn %d: %v", turn, err)
-		}
-		load.end()
-		if log := s.envoy.Log(); strings.Contains(log, "Caught Segmentation fault") || strings.Contains(log, "Caught Aborted") {
-			t.Fatalf("turn %d: %s", turn, bed.Tail(log, 40))
-		}
+	}
+	if err := s.envoy.Stop(); err != nil {
+		t.Error(err)
+	}
+	load.end()
+	crowd.mustEnd()
+	if log := s.envoy.Log(); strings.Contains(log, "Caught ") {
+		t.Errorf("envoy has crashed:\n%s", bed.Tail(log, 40))
 	}
 }
 

@@ -160,7 +160,5 @@ EXPORT void envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_hi
 
 EXPORT void envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark(void *envoy, const void *module) {
   (void)envoy;
-  hg_stream *stream = (hg_stream *)module;
-  hg_watch_block(stream, false);
-  if (!stream->busy) during(stream, hg_watch_go_on); // else it is going on
+  hg_watch_block((hg_stream *)module, false);
 }

@@ -90,7 +90,13 @@ void hg_watch_go_on(hg_stream *stream) {
 }
 
 void hg_watch_block(hg_stream *stream, bool blocked) {
-  if (stream->watcher != NULL) stream->watcher->blocked = blocked;
+  hg_watcher *watcher = stream->watcher;
+  if (watcher == NULL) return;
+  watcher->blocked = blocked;
+  // Nothing is sent here and now: Envoy is going through all streams of the connection to tell them this, and one that encodes changes
+  // places in that list, so that another is passed over and stays blocked (ConnectionImpl::onUnderlyingConnectionBelowWriteBufferLowWatermark
+  // in source/common/http/http2/codec_impl.cc of v1.39.1).
+  if (!blocked && is_due(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
 }
 
 size_t hg_watch_tell(void) {

@@ -118,7 +118,22 @@ static void watches(void) {
   fe_run(stream);
   CHECK(stream->data_length == 21);
   fe_watermark(stream, false);
-  CHECK(stream->data_length == 28 && stream->data[27] == HG_NOT_SERVING);
+  CHECK(stream->data_length == 21); // not while Envoy goes through its streams
+  CHECK(fe_run(stream) == 1 && stream->data_length == 28 && stream->data[27] == HG_NOT_SERVING);
+
+  for (int i = 0; i < 2; i++) { // nothing changes for half a minute: it is sent again what it knows, once
+    ahead += 29;
+    hg_sampled(hg_now());
+    hg_watch_tell();
+    CHECK(fe_run(stream) == 0);
+    ahead += 2;
+    hg_sampled(hg_now());
+    hg_watch_tell();
+    CHECK(fe_run(stream) == 1 && stream->data_length == 35 + 7 * (size_t)i && stream->data[stream->data_length - 1] == HG_NOT_SERVING);
+    hg_watch_tell();
+    fe_run(unknown);
+    CHECK(fe_run(stream) == 0 && unknown->data_length == 14 + 7 * (size_t)i);
+  }
 
   hg_gate_publish(gate, kept[OK]);
   hg_watch_tell();
