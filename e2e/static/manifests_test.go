@@ -329,11 +329,11 @@ func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
 		t.Errorf("readiness is %+v", c.ReadinessProbe)
 	}
 	for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
-		if probe.Exec == nil || !slices.Equal(probe.Exec.Command, []string{"/usr/local/bin/lifecycle.sh", "alive"}) {
+		if probe.Exec == nil || !slices.Equal(probe.Exec.Command, []string{"/usr/local/bin/healthgate", "alive"}) {
 			t.Errorf("liveness or start is %+v", probe)
 		}
 	}
-	if stop := c.Lifecycle.PreStop.Exec; !slices.Equal(stop.Command, []string{"/usr/local/bin/lifecycle.sh", "drain"}) {
+	if stop := c.Lifecycle.PreStop.Exec; !slices.Equal(stop.Command, []string{"/usr/local/bin/healthgate", "drain"}) {
 		t.Errorf("preStop is %+v", stop)
 	}
 }

@@ -43,7 +43,7 @@ func TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown(t *te
 	}
 	alive := func() bool {
 		command := container.LivenessProbe.Exec.Command
-		if filepath.Base(command[0]) != "lifecycle.sh" {
+		if filepath.Base(command[0]) != "healthgate" {
 			t.Fatalf("liveness runs %v", command)
 		}
 		_, err := s.lifecycle(t.Context(), command[1])
