@@ -6,9 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-
 	"healthgate/e2e/bed"
 )
 
@@ -27,9 +24,9 @@ func command(t *testing.T) string {
 // What kustomize makes of each overlay, the ConfigMap with Envoy's configuration and the timers around it, is fine by lint.
 func TestLintFindsNothingInTheOverlays(t *testing.T) {
 	healthgate := command(t)
-	for _, folder := range overlays(t) {
-		t.Run(filepath.Base(folder), func(t *testing.T) {
-			built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), inRoot("manifests", folder))
+	for _, variant := range variants(t) {
+		t.Run(variant.String(), func(t *testing.T) {
+			built, err := variant.Build()
 			if err != nil {
 				t.Fatal(err)
 			}
