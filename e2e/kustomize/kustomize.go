@@ -72,6 +72,9 @@ func relative(dir string, folders []string) (paths []string, err error) {
 	return paths, nil
 }
 
+// EnvoyGateway is the overlay whose Envoys are not ours to configure: it takes no components.
+const EnvoyGateway = "overlays/envoy-gateway"
+
 // Variant is a folder with components.
 type Variant struct {
 	Folder     string
@@ -98,13 +101,15 @@ func Variants() ([]Variant, error) {
 	var all []Variant
 	for _, folder := range folders {
 		for _, components := range sets {
-			all = append(all, Variant{folder, slices.Clone(components)})
+			if len(components) == 0 || folder != EnvoyGateway {
+				all = append(all, Variant{folder, slices.Clone(components)})
+			}
 		}
 	}
 	return all, nil
 }
 
-// sets are the components that stand together.
+// sets are the components that stand together: of two that the other door or another Prometheus tells apart, each is there.
 var sets = [][]string{
 	nil,
 	{"stock"},

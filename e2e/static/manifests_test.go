@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
@@ -75,6 +76,28 @@ type (
 			} `json:"default"`
 		} `json:"spec"`
 	}
+	podMonitor struct {
+		object
+		Spec struct {
+			Selector            labelSelector `json:"selector"`
+			PodMetricsEndpoints []scraped     `json:"podMetricsEndpoints"`
+		} `json:"spec"`
+	}
+	podMonitoring struct {
+		object
+		Spec struct {
+			Selector  labelSelector `json:"selector"`
+			Endpoints []scraped     `json:"endpoints"`
+		} `json:"spec"`
+	}
+	labelSelector struct {
+		MatchLabels map[string]string `json:"matchLabels"`
+	}
+	scraped struct {
+		Port     string `json:"port"`
+		Path     string `json:"path"`
+		Interval string `json:"interval"`
+	}
 	connectionDraining struct {
 		DrainingTimeoutSec int `json:"drainingTimeoutSec"`
 	}
@@ -95,19 +118,21 @@ type (
 
 // kinds are the kinds that may be made, each by its version and type.
 var kinds = map[string]func() any{
-	"v1/ConfigMap":                            func() any { return &corev1.ConfigMap{} },
-	"v1/Service":                              func() any { return &corev1.Service{} },
-	"v1/ServiceAccount":                       func() any { return &corev1.ServiceAccount{} },
-	"apps/v1/Deployment":                      func() any { return &appsv1.Deployment{} },
-	"policy/v1/PodDisruptionBudget":           func() any { return &policyv1.PodDisruptionBudget{} },
-	"networking.k8s.io/v1/NetworkPolicy":      func() any { return &networkingv1.NetworkPolicy{} },
-	"networking.k8s.io/v1/Ingress":            func() any { return &networkingv1.Ingress{} },
-	"gateway.networking.k8s.io/v1/Gateway":    func() any { return &gatewayv1.Gateway{} },
-	"gateway.networking.k8s.io/v1/HTTPRoute":  func() any { return &gatewayv1.HTTPRoute{} },
-	"cloud.google.com/v1/BackendConfig":       func() any { return &backendConfig{} },
-	"networking.gke.io/v1/ManagedCertificate": func() any { return &managedCertificate{} },
-	"networking.gke.io/v1/HealthCheckPolicy":  func() any { return &healthCheckPolicy{} },
-	"networking.gke.io/v1/GCPBackendPolicy":   func() any { return &gcpBackendPolicy{} },
+	"v1/ConfigMap":                               func() any { return &corev1.ConfigMap{} },
+	"v1/Service":                                 func() any { return &corev1.Service{} },
+	"v1/ServiceAccount":                          func() any { return &corev1.ServiceAccount{} },
+	"apps/v1/Deployment":                         func() any { return &appsv1.Deployment{} },
+	"policy/v1/PodDisruptionBudget":              func() any { return &policyv1.PodDisruptionBudget{} },
+	"networking.k8s.io/v1/NetworkPolicy":         func() any { return &networkingv1.NetworkPolicy{} },
+	"networking.k8s.io/v1/Ingress":               func() any { return &networkingv1.Ingress{} },
+	"gateway.networking.k8s.io/v1/Gateway":       func() any { return &gatewayv1.Gateway{} },
+	"gateway.networking.k8s.io/v1/HTTPRoute":     func() any { return &gatewayv1.HTTPRoute{} },
+	"cloud.google.com/v1/BackendConfig":          func() any { return &backendConfig{} },
+	"networking.gke.io/v1/ManagedCertificate":    func() any { return &managedCertificate{} },
+	"networking.gke.io/v1/HealthCheckPolicy":     func() any { return &healthCheckPolicy{} },
+	"networking.gke.io/v1/GCPBackendPolicy":      func() any { return &gcpBackendPolicy{} },
+	"monitoring.coreos.com/v1/PodMonitor":        func() any { return &podMonitor{} },
+	"monitoring.googleapis.com/v1/PodMonitoring": func() any { return &podMonitoring{} },
 }
 
 // rendered are the objects of a folder, by kind and name.
@@ -140,6 +165,9 @@ func render(t *testing.T, folder string, components ...string) rendered {
 
 // decode reads an object by its type, with no unknown field.
 func decode(version, kind string, text []byte) (any, error) {
+	if version == envoyGatewayVersion {
+		return readByCRD(kind, text)
+	}
 	make := kinds[version+"/"+kind]
 	if make == nil {
 		return nil, fmt.Errorf("nothing here checks %s/%s", version, kind)
@@ -170,9 +198,16 @@ func variants(t *testing.T) []kustomize.Variant {
 // What every overlay keeps of the base, whichever components it has.
 func TestEveryOverlayIsWhole(t *testing.T) {
 	for _, variant := range variants(t) {
+		if variant.Folder == kustomize.EnvoyGateway {
+			continue // its Envoys are not ours
+		}
 		t.Run(variant.String(), func(t *testing.T) {
 			objects := render(t, variant.Folder, variant.Components...)
-			for _, name := range []string{"envoy", "service"} {
+			workloads := []string{"envoy", "service"}
+			if slices.Contains(variant.Components, "own-service") {
+				workloads = workloads[:1]
+			}
+			for _, name := range workloads {
 				checkWorkload(t, name, objects)
 			}
 			config := get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy")
@@ -284,7 +319,7 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	}
 }
 
-// configuration is Envoy's, as its container is started with it.
+// configuration is Envoy's, as its container is started with it: the file that is mounted, and what its arguments add.
 func configuration(t *testing.T, objects rendered) *bed.Config {
 	t.Helper()
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
@@ -296,6 +331,14 @@ func configuration(t *testing.T, objects rendered) *bed.Config {
 	}
 	config := parseConfig(t, get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy").Data[file])
 	flags := []string{"--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"}
+	if len(container.Args) == len(flags)+2 && container.Args[len(flags)] == "--config-yaml" {
+		added := parseConfig(t, container.Args[len(flags)+1])
+		for _, kind := range []string{"listeners", "clusters"} {
+			at := "static_resources." + kind
+			config.Set(at, append(config.Get(at).([]any), added.Get(at).([]any)...))
+		}
+		flags = container.Args
+	}
 	if !slices.Equal(container.Args, flags) {
 		t.Errorf("envoy is started with %q", container.Args)
 	}
@@ -319,7 +362,7 @@ func checkConfiguration(t *testing.T, objects rendered) {
 		t.Error(err)
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
-	names := map[string]string{"ingress": "https", "alive": "alive"} // of listeners, to those of ports
+	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // of listeners, to those of ports
 	listeners := config.Get("static_resources.listeners").([]any)
 	for _, l := range listeners {
 		name := bed.Tree(l).Get("name").(string)
@@ -443,14 +486,18 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 		env[e.Name] = e.Value
 	}
 	ready := container.ReadinessProbe
+	proxy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
-		"notice":    env["DRAIN_NOTICE_SECONDS"],
-		"finish":    env["DRAIN_FINISH_SECONDS"],
-		"grace":     fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
-		"readiness": fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
-		"taking in": fmt.Sprint(envoy.MinReadySeconds),
-		"names":     fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
-		"hanging":   fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"notice":                  env["DRAIN_NOTICE_SECONDS"],
+		"finish":                  env["DRAIN_FINISH_SECONDS"],
+		"grace":                   fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
+		"readiness":               fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
+		"taking in":               fmt.Sprint(envoy.MinReadySeconds),
+		"names":                   fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
+		"hanging":                 fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"notice, Envoy Gateway":   strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
+		"drain, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
+		"taken in, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
 	}
 	sums := table(t, 1)
 	for name, b := range balancers(t) {
@@ -503,6 +550,12 @@ func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
 		if need := rest + int64(most)*connection; most == 0 || need > limit {
 			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
 		}
+	}
+	proxy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	policy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
+	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
+	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
+		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())
 	}
 }
 
@@ -611,6 +664,13 @@ func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
 func TestTheKeyComesFromASecretThatIsNotHere(t *testing.T) {
 	for _, variant := range variants(t) {
 		objects := render(t, variant.Folder, variant.Components...)
+		if variant.Folder == kustomize.EnvoyGateway {
+			gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
+			if ref := gateway.Spec.Listeners[0].TLS.CertificateRefs[0]; ref.Name != "envoy-tls" {
+				t.Errorf("the Gateway's certificate is %+v", ref)
+			}
+			continue
+		}
 		pod := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec
 		if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == "envoy-tls" }) {
 			t.Errorf("%s: envoy mounts no Secret envoy-tls", variant)
