@@ -113,4 +113,6 @@ func Variants() ([]Variant, error) {
 var sets = [][]string{
 	nil,
 	{"stock"},
+	{"metrics/pod-monitor"},
+	{"stock", "metrics/pod-monitoring"},
 }

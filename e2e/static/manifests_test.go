@@ -660,6 +660,34 @@ func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
 	}
 }
 
+// Whoever scrapes asks the pods, the port and the path that are there.
+func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
+	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
+		"metrics/pod-monitor": func(o rendered) (labelSelector, []scraped) {
+			m := get[*podMonitor](t, o, "PodMonitor/envoy").Spec
+			return m.Selector, m.PodMetricsEndpoints
+		},
+		"metrics/pod-monitoring": func(o rendered) (labelSelector, []scraped) {
+			m := get[*podMonitoring](t, o, "PodMonitoring/envoy").Spec
+			return m.Selector, m.Endpoints
+		},
+	} {
+		t.Run(component, func(t *testing.T) {
+			objects := render(t, "base", component)
+			envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template
+			selector, endpoints := read(objects)
+			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
+				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
+			}
+			listener := "static_resources.listeners.1"
+			path := configuration(t, objects).Get(listener + ".filter_chains.0.filters.0.typed_config.route_config.virtual_hosts.0.routes.0.match.path")
+			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
+				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
+			}
+		})
+	}
+}
+
 // No secret is made from what is in the repository.
 func TestTheKeyComesFromASecretThatIsNotHere(t *testing.T) {
 	for _, variant := range variants(t) {
