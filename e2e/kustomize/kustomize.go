@@ -114,5 +114,5 @@ var sets = [][]string{
 	nil,
 	{"stock"},
 	{"metrics/pod-monitor"},
-	{"stock", "metrics/pod-monitoring"},
+	{"stock", "metrics/pod-monitoring", "own-service"},
 }
