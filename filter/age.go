@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"container/list"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,12 +12,15 @@ import (
 type ages struct {
 	mutex  sync.Mutex
 	byName map[string]*movement
+	idle   list.List // of *movement: those that nobody reads, the one that was left first in front
 }
 
 // movement notices when a counter stops. Its methods are safe for use from any thread.
 type movement struct {
 	ages    *ages
-	readers int // sources that hold the counter; guarded by ages.mutex
+	name    string
+	readers int           // sources that hold the counter; guarded by ages.mutex
+	idle    *list.Element // its place in ages.idle where readers is 0; likewise
 	began   time.Time
 	last    atomic.Uint64
 	movedAt atomic.Int64 // nanoseconds since began
@@ -30,13 +34,16 @@ func (a *ages) join(name string, now time.Time, value uint64) *movement {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	m := a.byName[name]
-	if m == nil {
-		m = &movement{ages: a, began: now}
+	switch {
+	case m == nil:
+		m = &movement{ages: a, name: name, began: now}
 		m.last.Store(value)
 		if a.byName == nil {
 			a.byName = make(map[string]*movement)
 		}
 		a.byName[name] = m
+	case m.readers == 0:
+		a.idle.Remove(m.idle)
 	}
 	if m.readers == 0 && value < m.last.Load() {
 		m.movedAt.Store(int64(now.Sub(m.began)))
@@ -47,11 +54,20 @@ func (a *ages) join(name string, now time.Time, value uint64) *movement {
 	return m
 }
 
-// leave ends what a join began.
+// leave ends what a join began. The age stays, for a configuration that comes after a gap; of more than `most` names that nobody
+// reads, the one that was left first is forgotten.
 func (m *movement) leave() {
-	m.ages.mutex.Lock()
-	defer m.ages.mutex.Unlock()
-	m.readers--
+	a := m.ages
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if m.readers--; m.readers > 0 {
+		return
+	}
+	m.idle = a.idle.PushBack(m)
+	if a.idle.Len() > most {
+		first := a.idle.Remove(a.idle.Front()).(*movement)
+		delete(a.byName, first.name)
+	}
 }
 
 // age returns for how long the counter has stood still.

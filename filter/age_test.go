@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"fmt"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -49,21 +51,21 @@ func TestSourceIsStaleOnceNobodyChecksAnyMore(t *testing.T) {
 // Configurations that come more often than stale_after must not keep a cluster fresh for ever.
 func TestAgeOutlivesTheConfigurationThatSawIt(t *testing.T) {
 	for _, closes := range []bool{true, false} {
-		h := newFakeHost()
-		h.setCluster("a", of(1, 0, 1))
-		h.Counter("cluster.a.health_check.attempt").(*number).Increment(7)
-		var process Process
-		stale := false
-		for at := range 10 {
-			source := NewStatsSource(aged(t, "5s"), h, &process, after(float64(at)))
-			stale = source.Sample(after(float64(at)), 0).Stale
-			if stale != (at > 5) {
-				t.Errorf("closed %v, at %ds: got stale %v", closes, at, stale)
+		t.Run(fmt.Sprint("closed ", closes), func(t *testing.T) {
+			h := newFakeHost()
+			h.setCluster("a", of(1, 0, 1))
+			h.Counter("cluster.a.health_check.attempt").(*number).Increment(7)
+			var process Process
+			for at := range 10 {
+				source := NewStatsSource(aged(t, "5s"), h, &process, after(float64(at)))
+				if stale := source.Sample(after(float64(at)), 0).Stale; stale != (at > 5) {
+					t.Errorf("at %ds: got stale %v", at, stale)
+				}
+				if closes {
+					source.Close()
+				}
 			}
-			if closes {
-				source.Close()
-			}
-		}
+		})
 	}
 }
 
@@ -94,5 +96,35 @@ func TestCounterThatBeginsAnewHasMoved(t *testing.T) {
 	attempts.Increment(1)
 	if again.Sample(after(14), 0).Stale {
 		t.Error("the new counter has moved, and is not seen to")
+	}
+}
+
+// A control plane may come with new names for ever. What nobody reads is kept for a bounded number of names, those that were
+// left last; what somebody reads is always kept.
+func TestAgesOfNamesThatNobodyReadsAreBounded(t *testing.T) {
+	var a ages
+	held := a.join("held", after(0), 1)
+	first := a.join("first", after(0), 1)
+	first.leave()
+	for i := range 2 * most {
+		a.join(strconv.Itoa(i), after(1), 1).leave()
+		if i < most-1 { // read again and again, it is not the one that was left first
+			a.join("again", after(1), 1).leave()
+		}
+	}
+	if len(a.byName) != most+1 || a.idle.Len() != most {
+		t.Errorf("after %d names %d are kept, %d of them idle, want %d", 2*most, len(a.byName), a.idle.Len(), most)
+	}
+	if got := a.join("held", after(9), 1); got != held || got.age(after(9), 1) != 9*time.Second {
+		t.Error("a name that somebody reads is forgotten")
+	}
+	for name, want := range map[string]time.Duration{"first": 0, "again": 0, strconv.Itoa(most - 1): 0, strconv.Itoa(most): 8 * time.Second, strconv.Itoa(2*most - 1): 8 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			m := a.join(name, after(9), 1)
+			defer m.leave()
+			if got := m.age(after(9), 1); got != want {
+				t.Errorf("its age is %v, want %v", got, want)
+			}
+		})
 	}
 }

@@ -196,6 +196,8 @@ func decodeStatPrefix(top *object) string {
 		top.fail("stat_prefix", "is empty; leave it out for %q", "default")
 	case strings.ContainsFunc(prefix, func(r rune) bool { return !allowed(r) }):
 		top.fail("stat_prefix", "%q has a character other than letters, digits, _, - and .", prefix)
+	case strings.HasPrefix(prefix, "."), strings.HasSuffix(prefix, "."), strings.Contains(prefix, ".."):
+		top.fail("stat_prefix", "%q has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1", prefix)
 	}
 	return prefix
 }

@@ -60,6 +60,7 @@ var good = []struct {
 	{`{"clusters": ["service"], "path": "/healthz"}`, func(c *Config) { c.Path = "/healthz" }},
 	{`{"clusters": ["service"], "drain": "ignore"}`, func(c *Config) { c.IgnoreDrain = true }},
 	{`{"clusters": ["service"], "drain": "fail"}`, func(*Config) {}},
+	{`{"clusters": ["service"], "stat_prefix": "-._"}`, func(c *Config) { c.StatPrefix = "-._" }},
 	{`{"clusters": ["service"], "stat_prefix": "edge.eu-1_A"}`, func(c *Config) { c.StatPrefix = "edge.eu-1_A" }},
 	{`{"clusters": ["service"], "response": {}}`, func(*Config) {}},
 	{`{"clusters": ["service"], "response": {"healthy": {"status": 299, "body": ""}, "unhealthy": {"status": 400}}}`, func(c *Config) {
@@ -163,6 +164,10 @@ var bad = []struct {
 	{`{"clusters": ["a"], "drain": true}`, []string{`drain: true is not fail or ignore`}},
 	{`{"clusters": ["a"], "stat_prefix": ""}`, []string{`stat_prefix: is empty; leave it out for "default"`}},
 	{`{"clusters": ["a"], "stat_prefix": "a/b"}`, []string{`stat_prefix: "a/b" has a character other than letters, digits, _, - and .`}},
+	{`{"clusters": ["a"], "stat_prefix": "."}`, []string{`stat_prefix: "." has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
+	{`{"clusters": ["a"], "stat_prefix": ".a"}`, []string{`stat_prefix: ".a" has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
+	{`{"clusters": ["a"], "stat_prefix": "a."}`, []string{`stat_prefix: "a." has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
+	{`{"clusters": ["a"], "stat_prefix": "a..b"}`, []string{`stat_prefix: "a..b" has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`, []string{`response.healthy.status: 300 is not between 200 and 299`}},
 	{`{"clusters": ["a"], "response": {"unhealthy": {"status": 200}}}`, []string{`response.unhealthy.status: 200 is not between 400 and 599`}},
 	{`{"clusters": ["a"], "response": {"unhealthy": {"stat": 500}}}`, []string{`response.unhealthy.stat: unknown key, did you mean status?`}},
@@ -376,7 +381,7 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(107) + `"}}`},
 		{"a port", `{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65535"}}`,
 			`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65536"}}`},
-		{"the characters of a stat prefix", `{"clusters": ["a"], "stat_prefix": "azAZ09_-."}`, `{"clusters": ["a"], "stat_prefix": "az AZ"}`},
+		{"the characters of a stat prefix", `{"clusters": ["a"], "stat_prefix": "azAZ09_-.a"}`, `{"clusters": ["a"], "stat_prefix": "az AZ"}`},
 		{"the characters of a path", `{"clusters": ["a"], "path": "/!~"}`, `{"clusters": ["a"], "path": "/ "}`},
 		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
 	} {

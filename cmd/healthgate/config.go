@@ -56,7 +56,7 @@ own lines stay as they are.`,
 }
 
 func configInto(command *cobra.Command, wanted configure.Wanted, name string, write bool) error {
-	content, err := os.ReadFile(name)
+	content, err := readFile(name)
 	if err != nil {
 		return err
 	}

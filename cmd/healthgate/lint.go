@@ -70,9 +70,9 @@ func readInputs(in io.Reader, names []string) (inputs []lint.Input, err error) {
 		var failed error
 		if name == "-" {
 			name = "<stdin>"
-			content, failed = io.ReadAll(in)
+			content, failed = lint.ReadAll(in)
 		} else {
-			content, failed = os.ReadFile(name)
+			content, failed = readFile(name)
 		}
 		if failed != nil {
 			err = errors.Join(err, failed)
@@ -81,6 +81,15 @@ func readInputs(in io.Reader, names []string) (inputs []lint.Input, err error) {
 		inputs = append(inputs, lint.Input{Name: name, Content: content})
 	}
 	return inputs, err
+}
+
+func readFile(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return lint.ReadAll(file)
 }
 
 func printFindings(out io.Writer, output string, found []lint.Finding) error {

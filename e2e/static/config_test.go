@@ -39,7 +39,7 @@ import (
 func configurations(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, pattern := range []string{"envoy/*.yaml", "envoy/examples/*.yaml"} {
+	for _, pattern := range []string{"envoy/*.yaml", "envoy/examples/*.yaml", "envoy/examples/stock/*.yaml"} {
 		files, err := filepath.Glob(filepath.Join(bed.Root(), pattern))
 		if err != nil || len(files) < 2 {
 			t.Fatalf("found %v, %v", files, err)
@@ -61,6 +61,43 @@ func TestConfigurationsAreValidAsWritten(t *testing.T) {
 		if err := validate(text); err != nil {
 			t.Errorf("%s: %v", filepath.Base(file), err)
 		}
+	}
+}
+
+// The stock door's example is the contrib door's, in the stock door's words.
+func TestExamplesOfBothDoorsAreTheSame(t *testing.T) {
+	t.Parallel()
+	stock, err := door.Named("stock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(bed.Root(), "envoy/examples/*.yaml"))
+	if err != nil || len(files) < 10 {
+		t.Fatalf("found %v, %v", files, err)
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		t.Run(name, func(t *testing.T) {
+			config, err := bed.LoadConfig("envoy/examples/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := bed.LoadConfig("envoy/examples/stock/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stock.Prepare(config)
+			if got, want := string(other.JSON()), string(config.JSON()); got != want {
+				t.Errorf("examples/stock/%s is\n%s\nwant\n%s", name, got, want)
+			}
+			comments := func(path string) string {
+				text, _, _ := strings.Cut(readFile(t, filepath.Join(bed.Root(), path)), "\n\n")
+				return text
+			}
+			if got, want := comments("envoy/examples/stock/"+name), comments("envoy/examples/"+name); got != want {
+				t.Errorf("examples/stock/%s begins with\n%s\nwant\n%s", name, got, want)
+			}
+		})
 	}
 }
 

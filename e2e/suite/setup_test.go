@@ -574,6 +574,22 @@ func (s *site) awaitLog(text string, atMost time.Duration) {
 	})
 }
 
+// awaitLines waits until as many lines of Envoy's log hold a text, since a line may come after the answer that it tells of.
+// More than that are an error.
+func (s *site) awaitLines(text string, lines int, atMost time.Duration) {
+	s.t.Helper()
+	s.await(atMost, func() error {
+		if n := strings.Count(s.envoy.Log(), text); n < lines {
+			return fmt.Errorf("%d lines of envoy's log have %q, want %d", n, text, lines)
+		}
+		return nil
+	})
+	s.stats("server.live") // what the main thread has begun to write is written when it answers
+	if n := strings.Count(s.envoy.Log(), text); n > lines {
+		s.t.Errorf("%d lines of envoy's log have %q, want %d", n, text, lines)
+	}
+}
+
 // dialGRPC connects to the listener as a gRPC client does.
 func (s *site) dialGRPC(options ...grpc.DialOption) *grpc.ClientConn {
 	s.t.Helper()

@@ -51,9 +51,7 @@ func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
 		`turns from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`: 1,
 		`turns from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                passes,
 	} {
-		if n := strings.Count(s.envoy.Log(), "healthgate: gate edge "+line); n != want {
-			t.Errorf("envoy's log has %d lines %q, want %d", n, line, want)
-		}
+		s.awaitLines("healthgate: gate edge "+line, want, settle)
 	}
 }
 
@@ -125,15 +123,15 @@ func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
 			s.setServing(1)
 			expect(t, "a probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 			const warning = `cluster "nobody" has shown no host yet`
-			s.awaitLog(warning, 45*time.Second)
+			s.awaitLines(warning, 1, 45*time.Second)
 			log := s.envoy.Log()
 			for _, reason := range []string{"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.nobody.membership_total"} {
 				if !strings.Contains(log, reason) {
 					t.Errorf("the warning lacks %q", reason)
 				}
 			}
-			if strings.Count(log, warning) != 1 || strings.Contains(log, `cluster "service" has shown no host`) {
-				t.Errorf("the warning is not there once and for that cluster alone:\n%s", bed.Tail(log, 5))
+			if strings.Contains(log, `cluster "service" has shown no host`) {
+				t.Errorf("the warning is there for another cluster, too:\n%s", bed.Tail(log, 5))
 			}
 		})
 	}

@@ -282,9 +282,11 @@ func TestBrokenRouteAnswersWhatItMeantToBeItsPath(t *testing.T) {
 	c := override(t, p, `{"path": "/readyz", "paht": 1}`).Over(f)
 	deep := override(t, p, `{"path": "/livez"}`).Over(c)
 	for path, want := range map[string][2]bool{"/healthz": {true, true}, "/readyz": {true, true}, "/livez": {false, true}, "/": {false, false}} {
-		if got := [2]bool{c.IsProbe("GET", path, ""), deep.IsProbe("GET", path, "")}; got != want {
-			t.Errorf("%s: got %v, want %v", path, got, want)
-		}
+		t.Run(path, func(t *testing.T) {
+			if got := [2]bool{c.IsProbe("GET", path, ""), deep.IsProbe("GET", path, "")}; got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
 	}
 	unread := p.BrokenOverride(fmt.Errorf("not protobuf")).Over(f)
 	if !unread.IsProbe("HEAD", "/healthz?x", "") {
@@ -499,13 +501,15 @@ func TestRefusedConfigurationStartsNothing(t *testing.T) {
 
 func TestReportIsForThoseWhoAskWhereDetailsAreOn(t *testing.T) {
 	for details, asked := range map[bool]bool{true: true, false: true} {
-		c := configure(t, &Process{}, fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details), newFakeEnvoy().host())
-		if got := strings.HasPrefix(c.Answer(asked).Body, "{"); got != details {
-			t.Errorf("details %v: a report is given: %v", details, got)
-		}
-		if strings.HasPrefix(c.Answer(false).Body, "{") {
-			t.Errorf("details %v: a report is given to one who did not ask", details)
-		}
+		t.Run(fmt.Sprint("details ", details), func(t *testing.T) {
+			c := configure(t, &Process{}, fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details), newFakeEnvoy().host())
+			if got := strings.HasPrefix(c.Answer(asked).Body, "{"); got != details {
+				t.Errorf("a report is given: %v", got)
+			}
+			if strings.HasPrefix(c.Answer(false).Body, "{") {
+				t.Error("a report is given to one who did not ask")
+			}
+		})
 	}
 }
 

@@ -20,8 +20,9 @@ import (
 type api struct {
 	found *findings
 	// read are the messages that stand for themselves, a document's and those in an Any, to be held to the API's rules.
-	read []readMessage
-	errs int // found with keys and values
+	read  []readMessage
+	errs  int  // found with keys and values
+	patch bool // it is a part of a configuration, which Istio puts there
 }
 
 type readMessage struct {
@@ -41,8 +42,26 @@ func (f *findings) check(n *Node, typeName string) {
 	}
 }
 
+// checkPatch holds to a type what Istio puts into a configuration: the whole of a message, or a part that is laid over one.
+func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
+	a := &api{found: f, patch: true}
+	a.document(n, typeName)
+	if !whole || a.errs > 0 {
+		return
+	}
+	for _, read := range a.read {
+		a.rules(read)
+	}
+}
+
+// refuses is what follows from a message that does not fit.
+const refuses = ", and Envoy refuses the whole configuration"
+
 func (a *api) fail(at *Node, format string, args ...any) {
 	a.errs++
+	if a.patch {
+		format = strings.ReplaceAll(format, refuses, ", so Istio leaves it out, or Envoy refuses what comes of it")
+	}
 	a.found.add(at, Error, "api", format, args...)
 }
 

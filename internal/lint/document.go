@@ -1,20 +1,24 @@
 package lint
 
 import (
+	"slices"
 	"strings"
 )
 
 // The types of documents, and of what stands in them.
 const (
-	typeBootstrap   = "envoy.config.bootstrap.v3.Bootstrap"
-	typeStatic      = "envoy.config.bootstrap.v3.Bootstrap.StaticResources"
-	typeListener    = "envoy.config.listener.v3.Listener"
-	typeCluster     = "envoy.config.cluster.v3.Cluster"
-	typeRoutes      = "envoy.config.route.v3.RouteConfiguration"
-	typeVirtualHost = "envoy.config.route.v3.VirtualHost"
-	typeRoute       = "envoy.config.route.v3.Route"
-	typeEndpoints   = "envoy.config.endpoint.v3.ClusterLoadAssignment"
-	typeHCM         = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+	typeBootstrap    = "envoy.config.bootstrap.v3.Bootstrap"
+	typeStatic       = "envoy.config.bootstrap.v3.Bootstrap.StaticResources"
+	typeListener     = "envoy.config.listener.v3.Listener"
+	typeCluster      = "envoy.config.cluster.v3.Cluster"
+	typeRoutes       = "envoy.config.route.v3.RouteConfiguration"
+	typeVirtualHost  = "envoy.config.route.v3.VirtualHost"
+	typeRoute        = "envoy.config.route.v3.Route"
+	typeEndpoints    = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+	typeExtension    = "envoy.config.core.v3.TypedExtensionConfig"
+	typeScopedRoutes = "envoy.config.route.v3.ScopedRouteConfiguration"
+	typeRouteList    = "envoy.config.route.v3.RouteList"
+	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 
 // marks are keys by which a document without an @type is recognized: any of a line's will do. The first line that fits wins.
@@ -137,9 +141,26 @@ func (l *linter) dump(n *Node) {
 		case "RoutesConfigDump":
 			s.addEach(part, typeRoutes, "static_route_configs", "route_config")
 			s.addEach(part, typeRoutes, "dynamic_route_configs", "route_config")
+		case "EcdsConfigDump":
+			s.addEach(part, typeExtension, "ecds_filters", "ecds_filter")
+		case "EcdsConfigDump.EcdsFilterConfig":
+			s.add(part.get("ecds_filter"), typeExtension)
+		case "ScopedRoutesConfigDump":
+			for _, of := range slices.Concat(part.list("inline_scoped_route_configs"), part.list("dynamic_scoped_route_configs")) {
+				s.addScopes(of)
+			}
+		case "ScopedRoutesConfigDump.InlineScopedRouteConfigs", "ScopedRoutesConfigDump.DynamicScopedRouteConfigs":
+			s.addScopes(part)
 		}
 	}
 	l.scopes = append(l.scopes, s)
+}
+
+// addScopes adds what a dump has of one connection manager's scopes.
+func (s *scope) addScopes(n *Node) {
+	for _, one := range n.list("scoped_route_configs") {
+		s.addScope(n.text("name"), one)
+	}
 }
 
 // addEach adds what stands under keys of each entry of a list.
@@ -160,6 +181,8 @@ func (l *linter) object(n *Node) {
 				l.object(item)
 			}
 		}
+	case "EnvoyFilter":
+		l.envoyFilter(n)
 	case "ConfigMap":
 		for _, e := range n.pairs("data") {
 			if e.value.kind == text && strings.ContainsAny(e.value.scalar, ":{") {

@@ -59,6 +59,7 @@ type gate struct {
 	contents *Node // its typed_config
 	door     door
 	layer    *layer // its own configuration
+	routing  routing
 	probes   []probe
 
 	// A route configuration may have ten thousands of routes, all of which a virtual host enables: each of these is made once.
@@ -92,6 +93,7 @@ type layer struct {
 type probe struct {
 	route       *Node
 	virtualHost *Node
+	routes      *Node          // the route configuration
 	layers      []*layer       // the filter's first, then from the widest level to the route's
 	config      *filter.Config // nil where it is wrong
 }
@@ -101,7 +103,7 @@ func (s *scope) gates() []*gate {
 	var all []*gate
 	for _, m := range s.connectionManagers() {
 		for i, f := range m.list("http_filters") {
-			contents, typeName := typed(f.get("typed_config"))
+			contents, typeName := s.httpFilter(f)
 			g := &gate{in: m, index: i, filter: f, contents: contents}
 			switch {
 			case typeName == typeGolang && contents.text("plugin_name") == pluginName:
@@ -113,7 +115,11 @@ func (s *scope) gates() []*gate {
 			default:
 				continue
 			}
-			g.findProbes(s.routeConfiguration(m))
+			g.routing = s.routing(m)
+			for _, routes := range g.routing.configurations {
+				g.findProbes(routes)
+			}
+			g.findAnswers()
 			all = append(all, g)
 		}
 	}
@@ -152,7 +158,7 @@ func readLayer(packed, at *Node, key, need string) *layer {
 // findProbes finds the routes that ask the gate.
 func (g *gate) findProbes(routes *Node) {
 	for _, virtualHost := range routes.list("virtual_hosts") {
-		for _, route := range virtualHost.list("routes") {
+		for _, route := range routesOf(virtualHost) {
 			enabled := !g.filter.isTrue("disabled")
 			layers := []*layer{g.layer}
 			for _, level := range []*Node{routes, virtualHost, route} {
@@ -165,17 +171,22 @@ func (g *gate) findProbes(routes *Node) {
 					layers = append(layers, over)
 				}
 			}
-			g.addProbe(enabled, route, virtualHost, layers)
+			p := probe{route: route, virtualHost: virtualHost, routes: routes}
+			g.addProbe(enabled, p, layers)
 			for _, cluster := range route.list("route", "weighted_clusters", "clusters") {
 				if says := cluster.get("typed_per_filter_config", g.filter.text("name")); says != nil {
 					over, disabled := g.override(says)
 					if over != nil {
-						g.addProbe(!disabled, route, virtualHost, append(slices.Clone(layers), over))
+						g.addProbe(!disabled, p, append(slices.Clone(layers), over))
 					}
 				}
 			}
 		}
 	}
+}
+
+// findAnswers finds those of the probes that are answered.
+func (g *gate) findAnswers() {
 	for _, p := range g.probes {
 		if path := p.path(); path != "" && matches(p.route, path) != no {
 			g.answers = append(g.answers, p)
@@ -183,9 +194,10 @@ func (g *gate) findProbes(routes *Node) {
 	}
 }
 
-func (g *gate) addProbe(enabled bool, route, virtualHost *Node, layers []*layer) {
+func (g *gate) addProbe(enabled bool, p probe, layers []*layer) {
 	if enabled {
-		g.probes = append(g.probes, probe{route: route, virtualHost: virtualHost, layers: layers, config: g.decode(layers).config})
+		p.layers, p.config = layers, g.decode(layers).config
+		g.probes = append(g.probes, p)
 	}
 }
 

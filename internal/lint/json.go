@@ -21,7 +21,7 @@ type jsonReader struct {
 
 func parseJSON(content []byte, at place) (*Node, error) {
 	if len(content) > maxJSON {
-		return nil, fmt.Errorf("it has %d MiB; JSON is read up to %d MiB", len(content)>>20, maxJSON>>20)
+		return nil, fmt.Errorf("it has more than %d MiB, up to which JSON is read", maxJSON>>20)
 	}
 	r := &jsonReader{place: at, rest: bytes.TrimPrefix(content, []byte("\uFEFF")), row: 1, keys: map[string]string{}}
 	r.length = len(r.rest)

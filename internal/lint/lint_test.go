@@ -16,7 +16,7 @@ import (
 
 // What users copy from is without fault, also in the eyes of its own tool.
 func TestConfigurationsToCopyAreFine(t *testing.T) {
-	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml"} {
+	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml", "../../envoy/examples/stock/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) < 3 {
 			t.Fatalf("found %v, %v", files, err)
@@ -46,6 +46,8 @@ func TestWhatCantBeReadIsSaid(t *testing.T) {
 		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "", ""},
 		"an anchor in itself":    {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
 		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the anchors stand for more than", ""},
+		"YAML 1.1's booleans":    {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n", "f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
+		"Envoy's own tag":        {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n", "f:2:24: error: admin listens on 0.0.0.0", ""},
 		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: error: admin is given twice: leave one of them out [api]", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -292,5 +294,30 @@ func TestBrokenConfigurationsOfOldAreSurvived(t *testing.T) {
 			{"kind": "Pod", "spec": {"containers": [{"lifecycle": {"preStop": {"exec": {"command": ["healthgate", "drain"]}}}}]}}]}`,
 	} {
 		t.Run(name, func(t *testing.T) { survive(t, []byte(content)) })
+	}
+}
+
+// endless is an input that never ends, as /dev/zero is.
+type endless struct{ read int }
+
+func (e *endless) Read(into []byte) (int, error) {
+	clear(into)
+	e.read += len(into)
+	return len(into), nil
+}
+
+func TestNoMoreIsReadThanIsLookedAt(t *testing.T) {
+	in := &endless{}
+	content, err := ReadAll(in)
+	if err != nil || len(content) != maxYAML+1 || in.read > 2*maxYAML {
+		t.Errorf("%v: %d bytes were read, %d are there", err, in.read, len(content))
+	}
+	if _, err := Run([]Input{{"f", content}}); err == nil || err.Error() != "f: it has more than 8 MiB, up to which YAML is read; JSON is up to 1024 MiB" {
+		t.Errorf("it says %v", err)
+	}
+	// JSON may be longer.
+	content, err = ReadAll(strings.NewReader("{" + strings.Repeat(" ", maxYAML+5) + "}"))
+	if err != nil || len(content) != maxYAML+7 {
+		t.Errorf("%v: %d bytes of JSON are there", err, len(content))
 	}
 }

@@ -46,10 +46,24 @@ func (p place) put(n *Node, line, column int) {
 	n.line, n.column = p.line+line, p.column+column
 }
 
+// ReadAll reads an input, and no more of it than Run looks at: what is no file may never end.
+func ReadAll(in io.Reader) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(in, maxYAML+1))
+	if err != nil || len(content) <= maxYAML || !mayBeJSON(content) {
+		return content, err
+	}
+	rest, err := io.ReadAll(io.LimitReader(in, maxJSON-maxYAML))
+	return append(content, rest...), err
+}
+
+func mayBeJSON(content []byte) bool {
+	trimmed := bytes.TrimLeft(content, " \t\r\n\uFEFF")
+	return len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[')
+}
+
 // parse reads the documents of a text.
 func parse(content []byte, at place) ([]*Node, error) {
-	trimmed := bytes.TrimLeft(content, " \t\r\n\uFEFF")
-	if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
+	if mayBeJSON(content) {
 		document, err := parseJSON(content, at)
 		if err == nil {
 			return []*Node{document}, nil
@@ -59,7 +73,7 @@ func parse(content []byte, at place) ([]*Node, error) {
 		}
 	}
 	if len(content) > maxYAML {
-		return nil, fmt.Errorf("it has %d MiB; YAML is read up to %d MiB, JSON up to %d", len(content)>>20, maxYAML>>20, maxJSON>>20)
+		return nil, fmt.Errorf("it has more than %d MiB, up to which YAML is read; JSON is up to %d MiB", maxYAML>>20, maxJSON>>20)
 	}
 	return parseYAML(content, at)
 }
@@ -153,6 +167,9 @@ func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
 	n.kind = mapping
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		key := y.Content[i]
+		if key.Tag == "!ignore" { // of Envoy's own: what stands there is for anchors alone
+			continue
+		}
 		below, err := r.node(y.Content[i+1], depth+1)
 		if err != nil {
 			return err
@@ -166,9 +183,22 @@ func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
 	return nil
 }
 
-// scalar resolves a scalar as YAML's core schema does.
+// oldBoolean are the words that YAML 1.1 takes for true and false besides, as Envoy does (yaml-cpp's convert<bool>) and Kubernetes.
+var oldBoolean = map[string]bool{}
+
+func init() {
+	for word, value := range map[string]bool{"y": true, "yes": true, "on": true, "n": false, "no": false, "off": false} {
+		oldBoolean[word], oldBoolean[strings.ToUpper(word)], oldBoolean[strings.ToUpper(word[:1])+word[1:]] = value, value, value
+	}
+}
+
+// scalar resolves a scalar as Envoy does: as YAML's core schema, with these words.
 func (r *yamlReader) scalar(n *Node, y *yaml.Node) {
 	n.kind, n.scalar = text, y.Value
+	if value, isBool := oldBoolean[y.Value]; isBool && y.Style == 0 {
+		n.kind, n.scalar = boolean, strconv.FormatBool(value)
+		return
+	}
 	switch y.ShortTag() {
 	case "!!null":
 		n.kind, n.scalar = null, ""

@@ -89,7 +89,7 @@ func (s *scope) checkLibraries(f *findings) {
 	var known library
 	for _, m := range s.connectionManagers() {
 		for _, entry := range m.list("http_filters") {
-			contents, typeName := typed(entry.get("typed_config"))
+			contents, typeName := s.httpFilter(entry)
 			if typeName != typeGolang || contents.text("plugin_name") != pluginName {
 				continue
 			}

@@ -40,9 +40,9 @@ var answerers = []answerer{
 }
 
 // checkOrder finds filters that may answer a probe before the gate does.
-func (g *gate) checkOrder(f *findings) {
+func (s *scope) checkOrder(f *findings, g *gate) {
 	for _, before := range g.in.list("http_filters")[:g.index] {
-		contents, typeName := typed(before.get("typed_config"))
+		contents, typeName := s.httpFilter(before)
 		at := slices.IndexFunc(answerers, func(a answerer) bool { return strings.HasSuffix(typeName, a.typeName) })
 		if at < 0 || before.isTrue("disabled") && !g.enabledBefore(before) || g.spared(before, contents, typeName) {
 			continue

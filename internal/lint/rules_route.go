@@ -10,13 +10,20 @@ func (s *scope) look(f *findings) {
 	gates := s.gates()
 	for _, g := range gates {
 		s.checkConfig(f, g)
-		if routes := s.routeConfiguration(g.in); routes != nil {
-			g.checkEnabled(f, routes)
-			g.checkActions(f)
-			g.checkShadows(f, routes)
-			g.checkDomains(f, routes)
+		g.checkEnabled(f)
+		g.checkActions(f)
+		for _, routes := range g.routing.configurations {
+			if g.in.patch == nil {
+				g.checkShadows(f, routes)
+			}
+			if !g.routing.partial && !g.routing.scoped { // the probe may be for another virtual host, or another scope
+				g.checkDomains(f, routes)
+			}
 		}
-		g.checkOrder(f)
+		s.checkOrder(f, g)
+		if g.in.patch != nil {
+			s.checkPatches(f, g)
+		}
 		g.checkALPN(f)
 		g.checkLocalReplies(f)
 		g.checkUnderscores(f)
@@ -36,10 +43,10 @@ func (g *gate) enabling() string {
 }
 
 // checkEnabled finds a gate that nobody asks.
-func (g *gate) checkEnabled(f *findings, routes *Node) {
+func (g *gate) checkEnabled(f *findings) {
 	const rule = "not-enabled"
 	if g.filter.isTrue("disabled") {
-		if len(g.probes) == 0 {
+		if len(g.probes) == 0 && !g.routing.partial {
 			f.add(g.filter.at("disabled"), Error, rule, "the filter is disabled and no route enables it, so a probe goes where its route sends it: "+
 				"put into the probe's route: %s", g.enabling())
 		}
@@ -55,14 +62,21 @@ func (g *gate) checkEnabled(f *findings, routes *Node) {
 	if config == nil {
 		return
 	}
+	for _, routes := range g.routing.configurations {
+		g.checkSwitchedOff(f, routes, config.Path)
+	}
+}
+
+// checkSwitchedOff finds a probe's route that switches off a filter which is on by default.
+func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 	for _, virtualHost := range routes.list("virtual_hosts") {
 		for _, route := range virtualHost.list("routes") {
-			if matches(route, config.Path) != yes {
+			if matches(route, path) != yes {
 				continue
 			}
 			if !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
-				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, rule,
-					"the route of %q disables the filter, so a probe goes where this route sends it: enable it here, and disable it elsewhere", config.Path)
+				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
+					"the route of %q disables the filter, so a probe goes where this route sends it: enable it here, and disable it elsewhere", path)
 			}
 			break
 		}
@@ -129,11 +143,11 @@ func (g *gate) probed(routes *Node) []probe {
 	byIP := virtualHostByIP(routes)
 	has := map[string]bool{}
 	for _, p := range g.answers {
-		has[p.path()] = has[p.path()] || p.virtualHost == byIP
+		has[p.path()] = has[p.path()] || p.virtualHost == byIP && byIP != nil
 	}
 	var probed []probe
 	for _, p := range g.answers {
-		if p.virtualHost == byIP || !has[p.path()] {
+		if p.routes == routes && (p.virtualHost == byIP || !has[p.path()]) {
 			probed = append(probed, p)
 		}
 	}

@@ -1,6 +1,9 @@
 package lint
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // scope is one Envoy, as far as the files tell.
 type scope struct {
@@ -11,6 +14,12 @@ type scope struct {
 	hcms        []*Node // that stand alone
 	clusters    map[string]*Node
 	routes      map[string]*Node // route configurations by name
+	extensions  map[string]*Node // filters by ECDS, by name: TypedExtensionConfig
+	// Routes by scope, ScopedRouteConfiguration, by the name that a connection manager has for its scopes; what comes in a file of its
+	// own has none.
+	scopes map[string][]*Node
+	// patches are what Istio puts into a configuration that is not here: nothing is known of what is around them.
+	patches []*patch
 }
 
 func newScope(bootstrap *Node) *scope {
@@ -40,7 +49,19 @@ func (s *scope) add(n *Node, typeName string) {
 		put(&s.clusters, n)
 	case typeRoutes:
 		put(&s.routes, n)
+	case typeExtension:
+		put(&s.extensions, n)
+	case typeScopedRoutes:
+		s.addScope("", n)
 	}
+}
+
+// addScope adds routes of a scope to those of a name.
+func (s *scope) addScope(name string, n *Node) {
+	if s.scopes == nil {
+		s.scopes = map[string][]*Node{}
+	}
+	s.scopes[name] = append(s.scopes[name], n)
 }
 
 // put keeps a resource by its name.
@@ -63,6 +84,15 @@ func (s *scope) join(part *scope) {
 	for _, routes := range part.routes {
 		put(&s.routes, routes)
 	}
+	for _, extension := range part.extensions {
+		put(&s.extensions, extension)
+	}
+	for name, scopes := range part.scopes {
+		for _, of := range scopes {
+			s.addScope(name, of)
+		}
+	}
+	s.patches = append(s.patches, part.patches...)
 }
 
 // discovers says whether clusters may come that no file has.
@@ -82,8 +112,9 @@ func typed(n *Node) (contents *Node, typeName string) {
 // connectionManager is an HTTP connection manager, with where it stands.
 type connectionManager struct {
 	*Node
-	listener *Node // nil where it stands alone
-	chain    *Node // the filter chain; nil where it stands alone
+	listener *Node  // nil where it stands alone
+	chain    *Node  // the filter chain; nil where it stands alone
+	patch    *patch // what is put into it, where no more is known of it than that
 }
 
 // connectionManagers returns all there are.
@@ -97,7 +128,7 @@ func (s *scope) connectionManagers() []connectionManager {
 		for _, chain := range chains {
 			for _, filter := range chain.list("filters") {
 				if contents, typeName := typed(filter.get("typed_config")); typeName == typeHCM && contents != nil {
-					all = append(all, connectionManager{contents, listener, chain})
+					all = append(all, connectionManager{Node: contents, listener: listener, chain: chain})
 				}
 			}
 		}
@@ -105,13 +136,96 @@ func (s *scope) connectionManagers() []connectionManager {
 	for _, alone := range s.hcms {
 		all = append(all, connectionManager{Node: alone})
 	}
+	return append(all, s.patchedManagers()...)
+}
+
+// httpFilter returns what an entry of http_filters holds, and the name of its type: what ECDS brings where a file has that, else
+// what stands in until then; nil where neither is known.
+func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
+	discovery := entry.get("config_discovery")
+	if discovery == nil {
+		return typed(entry.get("typed_config"))
+	}
+	if extension := s.extensions[entry.text("name")]; extension != nil {
+		return typed(extension.get("typed_config"))
+	}
+	return typed(discovery.get("default_config"))
+}
+
+// routing is what a connection manager routes by, as far as the files tell.
+type routing struct {
+	configurations []*Node // one, but with scopes
+	scoped         bool    // what a request says picks one of them, or none
+	partial        bool    // there are, or may be, virtual hosts that no file has
+}
+
+// routing returns that of a connection manager.
+func (s *scope) routing(m connectionManager) routing {
+	r := routing{scoped: m.get("scoped_routes") != nil, partial: m.patch != nil}
+	if !r.scoped {
+		routes := m.get("route_config")
+		if routes == nil {
+			routes = s.routes[m.text("rds", "route_config_name")]
+		}
+		r.add(routes)
+		return r
+	}
+	name := m.text("scoped_routes", "name")
+	scopes := slices.Concat(m.list("scoped_routes", "scoped_route_configurations_list", "scoped_route_configurations"), s.scopes[name])
+	if m.get("scoped_routes", "scoped_rds") != nil && name != "" {
+		scopes = append(scopes, s.scopes[""]...)
+	}
+	r.partial = len(scopes) == 0
+	for _, scope := range scopes {
+		routes := scope.get("route_configuration")
+		if routes == nil {
+			routes = s.routes[scope.text("route_configuration_name")]
+		}
+		r.add(routes)
+	}
+	return r
+}
+
+func (r *routing) add(routes *Node) {
+	if routes == nil || routes.get("vhds") != nil {
+		r.partial = true
+	}
+	if routes != nil && !slices.Contains(r.configurations, routes) {
+		r.configurations = append(r.configurations, routes)
+	}
+}
+
+// routesOf are the routes of a virtual host: a list, of which the first that matches is taken, or what a matcher tree picks from,
+// each of which has a match of its own too.
+func routesOf(virtualHost *Node) []*Node {
+	matcher := virtualHost.get("matcher")
+	if matcher == nil {
+		return virtualHost.list("routes")
+	}
+	var all []*Node
+	matcher.each(func(n *Node) {
+		switch contents, typeName := typed(n); typeName {
+		case typeRoute:
+			all = append(all, contents)
+		case typeRouteList:
+			all = append(all, contents.list("routes")...)
+		}
+	})
 	return all
 }
 
-// routeConfiguration returns that of a connection manager, or nil where no file has it.
-func (s *scope) routeConfiguration(m connectionManager) *Node {
-	if inline := m.get("route_config"); inline != nil {
-		return inline
+// each calls visit for each mapping in a tree.
+func (n *Node) each(visit func(*Node)) {
+	if n == nil {
+		return
 	}
-	return s.routes[m.text("rds", "route_config_name")]
+	if n.kind == mapping {
+		visit(n)
+	}
+	for _, e := range n.entries {
+		e.value.each(visit)
+	}
+	for _, item := range n.items {
+		item.each(visit)
+	}
 }

@@ -51,11 +51,10 @@ func (s *scope) served(g *gate) []Served {
 			return f.text("name") == "envoy.filters.listener.proxy_protocol"
 		})
 	}
-	routes := s.routeConfiguration(g.in)
 	answering := g.answers
 	if len(answering) == 0 {
 		d := g.decode([]*layer{g.layer})
-		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && routes != nil
+		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 && !g.routing.partial
 		if base.Path = "/"; d.config != nil {
 			base.Path = d.config.Path
 		}
@@ -64,12 +63,11 @@ func (s *scope) served(g *gate) []Served {
 		}
 		return []Served{base}
 	}
-	byIP := virtualHostByIP(routes)
 	var all []Served
 	for _, p := range answering {
 		one := base
 		one.Path, one.Route, one.Config = p.path(), p.route.text("name"), p.config
-		if domain := p.virtualHost.get("domains").first().text(); p.virtualHost != byIP && g.filter.isTrue("disabled") {
+		if domain := p.virtualHost.get("domains").first().text(); p.virtualHost != virtualHostByIP(p.routes) && g.filter.isTrue("disabled") {
 			one.Host = domain
 		}
 		if !slices.ContainsFunc(all, func(s Served) bool { return s.Path == one.Path && s.Config == one.Config }) {
