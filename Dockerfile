@@ -35,7 +35,7 @@ COPY e2e/go.mod e2e/go.sum e2e/
 RUN --mount=type=cache,target=/cache/mod go mod download && go -C e2e mod download
 COPY . .
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
-    make plugin build/backend GOARCH="$TARGETARCH" CC="$(cat /cc)"
+    make plugin command build/backend GOARCH="$TARGETARCH" CC="$(cat /cc)"
 
 FROM scratch AS backend
 LABEL org.opencontainers.image.title="Healthgate's backend" \
@@ -71,7 +71,7 @@ LABEL org.opencontainers.image.title="Envoy with Healthgate" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="envoyproxy/envoy:contrib-v${ENVOY_VERSION}"
 COPY --chmod=0644 envoy/envoy.yaml /etc/envoy/envoy.yaml
-COPY --chmod=0755 envoy/lifecycle.sh /usr/local/bin/lifecycle.sh
+COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
 COPY --from=build --chmod=0644 /src/build/healthgate.so /etc/envoy/healthgate.so
 # The image's own user envoy. Its entry point starts as root to become that, which is not needed here.
 USER 101:101

@@ -162,14 +162,18 @@ fetched:
 test: lint unit e2e ## run everything: lint, unit tests with the race detector, the tests in Envoy
 
 .PHONY: lint
-lint: | tools ## check formatting, vet, the Dockerfile and the workflows
-	@echo "checking formatting, go vet, go.mod, the Dockerfile, the workflows"
+lint: $(COMMAND) | tools ## check formatting, vet, the Dockerfile, the workflows, each configuration and each rendered overlay
+	@echo "checking formatting, go vet, go.mod, the Dockerfile, the workflows, the configurations, the manifests"
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
 	[ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
 	@$(GO) vet ./... && $(E2E) vet ./...
 	@$(GO) mod tidy -diff && $(E2E) mod tidy -diff
 	@.ci/hadolint.sh Dockerfile
 	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@rm -rf build/manifests && mkdir -p build/manifests && $(E2E) run ./render -dir ../build/manifests
+	@found=; for file in $(filter-out envoy/kustomization.yaml,$(wildcard envoy/*.yaml envoy/examples/*.yaml envoy/examples/stock/*.yaml)) build/manifests/*.yaml; do \
+	  $(COMMAND) lint "$$file" || found=1; \
+	done; [ -z "$$found" ]
 
 .PHONY: vulnerabilities
 vulnerabilities: | tools ## look for known vulnerabilities in what is used, in Go's database of them (VULNDB=URL for a copy)

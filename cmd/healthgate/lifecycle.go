@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,24 +24,68 @@ func adminFlag(command *cobra.Command) *string {
 	return command.Flags().String("admin", address, "where admin listens: host:port, or unix:///path; also ADMIN_ADDRESS")
 }
 
+// speaker prints lines, each of which begins with who speaks and is in the container's log too.
+type speaker struct {
+	who string
+	out io.Writer
+	log string // the container's log, a file; "" is none
+}
+
+func (s speaker) say(format string, args ...any) {
+	line := fmt.Sprintf("healthgate: "+s.who+": "+format+"\n", args...)
+	_, _ = io.WriteString(s.out, line)
+	if s.log == "" {
+		return
+	}
+	// A pipe that nobody reads any more is an error, and not to be waited for.
+	if log, err := os.OpenFile(s.log, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
+		_, _ = io.WriteString(log, line)
+		log.Close()
+	}
+}
+
+// defaultLog is what the container's first process prints to. What a hook prints, Kubernetes throws away.
+const defaultLog = "/proc/1/fd/1"
+
+// logFlag adds --log, whose default the environment may say.
+func logFlag(command *cobra.Command) *string {
+	file := os.Getenv("CONTAINER_LOG")
+	if file == "" {
+		file = defaultLog
+	}
+	return command.Flags().String("log", file, "the container's log, in which each line it prints is too; also CONTAINER_LOG")
+}
+
+// unlessStdout returns the file, or "" where the command prints to it anyway or it is not there.
+func unlessStdout(file string) string {
+	log, err := os.Stat(file)
+	if err != nil {
+		return ""
+	}
+	if own, err := os.Stdout.Stat(); err == nil && os.SameFile(log, own) {
+		return ""
+	}
+	return file
+}
+
 func newAlive() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "alive",
 		Short: "Say whether Envoy's main thread answers, whatever the gate says: for livenessProbe",
 		Long: `Say whether Envoy's main thread answers, whatever the backends and the gate say: for a livenessProbe or a startupProbe.
-Restarting Envoy heals no backend.`,
+Restarting Envoy heals no backend. Where it does not answer, the reason is in the container's log too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
 		Args: cobra.NoArgs,
 	}
-	address := adminFlag(command)
+	address, log := adminFlag(command), logFlag(command)
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		admin, err := envoyadmin.New(*address)
 		if err != nil {
 			return err
 		}
 		if _, err := admin.ServerInfo(command.Context()); err != nil {
-			fmt.Fprintf(command.ErrOrStderr(), "healthgate: alive: %v\n", err)
+			speaker{"alive", command.ErrOrStderr(), unlessStdout(*log)}.say("%v", err)
 			return errFound
 		}
 		return nil
@@ -65,11 +110,11 @@ SIGTERM comes after it. Each line it prints is in the container's log too: Kuber
       exec: {command: [/usr/local/bin/healthgate, drain]}`,
 		Args: cobra.NoArgs,
 	}
-	address := adminFlag(command)
+	address, log := adminFlag(command), logFlag(command)
 	notice := command.Flags().Duration("notice", 0, "in which the balancer has to notice that the gate fails; also DRAIN_NOTICE_SECONDS (default 30s)")
 	finish := command.Flags().Duration("finish", 0, "in which requests may end after that; also DRAIN_FINISH_SECONDS (default 30s)")
 	command.RunE = func(command *cobra.Command, _ []string) (err error) {
-		d := drain{notice: *notice, finish: *finish, out: command.OutOrStdout(), log: containerLog()}
+		d := drain{notice: *notice, finish: *finish, speaker: speaker{"drain", command.OutOrStdout(), unlessStdout(*log)}}
 		if d.admin, err = envoyadmin.New(*address); err != nil {
 			return err
 		}
@@ -106,10 +151,9 @@ func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(),
 
 // drain ends an Envoy in order.
 type drain struct {
+	speaker
 	admin          *envoyadmin.Client
 	notice, finish time.Duration
-	out            io.Writer
-	log            string // a file that has each line too; "" is none
 }
 
 const (
@@ -206,33 +250,4 @@ func (d *drain) left(ctx context.Context) string {
 		return "requests can't be seen"
 	}
 	return fmt.Sprintf("%d requests are under way", n)
-}
-
-// say prints a line, and has it in the container's log.
-func (d *drain) say(format string, args ...any) {
-	line := fmt.Sprintf("healthgate: drain: "+format+"\n", args...)
-	_, _ = io.WriteString(d.out, line)
-	if d.log == "" {
-		return
-	}
-	if log, err := os.OpenFile(d.log, os.O_WRONLY|os.O_APPEND, 0); err == nil {
-		_, _ = io.WriteString(log, line)
-		log.Close()
-	}
-}
-
-// containerLog is what the container's first process prints to, where that is not what this one prints to.
-func containerLog() string {
-	path := os.Getenv("CONTAINER_LOG")
-	if path == "" {
-		path = "/proc/1/fd/1"
-	}
-	log, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	if own, err := os.Stdout.Stat(); err == nil && os.SameFile(log, own) {
-		return ""
-	}
-	return path
 }

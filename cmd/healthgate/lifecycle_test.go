@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -229,7 +230,21 @@ func TestDrainReadsItsEnvironment(t *testing.T) {
 	}
 }
 
+// The container's log is a pipe, and who reads it may be gone.
+func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	if err := syscall.Mkfifo(log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	admin := &fakeAdmin{active: none}
+	code, stdout, _ := execute(t, "", "drain", "--log", log, "--notice", "0s", "--admin", admin.serve(t)["tcp"])
+	if code != exitFine || !strings.HasSuffix(stdout, "no request is left\n") {
+		t.Errorf("it ended with %d and said %q", code, stdout)
+	}
+}
+
 func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
+	t.Setenv("CONTAINER_LOG", "/nowhere")
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			admin := &fakeAdmin{active: none}
@@ -238,9 +253,13 @@ func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
 				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
 			}
 			admin.refuses = "/server_info"
-			code, _, stderr := execute(t, "", "alive", "--admin", address)
+			log := write(t, "log", "")
+			code, _, stderr := execute(t, "", "alive", "--admin", address, "--log", log)
 			if code != exitFound || !strings.HasPrefix(stderr, "healthgate: alive: admin at "+address) {
 				t.Errorf("refused, it ended with %d and said %q", code, stderr)
+			}
+			if logged, err := os.ReadFile(log); err != nil || string(logged) != stderr {
+				t.Errorf("the container's log has %q, %v", logged, err)
 			}
 		})
 	}
@@ -252,7 +271,7 @@ func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
 func TestAliveGivesUpAfterFiveSeconds(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
-	code, _, stderr := execute(t, "", "alive", "--admin", (&fakeAdmin{hangs: true}).serve(t)["tcp"])
+	code, _, stderr := execute(t, "", "alive", "--log", "/nowhere", "--admin", (&fakeAdmin{hangs: true}).serve(t)["tcp"])
 	if took := time.Since(start); code != exitFound || took < 4*time.Second || took > 9*time.Second || !strings.Contains(stderr, "no answer within 5s") {
 		t.Errorf("after %v it ended with %d and said %q", took, code, stderr)
 	}

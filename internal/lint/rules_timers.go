@@ -99,7 +99,7 @@ func readDrained(object *Node) (drained, bool) {
 			command = append(command, word.scalar)
 		}
 		said := strings.Join(command, " ")
-		if !strings.Contains(said, "drain") || !strings.Contains(said, "lifecycle.sh") && !strings.Contains(said, "healthgate") {
+		if !strings.Contains(said, "drain") || !strings.Contains(said, "healthgate") {
 			continue
 		}
 		d.container, d.noticeAt = container, container.at("env")

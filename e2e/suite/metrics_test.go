@@ -1,0 +1,69 @@
+package suite
+
+import (
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"healthgate/e2e/bed"
+)
+
+// askedFor are the metrics that the alerts and the dashboard ask for.
+func askedFor(t *testing.T) []string {
+	t.Helper()
+	text := readFile(t, filepath.Join(bed.Root(), "manifests", "alerts.yaml")) + readFile(t, filepath.Join(bed.Root(), "manifests", "components", "metrics", "dashboard.json"))
+	text = strings.ReplaceAll(text, "${gate}", "healthgate_default")
+	names := regexp.MustCompile(`\benvoy_\w+`).FindAllString(text, -1)
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "envoy_cluster_name" }) // a label
+}
+
+// What is scraped by the shipped manifests has each metric that the alerts and the dashboard ask for, by either door.
+func TestAlertsAndDashboardAskForWhatEnvoyShows(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
+	components := []string{"metrics/pod-monitor"}
+	if theDoor.Name() == "stock" {
+		components = append(components, "stock")
+	}
+	s := newSite(t, asDeployed(t, envoysDeployment(t, components...)))
+	s.setServing(1)
+	expect(t, "the probe", s.probe(s.client("h2")), 200, "ok\n", nil)
+	s.awaitStat("healthgate.default.ok", 1)
+	shown := s.plain("metrics", http.MethodGet, "/stats/prometheus")
+	if shown.status != 200 {
+		t.Fatalf("it is answered with %d", shown.status)
+	}
+	names := askedFor(t)
+	if len(names) < 15 {
+		t.Errorf("only %v are asked for", names)
+	}
+	for _, name := range names {
+		onlyStock := name == "envoy_healthgate_looks" || strings.HasPrefix(name, "envoy_healthgate_default_grpc_")
+		if there := regexp.MustCompile(`(?m)^` + name + `(\{| )`).MatchString(shown.body); !there && (!onlyStock || theDoor.Name() == "stock") {
+			t.Errorf("%s is asked for, and not shown", name)
+		}
+	}
+	if !strings.Contains(shown.body, `envoy_cluster_membership_total{envoy_cluster_name="service"}`) {
+		t.Error("the cluster's hosts are not shown by its name")
+	}
+}
+
+// Of admin, the listener lets through the metrics and nothing else.
+func TestMetricsAreAllThatIsLetThrough(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
+	s := newSite(t, asDeployed(t, envoysDeployment(t, "metrics/pod-monitor")))
+	for _, request := range [][2]string{
+		{"GET", "/"}, {"GET", "/stats"}, {"GET", "/stats/prometheus/"}, {"POST", "/stats/prometheus"}, {"POST", "/quitquitquit"},
+		{"GET", "/config_dump"}, {"GET", "/stats/prometheus/../../config_dump"}, {"GET", "/stats/prometheus%2f..%2f..%2fconfig_dump"},
+		{"GET", "//stats/prometheus"}, {"POST", "/healthcheck/fail"},
+	} {
+		if reply := s.plain("metrics", request[0], request[1]); reply.status != 404 {
+			t.Errorf("%v is answered with %d", request, reply.status)
+		}
+	}
+}
