@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -234,6 +235,20 @@ func TestScriptGoesThroughTheAnswersByEachDoor(t *testing.T) {
 				t.Errorf("it left %v (%v)", left, err)
 			}
 		})
+	}
+}
+
+func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tls")
+	r := begin(t, nil, "cert", "-dir", dir)
+	if err := r.end(); err != nil {
+		t.Fatalf("it ended with %v: %s", err, r.said())
+	}
+	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != nil {
+		t.Error(err)
+	}
+	if key, err := os.Stat(filepath.Join(dir, "tls.key")); err != nil || key.Mode().Perm() != 0o600 {
+		t.Errorf("the key: %v, %v", key.Mode(), err)
 	}
 }
 
