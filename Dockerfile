@@ -1,13 +1,20 @@
 # syntax=docker/dockerfile:1
 #
-# Targets: envoy (the default), Envoy with the plugin and the reference configuration; backend, the gRPC service of the tests;
-# e2e, the tests themselves.
-# Both are built for amd64 and arm64 on the builder's own architecture: nothing is emulated but the last stages' copies.
+# Targets:
+#   envoy             the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
+#   stock             stock Envoy with libhealthgate.so and envoy/stock.yaml
+#   stock-distroless  the same without a shell
+#   backend           the gRPC service of the tests
+#   certificate       makes a self-signed certificate, for a try-out
+#   e2e               the tests themselves
+# The first three have the command healthgate, start Envoy as the user 101 and read /etc/envoy/envoy.yaml.
+# All are built for amd64 and arm64 on the builder's own architecture: nothing is emulated.
 #
 # Bases are pinned by version. `make image` prints the digests that a build has used.
 
 ARG GO_VERSION=1.26.8
 ARG ENVOY_VERSION=1.39.1
+ARG STOCK_ENVOY_VERSION=1.40.0
 
 FROM --platform=$BUILDPLATFORM golang:${GO_VERSION}-bookworm AS go
 
@@ -35,7 +42,7 @@ COPY e2e/go.mod e2e/go.sum e2e/
 RUN --mount=type=cache,target=/cache/mod go mod download && go -C e2e mod download
 COPY . .
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
-    make plugin command build/backend GOARCH="$TARGETARCH" CC="$(cat /cc)"
+    make plugin module command build/backend build/demo GOARCH="$TARGETARCH" CC="$(cat /cc)"
 
 FROM scratch AS backend
 LABEL org.opencontainers.image.title="Healthgate's backend" \
@@ -46,23 +53,69 @@ USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/backend"]
 
+FROM build AS folder
+RUN mkdir /tls
+
+FROM scratch AS certificate
+LABEL org.opencontainers.image.title="Healthgate's certificate" \
+      org.opencontainers.image.description="Makes a self-signed certificate for localhost in /tls, for a try-out" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /src/build/demo /demo
+# A volume that is mounted there belongs to Envoy's user, who has to read the key.
+COPY --from=folder --chown=101:101 /tls /tls
+USER 101:101
+ENTRYPOINT ["/demo"]
+CMD ["cert", "-dir", "/tls"]
+
 # The tests that e2e/docker-compose.yaml runs, with what they start: Envoy is the image's own.
 FROM build AS suite
 ARG TARGETARCH
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
-    make build/e2e.test build/demo build/clock.so build/healthgate GOARCH="$TARGETARCH" CC="$(cat /cc)" && mkdir /tls
+    make build/e2e.test build/clock.so build/grpc-health-probe GOARCH="$TARGETARCH" CC="$(cat /cc)"
 
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS e2e
 LABEL org.opencontainers.image.title="Healthgate's tests" \
       org.opencontainers.image.description="The tests in a real Envoy, with an Envoy" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=suite --chown=101:101 /tls /tls
 COPY --from=suite /src /src
 ENV ENVOY=/usr/local/bin/envoy
 USER 101:101
 WORKDIR /src/e2e/suite
 ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
+
+# What the images of the stock door have beside their Envoy.
+FROM scratch AS stock-files
+COPY --chmod=0644 envoy/stock.yaml /etc/envoy/envoy.yaml
+COPY --from=build --chmod=0644 /src/build/libhealthgate.so /etc/envoy/libhealthgate.so
+COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
+
+FROM envoyproxy/envoy:v${STOCK_ENVOY_VERSION} AS stock
+ARG STOCK_ENVOY_VERSION
+LABEL org.opencontainers.image.title="Stock Envoy with Healthgate" \
+      org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="envoyproxy/envoy:v${STOCK_ENVOY_VERSION}"
+COPY --from=stock-files / /
+ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
+USER 101:101
+EXPOSE 8443
+ENTRYPOINT ["/usr/local/bin/envoy"]
+CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
+
+FROM envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION} AS stock-distroless
+ARG STOCK_ENVOY_VERSION
+LABEL org.opencontainers.image.title="Stock Envoy with Healthgate, without a shell" \
+      org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION}"
+COPY --from=stock-files / /
+ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
+# As in the other images, so that one key and one manifest serve all. The number has no name here.
+USER 101:101
+EXPOSE 8443
+ENTRYPOINT ["/usr/local/bin/envoy"]
+CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
 
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS envoy
 ARG ENVOY_VERSION

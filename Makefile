@@ -10,8 +10,9 @@ CXX := g++
 endif
 export CC
 
-# What `make image` builds, and for which architectures. PUSH=1 pushes it, with a list of what is in it (SBOM) and with how it
-# was made (provenance); more than one architecture needs that, since an engine's own store may not hold them.
+# What `make image` builds, as $(IMAGE)-envoy and so on, and for which architectures. PUSH=1 pushes it, with a list of what is in it
+# (SBOM) and with how it was made (provenance); more than one architecture needs that, since an engine's own store may not hold them.
+IMAGES := envoy stock stock-distroless backend
 IMAGE ?= healthgate
 TAG ?= latest
 PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
@@ -25,6 +26,9 @@ export ADMIN_PORT ?= 9901
 # minutes: `make unit` leaves it out, and has mutations of its corpus in its place.
 FUZZTIME ?= 1m
 FUZZED ?= ./filter/... ./internal/...
+
+# What docker compose builds with.
+BUILDX_LEAST := 0.17.0
 
 # What the final image has: Ubuntu 22.04. A plugin that asks for more does not load there.
 GLIBC_MOST := 2.35
@@ -156,6 +160,22 @@ everything:
 docker:
 	@docker buildx version >/dev/null 2>&1 || { echo "docker with buildx is missing: https://docs.docker.com/engine/install" >&2; exit 1; }
 
+# An engine's own builder can say what is in an image, and hold it for several architectures, only where the engine keeps its images
+# in containerd. A builder of its own (driver docker-container) always can.
+.PHONY: pushable
+pushable: | docker
+	@driver=$$(docker buildx inspect | awk '$$1 == "Driver:" { print $$2; exit }'); \
+	if [ "$$driver" = docker ] && ! docker info --format '{{json .DriverStatus}}' | grep -q io.containerd.snapshotter; then \
+	  echo "PUSH=1 adds an SBOM and provenance, which this engine's own builder can't make. Type 'docker buildx create --use', and this again" >&2; exit 1; \
+	fi
+
+.PHONY: compose
+compose: | docker
+	@docker compose version >/dev/null 2>&1 || { echo "docker compose is missing: https://docs.docker.com/compose/install" >&2; exit 1; }
+	@version=$$(docker buildx version | awk '{ print $$2 }'); version=$${version#v}; \
+	[ "$$(printf '%s\n' $(BUILDX_LEAST) "$$version" | sort -V | head -n 1)" = $(BUILDX_LEAST) ] || { \
+	  echo "docker buildx is $$version, and docker compose builds with $(BUILDX_LEAST) or newer: https://docs.docker.com/build/buildx/install" >&2; exit 1; }
+
 .PHONY: envoy
 envoy: ## fetch the Envoy that the tests run, once, and print its path (ENVOY=path uses another)
 	@./e2e/fetch-envoy.sh
@@ -256,12 +276,11 @@ mutants: | tools ## change the core in small ways, each of which a test must not
 	  --workers 1 --timeout-coefficient 30 --output-statuses lt --threshold-efficacy 97
 
 .PHONY: e2e-compose
-e2e-compose: | docker ## run the tests in containers, with the contrib image; needs docker with compose
-	@docker compose version >/dev/null 2>&1 || { echo "docker compose is missing: https://docs.docker.com/compose/install" >&2; exit 1; }
+e2e-compose: | compose ## run the tests in containers, with the contrib and the stock images; needs docker with compose
 	@compose() { docker compose --file e2e/docker-compose.yaml "$$@"; }; \
 	trap 'compose down --volumes' EXIT; \
 	echo "building the images"; compose build; \
-	echo "running the tests, pointed at Envoy"; compose run --rm e2e; \
+	for image in e2e e2e-stock e2e-distroless; do echo "running the tests, pointed at an Envoy: $$image"; compose run --rm $$image; done; \
 	echo "running the tests, each with its own Envoy"; compose run --rm e2e-alone
 
 .PHONY: bench
@@ -306,28 +325,33 @@ cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifes
 	@$(DEMO) cert -dir build/tls
 
 .PHONY: image
-image: | docker ## build the images (IMAGE=name, TAG=latest, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
-	@for target in envoy backend; do \
+image: | docker $(if $(PUSH),pushable) ## build the images (IMAGE=name, TAG=latest, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
+	@for target in $(IMAGES); do \
 	  echo "building $(IMAGE)-$$target:$(TAG) for $(PLATFORMS)"; \
 	  docker buildx build --target $$target --platform $(PLATFORMS) --tag $(IMAGE)-$$target:$(TAG) \
 	    $(if $(PUSH),--push --sbom=true --provenance=mode=max,--load) .; \
 	done
 
-# The C compiler of each architecture that the plugin is released for.
-DIST_CC := amd64=x86_64-linux-gnu-gcc arm64=aarch64-linux-gnu-gcc
+# What a release has: both doors for each architecture, with its C compiler, and the command for each system.
+DIST_CC      := amd64=x86_64-linux-gnu-gcc arm64=aarch64-linux-gnu-gcc
+DIST_SYSTEMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 .PHONY: dist
-dist: | tools ## build the plugin for each architecture into dist, named by Envoy's version, with checksums
+dist: | tools ## build both doors and the command for each architecture into dist, with checksums; the plugin is named by Envoy's version
 	@for pair in $(DIST_CC); do \
 	  command -v "$${pair#*=}" >/dev/null || { echo "$${pair#*=} is missing: apt-get install gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu" >&2; exit 1; }; \
 	done
 	@rm -rf dist && mkdir dist
 	@envoy=$$($(GO) list -m -f '{{.Version}}' github.com/envoyproxy/envoy); \
 	for pair in $(DIST_CC); do \
-	  file=dist/healthgate-envoy-$$envoy-linux-$${pair%=*}.so; \
-	  $(MAKE) --no-print-directory plugin GOARCH="$${pair%=*}" CC="$${pair#*=}" PLUGIN="$$file"; \
+	  arch=$${pair%=*}; \
+	  $(MAKE) --no-print-directory plugin module GOARCH="$$arch" CC="$${pair#*=}" \
+	    PLUGIN="dist/healthgate-envoy-$$envoy-linux-$$arch.so" MODULE="dist/libhealthgate-linux-$$arch.so"; \
 	done
-	@cd dist && sha256sum *.so > SHA256SUMS && cat SHA256SUMS
+	@for system in $(DIST_SYSTEMS); do \
+	  $(MAKE) --no-print-directory command GOOS="$${system%/*}" GOARCH="$${system#*/}" COMMAND="dist/healthgate-$${system%/*}-$${system#*/}"; \
+	done
+	@cd dist && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 .PHONY: generate
 generate: | tools ## make the generated code again

@@ -2,6 +2,7 @@ package static
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,29 +14,114 @@ import (
 	"healthgate/e2e/bed"
 )
 
-// loadCompose reads the compose file by its schema, with no unknown key, no missing volume and no circle.
-func loadCompose(t *testing.T, change func(text string) string) (*types.Project, error) {
+const (
+	composeTests = "e2e/docker-compose.yaml"
+	composeTry   = "compose.yaml"
+)
+
+// loadCompose reads a compose file by its schema, with no unknown key, no missing volume and no circle.
+func loadCompose(t *testing.T, name string, environment types.Mapping, change func(text string) string) (*types.Project, error) {
 	t.Helper()
-	file := filepath.Join(bed.Root(), "e2e", "docker-compose.yaml")
+	file := inRoot(name)
 	text := change(readFile(t, file))
 	return loader.LoadWithContext(t.Context(), types.ConfigDetails{
 		WorkingDir:  filepath.Dir(file),
 		ConfigFiles: []types.ConfigFile{{Filename: file, Content: []byte(text)}},
-		Environment: types.Mapping{},
+		Environment: environment,
 	})
 }
 
-func TestComposeFileHoldsTogether(t *testing.T) {
-	t.Parallel()
-	project, err := loadCompose(t, func(text string) string { return text })
+func mustLoadCompose(t *testing.T, name string, environment types.Mapping) *types.Project {
+	t.Helper()
+	project, err := loadCompose(t, name, environment, func(text string) string { return text })
 	if err != nil {
 		t.Fatal(err)
 	}
+	return project
+}
+
+// builtOnce says what is wrong with how a project builds its images: each is built by one service, and the others take it.
+func builtOnce(project *types.Project, dockerfile string) (wrong []string) {
+	builders := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(project.Services)) {
+		service := project.Services[name]
+		if service.Build == nil {
+			continue
+		}
+		if other, twice := builders[service.Image]; twice {
+			wrong = append(wrong, fmt.Sprintf("%s is built by %s and by %s", service.Image, other, name))
+		}
+		builders[service.Image] = name
+		if target := " AS " + service.Build.Target + "\n"; !strings.Contains(dockerfile, target) {
+			wrong = append(wrong, fmt.Sprintf("%s is built from %q, which the Dockerfile lacks", name, service.Build.Target))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(project.Services)) {
+		service := project.Services[name]
+		if service.Build == nil && service.PullPolicy != types.PullPolicyNever {
+			wrong = append(wrong, fmt.Sprintf("%s would pull %s", name, service.Image))
+		}
+		if builders[service.Image] == "" {
+			wrong = append(wrong, fmt.Sprintf("%s takes %s, which nobody builds", name, service.Image))
+		}
+	}
+	return wrong
+}
+
+func TestComposeFilesBuildEachImageOnce(t *testing.T) {
+	t.Parallel()
+	dockerfile := readFile(t, inRoot("Dockerfile"))
+	released := strings.Fields(makeVariable(t, "IMAGES"))
+	for _, file := range []string{composeTests, composeTry} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			project := mustLoadCompose(t, file, nil)
+			for _, wrong := range builtOnce(project, dockerfile) {
+				t.Error(wrong)
+			}
+			for _, service := range project.Services {
+				if slices.Contains(released, strings.TrimPrefix(service.Image, "healthgate-")) {
+					t.Errorf("%s overwrites %s of make image", service.Name, service.Image)
+				}
+			}
+		})
+	}
+}
+
+func TestImageThatIsBuiltTwiceIsSeen(t *testing.T) {
+	t.Parallel()
+	dockerfile := readFile(t, inRoot("Dockerfile"))
+	for _, slip := range []struct{ from, to, want string }{
+		{"    <<: *backend\n    pull_policy: never\n", "    <<: *backend\n    build: {context: .., target: backend}\n", "healthgate-e2e-backend is built by backend-1 and by backend-2"},
+		{"    <<: *backend\n    pull_policy: never\n", "    <<: *backend\n", "backend-2 would pull healthgate-e2e-backend"},
+		{"target: stock}", "target: stok}", `stock is built from "stok", which the Dockerfile lacks`},
+		{"image: healthgate-e2e\n    pull_policy", "image: healthgate-e3e\n    pull_policy", "e2e takes healthgate-e3e, which nobody builds"},
+	} {
+		t.Run(slip.want, func(t *testing.T) {
+			t.Parallel()
+			project, err := loadCompose(t, composeTests, nil, func(text string) string {
+				if !strings.Contains(text, slip.from) {
+					t.Fatalf("%q is not in the file", slip.from)
+				}
+				return strings.Replace(text, slip.from, slip.to, 1)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if wrong := builtOnce(project, dockerfile); !slices.Contains(wrong, slip.want) {
+				t.Errorf("it is found that %q", wrong)
+			}
+		})
+	}
+}
+
+// holdsBackends checks that a project's backends are found by the name and at the port that the reference configuration has.
+func holdsBackends(t *testing.T, project *types.Project, names ...string) {
+	t.Helper()
 	envoy := referenceConfig(t)
 	name := envoy.Get(bed.Endpoints + ".0.endpoint.address.socket_address.address").(string)
 	port := ":" + fmt.Sprint(envoy.Get(bed.Endpoints+".0.endpoint.address.socket_address.port_value"))
-	var pairs []string
-	for _, service := range []string{"backend-1", "backend-2"} {
+	for _, service := range names {
 		backend := project.Services[service]
 		if network := backend.Networks["default"]; network == nil || !slices.Contains(network.Aliases, name) {
 			t.Errorf("%s is not found as %q, which the reference configuration resolves", service, name)
@@ -43,29 +129,97 @@ func TestComposeFileHoldsTogether(t *testing.T) {
 		if !slices.Equal(backend.Command, []string{"-listen", port, "-control", ":8081"}) {
 			t.Errorf("%s is started with %v", service, backend.Command)
 		}
-		pairs = append(pairs, service+port+"="+service+":8081")
 	}
-	suite := project.Services["e2e"]
-	for variable, want := range map[string]string{
-		bed.PointBackends: strings.Join(pairs, ","),
-		bed.PointIngress:  "127.0.0.1:" + fmt.Sprint(envoy.Get(bed.Listener+".address.socket_address.port_value")),
-		bed.PointAdmin:    "127.0.0.1:" + fmt.Sprint(envoy.Get("admin.address.socket_address.port_value")),
-		bed.PointCA:       "/tls/tls.crt",
-	} {
-		if got := suite.Environment[variable]; got == nil || *got != want {
-			t.Errorf("e2e has %s=%v, want %s", variable, got, want)
+}
+
+// holdsEnvoy checks an Envoy as users run it: nothing it may write, no capability, and asked by the command whether it lives.
+func holdsEnvoy(t *testing.T, envoy types.ServiceConfig) {
+	t.Helper()
+	if !envoy.ReadOnly || !slices.Equal(envoy.CapDrop, []string{"ALL"}) || envoy.Privileged || envoy.User != "" {
+		t.Errorf("%s is run otherwise than the images are made for: read-only %v, without %v, as %q", envoy.Name, envoy.ReadOnly, envoy.CapDrop, envoy.User)
+	}
+	if !slices.Equal(envoy.HealthCheck.Test, []string{"CMD", "/usr/local/bin/healthgate", "alive"}) {
+		t.Errorf("%s is asked by %v", envoy.Name, envoy.HealthCheck.Test)
+	}
+	if envoy.DependsOn["certificate"].Condition != types.ServiceConditionCompletedSuccessfully {
+		t.Errorf("%s depends on %v", envoy.Name, envoy.DependsOn)
+	}
+}
+
+func TestComposeFileOfTheTestsHoldsTogether(t *testing.T) {
+	t.Parallel()
+	project := mustLoadCompose(t, composeTests, nil)
+	holdsBackends(t, project, "backend-1", "backend-2")
+	config := referenceConfig(t)
+	for suite, envoy := range map[string]string{"e2e": "envoy", "e2e-stock": "stock", "e2e-distroless": "distroless"} {
+		holdsEnvoy(t, project.Services[envoy])
+		service := project.Services[suite]
+		for variable, want := range map[string]string{
+			bed.PointBackends: "backend-1:8080=backend-1:8081,backend-2:8080=backend-2:8081",
+			bed.PointIngress:  "127.0.0.1:" + fmt.Sprint(config.Get(bed.Listener+".address.socket_address.port_value")),
+			bed.PointAdmin:    "127.0.0.1:" + fmt.Sprint(config.Get("admin.address.socket_address.port_value")),
+			bed.PointCA:       "/tls/tls.crt",
+		} {
+			if got := service.Environment[variable]; got == nil || *got != want {
+				t.Errorf("%s has %s=%v, want %s", suite, variable, got, want)
+			}
+		}
+		if service.NetworkMode != "service:"+envoy || service.DependsOn[envoy].Condition != types.ServiceConditionHealthy {
+			t.Errorf("%s has network %q and depends on %v", suite, service.NetworkMode, service.DependsOn)
+		}
+		if stock := slices.Contains(service.Command, "-door=stock"); stock != (envoy != "envoy") {
+			t.Errorf("%s is run with %v", suite, service.Command)
+		}
+		if !strings.Contains(readFile(t, inRoot("Makefile")), " "+suite) {
+			t.Errorf("make e2e-compose does not run %s", suite)
 		}
 	}
-	if suite.NetworkMode != "service:envoy" || suite.DependsOn["envoy"].Condition != types.ServiceConditionHealthy {
-		t.Errorf("e2e has network %q and depends on %v", suite.NetworkMode, suite.DependsOn)
-	}
-	dockerfile := readFile(t, filepath.Join(bed.Root(), "Dockerfile"))
 	for _, service := range project.Services {
 		if len(service.Ports) > 0 || service.Privileged {
 			t.Errorf("%s is reachable from the host, or privileged", service.Name)
 		}
-		if target := " AS " + service.Build.Target + "\n"; !strings.Contains(dockerfile, target) {
-			t.Errorf("%s is built from %q, which the Dockerfile lacks", service.Name, service.Build.Target)
+	}
+}
+
+// What compose.yaml says at its top to type fits what it starts.
+func TestComposeFileToTryItHoldsTogether(t *testing.T) {
+	t.Parallel()
+	says, _, _ := strings.Cut(readFile(t, inRoot(composeTry)), "\nname:")
+	for door, image := range map[string]string{"": "envoy", "stock": "stock", "stock-distroless": "stock-distroless"} {
+		t.Run(image, func(t *testing.T) {
+			t.Parallel()
+			environment := types.Mapping{"HTTPS_PORT": "10443"}
+			if door != "" {
+				environment["DOOR"] = door
+			}
+			project := mustLoadCompose(t, composeTry, environment)
+			holdsBackends(t, project, "backend-1", "backend-2", "backend-3")
+			envoy := project.Services["envoy"]
+			holdsEnvoy(t, envoy)
+			if envoy.Build.Target != image {
+				t.Errorf("DOOR=%s builds %s", door, envoy.Build.Target)
+			}
+			if envoy.Ports[0].Published != "10443" || envoy.Ports[0].Target != 8443 {
+				t.Errorf("the listener is published as %v", envoy.Ports)
+			}
+			for name, service := range project.Services {
+				for _, port := range service.Ports {
+					if port.HostIP != "127.0.0.1" {
+						t.Errorf("%s is reachable from other hosts at %s", name, port.Published)
+					}
+				}
+			}
+		})
+	}
+	project := mustLoadCompose(t, composeTry, nil)
+	for _, url := range []string{
+		"curl -ik https://127.0.0.1:" + project.Services["envoy"].Ports[0].Published + "/",
+		"curl -X POST http://127.0.0.1:" + project.Services["backend-1"].Ports[0].Published + "/not-serving",
+		"docker compose exec envoy healthgate explain",
+		"docker compose exec envoy healthgate drain",
+	} {
+		if !strings.Contains(says, url) {
+			t.Errorf("%s does not say %q", composeTry, url)
 		}
 	}
 }
@@ -79,7 +233,7 @@ func TestComposeLoaderSeesWhatIsWrong(t *testing.T) {
 		{"envoy: {condition: service_healthy}", "envoi: {condition: service_healthy}"},
 		{"network_mode: service:envoy", "network_mode: service:nobody"},
 	} {
-		_, err := loadCompose(t, func(text string) string {
+		_, err := loadCompose(t, composeTests, nil, func(text string) string {
 			if !strings.Contains(text, slip[0]) {
 				t.Errorf("%q is not in the file", slip[0])
 			}

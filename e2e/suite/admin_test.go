@@ -39,12 +39,15 @@ func TestAdminIsASource(t *testing.T) {
 		}
 	}
 	// Admin is served by the main thread: while that hangs, what was seen last grows old.
-	hung := s.hang(4)
-	s.awaitProbe(client, 503, 3*time.Second)
-	if err := <-hung; err != nil {
-		t.Fatal(err)
-	}
-	s.awaitProbe(client, 200, settle)
+	t.Run("whose main thread hangs", func(t *testing.T) {
+		s := s.in(t)
+		hung := s.hang(4)
+		s.awaitProbe(client, 503, 3*time.Second)
+		if err := <-hung; err != nil {
+			t.Fatal(err)
+		}
+		s.awaitProbe(client, 200, settle)
+	})
 }
 
 func TestAdminThatIsNotThereFailsTheProbe(t *testing.T) {
@@ -59,6 +62,7 @@ func TestAdminThatIsNotThereFailsTheProbe(t *testing.T) {
 // By stats nothing is seen here: not the cluster's health, and not that Envoy fails its health checks.
 func TestAdminTellsOfADrainWhereAllStatsAreFilteredOut(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	const plugin = `{"clusters": ["service"], "source": "admin", "admin": {"address": "ADMIN", "interval": "0.1s"}}`
 	withoutStats := withConfig(func(c *bed.Config) {
 		c.Set("stats_config", parse(`{"stats_matcher": {"reject_all": true}}`))
@@ -158,6 +162,7 @@ func TestAdminFindsAClusterWhateverItsName(t *testing.T) {
 
 func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	const hosts, atLeast = 26_000, 16 << 20 // of the answer with all of them, in bytes
 	// More than a path can name.
 	unnamed := []any{"service"}

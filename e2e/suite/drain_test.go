@@ -24,6 +24,7 @@ func withFlagsPath(t *testing.T) option {
 // Envoy has failed its health checks before it reads any configuration of the plugin's.
 func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs an Envoy of its own")
 	matcher := func(text string) option {
 		return withConfig(func(c *bed.Config) { c.Set("stats_config", parse(text)) })
 	}

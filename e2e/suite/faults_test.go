@@ -617,6 +617,7 @@ func TestFaultWallClockJumps(t *testing.T) {
 
 func TestFaultMemoryLimitAndGarbageCollection(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs an Envoy of its own")
 	for name, env := range map[string]string{"GOMEMLIMIT": "GOMEMLIMIT=4MiB", "GOGC": "GOGC=1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

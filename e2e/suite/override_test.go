@@ -161,6 +161,7 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 // What is laid over something broken is broken: the rules of a wider level must not answer for it.
 func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	needs(t, door.Levels)
 	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
 	for name, levels := range map[string][2]string{

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -95,13 +96,9 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the suite ended with %v:\n%s", err, bed.Tail(string(out), 200))
 	}
-	var passed, skipped []string
-	for line := range strings.Lines(string(out)) {
-		if name, ok := strings.CutPrefix(line, "--- PASS: "); ok {
-			passed = append(passed, strings.Fields(name)[0])
-		} else if name, ok := strings.CutPrefix(line, "--- SKIP: "); ok {
-			skipped = append(skipped, strings.Fields(name)[0])
-		}
+	passed, skipped, hollow := results(string(out))
+	if len(hollow) > 0 {
+		t.Errorf("each subtest is skipped, and the test itself passes: %v", hollow)
 	}
 	t.Logf("passed: %v; skipped: %v", passed, skipped)
 	for _, name := range []string{
@@ -113,7 +110,51 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 			t.Errorf("%s has not passed", name)
 		}
 	}
-	if n := strings.Count(string(out), "not where the suite is pointed at an Envoy: "); n < len(skipped) {
+	why := regexp.MustCompile(`(?m)^ {4}\w+_test\.go:\d+: (not where the suite is pointed at an Envoy: |it is about the stock door|.* door can't: )`)
+	if n := len(why.FindAllString(string(out), -1)); n < len(skipped) {
 		t.Errorf("%d tests are skipped, %d say why", len(skipped), n)
+	}
+}
+
+// results reads what go test -v prints of tests as a whole: which passed, which were skipped, and of those that passed which are
+// hollow: each of their subtests was skipped.
+func results(out string) (passed, skipped, hollow []string) {
+	subtests, ran := map[string]bool{}, map[string]bool{}
+	for _, line := range regexp.MustCompile(`(?m)^ *--- (PASS|SKIP|FAIL): (\S+)`).FindAllStringSubmatch(out, -1) {
+		result, name := line[1], line[2]
+		parent, _, isSubtest := strings.Cut(name, "/")
+		switch {
+		case isSubtest:
+			subtests[parent] = true
+			ran[parent] = ran[parent] || result != "SKIP"
+		case result == "PASS":
+			passed = append(passed, name)
+		case result == "SKIP":
+			skipped = append(skipped, name)
+		}
+	}
+	for _, name := range passed {
+		if subtests[name] && !ran[name] {
+			hollow = append(hollow, name)
+		}
+	}
+	return passed, skipped, hollow
+}
+
+func TestResultsTellWhatIsHollow(t *testing.T) {
+	t.Parallel()
+	passed, skipped, hollow := results(`=== RUN   TestA
+--- PASS: TestA (0.00s)
+--- PASS: TestB (0.00s)
+    --- SKIP: TestB/one (0.00s)
+    --- SKIP: TestB/two (0.00s)
+--- PASS: TestC (0.00s)
+    --- SKIP: TestC/one (0.00s)
+    --- PASS: TestC/two (0.00s)
+--- SKIP: TestD (0.00s)
+--- FAIL: TestE (0.00s)
+`)
+	if !slices.Equal(passed, []string{"TestA", "TestB", "TestC"}) || !slices.Equal(skipped, []string{"TestD"}) || !slices.Equal(hollow, []string{"TestB"}) {
+		t.Errorf("passed %v, skipped %v, hollow %v", passed, skipped, hollow)
 	}
 }

@@ -76,6 +76,7 @@ func hosts(states string) []edsHost {
 // Each key of the configuration that decides about a cluster, by its effect in Envoy.
 func TestRulesOfAClusterInEnvoy(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for _, test := range []struct {
 		plugin string
 		states map[string]int // hosts to the status of the answer

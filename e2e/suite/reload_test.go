@@ -54,6 +54,7 @@ func (s *site) awaitStat(name string, value uint64) {
 
 func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs an Envoy of its own")
 	for name, test := range badConfigurations {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -138,6 +139,7 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 
 func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	value := map[string]any{"clusters": []any{"service"}}
 	for _, kind := range []string{"google.protobuf.Struct", "xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"} {
 		t.Run(kind, func(t *testing.T) {

@@ -141,6 +141,13 @@ func (s *site) use(envoy *bed.Envoy) {
 	})
 }
 
+// in is the site for a subtest: what fails or is skipped there is the subtest's.
+func (s *site) in(t *testing.T) *site {
+	part := *s
+	part.t = t
+	return &part
+}
+
 // restart starts another Envoy with the site's configuration.
 func (s *site) restart(options bed.Options) {
 	s.t.Helper()

@@ -230,6 +230,7 @@ func leavesOut(prefixes ...string) map[string]any {
 
 func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	needs(t, door.Defining)
 	const membership, own = "cluster.service.membership_", "healthgate."
 	for name, test := range map[string]struct {

@@ -79,6 +79,7 @@ func TestAccessLogLeavesOutTheProbesThatPass(t *testing.T) {
 // The names of Envoy's gauges are not always the cluster's name.
 func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for name, test := range map[string]struct{ cluster, altStatName, plugin string }{
 		"a colon":             {"outbound|8080||service:v1", "", `{"clusters": ["outbound|8080||service:v1"]}`},
 		"a URL":               {"http://service.example:80", "", `{"clusters": ["http://service.example:80"]}`},
@@ -108,6 +109,7 @@ func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
 // What can't be told apart by its gauges is failed, and after half a minute explained once.
 func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
 	for name, options := range map[string][]option{
 		"a cluster that is not there": {withPlugin(`{"clusters": ["service", "nobody"]}`)},
 		"stats that are left out": {withPlugin(`{"clusters": [{"name": "service"}, "nobody"]}`), withConfig(func(c *bed.Config) {
