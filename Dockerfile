@@ -96,7 +96,8 @@ LABEL org.opencontainers.image.title="Stock Envoy with Healthgate" \
       org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="envoyproxy/envoy:v${STOCK_ENVOY_VERSION}"
-COPY --from=stock-files / /
+COPY --from=stock-files /etc/envoy /etc/envoy
+COPY --from=stock-files /usr/local/bin/healthgate /usr/local/bin/healthgate
 ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
 USER 101:101
 EXPOSE 8443
@@ -109,7 +110,8 @@ LABEL org.opencontainers.image.title="Stock Envoy with Healthgate, without a she
       org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION}"
-COPY --from=stock-files / /
+COPY --from=stock-files /etc/envoy /etc/envoy
+COPY --from=stock-files /usr/local/bin/healthgate /usr/local/bin/healthgate
 ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
 # As in the other images, so that one key and one manifest serve all. The number has no name here.
 USER 101:101
