@@ -350,11 +350,11 @@ func TestHoldOfOneDirectionHoldsThat(t *testing.T) {
 			h.setCluster("a", of(1, 0, 1))
 			g := newGate(t, h, `{"clusters": ["a"], "hold": `+test.hold+`}`)
 			for i, step := range []struct {
-				at      time.Duration
+				at      int // seconds
 				healthy uint64
 				want    string
 			}{{0, 1, "healthgate_ok"}, {1, 0, test.down}, {3, 0, test.after}, {4, 1, test.up}, {6, 1, test.afterUp}} {
-				h.now = epoch.Add(step.at * time.Second)
+				h.now = epoch.Add(time.Duration(step.at) * time.Second)
 				h.setCluster("a", of(step.healthy, 0, 1))
 				if got := g.Answer().Details; got != step.want {
 					t.Errorf("step %d: got %s, want %s", i, got, step.want)

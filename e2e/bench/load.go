@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -169,7 +170,7 @@ func echo() (string, error) {
 	server := grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		for {
 			var message []byte
-			if err := stream.RecvMsg(&message); err == io.EOF {
+			if err := stream.RecvMsg(&message); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err

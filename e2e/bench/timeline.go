@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -378,7 +379,7 @@ func (c *callers) stream(conn *grpc.ClientConn, lasts time.Duration) error {
 		return err
 	}
 	var reply []byte
-	if err := stream.RecvMsg(&reply); err != io.EOF {
+	if err := stream.RecvMsg(&reply); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("the stream ends with %w", err)
 	}
 	return nil

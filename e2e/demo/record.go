@@ -95,8 +95,8 @@ text { font: %[4]dpx ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans
 `, width, height, escaped(title), fontSize)
 	b.WriteString("@media (prefers-reduced-motion: no-preference) {\n")
 	for i, line := range lines {
-		fmt.Fprintf(&b, " .l%d { animation: l%[1]d %[2].1fs infinite step-end } @keyframes l%[1]d { 0%% { opacity: 0 } %.2[3]f%% { opacity: 1 } }\n",
-			i, total.Seconds(), 100*line.at.Seconds()/total.Seconds())
+		fmt.Fprintf(&b, " .l%d { animation: l%d %.1fs infinite step-end } @keyframes l%d { 0%% { opacity: 0 } %.2f%% { opacity: 1 } }\n",
+			i, i, total.Seconds(), i, 100*line.at.Seconds()/total.Seconds())
 	}
 	fmt.Fprintf(&b, "}\n</style>\n<rect width=\"100%%\" height=\"100%%\" rx=\"8\" fill=\"#0d1117\" stroke=\"#6e7681\"/>\n<text class=\"dim\" x=\"%d\" y=\"23\">$ %s</text>\n", margin, escaped(title))
 	for i, line := range lines {

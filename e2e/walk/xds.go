@@ -411,7 +411,7 @@ func timed(d door.Door, admin string) map[string]map[string]any {
 
 // plugin is a policy as the plugin's configuration.
 func (p Policy) plugin(path, prefix string) map[string]any {
-	tree := Override{p.Clusters, p.Require, p.Drain}.plugin()
+	tree := Override(p).plugin()
 	tree["path"], tree["stat_prefix"], tree["response"] = path, prefix, map[string]any{"details": true}
 	return tree
 }

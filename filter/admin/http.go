@@ -168,7 +168,7 @@ func (c *chunks) Read(into []byte) (int, error) {
 	}
 	n, err := c.from.R.Read(into[:min(int64(len(into)), c.left)])
 	c.left -= int64(n)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
@@ -204,7 +204,7 @@ func (c *chunks) next() error {
 
 // noEnd is an end where there should be more.
 func noEnd(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

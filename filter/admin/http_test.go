@@ -137,6 +137,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return // net/http is stricter about headers
 		}
+		defer reply.Body.Close()
 		if want, err := io.ReadAll(reply.Body); err == nil && string(want) != body {
 			t.Errorf("%q: got %q, want %q", answer, body, want)
 		}

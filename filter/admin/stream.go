@@ -155,7 +155,7 @@ func misplaced(token json.Token, want string) error {
 
 // inside is an error on the way: before the end of the value, the end of the answer is one too.
 func inside(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
