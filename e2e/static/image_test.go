@@ -62,7 +62,7 @@ func TestImagesAreRunAlike(t *testing.T) {
 			files := stage
 			if image.files != "" {
 				files = all[image.files]
-				if !strings.Contains(stage, "\nCOPY --from="+image.files+" / /\n") || !strings.Contains(stage, "\nENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy\n") {
+				if strings.Count(stage, "\nCOPY --from="+image.files+" ") != 2 || !strings.Contains(stage, "\nENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy\n") {
 					t.Errorf("the stage takes no %s, or says not where the module is:\n%s", image.files, stage)
 				}
 			}
