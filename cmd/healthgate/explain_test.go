@@ -91,7 +91,7 @@ func TestExplainSaysThatAnotherAnswers(t *testing.T) {
 		"no dump": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") },
 		"null":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "null") },
 		"a dump alone that is no dump": func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprint(w, map[bool]string{true: "{}", false: "[1]"}[r.URL.Path == "/server_info"])
+			fmt.Fprint(w, map[bool]string{true: `{"version": "x"}`, false: "[1]"}[r.URL.Path == "/server_info"])
 		},
 		"a cut line": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("content-length", "99")

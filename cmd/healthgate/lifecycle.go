@@ -118,6 +118,12 @@ SIGTERM comes after it. Each line it prints is in the container's log too: Kuber
 		if d.admin, err = envoyadmin.New(*address); err != nil {
 			return err
 		}
+		if err := bounded("--notice", d.notice); err != nil {
+			return err
+		}
+		if err := bounded("--finish", d.finish); err != nil {
+			return err
+		}
 		if !command.Flags().Changed("notice") {
 			if d.notice, err = secondsFrom("DRAIN_NOTICE_SECONDS", defaultNotice); err != nil {
 				return err
@@ -133,6 +139,16 @@ SIGTERM comes after it. Each line it prints is in the container's log too: Kuber
 	return command
 }
 
+// longest bounds what a drain waits for.
+const longest = 24 * time.Hour
+
+func bounded(flag string, d time.Duration) error {
+	if d < 0 || d > longest {
+		return fmt.Errorf("%s: %v is not from 0 to %v", flag, d, longest)
+	}
+	return nil
+}
+
 // secondsFrom reads seconds from the environment.
 func secondsFrom(name string, byDefault time.Duration) (time.Duration, error) {
 	value := os.Getenv(name)
@@ -140,8 +156,8 @@ func secondsFrom(name string, byDefault time.Duration) (time.Duration, error) {
 		return byDefault, nil
 	}
 	seconds, err := strconv.ParseFloat(value, 64)
-	if err != nil || !(seconds >= 0 && seconds <= 86400) {
-		return 0, fmt.Errorf("%s: %q is no number of seconds from 0 to 86400", name, value)
+	if err != nil || !(seconds >= 0 && seconds <= longest.Seconds()) {
+		return 0, fmt.Errorf("%s: %q is no number of seconds from 0 to %.0f", name, value, longest.Seconds())
 	}
 	return time.Duration(seconds * float64(time.Second)), nil
 }
@@ -166,7 +182,11 @@ const (
 // run fails the gate, and returns once Envoy may be ended.
 func (d *drain) run(ctx context.Context) error {
 	d.say("failing the gate, for the balancer to notice within %s", inSeconds(d.notice))
-	if err := d.admin.Post(ctx, "/healthcheck/fail"); err != nil {
+	_, err := d.admin.ServerInfo(ctx)
+	if err == nil {
+		err = d.admin.Post(ctx, "/healthcheck/fail")
+	}
+	if err != nil {
 		d.say("%v: nothing is drained; ADMIN_ADDRESS says where admin is", err)
 		return errFound
 	}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -175,6 +177,39 @@ func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
 }
 
 // Told to end, it has clients told to go, says what is left, and ends at once.
+// Something else may listen there, and answer 200 to everything.
+func TestWhatIsNoEnvoyIsNeitherAliveNorDrained(t *testing.T) {
+	for name, answer := range map[string]string{"a page": "<html>ok</html>", "an object": "{}", "nothing": "", "null": "null"} {
+		for _, verb := range []string{"alive", "drain"} {
+			t.Run(name+" "+verb, func(t *testing.T) {
+				var posted atomic.Bool
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					posted.Store(posted.Load() || r.Method == http.MethodPost)
+					fmt.Fprint(w, answer)
+				}))
+				t.Cleanup(server.Close)
+				address := server.Listener.Addr().String()
+				code, stdout, stderr := execute(t, "", verb, "--log", "/nowhere", "--admin", address)
+				if code != exitFound || posted.Load() || !strings.Contains(stdout+stderr, "admin at "+address+": ") {
+					t.Errorf("it ended with %d, posted %v, and said %q, %q", code, posted.Load(), stdout, stderr)
+				}
+			})
+		}
+	}
+}
+
+func TestDrainTakesNoTimeThatCantBe(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--notice", "--finish"} {
+		for _, value := range []string{"-5s", "25h", "x"} {
+			code, stdout, stderr := execute(t, "", "drain", "--log", "/nowhere", flag, value)
+			if code != exitBlind || stdout != "" || !strings.Contains(stderr, flag) {
+				t.Errorf("%s %s: it ended with %d and said %q, %q", flag, value, code, stdout, stderr)
+			}
+		}
+	}
+}
+
 func TestDrainEndsInOrderWhenToldTo(t *testing.T) {
 	for name, test := range map[string]struct {
 		args  []string

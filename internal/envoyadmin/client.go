@@ -107,10 +107,15 @@ func (c *Client) message(ctx context.Context, path string, into proto.Message) e
 	})
 }
 
-// ServerInfo asks what this Envoy is, and whether it drains.
+// ServerInfo asks what this Envoy is, and whether it drains. An answer without a version is none of Envoy's, which always has one:
+// something else listens at that address.
 func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
 	info := &adminv3.ServerInfo{}
-	return info, c.message(ctx, "/server_info", info)
+	err := c.message(ctx, "/server_info", info)
+	if err == nil && info.GetVersion() == "" {
+		err = fmt.Errorf("admin at %s: /server_info has no version, so what answers there is no Envoy", c.Address())
+	}
+	return info, err
 }
 
 // Clusters asks for clusters with their hosts: those named, or all. An Envoy that does not know the filter gives all.
