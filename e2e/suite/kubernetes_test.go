@@ -53,7 +53,7 @@ func asDeployed(t *testing.T, envoy *appsv1.Deployment) option {
 		t.Fatal(err)
 	}
 	return func(p *plan) {
-		p.config, p.gated = config, file == "envoy.yaml"
+		p.config, p.gated, p.alone = config, file == "envoy.yaml", "it needs the configuration of a Deployment"
 		i := slices.Index(container.Args, "--config-yaml")
 		if i < 0 {
 			return
