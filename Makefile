@@ -285,13 +285,18 @@ mutants: | tools ## change the core in small ways, each of which a test must not
 	@$(GO) run github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0 unleash ./filter --exclude-files / \
 	  --workers 1 --timeout-coefficient 30 --output-statuses lt --threshold-efficacy 97
 
+# The services that e2e/docker-compose.yaml has tests in: three pointed at an image, and one whose tests start Envoys of their own.
+COMPOSED := e2e e2e-stock e2e-distroless e2e-alone
+
 .PHONY: e2e-compose
 e2e-compose: | compose ## run the tests in containers, with the contrib and the stock images; needs docker with compose
 	@compose() { docker compose --file e2e/docker-compose.yaml "$$@"; }; \
 	trap 'compose down --volumes' EXIT; \
 	echo "building the images"; compose build; \
-	for image in e2e e2e-stock e2e-distroless; do echo "running the tests, pointed at an Envoy: $$image"; compose run --rm $$image; done; \
-	echo "running the tests, each with its own Envoy"; compose run --rm e2e-alone
+	for service in $(COMPOSED); do \
+	  echo "running the tests of the service $$service"; \
+	  compose run --rm --no-TTY $$service | awk -v service=$$service -f e2e/tally.awk; \
+	done
 
 .PHONY: bench
 bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md and its pictures; some fifteen minutes (BENCH=flags)

@@ -3,6 +3,7 @@ package static
 import (
 	"fmt"
 	"maps"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -170,14 +171,49 @@ func TestComposeFileOfTheTestsHoldsTogether(t *testing.T) {
 		if stock := slices.Contains(service.Command, "-door=stock"); stock != (envoy != "envoy") {
 			t.Errorf("%s is run with %v", suite, service.Command)
 		}
-		if !strings.Contains(readFile(t, inRoot("Makefile")), " "+suite) {
-			t.Errorf("make e2e-compose does not run %s", suite)
+	}
+	var suites []string
+	for name, service := range project.Services {
+		if len(service.Command) > 0 && service.Command[0] == "/src/build/e2e.test" {
+			suites = append(suites, name)
 		}
+	}
+	if run := strings.Fields(makeVariable(t, "COMPOSED")); !slices.Equal(slices.Sorted(slices.Values(run)), slices.Sorted(slices.Values(suites))) {
+		t.Errorf("make e2e-compose runs %v, and there are %v", run, suites)
 	}
 	for _, service := range project.Services {
 		if len(service.Ports) > 0 || service.Privileged {
 			t.Errorf("%s is reachable from the host, or privileged", service.Name)
 		}
+	}
+}
+
+// What make e2e-compose says of a service's tests: how many, and whether one has tested nothing.
+func TestTallyCountsTests(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		out, want string
+		fine      bool
+	}{
+		"passed and skipped": {"--- PASS: TestA (0.00s)\n--- SKIP: TestB (0.00s)\n    --- PASS: TestA/one (0.00s)\n", "e2e: 1 tests passed, 1 skipped, 0 failed\n", true},
+		"one fails":          {"--- PASS: TestA (0.00s)\n--- FAIL: TestB (0.00s)\n", "e2e: 1 tests passed, 0 skipped, 1 failed\n", false},
+		"none passes":        {"--- SKIP: TestA (0.00s)\n", "e2e: 0 tests passed, 1 skipped, 0 failed\n", false},
+		"nothing":            {"", "e2e: 0 tests passed, 0 skipped, 0 failed\n", false},
+		"hollow": {
+			"--- PASS: TestB (0.00s)\n--- PASS: TestA (0.00s)\n    --- SKIP: TestA/one (0.00s)\n    --- SKIP: TestA/two (0.00s)\n",
+			"e2e: TestA passes, and each of its subtests is skipped\ne2e: 2 tests passed, 0 skipped, 0 failed\n", false,
+		},
+		"partly skipped": {"--- PASS: TestA (0.00s)\n    --- SKIP: TestA/one (0.00s)\n    --- PASS: TestA/two (0.00s)\n", "e2e: 1 tests passed, 0 skipped, 0 failed\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tally := exec.CommandContext(t.Context(), "awk", "-v", "service=e2e", "-f", inRoot("e2e", "tally.awk"))
+			tally.Stdin = strings.NewReader(test.out)
+			out, err := tally.CombinedOutput()
+			if string(out) != test.out+test.want || (err == nil) != test.fine {
+				t.Errorf("it ended with %v and said:\n%s", err, out)
+			}
+		})
 	}
 }
 

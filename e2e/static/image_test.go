@@ -80,6 +80,49 @@ func TestImagesAreRunAlike(t *testing.T) {
 	}
 }
 
+// The lines of docs/using.md that run Envoy without an image of one's own start it as the images do, and as little trusted.
+func TestDockerRunOfThePageIsAsTheImagesAre(t *testing.T) {
+	t.Parallel()
+	page, all := readFile(t, inRoot("docs", "using.md")), stages(t)
+	envoy := strings.NewReplacer("${ENVOY_VERSION}", argument(t, "ENVOY_VERSION"), "${STOCK_ENVOY_VERSION}", argument(t, "STOCK_ENVOY_VERSION"))
+	base := func(stage string) string { return envoy.Replace(strings.Fields(all[stage])[0]) }
+	args := regexp.MustCompile(`(?m)^CMD \[(.*)\]$`).FindStringSubmatch(all["envoy"])[1]
+	run := ""
+	for _, command := range commandsOf(page) {
+		if strings.HasPrefix(command, "docker run ") {
+			run += command
+		}
+	}
+	for _, want := range []string{
+		" --detach ", " --read-only ", " --cap-drop ALL ",
+		" --user " + regexp.MustCompile(`(?m)^USER (.*)$`).FindStringSubmatch(all["envoy"])[1] + " ",
+		" --publish 8443:8443 ", " " + base("envoy") + " " + strings.NewReplacer(`"`, "", ",", "").Replace(args),
+	} {
+		if !strings.Contains(run+" ", want) {
+			t.Errorf("the page's line is without %q: %s", want, run)
+		}
+	}
+	for _, want := range []string{
+		"`" + base("stock") + "`", "`" + base("stock-distroless") + "`",
+		"`--env " + regexp.MustCompile(`(?m)^ENV (.*)$`).FindStringSubmatch(all["stock"])[1] + "`",
+		"install -D --mode 0400 --owner 101 --group 101 tls.key ",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page is without %s", want)
+		}
+	}
+}
+
+// argument is the default of an argument of the Dockerfile's.
+func argument(t *testing.T, name string) string {
+	t.Helper()
+	found := regexp.MustCompile(`(?m)^ARG ` + name + `=(.*)$`).FindStringSubmatch(readFile(t, inRoot("Dockerfile")))
+	if found == nil {
+		t.Fatalf("the Dockerfile has no ARG %s", name)
+	}
+	return found[1]
+}
+
 // fakeDocker is a folder with a docker that has a builder of the driver and an engine of the store, and writes down what it is told.
 func fakeDocker(t *testing.T, driver, store, buildx string) (folder, told string) {
 	t.Helper()
@@ -92,6 +135,9 @@ case "$*" in
 info*) echo '[["driver-type","%s"]]' ;;
 "compose version") echo v5.6.0 ;;
 *) echo "$*" >> %s ;;
+esac
+case "$*" in
+*" run "*) echo '--- PASS: TestA (0.00s)' ;;
 esac
 `, buildx, driver, store, told)
 	if err := os.WriteFile(filepath.Join(folder, "docker"), []byte(script), 0o700); err != nil {
@@ -165,6 +211,64 @@ func TestMakeE2EComposeRefusesABuildxThatIsTooOld(t *testing.T) {
 	}
 }
 
+// workflowJobs are the jobs of a workflow, by their names.
+func workflowJobs(t *testing.T, name string) map[string]workflowJob {
+	t.Helper()
+	var workflow struct {
+		Jobs map[string]workflowJob `json:"jobs"`
+	}
+	if err := yaml.Unmarshal([]byte(readFile(t, inRoot(".github", "workflows", name))), &workflow); err != nil {
+		t.Fatal(err)
+	}
+	return workflow.Jobs
+}
+
+type workflowJob struct {
+	Timeout  int `json:"timeout-minutes"`
+	Strategy struct {
+		Matrix map[string][]string `json:"matrix"`
+	} `json:"strategy"`
+	Steps []struct {
+		Run  string         `json:"run"`
+		With map[string]any `json:"with"`
+	} `json:"steps"`
+}
+
+// runs are the commands of a job.
+func (j workflowJob) runs() (all string) {
+	for _, step := range j.Steps {
+		all += step.Run + "\n"
+	}
+	return all
+}
+
+// The workflow builds each image that a release has for each architecture that a release has it for, and has the tests in containers.
+func TestWorkflowBuildsWhatIsReleased(t *testing.T) {
+	t.Parallel()
+	ci, release := workflowJobs(t, "ci.yaml"), workflowJobs(t, "release.yaml")
+	platforms := ci["image"].Strategy.Matrix["platform"]
+	for _, test := range []struct{ job, runs, want string }{
+		{"ci's image", ci["image"].runs(), "make image PLATFORMS=${{ matrix.platform }}\n"},
+		{"ci's compose", ci["compose"].runs(), "make e2e-compose\n"},
+		{"release's test", release["test"].runs(), "make e2e-compose\n"},
+		{"release's image", release["image"].runs(), "docker buildx create --use"},
+		{"release's image", release["image"].runs(), " PLATFORMS=" + strings.Join(platforms, ",") + " PUSH=1\n"},
+	} {
+		t.Run(test.job, func(t *testing.T) {
+			t.Parallel()
+			if !strings.Contains(test.runs, test.want) {
+				t.Errorf("it is without %q:\n%s", test.want, test.runs)
+			}
+		})
+	}
+	if len(platforms) != 2 {
+		t.Errorf("images are built for %v", platforms)
+	}
+	if got, least := release["test"].Timeout, ci["test"].Timeout+ci["compose"].Timeout; got < least {
+		t.Errorf("a release's tests end after %d minutes, and ci gives them %d", got, least)
+	}
+}
+
 // A release has what `make dist` makes: both doors for both architectures, the command for each system too, and their checksums.
 func TestReleaseHasEverything(t *testing.T) {
 	t.Parallel()
@@ -174,20 +278,10 @@ func TestReleaseHasEverything(t *testing.T) {
 	if got := makeVariable(t, "DIST_CC"); got != "amd64=x86_64-linux-gnu-gcc arm64=aarch64-linux-gnu-gcc" {
 		t.Errorf("the doors are released for %s", got)
 	}
-	var workflow struct {
-		Jobs map[string]struct {
-			Steps []struct {
-				Run  string         `json:"run"`
-				With map[string]any `json:"with"`
-			} `json:"steps"`
-		} `json:"jobs"`
-	}
-	if err := yaml.Unmarshal([]byte(readFile(t, inRoot(".github/workflows/release.yaml"))), &workflow); err != nil {
-		t.Fatal(err)
-	}
-	steps := ""
-	for _, step := range workflow.Jobs["files"].Steps {
-		steps += step.Run + "\n" + fmt.Sprintln(step.With["subject-checksums"])
+	files := workflowJobs(t, "release.yaml")["files"]
+	steps := files.runs()
+	for _, step := range files.Steps {
+		steps += fmt.Sprintln(step.With["subject-checksums"])
 	}
 	for _, want := range []string{"make dist\n", "gcc-aarch64-linux-gnu", "dist/SHA256SUMS\n", "gh release create", " dist/*\n"} {
 		if !strings.Contains(steps, want) {

@@ -226,11 +226,17 @@ func (e *example) further(name string) {
 		}
 	case "route-override.yaml", "several-gates.yaml", "kubelet.yaml": // each gate has metrics of its own
 		prefixes := map[string][]string{"route-override.yaml": {"default", "spare"}, "several-gates.yaml": {"default", "cart", "checkout"}, "kubelet.yaml": {"balancer", "kubelet"}}[name]
-		stats, err := e.envoy.Stats("healthgate.")
-		for _, prefix := range prefixes {
-			if stats["healthgate."+prefix+".ok"] == 0 {
-				e.Errorf("%v: healthgate.%s.ok is not among %v", err, prefix, slices.Sorted(maps.Keys(stats)))
+		err := bed.WaitFor(e.Context(), settle, func() error { // an answer may be counted after it is sent
+			stats, err := e.envoy.Stats("healthgate.")
+			for _, prefix := range prefixes {
+				if err == nil && stats["healthgate."+prefix+".ok"] == 0 {
+					err = fmt.Errorf("healthgate.%s.ok is not among %v", prefix, slices.Sorted(maps.Keys(stats)))
+				}
 			}
+			return err
+		})
+		if err != nil {
+			e.Error(err)
 		}
 	}
 }

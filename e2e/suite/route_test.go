@@ -58,10 +58,8 @@ func TestRouteHasRulesOfItsOwn(t *testing.T) {
 	expect(t, "the kubelet while draining", s.mustDo(client, "GET", "/readyz", nil), 200, "all\n", nil)
 	s.post("/healthcheck/ok")
 	// Each has metrics of its own.
-	stats := s.stats("healthgate.")
-	if stats["healthgate.kubelet.ok"] != 3 || stats["healthgate.balancer.failed_draining"] != 1 {
-		t.Errorf("got %v", stats)
-	}
+	s.awaitStat("healthgate.kubelet.ok", 3)
+	s.awaitStat("healthgate.balancer.failed_draining", 1)
 }
 
 // The routes of a listener's own route_config are read at the first request, on a worker; an error there would end Envoy.

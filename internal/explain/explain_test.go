@@ -319,15 +319,33 @@ func TestListenerThatCantBeReachedIsSaid(t *testing.T) {
 	}
 	for name, test := range map[string]struct{ admin, listener, want string }{
 		"every address":               {"127.0.0.1:9901", "0.0.0.0:8443", "127.0.0.1:8443"},
-		"every address, IPv6":         {"unix:///admin.sock", "[::]:8443", "[::1]:8443"},
+		"every address, IPv6":         {"unix:///admin.sock", "[::]:8443", "[::1]:8443 127.0.0.1:8443"},
+		"every address, IPv6, remote": {"10.1.2.3:9901", "[::]:8443", "10.1.2.3:8443"},
 		"every address of another":    {"10.1.2.3:9901", "0.0.0.0:8443", "10.1.2.3:8443"},
 		"every address, by localhost": {"localhost:9901", "0.0.0.0:8443", "127.0.0.1:8443"},
 		"one":                         {"127.0.0.1:9901", "10.1.2.3:8443", "10.1.2.3:8443"},
 		"a socket":                    {"127.0.0.1:9901", "/run/envoy.sock", ""},
 	} {
-		if got, _ := reachable(test.admin, test.listener); got != test.want {
-			t.Errorf("%s: got %q, want %q", name, got, test.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			if got, _ := reachable(test.admin, test.listener); strings.Join(got, " ") != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// As in a container without IPv6: nobody answers at ::1.
+func TestListenerOfEveryAddressIsAskedByIPv4Too(t *testing.T) {
+	e := newFakeEnvoy(`{"clusters": ["service"]}`)
+	admin := e.start(t)
+	_, port, _ := net.SplitHostPort(e.listener)
+	e.listener = "[::]:" + port
+	report, err := Look(t.Context(), admin, Options{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := report.Gates[0]; g.Answer.By != "probe" || g.Probe.Error != "" || !strings.Contains(g.Probe.URL, "127.0.0.1:"+port) {
+		t.Errorf("got %+v, %+v", g.Answer, g.Probe)
 	}
 }
 

@@ -30,11 +30,11 @@ const probeTimeout = 3 * time.Second
 
 // ask probes a gate, and has its answer win over what was computed. The reason is by the counter that grew.
 func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Served, g *Gate) {
-	target, why := reachable(admin.Address(), g.Address)
+	targets, why := reachable(admin.Address(), g.Address)
 	if served.Proxied {
-		target, why = "", "its listener wants the PROXY protocol"
+		targets, why = nil, "its listener wants the PROXY protocol"
 	}
-	if target == "" {
+	if len(targets) == 0 {
 		g.Unknown = append(g.Unknown, "a probe: "+why)
 		return
 	}
@@ -43,7 +43,13 @@ func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Se
 	if err != nil {
 		return
 	}
-	probe, since := get(ctx, served, target)
+	var probe Probe
+	var since string
+	for _, target := range targets {
+		if probe, since = get(ctx, served, target); probe.Error == "" {
+			break
+		}
+	}
 	g.Probe = &probe
 	if probe.Error != "" {
 		return
@@ -124,25 +130,29 @@ func reasonGrown(before, after map[string]uint64, prefix string) (details string
 	return "", false
 }
 
-// reachable is where a listener can be asked from here, or why it can't.
-func reachable(admin, listener string) (target, why string) {
+// reachable is where a listener can be asked from here, the likeliest first, or why it can't. A container often has no IPv6: there
+// Envoy's [::] takes IPv4 alone.
+func reachable(admin, listener string) (targets []string, why string) {
 	at, err := netip.ParseAddrPort(listener)
 	if err != nil {
-		return "", "the listener's address is not an IP address and port"
+		return nil, "the listener's address is not an IP address and port"
 	}
 	if !at.Addr().IsUnspecified() {
-		return listener, ""
+		return []string{listener}, ""
 	}
-	host := "127.0.0.1"
+	hosts := []string{"127.0.0.1"}
 	if at.Addr().Is6() {
-		host = "::1"
+		hosts = []string{"::1", "127.0.0.1"}
 	}
 	if of, _, err := net.SplitHostPort(admin); err == nil && !strings.HasPrefix(admin, "unix:") {
 		if ip, err := netip.ParseAddr(of); err != nil && of != "localhost" || err == nil && !ip.IsLoopback() {
-			host = of
+			hosts = []string{of}
 		}
 	}
-	return net.JoinHostPort(host, fmt.Sprint(at.Port())), ""
+	for _, host := range hosts {
+		targets = append(targets, net.JoinHostPort(host, fmt.Sprint(at.Port())))
+	}
+	return targets, ""
 }
 
 // get sends a probe. The certificate is not verified: balancers don't either.
