@@ -158,7 +158,7 @@ cxx:
 everything:
 	@$(CHECK) linux go=$(GO) cc=$(CC) cxx=$(CXX) readelf envoy
 docker:
-	@docker buildx version >/dev/null 2>&1 || { echo "docker with buildx is missing: https://docs.docker.com/engine/install" >&2; exit 1; }
+	@$(CHECK) docker
 
 # An engine's own builder can say what is in an image, and hold it for several architectures, only where the engine keeps its images
 # in containerd. A builder of its own (driver docker-container) always can.
@@ -175,6 +175,10 @@ compose: | docker
 	@version=$$(docker buildx version | awk '{ print $$2 }'); version=$${version#v}; \
 	[ "$$(printf '%s\n' $(BUILDX_LEAST) "$$version" | sort -V | head -n 1)" = $(BUILDX_LEAST) ] || { \
 	  echo "docker buildx is $$version, and docker compose builds with $(BUILDX_LEAST) or newer: https://docs.docker.com/build/buildx/install" >&2; exit 1; }
+
+.PHONY: kubectl
+kubectl:
+	@$(CHECK) kubectl$(if $(KUBE_CONTEXT),, docker)
 
 .PHONY: envoy
 envoy: ## fetch the Envoy that the tests run, once, and print its path (ENVOY=path uses another)
@@ -220,7 +224,7 @@ TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --
 unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds
 	@echo "running the unit tests"
 	@$(TESTS) -race ./...
-	@cd e2e && $(TESTS) -race ./backend/... ./door ./walk && $(TESTS) ./static
+	@cd e2e && $(TESTS) -race ./backend/... ./door ./kubernetes ./walk && $(TESTS) ./static
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
 # The stock door is for each of these, besides the version that is run whole; newest first.
@@ -297,6 +301,31 @@ e2e-compose: | compose ## run the tests in containers, with the contrib and the 
 	  echo "running the tests of the service $$service"; \
 	  compose run --rm --no-TTY $$service | awk -v service=$$service -f e2e/tally.awk; \
 	done
+
+# A cluster of kind's is made for it and deleted, unless there is one whose images are loaded: KUBE_CONTEXT=name. ON_NODE is what
+# comes before a command on one of its nodes.
+KIND := $(GO) run sigs.k8s.io/kind@v0.33.0
+KIND_CLUSTER := healthgate-e2e
+ON_NODE ?= docker exec {node}
+LOAD := build/kubernetes/kubernetes
+$(LOAD): $(wildcard e2e/kubernetes/*.go e2e/kubernetes/load.yaml) | go-alone
+	@echo "building $@"
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 $(E2E) build -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ ./kubernetes
+
+.PHONY: e2e-kubernetes
+e2e-kubernetes: $(LOAD) | kubectl ## roll, kill and drain the manifests in a cluster under load, and say what it cost; half an hour (KUBE_CONTEXT, RUNS=flags); needs docker, kubectl
+ifdef KUBE_CONTEXT
+	@$(LOAD) run -context '$(KUBE_CONTEXT)' -on-node '$(ON_NODE)' $(RUNS)
+else
+	@$(MAKE) --no-print-directory image IMAGE=healthgate TAG=latest
+	@echo "building healthgate-load:latest"
+	@docker build --quiet --tag healthgate-load:latest --file e2e/kubernetes/Dockerfile build/kubernetes
+	@trap '$(KIND) delete cluster --name $(KIND_CLUSTER)' EXIT; \
+	$(KIND) create cluster --name $(KIND_CLUSTER) --config e2e/kubernetes/kind.yaml --wait 5m; \
+	$(KIND) load docker-image --name $(KIND_CLUSTER) healthgate-envoy:latest healthgate-stock:latest healthgate-backend:latest healthgate-load:latest; \
+	$(LOAD) run -context kind-$(KIND_CLUSTER) -on-node '$(ON_NODE)' $(RUNS)
+endif
 
 .PHONY: bench
 bench: build $(EMPTY) $(EMPTYGO) fetched ## measure it beside its peers in one Envoy, and write e2e/bench/RESULTS.md and its pictures; some fifteen minutes (BENCH=flags)

@@ -30,6 +30,8 @@ for need in "$@"; do
   cc) has "$command" || lacks "$command" gcc ;;
   cxx) has "$command" || lacks "$command" g++ ;;
   readelf) has readelf || lacks readelf binutils ;;
+  kubectl) has kubectl || lacks kubectl "kubectl: https://kubernetes.io/docs/tasks/tools" ;;
+  docker) docker buildx version >/dev/null 2>&1 || lacks "docker with buildx" "docker with buildx: https://docs.docker.com/engine/install" ;;
   envoy)
     [[ -n "${ENVOY:-}" ]] || "$(dirname "$0")/fetch-envoy.sh" --there >/dev/null || {
       has python3 || lacks python3 python3

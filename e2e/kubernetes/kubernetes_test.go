@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"healthgate/e2e/backend/router"
+	"healthgate/e2e/bed"
+)
+
+// cloud is what a balancer is told, which a test changes.
+type cloud struct {
+	mu     sync.Mutex
+	listed []string
+	fails  map[string]bool
+	closed []string
+}
+
+func (c *cloud) set(listed []string, failing ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listed, c.fails = listed, map[string]bool{}
+	for _, address := range failing {
+		c.fails[address] = true
+	}
+}
+
+func (c *cloud) balancer() *balancer[string] {
+	return &balancer[string]{
+		every: 5 * time.Second,
+		list: func(context.Context) ([]string, error) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.listed == nil {
+				return nil, errors.New("nobody knows")
+			}
+			return slices.Clone(c.listed), nil
+		},
+		check: func(_ context.Context, address string) error {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.fails[address] {
+				return errors.New("503")
+			}
+			return nil
+		},
+		dial: func(address string) (string, error) { return address, nil },
+		close: func(address string) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.closed = append(c.closed, address)
+		},
+	}
+}
+
+// picks are those that a balancer sends to, and what it answers where there is none.
+func picks(b *balancer[string]) string {
+	seen := map[string]bool{}
+	for range 10 {
+		conn, err := b.pick()
+		if err != nil {
+			return err.Error()
+		}
+		seen[conn] = true
+	}
+	return strings.Join(slices.Sorted(maps.Keys(seen)), " ")
+}
+
+func TestBalancerSendsToWhatPassesItsChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c cloud
+		b := c.balancer()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go b.keep(ctx)
+		for _, step := range []struct {
+			name    string
+			listed  []string
+			failing []string
+			after   time.Duration
+			want    string
+		}{
+			{"nothing is known", nil, nil, time.Second, errNoHost.Error()},
+			{"both pass", []string{"a", "b"}, nil, 2 * time.Second, "a b"},
+			{"one fails, not yet checked", []string{"a", "b"}, []string{"b"}, time.Second, "a b"},
+			{"one fails", []string{"a", "b"}, []string{"b"}, 5 * time.Second, "a"},
+			{"it passes again", []string{"a", "b"}, nil, 5 * time.Second, "a b"},
+			{"one is new, and fails", []string{"a", "b", "c"}, []string{"c"}, 2 * time.Second, "a b"},
+			{"one has gone", []string{"a", "c"}, []string{"c"}, 2 * time.Second, "a"},
+			{"nobody knows any more: they stay", nil, []string{"c"}, 2 * time.Second, "a"},
+			{"all fail", []string{"a", "c"}, []string{"a", "c"}, 6 * time.Second, errNoHost.Error()},
+		} {
+			c.set(step.listed, step.failing...)
+			time.Sleep(step.after)
+			synctest.Wait()
+			if got := picks(b); got != step.want {
+				t.Errorf("%s: it sends to %q, want %q", step.name, got, step.want)
+			}
+		}
+		if !slices.Equal(c.closed, []string{"b"}) {
+			t.Errorf("closed: %v, want b alone", c.closed)
+		}
+	})
+}
+
+func TestEndpointsAreThoseThatServe(t *testing.T) {
+	var asked *http.Request
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r
+		_, _ = w.Write([]byte(`{"items": [
+			{"ports": [{"port": 8443}], "endpoints": [
+				{"addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": true}},
+				{"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+				{"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": false}},
+				{"addresses": ["10.0.0.4"], "conditions": {}}]},
+			{"ports": [{"port": 8443}], "endpoints": [{"addresses": ["fd00::1"], "conditions": {"serving": true}}]}]}`))
+	}))
+	defer api.Close()
+	folder := t.TempDir()
+	for name, text := range map[string]string{
+		"token": "secret", "namespace": "healthgate-e2e",
+		"ca.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})),
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := newEndpoints(folder, api.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.list(t.Context())
+	if want := []string{"10.0.0.1:8443", "10.0.0.2:8443", "10.0.0.4:8443", "[fd00::1]:8443"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if asked.Header.Get("Authorization") != "Bearer secret" || !strings.Contains(asked.URL.Path, "/namespaces/healthgate-e2e/") {
+		t.Errorf("asked for %v with %v", asked.URL, asked.Header)
+	}
+	if _, err := newEndpoints(t.TempDir(), "x"); err == nil {
+		t.Error("it needs no service account")
+	}
+}
+
+// sample is the service, behind TLS as Envoy is, and may fail.
+type sample struct {
+	router.UnimplementedRouterServer
+	fails func() error
+}
+
+func (s *sample) Recommend(context.Context, *router.RecommendRequest) (*router.RecommendResponse, error) {
+	return &router.RecommendResponse{}, s.fails()
+}
+
+// serveSample returns its address, and what ends it at once.
+func serveSample(t *testing.T, fails func() error) (address string, end func()) {
+	t.Helper()
+	certificate, err := bed.NewCertificate(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls, err := credentials.NewServerTLSFromFile(certificate.CertFile, certificate.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.Creds(tls))
+	router.RegisterRouterServer(server, &sample{fails: fails})
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	return listener.Addr().String(), server.Stop
+}
+
+// awaitCounts waits until counts are as they should be.
+func awaitCounts(t *testing.T, tallies map[string]*tally, fine func(Counts) bool) {
+	t.Helper()
+	for name, tally := range tallies {
+		if err := bed.WaitFor(t.Context(), 20*time.Second, func() error {
+			if counts := tally.now(); !fine(counts) {
+				return errors.New(name + " is not as it should be")
+			}
+			return nil
+		}); err != nil {
+			t.Fatalf("%v: %+v", err, tally.now())
+		}
+	}
+}
+
+func TestLoadsCountWhatFails(t *testing.T) {
+	var mu sync.Mutex
+	var failure error
+	address, _ := serveSample(t, func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		return failure
+	})
+	b := newBalancer(func(context.Context) ([]string, error) { return []string{address}, nil })
+	b.check = func(context.Context, string) error { return nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go b.keep(ctx)
+	if err := bed.WaitFor(ctx, 10*time.Second, func() error { _, err := b.pick(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	tallies, err := start(ctx, address, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitCounts(t, tallies, func(c Counts) bool { return c.Calls > 10 })
+	for name, tally := range tallies {
+		if counts := tally.now(); counts.Failed > 0 {
+			t.Errorf("%s: %+v", name, counts)
+		}
+	}
+	mu.Lock()
+	failure = status.Error(codes.Internal, "it is broken, in a way that differs each time")
+	mu.Unlock()
+	awaitCounts(t, tallies, func(c Counts) bool { return c.Failed > 5 && c.Reasons["Internal"] == c.Failed })
+}
+
+func TestStreamThatIsCutIsTold(t *testing.T) {
+	address, end := serveSample(t, func() error { return nil })
+	conn, err := dial(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := unary(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if err := lasting(t.Context(), conn, time.Millisecond); err != nil {
+		t.Errorf("one that is not cut: %v", err)
+	}
+	time.AfterFunc(10*time.Millisecond, end)
+	if err := lasting(t.Context(), conn, time.Minute); err == nil {
+		t.Error("one that is cut ends well")
+	}
+}
+
+func TestDeploymentIsSettledOnceAllOfItIsNew(t *testing.T) {
+	three := int32(3)
+	fine := appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "envoy", Generation: 2},
+		Spec:       appsv1.DeploymentSpec{Replicas: &three},
+		Status:     appsv1.DeploymentStatus{ObservedGeneration: 2, UpdatedReplicas: 3, AvailableReplicas: 3},
+	}
+	ready := corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
+	ending := ready
+	ending.DeletionTimestamp = &metav1.Time{}
+	all := []corev1.Pod{ready, ready, ready}
+	with := func(change func(*appsv1.Deployment)) appsv1.Deployment {
+		d := *fine.DeepCopy()
+		change(&d)
+		return d
+	}
+	for name, test := range map[string]struct {
+		deployment appsv1.Deployment
+		pods       []corev1.Pod
+		want       bool
+	}{
+		"all of it":             {fine, all, true},
+		"a change not yet seen": {with(func(d *appsv1.Deployment) { d.Generation = 3 }), all, false},
+		"an old one is left":    {with(func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 2 }), all, false},
+		"one not yet available": {with(func(d *appsv1.Deployment) { d.Status.AvailableReplicas = 2 }), all, false},
+		"one that ends":         {fine, []corev1.Pod{ready, ready, ending}, false},
+		"one more, that ends":   {fine, append(slices.Clone(all), ending), false},
+		"one that is not Ready": {fine, []corev1.Pod{ready, ready, {}}, false},
+		"one that is not there": {fine, all[:2], false},
+		"no pod, and none to be": {with(func(d *appsv1.Deployment) {
+			d.Spec.Replicas = new(int32)
+			d.Status = appsv1.DeploymentStatus{ObservedGeneration: 2}
+		}), nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := isSettled(test.deployment, test.pods); (err == nil) != test.want {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestTableTellsWhatFailed(t *testing.T) {
+	whole := map[string]Counts{"A": {Calls: 300}, "B": {Calls: 200, Streams: 5, Cut: 1}, "C": {Calls: 30}}
+	lossy := map[string]Counts{"A": {Calls: 300, Failed: 2, Reasons: map[string]int64{"Unavailable": 2}}, "B": {Calls: 200}, "C": {Calls: 30}}
+	for name, test := range map[string]struct {
+		result Result
+		fine   bool
+		want   string
+	}{
+		"nothing lost":          {Result{Run: "x", Lossless: true, Counts: whole}, true, "| x | 0 of 300 | 0 of 200 | 0 of 30 | yes | 1 of 5 streams cut |"},
+		"lost, and may not":     {Result{Run: "x", Lossless: true, Counts: lossy}, false, "| x | 2 of 300 | 0 of 200 | 0 of 30 | NO | 2 Unavailable |"},
+		"lost, and may":         {Result{Run: "x", Counts: lossy, Remark: "r"}, true, "| x | 2 of 300 | 0 of 200 | 0 of 30 | yes | r; 2 Unavailable |"},
+		"not done":              {Result{Run: "x", Counts: whole, Error: "no kubectl"}, false, "| x | 0 of 300 | 0 of 200 | 0 of 30 | NO | 1 of 5 streams cut; no kubectl |"},
+		"no load":               {Result{Run: "x"}, false, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
+		"a load that does none": {Result{Run: "x", Counts: map[string]Counts{"A": {}}}, false, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := test.result.fine(); got != test.fine {
+				t.Errorf("it is as it must be: %v", got)
+			}
+			var b strings.Builder
+			if err := write(&b, []Result{test.result}); err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+			if got := strings.Join(strings.Fields(lines[2]), " "); got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestCountsSinceAnEarlierTime(t *testing.T) {
+	var tally tally
+	tally.call(nil)
+	tally.call(status.Error(codes.Unavailable, "early"))
+	before := tally.now()
+	tally.call(nil)
+	tally.call(errNoHost)
+	tally.stream(errors.New("cut"))
+	got := tally.now().since(before)
+	if got.Calls != 2 || got.Failed != 1 || got.Streams != 1 || got.Cut != 1 || len(got.Reasons) != 1 || got.Reasons[errNoHost.Error()] != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestWhatIsDoneCanBeChosen(t *testing.T) {
+	if all, err := choose(""); err != nil || len(all) != len(tasks) {
+		t.Errorf("got %d, %v", len(all), err)
+	}
+	if some, err := choose("kill-envoy,restart-envoy"); err != nil || len(some) != 2 || some[0].name != "restart-envoy" {
+		t.Errorf("got %v, %v", some, err)
+	}
+	if _, err := choose("restart-envoy,sleep"); err == nil {
+		t.Error("sleep is taken for something that can be done")
+	}
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Result is what has come of one run.
+type Result struct {
+	Run      string            `json:"run"`
+	Counts   map[string]Counts `json:"counts"` // by the load
+	Remark   string            `json:"remark,omitempty"`
+	Error    string            `json:"error,omitempty"` // it was not done, or not as it should have been
+	Lossless bool              `json:"lossless"`        // it must lose nothing
+}
+
+// fine says whether it was as it must be.
+func (r Result) fine() bool {
+	if r.Error != "" {
+		return false
+	}
+	for _, counts := range r.Counts {
+		if counts.Calls == 0 || r.Lossless && counts.Failed > 0 {
+			return false
+		}
+	}
+	return len(r.Counts) > 0
+}
+
+// failed is the cell of one load: how many calls failed, of how many.
+func failed(c Counts) string { return fmt.Sprintf("%d of %d", c.Failed, c.Calls) }
+
+// remark has the streams, and why calls failed.
+func (r Result) remark() string {
+	var parts []string
+	if r.Remark != "" {
+		parts = append(parts, r.Remark)
+	}
+	var streams, cut int64
+	reasons := map[string]int64{}
+	for _, counts := range r.Counts {
+		streams += counts.Streams
+		cut += counts.Cut
+		for reason, n := range counts.Reasons {
+			reasons[reason] += n
+		}
+	}
+	if streams > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d streams cut", cut, streams))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		parts = append(parts, fmt.Sprintf("%d %s", reasons[reason], reason))
+	}
+	if r.Error != "" {
+		parts = append(parts, r.Error)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// write prints results as a table of Markdown that is aligned.
+func write(w io.Writer, results []Result) error {
+	table := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprintln(table, "| what was done\t| A\t| B\t| C\t| as it must be\t| remark\t|")
+	fmt.Fprintln(table, "|---\t|---\t|---\t|---\t|---\t|---\t|")
+	for _, r := range results {
+		verdict := map[bool]string{true: "yes", false: "NO"}[r.fine()]
+		fmt.Fprintf(table, "| %s\t| %s\t| %s\t| %s\t| %s\t| %s\t|\n",
+			r.Run, failed(r.Counts["A"]), failed(r.Counts["B"]), failed(r.Counts["C"]), verdict, r.remark())
+	}
+	return table.Flush()
+}
