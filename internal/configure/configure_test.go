@@ -41,6 +41,12 @@ func TestWhatIsPrintedIsFine(t *testing.T) {
 	}
 }
 
+// protocol is where a cluster says which it speaks.
+var protocol = regexp.MustCompile(`(?m)^    typed_extension_protocol_options:\n(?: {6}.*\n)+`)
+
+// checks is where a cluster has its health checked.
+var checks = regexp.MustCompile(`(?m)^    health_checks:\n(?:    - .*\n(?: {6}.*\n)*)+`)
+
 // Files into which a gate can be written.
 func written(t *testing.T) map[string]string {
 	t.Helper()
@@ -57,8 +63,15 @@ func written(t *testing.T) map[string]string {
 		"common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}", "codec_type: AUTO",
 		"- {name: web, type: STRICT_DNS, load_assignment: {cluster_name: web, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: web, port_value: 80}}}}]}]}}",
 		"- name: service\n    type: STRICT_DNS\n    load_assignment: {\n      cluster_name: service\n    }").Replace(string(noGate))
+	unchecked := checks.ReplaceAllString(string(lua), "")
+	noHTTP2 := protocol.ReplaceAllString(unchecked, "")
+	if unchecked == string(lua) || noHTTP2 == unchecked {
+		t.Fatal("the cluster of the Lua configuration has no health checks, or no HTTP/2, to leave out")
+	}
 	return map[string]string{
 		"one virtual host":        string(lua),
+		"an unchecked cluster":    unchecked,
+		"a cluster of HTTP/1.1":   noHTTP2,
 		"virtual hosts by domain": byDomain,
 		"comments at the end":     string(lua) + "# the end\n",
 		"no newline at the end":   strings.TrimSuffix(string(lua), "\n"),
@@ -147,6 +160,7 @@ func TestWhatCantBeWrittenIntoIsSaid(t *testing.T) {
 		"several documents":     {lua + "---\n" + lua, "f has several documents"},
 		"no connection manager": {"admin: {}\n", "f: no HTTP connection manager"},
 		"no such cluster":       {strings.ReplaceAll(lua, "- name: service", "- name: other"), `f: there is no cluster "service"; there are: other`},
+		"another protocol":      {strings.ReplaceAll(written(t)["an unchecked cluster"], "http2_protocol_options: {}", "http_protocol_options: {}"), "f: the cluster in line "},
 		"routes in brackets":    {regexp.MustCompile(`routes:\n +- match.*\n.*\n`).ReplaceAllString(lua, "routes: [{match: {prefix: /}, route: {cluster: service}}]\n"), "f: routes in line "},
 		"routes by RDS":         {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(lua, "rds: {route_config_name: a}\n          http_filters:"), "f: the connection manager in line "},
 	} {

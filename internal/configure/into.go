@@ -170,14 +170,41 @@ func (i *into) cluster(root *yaml.Node) error {
 		if cluster.Style&yaml.FlowStyle != 0 {
 			return fmt.Errorf("the cluster in line %d is in braces: write it in lines of its own, so that health_checks can be added", cluster.Line)
 		}
+		speaks, err := speaksHTTP2(cluster)
+		if err != nil {
+			return err
+		}
+		block := i.wanted.healthChecks()
+		if !speaks {
+			block = append(block, http2()...)
+		}
 		after := get(cluster, "name").Line
-		i.insertions = append(i.insertions, insertion{after + 1, indented(cluster.Column-1, i.wanted.healthChecks())})
+		i.insertions = append(i.insertions, insertion{after + 1, indented(cluster.Column-1, block)})
 		return nil
 	}
 	if get(root, "dynamic_resources", "cds_config") != nil {
 		return nil // CDS may bring it
 	}
 	return fmt.Errorf("there is no cluster %q; there are: %s", i.wanted.Cluster, strings.Join(names, ", "))
+}
+
+// speaksHTTP2 says whether a cluster does, without which Envoy refuses to check it by gRPC. Where it says that it speaks something
+// else, that is an error: whoever calls it may rely on that.
+func speaksHTTP2(cluster *yaml.Node) (bool, error) {
+	if get(cluster, "http2_protocol_options") != nil {
+		return true, nil
+	}
+	all := get(cluster, "typed_extension_protocol_options")
+	if all == nil {
+		return false, nil
+	}
+	options := get(all, httpOptions)
+	if get(options, "explicit_http_config", "http2_protocol_options") != nil || get(options, "auto_config") != nil ||
+		get(options, "use_downstream_protocol_config", "http2_protocol_options") != nil {
+		return true, nil
+	}
+	return false, fmt.Errorf("the cluster in line %d does not speak HTTP/2, and Envoy can't check it by gRPC: write explicit_http_config: "+
+		"{http2_protocol_options: {}} into its typed_extension_protocol_options, or health_checks of another kind into it", cluster.Line)
 }
 
 func (i *into) extension(root *yaml.Node) error {

@@ -137,6 +137,19 @@ health_checks:
 `, service)
 }
 
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// http2 has a cluster speak it, as gRPC does.
+func http2() []string {
+	return lines(`
+# gRPC is HTTP/2, to the service and in its checks.
+typed_extension_protocol_options:
+  %[1]s:
+    "@type": type.googleapis.com/%[1]s
+    explicit_http_config: {http2_protocol_options: {}}
+`, httpOptions)
+}
+
 func lines(format string, args ...any) []string {
 	return strings.Split(strings.Trim(fmt.Sprintf(format, args...), "\n"), "\n")
 }
@@ -168,5 +181,7 @@ func (w Wanted) Print() string {
 	add(10, "- name: envoy.filters.http.router", "  typed_config:", `    "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`)
 	add(2, "clusters:", "- name: "+quote(w.Cluster), "  # add, where nobody checks the cluster's hosts yet")
 	add(4, w.healthChecks()...)
+	add(4, "# add, where it is not there yet")
+	add(4, http2()...)
 	return strings.Join(all, "\n") + "\n"
 }

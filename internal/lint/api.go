@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -104,7 +105,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 			continue
 		}
 		e.key = string(field.Name())
-		if e.value.kind == null && field.Message() == nil {
+		if e.value.kind == null && (field.Message() == nil || field.Message().FullName() != "google.protobuf.Value") {
 			continue
 		}
 		if choice := field.ContainingOneof(); choice != nil && given[choice.FullName()] != "" && given[choice.FullName()] != e.key {
@@ -113,12 +114,17 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 			given[choice.FullName()] = e.key
 		}
 		if given[field.FullName()] != "" {
-			a.fail(e.value, "%s is given twice: leave one of them out", e.key)
-			continue
+			a.twice(e)
+			m.Clear(field)
 		}
 		given[field.FullName()] = e.key
 		a.field(e.value, m, field)
 	}
+}
+
+// twice finds a key that is repeated. Envoy takes the last.
+func (a *api) twice(e *entry) {
+	a.found.add(e.value, Warning, "api", "%s is given twice, and this one counts: leave the other one out", quoteKey(e.key))
 }
 
 func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
@@ -148,8 +154,7 @@ func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDes
 		for i := range n.entries {
 			e := &n.entries[i]
 			if seen[e.key] {
-				a.fail(e.value, "%s is given twice: leave one of them out", quoteKey(e.key))
-				continue
+				a.twice(e)
 			}
 			seen[e.key] = true
 			key, ok := a.mapKey(e, field.MapKey())
@@ -158,7 +163,9 @@ func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDes
 			}
 			if field.MapValue().Message() != nil {
 				value := values.NewValue()
-				a.message(e.value, value.Message())
+				if e.value.kind != null {
+					a.message(e.value, value.Message())
+				}
 				values.Set(key, value)
 			} else if value, ok := a.scalar(e.value, field.MapValue()); ok {
 				values.Set(key, value)
@@ -186,10 +193,11 @@ func (a *api) mapKey(e *entry, field protoreflect.FieldDescriptor) (protoreflect
 	return value.MapKey(), true
 }
 
+// list reads a repeated field. What stands there without a dash is its only entry: protobuf's parser lets that pass, as Envoy calls it.
 func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	if n.kind != list {
-		a.fail(n, "%s is %s, and Envoy's API has a list here: write each of its entries behind a dash", field.Name(), n.kind)
-		return
+		item := *n
+		*n = Node{file: n.file, line: n.line, column: n.column, kind: list, items: []*Node{&item}}
 	}
 	values := m.Mutable(field).List()
 	for _, item := range n.items {
@@ -212,10 +220,21 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 		return false
 	}
 	fields := m.Descriptor().Fields()
-	switch short := name.Name(); short {
+	short := name.Name()
+	if n.kind == mapping && strings.HasSuffix(string(short), "Value") && fields.Len() == 1 { // BoolValue and so on, written as the messages that they are
+		for i := range n.entries {
+			if e := &n.entries[i]; e.key == "value" && len(n.entries) == 1 {
+				a.unwrap(n, e.value)
+			}
+		}
+	}
+	switch short {
 	case "Any":
 		a.any(n, m)
 	case "Duration":
+		if n.kind == mapping {
+			a.durationOfParts(n)
+		}
 		if n.kind != text || !apiDuration.MatchString(n.scalar) {
 			a.fail(n, "%s is no duration: write seconds with an s, as in 1.5s", show(n))
 			return true
@@ -239,6 +258,24 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	return true
 }
 
+// unwrap puts a value in the place of what is around it.
+func (a *api) unwrap(n, value *Node) {
+	line, column := n.line, n.column
+	*n = *value
+	n.line, n.column = line, column
+}
+
+// durationOfParts writes {seconds: 1, nanos: 5} as a duration is written elsewhere.
+func (a *api) durationOfParts(n *Node) {
+	for _, e := range n.entries {
+		if _, ok := integer(e.value, protoreflect.Int64Kind); !ok || e.key != "seconds" && e.key != "nanos" {
+			return
+		}
+	}
+	d := time.Duration(n.number(0, "seconds"))*time.Second + time.Duration(n.number(0, "nanos"))
+	*n = Node{file: n.file, line: n.line, column: n.column, kind: text, scalar: seconds(d)}
+}
+
 // any reads an Any by the type that it names.
 func (a *api) any(n *Node, m protoreflect.Message) {
 	if n.kind != mapping {
@@ -255,6 +292,8 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 	m.Set(m.Descriptor().Fields().ByName("type_url"), protoreflect.ValueOfString(url))
 	name := typeOf(url)
 	switch {
+	case name == url:
+		a.fail(n.at("@type"), "@type is %q, and Envoy wants a type URL: write type.googleapis.com/%s", clip(url), clip(url))
 	case strings.HasPrefix(name, "google.protobuf."): // in `value`, which is free
 	case strings.HasSuffix(name, ".TypedStruct") && n.text("type_url") != "" && n.get("value") != nil:
 		a.document(n.get("value"), typeOf(n.text("type_url")))
@@ -266,7 +305,14 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 // typeOf is the name of a message in a type URL.
 func typeOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
-// scalar reads a value that is no message.
+// quotedBoolean are the words that protobuf's parser takes in quotes, in any case (SimpleAtob of Abseil).
+var quotedBoolean = map[string]bool{"true": true, "t": true, "yes": true, "y": true, "1": true, "false": false, "f": false, "no": false, "n": false, "0": false}
+
+// standardBase64 is the alphabet for URLs, as the usual one. Protobuf's parser takes both, padded or not.
+var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
+
+// scalar reads a value that is no message, as leniently as protobuf's parser does where Envoy calls it: in quotes or without, words
+// of an enum in any case.
 func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	none := protoreflect.Value{}
 	wrong := func(right, mend string) (protoreflect.Value, bool) {
@@ -279,17 +325,23 @@ func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.
 	}
 	switch field.Kind() {
 	case protoreflect.BoolKind:
+		if value, ok := quotedBoolean[strings.ToLower(n.scalar)]; ok && n.kind == text {
+			n.kind, n.scalar = boolean, strconv.FormatBool(value)
+		}
 		if n.kind != boolean {
-			return wrong("true or false", ": without quotes")
+			return wrong("true or false", "")
 		}
 		return protoreflect.ValueOfBool(n.scalar == "true"), true
 	case protoreflect.StringKind:
+		if n.kind == number && n.isText {
+			n.kind = text
+		}
 		if n.kind != text {
 			return wrong("a string", ": put it into quotes")
 		}
 		return protoreflect.ValueOfString(n.scalar), true
 	case protoreflect.BytesKind:
-		decoded, err := base64.StdEncoding.DecodeString(n.scalar)
+		decoded, err := base64.RawStdEncoding.DecodeString(standardBase64.Replace(strings.TrimRight(n.scalar, "=")))
 		if n.kind != text || err != nil {
 			return wrong("bytes in base64", "")
 		}
@@ -297,7 +349,7 @@ func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.
 	case protoreflect.EnumKind:
 		return a.enum(n, field)
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
-		v, err := strconv.ParseFloat(n.scalar, 64)
+		v, err := decimal(n.scalar)
 		if n.kind != number && n.kind != text || err != nil {
 			return wrong("a number", "")
 		}
@@ -313,9 +365,20 @@ func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.
 	return value, true
 }
 
+// decimal reads a number without what Go alone allows in one.
+func decimal(s string) (float64, error) {
+	if strings.Contains(s, "_") {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseFloat(s, 64)
+}
+
 // integer reads a whole number, which JSON may put in quotes.
 func integer(n *Node, k protoreflect.Kind) (protoreflect.Value, bool) {
-	v, err := strconv.ParseFloat(n.scalar, 64)
+	v, err := decimal(n.scalar)
+	if hexadecimal, isInt := strconv.ParseInt(n.scalar, 0, 64); isInt == nil && strings.HasPrefix(n.scalar, "0x") {
+		v, err = float64(hexadecimal), nil
+	}
 	if n.kind != number && n.kind != text || err != nil || v != math.Trunc(v) {
 		return protoreflect.Value{}, false
 	}
@@ -334,7 +397,10 @@ func integer(n *Node, k protoreflect.Kind) (protoreflect.Value, bool) {
 func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	values := field.Enum().Values()
 	value := values.ByName(protoreflect.Name(n.scalar))
-	if v, ok := integer(n, protoreflect.Int32Kind); ok && n.kind == number {
+	if value == nil {
+		value = values.ByName(protoreflect.Name(strings.ToUpper(n.scalar)))
+	}
+	if v, ok := integer(n, protoreflect.Int32Kind); ok && !strings.Contains(n.scalar, ".") {
 		value = values.ByNumber(protoreflect.EnumNumber(v.Int()))
 	}
 	if value == nil {

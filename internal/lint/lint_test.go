@@ -48,7 +48,8 @@ func TestWhatCantBeReadIsSaid(t *testing.T) {
 		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the anchors stand for more than", ""},
 		"YAML 1.1's booleans":    {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n", "f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
 		"Envoy's own tag":        {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n", "f:2:24: error: admin listens on 0.0.0.0", ""},
-		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: error: admin is given twice: leave one of them out [api]", ""},
+		"YAML 1.2 by its name":   {"%YAML 1.2\n---\nadmin: {profile_path: 5}\n", "f:3:9: error: profile_path is 5, and Envoy's API has a string here: put it into quotes [api]", ""},
+		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and this one counts: leave the other one out [api]", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := Run([]Input{{"f", []byte(test.content)}})

@@ -35,6 +35,7 @@ type Node struct {
 	scalar       string  // as YAML or JSON resolves it; of a number, as it is written
 	entries      []entry // of a mapping, as they are written
 	items        []*Node // of a list
+	isText       bool    // of a number: Envoy's YAML takes it for a string, which protobuf makes a number of where it needs one
 	skipped      bool    // it is of a type that is not known: nothing below it was looked at
 }
 
@@ -52,12 +53,12 @@ func (n *Node) get(keys ...string) *Node {
 	return n
 }
 
-// child returns a key's value; where the key is repeated, the first. A null is a value that is not there.
+// child returns a key's value; where the key is repeated, the last, as Envoy does. A null is a value that is not there.
 func (n *Node) child(key string) *Node {
 	if n == nil {
 		return nil
 	}
-	for i := range n.entries {
+	for i := len(n.entries) - 1; i >= 0; i-- {
 		if e := &n.entries[i]; e.key == key && e.value.kind != null {
 			return e.value
 		}
@@ -136,7 +137,7 @@ func (n *Node) value() *structpb.Value {
 		return structpb.NewBoolValue(n.scalar == "true")
 	case number:
 		v, err := strconv.ParseFloat(n.scalar, 64)
-		if err != nil {
+		if err != nil || n.isText {
 			return structpb.NewStringValue(n.scalar)
 		}
 		return structpb.NewNumberValue(v)

@@ -78,6 +78,9 @@ func parse(content []byte, at place) ([]*Node, error) {
 	return parseYAML(content, at)
 }
 
+// yaml12 says that what follows is YAML 1.2, which the library reads, and refuses for what it says.
+var yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)
+
 // yamlReader makes nodes of YAML's.
 type yamlReader struct {
 	place
@@ -91,7 +94,7 @@ func parseYAML(content []byte, at place) (documents []*Node, err error) {
 			documents, err = nil, &syntaxError{at.line + 1, at.column + 1, fmt.Sprint("not YAML: ", cause)}
 		}
 	}()
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	decoder := yaml.NewDecoder(bytes.NewReader(yaml12.ReplaceAll(content, []byte("%YAML 1.1"))))
 	reader := &yamlReader{place: at}
 	for {
 		var document yaml.Node
@@ -192,6 +195,9 @@ func init() {
 	}
 }
 
+// notEnvoys are numbers to YAML's library that are strings to Envoy's.
+var notEnvoys = regexp.MustCompile(`_|^[-+]?0[ob]`)
+
 // scalar resolves a scalar as Envoy does: as YAML's core schema, with these words.
 func (r *yamlReader) scalar(n *Node, y *yaml.Node) {
 	n.kind, n.scalar = text, y.Value
@@ -205,11 +211,17 @@ func (r *yamlReader) scalar(n *Node, y *yaml.Node) {
 	case "!!bool":
 		n.kind, n.scalar = boolean, strings.ToLower(y.Value)
 	case "!!int", "!!float":
-		n.kind = number
-		var v any
-		if y.Decode(&v) == nil {
-			n.scalar = fmt.Sprint(v)
+		if notEnvoys.MatchString(y.Value) {
+			break
 		}
+		n.kind = number
+		// parseYamlNode in source/common/protobuf/yaml_utility.cc of v1.39.1: whole numbers of 32 bits are numbers.
+		var v int64
+		if y.ShortTag() == "!!int" && y.Decode(&v) == nil {
+			n.scalar = strconv.FormatInt(v, 10)
+		}
+		_, err := strconv.ParseInt(n.scalar, 10, 32)
+		n.isText = err != nil
 	}
 	if y.Style&(yaml.LiteralStyle) != 0 && !r.fixed {
 		n.valueLine = r.line + y.Line + 1

@@ -34,6 +34,32 @@ func (s *scope) checkClusters(f *findings, g *gate) {
 	}
 }
 
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// speaksHTTP2 says whether Envoy takes a cluster to speak HTTP/2, as a health check by gRPC needs: useHttp2 in
+// source/extensions/upstreams/http/config.cc of v1.39.1, and the older fields of the cluster itself.
+func speaksHTTP2(cluster *Node) bool {
+	options := cluster.get("typed_extension_protocol_options", httpOptions)
+	if options == nil {
+		return cluster.get("http2_protocol_options") != nil
+	}
+	options, kind := typed(options)
+	return kind != httpOptions || options.get("explicit_http_config", "http2_protocol_options") != nil || options.get("auto_config") != nil ||
+		options.get("use_downstream_protocol_config", "http2_protocol_options") != nil
+}
+
+// checkHTTP2 finds clusters that are checked by gRPC and can't be.
+func (s *scope) checkHTTP2(f *findings) {
+	for _, cluster := range s.clusters {
+		for _, check := range cluster.list("health_checks") {
+			if at := check.get("grpc_health_check"); at != nil && !s.dumped && !speaksHTTP2(cluster) {
+				f.add(at, Error, "api", "a cluster that is checked by gRPC has to speak HTTP/2, and Envoy refuses one that does not: write typed_extension_protocol_options: {"+httpOptions+": "+
+					`{"@type": type.googleapis.com/`+httpOptions+`, explicit_http_config: {http2_protocol_options: {}}}} into it`)
+			}
+		}
+	}
+}
+
 // checkUnknown finds a cluster that is not there, where the files would have it.
 func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
 	const rule = "unknown-cluster"

@@ -31,6 +31,7 @@ func (s *scope) look(f *findings) {
 		s.checkClusters(f, g)
 	}
 	s.checkStats(f, gates)
+	s.checkHTTP2(f)
 	s.checkLibraries(f)
 	s.checkAdmin(f)
 }
