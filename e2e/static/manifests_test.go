@@ -486,6 +486,7 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 		env[e.Name] = e.Value
 	}
 	ready := container.ReadinessProbe
+	starting := get[*appsv1.Deployment](t, render(t, "base", "stock"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
 	proxy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
 		"notice":                  env["DRAIN_NOTICE_SECONDS"],
@@ -495,6 +496,7 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 		"taking in":               fmt.Sprint(envoy.MinReadySeconds),
 		"names":                   fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
 		"hanging":                 fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"starting, stock":         fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
 		"notice, Envoy Gateway":   strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
 		"drain, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
 		"taken in, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
@@ -529,6 +531,15 @@ func TestServicesRolloutWaitsForItsNames(t *testing.T) {
 	}
 	if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < cached+asked+interval+jitter {
 		t.Errorf("the service's old pods go after %d s, Envoy knows the new ones after %d s", ready, cached+asked+interval+jitter)
+	}
+}
+
+// Where DNS does not answer, an Envoy has no listener for some time, which restarting it does not mend.
+func TestStockEnvoyMayWaitForNames(t *testing.T) {
+	const unanswered = 120 // seconds, as seen in a cluster
+	starting := get[*appsv1.Deployment](t, render(t, "base", "stock"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
+	if allowed := starting.PeriodSeconds * starting.FailureThreshold; allowed < 2*unanswered {
+		t.Errorf("it is restarted after %d s", allowed)
 	}
 }
 
