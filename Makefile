@@ -277,7 +277,7 @@ FAULTS := \
   RandomGarbageHarmsNothing EnvoyEndsInOrderWhileOldChainsDrainUnderLoad ManyConfigurationsOnFourWorkers
 
 .PHONY: faults
-faults: $(suite_needs) ## break things for a long time by the stock door, in each version of Envoy; some hours (ENVOY_VERSION=1.40.0: in that alone)
+faults: $(suite_needs) ## break things for a long time by the stock door, in each version of Envoy; an hour (ENVOY_VERSION=1.40.0: in that alone)
 	@cd e2e && for version in $(or $(ENVOY_VERSION),1.39.1 $(OTHER_ENVOYS)); do \
 	  echo "breaking things in Envoy $$version"; \
 	  ENVOY_VERSION=$$version $(TESTS) -count=1 -timeout 4h ./suite -door=stock -long -run '$(call named,$(FAULTS))'; \

@@ -72,7 +72,7 @@ var fates = []struct{ pattern, fate string }{
 	{`make diff( FOR=\w+)?`, "test TestAMinuteOfRandomEventsShowsNoDisagreement"},
 	{`make soak`, "test TestSoakShowsNoDisagreementAndNoGrowth"},
 	{`make (image|e2e-compose|e2e-kubernetes|vulnerabilities|golangci)( .*)?`, "ci"},
-	{`make (mutants|recording|faults)`, "not run, because it takes minutes or hours, or changes the sources"},
+	{`make (mutants|recording|faults)`, "not run, because it takes minutes or an hour, or changes the sources"},
 	{`make e2e ENVOY_VERSION=\S+`, "not run, because make test runs a part of it, and all of it in another version"},
 	{`curl .*`, "not run, because it asks an Envoy that is running: what that answers is the suite's to test"},
 	{`(kubectl|gcloud|aws|kind|minikube|helm) .*`, "not run, because it needs a cluster"},

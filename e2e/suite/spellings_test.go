@@ -113,10 +113,6 @@ var spellingsOfGates = map[string][]string{
 func TestLintTakesWhatEnvoyTakes(t *testing.T) {
 	t.Parallel()
 	skipUnlessStock(t)
-	envoy, err := bed.EnvoyPath()
-	if err != nil {
-		t.Fatal(err)
-	}
 	taken, refused := 0, 0
 	for base, of := range map[string]map[string][]string{spelledOf: spellings, spelledGate: spellingsOfGates} {
 		for into, values := range of {
@@ -125,9 +121,7 @@ func TestLintTakesWhatEnvoyTakes(t *testing.T) {
 				if err := os.WriteFile(file, []byte(fmt.Sprintf(base, fmt.Sprintf(into, value))), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				validate := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "--config-path", file)
-				validate.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(bed.Root(), "build"))
-				out, err := validate.CombinedOutput()
+				out, err := validated(t, file)
 				takes := err == nil
 				if takes {
 					taken++
@@ -135,7 +129,7 @@ func TestLintTakesWhatEnvoyTakes(t *testing.T) {
 					refused++
 				}
 				if slip := slipFound(t, file); (slip == "") != takes {
-					t.Errorf("%s: Envoy takes it: %v; lint says %q\n%s", fmt.Sprintf(into, value), takes, slip, bed.Tail(string(out), 2))
+					t.Errorf("%s: Envoy takes it: %v; lint says %q\n%s", fmt.Sprintf(into, value), takes, slip, bed.Tail(out, 2))
 				}
 			}
 		}
@@ -159,4 +153,61 @@ func slipFound(t *testing.T, file string) string {
 		}
 	}
 	return ""
+}
+
+// unchecked is a file like many, of whose cluster somebody has said nothing.
+const unchecked = `static_resources:
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: i
+          route_config:
+            virtual_hosts:
+            - name: v
+              domains: ["*"]
+              routes:
+              - match: {prefix: /shop.v1.Checkout/}
+                route: {cluster: checkout}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+  clusters:
+  - name: checkout
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment: {cluster_name: checkout, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
+`
+
+// What the command writes into a file, Envoy takes.
+func TestEnvoyTakesWhatConfigWrites(t *testing.T) {
+	t.Parallel()
+	skipUnlessStock(t)
+	file := filepath.Join(t.TempDir(), "envoy.yaml")
+	if err := os.WriteFile(file, []byte(unchecked), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := command(t, "config", "--cluster", "checkout", "--grpc-service", "shop.v1.Checkout", "--door", "stock", "--into", file, "--write"); code != 0 {
+		t.Fatalf("it ends with %d: %s", code, out)
+	}
+	if out, err := validated(t, file); err != nil {
+		t.Errorf("%v: %s", err, bed.Tail(out, 2))
+	}
+}
+
+// validated has Envoy read a configuration, the module's with it.
+func validated(t *testing.T, file string) (log string, err error) {
+	t.Helper()
+	envoy, err := bed.EnvoyPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "--config-path", file)
+	validate.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(bed.Root(), "build"))
+	out, err := validate.CombinedOutput()
+	return string(out), err
 }
