@@ -337,11 +337,11 @@ plots: | tools ## make e2e/bench/RESULTS.md and its pictures again of results.js
 
 .PHONY: diff
 diff: build fetched ## look for a wrong answer: random events, both doors beside Envoy's own filter and a model (FOR=10m, SEED=n, DOOR=both)
-	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0) -door $(or $(DOOR),both)
+	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0) -door $(if $(filter file,$(origin DOOR)),both,$(DOOR))
 
 .PHONY: soak
 soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n, DOOR=contrib)
-	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0) -door $(or $(DOOR),contrib)
+	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0) -door $(DOOR)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)

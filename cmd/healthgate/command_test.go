@@ -50,7 +50,7 @@ func TestLintEndsWithWhatItFound(t *testing.T) {
 		"not there":          {[]string{"nowhere.yaml"}, "", 2, "", "healthgate: open nowhere.yaml: no such file"},
 		"not Envoy's":        {[]string{other}, "", 2, "", "healthgate: " + other + ": nothing of Envoy's"},
 		"found, and unread":  {[]string{open, "nowhere.yaml"}, "", 2, open + found, "healthgate: open nowhere.yaml"},
-		"no file":            {nil, "", 2, "", "healthgate: requires at least 1 arg"},
+		"no file":            {nil, "", 2, "", "healthgate: lint looks at files: name one or more, or - for standard input"},
 		"an unknown output":  {[]string{"--output", "xml", fine}, "", 2, "", `healthgate: --output: "xml" is neither text nor json`},
 		"fine, as JSON":      {[]string{"--output=json", fine}, "", 0, "[]\n", ""},
 		"JSON though unread": {[]string{"-o", "json", "nowhere.yaml"}, "", 2, "[]\n", "healthgate: open nowhere.yaml"},

@@ -76,7 +76,7 @@ func newAlive() *cobra.Command {
 Restarting Envoy heals no backend. Where it does not answer, the reason is in the container's log too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
-		Args: cobra.NoArgs,
+		Args: adminIsAFlag,
 	}
 	address, log := adminFlag(command), logFlag(command)
 	command.RunE = func(command *cobra.Command, _ []string) error {
@@ -108,7 +108,7 @@ SIGTERM comes after it. Each line it prints is in the container's log too: Kuber
 		Example: `  lifecycle:
     preStop:
       exec: {command: [/usr/local/bin/healthgate, drain]}`,
-		Args: cobra.NoArgs,
+		Args: adminIsAFlag,
 	}
 	address, log := adminFlag(command), logFlag(command)
 	notice := command.Flags().Duration("notice", 0, "in which the balancer has to notice that the gate fails; also DRAIN_NOTICE_SECONDS (default 30s)")
@@ -270,4 +270,12 @@ func (d *drain) left(ctx context.Context) string {
 		return "requests can't be seen"
 	}
 	return fmt.Sprintf("%d requests are under way", n)
+}
+
+// adminIsAFlag tells whoever names admin as an argument, as explain takes it.
+func adminIsAFlag(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument: write --admin %s", cmd.Name(), args[0])
+	}
+	return nil
 }

@@ -198,6 +198,16 @@ func TestWhatIsNoEnvoyIsNeitherAliveNorDrained(t *testing.T) {
 	}
 }
 
+// explain takes admin as an argument, and who is used to that is told.
+func TestAdminAsAnArgumentIsToldWhereItGoes(t *testing.T) {
+	for _, name := range []string{"alive", "drain"} {
+		code, _, stderr := execute(t, "", name, "127.0.0.1:1")
+		if want := "healthgate: " + name + " takes no argument: write --admin 127.0.0.1:1"; code != exitBlind || !strings.Contains(stderr, want) {
+			t.Errorf("it ended with %d and said %q, want %q", code, stderr, want)
+		}
+	}
+}
+
 func TestDrainTakesNoTimeThatCantBe(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"--notice", "--finish"} {

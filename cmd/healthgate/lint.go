@@ -40,7 +40,12 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
 		Example: `  healthgate lint envoy.yaml
   kubectl kustomize overlays/gke-ingress | healthgate lint -
   curl -s localhost:9901/config_dump | healthgate lint --output json -`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("lint looks at files: name one or more, or - for standard input")
+			}
+			return nil
+		},
 	}
 	output := outputFlag(command)
 	command.RunE = func(command *cobra.Command, args []string) error {

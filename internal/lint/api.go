@@ -128,6 +128,10 @@ func (a *api) twice(e *entry) {
 }
 
 func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
+	if e.key == "<<" {
+		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write what is merged out, or an alias in its place", refuses)
+		return
+	}
 	known := make([]string, message.Fields().Len())
 	for i := range known {
 		known[i] = string(message.Fields().Get(i).Name())

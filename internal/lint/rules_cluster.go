@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,9 +155,12 @@ func checkIdle(f *findings, cluster *Node, p probe) {
 		}
 		switch {
 		case p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
-			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe turns to 503 and back: "+
-				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s into the health check, and a stale_after of more than twice that",
-				cluster.text("name"), seconds(longest), check.line, seconds(interval), seconds(interval))
+			mend := "write a stale_after of more than " + seconds(2*longest)
+			if slowest > interval {
+				mend = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a stale_after of more than twice that", seconds(interval))
+			}
+			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe turns to 503 and back: %s",
+				cluster.text("name"), seconds(longest), check.line, mend)
 		case slowest > interval && slowest >= idleInterval:
 			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that fails is noticed that late: "+
 				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s", seconds(slowest), seconds(interval), seconds(interval))
