@@ -22,14 +22,8 @@ const spelledOf = `static_resources:
     %s
 `
 
-// spelledGate has a gate of which %s is a part.
-const spelledGate = `bootstrap_extensions:
-- name: healthgate
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension
-    dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}
-    extension_name: healthgate
-static_resources:
+// aListener has a virtual host whose routes, and then what is in http_filters, are to follow.
+const aListener = `static_resources:
   listeners:
   - name: l
     address: {socket_address: {address: 127.0.0.1, port_value: 0}}
@@ -44,7 +38,20 @@ static_resources:
             - name: v
               domains: "*"
               routes:
-              - match: {path: "/"}
+`
+
+const aRouter = `          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+`
+
+// spelledGate has a gate of which %s is a part.
+const spelledGate = `bootstrap_extensions:
+- name: healthgate
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension
+    dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}
+    extension_name: healthgate
+` + aListener + `              - match: {path: "/"}
                 direct_response: {status: 503}
                 typed_per_filter_config: {healthgate: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}
           http_filters:
@@ -58,9 +65,7 @@ static_resources:
                 "@type": type.googleapis.com/google.protobuf.Struct
                 value:
                   %s
-          - name: envoy.filters.http.router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-`
+` + aRouter
 
 const aCheck = "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, %s}]"
 
@@ -156,27 +161,10 @@ func slipFound(t *testing.T, file string) string {
 }
 
 // unchecked is a file like many, of whose cluster somebody has said nothing.
-const unchecked = `static_resources:
-  listeners:
-  - name: l
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: i
-          route_config:
-            virtual_hosts:
-            - name: v
-              domains: ["*"]
-              routes:
-              - match: {prefix: /shop.v1.Checkout/}
+const unchecked = aListener + `              - match: {prefix: /shop.v1.Checkout/}
                 route: {cluster: checkout}
           http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-  clusters:
+` + aRouter + `  clusters:
   - name: checkout
     type: STATIC
     connect_timeout: 1s

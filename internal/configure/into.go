@@ -148,8 +148,8 @@ func (i *into) manager(manager *yaml.Node) error {
 			manager.Line, strings.Join(i.wanted.route(), "\n"))
 	}
 	for _, virtualHost := range items(virtualHosts) {
-		takesAll := slices.ContainsFunc(items(get(virtualHost, "domains")), func(domain *yaml.Node) bool { return domain.Value == "*" })
-		if takesAll {
+		domains := get(virtualHost, "domains") // one alone may stand without its dash
+		if text(domains) == "*" || slices.ContainsFunc(items(domains), func(domain *yaml.Node) bool { return domain.Value == "*" }) {
 			return i.first(get(virtualHost, "routes"), "routes", i.wanted.route())
 		}
 	}
