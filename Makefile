@@ -308,7 +308,7 @@ KIND := $(GO) run sigs.k8s.io/kind@v0.33.0
 KIND_CLUSTER := healthgate-e2e
 ON_NODE ?= docker exec {node}
 LOAD := build/kubernetes/kubernetes
-$(LOAD): $(wildcard e2e/kubernetes/*.go e2e/kubernetes/load.yaml) | go-alone
+$(LOAD): $(e2e_files) e2e/kubernetes/load.yaml | go-alone
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 $(E2E) build -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ ./kubernetes
