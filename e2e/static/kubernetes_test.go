@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,8 +50,9 @@ func TestKubernetesRunFitsTheManifests(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(readFile(t, inRoot("e2e", "kubernetes", "kind.yaml"))), &kind); err != nil || len(kind.Nodes) < 3 {
 		t.Errorf("kind's cluster has the nodes %v, %v", kind.Nodes, err)
 	}
-	if job := workflowJobs(t, "ci.yaml")["kubernetes"]; !strings.Contains(job.runs(), "make e2e-kubernetes\n") {
-		t.Error("the workflow does not run make e2e-kubernetes")
+	job := workflowJobs(t, "ci.yaml")["kubernetes"]
+	if doors := job.Strategy.Matrix["components"]; !slices.Equal(doors, []string{"", "stock"}) || !strings.Contains(job.runs(), "make e2e-kubernetes RUNS=-components=${{ matrix.components }}\n") {
+		t.Errorf("the workflow does not run make e2e-kubernetes by each door: %v, %s", doors, job.runs())
 	}
 }
 
