@@ -187,7 +187,7 @@ func (b *bench) startStock(config *bed.Config) (*bed.Envoy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return door.Start(b.ctx, b.doors[1], dir, config, bed.Options{Workers: 1, Flags: []string{"--drain-strategy", "immediate"}})
+	return door.Start(b.ctx, b.doors[1], dir, config, bed.Options{Workers: 1})
 }
 
 // watchHosts has hosts go and come, and records.

@@ -447,18 +447,6 @@ func (l *load) mustAllBe(status, atLeast int) {
 	}
 }
 
-// mustAllBeUnderUpdates is mustAllBe where listeners are updated meanwhile. Envoy 1.40.0 then closes an HTTP/2 connection now and then with a
-// request on it, whoever answers: of 1,000 updates under four clients some ten requests of direct_response, and as many of the gate.
-func (l *load) mustAllBeUnderUpdates(status, atLeast int) {
-	l.s.t.Helper()
-	answers, errs := l.end()
-	if about, err := l.s.envoy.Ask(http.MethodGet, "/server_info"); err == nil && strings.Contains(about, "/1.40.") && len(errs)*100 < answers[status] {
-		l.s.t.Logf("%d probes were cut off by Envoy 1.40, of %d", len(errs), answers[status])
-		l.errors = nil
-	}
-	l.mustAllBe(status, atLeast)
-}
-
 // awaitProbe waits until the probe is answered with a status.
 func (s *site) awaitProbe(client *http.Client, status int, atMost time.Duration) *answer {
 	s.t.Helper()

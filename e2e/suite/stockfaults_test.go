@@ -220,7 +220,7 @@ func TestFaultListenerUpdatesUnderWatches(t *testing.T) {
 		s.update(config.Clone())
 	}
 	took := time.Since(began)
-	load.mustAllBeUnderUpdates(200, 100)
+	load.mustAllBe(200, 100)
 	leave()
 	watching.Wait()
 	close(wrong)
