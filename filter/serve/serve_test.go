@@ -33,6 +33,13 @@ type fakeHost struct {
 
 type stat struct{ value atomic.Uint64 }
 
+// running is how many goroutines the test's bubble has, once none of them can go on. Those outside of it may be what is left of another test.
+func running() int {
+	synctest.Wait()
+	stacks := make([]byte, 1<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), ", synctest bubble ")
+}
+
 const goneWord = "it has gone"
 
 func newFakeEnvoy() *fakeEnvoy {
@@ -162,7 +169,7 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 			answer(t, route.Over(f), "healthgate_ok")
 		}
 		defined := [2]int64{https.defined.Load(), http.defined.Load()}
-		goroutines := runtime.NumGoroutine()
+		goroutines := running()
 
 		envoy.set("cluster.service.membership_healthy", 0)
 		began := time.Now()
@@ -183,7 +190,7 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 		if now := [2]int64{https.defined.Load(), http.defined.Load()}; now != defined {
 			t.Errorf("%v stats were defined for the first probes, and %v in the end", defined, now)
 		}
-		if now := runtime.NumGoroutine(); now != goroutines {
+		if now := running(); now != goroutines {
 			t.Errorf("%d goroutines became %d", goroutines, now)
 		}
 		for _, prefix := range []string{"https", "http"} {
@@ -254,14 +261,14 @@ func TestLevelThatNobodyIsAnsweredByCostsNothing(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
 		host := envoy.host()
 		f := configure(t, p, `{"clusters": ["service"]}`, host)
-		before, goroutines := host.defined.Load(), runtime.NumGoroutine()
+		before, goroutines := host.defined.Load(), running()
 		between := override(t, p, `{"hold": {"unhealthy_after": "1s"}, "stat_prefix": "between", "source": "admin", "admin": {"address": "unix:///nowhere"}}`)
 		broken := override(t, p, `{"paht": "/"}`)
 		override(t, p, `{"path": "/x"}`).Over(between.Over(f))
 		override(t, p, `{"path": "/x"}`).Over(broken.Over(f))
 		time.Sleep(time.Hour)
-		if defined, running := host.defined.Load()-before, runtime.NumGoroutine()-goroutines; defined != 0 || running != 0 {
-			t.Errorf("%d stats were defined and %d goroutines run", defined, running)
+		if defined, more := host.defined.Load()-before, running()-goroutines; defined != 0 || more != 0 {
+			t.Errorf("%d stats were defined and %d more goroutines run", defined, more)
 		}
 		if n := envoy.logged("between") + envoy.logged("paht"); n != 0 {
 			t.Errorf("%d lines were logged", n)
@@ -325,10 +332,10 @@ func TestPairEndsWithEither(t *testing.T) {
 				}
 				// One that comes later still starts nothing that would have to end.
 				late := deep.Over(between)
-				running := runtime.NumGoroutine()
+				goroutines := running()
 				answer(t, late, "healthgate_cluster_unhealthy")
-				if now := runtime.NumGoroutine(); now != running || len(deep.over) != 0 {
-					t.Errorf("%d goroutines became %d, and %d pairs are kept", running, now, len(deep.over))
+				if now := running(); now != goroutines || len(deep.over) != 0 {
+					t.Errorf("%d goroutines became %d, and %d pairs are kept", goroutines, now, len(deep.over))
 				}
 				f.End()
 			})
@@ -460,9 +467,9 @@ func TestWarningsComeOnceAfterTheirTime(t *testing.T) {
 func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
-		before := runtime.NumGoroutine()
+		before := running()
 		c := configure(t, p, `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///nowhere"}}`, envoy.host())
-		if now := runtime.NumGoroutine(); now <= before {
+		if now := running(); now <= before {
 			t.Fatal("nothing was started, so that this shows nothing")
 		}
 		f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
@@ -477,8 +484,7 @@ func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
 		c.End()
 		f.End()
 		time.Sleep(time.Minute)
-		synctest.Wait()
-		if now := runtime.NumGoroutine(); now != before {
+		if now := running(); now != before {
 			t.Errorf("%d goroutines run, %d before", now, before)
 		}
 		// A counter that nobody reads any more may begin anew: its first value is then a movement.
