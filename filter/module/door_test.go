@@ -448,6 +448,14 @@ func TestPace(t *testing.T) {
 	}
 }
 
+func TestCountersArePassedOverFourTimesWithinTheAgeAllowed(t *testing.T) {
+	for after, want := range map[time.Duration]time.Duration{0: time.Second, time.Second: time.Second, 4 * time.Second: time.Second, time.Minute: 15 * time.Second} {
+		if got := countersEvery(after); got != want {
+			t.Errorf("stale_after %v: got %v, want %v", after, got, want)
+		}
+	}
+}
+
 func TestWorkersThatHaveNotStartedAreWaitedForClosely(t *testing.T) {
 	startServing(t)
 	defer func() { envoy.starts = false }()

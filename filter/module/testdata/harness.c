@@ -174,6 +174,13 @@ static void reports(void) {
     fe_stream_free(stream);
   }
   CHECK(into_go == 2);
+  // Where the main thread hangs, a report would tell of what was.
+  hg_sampled(hg_now() - INT64_C(6000000000));
+  fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, "application/json");
+  fe_headers(stream, true);
+  CHECK(strcmp(stream->details, "stale") == 0 && into_go == 2);
+  fe_stream_free(stream);
+  hg_sampled(hg_now());
   into_go = 0;
   ((hg_filter *)filter->module)->gate->details = false;
 }
