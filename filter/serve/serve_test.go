@@ -2,6 +2,10 @@ package serve
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -409,6 +413,10 @@ func TestPanicBetweenProbesIsLoggedAndWatchedOn(t *testing.T) {
 		if n := envoy.logged("error: healthgate: panic between probes: a bug: "); n != 1 {
 			t.Errorf("%d lines within a minute, want 1: %q", n, envoy.lines)
 		}
+		time.Sleep(time.Minute)
+		if n := envoy.logged("error: healthgate: panic between probes: a bug: "); n != 2 {
+			t.Errorf("%d lines after a minute, want 2: %q", n, envoy.lines)
+		}
 		if got := c.Failure(); got != filter.FailClosed() {
 			t.Errorf("a failure that can't be counted is %+v", got)
 		}
@@ -494,6 +502,40 @@ func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
 		answer(t, again, "healthgate_ok")
 		again.End()
 	})
+}
+
+// An update of a listener is no time in which admin would have to be waited for.
+func TestNextConfigurationKnowsWhatTheLastOneSawByAdmin(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var looks atomic.Int64
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/clusters" {
+			io.WriteString(w, `{"state": "LIVE"}`)
+			return
+		}
+		if looks.Add(1) > 1 {
+			<-r.Context().Done()
+			return
+		}
+		io.WriteString(w, `{"cluster_statuses": [{"name": "service", "host_statuses": [{"health_status": {"eds_health_status": "HEALTHY"}}]}]}`)
+	})}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+
+	p, host := &Process{}, newFakeEnvoy().host()
+	text := fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "60s", "admin": {"address": "unix://%s", "interval": "60s"}}`, path)
+	last := configure(t, p, text, host)
+	for deadline := time.Now().Add(10 * time.Second); last.Answer(false).Details != "healthgate_ok"; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %d looks it answers %s", looks.Load(), last.Answer(false).Details)
+		}
+	}
+	last.End()
+	answer(t, configure(t, p, text, host), "healthgate_ok")
 }
 
 func TestRefusedConfigurationStartsNothing(t *testing.T) {
