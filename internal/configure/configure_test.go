@@ -114,6 +114,32 @@ func TestGateIsWrittenIntoAFile(t *testing.T) {
 	}
 }
 
+// What is added, and after which line of the file.
+func TestGateIsWrittenWhereItBelongs(t *testing.T) {
+	text := written(t)["an unchecked cluster"]
+	for name, test := range map[string]struct{ old, new, has, no string }{
+		"over the comment of the first filter": {"http_filters:\n", "http_filters:\n          # The old way.\n",
+			"http_filters:\n          - name: healthgate\n", "# The old way.\n          - name: healthgate"},
+		"where the one domain has no brackets": {`domains: ["*"]`, `domains: "*"`, "match: {path: \"/\"}", `domains: ["*"]`},
+		"not into a cluster that EDS tells of": {"type: STRICT_DNS\n", "type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}\n",
+			"name: healthgate", "health_checks:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := strings.Replace(text, test.old, test.new, 1)
+			if changed == text {
+				t.Fatalf("the file has no %q", test.old)
+			}
+			result, _, err := Wanted{Cluster: "service", Path: "/"}.Into("f", []byte(changed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(result), test.has) || strings.Contains(string(result), test.no) {
+				t.Errorf("want %q and not %q in\n%s", test.has, test.no, result)
+			}
+		})
+	}
+}
+
 var hunk = regexp.MustCompile(`^@@ -(\d+),(\d+) \+(\d+),(\d+) @@$`)
 
 // applied makes a change as patch would.

@@ -154,6 +154,9 @@ var explained = map[string]struct {
 	"it drains": {plain, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
 	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
+	"it drains, whatever hold says": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
+		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
+	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
 	"a drain is ignored": {`{"clusters": ["service"], "drain": "ignore"}`, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"] = "DRAINING", 0
 	}, 200, "healthgate_ok", "", ""},
@@ -173,6 +176,10 @@ var explained = map[string]struct {
 		e.count(0, 0, 0)
 		e.answers = "failed failed_cluster_empty"
 	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 3 hosts, and its gauges don't say so`},
+	"the gauges of its only host are left out": {plain, func(e *fakeEnvoy) {
+		e.count(0, 0, 0)
+		e.hosts, e.answers = e.hosts[:1], "failed failed_cluster_empty"
+	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 1 hosts, and its gauges don't say so`},
 	"by admin, no such cluster": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
 		e.hosts, e.answers = nil, "failed failed_cluster_unknown"
 	}, 503, "healthgate_cluster_unknown", "", "Envoy has no such cluster"},
