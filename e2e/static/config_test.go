@@ -101,6 +101,42 @@ func TestExamplesOfBothDoorsAreTheSame(t *testing.T) {
 	}
 }
 
+// The stock door's reference has a route and services for gRPC health checks, what leaves them out of the log, and a listener for liveness;
+// all else of it is the contrib door's.
+func TestReferencesOfBothDoorsAreTheSame(t *testing.T) {
+	t.Parallel()
+	stock, err := door.Named("stock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contribs, err := bed.LoadConfig("envoy/envoy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stocks, err := bed.LoadConfig("envoy/stock.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, alive := range []struct {
+		key  string
+		want any
+	}{{"drain_type", "MODIFY_ONLY"}, {"ignore_global_conn_limit", true}} {
+		if got := stocks.Get("static_resources.listeners.1." + alive.key); got != alive.want {
+			t.Errorf("the listener for liveness has the %s %v, want %v", alive.key, got, alive.want)
+		}
+	}
+	const expression = bed.HCM + ".access_log.0.filter.extension_filter.typed_config.expression"
+	const checks = " && !(request.path.startsWith('/grpc.health.v1.Health/') && response.grpc_status == 0)"
+	stocks.Set("static_resources.listeners", stocks.Get("static_resources.listeners").([]any)[:1])
+	stocks.Set(bed.Routes, slices.Delete(stocks.Get(bed.Routes).([]any), 1, 2))
+	stocks.Delete(bed.Healthgate + ".typed_config.filter_config.value.grpc_services")
+	stocks.Set(expression, strings.TrimSuffix(stocks.Get(expression).(string), checks))
+	stock.Prepare(contribs)
+	if got, want := string(stocks.JSON()), string(contribs.JSON()); got != want {
+		t.Errorf("envoy/stock.yaml is\n%s\nwant\n%s", got, want)
+	}
+}
+
 // What docs/comparison.md shows of Envoy's own filter can be put into the reference configuration as it is.
 func TestComparisonShowsAValidConfiguration(t *testing.T) {
 	t.Parallel()
