@@ -13,6 +13,8 @@ require (
 	google.golang.org/protobuf v1.36.11
 )
 
+require pgregory.net/rapid v1.3.0 // indirect
+
 require (
 	cel.dev/expr v0.25.1 // indirect
 	github.com/envoyproxy/envoy/source/extensions/dynamic_modules v0.0.0-20260423231439-f1dd21b16c24

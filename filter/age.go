@@ -7,29 +7,36 @@ import (
 	"time"
 )
 
-// ages are the movements of the clusters' counters, by the name of their stats: one for a process, over all its
-// configurations. A configuration that comes does not make a cluster any fresher.
+// ages are the movements of the clusters' counters by name: one for a process, over all its configurations. A new
+// configuration does not make a cluster any fresher.
 type ages struct {
 	mutex  sync.Mutex
 	byName map[string]*movement
-	idle   list.List // of *movement: those that nobody reads, the one that was left first in front
+	idle   list.List // of *movement without readers, the one that lost its last reader first in front
 }
 
-// movement notices when a counter stops. Its methods are safe for use from any thread.
+// movement notices when a counter stops. Its methods are safe for concurrent use.
 type movement struct {
 	ages    *ages
 	name    string
 	readers int           // sources that hold the counter; guarded by ages.mutex
-	idle    *list.Element // its place in ages.idle where readers is 0; likewise
+	idle    *list.Element // its place in ages.idle while readers is 0; likewise
 	began   time.Time
-	last    atomic.Uint64
-	movedAt atomic.Int64 // nanoseconds since began
-	moved   atomic.Bool  // it has been seen to move
+
+	last            atomic.Uint64 // the counter's last value
+	moved           atomic.Bool   // the counter has been seen to change
+	movedAt, readAt atomic.Int64  // when it last changed and was last read, in nanoseconds since began
 }
 
-// join returns the movement of a counter for one more reader of it, which sees it at value. While somebody holds a counter
-// Envoy keeps it, and it only grows: a lower value is that of a reader whose own stats are filtered. Once nobody has held
-// it, it may have begun anew.
+const (
+	// rereadAfter spares a store per probe, which would move the cache line between workers.
+	rereadAfter = 100 * time.Millisecond
+	// frozenAfter is how long a counter goes unread only in a process that is stopped: a gate with stale_after reads it at
+	// least once a second.
+	frozenAfter = 3 * time.Second
+)
+
+// join returns the movement of a counter for one more reader, which reads value now.
 func (a *ages) join(name string, now time.Time, value uint64) *movement {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -44,18 +51,15 @@ func (a *ages) join(name string, now time.Time, value uint64) *movement {
 		a.byName[name] = m
 	case m.readers == 0:
 		a.idle.Remove(m.idle)
-	}
-	if m.readers == 0 && value < m.last.Load() {
-		m.movedAt.Store(int64(now.Sub(m.began)))
-		m.last.Store(value)
+		m.readAt.Store(int64(now.Sub(m.began)))
 	}
 	m.readers++
 	m.age(now, value)
 	return m
 }
 
-// leave ends what a join began. The age stays, for a configuration that comes after a gap; of more than `most` names that nobody
-// reads, the one that was left first is forgotten.
+// leave undoes a join. The age stays for a configuration that comes after a gap; of more than `most` names without readers
+// the one that lost its last reader first is forgotten.
 func (m *movement) leave() {
 	a := m.ages
 	a.mutex.Lock()
@@ -70,19 +74,21 @@ func (m *movement) leave() {
 	}
 }
 
-// age returns for how long the counter has stood still.
+// age returns for how long the counter has had its value, without the time for which the whole process was stopped.
+//
+// A lower value is a counter that begins anew, with its cluster or by /reset_counters: it has changed. 0 is no change: that is
+// also what a reader sees whose own stats matcher leaves the counter out.
 func (m *movement) age(now time.Time, value uint64) time.Duration {
 	at := int64(now.Sub(m.began))
-	for {
-		last := m.last.Load()
-		if value <= last {
-			return time.Duration(at - m.movedAt.Load())
-		}
-		// The time first: whoever reads the new value must not find the old time.
-		m.movedAt.Store(at)
-		if m.last.CompareAndSwap(last, value) {
-			m.moved.Store(true)
-			return 0
-		}
+	if readAt := m.readAt.Load(); at-readAt > int64(rereadAfter) && m.readAt.CompareAndSwap(readAt, at) && at-readAt > int64(frozenAfter) {
+		m.movedAt.Add(at - readAt)
 	}
+	last := m.last.Load()
+	if value == last || value == 0 {
+		return time.Duration(at - m.movedAt.Load())
+	}
+	m.movedAt.Store(at) // first, so that nothing reads the new value with the old time
+	m.last.Store(value)
+	m.moved.Store(true)
+	return 0
 }

@@ -69,33 +69,75 @@ func TestAgeOutlivesTheConfigurationThatSawIt(t *testing.T) {
 	}
 }
 
-func TestCounterThatBeginsAnewHasMoved(t *testing.T) {
+// A counter begins anew when its cluster is removed and added again, and when an operator resets Envoy's counters.
+func TestCounterThatBeginsAnewHasChanged(t *testing.T) {
 	h := newFakeHost()
 	h.setCluster("a", of(1, 0, 1))
 	attempts := h.Counter("cluster.a.health_check.attempt").(*number)
-	attempts.Increment(1000)
+	attempts.Record(1000)
+	source := NewStatsSource(aged(t, "3s"), h, &Process{}, epoch)
+	for _, step := range []struct {
+		at       float64
+		attempts uint64
+		stale    bool
+	}{
+		{2, 1000, false},
+		{3.1, 1000, true},
+		{4, 0, true}, // no check yet
+		{5, 1, false},
+		{7, 1, false},
+		{8, 1, false},
+		{8.1, 1, true},
+		{9, 2, false},
+	} {
+		attempts.Record(step.attempts)
+		if got := source.Sample(after(step.at), 0).Stale; got != step.stale {
+			t.Errorf("at %vs: got stale %v, want %v", step.at, got, step.stale)
+		}
+	}
+}
+
+// A reader whose own stats matcher leaves the counter out sees 0 for ever: it must not make the cluster fresh for others.
+func TestReaderThatSeesNothingChangesNoAge(t *testing.T) {
+	h, filtered := newFakeHost(), newFakeHost()
+	for _, host := range []*fakeHost{h, filtered} {
+		host.setCluster("a", of(1, 0, 1))
+	}
+	h.Counter("cluster.a.health_check.attempt").(*number).Record(1000)
 	var process Process
 	first := NewStatsSource(aged(t, "3s"), h, &process, epoch)
-
-	// While somebody holds the counter, a lower value is that of a reader whose stats are filtered.
-	filtered := newFakeHost()
-	filtered.setCluster("a", of(1, 0, 1))
 	other := NewStatsSource(aged(t, "3s"), filtered, &process, after(2))
+	for at := 0.0; at < 4; at += 0.5 {
+		first.Sample(after(at), 0)
+		other.Sample(after(at), 0)
+	}
 	if !other.Sample(after(4), 0).Stale || !first.Sample(after(4), 0).Stale {
 		t.Error("a reader that sees nothing has made the cluster fresh")
 	}
-	other.Close()
-	first.Close()
+}
 
-	// Nobody does: Envoy has dropped it with the cluster, and made it anew.
-	attempts.Record(3)
-	again := NewStatsSource(aged(t, "3s"), h, &process, after(10))
-	if again.Sample(after(13), 0).Stale || !again.Sample(after(13.1), 0).Stale {
-		t.Error("the age does not begin with the new counter")
+// While a process is stopped (SIGSTOP, the cgroup freezer, a migration) nothing is checked, and nothing reads the counter.
+func TestTimeForWhichTheProcessWasStoppedDoesNotCount(t *testing.T) {
+	h := newFakeHost()
+	h.setCluster("a", of(1, 0, 1))
+	h.Counter("cluster.a.health_check.attempt").(*number).Record(7)
+	source := NewStatsSource(aged(t, "5s"), h, &Process{}, epoch)
+	at := 0.0
+	read := func(until float64) (stale bool) {
+		for ; at <= until; at += 0.5 {
+			stale = source.Sample(after(at), 0).Stale
+		}
+		return stale
 	}
-	attempts.Increment(1)
-	if again.Sample(after(14), 0).Stale {
-		t.Error("the new counter has moved, and is not seen to")
+	if read(2) {
+		t.Error("stale after 2s")
+	}
+	at += 60 // stopped
+	if read(65) {
+		t.Error("stale though it was read for 4.5s only")
+	}
+	if !read(66) {
+		t.Error("not stale, though it was read for 5.5s without a change")
 	}
 }
 
@@ -114,6 +156,9 @@ func TestAgesOfNamesThatNobodyReadsAreBounded(t *testing.T) {
 	}
 	if len(a.byName) != most+1 || a.idle.Len() != most {
 		t.Errorf("after %d names %d are kept, %d of them idle, want %d", 2*most, len(a.byName), a.idle.Len(), most)
+	}
+	for at := range 9 {
+		held.age(after(float64(at)), 1)
 	}
 	if got := a.join("held", after(9), 1); got != held || got.age(after(9), 1) != 9*time.Second {
 		t.Error("a name that somebody reads is forgotten")

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -54,6 +56,8 @@ type Config struct {
 	StaleAfter time.Duration
 	// Admin is where the health comes from with the source admin; nil with the source stats.
 	Admin *Admin
+	// digest identifies the configuration as it was written; "" without a hold.
+	digest string
 	// GRPCServices are the services for which grpc.health.v1.Health is answered, with the empty name, for all of them, always
 	// among them; none where it is not answered.
 	GRPCServices []string
@@ -85,6 +89,10 @@ type Response struct {
 // beginning of the next reply.
 func hasBody(status int) bool { return status != 204 && status != 205 }
 
+// MinStaleAfter is the shortest stale_after of the dynamic module with the source stats: its samples are taken on Envoy's main
+// thread, which an update may keep busy for that long.
+const MinStaleAfter = time.Second
+
 // defaultAdminStaleAfter is how old what admin said may be, where stale_after does not say and three looks take no longer.
 const defaultAdminStaleAfter = 5 * time.Second
 
@@ -101,17 +109,30 @@ func Decode(raw *structpb.Struct, door Door) (*Config, error) {
 	if len(errs) > 0 {
 		return nil, errs
 	}
+	if c.Hold.configured() {
+		c.digest = digest(raw)
+	}
 	return c, nil
 }
 
-// CheckOverride reads the configuration of a route, which overrides that of the filter in part, as strictly as Decode
-// and gives the same errors. What can be judged only together with the rest is left to the Decode of what Override
-// makes.
-func CheckOverride(raw *structpb.Struct, door Door) error {
-	if _, errs := decode(raw, door, false); len(errs) > 0 {
-		return errs
+// digest is the same for two configurations only if they were written alike.
+func digest(raw *structpb.Struct) string {
+	bytes, err := proto.MarshalOptions{Deterministic: true}.Marshal(raw)
+	if err != nil { // text that is not UTF-8, in a struct made by hand: it is like no other
+		return fmt.Sprintf("%p", raw)
 	}
-	return nil
+	sum := sha256.Sum256(bytes)
+	return string(sum[:])
+}
+
+// DecodeOverride reads a route override as strictly as Decode, and gives the same errors. What can be judged only together
+// with the rest is left to the Decode of what Override makes. The keys that the override leaves out have their defaults.
+func DecodeOverride(raw *structpb.Struct, door Door) (*Config, error) {
+	c, errs := decode(raw, door, false)
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return c, nil
 }
 
 // Override lays a route's configuration over the filter's: field by field, at every depth, a list replaced as a whole. A route
@@ -159,8 +180,12 @@ func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	hold.refuseUnknown()
 	c.StaleAfter = top.duration("stale_after", 0, 0, maxDuration)
 	c.Admin = decodeSource(&top, complete)
-	if c.Admin != nil {
+	switch {
+	case c.Admin != nil:
 		decodeAge(&top, c)
+	case complete && door == Stock && c.StaleAfter > 0 && c.StaleAfter < MinStaleAfter && !top.failed("source") && !top.failed("admin"):
+		top.fail("stale_after", "%s is shorter than the dynamic module can keep: its samples may be that old while Envoy is busy; "+
+			"set %s or more, or 0s", showSeconds(c.StaleAfter), showSeconds(MinStaleAfter))
 	}
 
 	response := top.object("response")

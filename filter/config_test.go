@@ -106,8 +106,12 @@ func TestDecode(t *testing.T) {
 			test.change(&want)
 			got, err := Decode(parse(t, test.text), Contrib)
 			if err != nil {
-				t.Error(err)
-			} else if !reflect.DeepEqual(*got, want) {
+				t.Fatal(err)
+			}
+			if (got.digest != "") != got.Hold.configured() {
+				t.Errorf("the digest is %q", got.digest)
+			}
+			if got.digest = ""; !reflect.DeepEqual(*got, want) {
 				t.Errorf("got  %+v\nwant %+v", *got, want)
 			}
 		})
@@ -282,7 +286,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 
 func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
-		if err := CheckOverride(parse(t, text), Contrib); err != nil {
+		if _, err := DecodeOverride(parse(t, text), Contrib); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -293,7 +297,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
 		t.Run(text, func(t *testing.T) {
-			if err := CheckOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
+			if _, err := DecodeOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
 		})
@@ -460,7 +464,7 @@ func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
 // An override is checked on its own as far as it can be.
 func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
-		if err := CheckOverride(parse(t, text), Contrib); (err == nil) != good {
+		if _, err := DecodeOverride(parse(t, text), Contrib); (err == nil) != good {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}

@@ -6,11 +6,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The stock door takes whatever the contrib door takes, and means the same by it.
 func TestStockDoorTakesWhatContribTakes(t *testing.T) {
 	for _, test := range good {
+		if strings.Contains(test.text, `"0.000000001s"`) { // TestShortStaleAfterIsRefusedByTheModule
+			continue
+		}
 		contrib, err := Decode(parse(t, test.text), Contrib)
 		if err != nil {
 			t.Fatal(err)
@@ -19,6 +23,24 @@ func TestStockDoorTakesWhatContribTakes(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(contrib, stock) {
 			t.Errorf("%s: %v", test.text, err)
 		}
+	}
+}
+
+func TestShortStaleAfterIsRefusedByTheModule(t *testing.T) {
+	for text, refused := range map[string]bool{
+		`{"clusters": ["a"], "stale_after": "0.5s"}`:                                                                           true,
+		`{"clusters": ["a"], "stale_after": "0.999999999s"}`:                                                                   true,
+		`{"clusters": ["a"], "stale_after": "1s"}`:                                                                             false,
+		`{"clusters": ["a"], "stale_after": "0s"}`:                                                                             false,
+		`{"clusters": [], "drain": "ignore", "stale_after": "0.1s"}`:                                                           true,
+		`{"clusters": ["a"], "stale_after": "0.5s", "source": "admin", "admin": {"address": "unix:///a", "interval": "0.1s"}}`: false,
+	} {
+		if _, err := Decode(parse(t, text), Stock); (err != nil) != refused || refused && !strings.HasPrefix(err.Error(), "stale_after: ") {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+	if _, err := Decode(parse(t, `{"clusters": ["a"], "stale_after": "0.5s"}`), Contrib); err != nil {
+		t.Errorf("the Go plugin reads the counter as often: %v", err)
 	}
 }
 
@@ -77,7 +99,7 @@ func TestStockDoorRefuses(t *testing.T) {
 // A route may take its gate's clusters away where the filter's configuration ignores drains.
 func TestOverrideThatEmptiesTheClusters(t *testing.T) {
 	route := parse(t, `{"clusters": []}`)
-	if err := CheckOverride(route, Stock); err != nil {
+	if _, err := DecodeOverride(route, Stock); err != nil {
 		t.Fatal(err)
 	}
 	if c, err := Decode(Override(parse(t, `{"clusters": ["a"], "drain": "ignore"}`), route), Stock); err != nil || len(c.Clusters) != 0 {
@@ -100,10 +122,10 @@ func TestGateWithoutClustersPassesWhateverIsThere(t *testing.T) {
 	}
 }
 
-// lifeHost knows which stats Envoy has, and which clusters it has removed.
+// lifeHost knows which stats and which clusters Envoy has.
 type lifeHost struct {
 	*fakeHost
-	removed number
+	unknown bool // Envoy does not have the cluster
 }
 
 type foundNumber struct {
@@ -121,17 +143,38 @@ func (h *lifeHost) Gauge(name string) Value {
 	}
 	return foundNumber{n, h.fakeHost, name}
 }
-func (h *lifeHost) Removed(string) Value { return &h.removed }
+func (h *lifeHost) Cluster(string, string) Value { return clusterValue{h} }
 
-func TestRemovedClusterFailsWhateverTheMinimums(t *testing.T) {
+type clusterValue struct{ host *lifeHost }
+
+func (c clusterValue) Get() uint64 {
+	if c.host.unknown {
+		return 0
+	}
+	return 1
+}
+
+func TestUnknownClusterFailsWhateverTheMinimums(t *testing.T) {
 	h := &lifeHost{fakeHost: newFakeHost()}
 	h.setCluster("service", of(1, 0, 1))
 	g := newGate(t, h, `{"clusters": [{"name": "service", "min_healthy": 0}], "stale_after": "10s"}`)
-	for removed, want := range []string{"healthgate_ok", "healthgate_cluster_unknown"} {
-		h.removed.Record(uint64(removed))
+	for _, unknown := range []bool{false, true, false} {
+		h.unknown = unknown
+		want := map[bool]string{false: "healthgate_ok", true: "healthgate_cluster_unknown"}[unknown]
 		if r := g.Answer(); r.Details != want {
-			t.Errorf("removed %d: got %s, want %s", removed, r.Details, want)
+			t.Errorf("unknown %v: got %s, want %s", unknown, r.Details, want)
 		}
+	}
+}
+
+// A host that knows which clusters Envoy has also knows how old its stats are.
+func TestStaleAfterAsksNoCounterOfAHostThatKnowsItsClusters(t *testing.T) {
+	h := &lifeHost{fakeHost: newFakeHost()}
+	h.setCluster("service", of(1, 0, 1))
+	g := newGate(t, h, `{"clusters": ["service"], "stale_after": "2s"}`)
+	h.now = epoch.Add(time.Hour)
+	if r := g.Answer(); r.Details != "healthgate_ok" {
+		t.Errorf("got %s", r.Details)
 	}
 }
 
@@ -169,25 +212,22 @@ func TestWarningSaysWhatAHostKnowsOfAGauge(t *testing.T) {
 	}
 }
 
-func TestReadsAreWhatASourceReads(t *testing.T) {
-	for _, text := range []string{
-		`{"clusters": ["a:b", {"name": "c", "stat_name": "d", "excluded": "ignore"}], "stale_after": "3s"}`,
-		`{"clusters": ["a", 1], "path": 3}`, // whatever is wrong with it
-	} {
-		reads := ReadsOf(parse(t, text))
-		c, _ := decode(parse(t, text), Stock, false)
-		stats := &namedStats{}
-		NewStatsSource(c, stats, &Process{}, epoch)
-		for _, name := range stats.names {
-			if !slices.Contains(reads.Gauges, name) && !slices.Contains(reads.Counters, name) {
-				t.Errorf("%s: a source reads %s", text, name)
-			}
-		}
-		if want := strings.Contains(text, "stale_after"); reads.Aging != want {
-			t.Errorf("%s: aging is %v", text, reads.Aging)
-		}
+func TestGaugeNamesAreWhatASourceReads(t *testing.T) {
+	c, err := DecodeOverride(parse(t, `{"clusters": ["a:b", {"name": "c", "stat_name": "d", "excluded": "ignore"}], "stale_after": "3s"}`), Stock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats := &namedClusters{}
+	NewStatsSource(c, stats, &Process{}, epoch)
+	if got, want := slices.Sorted(slices.Values(c.GaugeNames())), slices.Sorted(slices.Values(stats.names)); !slices.Equal(got, want) {
+		t.Errorf("got %q, a source reads %q", got, want)
 	}
 }
+
+// namedClusters is a namedStats that knows every cluster.
+type namedClusters struct{ namedStats }
+
+func (s *namedClusters) Cluster(string, string) Value { return &number{value: 1} }
 
 func TestMetricNamesAreWhatAGateDefines(t *testing.T) {
 	h := newFakeHost()

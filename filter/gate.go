@@ -2,7 +2,6 @@ package filter
 
 import (
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -31,9 +30,8 @@ type Gate struct {
 	replies  *replies
 	journal  *journal
 	clusters []history
-
-	holding sync.Mutex // taken only where a hold is configured
-	held    Standing
+	debounce *debounce   // nil without a hold
+	active   atomic.Bool // a probe has come: from then on changes are counted and logged
 }
 
 // history is what the gate remembers of one cluster.
@@ -61,6 +59,9 @@ func NewGate(config *Config, source Source, host Host, process *Process) *Gate {
 		clusters: make([]history, len(config.Clusters)),
 	}
 	g.drains, _ = source.(DrainSource)
+	if config.Hold.configured() {
+		g.debounce = process.holds.join(config.digest, host.Now())
+	}
 	// A gate made while Envoy wants traffic notes so for gates made later.
 	g.process.liveness.itself(g.server)
 	return g
@@ -70,6 +71,9 @@ func NewGate(config *Config, source Source, host Host, process *Process) *Gate {
 func (g *Gate) Close() {
 	g.process.liveness.leave(g.server)
 	g.journal.close()
+	if g.debounce != nil {
+		g.process.holds.leave(g.config.digest, g.debounce, g.host.Now())
+	}
 }
 
 // IsProbe says whether a request is a probe of the path probed, whatever the query: GET or HEAD of it, or a POST that calls
@@ -97,30 +101,51 @@ func IsGRPC(contentType string) bool {
 	return ok && (rest == "" || rest[0] == '+')
 }
 
-// Answer judges the clusters as they are now, and counts that a probe was answered so. It allocates nothing, unless the
-// answer has changed.
-func (g *Gate) Answer() *Reply { return g.counted(g.Look()) }
-
-// Report is Answer with a report for its body, where the reply can have one.
-func (g *Gate) Report() *Reply { return g.counted(g.LookAndReport()) }
-
-// Failure is the answer where none could be found: something went wrong on the way. It fails closed.
-func (g *Gate) Failure() *Reply { return g.counted(g.Unjudged(Error)) }
-
-// Look judges the clusters as they are now, for whoever keeps the answer for the probes to come.
-func (g *Gate) Look() *Reply {
-	var buffer [MaxClusters]Sample
-	return g.replies.of(g.look(buffer[:len(g.clusters)]))
+// Activate records that a probe has come. Before, the gate may belong to a listener that is still warming, beside another one
+// that serves: it writes no gauge and no log line, and counts no transition.
+func (g *Gate) Activate() {
+	if !g.active.Load() { // a store per probe would move the cache line between workers
+		g.active.Store(true)
+	}
 }
 
-// LookAndReport is Look with a report for its body, where the reply can have one.
-func (g *Gate) LookAndReport() *Reply {
+// Answer evaluates the clusters as they are now, and counts the reply to a probe. It allocates nothing, unless the verdict
+// has changed.
+func (g *Gate) Answer() *Reply {
+	g.Activate()
+	return g.counted(g.Evaluate())
+}
+
+// Report is Answer with a report for its body, if the reply can have one.
+func (g *Gate) Report() *Reply {
+	g.Activate()
+	return g.counted(g.EvaluateAndReport())
+}
+
+// Failure is the reply to a probe that could not be evaluated: it fails closed.
+func (g *Gate) Failure() *Reply { return g.counted(g.Unjudged(Error)) }
+
+// Evaluate returns the reply for the clusters as they are now, and counts nothing.
+func (g *Gate) Evaluate() *Reply {
+	var buffer [MaxClusters]Sample
+	return g.replies.of(g.evaluate(buffer[:len(g.clusters)]))
+}
+
+// EvaluateAndReport is Evaluate with a report for its body, if the reply can have one.
+func (g *Gate) EvaluateAndReport() *Reply {
 	samples := make([]Sample, len(g.clusters))
-	verdict := g.look(samples)
+	verdict := g.evaluate(samples)
 	return reported(g.replies.of(verdict), g.report(verdict, samples))
 }
 
-// Unjudged is the answer that fails for a reason which no look at the clusters gives: Stale or Error.
+// DependsOnTime reports whether the verdict can change while Envoy's stats stay as they are: a change is held, or the source
+// is not Envoy's stats.
+func (g *Gate) DependsOnTime() bool {
+	_, byStats := g.source.(*StatsSource)
+	return !byStats || g.debounce != nil && g.debounce.pending()
+}
+
+// Unjudged is the reply that fails for a reason which the clusters do not give: Stale or Error.
 func (g *Gate) Unjudged(reason Reason) *Reply { return g.replies.of(Verdict{Reason: reason}) }
 
 // Counters are the stats that an answer of this gate's is counted in: ok, or failed and that of its reason. The second is
@@ -132,8 +157,8 @@ func (g *Gate) counted(r *Reply) *Reply {
 	return r
 }
 
-// look fills samples and judges them: draining wins over everything, then the clusters decide, then the hold.
-func (g *Gate) look(samples []Sample) Verdict {
+// evaluate fills samples and judges them: draining comes first, then the clusters decide, then the hold.
+func (g *Gate) evaluate(samples []Sample) Verdict {
 	now := g.now()
 	verdict := g.judge(now, samples)
 	if !verdict.Passing {
@@ -141,11 +166,14 @@ func (g *Gate) look(samples []Sample) Verdict {
 		verdict = g.judge(now, samples)
 	}
 	g.remember(now, samples)
-	if g.config.Hold.configured() {
-		verdict = g.damp(now, verdict)
+	if g.debounce != nil {
+		verdict = g.held(now, verdict)
 	}
 	if !g.config.IgnoreDrain && g.draining() {
 		verdict = Verdict{Reason: Draining}
+	}
+	if !g.active.Load() {
+		return verdict
 	}
 	if before, changed := g.journal.note(verdict); changed {
 		g.host.Info(g.config.describe(before, g.replies.of(verdict), samples))
@@ -198,18 +226,14 @@ func (g *Gate) remember(now time.Time, samples []Sample) {
 	}
 }
 
-// damp returns the verdict that stands. A verdict that nobody has checked for too long is not held: nothing is known that
-// could be.
-func (g *Gate) damp(now time.Time, truth Verdict) Verdict {
-	if truth.Reason == Stale {
-		return truth
+// held returns the verdict that stands. Stale data fails at once; hold does not delay it.
+func (g *Gate) held(now time.Time, verdict Verdict) Verdict {
+	if verdict.Reason == Stale {
+		return verdict
 	}
-	g.holding.Lock()
-	g.held = g.config.Hold.Observe(g.held, now, truth.Passing)
-	passing := g.held.passing
-	g.holding.Unlock()
-	if passing == truth.Passing {
-		return truth
+	passing := g.debounce.observe(g.config.Hold, now, verdict.Passing)
+	if passing == verdict.Passing {
+		return verdict
 	}
 	return Verdict{Reason: Held, Passing: passing}
 }

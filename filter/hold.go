@@ -1,32 +1,36 @@
 package filter
 
-import "time"
+import (
+	"slices"
+	"sync"
+	"time"
+)
 
-// Hold damps changes of the answer. Both durations are 0 to 24 h; 0 damps nothing.
+// Hold debounces the verdict. Both durations are 0 to 24 h; 0 delays nothing.
 type Hold struct {
 	UnhealthyAfter time.Duration // a passing gate fails only after failing this long without a break
 	HealthyAfter   time.Duration // a failing gate passes only after passing this long without a break
 }
 
-// configured says whether anything is damped.
+// configured reports whether any change is delayed.
 func (h Hold) configured() bool { return h.UnhealthyAfter > 0 || h.HealthyAfter > 0 }
 
-// Standing is what a hold remembers: the answer that stands, and since when the truth has been another. The zero one has
-// seen nothing, and takes the first truth as it is.
+// Standing is the state of a hold: the verdict that stands, and since when the clusters say otherwise. The zero Standing takes
+// the first verdict as it is.
 type Standing struct {
 	known    bool
-	passing  bool      // the answer that stands
-	pending  bool      // whether the truth is another
+	passing  bool      // the verdict that stands
+	pending  bool      // the clusters say otherwise
 	pendedAt time.Time // since when, while pending
 }
 
-// Observe takes the truth at a time, and returns the answer that stands from then on.
+// Observe returns the state after the clusters said at a time whether the gate passes.
 func (h Hold) Observe(held Standing, now time.Time, passing bool) Standing {
 	switch {
 	case !held.known:
 		return Standing{known: true, passing: passing}
 	case passing == held.passing:
-		held.pending = false // a break: the other answer starts anew
+		held.pending = false // an interruption: the delay starts anew
 		return held
 	case !held.pending:
 		held.pending, held.pendedAt = true, now
@@ -39,4 +43,79 @@ func (h Hold) Observe(held Standing, now time.Time, passing bool) Standing {
 		return Standing{known: true, passing: passing}
 	}
 	return held
+}
+
+// debounce is the state of one gate's hold.
+type debounce struct {
+	mutex    sync.Mutex
+	standing Standing
+	leftAt   time.Time // when its gate was closed; zero before. Guarded by debounces.mutex
+}
+
+func (d *debounce) observe(h Hold, now time.Time, passing bool) (stands bool) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.standing = h.Observe(d.standing, now, passing)
+	return d.standing.passing
+}
+
+func (d *debounce) pending() bool {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.standing.pending
+}
+
+// debounces hand the state of a hold on from a gate to the next one with the same configuration: Envoy builds every override
+// anew when anything in its route configuration changes, and every filter when anything in its listener does.
+type debounces struct {
+	mutex    sync.Mutex
+	byDigest map[string][]*debounce // by the configuration's digest, oldest first; all but the last are of gates that live
+	sweptAt  time.Time
+}
+
+// debounceKept is how long the state of a hold waits for the next gate: that one is made with the first probe after an update.
+const debounceKept = time.Minute
+
+// join returns the state for a new gate: a copy of the state of the newest gate with the same configuration, if any.
+func (d *debounces) join(digest string, now time.Time) *debounce {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if now.Sub(d.sweptAt) > debounceKept {
+		for digest, states := range d.byDigest {
+			if states = slices.DeleteFunc(states, func(s *debounce) bool { return s.expired(now) }); len(states) == 0 {
+				delete(d.byDigest, digest)
+			} else {
+				d.byDigest[digest] = states
+			}
+		}
+		d.sweptAt = now
+	}
+	state := &debounce{}
+	states := slices.DeleteFunc(d.byDigest[digest], func(s *debounce) bool { return s.expired(now) })
+	if len(states) > 0 {
+		newest := states[len(states)-1]
+		newest.mutex.Lock()
+		state.standing = newest.standing
+		newest.mutex.Unlock()
+	}
+	states = slices.DeleteFunc(states, func(s *debounce) bool { return !s.leftAt.IsZero() })
+	if d.byDigest == nil {
+		d.byDigest = make(map[string][]*debounce)
+	}
+	d.byDigest[digest] = append(states, state)
+	return state
+}
+
+// leave keeps the state of a closed gate for the next one, unless another gate with the same configuration lives.
+func (d *debounces) leave(digest string, state *debounce, now time.Time) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	state.leftAt = now
+	if states := d.byDigest[digest]; len(states) > 1 {
+		d.byDigest[digest] = slices.DeleteFunc(states, func(s *debounce) bool { return s == state })
+	}
+}
+
+func (d *debounce) expired(now time.Time) bool {
+	return !d.leftAt.IsZero() && now.Sub(d.leftAt) > debounceKept
 }

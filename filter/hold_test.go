@@ -109,9 +109,64 @@ func TestStaleIsNotHeld(t *testing.T) {
 	h := newFakeHost()
 	h.setCluster("a", of(1, 0, 1))
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"}`)
-	g.Answer()
-	h.now = epoch.Add(6 * time.Second)
+	for at := range 7 {
+		h.now = epoch.Add(time.Duration(at) * time.Second)
+		g.Watch()
+	}
 	if r := g.Answer(); r.Status != 503 || r.Details != "healthgate_stale" {
 		t.Errorf("got %d %s, want 503 healthgate_stale", r.Status, r.Details)
+	}
+}
+
+// Envoy builds every override anew when anything in its route configuration changes.
+func TestHoldGoesOnInTheNextGateWithTheSameConfiguration(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "10s"}}`
+	for _, test := range []struct {
+		name             string
+		text             string
+		closedFor, pause time.Duration // before the next gate is made; -1: the first one lives
+		want             string
+	}{
+		{"at once", text, 0, 0, "healthgate_held"},
+		{"beside the one before", text, -1, 0, "healthgate_held"},
+		{"with the next probe", text, 0, 5 * time.Second, "healthgate_held"},
+		{"when its time is over", text, 0, 8 * time.Second, "healthgate_cluster_unhealthy"},
+		{"another configuration", `{"clusters": ["a"], "hold": {"unhealthy_after": "11s"}}`, 0, 0, "healthgate_cluster_unhealthy"},
+		{"long after", text, 0, debounceKept + time.Second, "healthgate_cluster_unhealthy"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h, process := newFakeHost(), &Process{}
+			h.setCluster("a", of(1, 0, 1))
+			first := newGateIn(decoded(t, text), h, process)
+			first.Answer()
+			h.setCluster("a", of(0, 0, 1))
+			first.Answer()
+			h.now = h.now.Add(2 * time.Second)
+			first.Answer()
+			if test.closedFor >= 0 {
+				first.Close()
+			}
+			h.now = h.now.Add(test.pause)
+			if got := newGateIn(decoded(t, test.text), h, process).Answer().Details; got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestStatesOfHoldsAreForgotten(t *testing.T) {
+	h, process := newFakeHost(), &Process{}
+	for range 100 {
+		for i := range 10 {
+			newGateIn(decoded(t, fmt.Sprintf(`{"clusters": ["a"], "hold": {"unhealthy_after": "%ds"}}`, i+1)), h, process).Close()
+		}
+	}
+	if n := len(process.holds.byDigest); n != 10 {
+		t.Errorf("%d configurations have left a state, want 10", n)
+	}
+	h.now = h.now.Add(2 * debounceKept)
+	newGateIn(decoded(t, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}}`), h, process)
+	if n := len(process.holds.byDigest); n != 1 {
+		t.Errorf("%d states are kept, want that of the gate that lives", n)
 	}
 }

@@ -5,5 +5,6 @@ type Process struct {
 	liveness liveness
 	ages     ages
 	gauges   gauges
+	holds    debounces
 	warnings warnings
 }

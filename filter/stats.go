@@ -3,14 +3,12 @@ package filter
 import (
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Value is a stat of Envoy's, read where Envoy keeps it.
+// Value is one of Envoy's stats, read where Envoy keeps it.
 type Value interface{ Get() uint64 }
 
-// Found is a Value that knows whether Envoy has the stat: one that it does not have, or does not keep, reads 0 too.
+// Found is a Value that knows whether Envoy has the stat. Others read 0 for a stat that Envoy does not have or does not keep.
 type Found interface{ Found() bool }
 
 // Stats finds Envoy's own stats by exactly their names, in the root scope. They are only ever read.
@@ -19,31 +17,35 @@ type Stats interface {
 	Counter(name string) Value
 }
 
-// ClusterLife is a Stats that knows which clusters Envoy has removed.
-type ClusterLife interface {
-	// Removed finds what is 1 while Envoy has no cluster of a name any more, nil where that can't be told.
-	Removed(cluster string) Value
+// Clusters is a Stats that knows which clusters Envoy has.
+type Clusters interface {
+	// Cluster returns a value that is 1 while Envoy has a cluster of the name, whose stats have the stat name.
+	Cluster(name, statName string) Value
 }
 
 // StatsSource reads Envoy's own gauges: the source stats.
 type StatsSource struct {
 	clusters   []clusterStats
-	staleAfter time.Duration
+	staleAfter time.Duration // 0 where the host knows by itself how old its stats are
 }
 
-// clusterStats are one cluster's.
+// clusterStats are the stats of one cluster. Of exists and attempts one is nil.
 type clusterStats struct {
 	healthy, degraded, total Value
-	excluded                 Value // nil where excluded hosts count
-	attempts                 Value // health checks begun since Envoy started
-	movement                 *movement
-	removed                  Value // nil where it can't be told
+	excluded                 Value     // nil where excluded hosts count
+	exists                   Value     // 0 for a cluster that Envoy does not have
+	checked                  Found     // a gauge that only a health checker makes; with exists
+	attempts                 Value     // health checks begun since Envoy started
+	movement                 *movement // of attempts, with stale_after
 }
 
-// NewStatsSource finds the stats of a configuration's clusters. now is when that is.
+// NewStatsSource finds the stats of a configuration's clusters. now is the time.
 func NewStatsSource(c *Config, stats Stats, process *Process, now time.Time) *StatsSource {
-	s := &StatsSource{clusters: make([]clusterStats, len(c.Clusters)), staleAfter: c.StaleAfter}
-	life, _ := stats.(ClusterLife)
+	s := &StatsSource{clusters: make([]clusterStats, len(c.Clusters))}
+	known, _ := stats.(Clusters)
+	if known == nil {
+		s.staleAfter = c.StaleAfter
+	}
 	for i, cluster := range c.Clusters {
 		scope := statScope(cluster.StatName)
 		of := &s.clusters[i]
@@ -53,10 +55,14 @@ func NewStatsSource(c *Config, stats Stats, process *Process, now time.Time) *St
 		if cluster.Rule.IgnoreExcluded {
 			of.excluded = stats.Gauge(scope + membershipExcluded)
 		}
+		if known != nil {
+			of.exists = known.Cluster(cluster.Name, cluster.StatName)
+			of.checked, _ = stats.Gauge(scope + healthCheckHealthy).(Found)
+			continue
+		}
 		of.attempts = stats.Counter(scope + healthCheckAttempt)
-		of.movement = process.ages.join(scope, now, of.attempts.Get())
-		if life != nil {
-			of.removed = life.Removed(cluster.Name)
+		if c.StaleAfter > 0 {
+			of.movement = process.ages.join(scope, now, of.attempts.Get())
 		}
 	}
 	return s
@@ -65,47 +71,53 @@ func NewStatsSource(c *Config, stats Stats, process *Process, now time.Time) *St
 // Close ends the source's part in what the process knows of its clusters' ages. It may be called once.
 func (s *StatsSource) Close() {
 	for i := range s.clusters {
-		s.clusters[i].movement.leave()
+		if m := s.clusters[i].movement; m != nil {
+			m.leave()
+		}
 	}
 }
 
-// Sample reads each gauge. The gauges of a cluster are not read at once: a host that changes between them is counted
-// before, after, or for an instant on both sides, as it is for Envoy's own health_check filter.
+// Sample reads each gauge. The gauges of a cluster are read one after the other, so a host that changes in between may be
+// counted twice or not at all, as in Envoy's own health_check filter.
 func (s *StatsSource) Sample(now time.Time, i int) Sample {
 	c := &s.clusters[i]
+	if c.exists != nil && c.exists.Get() == 0 {
+		// Its gauges may stay while one of its streams lasts.
+		return Sample{Unknown: true}
+	}
 	sample := Sample{Counts: Counts{Healthy: c.healthy.Get(), Degraded: c.degraded.Get(), Total: c.total.Get()}}
 	if c.excluded != nil {
 		sample.Excluded = c.excluded.Get()
 	}
 	if s.staleAfter > 0 {
 		age := c.movement.age(now, c.attempts.Get())
-		// Nothing is checked where there are no hosts, and nothing about their health can be stale.
+		// Without hosts Envoy checks nothing, and nothing about their health can be stale.
 		sample.Stale = age > s.staleAfter && sample.Total > 0
-	}
-	if c.removed != nil && c.removed.Get() > 0 {
-		// Its gauges stay while one of its streams lasts, and nobody checks it any more: that is known, and not stale.
-		sample = Sample{Unknown: true}
 	}
 	return sample
 }
 
-// Reads are the stats that a configuration's source reads, for a host that has to know them beforehand.
-type Reads struct {
-	Gauges, Counters []string
-	// Aging says that the counters are asked for the clusters' age, and not for a warning alone.
-	Aging bool
+// hasChecks reports whether Envoy has ever checked a host of the i-th cluster.
+func (s *StatsSource) hasChecks(i int) bool {
+	c := &s.clusters[i]
+	if c.attempts != nil {
+		return c.attempts.Get() > 0
+	}
+	return c.checked == nil || c.checked.Found()
 }
 
-// ReadsOf are the reads of a configuration, or of one that overrides another in part; whatever is wrong with it.
-func ReadsOf(raw *structpb.Struct) Reads {
-	c, _ := decode(raw, Stock, false)
-	reads := Reads{Aging: c.StaleAfter > 0}
+// GaugeNames returns the names of the gauges that the source stats reads of the configuration's clusters on a host that is
+// a Clusters.
+func (c *Config) GaugeNames() []string {
+	var names []string
 	for _, cluster := range c.Clusters {
 		scope := statScope(cluster.StatName)
-		reads.Gauges = append(reads.Gauges, scope+membershipHealthy, scope+membershipDegraded, scope+membershipTotal, scope+membershipExcluded)
-		reads.Counters = append(reads.Counters, scope+healthCheckAttempt)
+		names = append(names, scope+membershipHealthy, scope+membershipDegraded, scope+membershipTotal, scope+healthCheckHealthy)
+		if cluster.Rule.IgnoreExcluded {
+			names = append(names, scope+membershipExcluded)
+		}
 	}
-	return reads
+	return names
 }
 
 // The names of a cluster's stats, as Envoy v1.39.1 makes them: in envoy/upstream/upstream.h and
@@ -116,9 +128,13 @@ const (
 	membershipTotal    = "membership_total"
 	membershipExcluded = "membership_excluded"
 	healthCheckAttempt = "health_check.attempt"
+	healthCheckHealthy = "health_check.healthy"
 )
 
-// statScope is what the names of a cluster's stats begin with, its last dot included: what generateStatsScope in
+// TotalOf returns the name of the gauge with all hosts of a cluster, by the name of the cluster's stats.
+func TotalOf(statName string) string { return statScope(statName) + membershipTotal }
+
+// statScope is the beginning of the names of a cluster's stats, its last dot included: what generateStatsScope in
 // source/common/upstream/upstream_impl.cc makes. Characters are replaced as by Stats::Utility::sanitizeStatsName, and
 // every dot at the end is dropped, as seen in Envoy v1.39.1; a dot at the beginning of the name stays.
 func statScope(statName string) string {

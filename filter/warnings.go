@@ -86,7 +86,7 @@ func (g *Gate) Warnings() []Warning {
 		if _, byStats := g.source.(*StatsSource); !byStats {
 			continue // nothing tells of checks
 		}
-		if staleAfter := g.config.StaleAfter; staleAfter > 0 {
+		if staleAfter := g.source.(*StatsSource).staleAfter; staleAfter > 0 {
 			all = append(all, Warning{g.process.warnings.left(g.unchecked(i), now, max(settled, staleAfter)), func() { g.warnOfAge(i) }})
 		} else {
 			all = append(all, Warning{g.process.warnings.left(g.unchecked(i), now, settled), func() { g.warnOfNoCheck(i) }})
@@ -102,7 +102,8 @@ func (g *Gate) warnOfNoHost(i int) {
 	switch {
 	case sample.Stale: // of which nothing is known, and which is told otherwise
 	case sample.Unknown:
-		g.warn("cluster %q is not there, so it fails: see /clusters on Envoy's admin port for the names that are", name)
+		g.warn("Envoy has no cluster %q, so it fails: /clusters on Envoy's admin port has the names of all; or a stats matcher leaves out %s (%s)",
+			name, TotalOf(g.config.Clusters[i].StatName), matchers)
 	case sample.Total == 0 && !g.clusters[i].known.Load():
 		g.warn("cluster %q has shown no host yet. Likely: %s", name, g.likely(i))
 	}
@@ -111,12 +112,16 @@ func (g *Gate) warnOfNoHost(i int) {
 // warnOfNoCheck writes a line where the i-th cluster has hosts, and nobody has ever checked one.
 func (g *Gate) warnOfNoCheck(i int) {
 	stats := &g.source.(*StatsSource).clusters[i]
-	if stats.total.Get() == 0 || stats.attempts.Get() > 0 {
+	if stats.total.Get() == 0 || g.source.(*StatsSource).hasChecks(i) {
 		return
 	}
-	g.warn("cluster %q has hosts, and Envoy has checked none of them: each counts as healthy, whatever is true. "+
-		"Set health_checks on the cluster, unless discovery (EDS) or outlier_detection tells its health; "+
-		"or a stats matcher leaves out %s%s (%s)", g.config.Clusters[i].Name, statScope(g.config.Clusters[i].StatName), healthCheckAttempt, matchers)
+	stat := healthCheckHealthy
+	if stats.attempts != nil {
+		stat = healthCheckAttempt
+	}
+	g.warn("cluster %q has hosts, and Envoy has checked none of them: each counts as healthy, even if it is not. "+
+		"Set health_checks on the cluster, unless discovery (EDS) or outlier_detection sets its hosts' health; "+
+		"or a stats matcher leaves out %s%s (%s)", g.config.Clusters[i].Name, statScope(g.config.Clusters[i].StatName), stat, matchers)
 }
 
 // likely is why the i-th cluster may have shown no host.

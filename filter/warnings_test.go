@@ -96,7 +96,7 @@ func (unknownSource) Sample(time.Time, int) Sample { return Sample{Unknown: true
 func TestClusterThatIsNotThereIsWarnedOf(t *testing.T) {
 	h := newFakeHost()
 	NewGate(decoded(t, `{"clusters": ["a"]}`), unknownSource{}, h, &Process{}).warnOfNoHost(0)
-	if len(h.lines) != 1 || !strings.Contains(h.lines[0], `cluster "a" is not there, so it fails`) {
+	if len(h.lines) != 1 || !strings.Contains(h.lines[0], `Envoy has no cluster "a", so it fails`) {
 		t.Errorf("got %q", h.lines)
 	}
 }

@@ -19,5 +19,5 @@ func (g *Gate) WatchEvery() time.Duration {
 	return min(max(shortest/looks, atLeast), atMost)
 }
 
-// Watch looks at the clusters without answering a probe.
-func (g *Gate) Watch() { g.Look() }
+// Watch evaluates the clusters without a probe.
+func (g *Gate) Watch() { g.Evaluate() }

@@ -33,7 +33,7 @@ func TestWatchedGateMovesWithoutAProbe(t *testing.T) {
 	h := newFakeHost()
 	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
 	h.setCluster("a", of(1, 0, 1))
-	g.Watch()
+	g.Answer()
 	h.setCluster("a", of(0, 0, 1))
 	for at := range 5 {
 		h.now = epoch.Add(time.Duration(at) * time.Second)
@@ -42,7 +42,25 @@ func TestWatchedGateMovesWithoutAProbe(t *testing.T) {
 	if r := g.Answer(); r.Details != "healthgate_cluster_unhealthy" {
 		t.Errorf("got %s, want healthgate_cluster_unhealthy", r.Details)
 	}
-	if got := fmt.Sprint(h.counted()); got != "[failed=1 failed_cluster_unhealthy=1 transitions=1]" {
-		t.Errorf("got counters %s; a look is no answer", got)
+	if got := fmt.Sprint(h.counted()); got != "[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]" {
+		t.Errorf("got counters %s", got)
+	}
+}
+
+// A gate that no probe has come to may be of a listener that is still warming, beside one that serves.
+func TestGateWithoutAProbeWritesNothing(t *testing.T) {
+	h := newFakeHost()
+	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
+	for at := range 5 {
+		h.now = epoch.Add(time.Duration(at) * time.Second)
+		h.setCluster("a", of(uint64(at%2), 0, 1))
+		g.Watch()
+	}
+	if len(h.lines) != 0 || len(h.counted()) != 0 {
+		t.Errorf("it logged %q and counted %v", h.lines, h.counted())
+	}
+	g.Answer()
+	if len(h.lines) != 1 {
+		t.Errorf("its first probe logged %q", h.lines)
 	}
 }

@@ -64,7 +64,7 @@ func (Parser) Parse(configured *anypb.Any, callbacks api.ConfigCallbackHandler) 
 	if err != nil {
 		return nil, fmt.Errorf("healthgate: %w", err)
 	}
-	h := host{callbacks}
+	h := host{&handles{callbacks: callbacks}}
 	started, err := process.Configure(raw, h)
 	if err != nil {
 		return nil, fmt.Errorf("healthgate: %w", err)
@@ -132,12 +132,12 @@ func unpack(configured *anypb.Any) (*structpb.Struct, error) {
 }
 
 // host is Envoy as a gate sees it.
-type host struct{ callbacks api.ConfigCallbackHandler }
+type host struct{ *handles }
 
-func (h host) Gauge(name string) filter.Value            { return h.callbacks.DefineGaugeMetric(name) }
-func (h host) Counter(name string) filter.Value          { return h.callbacks.DefineCounterMetric(name) }
-func (h host) NewCounter(name string) filter.Counter     { return h.callbacks.DefineCounterMetric(name) }
-func (h host) NewGauge(name string) filter.SettableGauge { return h.callbacks.DefineGaugeMetric(name) }
+func (h host) Gauge(name string) filter.Value            { return h.gauge(name) }
+func (h host) Counter(name string) filter.Value          { return h.counter(name) }
+func (h host) NewCounter(name string) filter.Counter     { return h.counter(name) }
+func (h host) NewGauge(name string) filter.SettableGauge { return h.gauge(name) }
 func (h host) Info(line string)                          { api.LogInfo(line) }
 func (h host) Warn(line string)                          { api.LogWarn(line) }
 func (h host) Error(line string)                         { api.LogError(line) }

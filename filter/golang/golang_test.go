@@ -46,6 +46,7 @@ type fakeEnvoy struct {
 	mutex     sync.Mutex
 	stats     map[string]*stat
 	undefined atomic.Bool // it defines none any more
+	defined   atomic.Int64
 }
 
 type stat struct {
@@ -86,6 +87,7 @@ func (e *fakeEnvoy) define(name string) *stat {
 	if e.undefined.Load() {
 		panic("request has been finished")
 	}
+	e.defined.Add(1)
 	return e.stat(name)
 }
 
@@ -440,6 +442,22 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 }
 
 // On the main thread Envoy can refuse a route's configuration; on a worker it would abort.
+// Envoy keeps an entry for every time that a stat is defined, for as long as the filter's configuration lives.
+func TestRouteOverridesDefineNoStatTwice(t *testing.T) {
+	envoy, parsed := configured(t, 1)
+	probe := func(config any) {
+		NewStream(config, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
+	}
+	probe(parsed)
+	before := envoy.defined.Load()
+	for i := range 10 {
+		probe(Parser{}.Merge(parsed, mustParse(t, typed(t, fmt.Sprintf(`{"response": {"healthy": {"body": "%d"}}}`, i)), nil)))
+	}
+	if now := envoy.defined.Load(); now != before {
+		t.Errorf("%d stats were defined for the filter, and %d with ten overrides", before, now)
+	}
+}
+
 func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T) {
 	bad := typed(t, `{"path": "/readyz", "paht": "/"}`)
 	main, worker := make(chan error), make(chan any)

@@ -56,6 +56,7 @@ HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increm
 HG_WEAK bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config);
 
 HG_WEAK void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *extension, hg_visitor visit, void *context);
-HG_WEAK void envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(void *extension, hg_visitor visit, void *context);
+// From Envoy 1.40 on. It is not called: it shows which version of the ABI Envoy has.
+HG_WEAK void envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names(void);
 
 #endif

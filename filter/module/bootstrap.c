@@ -6,7 +6,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 static void *extension_config, *timer;
-static size_t looks; // the counter of looks at the clusters: how fresh answers are, and whether they still are
+static size_t passes; // the counter of passes over the gauges: whether replies are still renewed
 
 // ending is set while Envoy waits for the watchers to end; done and context are how it is told.
 static struct {
@@ -53,7 +53,6 @@ static const char *first_missing(void) {
       NEEDED(bootstrap_extension_timer_delete),
       NEEDED(bootstrap_extension_enable_cluster_lifecycle),
       NEEDED(bootstrap_extension_iterate_gauges),
-      NEEDED(bootstrap_extension_iterate_counters),
   };
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (all[i].function == NULL) return all[i].name;
@@ -62,7 +61,9 @@ static const char *first_missing(void) {
 
 EXPORT const char *envoy_dynamic_module_on_program_init(void) {
   const char *missing = first_missing();
-  if (missing == NULL) return "v0.1.0";
+  // Envoy logs a warning for a module of another ABI version than its own. Each function has kept its types since v0.1.0.
+  if (missing == NULL)
+    return envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names != NULL ? "v0.2.0" : "v0.1.0";
   char line[256];
   int length = snprintf(line, sizeof line, "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; it needs Envoy 1.38 or later",
                         missing);
@@ -82,7 +83,7 @@ EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *
     return NULL;
   }
   extension_config = envoy;
-  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(envoy, HG_BUFFER("looks"), NULL, 0, &looks);
+  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(envoy, HG_BUFFER("looks"), NULL, 0, &passes);
   // Envoy takes no traffic before.
   envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(envoy);
   return &extension_config;
@@ -95,28 +96,33 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_config_destroy(const voi
 
 EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_new(const void *config, void *envoy) {
   (void)config;
-  hg_stats_from(envoy);
+  hg_stats_set_extension(envoy);
   return &extension_config;
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *extension) {
   (void)extension;
-  hg_stats_from(NULL);
+  hg_stats_set_extension(NULL);
 }
 
-// look has Go look at all clusters and gates, and returns after how many milliseconds to look again.
-static uint64_t look(void) {
+// tick lets Go sample the clusters and evaluate the gates, and returns the milliseconds until the next time.
+static uint64_t tick(void) {
   uint64_t next = healthgateTick();
-  envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, looks, NULL, 0, 1);
+  envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, passes, NULL, 0, 1);
   return next;
+}
+
+void hg_tick_in(uint64_t milliseconds) {
+  if (timer != NULL && ending.done == NULL) envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, milliseconds);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
   (void)envoy;
   (void)extension;
-  envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config);
+  if (!envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config))
+    healthgateWithoutLifecycle();
   timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
-  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, look());
+  hg_tick_in(tick());
 }
 
 static void end(void) {
@@ -129,7 +135,7 @@ static void end(void) {
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_timer_fired(void *envoy, const void *config, void *fired) {
   (void)envoy;
   (void)config;
-  uint64_t next = look();
+  uint64_t next = tick();
   if (ending.done != NULL) {
     if (hg_watch_tell() == 0 || ++ending.turns == END_TURNS_MOST) {
       end();

@@ -1,4 +1,4 @@
-// Package module is the door into any stock Envoy from 1.38 on: a dynamic module, by Envoy's ABI v0.1.0 for those.
+// Package module is the door into any stock Envoy from 1.38 on: a dynamic module, by Envoy's ABI v0.1.0.
 //
 // C answers on Envoy's workers, Go decides on its main thread: a timer has all gauges passed over, Go judges each gate by them and
 // publishes its reply, and a probe is sent what is published, without a call into Go. healthgate.h says which file of C answers

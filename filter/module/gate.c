@@ -1,9 +1,9 @@
-// The replies of a gate, and which of them is given now.
+// The replies of a gate, and which of them is sent now.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "healthgate.h"
+#include "go.h"
 
 void hg_log(unsigned level, hg_buffer line) {
   if (envoy_dynamic_module_callback_log != NULL)
@@ -96,23 +96,15 @@ void hg_gate_keep(hg_gate *gate, hg_reply *reply) {
 
 void hg_gate_publish(hg_gate *gate, const hg_reply *reply) { atomic_store_explicit(&gate->now, reply, memory_order_release); }
 
-static atomic_bool started;
-bool hg_starts(void) { return !atomic_load_explicit(&started, memory_order_relaxed); }
-void hg_has_started(void) { atomic_store(&started, true); }
-
-// told_at is the sample whose age was logged: a line a hang of the main thread, not one a probe.
-static void tell_of_age(int64_t sampled_at) {
-  static _Atomic int64_t told_at;
-  if (atomic_exchange(&told_at, sampled_at) != sampled_at)
-    hg_log(HG_LOG_WARN, HG_BUFFER("healthgate: Envoy's main thread has not looked at the clusters for too long: it hangs, or is very busy. "
-                                  "Probes are answered with healthgate_stale until it goes on"));
+// first_reply is NULL in Go only for a gate that has ended meanwhile: it has published its last reply then.
+static const hg_reply *first_reply(hg_gate *gate) {
+  const hg_reply *reply = healthgateFirstProbe(gate->door);
+  if (reply == NULL) reply = atomic_load_explicit(&gate->now, memory_order_acquire);
+  return reply != NULL ? reply : gate->error;
 }
 
 const hg_reply *hg_gate_now(hg_gate *gate) {
-  int64_t sampled_at = hg_sampled_at();
-  if (hg_now() - sampled_at > gate->oldest) {
-    tell_of_age(sampled_at);
-    return gate->stale;
-  }
-  return atomic_load_explicit(&gate->now, memory_order_acquire);
+  const hg_reply *reply = atomic_load_explicit(&gate->now, memory_order_acquire);
+  if (reply == NULL) reply = first_reply(gate);
+  return hg_is_stale(gate) ? gate->stale : reply;
 }

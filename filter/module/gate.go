@@ -18,42 +18,48 @@ import (
 
 // gate is one gate, and its replies as C has them.
 type gate struct {
-	c             *C.hg_gate // held
+	c             *C.hg_gate // referenced
 	configuration *serve.Configuration
+	filter        *configuration // that the gate is of, and the route override; both guarded by module.mutex
+	override      *override      // nil if the gate is the filter's own
 	core          *filter.Gate
-	host          *host
+	reader        *reader
 	handle        cgo.Handle
-	warnings      []dueWarning // guarded by door.mutex
+	warnings      []dueWarning // guarded by module.mutex
 
-	mutex   sync.Mutex
-	replies map[*filter.Reply]*C.hg_reply
-	now     *C.hg_reply // what is published
+	mutex     sync.Mutex
+	replies   map[*filter.Reply]*C.hg_reply
+	published *C.hg_reply // nil before the first evaluation
+	pass      uint64      // that the last evaluation was after
+	ended     bool
 }
 
-// dueWarning is a warning, and when it is time for it.
+// dueWarning is a warning and its time.
 type dueWarning struct {
 	at    time.Time
 	check func()
 }
 
-// newGate makes what C needs of a gate, and publishes its first reply.
-func newGate(c *serve.Configuration, core *filter.Gate, h *host) *gate {
-	g := &gate{c: C.hg_gate_new(), configuration: c, core: core, host: h, replies: make(map[*filter.Reply]*C.hg_reply)}
+// newGate makes what C needs of a gate. Its first reply is published at its first probe.
+func newGate(c *serve.Configuration, core *filter.Gate, r *reader) *gate {
+	g := &gate{c: C.hg_gate_new(), configuration: c, core: core, reader: r, replies: make(map[*filter.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.door = C.uintptr_t(g.handle)
 	config := c.Config()
 	g.setPaths(c.Paths())
 	g.c.details = C.bool(config.Details)
-	g.c.oldest = C.int64_t(oldest(config.StaleAfter))
+	g.c.oldest = C.int64_t(defaultAgeLimit)
+	if config.StaleAfter > 0 {
+		g.c.oldest = C.int64_t(config.StaleAfter)
+	}
 	g.c.stale = g.reply(core.Unjudged(filter.Stale))
 	g.c.error = g.reply(core.Unjudged(filter.Error))
 	if len(config.GRPCServices) > 0 {
 		g.serveGRPC(config.StatPrefix, config.GRPCServices)
 	}
 	for _, warning := range core.Warnings() {
-		g.warnings = append(g.warnings, dueWarning{h.Now().Add(warning.After), warning.Check})
+		g.warnings = append(g.warnings, dueWarning{r.Now().Add(warning.After), warning.Check})
 	}
-	g.judge()
 	return g
 }
 
@@ -69,21 +75,24 @@ func (g *gate) serveGRPC(prefix string, services []string) {
 		C.hg_gate_service(g.c, C.size_t(i), text(service))
 	}
 	counters := grpcCounters(prefix)
-	g.c.checks = g.host.metric(counters[0], false).c
-	g.c.watches = g.host.metric(counters[1], false).c
-	g.c.watchers = g.host.metric(grpcGauge(prefix), true).c
+	g.c.checks = g.reader.metric(counters[0], false).c
+	g.c.watches = g.reader.metric(counters[1], false).c
+	g.c.watchers = g.reader.metric(grpcGauge(prefix), true).c
 }
 
-// end lets go of what the gate has. Its streams still answer by it.
+// end releases the gate. Its streams are still answered by what it has published.
 func (g *gate) end() {
+	g.mutex.Lock()
+	if g.ended = true; g.published == nil {
+		C.hg_gate_publish(g.c, g.c.error)
+	}
+	g.mutex.Unlock()
 	g.handle.Delete()
 	C.hg_gate_release(g.c)
 }
 
 // reply returns a reply as C has it, made once.
 func (g *gate) reply(r *filter.Reply) *C.hg_reply {
-	g.mutex.Lock()
-	defer g.mutex.Unlock()
 	made := g.replies[r]
 	if made == nil {
 		made = g.newReply(r)
@@ -113,26 +122,47 @@ func newReply(r *filter.Reply) *C.hg_reply {
 	return made
 }
 
-// judge looks at the gate's clusters, publishes the reply, and says whether the reply turned.
-func (g *gate) judge() (turned bool) {
-	before := g.now
-	g.now = g.look()
-	C.hg_gate_publish(g.c, g.now)
-	return before != nil && before.passing != g.now.passing
+// evaluate evaluates the gate by the samples of a pass or newer ones, and publishes its reply. It reports whether the reply has changed
+// between passing and failing.
+func (g *gate) evaluate(pass uint64) (changed bool) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	if g.ended {
+		return false
+	}
+	before := g.published
+	g.published, g.pass = g.newestReply(), pass
+	C.hg_gate_publish(g.c, g.published)
+	return before != nil && before.passing != g.published.passing
 }
 
-// look is judge's, and fails closed where anything goes wrong.
-func (g *gate) look() (made *C.hg_reply) {
+// newestReply fails closed if anything goes wrong.
+func (g *gate) newestReply() (made *C.hg_reply) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			g.host.door.process.LogPanic(g.host, "in a look at the clusters, answered with "+strconv.Itoa(int(g.c.error.status)), cause)
+			g.reader.module.process.LogPanic(g.reader, "in an evaluation, answered with "+strconv.Itoa(int(g.c.error.status)), cause)
 			made = (*C.hg_reply)(g.c.error)
 		}
 	}()
-	return g.reply(g.core.Look())
+	return g.reply(g.core.Evaluate())
 }
 
-// warn writes the warnings for which it is time.
+// outdated reports whether the gate may have another reply than it has published.
+func (g *gate) outdated() bool {
+	g.mutex.Lock()
+	pass := g.pass
+	g.mutex.Unlock()
+	return g.reader.changedSince(pass) || g.core.DependsOnTime()
+}
+
+// now is the reply that is published.
+func (g *gate) now() *C.hg_reply {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	return g.published
+}
+
+// warn writes the warnings that are due.
 func (g *gate) warn(now time.Time) {
 	g.warnings = slices.DeleteFunc(g.warnings, func(w dueWarning) bool {
 		if now.Before(w.at) {
@@ -140,7 +170,7 @@ func (g *gate) warn(now time.Time) {
 		}
 		defer func() {
 			if cause := recover(); cause != nil {
-				g.host.door.process.LogPanic(g.host, "in a warning", cause)
+				g.reader.module.process.LogPanic(g.reader, "in a warning", cause)
 			}
 		}()
 		w.check()
@@ -148,14 +178,20 @@ func (g *gate) warn(now time.Time) {
 	})
 }
 
-// due says whether it is time for a warning.
-func (g *gate) due(now time.Time) bool {
-	return slices.ContainsFunc(g.warnings, func(w dueWarning) bool { return !now.Before(w.at) })
+// nextWarning is when the next warning is due, zero if none is.
+func (g *gate) nextWarning() (next time.Time) {
+	for _, w := range g.warnings {
+		if next.IsZero() || w.at.Before(next) {
+			next = w.at
+		}
+	}
+	return next
 }
 
 // report is the reply with a report, for one probe.
 func (g *gate) report() *C.hg_reply {
-	made := g.newReply(g.core.LookAndReport())
+	g.core.Activate()
+	made := g.newReply(g.core.EvaluateAndReport())
 	made.once = true
 	return made
 }

@@ -1,5 +1,4 @@
-// What C calls of Go. No probe comes this way, unless it is given a report, is the first of a route's override, or comes while Envoy
-// starts.
+// What C calls of Go. No probe comes this way but a gate's first one, and those that are sent a report.
 #ifndef HEALTHGATE_GO_H
 #define HEALTHGATE_GO_H
 
@@ -15,11 +14,12 @@ extern void healthgateRouteEnd(uintptr_t route);
 extern hg_gate *healthgateLay(uintptr_t filter, uintptr_t route);
 // A worker. The reply with a report for a client that accepts it; NULL where it is to have the plain one.
 extern hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length);
-// A worker, while Envoy starts. Looks at all clusters and gates then and there.
-extern void healthgateLook(void);
-// Main thread. Looks at all clusters and gates, and says after how many milliseconds to come again.
+// A worker, at a gate's first probe: samples the clusters if nothing is known of them yet, and returns the reply.
+extern const hg_reply *healthgateFirstProbe(uintptr_t gate);
+// Main thread. Samples the clusters and evaluates the gates, and returns the milliseconds until the next call.
 extern uint64_t healthgateTick(void);
 extern void healthgateCluster(char *name, size_t length, bool removed);
+extern void healthgateWithoutLifecycle(void); // Envoy does not report which clusters it adds and removes
 extern void healthgateStop(void);
 
 #endif

@@ -41,9 +41,10 @@ func TestCUnderSanitizers(t *testing.T) {
 	for name, flags := range map[string][]string{
 		"memory":                            {memory},
 		"memory, Envoy 1.38":                {memory, "-DFE_OF_1_38"},
+		"memory, Envoy 1.40":                {memory, "-DFE_OF_1_40"},
 		"threads":                           {threads},
 		"threads, Envoy 1.38":               {threads, "-DFE_OF_1_38"},
-		"an Envoy that lacks something":     {memory, "-DFE_WITHOUT_COUNTERS"},
+		"an Envoy that lacks something":     {memory, "-DFE_WITHOUT_LIFECYCLE"},
 		"as it is built, with no sanitizer": {"-O2"},
 	} {
 		t.Run(name, func(t *testing.T) {

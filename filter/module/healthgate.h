@@ -3,7 +3,8 @@
 //   bootstrap.c  what Envoy calls of the bootstrap extension: the clock, the clusters' life, the end
 //   http.c       what Envoy calls of the filter: configurations, and each stream's request
 //   stats.c      what is sampled
-//   gate.c       the replies of a gate, and which is given now
+//   age.c        how old the samples are
+//   gate.c       the replies of a gate, and which is sent now
 //   metric.c     what is counted
 //   route.c      which gate a stream has, by its route
 //   probe.c      what a probe is sent
@@ -34,26 +35,56 @@ void hg_log(unsigned level, hg_buffer line);
 void *hg_new(size_t size);         // zeroed; ends the process where memory is out, as Envoy does
 hg_buffer hg_copy(hg_buffer text); // to be freed
 
-// ---- stats.c, on the main thread
+// ---- stats.c, on any thread
 
-// hg_stat is one stat of Envoy's that is sampled.
-typedef struct hg_stat {
+// hg_index is the names of the gauges that are sampled.
+typedef struct hg_index hg_index;
+
+// hg_index_new makes an index for a number of names, which have so many bytes together.
+hg_index *hg_index_new(size_t names, size_t bytes);
+// hg_index_add adds a name; offset is the length of those before it.
+void hg_index_add(hg_index *index, hg_buffer name, size_t offset);
+void hg_index_free(hg_index *index);
+
+// hg_sample is one gauge, as a pass has found it; all zero if Envoy does not have it.
+typedef struct {
   uint64_t value;
-  bool found; // by the last pass over its kind
-  bool counter;
-  hg_buffer name;
-  struct hg_stat *next;
-} hg_stat;
+  bool found;
+} hg_sample;
 
-hg_stat *hg_stat_want(hg_buffer name, bool counter);
-void hg_stat_drop(hg_stat *stat);
-// hg_stats_pass reads all gauges that are wanted, or all counters, and returns how long it took in nanoseconds.
-int64_t hg_stats_pass(bool counters);
-void hg_stats_from(void *extension); // Envoy's side of the bootstrap extension, NULL once it has gone
-bool hg_stats_possible(void);        // there is one
-int64_t hg_now(void);                // nanoseconds, monotonic; a few milliseconds coarse
-void hg_sampled(int64_t at);         // what the gates answer is of this time
+// hg_hashes are the hashes of the stat names of all clusters.
+typedef struct {
+  uint64_t *hashes;
+  size_t count, capacity;
+} hg_hashes;
+
+uint64_t hg_hash(hg_buffer text); // FNV-1a
+// hg_pass reads all of Envoy's gauges, and fills samples in the order of the index's names. It adds the clusters that have stats to
+// clusters, if that is not NULL. It returns false once Envoy's side of the bootstrap extension has ended.
+bool hg_pass(const hg_index *index, hg_sample *samples, hg_hashes *clusters);
+void hg_hashes_free(hg_hashes *hashes);
+void hg_stats_set_extension(void *extension); // Envoy's side of the bootstrap extension, NULL once it has ended
+bool hg_stats_available(void);
+int64_t hg_now(void);      // nanoseconds, monotonic; a few milliseconds coarse
+int64_t hg_cpu_time(void); // nanoseconds of this thread
+
+// ---- age.c
+
+typedef struct hg_gate hg_gate;
+
+void hg_sampled(int64_t at); // when a pass began by which all gates have been evaluated
 int64_t hg_sampled_at(void);
+// hg_set_age_limit sets how old samples may be whatever a gate says: the period of the passes grows with their cost.
+void hg_set_age_limit(int64_t limit);
+// hg_is_stale reports whether the last sample is too old for a gate, and was so 100 ms ago.
+bool hg_is_stale(const hg_gate *gate);
+// hg_suspect begins these 100 ms for a sample that is older than limit.
+void hg_suspect(int64_t limit);
+
+// ---- bootstrap.c
+
+// hg_tick_in sets when the next tick is, on the main thread. Before Envoy is initialized it does nothing: a tick comes then.
+void hg_tick_in(uint64_t milliseconds);
 
 // ---- metric.c
 
@@ -98,24 +129,24 @@ hg_reply *hg_reply_new(uint32_t status, bool passing, hg_buffer body, hg_buffer 
 void hg_reply_header(hg_reply *reply, hg_buffer key, hg_buffer value);
 void hg_reply_free(hg_reply *reply);
 
-// hg_gate answers the probes of one configuration. It lives as long as anybody holds it.
-typedef struct hg_gate {
+// hg_gate answers the probes of one configuration. It lives while it is referenced.
+struct hg_gate {
   atomic_int holders;
   uintptr_t door; // Go's
   hg_buffer paths[HG_PATHS_MOST];
   size_t path_count;
-  bool details;       // to whoever accepts JSON
+  bool details;       // to clients that accept JSON
   int64_t oldest;     // how old a sample may be, in nanoseconds
   hg_reply *replies;  // all of them
   const hg_reply *stale, *error;
-  _Atomic(const hg_reply *) now; // by the last look at the clusters
+  _Atomic(const hg_reply *) now; // by the last evaluation; NULL before the first probe
 
   // grpc.health.v1.Health; nothing of it is set where it is not answered.
   hg_buffer *services;
   size_t service_count;
   hg_buffer listed[2]; // the message that List sends: not serving, serving
   const hg_metric *checks, *watches, *watchers;
-} hg_gate;
+};
 
 hg_gate *hg_gate_new(void); // held once
 void hg_gate_hold(hg_gate *gate);
@@ -128,8 +159,6 @@ void hg_gate_keep(hg_gate *gate, hg_reply *reply);
 // From then on.
 void hg_gate_publish(hg_gate *gate, const hg_reply *reply);
 const hg_reply *hg_gate_now(hg_gate *gate);
-bool hg_starts(void); // until a look was made after the workers have started
-void hg_has_started(void);
 
 // ---- route.c
 
@@ -217,5 +246,6 @@ void hg_watch_block(hg_stream *stream, bool blocked); // where its client does n
 size_t hg_watch_tell(void);
 // hg_watch_stop has the watchers end, those that are still to come too.
 void hg_watch_stop(void);
+void hg_gate_supersede(hg_gate *gate);
 
 #endif

@@ -6,6 +6,7 @@ package module
 import "C"
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,19 +17,19 @@ import (
 	"healthgate/filter/serve"
 )
 
-// host is Envoy as the gates of one filter's configuration see it. It is a serve.Host, a serve.Looker and a filter.ClusterLife.
+// host is Envoy as the gates of one filter's configuration see it.
 type host struct {
-	door   *door
+	module *module
 	filter *C.hg_filter // until the configuration has ended
 	prefix string       // of the filter's own stats
 
 	mutex   sync.Mutex
 	metrics map[string]*metric
-	told    map[string]bool // of stat prefixes, that Envoy could define no stats for them
+	warned  map[string]bool // of stat prefixes that Envoy could define no stats for
 }
 
-// metric is a stat of the module's own; one that Envoy has not defined takes what it is given. It is a filter.Counter and a
-// filter.SettableGauge.
+// metric is a stat of the module's own; one that Envoy has not defined ignores what is written to it. It is a filter.Counter and
+// a filter.SettableGauge.
 type metric struct {
 	host *host
 	c    *C.hg_metric
@@ -46,30 +47,100 @@ func (m *metric) Record(value uint64) {
 	}
 }
 
-func (h *host) Gauge(name string) filter.Value            { return h.door.sampler.read(name, false) }
-func (h *host) Counter(name string) filter.Value          { return h.door.sampler.read(name, true) }
-func (h *host) Removed(cluster string) filter.Value       { return h.door.sampler.removed(cluster) }
+// Gauge and Counter find nothing: each gate reads Envoy's stats through a reader of its own.
+func (h *host) Gauge(string) filter.Value   { return &gauge{} }
+func (h *host) Counter(string) filter.Value { return &gauge{} }
+
 func (h *host) NewCounter(name string) filter.Counter     { return h.metric(name, false) }
 func (h *host) NewGauge(name string) filter.SettableGauge { return h.metric(name, true) }
 func (h *host) Info(line string)                          { log(C.HG_LOG_INFO, line) }
 func (h *host) Warn(line string)                          { log(C.HG_LOG_WARN, line) }
 func (h *host) Error(line string)                         { log(C.HG_LOG_ERROR, line) }
 func (h *host) Now() time.Time                            { return time.Now() }
+func (h *host) NewReader() serve.Reader                   { return &reader{host: h} }
 
-// Gone is never true: a gate is looked at only while Envoy's side of its configuration is there.
+// Gone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
 func (h *host) Gone(any) bool { return false }
 
 var _ interface {
 	serve.Host
-	serve.Looker
-	filter.ClusterLife
+	serve.Sampler
 } = (*host)(nil)
 
-// scope is what the names of all stats begin with: the metrics_namespace, which Envoy puts before them.
+// reader is Envoy as one gate sees it. What the gate reads is sampled until the reader is closed.
+type reader struct {
+	*host
+	gauges   []*gauge
+	clusters []uint64 // hashes of names
+}
+
+func (r *reader) Gauge(name string) filter.Value {
+	g := r.module.sampler.register(name)
+	r.gauges = append(r.gauges, g)
+	return g
+}
+
+func (r *reader) Cluster(name, statName string) filter.Value {
+	e := &existence{&r.module.sampler.clusters, hashOf(name), hashOf(clusterKey(statName)), r.Gauge(filter.TotalOf(statName)).(*gauge)}
+	r.clusters = append(r.clusters, e.name)
+	return e
+}
+
+func (r *reader) Register(c *serve.Configuration, core *filter.Gate) (unregister func()) {
+	g := newGate(c, core, r)
+	r.module.add(g)
+	return func() {
+		r.module.remove(g)
+		g.end()
+	}
+}
+
+func (r *reader) Close() {
+	for _, g := range r.gauges {
+		r.module.sampler.unregister(g)
+	}
+}
+
+// covered reports whether a pass has read all of the gauges.
+func (r *reader) covered() bool {
+	return !slices.ContainsFunc(r.gauges, func(g *gauge) bool { return !g.covered.Load() })
+}
+
+// changedSince reports whether a gauge has changed after a pass.
+func (r *reader) changedSince(pass uint64) bool {
+	return slices.ContainsFunc(r.gauges, func(g *gauge) bool { return g.changed.Load() > pass })
+}
+
+var _ interface {
+	serve.Reader
+	filter.Clusters
+} = (*reader)(nil)
+
+// existence is 1 while Envoy has a cluster. It is a filter.Value.
+type existence struct {
+	clusters   *clusters
+	name, stat uint64 // hashes
+	total      *gauge
+}
+
+func (e *existence) Get() uint64 {
+	if e.clusters.has(e.name, e.stat, e.total.Found()) {
+		return 1
+	}
+	return 0
+}
+
+// clusterKey is the part of a stat's name that stands for the cluster.
+func clusterKey(statName string) string {
+	key := strings.TrimPrefix(filter.TotalOf(statName), "cluster.")
+	return key[:max(0, strings.LastIndexByte(key, '.'))]
+}
+
+// scope is the beginning of the names of all the module's stats: the metrics_namespace, which Envoy puts before them.
 const scope = "healthgate."
 
-// metric returns a stat of the module's own, defined where it can be: Envoy takes new ones only while the configuration of a filter
-// is made. A route's that came later and has another stat_prefix is counted by the filter's own, and has no gauge.
+// metric returns a stat of the module's own, defined if it can be: Envoy defines new ones only while the configuration of a filter is
+// made. A route override that came later and has another stat_prefix is counted by the filter's own, and has no gauge.
 func (h *host) metric(name string, gauge bool) *metric {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
@@ -101,18 +172,18 @@ func cutLast(name string) (before, last string) {
 }
 
 func (h *host) warnOfPrefix(prefix string) {
-	if h.told[prefix] {
+	if h.warned[prefix] {
 		return
 	}
-	if h.told == nil {
-		h.told = make(map[string]bool)
+	if h.warned == nil {
+		h.warned = make(map[string]bool)
 	}
-	h.told[prefix] = true
-	h.Warn("healthgate: a route's configuration with stat_prefix " + strings.TrimPrefix(prefix, scope) + " came after its filter's, when " +
-		"Envoy defines no stats any more: its answers are counted by " + scope + h.prefix + ". Update the listener to have its own")
+	h.warned[prefix] = true
+	h.Warn("healthgate: a route override with stat_prefix " + strings.TrimPrefix(prefix, scope) + " came after its filter, when " +
+		"Envoy defines no more stats: its replies are counted by " + scope + h.prefix + ". Update the listener to have its own")
 }
 
-// define makes a prefix's stats, while it can be done.
+// define defines the stats of a prefix, while it can be done.
 func (h *host) define(prefix string, grpc bool) {
 	counters, gauges := filter.MetricNames(prefix)
 	if grpc {
@@ -126,7 +197,7 @@ func (h *host) define(prefix string, grpc bool) {
 	}
 }
 
-// stopped is set when Envoy ends: nobody may write to its log any more.
+// stopped is set when Envoy ends: nothing may be written to its log after that.
 var stopped atomic.Bool
 
 func log(level C.unsigned, line string) {

@@ -70,8 +70,6 @@ static void during(hg_stream *stream, void (*act)(hg_stream *)) {
 }
 
 static void answer(hg_stream *stream) {
-  // Between the last look before the workers started and the next one everything may have changed.
-  if (hg_starts()) healthgateLook();
   during(stream, stream->call != NULL ? hg_call_answer : hg_answer);
 }
 

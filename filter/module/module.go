@@ -1,8 +1,6 @@
 package module
 
 /*
-#cgo CFLAGS: -O2 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter
-#cgo LDFLAGS: -lpthread
 #include "healthgate.h"
 */
 import "C"
@@ -10,113 +8,359 @@ import "C"
 import (
 	"fmt"
 	"runtime/cgo"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
-	"unsafe"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"healthgate/filter"
 	"healthgate/filter/serve"
 )
 
-// What C calls. Nothing may panic out of here: that would end Envoy.
+// module is what all configurations of one Envoy share.
+type module struct {
+	process serve.Process
+	sampler sampler
+	started atomic.Bool // Envoy's workers have started
+	ticker  sync.Once
 
-// missing is what to do where Envoy has a filter of this module and no bootstrap extension.
-const missing = `healthgate: the bootstrap extension is missing, without which the module can't see the clusters; add to the bootstrap: ` +
-	`bootstrap_extensions: [{name: healthgate, typed_config: {"@type": type.googleapis.com/envoy.extensions.bootstrap.dynamic_modules.v3.` +
-	`DynamicModuleBootstrapExtension, dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}, extension_name: healthgate}}]`
+	// mutex guards the fields below. No gate is evaluated and no watcher notified while it is held.
+	mutex    sync.Mutex
+	gates    map[*serve.Configuration]*gate
+	active   []*gate // those that a probe has come to; replaced, never changed
+	filters  map[*configuration]struct{}
+	routes   map[*override]struct{}
+	prefixes map[prefix]int // of the stats of routes, and how many have it
+	serial   uint64         // of the newest configuration or override
+	warnAt   time.Time      // when the next warning is due; zero if none is
 
-//export healthgateFilterNew
-func healthgateFilterNew(f *C.hg_filter, configured *C.char, length C.size_t) (usable C.bool) {
-	defer refuse("a filter's configuration", &usable)
-	if !bool(C.hg_stats_possible()) {
-		log(C.HG_LOG_ERROR, missing)
-		return false
+	// The main thread's alone.
+	pace          pace
+	own           ownGauges
+	tickIsNear    bool      // a tick for new names is set
+	supersedeAt   time.Time // when configurations that were replaced give up their watchers; zero if none was replaced
+	slowIsLogged  bool
+	envoyIsTested bool // or was logged
+}
+
+// prefix is a stat_prefix, "" for the filter's own, and whether its gates may answer gRPC.
+type prefix struct {
+	name string
+	grpc bool
+}
+
+// ownGauges are gauges of Envoy itself that the module reads.
+type ownGauges struct{ workersStarted, version *gauge }
+
+var envoy = newModule()
+
+func newModule() *module {
+	m := &module{
+		process:  serve.Process{Door: filter.Stock},
+		gates:    make(map[*serve.Configuration]*gate),
+		filters:  make(map[*configuration]struct{}),
+		routes:   make(map[*override]struct{}),
+		prefixes: make(map[prefix]int),
 	}
-	c, err := envoy.newConfiguration(f, bytesOf(configured, length))
+	m.own = ownGauges{m.sampler.register(workersStarted), m.sampler.register(serverVersion)}
+	return m
+}
+
+// configuration is a filter's.
+type configuration struct {
+	*serve.Configuration
+	host   *host
+	gate   *gate // its own
+	text   string
+	serial uint64
+}
+
+// override is a route's configuration.
+type override struct {
+	*serve.Override
+	prefix prefix
+	gauges []*gauge // sampled, so that its first probe need not
+	text   string
+	serial uint64
+}
+
+// newConfiguration reads a filter's configuration and makes its gate.
+func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configuration, error) {
+	raw, err := unpack(configured)
 	if err != nil {
-		log(C.HG_LOG_ERROR, "healthgate: "+err.Error())
-		return false
+		return nil, err
 	}
-	f.door = C.uintptr_t(cgo.NewHandle(c))
-	f.gate = c.gate.c
-	C.hg_gate_hold(f.gate)
-	return true
-}
-
-//export healthgateFilterEnd
-func healthgateFilterEnd(handle C.uintptr_t) {
-	defer recovered("at the end of a filter's configuration")
-	envoy.end(handleOf[*configuration](handle))
-	cgo.Handle(handle).Delete()
-}
-
-//export healthgateRouteNew
-func healthgateRouteNew(r *C.hg_route, configured *C.char, length C.size_t) (usable C.bool) {
-	defer refuse("a route's configuration", &usable)
-	o, err := envoy.newOverride(bytesOf(configured, length))
-	if err != nil {
-		log(C.HG_LOG_ERROR, "healthgate: "+err.Error())
-		return false
+	c := &configuration{host: &host{module: m, filter: f}, text: string(configured)}
+	if c.Configuration, err = m.process.Configure(raw, c.host); err != nil {
+		return nil, err
 	}
-	r.door = C.uintptr_t(cgo.NewHandle(o))
-	r.overrides = C.bool(o.overrides)
-	return true
+	c.host.prefix = c.Config().StatPrefix
+	grpc := len(c.Config().GRPCServices) > 0
+	m.defineForRoutes(c.host, grpc)
+	m.mutex.Lock()
+	m.serial++
+	c.serial = m.serial
+	m.filters[c] = struct{}{}
+	c.gate = m.gates[c.Configuration]
+	c.gate.filter = c
+	m.mutex.Unlock()
+	m.tickSoon()
+	m.supersedeSoon()
+	return c, nil
 }
 
-//export healthgateRouteEnd
-func healthgateRouteEnd(handle C.uintptr_t) {
-	defer recovered("at the end of a route's configuration")
-	envoy.endOverride(handleOf[*override](handle))
-	cgo.Handle(handle).Delete()
-}
-
-//export healthgateLay
-func healthgateLay(filter, route C.uintptr_t) (gate *C.hg_gate) {
-	defer recovered("in a route's configuration, answered with 503")
-	return envoy.lay(handleOf[*configuration](filter), handleOf[*override](route))
-}
-
-//export healthgateReport
-func healthgateReport(of C.uintptr_t, accept *C.char, length C.size_t) (report *C.hg_reply) {
-	defer recovered("in a report, answered without one")
-	if !serve.AcceptsJSON(C.GoStringN(accept, C.int(length))) {
-		return nil
-	}
-	return handleOf[*gate](of).report()
-}
-
-//export healthgateLook
-func healthgateLook() {
-	defer recovered("in a look at the clusters")
-	envoy.look()
-}
-
-//export healthgateTick
-func healthgateTick() (milliseconds C.uint64_t) {
-	milliseconds = C.uint64_t(most.Milliseconds()) // after a panic
-	defer recovered("in a look at the clusters")
-	return C.uint64_t(max(envoy.tick(), time.Millisecond).Milliseconds())
-}
-
-//export healthgateCluster
-func healthgateCluster(name *C.char, length C.size_t, gone C.bool) {
-	defer recovered("at a cluster's change")
-	envoy.cluster(C.GoStringN(name, C.int(length)), bool(gone))
-}
-
-//export healthgateStop
-func healthgateStop() { stopped.Store(true) }
-
-// refuse turns a panic into a refusal.
-func refuse(where string, usable *C.bool) {
-	if cause := recover(); cause != nil {
-		log(C.HG_LOG_ERROR, fmt.Sprintf("healthgate: panic in %s: %v", where, cause))
-		*usable = false
+// defineForRoutes defines the stats of all route overrides that might be merged into a filter's configuration.
+func (m *module) defineForRoutes(h *host, grpc bool) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	for p := range m.prefixes {
+		name := p.name
+		if name == "" {
+			name = h.prefix
+		}
+		h.define(name, grpc || p.grpc)
 	}
 }
 
-func recovered(where string) {
-	if cause := recover(); cause != nil {
-		envoy.process.LogPanic(&host{door: envoy}, where, cause)
+func (m *module) end(c *configuration) {
+	c.End()
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	delete(m.filters, c)
+}
+
+// newOverride reads a route's configuration.
+func (m *module) newOverride(configured []byte) (*override, error) {
+	raw := &structpb.Struct{}
+	if len(configured) > 0 {
+		var err error
+		if raw, err = unpack(configured); err != nil {
+			return nil, err
+		}
+	}
+	o := &override{text: string(configured)}
+	var err error
+	if o.Override, err = m.process.NewOverride(raw); err != nil {
+		return nil, err
+	}
+	if o.Sets("stat_prefix") {
+		o.prefix.name = o.Config().StatPrefix
+	}
+	o.prefix.grpc = o.Sets("grpc_services")
+	for _, name := range o.Config().GaugeNames() {
+		o.gauges = append(o.gauges, m.sampler.register(name))
+	}
+	m.mutex.Lock()
+	m.serial++
+	o.serial = m.serial
+	m.routes[o] = struct{}{}
+	m.prefixes[o.prefix]++
+	m.mutex.Unlock()
+	if len(o.gauges) > 0 {
+		m.tickSoon()
+	}
+	m.supersedeSoon()
+	return o, nil
+}
+
+func (m *module) endOverride(o *override) {
+	o.End()
+	for _, g := range o.gauges {
+		m.sampler.unregister(g)
+	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	delete(m.routes, o)
+	if m.prefixes[o.prefix]--; m.prefixes[o.prefix] == 0 {
+		delete(m.prefixes, o.prefix)
 	}
 }
 
-func bytesOf(p *C.char, length C.size_t) []byte { return C.GoBytes(unsafe.Pointer(p), C.int(length)) }
+// merge returns the gate of a route's configuration merged into a filter's, referenced once for the caller.
+func (m *module) merge(c *configuration, o *override) *C.hg_gate {
+	merged := o.Over(c.Configuration)
+	if _, err := merged.Gate(); err != nil {
+		return brokenGate(c, merged)
+	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	g := m.gates[merged]
+	if g == nil { // it has ended already
+		return brokenGate(c, merged)
+	}
+	g.filter, g.override = c, o
+	C.hg_gate_hold(g.c)
+	return g.c
+}
+
+// brokenGate fails every probe of a configuration that can't be used, counted by the filter's own gate.
+func brokenGate(c *configuration, merged *serve.Configuration) *C.hg_gate {
+	g := &gate{c: C.hg_gate_new(), core: c.gate.core, replies: make(map[*filter.Reply]*C.hg_reply)}
+	g.setPaths(merged.Paths())
+	g.c.error = g.reply(g.core.Unjudged(filter.Error))
+	g.c.stale = g.c.error
+	C.hg_gate_publish(g.c, g.c.error)
+	return g.c
+}
+
+func (m *module) add(g *gate) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.gates[g.configuration] = g
+	if at := g.nextWarning(); !at.IsZero() && (m.warnAt.IsZero() || at.Before(m.warnAt)) {
+		m.warnAt = at
+	}
+	m.ticker.Do(func() { go m.everySecond() })
+}
+
+func (m *module) remove(g *gate) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	delete(m.gates, g.configuration)
+	if i := slices.Index(m.active, g); i >= 0 {
+		m.active = slices.Concat(m.active[:i], m.active[i+1:])
+	}
+}
+
+// firstProbe activates a gate and returns its reply. It is called on a worker.
+func (m *module) firstProbe(g *gate) *C.hg_reply {
+	g.core.Activate()
+	if !m.started.Load() || !g.reader.covered() {
+		m.sample(true)
+	}
+	m.mutex.Lock()
+	if m.gates[g.configuration] == g && !slices.Contains(m.active, g) {
+		m.active = append(slices.Clip(m.active), g)
+	}
+	m.mutex.Unlock()
+	g.evaluate(m.sampler.last())
+	return g.now()
+}
+
+// sample makes a pass and evaluates what it has changed. workersRun is whether Envoy's workers are known to have started.
+func (m *module) sample(workersRun bool) (began time.Duration) {
+	began, _ = m.sampler.pass(workersRun)
+	if workersRun {
+		m.started.Store(true)
+	}
+	m.evaluate(func(*gate) bool { return false })
+	if sampledAt() == 0 {
+		setSampledAt(began)
+	}
+	return began
+}
+
+// evaluate evaluates the active gates whose gauges have changed, that depend on time, or for which also is true. If a reply
+// changes between passing and failing, the watchers are notified.
+func (m *module) evaluate(also func(*gate) bool) {
+	m.mutex.Lock()
+	active := m.active
+	m.mutex.Unlock()
+	changed, pass := false, m.sampler.last()
+	for _, g := range active {
+		if also(g) || g.outdated() {
+			changed = g.evaluate(pass) || changed
+		}
+	}
+	if changed {
+		notifyWatchers()
+	}
+}
+
+// tick makes a pass, and returns how long to wait for the next one. Only a tick makes samples newer: it is Envoy's main thread that
+// checks the hosts, and gauges that a worker reads while that thread hangs are old.
+func (m *module) tick() time.Duration {
+	m.tickIsNear = false
+	m.mutex.Lock()
+	idle := len(m.gates) == 0
+	m.mutex.Unlock()
+	if idle && !m.sampler.clusters.collecting() {
+		setSampledAt(sinceBoot())
+		return idlePeriod
+	}
+	cpu := cpuTime()
+	began := m.sample(m.started.Load())
+	if m.own.workersStarted.Get() > 0 || !m.own.workersStarted.Found() { // a gauge that is not kept would never be 1
+		m.started.Store(true)
+	}
+	setSampledAt(began)
+	m.pace.passed(sinceBoot(), cpuTime()-cpu)
+	C.hg_set_age_limit(C.int64_t(m.pace.ageLimit()))
+	m.checkEnvoy()
+	m.logSlowness()
+	m.warn(time.Now())
+	m.supersede(time.Now())
+	return m.pace.wait(sinceBoot(), false)
+}
+
+// tickSoon brings the next tick forward, for names that no pass has covered yet. One tick is for all that come before it.
+func (m *module) tickSoon() {
+	if now := sinceBoot(); !m.tickIsNear {
+		m.tickIsNear = true
+		C.hg_tick_in(milliseconds(min(m.pace.wait(now, true), m.pace.wait(now, false))))
+	}
+}
+
+func milliseconds(d time.Duration) C.uint64_t {
+	return C.uint64_t((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// logSlowness writes a line once the passes cost so much that samples may be older than usual.
+func (m *module) logSlowness() {
+	if limit := m.pace.ageLimit(); limit > defaultAgeLimit && !m.slowIsLogged {
+		m.slowIsLogged = true
+		log(C.HG_LOG_WARN, fmt.Sprintf("healthgate: Envoy has so many stats that reading them takes %v, so the clusters are sampled every %v "+
+			"only, and a sample may be %v old before probes are answered with healthgate_stale",
+			m.pace.cost.Round(time.Millisecond), (share*m.pace.cost).Round(100*time.Millisecond), limit.Round(100*time.Millisecond)))
+	}
+}
+
+func (m *module) warn(now time.Time) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if m.warnAt.IsZero() || now.Before(m.warnAt) {
+		return
+	}
+	m.warnAt = time.Time{}
+	for _, g := range m.gates {
+		g.warn(now)
+		if at := g.nextWarning(); !at.IsZero() && (m.warnAt.IsZero() || at.Before(m.warnAt)) {
+			m.warnAt = at
+		}
+	}
+}
+
+// cluster takes that Envoy has added, updated or removed a cluster.
+func (m *module) cluster(name string, removed bool) {
+	hash := hashOf(name)
+	m.sampler.clusters.report(name, clusterKey(name), removed)
+	reads := func(g *gate) bool { return slices.Contains(g.reader.clusters, hash) }
+	m.evaluate(reads)
+	m.mutex.Lock()
+	isRead := slices.ContainsFunc(m.active, reads)
+	m.mutex.Unlock()
+	if isRead && !removed { // its gauges may be new
+		m.tickSoon()
+	}
+}
+
+// everySecond does what must go on while the main thread hangs: samples grow old, and watchers have to know.
+func (m *module) everySecond() {
+	for range time.Tick(time.Second) {
+		if stopped.Load() {
+			return
+		}
+		m.mutex.Lock()
+		limit := defaultAgeLimit
+		for _, g := range m.active {
+			limit = min(limit, time.Duration(g.c.oldest))
+		}
+		m.mutex.Unlock()
+		C.hg_suspect(C.int64_t(limit))
+		notifyWatchers()
+	}
+}
+
+func handleOf[T any](handle C.uintptr_t) T { return cgo.Handle(handle).Value().(T) }

@@ -2,35 +2,40 @@ package module
 
 import "time"
 
-// When all is looked at: often enough that nobody waits for an answer to change, and seldom enough that Envoy's main thread does not
-// notice.
+// How often Envoy's stats are passed over: often enough that no client waits for a change, and so seldom that Envoy's main thread
+// spends one part in `share` on it, whatever a pass costs.
 const (
-	most       = time.Second
-	atLeast    = 50 * time.Millisecond
-	share      = 50                   // of the main thread, a pass takes one part in so many
-	starting   = 2 * time.Millisecond // until the workers have started
-	countersAt = time.Second          // between two passes over the counters, at the least
+	shortestPeriod = 50 * time.Millisecond
+	share          = 40
+	idlePeriod     = time.Second // without gates
 )
 
-// workersStarted is the gauge that is 1 once Envoy's workers have started: listener_manager_impl.h of v1.39.1.
-const workersStarted = "listener_manager.workers_started"
+// defaultAgeLimit is how old a sample may be without stale_after: a push of 1,000 clusters by CDS keeps the main thread busy for a
+// second.
+const defaultAgeLimit = 5 * time.Second
 
-// next is how long to wait after a look that took some time. While Envoy starts, the first answer of a worker has to be the truth
-// of that moment; half of the main thread is left to Envoy even then.
-func next(took time.Duration, starts bool) time.Duration {
-	if starts {
-		return min(max(took, starting), most)
-	}
-	return min(max(share*took, atLeast), most)
+// pace decides when the next pass begins. It is the main thread's alone.
+type pace struct {
+	cost   time.Duration // of the last pass, in CPU time
+	paidAt time.Duration // when the passes so far have had their share of the main thread, since boot
+	next   time.Duration // when the next regular pass begins, since boot
 }
 
-// countersEvery is how often the counters are passed over for the shortest stale_after: they are many.
-func countersEvery(staleAfter time.Duration) time.Duration { return max(staleAfter/4, countersAt) }
-
-// oldest is how old the last look may be that a probe is answered by.
-func oldest(staleAfter time.Duration) time.Duration {
-	if staleAfter == 0 {
-		return 5 * time.Second // a push of 1,000 clusters by CDS holds the main thread up for a second
-	}
-	return max(staleAfter, 2*most)
+// passed records a pass that ends now and has cost so much CPU time.
+func (p *pace) passed(now, cost time.Duration) {
+	p.cost = cost
+	p.paidAt = max(p.paidAt, now) + share*cost
+	p.next = max(now+shortestPeriod, p.paidAt)
 }
+
+// wait is how long the next pass has to wait. One for new names may begin before its time, by the share of one pass: names that come
+// without end don't get more of the main thread than others.
+func (p *pace) wait(now time.Duration, newNames bool) time.Duration {
+	if newNames {
+		return max(0, p.paidAt-share*p.cost-now)
+	}
+	return max(0, p.next-now)
+}
+
+// ageLimit is how old a sample may be at this pace.
+func (p *pace) ageLimit() time.Duration { return 3 * max(shortestPeriod, share*p.cost) }

@@ -6,159 +6,151 @@ package module
 import "C"
 
 import (
-	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"healthgate/filter"
+	"unsafe"
 )
 
-// sampler keeps the stats of Envoy's that gates read, as the last pass found them. They can be read on any thread; a pass is made on
-// the main thread.
+// sampler keeps the gauges of Envoy's that gates read, as the last pass has found them. Its methods are safe for concurrent use; no
+// lock is held while Envoy's gauges are passed over.
 type sampler struct {
-	mutex    sync.Mutex
-	gauges   map[string]*stat
-	counters map[string]*stat
-	clusters map[string]*removed
+	clusters clusters
+
+	mutex  sync.Mutex
+	gauges map[string]*gauge
+	order  []*gauge // those of index, in its order
+	index  *index   // nil if gauges has changed since it was made
+	passes uint64   // that have begun
+	stored uint64   // the last pass whose samples were stored
+	spare  []C.hg_sample
 }
 
-// stat is one stat of Envoy's. It is a filter.Value and a filter.Found.
-type stat struct {
-	value  atomic.Uint64
-	found  atomic.Bool
-	wanted int        // by how many configurations; guarded by sampler.mutex
-	passed *C.hg_stat // what a pass writes; touched on the main thread alone
+// gauge is one of Envoy's gauges. It is a filter.Value and a filter.Found.
+type gauge struct {
+	name    string
+	value   atomic.Uint64
+	found   atomic.Bool
+	covered atomic.Bool   // a pass has read it since it was registered
+	changed atomic.Uint64 // the pass that has changed it last
+	refs    int           // guarded by sampler.mutex
 }
 
-func (s *stat) Get() uint64 { return s.value.Load() }
-func (s *stat) Found() bool { return s.found.Load() }
+func (g *gauge) Get() uint64 { return g.value.Load() }
+func (g *gauge) Found() bool { return g.found.Load() }
 
-// removed says of a cluster whether Envoy has removed it. It is a filter.Value.
-type removed struct {
-	atomic.Bool
-	asked bool // by a gate; guarded by sampler.mutex
+// index is what C looks names up in; passes under way keep it alive.
+type index struct {
+	c    *C.hg_index
+	refs int // guarded by sampler.mutex
 }
 
-func (r *removed) Get() uint64 {
-	if r.Load() {
-		return 1
-	}
-	return 0
-}
-
-// mostClusters bounds how many removed clusters are remembered that nobody asks for.
-const mostClusters = 10_000
-
-// of returns the stats of a kind.
-func (s *sampler) of(counters bool) map[string]*stat {
-	if s.gauges == nil {
-		s.gauges, s.counters = make(map[string]*stat), make(map[string]*stat)
-	}
-	if counters {
-		return s.counters
-	}
-	return s.gauges
-}
-
-// want has stats sampled from the next pass on, until they are let go of.
-func (s *sampler) want(reads filter.Reads) {
+// register adds a gauge to what is sampled, until it is unregistered as often as it was registered.
+func (s *sampler) register(name string) *gauge {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for counters, names := range map[bool][]string{false: reads.Gauges, true: reads.Counters} {
-		for _, name := range names {
-			found := s.of(counters)[name]
-			if found == nil {
-				found = &stat{}
-				s.of(counters)[name] = found
-			}
-			found.wanted++
+	g := s.gauges[name]
+	if g == nil {
+		g = &gauge{name: name}
+		if s.gauges == nil {
+			s.gauges = make(map[string]*gauge)
 		}
+		s.gauges[name] = g
+		s.dropIndex()
 	}
+	g.refs++
+	return g
 }
 
-// letGo ends what a want began.
-func (s *sampler) letGo(reads filter.Reads) {
+func (s *sampler) unregister(g *gauge) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for counters, names := range map[bool][]string{false: reads.Gauges, true: reads.Counters} {
-		for _, name := range names {
-			s.of(counters)[name].wanted--
-		}
+	if g.refs--; g.refs == 0 {
+		delete(s.gauges, g.name)
+		s.dropIndex()
 	}
 }
 
-// read returns a stat of Envoy's; one that nobody has wanted is never found.
-func (s *sampler) read(name string, counter bool) filter.Value {
+// dropIndex lets go of the index, which is no longer of the gauges that are registered. It needs the mutex.
+func (s *sampler) dropIndex() {
+	if s.index != nil {
+		s.unref(s.index)
+		s.index, s.order = nil, nil
+	}
+}
+
+func (s *sampler) unref(i *index) {
+	if i.refs--; i.refs == 0 {
+		C.hg_index_free(i.c)
+	}
+}
+
+// begin returns what a pass needs.
+func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg_sample) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if found := s.of(counter)[name]; found != nil {
-		return found
+	if s.index == nil {
+		bytes, offset := 0, 0
+		for name, g := range s.gauges {
+			s.order = append(s.order, g)
+			bytes += len(name)
+		}
+		s.index = &index{c: C.hg_index_new(C.size_t(len(s.order)), C.size_t(bytes)), refs: 1}
+		for _, g := range s.order {
+			C.hg_index_add(s.index.c, text(g.name), C.size_t(offset))
+			offset += len(g.name)
+		}
 	}
-	return &stat{}
+	s.index.refs++
+	s.passes++
+	samples, s.spare = s.spare, nil
+	samples = slices.Grow(samples[:0], len(s.order))[:len(s.order)]
+	clear(samples)
+	return s.passes, s.index, s.order, samples
 }
 
-// pass reads all gauges that are wanted, or all counters, and says how long Envoy took for it.
-func (s *sampler) pass(counters bool) time.Duration {
+// pass reads all of Envoy's gauges and keeps those that are registered. It returns when it began, and false if Envoy's side has ended.
+// final is whether Envoy's workers have started before.
+func (s *sampler) pass(final bool) (began time.Duration, passed bool) {
+	began = sinceBoot()
+	pass, i, order, samples := s.begin()
+	var found *C.hg_hashes
+	if s.clusters.collecting() {
+		found = new(C.hg_hashes)
+		defer C.hg_hashes_free(found)
+	}
+	passed = bool(C.hg_pass(i.c, unsafe.SliceData(samples), found))
+	if passed && found != nil {
+		hashes := unsafe.Slice((*uint64)(unsafe.Pointer(found.hashes)), int(found.count))
+		s.clusters.collected(hashes, final)
+	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	stats := s.of(counters)
-	maps.DeleteFunc(stats, func(_ string, stat *stat) bool {
-		if stat.wanted > 0 {
-			return false
-		}
-		if stat.passed != nil {
-			C.hg_stat_drop(stat.passed)
-		}
-		return true
-	})
-	for name, stat := range stats {
-		if stat.passed == nil {
-			stat.passed = C.hg_stat_want(text(name), C.bool(counters))
+	s.unref(i)
+	if passed && pass > s.stored { // else a pass that began later was faster
+		s.stored = pass
+		for place, g := range order {
+			g.store(uint64(samples[place].value), bool(samples[place].found), pass)
 		}
 	}
-	took := time.Duration(C.hg_stats_pass(C.bool(counters)))
-	for _, stat := range stats {
-		stat.value.Store(uint64(stat.passed.value))
-		stat.found.Store(bool(stat.passed.found))
-	}
-	return took
+	s.spare = samples
+	return began, passed
 }
 
-// removed returns what is 1 while Envoy has no cluster of a name any more.
-func (s *sampler) removed(cluster string) *removed {
+// last is the last pass whose samples have been stored.
+func (s *sampler) last() uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	r := s.clusters[cluster]
-	if r == nil {
-		r = &removed{}
-		s.remember(cluster, r)
-	}
-	r.asked = true
-	return r
+	return s.stored
 }
 
-// life takes that Envoy has added a cluster, or removed one, and says whether that is news to a gate.
-func (s *sampler) life(cluster string, gone bool) bool {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	r := s.clusters[cluster]
-	if r == nil {
-		if !gone { // as most are, and nobody asks for them
-			return false
-		}
-		r = &removed{}
-		s.remember(cluster, r)
+func (g *gauge) store(value uint64, found bool, pass uint64) {
+	if g.covered.Load() && g.value.Load() == value && g.found.Load() == found {
+		return
 	}
-	return r.Swap(gone) != gone && r.asked
-}
-
-func (s *sampler) remember(cluster string, r *removed) {
-	if s.clusters == nil {
-		s.clusters = make(map[string]*removed)
-	}
-	if len(s.clusters) >= mostClusters {
-		maps.DeleteFunc(s.clusters, func(_ string, r *removed) bool { return !r.asked })
-	}
-	s.clusters[cluster] = r
+	g.value.Store(value)
+	g.found.Store(found)
+	g.covered.Store(true)
+	g.changed.Store(pass)
 }

@@ -1,90 +1,115 @@
-// What is sampled: the stats of Envoy's that gates read, taken out of a pass over all of them. Only the main thread comes here,
-// except for the time of the last sample.
+// What is sampled: the gauges that gates read, taken out of a pass over all of Envoy's.
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "healthgate.h"
 
-enum { BUCKETS = 1024, LENGTHS = 512 };
+enum { LENGTHS = 512 };
 
-static hg_stat *buckets[BUCKETS];
-static unsigned by_length[LENGTHS]; // how many names of a length are wanted: most of Envoy's are passed over by theirs
-static void *from;
-static _Atomic int64_t sampled_at;
+typedef struct {
+  uint64_t hash;
+  hg_buffer name;
+  size_t place; // in the samples
+} slot;
 
-static unsigned bucket_of(const char *name, size_t length) {
-  uint32_t hash = 2166136261u; // FNV-1a
-  for (size_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)name[i]) * 16777619u;
-  return hash % BUCKETS;
+// hg_index is not changed once a pass has used it, so that several threads can make passes with one.
+struct hg_index {
+  size_t mask, count;
+  bool lengths[LENGTHS]; // of the names: most gauges of Envoy's are passed over by theirs
+  slot *slots;           // open addressing; a name of NULL is free
+  char *names;
+};
+
+uint64_t hg_hash(hg_buffer text) {
+  uint64_t hash = UINT64_C(14695981039346656037); // FNV-1a
+  for (size_t i = 0; i < text.length; i++) hash = (hash ^ (unsigned char)text.ptr[i]) * UINT64_C(1099511628211);
+  return hash;
 }
 
-static hg_stat *find(const char *name, size_t length, bool counter) {
-  for (hg_stat *stat = buckets[bucket_of(name, length)]; stat != NULL; stat = stat->next)
-    if (stat->counter == counter && stat->name.length == length && memcmp(stat->name.ptr, name, length) == 0) return stat;
-  return NULL;
+hg_index *hg_index_new(size_t names, size_t bytes) {
+  hg_index *index = hg_new(sizeof *index);
+  size_t size = 16;
+  while (size < 2 * names) size *= 2;
+  index->mask = size - 1;
+  index->slots = hg_new(size * sizeof *index->slots);
+  index->names = hg_new(bytes + 1);
+  return index;
 }
 
-hg_stat *hg_stat_want(hg_buffer name, bool counter) {
-  hg_stat *stat = hg_new(sizeof *stat), **bucket = &buckets[bucket_of(name.ptr, name.length)];
-  stat->name = hg_copy(name);
-  stat->counter = counter;
-  stat->next = *bucket;
-  *bucket = stat;
-  by_length[name.length % LENGTHS]++;
-  return stat;
+void hg_index_add(hg_index *index, hg_buffer name, size_t offset) {
+  char *copy = index->names + offset;
+  memcpy(copy, name.ptr, name.length);
+  uint64_t hash = hg_hash(name);
+  size_t i = hash & index->mask;
+  while (index->slots[i].name.ptr != NULL) i = (i + 1) & index->mask;
+  index->slots[i] = (slot){hash, {copy, name.length}, index->count++};
+  index->lengths[name.length % LENGTHS] = true;
 }
 
-void hg_stat_drop(hg_stat *stat) {
-  hg_stat **at = &buckets[bucket_of(stat->name.ptr, stat->name.length)];
-  while (*at != stat) at = &(*at)->next;
-  *at = stat->next;
-  by_length[stat->name.length % LENGTHS]--;
-  free((void *)stat->name.ptr);
-  free(stat);
+void hg_index_free(hg_index *index) {
+  free(index->slots);
+  free(index->names);
+  free(index);
 }
 
-static unsigned visit(hg_envoy_buffer name, uint64_t value, void *counters) {
-  if (by_length[name.length % LENGTHS] == 0) return HG_ITERATION_CONTINUE;
-  hg_stat *stat = find(name.ptr, name.length, counters != NULL);
-  if (stat != NULL) {
-    stat->value = value;
-    stat->found = true;
+// pass is what a visitor is given.
+typedef struct {
+  const hg_index *index;
+  hg_sample *samples;
+  hg_hashes *clusters;
+} pass;
+
+// note_cluster keeps the hash of a cluster's stat name, if a gauge is the total of a cluster.
+static void note_cluster(hg_hashes *clusters, hg_envoy_buffer name) {
+  static const char before[] = "cluster.", after[] = ".membership_total";
+  const size_t front = sizeof before - 1, back = sizeof after - 1;
+  if (name.length <= front + back || memcmp(name.ptr, before, front) != 0 || memcmp(name.ptr + name.length - back, after, back) != 0) return;
+  if (clusters->count == clusters->capacity) {
+    clusters->capacity = clusters->capacity == 0 ? 64 : 2 * clusters->capacity;
+    clusters->hashes = realloc(clusters->hashes, clusters->capacity * sizeof *clusters->hashes);
+    if (clusters->hashes == NULL) abort();
+  }
+  clusters->hashes[clusters->count++] = hg_hash((hg_buffer){name.ptr + front, name.length - front - back});
+}
+
+static unsigned visit(hg_envoy_buffer name, uint64_t value, void *context) {
+  pass *p = context;
+  if (p->clusters != NULL) note_cluster(p->clusters, name);
+  if (!p->index->lengths[name.length % LENGTHS]) return HG_ITERATION_CONTINUE;
+  hg_buffer text = {name.ptr, name.length};
+  uint64_t hash = hg_hash(text);
+  for (size_t i = hash & p->index->mask; p->index->slots[i].name.ptr != NULL; i = (i + 1) & p->index->mask) {
+    const slot *s = &p->index->slots[i];
+    if (s->hash == hash && hg_equal(s->name, name)) {
+      p->samples[s->place] = (hg_sample){value, true};
+      break;
+    }
   }
   return HG_ITERATION_CONTINUE;
 }
 
-static int64_t precisely(void) {
+static void *_Atomic envoys; // Envoy's side of the bootstrap extension, NULL if there is none
+
+bool hg_pass(const hg_index *index, hg_sample *samples, hg_hashes *clusters) {
+  void *extension = atomic_load(&envoys);
+  if (extension == NULL) return false;
+  // Envoy holds the lock of its stats meanwhile: the visitor defines no stat and frees none.
+  pass p = {index, samples, clusters};
+  envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(extension, visit, &p);
+  return true;
+}
+
+void hg_hashes_free(hg_hashes *hashes) { free(hashes->hashes); }
+
+void hg_stats_set_extension(void *extension) { atomic_store(&envoys, extension); }
+bool hg_stats_available(void) { return atomic_load(&envoys) != NULL; }
+
+static int64_t nanoseconds(clockid_t clock) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(clock, &now);
   return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-int64_t hg_stats_pass(bool counters) {
-  if (from == NULL) return 0;
-  int64_t began = precisely();
-  for (unsigned i = 0; i < BUCKETS; i++)
-    for (hg_stat *stat = buckets[i]; stat != NULL; stat = stat->next)
-      if (stat->counter == counters) {
-        stat->value = 0;
-        stat->found = false;
-      }
-  // Envoy holds the lock of its store meanwhile: the visitor defines no stat and frees none.
-  if (counters)
-    envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(from, visit, &from);
-  else
-    envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(from, visit, NULL);
-  return precisely() - began;
-}
-
-void hg_stats_from(void *extension) { from = extension; }
-bool hg_stats_possible(void) { return from != NULL; }
-
-int64_t hg_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now); // a probe reads it
-  return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
-void hg_sampled(int64_t at) { atomic_store_explicit(&sampled_at, at, memory_order_release); }
-int64_t hg_sampled_at(void) { return atomic_load_explicit(&sampled_at, memory_order_acquire); }
+int64_t hg_now(void) { return nanoseconds(CLOCK_MONOTONIC_COARSE); } // a probe reads it
+int64_t hg_cpu_time(void) { return nanoseconds(CLOCK_THREAD_CPUTIME_ID); }

@@ -13,7 +13,7 @@ import (
 // thread.
 type Configuration struct {
 	process *Process
-	host    *handles         // of the filter
+	host    Host             // of the filter
 	raw     *structpb.Struct // as it was read, for an override to be laid over
 	config  *filter.Config   // nil where it can't be used
 	err     error            // why it can't be used
@@ -39,7 +39,7 @@ func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, er
 	if err != nil {
 		return nil, err
 	}
-	c := &Configuration{process: p, host: &handles{Host: host}, raw: raw, config: config, paths: []string{config.Path}}
+	c := &Configuration{process: p, host: host, raw: raw, config: config, paths: []string{config.Path}}
 	c.filters = c
 	c.start()
 	return c, nil
@@ -81,9 +81,7 @@ func (c *Configuration) End() {
 	ends := c.ends
 	c.ends, c.ended = nil, true
 	c.making.Unlock()
-	for _, end := range ends {
-		c.guarded("at the end of a configuration", end)
-	}
+	c.run(ends)
 }
 
 // started returns the gate, and starts it where there is none yet; of an ended configuration it starts nothing that would

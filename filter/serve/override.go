@@ -13,8 +13,9 @@ import (
 type Override struct {
 	process *Process
 	raw     *structpb.Struct
-	err     error // why it can't be used, whatever it is laid over
-	gone    bool  // Envoy has dropped it; guarded by Process.life
+	config  *filter.Config // by itself; nil if it can't be used
+	err     error          // why it can't be used, whatever it is laid over
+	gone    bool           // Envoy has dropped it; guarded by Process.life
 
 	// What it was laid over, and what came of it. One pair is one configuration, however many listeners, threads or turns
 	// ask for it; it lives as long as both. An error of a pair is the pair's. Guarded by Process.life.
@@ -24,9 +25,18 @@ type Override struct {
 // NewOverride reads a route's configuration, and always returns one to lay over a filter's. The error, where there is one,
 // is for a door that can still refuse it; else the route's probes are failed.
 func (p *Process) NewOverride(raw *structpb.Struct) (*Override, error) {
-	o := &Override{process: p, raw: raw, err: filter.CheckOverride(raw, p.Door)}
-	return o, o.err
+	config, err := filter.DecodeOverride(raw, p.Door)
+	return &Override{process: p, raw: raw, config: config, err: err}, err
 }
+
+// Config is the override by itself, with defaults for the keys that it leaves out; nil if it can't be used.
+func (o *Override) Config() *filter.Config { return o.config }
+
+// Sets reports whether the override has a key.
+func (o *Override) Sets(key string) bool { return o.raw.GetFields()[key] != nil }
+
+// Empty reports whether the override has no key at all.
+func (o *Override) Empty() bool { return len(o.raw.GetFields()) == 0 }
 
 // BrokenOverride is one that could not even be read.
 func (p *Process) BrokenOverride(err error) *Override { return &Override{process: p, err: err} }

@@ -21,11 +21,19 @@ type Host interface {
 	Gone(cause any) bool
 }
 
-// Looker is a Host that looks at its gates by itself, on a thread of Envoy's: it makes each answer known before a probe asks.
-type Looker interface {
-	// LookAt has the gate of a configuration looked at, and warned of, until end is called. It is called while the
-	// configuration starts.
-	LookAt(c *Configuration, gate *filter.Gate) (end func())
+// Sampler is a Host that samples Envoy's stats by itself, and publishes each gate's reply before a probe needs it.
+type Sampler interface {
+	// NewReader returns the Host of one gate.
+	NewReader() Reader
+}
+
+// Reader is the Host of one gate, whose stats are sampled until it is closed.
+type Reader interface {
+	filter.Host
+	// Register adds the gate, which reads its stats through this Reader, to the sampler; the returned function removes it.
+	Register(c *Configuration, gate *filter.Gate) (unregister func())
+	// Close ends the sampling of the stats that only this Reader has asked for.
+	Close()
 }
 
 // Process is what all configurations of one Envoy have in common. The zero value is ready, for the contrib door.

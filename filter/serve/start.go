@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -17,16 +18,23 @@ func (c *Configuration) start() *filter.Gate {
 	ready := false
 	defer func() {
 		if !ready || c.ended { // a panic of Envoy's side, or a probe that came late: what was started has to end
-			for _, end := range c.ends {
-				c.guarded("at the end of a configuration", end)
-			}
+			ends := c.ends
 			c.ends = nil
+			c.run(ends)
 		}
 	}()
-	gate := filter.NewGate(c.config, c.source(), c.host, &c.process.gates)
+	host := filter.Host(c.host)
+	sampler, samples := c.host.(Sampler)
+	var reader Reader
+	if samples {
+		reader = sampler.NewReader()
+		c.ends = append(c.ends, reader.Close)
+		host = reader
+	}
+	gate := filter.NewGate(c.config, c.source(host), host, &c.process.gates)
 	c.ends = append(c.ends, gate.Close)
-	if looker, ok := c.host.Host.(Looker); ok {
-		c.ends = append(c.ends, looker.LookAt(c, gate))
+	if samples {
+		c.ends = append(c.ends, reader.Register(c, gate))
 	} else if !c.ended {
 		c.warn(gate)
 		c.watch(gate)
@@ -36,15 +44,22 @@ func (c *Configuration) start() *filter.Gate {
 	return gate
 }
 
+// run ends what was started, the last first.
+func (c *Configuration) run(ends []func()) {
+	for _, end := range slices.Backward(ends) {
+		c.guarded("at the end of a configuration", end)
+	}
+}
+
 // source opens the source of the clusters' health.
-func (c *Configuration) source() filter.Source {
+func (c *Configuration) source(host filter.Host) filter.Source {
 	if c.config.Admin != nil {
 		polled := c.process.pollers.Source(c.config, c.host.Warn)
 		// A configuration that takes the place of this one finds what was seen last: its first probe would be stale else.
 		c.ends = append(c.ends, func() { time.AfterFunc(c.config.StaleAfter, polled.Close) })
 		return polled
 	}
-	stats := filter.NewStatsSource(c.config, c.host, &c.process.gates, c.host.Now())
+	stats := filter.NewStatsSource(c.config, host, &c.process.gates, host.Now())
 	c.ends = append(c.ends, stats.Close)
 	return stats
 }

@@ -49,7 +49,10 @@ func (d door) read(raw *structpb.Struct) (*filter.Config, error) {
 }
 
 // readOverride is read, of a route's.
-func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw, d.decoder()) }
+func (d door) readOverride(raw *structpb.Struct) error {
+	_, err := filter.DecodeOverride(raw, d.decoder())
+	return err
+}
 
 // gate is a filter of Healthgate's in a connection manager.
 type gate struct {

@@ -37,10 +37,9 @@ typedef struct fe_stream {
 
 // What Envoy has.
 void fe_gauge(const char *name, uint64_t value);
-void fe_counter(const char *name, uint64_t value);
 void fe_remove_stat(const char *name);
 void fe_reset(void);
-extern int fe_passes[2];        // over the gauges, over the counters
+extern int fe_passes;           // over the gauges
 extern uint64_t fe_timer_ms;    // what the timer was set to last
 extern int fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_schedulers, fe_ended;
 

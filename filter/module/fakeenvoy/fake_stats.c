@@ -11,31 +11,29 @@ enum { STATS = 256 };
 static struct {
   char name[64];
   uint64_t value;
-  bool there, counter;
+  bool there;
 } stats[STATS];
-int fe_passes[2], fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_ended;
+int fe_passes, fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_ended;
 uint64_t fe_timer_ms;
 
-static void set(const char *name, uint64_t value, bool counter) {
+void fe_gauge(const char *name, uint64_t value) {
+  int at = STATS;
+  for (int i = STATS - 1; i >= 0; i--)
+    if (!stats[i].there) at = i;
   for (int i = 0; i < STATS; i++)
-    if (!stats[i].there || (strcmp(stats[i].name, name) == 0 && stats[i].counter == counter)) {
-      snprintf(stats[i].name, sizeof stats[i].name, "%s", name);
-      stats[i].value = value;
-      stats[i].there = true;
-      stats[i].counter = counter;
-      return;
-    }
-  abort();
+    if (stats[i].there && strcmp(stats[i].name, name) == 0) at = i;
+  if (at == STATS) abort();
+  snprintf(stats[at].name, sizeof stats[at].name, "%s", name);
+  stats[at].value = value;
+  stats[at].there = true;
 }
-void fe_gauge(const char *name, uint64_t value) { set(name, value, false); }
-void fe_counter(const char *name, uint64_t value) { set(name, value, true); }
 void fe_remove_stat(const char *name) {
   for (int i = 0; i < STATS; i++)
     if (strcmp(stats[i].name, name) == 0) stats[i].there = false;
 }
 void fe_reset(void) {
   memset(stats, 0, sizeof stats);
-  fe_passes[0] = fe_passes[1] = 0;
+  fe_passes = 0;
   fe_clear_log();
 }
 
@@ -95,21 +93,16 @@ unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increment_coun
 void *envoy_dynamic_module_callback_bootstrap_extension_timer_new(void *config) { (void)config; fe_timers++; return &fe_timers; }
 void envoy_dynamic_module_callback_bootstrap_extension_timer_enable(void *timer, uint64_t ms) { (void)timer; fe_timer_ms = ms; }
 void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer) { (void)timer; fe_timers--; }
+#ifndef FE_WITHOUT_LIFECYCLE
 bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config) { (void)config; return ++fe_lifecycle == 1; }
-
-static void iterate(hg_visitor visit, void *context, bool counters) {
-  fe_passes[counters]++;
-  for (int i = 0; i < STATS; i++)
-    if (stats[i].there && stats[i].counter == counters) visit((hg_envoy_buffer){stats[i].name, strlen(stats[i].name)}, stats[i].value, context);
-}
-void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *of, hg_visitor visit, void *context) {
-  (void)of;
-  iterate(visit, context, false);
-}
-#ifndef FE_WITHOUT_COUNTERS
-void envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(void *of, hg_visitor visit, void *context) {
-  (void)of;
-  iterate(visit, context, true);
-}
 #endif
 
+void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *of, hg_visitor visit, void *context) {
+  (void)of;
+  __atomic_add_fetch(&fe_passes, 1, __ATOMIC_SEQ_CST);
+  for (int i = 0; i < STATS; i++)
+    if (stats[i].there) visit((hg_envoy_buffer){stats[i].name, strlen(stats[i].name)}, stats[i].value, context);
+}
+#ifdef FE_OF_1_40
+void envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names(void) {}
+#endif

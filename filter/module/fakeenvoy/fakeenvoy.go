@@ -20,20 +20,20 @@ func with(s string, f func(*C.char)) {
 	f(c)
 }
 
-// Gauge and Counter set one of Envoy's own stats, and Remove takes it away.
+// Gauge sets one of Envoy's own gauges, and Remove removes it.
 func Gauge(name string, value uint64) {
 	with(name, func(c *C.char) { C.fe_gauge(c, C.uint64_t(value)) })
-}
-func Counter(name string, value uint64) {
-	with(name, func(c *C.char) { C.fe_counter(c, C.uint64_t(value)) })
 }
 func Remove(name string) { with(name, func(c *C.char) { C.fe_remove_stat(c) }) }
 
 // Reset takes all stats and all lines of the log away.
 func Reset() { C.fe_reset() }
 
-// Passes are how often all gauges and all counters were passed over.
-func Passes() (gauges, counters int) { return int(C.fe_passes[0]), int(C.fe_passes[1]) }
+// Passes is how often all gauges were passed over.
+func Passes() int { return int(C.fe_passes) }
+
+// NextTick is the time to which the timer was set last, in milliseconds.
+func NextTick() int { return int(C.fe_timer_ms) }
 
 // Log are the lines of Envoy's log, each with its level before it.
 func Log() string {

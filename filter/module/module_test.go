@@ -40,10 +40,20 @@ func cluster(name string, healthy, degraded, total uint64) {
 func startServing(t *testing.T) {
 	t.Helper()
 	fakeenvoy.Reset()
+	envoy.sampler.clusters.reset()
+	envoy.pace = pace{}
 	fakeenvoy.Gauge("server.live", 1)
 	fakeenvoy.Gauge(workersStarted, 1)
 	cluster("service", 1, 0, 1)
+	cluster("other", 0, 0, 1)
 	fakeenvoy.TimerFires()
+}
+
+// reset forgets all clusters, as if Envoy had not started yet.
+func (c *clusters) reset() {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.reported, c.before, c.final = nil, nil, false
 }
 
 func newFilter(t *testing.T, config string) *fakeenvoy.Filter {
@@ -83,7 +93,7 @@ func TestAnswersFollowTheGauges(t *testing.T) {
 	f := newFilter(t, `{"clusters": ["service"]}`)
 	wantDetails(t, probe(f), "healthgate_ok")
 	cluster("service", 0, 0, 1)
-	wantDetails(t, probe(f), "healthgate_ok") // nobody has looked
+	wantDetails(t, probe(f), "healthgate_ok") // no pass since
 	fakeenvoy.TimerFires()
 	r := probe(f)
 	wantDetails(t, r, "healthgate_cluster_unhealthy")
@@ -135,20 +145,6 @@ func TestRemovedClusterIsUnknownAtOnce(t *testing.T) {
 	wantDetails(t, probe(late), "healthgate_ok")
 }
 
-func TestManyRemovedClustersAreForgotten(t *testing.T) {
-	s := &sampler{}
-	asked := s.removed("asked")
-	for i := range 3 * mostClusters {
-		s.life(fmt.Sprint(i), true)
-	}
-	if len(s.clusters) > mostClusters {
-		t.Errorf("%d are remembered", len(s.clusters))
-	}
-	if s.life("asked", true); asked.Get() != 1 {
-		t.Error("the one that is asked for was forgotten")
-	}
-}
-
 func TestConfigurationIsRefusedWithAllErrors(t *testing.T) {
 	startServing(t)
 	for config, want := range map[string]string{
@@ -196,7 +192,6 @@ func TestFormsOfAConfiguration(t *testing.T) {
 
 func TestRouteOverridesItsFilter(t *testing.T) {
 	startServing(t)
-	cluster("other", 0, 0, 1)
 	route := newRoute(t, `{"clusters": ["other"], "path": "/other", "stat_prefix": "other"}`)
 	enables := newRoute(t, ``)
 	f := newFilter(t, `{"clusters": ["service"]}`)
@@ -220,18 +215,19 @@ func TestRouteOverridesItsFilter(t *testing.T) {
 func TestRouteThatCameLateIsCountedByItsFilter(t *testing.T) {
 	startServing(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
+	probe(f)
 	route := newRoute(t, `{"stat_prefix": "late", "grpc_services": ["a"]}`)
 	for range 2 {
 		wantDetails(t, f.Ask(fakeenvoy.Request{Route: route, Method: "GET", Path: "/"}), "healthgate_ok")
 	}
-	if f.Metric("default.ok") != 2 || f.Metric("default.healthy") != 1 {
+	if f.Metric("default.ok") != 3 || f.Metric("default.healthy") != 1 {
 		t.Errorf("default.ok is %d", f.Metric("default.ok"))
 	}
-	if lines := fakeenvoy.Lines("3 healthgate: a route's configuration with stat_prefix late came after"); len(lines) != 1 {
+	if lines := fakeenvoy.Lines("3 healthgate: a route override with stat_prefix late came after"); len(lines) != 1 {
 		t.Errorf("the log has %s", fakeenvoy.Log())
 	}
 	failing := newRoute(t, `{"stat_prefix": "later", "clusters": ["other"]}`)
-	wantDetails(t, f.Ask(fakeenvoy.Request{Route: failing, Method: "GET", Path: "/"}), "healthgate_cluster_empty")
+	wantDetails(t, f.Ask(fakeenvoy.Request{Route: failing, Method: "GET", Path: "/"}), "healthgate_cluster_unhealthy")
 	if f.Metric("default.failed") != 1 || f.Metric("default.healthy") != 1 {
 		t.Errorf("default.healthy is %d: it is the filter's own gate's", f.Metric("default.healthy"))
 	}
@@ -256,7 +252,7 @@ func TestRouteThatDoesNotFitItsFilterFails(t *testing.T) {
 
 func TestConfigurationsThatComeAndGoLeaveNothing(t *testing.T) {
 	startServing(t)
-	gates, stats := len(envoy.gates), len(envoy.sampler.gauges)
+	gates, active, stats := len(envoy.gates), len(envoy.active), len(envoy.sampler.gauges)
 	for i := range 50 {
 		route := fakeenvoy.NewRoute(fmt.Sprintf(`{"clusters": ["r%d"], "stat_prefix": "r"}`, i))
 		f := fakeenvoy.NewFilter(fmt.Sprintf(`{"clusters": ["f%d"], "stale_after": "3s"}`, i))
@@ -270,49 +266,13 @@ func TestConfigurationsThatComeAndGoLeaveNothing(t *testing.T) {
 		}
 	}
 	fakeenvoy.TimerFires()
-	envoy.sampler.pass(true)
-	if len(envoy.gates) != gates || len(envoy.sampler.gauges) != stats || len(envoy.sampler.counters) != 0 {
-		t.Errorf("%d gates, %d gauges, %d counters are left, of %d and %d", len(envoy.gates), len(envoy.sampler.gauges),
-			len(envoy.sampler.counters), gates, stats)
+	if len(envoy.gates) != gates || len(envoy.active) != active || len(envoy.sampler.gauges) != stats {
+		t.Errorf("%d gates, %d active and %d gauges are left, of %d, %d and %d", len(envoy.gates), len(envoy.active), len(envoy.sampler.gauges),
+			gates, active, stats)
 	}
-	if len(envoy.filters) != 0 || len(envoy.routes) != 0 {
-		t.Errorf("%d filters and %d routes are left", len(envoy.filters), len(envoy.routes))
+	if len(envoy.filters) != 0 || len(envoy.routes) != 0 || len(envoy.prefixes) != 0 {
+		t.Errorf("%d filters, %d routes and %d prefixes are left", len(envoy.filters), len(envoy.routes), len(envoy.prefixes))
 	}
-}
-
-// The counters are many: they are passed over where stale_after asks for them, and otherwise once for a warning.
-func TestCountersArePassedOverSeldom(t *testing.T) {
-	startServing(t)
-	_, before := fakeenvoy.Passes()
-	f := newFilter(t, `{"clusters": ["service"]}`)
-	for range 20 {
-		fakeenvoy.TimerFires()
-	}
-	if _, after := fakeenvoy.Passes(); after != before {
-		t.Errorf("%d passes over the counters that nobody asks for", after-before)
-	}
-	aging := newFilter(t, `{"clusters": ["service"], "stale_after": "4s", "stat_prefix": "aging"}`)
-	for range 20 {
-		fakeenvoy.TimerFires()
-	}
-	if _, after := fakeenvoy.Passes(); after != before+1 {
-		t.Errorf("%d passes over the counters in no time", after-before)
-	}
-	wantDetails(t, probe(f), "healthgate_ok")
-	wantDetails(t, probe(aging), "healthgate_ok")
-}
-
-func TestStaleCluster(t *testing.T) {
-	startServing(t)
-	fakeenvoy.Counter("cluster.service.health_check.attempt", 7)
-	f := newFilter(t, `{"clusters": ["service"], "stale_after": "0.05s"}`)
-	time.Sleep(60 * time.Millisecond) // nobody checks meanwhile
-	fakeenvoy.TimerFires()
-	wantDetails(t, probe(f), "healthgate_stale")
-	fakeenvoy.Counter("cluster.service.health_check.attempt", 8)
-	envoy.passCounters(time.Now())
-	fakeenvoy.TimerFires()
-	wantDetails(t, probe(f), "healthgate_ok")
 }
 
 func TestReportIsGoneFor(t *testing.T) {
@@ -335,19 +295,20 @@ func TestReportIsGoneFor(t *testing.T) {
 func TestPanicPublishesAnError(t *testing.T) {
 	startServing(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
-	g := envoy.gates[len(envoy.gates)-1]
+	wantDetails(t, probe(f), "healthgate_ok")
+	g := envoy.active[len(envoy.active)-1]
 	core := g.core
 	g.core = nil
-	fakeenvoy.TimerFires()
+	g.evaluate(0)
 	g.core = core
 	wantDetails(t, probe(f), "healthgate_error")
-	if lines := fakeenvoy.Lines("4 healthgate: panic in a look at the clusters, answered with 503"); len(lines) != 1 {
+	if lines := fakeenvoy.Lines("4 healthgate: panic in an evaluation, answered with 503"); len(lines) != 1 {
 		t.Errorf("the log has %s", fakeenvoy.Log())
 	}
 	if f.Metric("default.failed_error") != 1 {
 		t.Error("it is not counted")
 	}
-	fakeenvoy.TimerFires()
+	g.evaluate(0)
 	wantDetails(t, probe(f), "healthgate_ok")
 }
 
@@ -355,8 +316,9 @@ func TestPanicPublishesAnError(t *testing.T) {
 func TestNewestGateOfAPrefixWritesItsGauge(t *testing.T) {
 	startServing(t)
 	old := newFilter(t, `{"clusters": ["service"]}`)
-	cluster("other", 0, 0, 1)
+	probe(old)
 	young := fakeenvoy.NewFilter(`{"clusters": ["other"]}`)
+	probe(young)
 	cluster("service", 0, 0, 1)
 	fakeenvoy.TimerFires()
 	cluster("service", 1, 0, 1)
@@ -382,7 +344,12 @@ func TestLivenessGateAsksNothing(t *testing.T) {
 	at := sampledAt()
 	defer setSampledAt(at)
 	setSampledAt(at - 6*time.Second)
+	wantDetails(t, probe(f), "healthgate_ok") // a process that was stopped goes on so
+	deadline := time.Now().Add(10 * time.Second)
 	r := probe(f)
+	for r.Status == 200 && time.Now().Before(deadline) {
+		r = probe(f)
+	}
 	wantDetails(t, r, "healthgate_stale")
 	if f.Metric("default.failed_stale") != 1 || r.Status != 503 {
 		t.Errorf("got %+v", r)
@@ -423,66 +390,197 @@ func TestWatchSeesEachChange(t *testing.T) {
 	}
 }
 
-func TestPace(t *testing.T) {
-	for _, test := range []struct {
-		took   time.Duration
-		starts bool
-		want   time.Duration
-	}{
-		{0, false, 50 * time.Millisecond},
-		{time.Millisecond, false, 50 * time.Millisecond},
-		{2 * time.Millisecond, false, 100 * time.Millisecond},
-		{time.Minute, false, time.Second},
-		{0, true, 2 * time.Millisecond},
-		{15 * time.Millisecond, true, 15 * time.Millisecond},
-		{time.Minute, true, time.Second},
-	} {
-		if got := next(test.took, test.starts); got != test.want {
-			t.Errorf("after %v, starts %v: got %v, want %v", test.took, test.starts, got, test.want)
-		}
-	}
-	for after, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Millisecond: 2 * time.Second, time.Minute: time.Minute} {
-		if got := oldest(after); got != want {
-			t.Errorf("stale_after %v: got %v, want %v", after, got, want)
-		}
-	}
-}
-
-func TestCountersArePassedOverFourTimesWithinTheAgeAllowed(t *testing.T) {
-	for after, want := range map[time.Duration]time.Duration{0: time.Second, time.Second: time.Second, 4 * time.Second: time.Second, time.Minute: 15 * time.Second} {
-		if got := countersEvery(after); got != want {
-			t.Errorf("stale_after %v: got %v, want %v", after, got, want)
-		}
-	}
-}
-
-func TestWorkersThatHaveNotStartedAreWaitedForClosely(t *testing.T) {
-	startServing(t)
-	defer func() { envoy.starts = false }()
-	envoy.starts = true
-	fakeenvoy.Gauge(workersStarted, 0)
-	if ms := fakeenvoy.TimerFires(); ms > 10 {
-		t.Errorf("while Envoy starts: %d ms", ms)
-	}
-	fakeenvoy.Gauge(workersStarted, 1)
-	if ms := fakeenvoy.TimerFires(); ms < 50 {
-		t.Errorf("once it has started: %d ms", ms)
-	}
-	envoy.starts = true
-	fakeenvoy.Remove(workersStarted) // nobody would ever see that they have
-	if ms := fakeenvoy.TimerFires(); ms < 50 {
-		t.Errorf("where the gauge is not kept: %d ms", ms)
-	}
-}
-
-// A probe's path is C's, but for a report and for the first probe of a route's override.
+// A probe's path is C's, but for a gate's first probe and for a report.
 func TestNoProbeCallsGo(t *testing.T) {
-	source, err := os.ReadFile("probe.c")
-	if err != nil {
-		t.Fatal(err)
+	for file, want := range map[string][]string{"probe.c": {"healthgateReport"}, "gate.c": {"healthgateFirstProbe"}, "age.c": nil, "stats.c": nil} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if calls := regexp.MustCompile(`healthgate[A-Z]\w+`).FindAllString(string(source), -1); !slices.Equal(calls, want) {
+			t.Errorf("%s calls %v", file, calls)
+		}
 	}
-	calls := regexp.MustCompile(`healthgate[A-Z]\w+`).FindAllString(string(source), -1)
-	if !slices.Equal(calls, []string{"healthgateReport"}) {
-		t.Errorf("probe.c calls %v", calls)
+}
+
+// One tick is for all names that come in one turn of Envoy's event loop, and none is for names that are sampled already.
+func TestOnePassIsForAllNewNames(t *testing.T) {
+	startServing(t)
+	before := fakeenvoy.Passes()
+	for i := range 50 {
+		newFilter(t, fmt.Sprintf(`{"clusters": ["new%d"], "stat_prefix": "p%d"}`, i, i))
+		newRoute(t, fmt.Sprintf(`{"clusters": ["route%d"]}`, i))
+	}
+	if n := fakeenvoy.Passes() - before; n != 0 {
+		t.Errorf("%d passes while configurations are made", n)
+	}
+	if ms := fakeenvoy.NextTick(); ms > 1 {
+		t.Errorf("the next tick is in %d ms", ms)
+	}
+	fakeenvoy.TimerFires()
+	if n := fakeenvoy.Passes() - before; n != 1 {
+		t.Errorf("%d passes for all new names", n)
+	}
+}
+
+func TestFirstProbeSamplesOnlyIfNoPassHasCoveredItsGate(t *testing.T) {
+	startServing(t)
+	f := newFilter(t, `{"clusters": ["service"]}`)
+	before := fakeenvoy.Passes()
+	for i, want := range []int{1, 1, 1} {
+		wantDetails(t, probe(f), "healthgate_ok")
+		if n := fakeenvoy.Passes() - before; n != want {
+			t.Errorf("%d passes by probe %d, want %d", n, i, want)
+		}
+	}
+	covered := newFilter(t, `{"clusters": ["other"]}`)
+	fakeenvoy.TimerFires()
+	before = fakeenvoy.Passes()
+	wantDetails(t, probe(covered), "healthgate_cluster_unhealthy")
+	if n := fakeenvoy.Passes() - before; n != 0 {
+		t.Errorf("%d passes for a gate that the last tick has covered", n)
+	}
+}
+
+// The first probe of an Envoy that has just started is answered by what is true then.
+func TestFirstProbeSamplesWhileEnvoyStarts(t *testing.T) {
+	startServing(t)
+	f := newFilter(t, `{"clusters": ["service"]}`)
+	fakeenvoy.Gauge(workersStarted, 0)
+	defer envoy.started.Store(true)
+	envoy.started.Store(false)
+	fakeenvoy.TimerFires() // before the workers start
+	cluster("service", 0, 0, 1)
+	wantDetails(t, probe(f), "healthgate_cluster_unhealthy")
+	if !envoy.started.Load() {
+		t.Error("a probe has come, so the workers have started")
+	}
+}
+
+func TestGateThatNoProbeHasComeToWritesNothing(t *testing.T) {
+	startServing(t)
+	warming := newFilter(t, `{"clusters": ["other"]}`)
+	fakeenvoy.TimerFires()
+	fakeenvoy.TimerFires()
+	if n := len(fakeenvoy.Lines("starts with")); n != 0 || warming.Metric("default.healthy") != 0 {
+		t.Errorf("%d lines, the gauge is %d", n, warming.Metric("default.healthy"))
+	}
+	probe(warming)
+	if n := len(fakeenvoy.Lines("starts with 503")); n != 1 {
+		t.Errorf("%d lines after the first probe", n)
+	}
+}
+
+// Gates whose stats stay as they are cost nothing at a tick.
+func TestOnlyGatesWithChangedStatsAreEvaluated(t *testing.T) {
+	startServing(t)
+	quiet, moving := newFilter(t, `{"clusters": ["service"], "stat_prefix": "a"}`), newFilter(t, `{"clusters": ["other"], "stat_prefix": "b"}`)
+	held := newFilter(t, `{"clusters": ["other"], "stat_prefix": "c", "hold": {"healthy_after": "1000s"}}`)
+	for _, f := range []*fakeenvoy.Filter{quiet, moving, held} {
+		probe(f)
+	}
+	passOf := func() (passes [3]uint64) {
+		for i, g := range envoy.active[len(envoy.active)-3:] {
+			passes[i] = g.pass
+		}
+		return passes
+	}
+	before := passOf()
+	fakeenvoy.TimerFires()
+	if got := passOf(); got != before {
+		t.Errorf("nothing has changed, and gates were evaluated: %v, %v", before, got)
+	}
+	cluster("other", 1, 0, 1)
+	fakeenvoy.TimerFires()
+	once := passOf()
+	if once[0] != before[0] || once[1] == before[1] || once[2] == before[2] {
+		t.Errorf("other has changed: %v, %v", before, once)
+	}
+	fakeenvoy.TimerFires()
+	if got := passOf(); got[0] != once[0] || got[1] != once[1] || got[2] == once[2] {
+		t.Errorf("a held change is looked after at each tick, and nothing else: %v, %v", once, got)
+	}
+}
+
+// A route that was there, went and comes again is answered by what is true then, also under the filter that lived on.
+func TestOverrideThatComesAgainSeesItsCluster(t *testing.T) {
+	startServing(t)
+	f := newFilter(t, `{"clusters": ["service"]}`)
+	ask := func(route *fakeenvoy.Route) fakeenvoy.Request {
+		return f.Ask(fakeenvoy.Request{Route: route, Method: "GET", Path: "/"})
+	}
+	cluster("other", 1, 0, 1)
+	route := fakeenvoy.NewRoute(`{"clusters": ["other"]}`)
+	wantDetails(t, ask(route), "healthgate_ok")
+	route.Free()
+	fakeenvoy.TimerFires()
+	again := newRoute(t, `{"clusters": ["other"]}`)
+	wantDetails(t, ask(again), "healthgate_ok")
+	cluster("other", 0, 0, 1)
+	fakeenvoy.TimerFires()
+	wantDetails(t, ask(again), "healthgate_cluster_unhealthy")
+}
+
+// The hold of a route goes on in the override that Envoy has built anew, and that of a filter in the next one.
+func TestHoldOutlivesAnUpdate(t *testing.T) {
+	startServing(t)
+	const hold = `"hold": {"unhealthy_after": "1000s"}`
+	f := newFilter(t, `{"clusters": ["service"], `+hold+`}`)
+	ask := func(f *fakeenvoy.Filter, route *fakeenvoy.Route) fakeenvoy.Request {
+		return f.Ask(fakeenvoy.Request{Route: route, Method: "GET", Path: "/"})
+	}
+	route := fakeenvoy.NewRoute(`{"clusters": ["service"], "drain": "ignore"}`)
+	wantDetails(t, ask(f, route), "healthgate_ok")
+	wantDetails(t, ask(f, nil), "healthgate_ok")
+	cluster("service", 0, 0, 1)
+	fakeenvoy.TimerFires()
+	next := newRoute(t, `{"clusters": ["service"], "drain": "ignore"}`)
+	route.Free()
+	wantDetails(t, ask(f, next), "healthgate_held")
+	wantDetails(t, ask(newFilter(t, `{"clusters": ["service"], `+hold+`}`), nil), "healthgate_held")
+	wantDetails(t, ask(newFilter(t, `{"clusters": ["service"], "hold": {"unhealthy_after": "999s"}}`), nil), "healthgate_cluster_unhealthy")
+}
+
+func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
+	const a, b = `{"clusters": ["service"], "grpc_services": ["a"]}`, `{"clusters": ["other"], "grpc_services": ["a"]}`
+	for name, test := range map[string]struct {
+		route string // that the watched stream has, "" for none
+		next  func(t *testing.T)
+		ends  bool
+	}{
+		"a filter with another configuration":   {"", func(t *testing.T) { newFilter(t, b) }, true},
+		"a filter with the same configuration":  {"", func(t *testing.T) { newFilter(t, a) }, false},
+		"a filter with another stat_prefix":     {"", func(t *testing.T) { newFilter(t, `{"clusters": ["other"], "stat_prefix": "x"}`) }, false},
+		"an override, under another filter":     {`{"drain": "ignore"}`, func(t *testing.T) { newFilter(t, b) }, true},
+		"an override that says something else":  {`{"drain": "ignore"}`, func(t *testing.T) { newRoute(t, `{"clusters": ["other"]}`) }, true},
+		"an override that says the same":        {`{"drain": "ignore"}`, func(t *testing.T) { newRoute(t, `{"drain": "ignore"}`); newRoute(t, `{"path": "/x"}`) }, false},
+		"an override of another prefix":         {`{"drain": "ignore"}`, func(t *testing.T) { newRoute(t, `{"stat_prefix": "x"}`) }, false},
+		"an override, if the stream is without": {"", func(t *testing.T) { newRoute(t, `{"clusters": ["other"]}`) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			startServing(t)
+			f := newFilter(t, a)
+			request := fakeenvoy.Request{Method: "POST", Path: "/grpc.health.v1.Health/Watch", ContentType: "application/grpc", Body: "\x00\x00\x00\x00\x00"}
+			if test.route != "" {
+				request.Route = newRoute(t, test.route)
+			}
+			s := f.Open(request)
+			defer s.Free()
+			envoy.supersede(time.Now().Add(time.Minute)) // the first configuration's own
+			test.next(t)
+			envoy.supersede(time.Now()) // too early
+			fakeenvoy.TimerFires()
+			s.Run()
+			if got := s.Request().Trailers; got != "" {
+				t.Fatalf("ended before the update was effective: %q", got)
+			}
+			envoy.supersede(time.Now().Add(2 * supersedeAfter))
+			fakeenvoy.TimerFires()
+			notifyWatchers()
+			s.Run()
+			if got := s.Request().Trailers == "grpc-status: 14\n"; got != test.ends {
+				t.Errorf("ended: %v, want %v", got, test.ends)
+			}
+		})
 	}
 }

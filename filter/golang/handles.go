@@ -1,0 +1,39 @@
+package golang
+
+import (
+	"sync"
+
+	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
+)
+
+// handles finds each stat of a filter's configuration once, also for all route overrides: Envoy keeps an entry for every time
+// that a stat is asked for, for as long as the configuration lives.
+type handles struct {
+	callbacks api.ConfigCallbackHandler
+
+	mutex    sync.Mutex
+	gauges   map[string]api.GaugeMetric
+	counters map[string]api.CounterMetric
+}
+
+func (h *handles) gauge(name string) api.GaugeMetric {
+	return once(h, &h.gauges, name, h.callbacks.DefineGaugeMetric)
+}
+
+func (h *handles) counter(name string) api.CounterMetric {
+	return once(h, &h.counters, name, h.callbacks.DefineCounterMetric)
+}
+
+func once[T any](h *handles, defined *map[string]T, name string, define func(string) T) T {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	handle, ok := (*defined)[name]
+	if !ok {
+		handle = define(name)
+		if *defined == nil {
+			*defined = make(map[string]T)
+		}
+		(*defined)[name] = handle
+	}
+	return handle
+}
