@@ -91,7 +91,7 @@ func copyStats(envoy *bed.Envoy) error {
 
 func (c contrib) Can(a Ability) error {
 	switch a {
-	case Levels, Ghosts, Defining, LateStats, FirstProbes, Pipelining, BadRoutes:
+	case Levels, Ghosts, Aging, Defining, LateStats, Pipelining, BadRoutes:
 		return nil
 	case GRPC, Liveness:
 		return &Cannot{c.Name(), a, "it needs the stock door"}

@@ -59,7 +59,7 @@ const (
 	Merging     Ability = "the host's merges"                           // the stand-in counts them
 	Ghosts      Ability = "clusters that have gone unseen"              // their gauges stay, and nothing tells
 	Defining    Ability = "gauges that it defines itself"               // and so a listener's own stats matcher applies to what it reads
-	FirstProbes Ability = "gates that the first probe starts"           // nothing is logged or counted before
+	Aging       Ability = "an age by health checks"                     // stale_after is about the clusters' checks
 	LateStats   Ability = "stats for a route that comes"                // defined when the first probe comes
 	BadRoutes   Ability = "routes that are read too late to be refused" // those of a listener's own route_config
 	Pipelining  Ability = "many probes at once over HTTP/1.1"           // on one connection, before the first is answered

@@ -144,7 +144,7 @@ func (s stock) Can(a Ability) error {
 		Merging:     "its host merges nothing",
 		Ghosts:      "it is told of each cluster that goes",
 		Defining:    "it reads Envoy's own",
-		FirstProbes: "it looks at each gate from its configuration on",
+		Aging:       "it knows how old its samples are, and which clusters Envoy has",
 		BadRoutes:   "Envoy reads each route on its main thread, and refuses one that is bad",
 		Pipelining:  "it answers then and there, and Envoy takes more than two such answers at once for a flood, as with its own filter",
 		LateStats:   "Envoy defines none once a filter's configuration is made",

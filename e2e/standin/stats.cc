@@ -282,6 +282,7 @@ uint32_t Metrics::define(uint32_t type, const std::string& name) {
         own->id = id;
         own->named = !making_;
         own->left_out = rejected;
+        own->changed = type == Counter; // a gauge that others have set keeps its value
       }
       metric.own = own.get();
     } else if (!rejected) {

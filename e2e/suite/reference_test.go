@@ -642,6 +642,9 @@ func TestIdleClusterTurnsStaleWithoutTheLines(t *testing.T) {
 	for name, status := range map[string]int{"with": 200, "without": 503} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if status == 503 {
+				needs(t, door.Aging)
+			}
 			s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *bed.Config) {
 				for key := range mend(t, "An idle cluster") {
 					c.Delete(bed.HealthCheck + "." + key)

@@ -163,7 +163,18 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	ask("scaled up", 503, 200)
 }
 
-// What nobody checks counts as healthy, or as stale; either is said.
+// A variant that knows which clusters Envoy has says so.
+func TestClusterThatEnvoyDoesNotHaveIsExplained(t *testing.T) {
+	t.Parallel()
+	skipUnlessStock(t)
+	s := newSite(t, withPlugin(`{"clusters": [{"name": "nobody", "min_healthy": 0}]}`))
+	s.setServing(1)
+	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
+	s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
+	s.awaitLines(`healthgate: gate default: Envoy has no cluster "nobody", so it fails: /clusters on Envoy's admin port has the names of all`, 1, 45*time.Second)
+}
+
+// Hosts that are never checked count as healthy, or as stale; either is logged.
 func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
@@ -179,6 +190,9 @@ func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if test.status == 503 {
+				needs(t, door.Aging)
+			}
 			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *bed.Config) { c.Delete(bed.Cluster + ".health_checks") }))
 			s.awaitProbe(s.client("h2"), test.status, settle)
 			for _, want := range test.want {
