@@ -8,6 +8,8 @@
 static void *extension_config, *timer;
 static size_t passes; // the counter of passes over the gauges: whether replies are still renewed
 
+enum { RUNS_EVERY_MS = 100 }; // so often it is seen that the main thread runs
+
 // ending is set while Envoy waits for the watchers to end; done and context are how it is told.
 static struct {
   void (*done)(void *);
@@ -105,15 +107,8 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *exte
   hg_stats_set_extension(NULL);
 }
 
-// tick lets Go sample the clusters and evaluate the gates, and returns the milliseconds until the next time.
-static uint64_t tick(void) {
-  uint64_t next = healthgateTick();
+void hg_count_pass(void) {
   envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, passes, NULL, 0, 1);
-  return next;
-}
-
-void hg_tick_in(uint64_t milliseconds) {
-  if (timer != NULL && ending.done == NULL) envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, milliseconds);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
@@ -122,7 +117,9 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void 
   if (!envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config))
     healthgateWithoutLifecycle();
   timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
-  hg_tick_in(tick());
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, RUNS_EVERY_MS);
+  hg_main_thread_runs();
+  healthgateStart();
 }
 
 static void end(void) {
@@ -135,7 +132,8 @@ static void end(void) {
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_timer_fired(void *envoy, const void *config, void *fired) {
   (void)envoy;
   (void)config;
-  uint64_t next = tick();
+  uint64_t next = RUNS_EVERY_MS;
+  hg_main_thread_runs();
   if (ending.done != NULL) {
     if (hg_watch_tell() == 0 || ++ending.turns == END_TURNS_MOST) {
       end();

@@ -10,7 +10,6 @@ import "C"
 import (
 	"fmt"
 	"runtime/cgo"
-	"time"
 
 	"unsafe"
 
@@ -90,11 +89,13 @@ func healthgateFirstProbe(of C.uintptr_t) (reply *C.hg_reply) {
 	return envoy.firstProbe(handleOf[*gate](of))
 }
 
-//export healthgateTick
-func healthgateTick() (next C.uint64_t) {
-	next = milliseconds(idlePeriod) // after a panic
-	defer recovered("while the clusters were sampled")
-	return milliseconds(max(envoy.tick(), time.Millisecond))
+//export healthgateStart
+func healthgateStart() { startSampling() }
+
+// startSampling is replaced by tests that sample when they say so.
+var startSampling = func() {
+	go envoy.run()
+	go envoy.everySecond()
 }
 
 //export healthgateWithoutLifecycle
@@ -110,7 +111,11 @@ func healthgateCluster(name *C.char, length C.size_t, removed C.bool) {
 }
 
 //export healthgateStop
-func healthgateStop() { stopped.Store(true) }
+func healthgateStop() {
+	logging.Lock() // until no other thread is writing a line
+	defer logging.Unlock()
+	stopped.Store(true)
+}
 
 // refuse turns a panic into a refusal.
 func refuse(where string, usable *C.bool) {

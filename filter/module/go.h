@@ -16,8 +16,8 @@ extern hg_gate *healthgateLay(uintptr_t filter, uintptr_t route);
 extern hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length);
 // A worker, at a gate's first probe: samples the clusters if nothing is known of them yet, and returns the reply.
 extern const hg_reply *healthgateFirstProbe(uintptr_t gate);
-// Main thread. Samples the clusters and evaluates the gates, and returns the milliseconds until the next call.
-extern uint64_t healthgateTick(void);
+// Main thread. Begins to sample the clusters and to evaluate the gates, on a thread of its own; healthgateStop ends that.
+extern void healthgateStart(void);
 extern void healthgateCluster(char *name, size_t length, bool removed);
 extern void healthgateWithoutLifecycle(void); // Envoy does not report which clusters it adds and removes
 extern void healthgateStop(void);

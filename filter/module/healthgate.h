@@ -63,7 +63,8 @@ uint64_t hg_hash(hg_buffer text); // FNV-1a
 // clusters, if that is not NULL. It returns false once Envoy's side of the bootstrap extension has ended.
 bool hg_pass(const hg_index *index, hg_sample *samples, hg_hashes *clusters);
 void hg_hashes_free(hg_hashes *hashes);
-void hg_stats_set_extension(void *extension); // Envoy's side of the bootstrap extension, NULL once it has ended
+// hg_stats_set_extension sets Envoy's side of the bootstrap extension, NULL once it has ended, and waits for passes under way.
+void hg_stats_set_extension(void *extension);
 bool hg_stats_available(void);
 int64_t hg_now(void);      // nanoseconds, monotonic; a few milliseconds coarse
 int64_t hg_cpu_time(void); // nanoseconds of this thread
@@ -72,19 +73,19 @@ int64_t hg_cpu_time(void); // nanoseconds of this thread
 
 typedef struct hg_gate hg_gate;
 
-void hg_sampled(int64_t at); // when a pass began by which all gates have been evaluated
-int64_t hg_sampled_at(void);
-// hg_set_age_limit sets how old samples may be whatever a gate says: the period of the passes grows with their cost.
-void hg_set_age_limit(int64_t limit);
-// hg_is_stale reports whether the last sample is too old for a gate, and was so 100 ms ago.
+void hg_main_thread_runs(void); // now
+void hg_sampled(int64_t at); // when the pass began by which all gates have been evaluated
+// hg_set_sample_limit sets how old a sample may be whatever a gate says: the time between passes grows with their cost.
+void hg_set_sample_limit(int64_t limit);
+int64_t hg_sampled_at(void); // 0 before the first
+// hg_is_stale reports whether the main thread or the last sample is too old for a gate, and was so 100 ms ago.
 bool hg_is_stale(const hg_gate *gate);
-// hg_suspect begins these 100 ms for a sample that is older than limit.
+// hg_suspect begins these 100 ms if one of them is older than limit.
 void hg_suspect(int64_t limit);
 
 // ---- bootstrap.c
 
-// hg_tick_in sets when the next tick is, on the main thread. Before Envoy is initialized it does nothing: a tick comes then.
-void hg_tick_in(uint64_t milliseconds);
+void hg_count_pass(void); // on any thread, while there is a bootstrap extension
 
 // ---- metric.c
 

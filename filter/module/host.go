@@ -197,10 +197,15 @@ func (h *host) define(prefix string, grpc bool) {
 	}
 }
 
-// stopped is set when Envoy ends: nothing may be written to its log after that.
-var stopped atomic.Bool
+// stopped is set when Envoy ends: nothing may be written to its log after that. logging guards it against lines that are being written.
+var (
+	stopped atomic.Bool
+	logging sync.RWMutex
+)
 
 func log(level C.unsigned, line string) {
+	logging.RLock()
+	defer logging.RUnlock()
 	if !stopped.Load() {
 		C.hg_log(level, text(line))
 	}

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/cgo"
 	"slices"
 	"sync"
@@ -23,8 +24,8 @@ import (
 type module struct {
 	process serve.Process
 	sampler sampler
-	started atomic.Bool // Envoy's workers have started
-	ticker  sync.Once
+	started atomic.Bool   // Envoy's workers have started
+	names   chan struct{} // has an element if there are names that no pass has covered yet
 
 	// mutex guards the fields below. No gate is evaluated and no watcher notified while it is held.
 	mutex    sync.Mutex
@@ -35,14 +36,14 @@ type module struct {
 	prefixes map[prefix]int // of the stats of routes, and how many have it
 	serial   uint64         // of the newest configuration or override
 	warnAt   time.Time      // when the next warning is due; zero if none is
+	// supersedeAt is when configurations that were replaced give up their watchers; zero if none was replaced.
+	supersedeAt time.Time
 
-	// The main thread's alone.
-	pace          pace
-	own           ownGauges
-	tickIsNear    bool      // a tick for new names is set
-	supersedeAt   time.Time // when configurations that were replaced give up their watchers; zero if none was replaced
-	slowIsLogged  bool
-	envoyIsTested bool // or was logged
+	// The sampler's alone.
+	pace         pace
+	own          ownGauges
+	slowIsLogged bool
+	envoyIsKnown bool // one that is tested, or it was logged
 }
 
 // prefix is a stat_prefix, "" for the filter's own, and whether its gates may answer gRPC.
@@ -59,6 +60,7 @@ var envoy = newModule()
 func newModule() *module {
 	m := &module{
 		process:  serve.Process{Door: filter.Stock},
+		names:    make(chan struct{}, 1),
 		gates:    make(map[*serve.Configuration]*gate),
 		filters:  make(map[*configuration]struct{}),
 		routes:   make(map[*override]struct{}),
@@ -105,9 +107,9 @@ func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configura
 	m.filters[c] = struct{}{}
 	c.gate = m.gates[c.Configuration]
 	c.gate.filter = c
+	m.supersedeAt = time.Now().Add(supersedeAfter)
 	m.mutex.Unlock()
-	m.tickSoon()
-	m.supersedeSoon()
+	m.passSoon()
 	return c, nil
 }
 
@@ -157,11 +159,11 @@ func (m *module) newOverride(configured []byte) (*override, error) {
 	o.serial = m.serial
 	m.routes[o] = struct{}{}
 	m.prefixes[o.prefix]++
+	m.supersedeAt = time.Now().Add(supersedeAfter)
 	m.mutex.Unlock()
 	if len(o.gauges) > 0 {
-		m.tickSoon()
+		m.passSoon()
 	}
-	m.supersedeSoon()
 	return o, nil
 }
 
@@ -212,7 +214,6 @@ func (m *module) add(g *gate) {
 	if at := g.nextWarning(); !at.IsZero() && (m.warnAt.IsZero() || at.Before(m.warnAt)) {
 		m.warnAt = at
 	}
-	m.ticker.Do(func() { go m.everySecond() })
 }
 
 func (m *module) remove(g *gate) {
@@ -240,16 +241,15 @@ func (m *module) firstProbe(g *gate) *C.hg_reply {
 }
 
 // sample makes a pass and evaluates what it has changed. workersRun is whether Envoy's workers are known to have started.
-func (m *module) sample(workersRun bool) (began time.Duration) {
-	began, _ = m.sampler.pass(workersRun)
+func (m *module) sample(workersRun bool) {
+	began, passed := m.sampler.pass(workersRun)
 	if workersRun {
 		m.started.Store(true)
 	}
 	m.evaluate(func(*gate) bool { return false })
-	if sampledAt() == 0 {
+	if passed {
 		setSampledAt(began)
 	}
-	return began
 }
 
 // evaluate evaluates the active gates whose gauges have changed, that depend on time, or for which also is true. If a reply
@@ -269,42 +269,61 @@ func (m *module) evaluate(also func(*gate) bool) {
 	}
 }
 
-// tick makes a pass, and returns how long to wait for the next one. Only a tick makes samples newer: it is Envoy's main thread that
-// checks the hosts, and gauges that a worker reads while that thread hangs are old.
-func (m *module) tick() time.Duration {
-	m.tickIsNear = false
-	m.mutex.Lock()
-	idle := len(m.gates) == 0
-	m.mutex.Unlock()
-	if idle && !m.sampler.clusters.collecting() {
-		setSampledAt(sinceBoot())
-		return idlePeriod
+// run samples until Envoy ends. It has a thread of its own: Envoy's main thread checks the hosts, and must not wait for passes that take
+// a tenth of a second if there are 10,000 clusters.
+func (m *module) run() {
+	runtime.LockOSThread()
+	for !stopped.Load() {
+		m.tick()
+		regular := time.NewTimer(m.pace.wait(sinceBoot(), false))
+		select {
+		case <-m.names:
+			time.Sleep(min(m.pace.wait(sinceBoot(), true), m.pace.wait(sinceBoot(), false)))
+		case <-regular.C:
+		}
+		regular.Stop()
+	}
+}
+
+// tick makes a pass, and does what is due.
+func (m *module) tick() {
+	defer recovered("while the clusters were sampled")
+	select {
+	case <-m.names: // this pass covers them
+	default:
 	}
 	cpu := cpuTime()
-	began := m.sample(m.started.Load())
+	defer func() {
+		m.pace.passed(sinceBoot(), cpuTime()-cpu)
+		C.hg_set_sample_limit(C.int64_t(m.pace.ageLimit()))
+	}()
+	if m.idle() {
+		setSampledAt(sinceBoot())
+		return
+	}
+	m.sample(m.started.Load())
 	if m.own.workersStarted.Get() > 0 || !m.own.workersStarted.Found() { // a gauge that is not kept would never be 1
 		m.started.Store(true)
 	}
-	setSampledAt(began)
-	m.pace.passed(sinceBoot(), cpuTime()-cpu)
-	C.hg_set_age_limit(C.int64_t(m.pace.ageLimit()))
 	m.checkEnvoy()
 	m.logSlowness()
 	m.warn(time.Now())
 	m.supersede(time.Now())
-	return m.pace.wait(sinceBoot(), false)
 }
 
-// tickSoon brings the next tick forward, for names that no pass has covered yet. One tick is for all that come before it.
-func (m *module) tickSoon() {
-	if now := sinceBoot(); !m.tickIsNear {
-		m.tickIsNear = true
-		C.hg_tick_in(milliseconds(min(m.pace.wait(now, true), m.pace.wait(now, false))))
+// idle reports whether no gate needs a sample.
+func (m *module) idle() bool {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return len(m.gates) == 0 && !m.sampler.clusters.collecting()
+}
+
+// passSoon brings the next pass forward, for names that no pass has covered yet: one pass for all that come meanwhile.
+func (m *module) passSoon() {
+	select {
+	case m.names <- struct{}{}:
+	default:
 	}
-}
-
-func milliseconds(d time.Duration) C.uint64_t {
-	return C.uint64_t((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 // logSlowness writes a line once the passes cost so much that samples may be older than usual.
@@ -313,7 +332,7 @@ func (m *module) logSlowness() {
 		m.slowIsLogged = true
 		log(C.HG_LOG_WARN, fmt.Sprintf("healthgate: Envoy has so many stats that reading them takes %v, so the clusters are sampled every %v "+
 			"only, and a sample may be %v old before probes are answered with healthgate_stale",
-			m.pace.cost.Round(time.Millisecond), (share*m.pace.cost).Round(100*time.Millisecond), limit.Round(100*time.Millisecond)))
+			m.pace.cost.Round(time.Millisecond), m.pace.period().Round(100*time.Millisecond), limit.Round(100*time.Millisecond)))
 	}
 }
 
@@ -342,11 +361,11 @@ func (m *module) cluster(name string, removed bool) {
 	isRead := slices.ContainsFunc(m.active, reads)
 	m.mutex.Unlock()
 	if isRead && !removed { // its gauges may be new
-		m.tickSoon()
+		m.passSoon()
 	}
 }
 
-// everySecond does what must go on while the main thread hangs: samples grow old, and watchers have to know.
+// everySecond does what must go on while no gate changes: the main thread may hang, and watchers have to know.
 func (m *module) everySecond() {
 	for range time.Tick(time.Second) {
 		if stopped.Load() {

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	if !fakeenvoy.Bootstrap("") {
 		panic("the bootstrap extension is refused")
 	}
+	startSampling = func() {}
 	fakeenvoy.ServerInitialized()
 	os.Exit(m.Run())
 }
@@ -36,6 +37,12 @@ func cluster(name string, healthy, degraded, total uint64) {
 	fakeenvoy.Gauge("cluster."+name+".membership_excluded", 0)
 }
 
+// tick lets the main thread run, and makes a pass.
+func tick() {
+	fakeenvoy.TimerFires()
+	envoy.tick()
+}
+
 // startServing begins with an Envoy that has one healthy cluster and serves.
 func startServing(t *testing.T) {
 	t.Helper()
@@ -46,7 +53,7 @@ func startServing(t *testing.T) {
 	fakeenvoy.Gauge(workersStarted, 1)
 	cluster("service", 1, 0, 1)
 	cluster("other", 0, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 }
 
 // reset forgets all clusters, as if Envoy had not started yet.
@@ -94,19 +101,19 @@ func TestAnswersFollowTheGauges(t *testing.T) {
 	wantDetails(t, probe(f), "healthgate_ok")
 	cluster("service", 0, 0, 1)
 	wantDetails(t, probe(f), "healthgate_ok") // no pass since
-	fakeenvoy.TimerFires()
+	tick()
 	r := probe(f)
 	wantDetails(t, r, "healthgate_cluster_unhealthy")
 	if r.Status != 503 || r.Text != "unavailable\n" || !strings.Contains(r.Headers, "cache-control: no-store\n") {
 		t.Errorf("got %+v", r)
 	}
 	cluster("service", 0, 1, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	if r := probe(f); r.Status != 200 || !strings.Contains(r.Headers, "x-envoy-degraded: true\n") {
 		t.Errorf("got %+v", r)
 	}
 	fakeenvoy.Gauge("server.live", 0)
-	fakeenvoy.TimerFires()
+	tick()
 	if r := probe(f); r.Details != "healthgate_draining" || !strings.Contains(r.Headers, "x-envoy-immediate-health-check-fail: true\n") {
 		t.Errorf("got %+v", r)
 	}
@@ -140,7 +147,7 @@ func TestRemovedClusterIsUnknownAtOnce(t *testing.T) {
 	late := newFilter(t, `{"clusters": ["service"], "stat_prefix": "late"}`)
 	wantDetails(t, probe(late), "healthgate_cluster_unknown")
 	fakeenvoy.Cluster("service", false)
-	fakeenvoy.TimerFires()
+	tick()
 	wantDetails(t, probe(f), "healthgate_ok")
 	wantDetails(t, probe(late), "healthgate_ok")
 }
@@ -204,7 +211,7 @@ func TestRouteOverridesItsFilter(t *testing.T) {
 		t.Error("the filter's path is answered on the route")
 	}
 	cluster("other", 1, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	wantDetails(t, at(route, "/other"), "healthgate_ok")
 	if f.Metric("other.ok") != 1 || f.Metric("other.healthy") != 1 || f.Metric("default.ok") != 1 {
 		t.Errorf("the stats are other's")
@@ -265,7 +272,7 @@ func TestConfigurationsThatComeAndGoLeaveNothing(t *testing.T) {
 			route.Free()
 		}
 	}
-	fakeenvoy.TimerFires()
+	tick()
 	if len(envoy.gates) != gates || len(envoy.active) != active || len(envoy.sampler.gauges) != stats {
 		t.Errorf("%d gates, %d active and %d gauges are left, of %d, %d and %d", len(envoy.gates), len(envoy.active), len(envoy.sampler.gauges),
 			gates, active, stats)
@@ -320,9 +327,9 @@ func TestNewestGateOfAPrefixWritesItsGauge(t *testing.T) {
 	young := fakeenvoy.NewFilter(`{"clusters": ["other"]}`)
 	probe(young)
 	cluster("service", 0, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	cluster("service", 1, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	if got := old.Metric("default.healthy"); got != 1 { // as it was when the younger came: the two are one in Envoy
 		t.Errorf("healthy is %d", got)
 	}
@@ -339,11 +346,10 @@ func TestLivenessGateAsksNothing(t *testing.T) {
 	startServing(t)
 	fakeenvoy.Gauge("server.live", 0)
 	f := newFilter(t, `{"clusters": [], "drain": "ignore"}`)
-	fakeenvoy.TimerFires()
+	tick()
 	wantDetails(t, probe(f), "healthgate_ok")
-	at := sampledAt()
-	defer setSampledAt(at)
-	setSampledAt(at - 6*time.Second)
+	defer tick()
+	setSampledAt(sinceBoot() - 6*time.Second)
 	wantDetails(t, probe(f), "healthgate_ok") // a process that was stopped goes on so
 	deadline := time.Now().Add(10 * time.Second)
 	r := probe(f)
@@ -378,7 +384,7 @@ func TestWatchSeesEachChange(t *testing.T) {
 	want := "\x00\x00\x00\x00\x02\x08\x01"
 	for i := range 6 {
 		cluster("service", uint64(i%2), 0, 1)
-		fakeenvoy.TimerFires()
+		tick()
 		s.Run()
 		want += "\x00\x00\x00\x00\x02\x08" + string(rune(2-i%2))
 	}
@@ -414,10 +420,10 @@ func TestOnePassIsForAllNewNames(t *testing.T) {
 	if n := fakeenvoy.Passes() - before; n != 0 {
 		t.Errorf("%d passes while configurations are made", n)
 	}
-	if ms := fakeenvoy.NextTick(); ms > 1 {
-		t.Errorf("the next tick is in %d ms", ms)
+	if len(envoy.names) != 1 {
+		t.Error("no pass is asked for")
 	}
-	fakeenvoy.TimerFires()
+	tick()
 	if n := fakeenvoy.Passes() - before; n != 1 {
 		t.Errorf("%d passes for all new names", n)
 	}
@@ -434,7 +440,7 @@ func TestFirstProbeSamplesOnlyIfNoPassHasCoveredItsGate(t *testing.T) {
 		}
 	}
 	covered := newFilter(t, `{"clusters": ["other"]}`)
-	fakeenvoy.TimerFires()
+	tick()
 	before = fakeenvoy.Passes()
 	wantDetails(t, probe(covered), "healthgate_cluster_unhealthy")
 	if n := fakeenvoy.Passes() - before; n != 0 {
@@ -449,7 +455,7 @@ func TestFirstProbeSamplesWhileEnvoyStarts(t *testing.T) {
 	fakeenvoy.Gauge(workersStarted, 0)
 	defer envoy.started.Store(true)
 	envoy.started.Store(false)
-	fakeenvoy.TimerFires() // before the workers start
+	tick() // before the workers start
 	cluster("service", 0, 0, 1)
 	wantDetails(t, probe(f), "healthgate_cluster_unhealthy")
 	if !envoy.started.Load() {
@@ -460,8 +466,8 @@ func TestFirstProbeSamplesWhileEnvoyStarts(t *testing.T) {
 func TestGateThatNoProbeHasComeToWritesNothing(t *testing.T) {
 	startServing(t)
 	warming := newFilter(t, `{"clusters": ["other"]}`)
-	fakeenvoy.TimerFires()
-	fakeenvoy.TimerFires()
+	tick()
+	tick()
 	if n := len(fakeenvoy.Lines("starts with")); n != 0 || warming.Metric("default.healthy") != 0 {
 		t.Errorf("%d lines, the gauge is %d", n, warming.Metric("default.healthy"))
 	}
@@ -486,17 +492,17 @@ func TestOnlyGatesWithChangedStatsAreEvaluated(t *testing.T) {
 		return passes
 	}
 	before := passOf()
-	fakeenvoy.TimerFires()
+	tick()
 	if got := passOf(); got != before {
 		t.Errorf("nothing has changed, and gates were evaluated: %v, %v", before, got)
 	}
 	cluster("other", 1, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	once := passOf()
 	if once[0] != before[0] || once[1] == before[1] || once[2] == before[2] {
 		t.Errorf("other has changed: %v, %v", before, once)
 	}
-	fakeenvoy.TimerFires()
+	tick()
 	if got := passOf(); got[0] != once[0] || got[1] != once[1] || got[2] == once[2] {
 		t.Errorf("a held change is looked after at each tick, and nothing else: %v, %v", once, got)
 	}
@@ -513,11 +519,11 @@ func TestOverrideThatComesAgainSeesItsCluster(t *testing.T) {
 	route := fakeenvoy.NewRoute(`{"clusters": ["other"]}`)
 	wantDetails(t, ask(route), "healthgate_ok")
 	route.Free()
-	fakeenvoy.TimerFires()
+	tick()
 	again := newRoute(t, `{"clusters": ["other"]}`)
 	wantDetails(t, ask(again), "healthgate_ok")
 	cluster("other", 0, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	wantDetails(t, ask(again), "healthgate_cluster_unhealthy")
 }
 
@@ -533,7 +539,7 @@ func TestHoldOutlivesAnUpdate(t *testing.T) {
 	wantDetails(t, ask(f, route), "healthgate_ok")
 	wantDetails(t, ask(f, nil), "healthgate_ok")
 	cluster("service", 0, 0, 1)
-	fakeenvoy.TimerFires()
+	tick()
 	next := newRoute(t, `{"clusters": ["service"], "drain": "ignore"}`)
 	route.Free()
 	wantDetails(t, ask(f, next), "healthgate_held")
@@ -569,13 +575,13 @@ func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
 			envoy.supersede(time.Now().Add(time.Minute)) // the first configuration's own
 			test.next(t)
 			envoy.supersede(time.Now()) // too early
-			fakeenvoy.TimerFires()
+			tick()
 			s.Run()
 			if got := s.Request().Trailers; got != "" {
 				t.Fatalf("ended before the update was effective: %q", got)
 			}
 			envoy.supersede(time.Now().Add(2 * supersedeAfter))
-			fakeenvoy.TimerFires()
+			tick()
 			notifyWatchers()
 			s.Run()
 			if got := s.Request().Trailers == "grpc-status: 14\n"; got != test.ends {

@@ -2,22 +2,21 @@ package module
 
 import "time"
 
-// How often Envoy's stats are passed over: often enough that no client waits for a change, and so seldom that Envoy's main thread
-// spends one part in `share` on it, whatever a pass costs.
+// How often Envoy's stats are passed over: often enough that no client waits for a change, and so seldom that it takes one part in
+// `share` of a core, whatever a pass costs.
 const (
 	shortestPeriod = 50 * time.Millisecond
-	share          = 40
-	idlePeriod     = time.Second // without gates
+	share          = 20
 )
 
-// defaultAgeLimit is how old a sample may be without stale_after: a push of 1,000 clusters by CDS keeps the main thread busy for a
-// second.
+// defaultAgeLimit is how old a sample may be, and how long the main thread may hang, without stale_after: a push of 1,000 clusters by
+// CDS keeps the main thread busy for a second.
 const defaultAgeLimit = 5 * time.Second
 
-// pace decides when the next pass begins. It is the main thread's alone.
+// pace decides when the next pass begins.
 type pace struct {
 	cost   time.Duration // of the last pass, in CPU time
-	paidAt time.Duration // when the passes so far have had their share of the main thread, since boot
+	paidAt time.Duration // when the passes so far have had their share, since boot
 	next   time.Duration // when the next regular pass begins, since boot
 }
 
@@ -29,7 +28,7 @@ func (p *pace) passed(now, cost time.Duration) {
 }
 
 // wait is how long the next pass has to wait. One for new names may begin before its time, by the share of one pass: names that come
-// without end don't get more of the main thread than others.
+// without end make no more passes than others.
 func (p *pace) wait(now time.Duration, newNames bool) time.Duration {
 	if newNames {
 		return max(0, p.paidAt-share*p.cost-now)
@@ -37,5 +36,8 @@ func (p *pace) wait(now time.Duration, newNames bool) time.Duration {
 	return max(0, p.next-now)
 }
 
+// period is the time between two regular passes.
+func (p *pace) period() time.Duration { return max(shortestPeriod, share*p.cost) }
+
 // ageLimit is how old a sample may be at this pace.
-func (p *pace) ageLimit() time.Duration { return 3 * max(shortestPeriod, share*p.cost) }
+func (p *pace) ageLimit() time.Duration { return 3 * p.period() }

@@ -164,10 +164,10 @@ func TestPace(t *testing.T) {
 	}{
 		{"nothing", nil, 0, 0, 150 * ms},
 		{"a cheap pass", []time.Duration{ms / 10}, 50 * ms, 0, 150 * ms},
-		{"a pass of 5 ms", []time.Duration{5 * ms}, 200 * ms, 0, 600 * ms},
-		{"a pass of 100 ms", []time.Duration{100 * ms}, 4000 * ms, 0, 12000 * ms},
-		{"two at once", []time.Duration{100 * ms, 100 * ms}, 8000 * ms, 4000 * ms, 12000 * ms},
-		{"three at once", []time.Duration{100 * ms, 100 * ms, 100 * ms}, 12000 * ms, 8000 * ms, 12000 * ms},
+		{"a pass of 5 ms", []time.Duration{5 * ms}, 100 * ms, 0, 300 * ms},
+		{"a pass of 100 ms", []time.Duration{100 * ms}, 2000 * ms, 0, 6000 * ms},
+		{"two at once", []time.Duration{100 * ms, 100 * ms}, 4000 * ms, 2000 * ms, 6000 * ms},
+		{"three at once", []time.Duration{100 * ms, 100 * ms, 100 * ms}, 6000 * ms, 4000 * ms, 6000 * ms},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := &pace{}
@@ -185,4 +185,31 @@ func TestPace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The sampler's own thread: it samples at its pace, and at once for new names.
+func TestSamplerRunsUntilEnvoyEnds(t *testing.T) {
+	startServing(t)
+	f := newFilter(t, `{"clusters": ["service"]}`)
+	wantDetails(t, probe(f), "healthgate_ok")
+	done := make(chan struct{})
+	go func() {
+		envoy.run()
+		close(done)
+	}()
+	await := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(what)
+			}
+		}
+	}
+	cluster("service", 0, 0, 1)
+	await("a change is never answered", func() bool { return probe(f).Status == 503 })
+	before := fakeenvoy.Passes()
+	await("passes stop", func() bool { return fakeenvoy.Passes() > before+2 })
+	stopped.Store(true)
+	defer stopped.Store(false)
+	<-done
 }

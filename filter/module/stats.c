@@ -1,4 +1,5 @@
 // What is sampled: the gauges that gates read, taken out of a pass over all of Envoy's.
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -89,21 +90,36 @@ static unsigned visit(hg_envoy_buffer name, uint64_t value, void *context) {
   return HG_ITERATION_CONTINUE;
 }
 
-static void *_Atomic envoys; // Envoy's side of the bootstrap extension, NULL if there is none
+static void *envoys; // Envoy's side of the bootstrap extension, NULL if there is none
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER; // of envoys, which has to stay while a pass is under way
 
 bool hg_pass(const hg_index *index, hg_sample *samples, hg_hashes *clusters) {
-  void *extension = atomic_load(&envoys);
-  if (extension == NULL) return false;
+  pthread_rwlock_rdlock(&lock);
+  bool available = envoys != NULL;
   // Envoy holds the lock of its stats meanwhile: the visitor defines no stat and frees none.
   pass p = {index, samples, clusters};
-  envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(extension, visit, &p);
-  return true;
+  if (available) {
+    envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(envoys, visit, &p);
+    hg_count_pass();
+  }
+  pthread_rwlock_unlock(&lock);
+  return available;
 }
 
 void hg_hashes_free(hg_hashes *hashes) { free(hashes->hashes); }
 
-void hg_stats_set_extension(void *extension) { atomic_store(&envoys, extension); }
-bool hg_stats_available(void) { return atomic_load(&envoys) != NULL; }
+void hg_stats_set_extension(void *extension) {
+  pthread_rwlock_wrlock(&lock);
+  envoys = extension;
+  pthread_rwlock_unlock(&lock);
+}
+
+bool hg_stats_available(void) {
+  pthread_rwlock_rdlock(&lock);
+  bool available = envoys != NULL;
+  pthread_rwlock_unlock(&lock);
+  return available;
+}
 
 static int64_t nanoseconds(clockid_t clock) {
   struct timespec now;

@@ -10,19 +10,17 @@ import "time"
 // supersedeAfter is how long an update has to become effective before the watchers of what it replaces are ended.
 const supersedeAfter = time.Second
 
-func (m *module) supersedeSoon() { m.supersedeAt = time.Now().Add(supersedeAfter) }
-
 // supersede ends the watchers of configurations that newer ones have replaced. Envoy keeps a configuration alive for its streams and
 // does not report that it was replaced, so what counts is the stat_prefix, which names a gate: a configuration of a filter is replaced
 // by a newer one of the same prefix that says something else, and a route override by newer ones of the same prefix, unless one of these
 // says the same.
 func (m *module) supersede(now time.Time) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
 	if m.supersedeAt.IsZero() || now.Before(m.supersedeAt) {
 		return
 	}
 	m.supersedeAt = time.Time{}
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
 	newest := make(map[string]*configuration) // by prefix
 	for c := range m.filters {
 		prefix := c.Config().StatPrefix

@@ -23,10 +23,10 @@ var tested = []struct {
 
 // checkEnvoy writes a line once if Envoy is none of those that the module is tested with: nothing else would refuse a newer one.
 func (m *module) checkEnvoy() {
-	if m.envoyIsTested || !m.own.version.Found() {
+	if m.envoyIsKnown || !m.own.version.Found() {
 		return
 	}
-	m.envoyIsTested = true
+	m.envoyIsKnown = true
 	commit := m.own.version.Get()
 	versions := ""
 	for i, known := range tested {
