@@ -53,6 +53,14 @@ HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define
                                                                                          hg_buffer *labels, size_t count, size_t *id);
 HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(void *config, size_t id, hg_buffer *labels,
                                                                                             size_t count, uint64_t by);
+HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_gauge(void *config, hg_buffer name, hg_buffer *labels,
+                                                                                       size_t count, size_t *id);
+HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(void *config, size_t id, hg_buffer *labels,
+                                                                                    size_t count, uint64_t value);
+HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increment_gauge(void *config, size_t id, hg_buffer *labels,
+                                                                                          size_t count, uint64_t by);
+HG_WEAK unsigned envoy_dynamic_module_callback_bootstrap_extension_config_decrement_gauge(void *config, size_t id, hg_buffer *labels,
+                                                                                          size_t count, uint64_t by);
 HG_WEAK bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config);
 
 HG_WEAK void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *extension, hg_visitor visit, void *context);

@@ -50,6 +50,10 @@ static const char *first_missing(void) {
       NEEDED(bootstrap_extension_config_signal_init_complete),
       NEEDED(bootstrap_extension_config_define_counter),
       NEEDED(bootstrap_extension_config_increment_counter),
+      NEEDED(bootstrap_extension_config_define_gauge),
+      NEEDED(bootstrap_extension_config_set_gauge),
+      NEEDED(bootstrap_extension_config_increment_gauge),
+      NEEDED(bootstrap_extension_config_decrement_gauge),
       NEEDED(bootstrap_extension_timer_new),
       NEEDED(bootstrap_extension_timer_enable),
       NEEDED(bootstrap_extension_timer_delete),
@@ -86,6 +90,8 @@ EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *
   }
   extension_config = envoy;
   envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(envoy, HG_BUFFER("looks"), NULL, 0, &passes);
+  hg_metrics_share(envoy);
+  healthgateShareMetrics();
   // Envoy takes no traffic before.
   envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(envoy);
   return &extension_config;

@@ -10,6 +10,7 @@ import "C"
 import (
 	"fmt"
 	"runtime/cgo"
+	"strings"
 
 	"unsafe"
 
@@ -87,6 +88,17 @@ func healthgateReport(of C.uintptr_t, accept *C.char, length C.size_t) (report *
 func healthgateFirstProbe(of C.uintptr_t) (reply *C.hg_reply) {
 	defer recovered("in a gate's first probe")
 	return envoy.firstProbe(handleOf[*gate](of))
+}
+
+//export healthgateShareMetrics
+func healthgateShareMetrics() {
+	counters, gauges := allMetrics(sharedPrefix, true)
+	for _, name := range counters {
+		C.hg_metric_share(text(strings.TrimPrefix(name, scope)), false)
+	}
+	for _, name := range gauges {
+		C.hg_metric_share(text(strings.TrimPrefix(name, scope)), true)
+	}
 }
 
 //export healthgateStart

@@ -18,6 +18,8 @@ extern hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length);
 extern const hg_reply *healthgateFirstProbe(uintptr_t gate);
 // Main thread. Begins to sample the clusters and to evaluate the gates, on a thread of its own; healthgateStop ends that.
 extern void healthgateStart(void);
+// Main thread. Defines the stats that all filters share.
+extern void healthgateShareMetrics(void);
 extern void healthgateCluster(char *name, size_t length, bool removed);
 extern void healthgateWithoutLifecycle(void); // Envoy does not report which clusters it adds and removes
 extern void healthgateStop(void);

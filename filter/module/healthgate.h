@@ -95,11 +95,16 @@ typedef struct hg_filter hg_filter;
 typedef struct hg_metric {
   size_t id; // Envoy's
   bool gauge;
+  bool shared; // of the bootstrap extension, not of the filter
   atomic_bool due; // written without a stream, and Envoy does not know yet
   _Atomic uint64_t owed;
   struct hg_metric *next;
 } hg_metric;
 
+// hg_metrics_share begins to define the stats that all filters share, and hg_metric_share defines one; while the configuration of the
+// bootstrap extension is made.
+void hg_metrics_share(void *extension_config);
+void hg_metric_share(hg_buffer name, bool gauge);
 // hg_metric_define returns NULL where Envoy defines none: once the filter's configuration has been made.
 hg_metric *hg_metric_define(hg_filter *filter, hg_buffer name, bool gauge);
 // Without a stream, on any thread.

@@ -183,12 +183,21 @@ func (h *host) warnOfPrefix(prefix string) {
 		"Envoy defines no more stats: its replies are counted by " + scope + h.prefix + ". Update the listener to have its own")
 }
 
-// define defines the stats of a prefix, while it can be done.
-func (h *host) define(prefix string, grpc bool) {
-	counters, gauges := filter.MetricNames(prefix)
+// sharedPrefix is the stat_prefix whose stats all filters share.
+const sharedPrefix = "default"
+
+// allMetrics are the names of the stats of a prefix.
+func allMetrics(prefix string, grpc bool) (counters, gauges []string) {
+	counters, gauges = filter.MetricNames(prefix)
 	if grpc {
 		counters, gauges = append(counters, grpcCounters(prefix)...), append(gauges, grpcGauge(prefix))
 	}
+	return counters, gauges
+}
+
+// define defines the stats of a prefix, while it can be done.
+func (h *host) define(prefix string, grpc bool) {
+	counters, gauges := allMetrics(prefix, grpc)
 	for _, name := range counters {
 		h.metric(name, false)
 	}

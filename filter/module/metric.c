@@ -1,20 +1,56 @@
-// What is counted. Envoy 1.38 lets only a stream write a stat: what is written without one is owed until the next answer.
+// What is counted. The stats of the prefix "default" are defined once, in the scope of the bootstrap extension: they have the same names
+// wherever a filter is configured, and a filter chain more costs no stats. Those of another prefix are defined by each filter. Of these
+// Envoy 1.38 lets only a stream write one: what is written without a stream is pending until the next reply.
 #include <stdlib.h>
+#include <string.h>
 
 #include "healthgate.h"
 
+// shared are the stats of the prefix "default".
+enum { SHARED_MOST = 24 };
+static struct {
+  hg_buffer name;
+  size_t id;
+  bool gauge;
+} shared[SHARED_MOST];
+static size_t shared_count;
+static void *shared_by; // the bootstrap extension's configuration
+
+void hg_metrics_share(void *extension_config) {
+  shared_by = extension_config;
+  shared_count = 0;
+}
+
+void hg_metric_share(hg_buffer name, bool gauge) {
+  if (shared_count == SHARED_MOST) abort();
+  size_t id = 0;
+  unsigned result = gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_define_gauge(shared_by, name, NULL, 0, &id)
+                          : envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(shared_by, name, NULL, 0, &id);
+  if (result != HG_METRIC_SUCCESS) return;
+  shared[shared_count].name = hg_copy(name);
+  shared[shared_count].id = id;
+  shared[shared_count++].gauge = gauge;
+}
+
+static hg_metric *keep(hg_filter *filter, size_t id, bool gauge, bool is_shared) {
+  hg_metric *metric = hg_new(sizeof *metric);
+  metric->id = id;
+  metric->gauge = gauge;
+  metric->shared = is_shared;
+  metric->next = filter->metrics;
+  filter->metrics = metric;
+  return metric;
+}
+
 hg_metric *hg_metric_define(hg_filter *filter, hg_buffer name, bool gauge) {
+  for (size_t i = 0; i < shared_count; i++)
+    if (shared[i].gauge == gauge && shared[i].name.length == name.length && memcmp(shared[i].name.ptr, name.ptr, name.length) == 0)
+      return keep(filter, shared[i].id, gauge, true);
   size_t id = 0;
   unsigned result =
       gauge ? envoy_dynamic_module_callback_http_filter_config_define_gauge(filter->envoy, name, NULL, 0, &id)
             : envoy_dynamic_module_callback_http_filter_config_define_counter(filter->envoy, name, NULL, 0, &id);
-  if (result != HG_METRIC_SUCCESS) return NULL;
-  hg_metric *metric = hg_new(sizeof *metric);
-  metric->id = id;
-  metric->gauge = gauge;
-  metric->next = filter->metrics;
-  filter->metrics = metric;
-  return metric;
+  return result == HG_METRIC_SUCCESS ? keep(filter, id, gauge, false) : NULL;
 }
 
 static void owe(hg_filter *filter, hg_metric *metric) {
@@ -23,6 +59,10 @@ static void owe(hg_filter *filter, hg_metric *metric) {
 }
 
 void hg_metric_add(hg_filter *filter, hg_metric *metric, uint64_t by) {
+  if (metric->shared) {
+    envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(shared_by, metric->id, NULL, 0, by);
+    return;
+  }
   if (envoy_dynamic_module_callback_http_filter_config_increment_counter != NULL) {
     envoy_dynamic_module_callback_http_filter_config_increment_counter(filter->envoy, metric->id, NULL, 0, by);
     return;
@@ -32,6 +72,10 @@ void hg_metric_add(hg_filter *filter, hg_metric *metric, uint64_t by) {
 }
 
 void hg_metric_set(hg_filter *filter, hg_metric *metric, uint64_t value) {
+  if (metric->shared) {
+    envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(shared_by, metric->id, NULL, 0, value);
+    return;
+  }
   if (envoy_dynamic_module_callback_http_filter_config_set_gauge != NULL) {
     envoy_dynamic_module_callback_http_filter_config_set_gauge(filter->envoy, metric->id, NULL, 0, value);
     return;
@@ -41,15 +85,21 @@ void hg_metric_set(hg_filter *filter, hg_metric *metric, uint64_t value) {
 }
 
 void hg_count(void *stream, const hg_metric *metric) {
-  if (metric != NULL) envoy_dynamic_module_callback_http_filter_increment_counter(stream, metric->id, NULL, 0, 1);
+  if (metric == NULL) return;
+  if (metric->shared)
+    envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(shared_by, metric->id, NULL, 0, 1);
+  else
+    envoy_dynamic_module_callback_http_filter_increment_counter(stream, metric->id, NULL, 0, 1);
 }
 
 void hg_gauge_move(void *stream, const hg_metric *metric, bool up) {
   if (metric == NULL) return;
-  if (up)
-    envoy_dynamic_module_callback_http_filter_increment_gauge(stream, metric->id, NULL, 0, 1);
+  if (metric->shared)
+    (up ? envoy_dynamic_module_callback_bootstrap_extension_config_increment_gauge
+        : envoy_dynamic_module_callback_bootstrap_extension_config_decrement_gauge)(shared_by, metric->id, NULL, 0, 1);
   else
-    envoy_dynamic_module_callback_http_filter_decrement_gauge(stream, metric->id, NULL, 0, 1);
+    (up ? envoy_dynamic_module_callback_http_filter_increment_gauge
+        : envoy_dynamic_module_callback_http_filter_decrement_gauge)(stream, metric->id, NULL, 0, 1);
 }
 
 void hg_metrics_pay(hg_filter *filter, void *stream) {

@@ -119,7 +119,7 @@ func TestAnswersFollowTheGauges(t *testing.T) {
 	}
 	for name, want := range map[string]int64{
 		"default.ok": 3, "default.failed": 2, "default.failed_cluster_unhealthy": 1, "default.failed_draining": 1, "default.failed_stale": 0,
-		"default.transitions": 3, "default.healthy": 0, "default.grpc_check": -1,
+		"default.transitions": 3, "default.healthy": 0, "default.nothing": -1,
 	} {
 		if got := f.Metric(name); got != want {
 			t.Errorf("%s is %d, want %d", name, got, want)
@@ -319,6 +319,22 @@ func TestPanicPublishesAnError(t *testing.T) {
 	wantDetails(t, probe(f), "healthgate_ok")
 }
 
+// The stats of the prefix "default" are there whatever filters there are; those of another prefix are its filter's own.
+func TestStatsOfTheDefaultPrefixAreShared(t *testing.T) {
+	startServing(t)
+	one, two := newFilter(t, `{"clusters": ["service"]}`), newFilter(t, `{"clusters": ["service"]}`)
+	other, another := newFilter(t, `{"clusters": ["service"], "stat_prefix": "x"}`), newFilter(t, `{"clusters": ["service"], "stat_prefix": "x"}`)
+	for _, f := range []*fakeenvoy.Filter{one, two, other, another} {
+		wantDetails(t, probe(f), "healthgate_ok")
+	}
+	if got := one.Metric("default.ok"); got != 2 {
+		t.Errorf("default.ok is %d, want 2", got)
+	}
+	if got, unset := other.Metric("x.ok"), one.Metric("x.ok"); got != 1 || unset != -1 {
+		t.Errorf("x.ok is %d and %d, want it of its filters only", got, unset)
+	}
+}
+
 // Of the gates with one prefix the newest writes the gauge.
 func TestNewestGateOfAPrefixWritesItsGauge(t *testing.T) {
 	startServing(t)
@@ -326,15 +342,12 @@ func TestNewestGateOfAPrefixWritesItsGauge(t *testing.T) {
 	probe(old)
 	young := fakeenvoy.NewFilter(`{"clusters": ["other"]}`)
 	probe(young)
-	cluster("service", 0, 0, 1)
-	tick()
-	cluster("service", 1, 0, 1)
-	tick()
-	if got := old.Metric("default.healthy"); got != 1 { // as it was when the younger came: the two are one in Envoy
-		t.Errorf("healthy is %d", got)
-	}
-	if got := young.Metric("default.healthy"); got != 0 {
-		t.Errorf("healthy of the younger is %d", got)
+	for i := range uint64(2) {
+		cluster("service", i, 0, 1)
+		tick()
+		if got := old.Metric("default.healthy"); got != 0 {
+			t.Errorf("healthy is %d: the older gate has written it", got)
+		}
 	}
 	young.Free()
 	if got := old.Metric("default.healthy"); got != 1 {

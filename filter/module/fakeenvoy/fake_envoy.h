@@ -57,6 +57,7 @@ void fe_cluster(const char *name, bool removed);
 fe_filter *fe_filter_new(const char *config, size_t length);
 void fe_filter_free(fe_filter *filter);
 uint64_t fe_metric(fe_filter *filter, const char *name); // UINT64_MAX where there is none
+int64_t fe_shared_metric(const char *name); // of the bootstrap extension, -1 where there is none
 const void *fe_route_new(const char *config, size_t length);
 void fe_route_free(const void *route);
 

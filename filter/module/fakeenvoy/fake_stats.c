@@ -31,9 +31,11 @@ void fe_remove_stat(const char *name) {
   for (int i = 0; i < STATS; i++)
     if (strcmp(stats[i].name, name) == 0) stats[i].there = false;
 }
+void fe_reset_shared(void);
 void fe_reset(void) {
   memset(stats, 0, sizeof stats);
   fe_passes = 0;
+  fe_reset_shared();
   fe_clear_log();
 }
 
@@ -76,20 +78,37 @@ BY_CONFIG(set_gauge) { (void)labels, (void)count; return write(config, id, 0, tr
 #endif
 
 void envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(void *config) { (void)config; fe_initialized++; }
-unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(void *config, hg_buffer name, hg_buffer *labels,
-                                                                                 size_t count, size_t *id) {
-  (void)config, (void)labels, (void)count;
-  if (strncmp(name.ptr, "looks", name.length) != 0) abort();
-  *id = 7;
-  return HG_METRIC_SUCCESS;
+// What the bootstrap extension defines is a filter's too, to a test.
+static fe_filter shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static size_t looks;
+int64_t fe_shared_metric(const char *name) {
+  for (int i = 0; i < shared.metrics; i++)
+    if (strcmp(shared.names[i], name) == 0) return (int64_t)shared.values[i];
+  return -1;
 }
-unsigned envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(void *config, size_t id, hg_buffer *labels, size_t count,
-                                                                                    uint64_t by) {
-  (void)config, (void)labels, (void)count;
-  if (id != 7 || by != 1) abort();
-  fe_looks++;
-  return HG_METRIC_SUCCESS;
+void fe_reset_shared(void) {
+  pthread_mutex_lock(&shared.lock);
+  memset(shared.values, 0, sizeof shared.values);
+  pthread_mutex_unlock(&shared.lock);
 }
+#define DEFINED(name) unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_##name(void *config, hg_buffer name, hg_buffer *labels, size_t count, size_t *id)
+DEFINED(counter) {
+  (void)config, (void)labels, (void)count;
+  unsigned result = define(&shared, counter, id);
+  if (strncmp(counter.ptr, "looks", counter.length) == 0) looks = *id;
+  return result;
+}
+DEFINED(gauge) { (void)config, (void)labels, (void)count; return define(&shared, gauge, id); }
+#define BY_EXTENSION(name) \
+  unsigned envoy_dynamic_module_callback_bootstrap_extension_config_##name(void *config, size_t id, hg_buffer *labels, size_t count, uint64_t by)
+BY_EXTENSION(increment_counter) {
+  (void)config, (void)labels, (void)count;
+  if (id == looks) __atomic_add_fetch(&fe_looks, 1, __ATOMIC_SEQ_CST);
+  return write(&shared, id, by, false, 0);
+}
+BY_EXTENSION(set_gauge) { (void)config, (void)labels, (void)count; return write(&shared, id, 0, true, by); }
+BY_EXTENSION(increment_gauge) { (void)config, (void)labels, (void)count; return write(&shared, id, by, false, 0); }
+BY_EXTENSION(decrement_gauge) { (void)config, (void)labels, (void)count; return write(&shared, id, -by, false, 0); }
 void *envoy_dynamic_module_callback_bootstrap_extension_timer_new(void *config) { (void)config; fe_timers++; return &fe_timers; }
 void envoy_dynamic_module_callback_bootstrap_extension_timer_enable(void *timer, uint64_t ms) { (void)timer; fe_timer_ms = ms; }
 void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer) { (void)timer; fe_timers--; }

@@ -76,9 +76,13 @@ func NewFilter(config string) (filter *Filter) {
 // Free ends the configuration, which has no streams any more.
 func (f *Filter) Free() { C.fe_filter_free(f.c) }
 
-// Metric is one of the module's own stats, -1 where it is not defined.
+// Metric is one of the module's own stats, the filter's or the bootstrap extension's; -1 if it is not defined.
 func (f *Filter) Metric(name string) (value int64) {
-	with(name, func(c *C.char) { value = int64(C.fe_metric(f.c, c)) })
+	with(name, func(c *C.char) {
+		if value = int64(C.fe_metric(f.c, c)); value < 0 {
+			value = int64(C.fe_shared_metric(c))
+		}
+	})
 	return value
 }
 
