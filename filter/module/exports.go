@@ -37,8 +37,6 @@ func healthgateFilterNew(f *C.hg_filter, configured *C.char, length C.size_t) (u
 		return false
 	}
 	f.door = C.uintptr_t(cgo.NewHandle(c))
-	f.gate = c.gate.c
-	C.hg_gate_hold(f.gate)
 	return true
 }
 
@@ -67,6 +65,17 @@ func healthgateRouteEnd(handle C.uintptr_t) {
 	defer recovered("at the end of a route's configuration")
 	envoy.endOverride(handleOf[*override](handle))
 	cgo.Handle(handle).Delete()
+}
+
+//export healthgateOwnGate
+func healthgateOwnGate(filter C.uintptr_t) (gate *C.hg_gate) {
+	defer func() {
+		if gate == nil { // after a panic
+			gate = errorGate([]string{"/"}).c
+		}
+	}()
+	defer recovered("in a filter's first stream, answered with 503")
+	return envoy.ownGate(handleOf[*configuration](filter))
 }
 
 //export healthgateLay

@@ -6,6 +6,7 @@ package module
 import "C"
 
 import (
+	"math"
 	"runtime/cgo"
 	"slices"
 	"strconv"
@@ -67,6 +68,14 @@ func (g *gate) setPaths(paths []string) {
 	for _, path := range paths {
 		C.hg_gate_path(g.c, text(path))
 	}
+}
+
+// failAlways makes the gate one that sends the same reply to all probes.
+func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
+	g.setPaths(paths)
+	g.c.oldest = math.MaxInt64
+	g.c.error, g.c.stale = reply, reply
+	C.hg_gate_publish(g.c, reply)
 }
 
 func (g *gate) serveGRPC(prefix string, services []string) {

@@ -10,6 +10,8 @@ extern bool healthgateRouteNew(hg_route *route, char *config, size_t length);
 // Any thread.
 extern void healthgateFilterEnd(uintptr_t filter);
 extern void healthgateRouteEnd(uintptr_t route);
+// A worker. The gate of a filter by itself, held once for the caller; never NULL.
+extern hg_gate *healthgateOwnGate(uintptr_t filter);
 // A worker. The gate of a route's configuration laid over a filter's, held once for the caller; NULL where there is none.
 extern hg_gate *healthgateLay(uintptr_t filter, uintptr_t route);
 // A worker. The reply with a report for a client that accepts it; NULL where it is to have the plain one.

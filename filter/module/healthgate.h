@@ -172,7 +172,7 @@ const hg_reply *hg_gate_now(hg_gate *gate);
 struct hg_filter {
   void *envoy;
   uintptr_t door; // Go's
-  hg_gate *gate;
+  _Atomic(hg_gate *) gate; // its own, referenced; NULL before its first stream
   hg_metric *metrics;
   atomic_bool indebted; // a metric is due
 };
@@ -188,6 +188,7 @@ typedef struct hg_route {
 void hg_route_add(hg_route *route);
 void hg_route_remove(hg_route *route); // drops what was laid over filters by it
 void hg_filter_remove(hg_filter *filter);
+hg_gate *hg_filter_gate(hg_filter *filter); // its own
 // hg_gate_of returns the gate of a stream; held is set where the stream has to release it.
 hg_gate *hg_gate_of(hg_filter *filter, void *stream, bool *held);
 

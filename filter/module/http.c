@@ -26,7 +26,7 @@ EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *confi
   hg_filter *filter = (hg_filter *)config;
   hg_filter_remove(filter);
   healthgateFilterEnd(filter->door);
-  hg_gate_release(filter->gate);
+  if (filter->gate != NULL) hg_gate_release(filter->gate);
   for (hg_metric *metric = filter->metrics, *next; metric != NULL; metric = next) {
     next = metric->next;
     free(metric);
@@ -91,7 +91,7 @@ EXPORT void envoy_dynamic_module_on_http_filter_destroy(const void *module) {
 static bool is_mine(hg_stream *stream) {
   hg_gate *gate = hg_gate_of(stream->filter, stream->envoy, &stream->held);
   if (gate == NULL) {
-    gate = stream->filter->gate;
+    gate = hg_filter_gate(stream->filter);
     stream->broken = true;
   }
   hg_envoy_buffer method = hg_request_header(stream->envoy, HG_BUFFER(":method"));

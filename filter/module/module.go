@@ -59,7 +59,7 @@ var envoy = newModule()
 
 func newModule() *module {
 	m := &module{
-		process:  serve.Process{Door: filter.Stock},
+		process:  serve.Process{Door: filter.Stock, Lazy: true},
 		names:    make(chan struct{}, 1),
 		gates:    make(map[*serve.Configuration]*gate),
 		filters:  make(map[*configuration]struct{}),
@@ -74,7 +74,7 @@ func newModule() *module {
 type configuration struct {
 	*serve.Configuration
 	host   *host
-	gate   *gate // its own
+	gauges []*gauge // sampled, so that its first probe need not
 	text   string
 	serial uint64
 }
@@ -88,7 +88,7 @@ type override struct {
 	serial uint64
 }
 
-// newConfiguration reads a filter's configuration and makes its gate.
+// newConfiguration reads a filter's configuration. Its gate is made with its first stream.
 func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configuration, error) {
 	raw, err := unpack(configured)
 	if err != nil {
@@ -100,17 +100,38 @@ func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configura
 	}
 	c.host.prefix = c.Config().StatPrefix
 	grpc := len(c.Config().GRPCServices) > 0
+	c.host.define(c.host.prefix, grpc)
 	m.defineForRoutes(c.host, grpc)
+	c.gauges = m.register(c.Config())
 	m.mutex.Lock()
 	m.serial++
 	c.serial = m.serial
 	m.filters[c] = struct{}{}
-	c.gate = m.gates[c.Configuration]
-	c.gate.filter = c
 	m.supersedeAt = time.Now().Add(supersedeAfter)
 	m.mutex.Unlock()
 	m.passSoon()
-	return c, nil
+	if c.Config().Admin != nil { // its first probe would find nothing yet
+		_, err = c.Gate()
+	}
+	return c, err
+}
+
+// register adds the gauges that a configuration's gates will read to what is sampled.
+func (m *module) register(c *filter.Config) (gauges []*gauge) {
+	if c.Admin != nil {
+		return nil
+	}
+	for _, name := range c.GaugeNames() {
+		gauges = append(gauges, m.sampler.register(name))
+	}
+	return gauges
+}
+
+// unregister undoes a register.
+func (m *module) unregister(gauges []*gauge) {
+	for _, g := range gauges {
+		m.sampler.unregister(g)
+	}
 }
 
 // defineForRoutes defines the stats of all route overrides that might be merged into a filter's configuration.
@@ -128,6 +149,7 @@ func (m *module) defineForRoutes(h *host, grpc bool) {
 
 func (m *module) end(c *configuration) {
 	c.End()
+	m.unregister(c.gauges)
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	delete(m.filters, c)
@@ -151,9 +173,7 @@ func (m *module) newOverride(configured []byte) (*override, error) {
 		o.prefix.name = o.Config().StatPrefix
 	}
 	o.prefix.grpc = o.Sets("grpc_services")
-	for _, name := range o.Config().GaugeNames() {
-		o.gauges = append(o.gauges, m.sampler.register(name))
-	}
+	o.gauges = m.register(o.Config())
 	m.mutex.Lock()
 	m.serial++
 	o.serial = m.serial
@@ -169,9 +189,7 @@ func (m *module) newOverride(configured []byte) (*override, error) {
 
 func (m *module) endOverride(o *override) {
 	o.End()
-	for _, g := range o.gauges {
-		m.sampler.unregister(g)
-	}
+	m.unregister(o.gauges)
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	delete(m.routes, o)
@@ -180,31 +198,49 @@ func (m *module) endOverride(o *override) {
 	}
 }
 
+// ownGate returns the gate of a filter by itself, referenced once for the caller.
+func (m *module) ownGate(c *configuration) *C.hg_gate { return m.gateOf(c.Configuration, c, nil) }
+
 // merge returns the gate of a route's configuration merged into a filter's, referenced once for the caller.
 func (m *module) merge(c *configuration, o *override) *C.hg_gate {
-	merged := o.Over(c.Configuration)
+	return m.gateOf(o.Over(c.Configuration), c, o)
+}
+
+func (m *module) gateOf(merged *serve.Configuration, c *configuration, o *override) *C.hg_gate {
 	if _, err := merged.Gate(); err != nil {
-		return brokenGate(c, merged)
+		return m.brokenGate(c, merged)
 	}
 	m.mutex.Lock()
-	defer m.mutex.Unlock()
 	g := m.gates[merged]
-	if g == nil { // it has ended already
-		return brokenGate(c, merged)
+	if g != nil {
+		g.filter, g.override = c, o
+		C.hg_gate_hold(g.c)
 	}
-	g.filter, g.override = c, o
-	C.hg_gate_hold(g.c)
+	m.mutex.Unlock()
+	if g == nil { // it has ended already
+		return errorGate(merged.Paths()).c
+	}
 	return g.c
 }
 
 // brokenGate fails every probe of a configuration that can't be used, counted by the filter's own gate.
-func brokenGate(c *configuration, merged *serve.Configuration) *C.hg_gate {
-	g := &gate{c: C.hg_gate_new(), core: c.gate.core, replies: make(map[*filter.Reply]*C.hg_reply)}
-	g.setPaths(merged.Paths())
-	g.c.error = g.reply(g.core.Unjudged(filter.Error))
-	g.c.stale = g.c.error
-	C.hg_gate_publish(g.c, g.c.error)
+func (m *module) brokenGate(c *configuration, merged *serve.Configuration) *C.hg_gate {
+	own, err := c.Gate()
+	if err != nil {
+		return errorGate(merged.Paths()).c
+	}
+	g := &gate{c: C.hg_gate_new(), core: own, replies: make(map[*filter.Reply]*C.hg_reply)}
+	g.failAlways(merged.Paths(), g.reply(own.Unjudged(filter.Error)))
 	return g.c
+}
+
+// errorGate fails every probe, and counts none.
+func errorGate(paths []string) *gate {
+	g := &gate{c: C.hg_gate_new()}
+	reply := newReply(filter.FailClosed())
+	C.hg_gate_keep(g.c, reply)
+	g.failAlways(paths, reply)
+	return g
 }
 
 func (m *module) add(g *gate) {
@@ -311,11 +347,11 @@ func (m *module) tick() {
 	m.supersede(time.Now())
 }
 
-// idle reports whether no gate needs a sample.
+// idle reports whether nothing needs a sample.
 func (m *module) idle() bool {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	return len(m.gates) == 0 && !m.sampler.clusters.collecting()
+	return len(m.filters) == 0 && len(m.gates) == 0 && !m.sampler.clusters.collecting()
 }
 
 // passSoon brings the next pass forward, for names that no pass has covered yet: one pass for all that come meanwhile.

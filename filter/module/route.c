@@ -73,12 +73,21 @@ static hg_laid *add(hg_route *route, const hg_filter *filter, hg_gate *gate) {
   return laid;
 }
 
+hg_gate *hg_filter_gate(hg_filter *filter) {
+  hg_gate *gate = atomic_load_explicit(&filter->gate, memory_order_acquire);
+  if (gate != NULL) return gate;
+  hg_gate *made = healthgateOwnGate(filter->door);
+  if (atomic_compare_exchange_strong(&filter->gate, &gate, made)) return made;
+  hg_gate_release(made); // another worker was faster
+  return gate;
+}
+
 hg_gate *hg_gate_of(hg_filter *filter, void *stream, bool *held) {
   *held = false;
-  if (atomic_load_explicit(&overriding, memory_order_relaxed) == 0) return filter->gate;
+  if (atomic_load_explicit(&overriding, memory_order_relaxed) == 0) return hg_filter_gate(filter);
   // Envoy hands out as const what this module gave it.
   hg_route *route = (hg_route *)envoy_dynamic_module_callback_get_most_specific_route_config(stream);
-  if (route == NULL || !route->overrides) return filter->gate;
+  if (route == NULL || !route->overrides) return hg_filter_gate(filter);
 
   pthread_mutex_lock(&lock);
   hg_laid *laid = find(route, filter);

@@ -32,7 +32,7 @@ type Configuration struct {
 	gone    bool                         // nothing is laid over it any more; guarded by Process.life
 }
 
-// Configure reads a filter's configuration and starts its gate. The error, where there is one, tells all that is wrong, and
+// Configure reads a filter's configuration and, unless the process is lazy, starts its gate. The error, where there is one, tells all that is wrong, and
 // nothing was started.
 func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, error) {
 	config, err := filter.Decode(raw, p.Door)
@@ -41,7 +41,9 @@ func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, er
 	}
 	c := &Configuration{process: p, host: host, raw: raw, config: config, paths: []string{config.Path}}
 	c.filters = c
-	c.start()
+	if !p.Lazy {
+		c.start()
+	}
 	return c, nil
 }
 

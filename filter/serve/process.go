@@ -40,6 +40,9 @@ type Reader interface {
 type Process struct {
 	// Door is the way into Envoy.
 	Door filter.Door
+	// Lazy is whether the gate of a filter is made with its first probe, as that of a merged configuration is: of a thousand filter
+	// chains few are ever probed. Otherwise it is made with the configuration, while Envoy can define its stats.
+	Lazy bool
 
 	gates   filter.Process
 	pollers admin.Pollers
