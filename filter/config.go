@@ -18,6 +18,7 @@ import (
 const (
 	MaxClusters   = 64        // clusters a gate may ask
 	MaxMinHealthy = 1_000_000 // hosts
+	maxWatchers   = 1_000_000 // of grpc_max_watchers
 	maxNameBytes  = 1024      // of a cluster's name, a stat name, a stat prefix
 	maxPathBytes  = 1024
 	maxServices   = 64 // of grpc_services
@@ -61,6 +62,9 @@ type Config struct {
 	// GRPCServices are the services for which grpc.health.v1.Health is answered, with the empty name, for all of them, always
 	// among them; none where it is not answered.
 	GRPCServices []string
+	// GRPCMaxWatchers is how many calls of grpc.health.v1.Health/Watch may be open at a time, 1 to 1000000. Default 10000; 0 if
+	// GRPCServices is empty.
+	GRPCMaxWatchers int
 }
 
 // Admin is Envoy's admin interface as a source.
@@ -194,6 +198,9 @@ func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	c.Details = response.boolean("details", false)
 	response.refuseUnknown()
 	c.GRPCServices = decodeServices(&top, door)
+	if most := decodeMaxWatchers(&top, door); len(c.GRPCServices) > 0 {
+		c.GRPCMaxWatchers = most
+	}
 	top.refuseUnknown()
 	return c, errs
 }
@@ -355,6 +362,14 @@ func decodeServices(top *object, door Door) []string {
 		services = append(services, "")
 	}
 	return services
+}
+
+func decodeMaxWatchers(top *object, door Door) int {
+	most := top.integer("grpc_max_watchers", 10_000, 1, maxWatchers)
+	if door != Stock && top.fields["grpc_max_watchers"] != nil && !top.failed("grpc_max_watchers") {
+		top.fail("grpc_max_watchers", "not supported by the Go plugin; use the dynamic module")
+	}
+	return int(most)
 }
 
 // decodeSource returns nil for the source stats.

@@ -48,11 +48,14 @@ var stockOnly = []struct {
 	text     string
 	services []string
 	clusters int
+	watchers int
 }{
-	{`{"clusters": ["a"], "grpc_services": ["b.B", "c.C"]}`, []string{"b.B", "c.C", ""}, 1},
-	{`{"clusters": ["a"], "grpc_services": [""]}`, []string{""}, 1},
-	{`{"clusters": [], "drain": "ignore"}`, nil, 0},
-	{`{"clusters": [], "drain": "ignore", "stale_after": "2s"}`, nil, 0},
+	{`{"clusters": ["a"], "grpc_services": ["b.B", "c.C"]}`, []string{"b.B", "c.C", ""}, 1, 10_000},
+	{`{"clusters": ["a"], "grpc_services": [""]}`, []string{""}, 1, 10_000},
+	{`{"clusters": ["a"], "grpc_services": [""], "grpc_max_watchers": 1}`, []string{""}, 1, 1},
+	{`{"clusters": ["a"], "grpc_services": [""], "grpc_max_watchers": 1000000}`, []string{""}, 1, 1_000_000},
+	{`{"clusters": [], "drain": "ignore"}`, nil, 0, 0},
+	{`{"clusters": [], "drain": "ignore", "stale_after": "2s"}`, nil, 0, 0},
 }
 
 func TestWhatOnlyTheStockDoorCanDo(t *testing.T) {
@@ -63,7 +66,7 @@ func TestWhatOnlyTheStockDoorCanDo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(c.GRPCServices, test.services) || len(c.Clusters) != test.clusters || c.Require != test.clusters {
+			if !slices.Equal(c.GRPCServices, test.services) || len(c.Clusters) != test.clusters || c.Require != test.clusters || c.GRPCMaxWatchers != test.watchers {
 				t.Errorf("got %+v", c)
 			}
 			if _, err := Decode(parse(t, test.text), Contrib); err == nil || !strings.Contains(err.Error(), "needs the stock door") {
@@ -88,6 +91,10 @@ func TestStockDoorRefuses(t *testing.T) {
 		`{"clusters": [], "drain": "ignore", "require": "any"}`:                       `require: is given, but there are no clusters; leave it out`,
 		`{"clusters": ["a"], "grpc_services": [1, "b", "b"]}`:                         `grpc_services[0]: 1 is not a string; grpc_services[2]: "b" is repeated`,
 		`{"clusters": ["a"], "grpc_services": ["` + strings.Repeat("x", 1025) + `"]}`: `grpc_services[0]: has 1025 bytes; at most 1024 are allowed`,
+		`{"clusters": ["a"], "grpc_services": ["b"], "grpc_max_watchers": 0}`:         `grpc_max_watchers: 0 is not between 1 and 1000000`,
+		`{"clusters": ["a"], "grpc_services": ["b"], "grpc_max_watchers": 1000001}`:   `grpc_max_watchers: 1.000001e+06 is not between 1 and 1000000`,
+		`{"clusters": ["a"], "grpc_services": ["b"], "grpc_max_watchers": 1.5}`:       `grpc_max_watchers: 1.5 is not a whole number`,
+		`{"clusters": ["a"], "grpc_services": ["b"], "grpc_max_watchers": "5"}`:       `grpc_max_watchers: "5" is not a whole number`,
 		`{"clusters": ["a"], "grpc_services": ` + many + `}`:                          `grpc_services: has 65 entries; at most 64 are allowed`,
 	} {
 		if _, err := Decode(parse(t, text), Stock); err == nil || err.Error() != want {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/health" // the clients' own checking
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"healthgate/e2e/bed"
@@ -25,11 +28,11 @@ var healthRoute = map[string]any{
 	},
 }
 
-// withHealthService has the filter answer grpc.health.v1.Health, for the service and for all.
+// withHealthService makes the filter answer grpc.health.v1.Health, for the service and for all.
 func withHealthService() option {
 	return withConfig(func(c *bed.Config) {
 		routes := c.Get(bed.Routes).([]any)
-		c.Set(bed.Routes, slices.Insert(routes, 1, any(healthRoute)))
+		c.Set(bed.Routes, slices.Insert(routes, 1, bed.Tree(healthRoute).Clone().Get("")))
 		c.Set(door.PluginConfig+".grpc_services", []any{"router.Router"})
 	})
 }
@@ -56,7 +59,7 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	for _, up := range []bool{true, false, true} {
 		s.setServing(map[bool]int{true: 1}[up])
 		want := map[bool]grpc_health_v1.HealthCheckResponse_ServingStatus{true: serving, false: notServing}[up]
-		s.stats("healthgate.") // after a look
+		s.stats("healthgate.") // after a sample
 		for _, service := range []string{"", "router.Router"} {
 			reply, err := health.Check(t.Context(), asked(service))
 			if err != nil || reply.Status != want {
@@ -68,8 +71,8 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 			t.Errorf("up %v, List: got %v, %v", up, list, err)
 		}
 	}
-	if _, err := health.Check(t.Context(), asked("nobody")); status.Code(err) != codes.NotFound {
-		t.Errorf("Check of nobody: got %v", err)
+	if _, err := health.Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
+		t.Errorf("Check of an unknown service: got %v", err)
 	}
 	if err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("another method: got %v", err)
@@ -86,12 +89,12 @@ func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 	s.setServing(1)
 	crowd := s.newCrowd(50, s.conns(4)...)
 	crowd.await(serving, 1)
-	stranger, err := s.health().Watch(t.Context(), asked("nobody"))
+	ofUnknown, err := s.health().Watch(t.Context(), asked("unknown"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reply, err := stranger.Recv(); err != nil || reply.Status != unknown {
-		t.Errorf("Watch of nobody: got %v, %v", reply, err)
+	if reply, err := ofUnknown.Recv(); err != nil || reply.Status != unknown {
+		t.Errorf("Watch of an unknown service: got %v, %v", reply, err)
 	}
 	s.awaitStat("healthgate.default.grpc_watchers", 201)
 	for i := range 4 {
@@ -103,8 +106,8 @@ func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 		t.Error(err)
 	}
 	crowd.mustEnd()
-	if _, err := stranger.Recv(); status.Code(err) != codes.Unavailable {
-		t.Errorf("Watch of nobody ends with %v", err)
+	if _, err := ofUnknown.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("Watch of an unknown service ends with %v", err)
 	}
 }
 
@@ -159,4 +162,261 @@ func TestClientsOwnHealthCheckingGoesByTheGate(t *testing.T) {
 	reached(false)
 	s.setServing(1)
 	reached(true)
+}
+
+// overrideHealth makes RDS override the filter's configuration on the health service's route; "" removes the override.
+func (s *site) overrideHealth(plugin string) {
+	s.t.Helper()
+	routes := s.routes.Clone()
+	if plugin != "" {
+		routes.Set("virtual_hosts.0.routes.1.typed_per_filter_config.healthgate", forRoute(plugin))
+	}
+	s.writeRoutes(routes)
+}
+
+// awaitCheck waits until a Check is answered with a status.
+func (s *site) awaitCheck(want grpc_health_v1.HealthCheckResponse_ServingStatus) {
+	s.t.Helper()
+	health := s.health()
+	s.await(settle, func() error {
+		if reply, err := health.Check(s.t.Context(), asked("")); err != nil || reply.Status != want {
+			return fmt.Errorf("a Check is answered with %v, %v, want %v", reply.GetStatus(), err, want)
+		}
+		return nil
+	})
+}
+
+// mustStay fails if a watcher ends within three seconds more, in which one that is outdated would.
+func (c *crowd) mustStay() {
+	c.s.t.Helper()
+	until := time.Now().Add(3 * time.Second)
+	c.s.await(settle, func() error {
+		for i, w := range c.watchers {
+			if len(w.ended) > 0 {
+				c.s.t.Fatalf("watcher %d has ended: %v", i, <-w.ended)
+			}
+		}
+		if left := time.Until(until); left > 0 {
+			return fmt.Errorf("%v are left", left)
+		}
+		return nil
+	})
+}
+
+// A Watch ends once a call shows that another configuration answers in its place, and Check and Watch agree again.
+func TestWatchEndsWithItsOverride(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	needs(t, door.GRPC)
+	s := newSite(t, withHealthService(), withRDS())
+	s.setServing(1)
+	var crowd *crowd
+	for i, step := range []struct {
+		override string
+		want     grpc_health_v1.HealthCheckResponse_ServingStatus
+	}{
+		{"", serving},
+		{`{"clusters": ["nobody"]}`, notServing},                  // added
+		{`{"clusters": ["service"], "drain": "ignore"}`, serving}, // changed
+		{`{"clusters": ["nobody"]}`, notServing},                  // changed back
+		{"", serving},                                             // removed
+		{`{"clusters": ["nobody"]}`, notServing},                  // brought back
+		{"", serving},
+	} {
+		if i > 0 {
+			s.overrideHealth(step.override)
+		}
+		s.awaitCheck(step.want)
+		if crowd != nil {
+			crowd.mustEnd()
+		}
+		crowd = s.newCrowd(3, s.conns(2)...)
+		crowd.await(step.want, 1)
+	}
+	s.awaitStat("healthgate.default.grpc_watchers", 6)
+
+	// An override under which the gate does not answer calls.
+	s.overrideHealth(`{"grpc_services": []}`)
+	health := s.health()
+	s.await(settle, func() error {
+		if reply, err := health.Check(t.Context(), asked("")); status.Code(err) != codes.Unavailable {
+			return fmt.Errorf("a Check is answered with %v, %v", reply.GetStatus(), err)
+		}
+		return nil
+	})
+	crowd.mustEnd()
+	s.awaitStat("healthgate.default.grpc_watchers", 0)
+}
+
+// An update of the routes that leaves the override as it is makes it anew. Its watchers see nothing of that.
+func TestWatchOutlastsUpdatesOfOtherRoutes(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	needs(t, door.GRPC)
+	s := newSite(t, withHealthService(), withRDS())
+	s.setServing(1)
+	const override = `{"clusters": ["service", "nobody"], "require": "any"}`
+	s.overrideHealth(override)
+	s.overrideRoute("/other", `{"path": "/other"}`) // which takes the health service's away
+	s.overrideHealth(override)
+	s.await(settle, func() error {
+		if reply := s.mustDo(s.client("h2"), "GET", "/other", nil); reply.header.Get("cache-control") != "" {
+			return fmt.Errorf("/other is still answered by a gate")
+		}
+		return nil
+	})
+	crowd := s.newCrowd(3, s.conns(2)...)
+	crowd.await(serving, 1)
+	for range 3 {
+		updates := s.stats("http.ingress.rds.routes.update_success")["http.ingress.rds.routes.update_success"]
+		routes := s.routes.Clone()
+		routes.Set("virtual_hosts.0.routes.1.typed_per_filter_config.healthgate", forRoute(override))
+		addRoute(routes, "virtual_hosts.0.routes", fmt.Sprint("/other", updates), `{"path": "/other"}`)
+		s.writeRoutes(routes)
+		s.awaitStat("http.ingress.rds.routes.update_success", updates+1)
+		s.awaitCheck(serving)
+		crowd.mustStay()
+	}
+	s.turn(false)
+	crowd.await(notServing, 2)
+}
+
+// Two routes of one host have different overrides. A Check of the one is no sign that the other has changed.
+func TestOverridesBesideEachOtherLeaveEachOthersWatchers(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs configurations of its own")
+	needs(t, door.GRPC)
+	s := newSite(t, withHealthService(), withConfig(func(c *bed.Config) {
+		route := bed.Tree(healthRoute).Clone()
+		route.Set("match.headers", []any{map[string]any{"name": "x-side", "string_match": map[string]any{"exact": "other"}}})
+		route.Set("typed_per_filter_config.healthgate", forRoute(`{"clusters": ["nobody"]}`))
+		c.Set(bed.Routes, slices.Insert(c.Get(bed.Routes).([]any), 0, route.Get("")))
+	}))
+	s.setServing(1)
+	health := s.health()
+	sides := []context.Context{t.Context(), metadata.AppendToOutgoingContext(t.Context(), "x-side", "other")}
+	wants := []grpc_health_v1.HealthCheckResponse_ServingStatus{serving, notServing}
+	streams := make([]*watcher, 2)
+	open := func(i int) {
+		stream, err := health.Watch(sides[i], asked(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams[i] = &watcher{ended: make(chan error, 1)}
+		go streams[i].take(stream)
+	}
+	open(0)
+	open(1)
+	ends, last := 0, time.Now()
+	// Clients whose calls are ended at first come back. Then both stay, for longer than an outdated one would.
+	for i := 0; time.Since(last) < 5*time.Second; i++ {
+		reply, err := health.Check(sides[i%2], asked(""))
+		if err != nil || reply.Status != wants[i%2] {
+			t.Fatalf("Check got %v, %v, want %v", reply.GetStatus(), err, wants[i%2])
+		}
+		for side := range streams {
+			select {
+			case <-streams[side].ended:
+				ends, last = ends+1, time.Now()
+				open(side)
+			default:
+			}
+		}
+		if ends > 6 {
+			t.Fatalf("watchers were ended %d times", ends)
+		}
+	}
+	t.Logf("%d watchers were ended at first", ends)
+}
+
+// grpc_max_watchers bounds how many calls of Watch there are at a time, exactly.
+func TestWatchersAreLimited(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
+	needs(t, door.GRPC)
+	s := newSite(t, withHealthService(), withConfig(func(c *bed.Config) { c.Set(door.PluginConfig+".grpc_max_watchers", 20) }))
+	s.setServing(1)
+	crowd := s.newCrowd(5, s.conns(4)...)
+	crowd.await(serving, 1)
+	refused := func(context context.Context) bool {
+		stream, err := s.health().Watch(context, asked(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := stream.Recv()
+		switch {
+		case status.Code(err) == codes.ResourceExhausted:
+			return true
+		case err != nil || reply.Status != serving:
+			t.Fatalf("got %v, %v", reply.GetStatus(), err)
+		}
+		return false
+	}
+	for range 3 {
+		if !refused(t.Context()) {
+			t.Fatal("21 calls of Watch are open")
+		}
+	}
+	s.awaitCheck(serving) // of which there is no limit
+	s.awaitStat("healthgate.default.grpc_watchers", 20)
+	s.awaitStat("healthgate.default.grpc_watch", 23)
+	s.awaitLog(`"details":"healthgate_grpc_resource_exhausted"`, settle)
+	crowd.leave()
+	s.awaitStat("healthgate.default.grpc_watchers", 0)
+
+	// Many at once: as many as there is room for are open, and no more.
+	crowd = s.newCrowd(10, s.conns(4)...)
+	s.await(settle, func() error {
+		open, ended := 0, 0
+		for _, w := range crowd.watchers {
+			if len(w.ended) > 0 {
+				ended++
+			} else if w.last.Load() == int32(serving) {
+				open++
+			}
+		}
+		if open != 20 || ended != 20 {
+			return fmt.Errorf("%d are open and %d were refused, want 20 and 20", open, ended)
+		}
+		return nil
+	})
+	for _, w := range crowd.watchers {
+		if len(w.ended) > 0 {
+			if err := <-w.ended; status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("a watcher is refused with %v", err)
+			}
+		}
+	}
+	s.awaitStat("healthgate.default.grpc_watchers", 20)
+}
+
+// grpc-timeout ends a Watch, whose client may have forgotten it.
+func TestWatchEndsAtItsDeadline(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
+	needs(t, door.GRPC)
+	s := newSite(t, withHealthService())
+	s.setServing(1)
+	began := time.Now()
+	timeouts := map[string]time.Duration{"1S": time.Second, "1500m": 1500 * time.Millisecond, "3000000u": 3 * time.Second, "1n": 0}
+	var ends sync.WaitGroup
+	for timeout, atLeast := range timeouts {
+		w := s.dialWire()
+		t.Cleanup(func() { w.Close() })
+		ends.Go(func() {
+			began := time.Now()
+			w.call(1, "Watch", "application/grpc", "grpc-timeout", timeout)
+			w.data(1, true, whole)
+			got := w.heard(1)
+			if took := time.Since(began); got != "4" || took < atLeast {
+				t.Errorf("grpc-timeout %s: got %q after %v", timeout, got, took)
+			}
+		})
+	}
+	forever := s.newCrowd(1, s.dialGRPC())
+	ends.Wait()
+	t.Logf("the longest, of 3 s, took %v", time.Since(began))
+	forever.await(serving, 1)
+	forever.mustHaveSeen(1)
+	s.awaitStat("healthgate.default.grpc_watchers", 1)
 }

@@ -32,7 +32,7 @@ func times(seldom, often int) int {
 	return seldom
 }
 
-// withoutTLS has the listener take plain connections: HTTP/2 with prior knowledge, h2c.
+// withoutTLS makes the listener take plain connections: HTTP/2 with prior knowledge, h2c.
 func withoutTLS() option {
 	return withConfig(func(c *bed.Config) { c.Delete(bed.Listener + ".filter_chains.0.transport_socket") })
 }
@@ -245,12 +245,7 @@ func TestSlowWatchersHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
 	needs(t, door.GRPC)
-	s := newSite(t, withHealthService(), withoutTLS(), withConfig(func(c *bed.Config) {
-		c.Set(bed.Listener+".per_connection_buffer_limit_bytes", 4096)
-		c.Set(bed.Listener+".socket_options", []any{map[string]any{
-			"level": syscall.SOL_SOCKET, "name": syscall.SO_SNDBUF, "int_value": 4096, "state": "STATE_PREBIND",
-		}})
-	}))
+	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
 	conn, reader := s.slowClient()
 	slow := s.newCrowd(90, conn) // of the 100 streams that a connection may have
@@ -292,6 +287,55 @@ func TestSlowWatchersHoldUpNobody(t *testing.T) {
 	slow.leave()
 	prompt.leave()
 	s.awaitStat("healthgate.default.grpc_watchers", 0)
+}
+
+// withSmallBuffers limits how much a connection holds that its client does not read.
+func withSmallBuffers() option {
+	return withConfig(func(c *bed.Config) {
+		c.Set(bed.Listener+".per_connection_buffer_limit_bytes", 4096)
+		c.Set(bed.Listener+".socket_options", []any{map[string]any{
+			"level": syscall.SOL_SOCKET, "name": syscall.SO_SNDBUF, "int_value": 4096, "state": "STATE_PREBIND",
+		}})
+	})
+}
+
+// A Watch that begins on a connection that is full is sent nothing until its client reads.
+func TestWatchThatBeginsOnAFullConnectionIsBlocked(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
+	needs(t, door.GRPC)
+	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
+	s.setServing(1)
+	conn, reader := s.slowClient()
+	early := s.newCrowd(80, conn)
+	early.await(serving, 1)
+	prompt := s.newCrowd(1, dialPlain(t, s.envoy.Ingress))
+	prompt.await(serving, 1)
+
+	reader.reads.Lock()
+	const changes = 40
+	for i := range int64(changes) {
+		s.turn(i%2 == 1)
+		prompt.await(statusOf(i%2 == 1), i+2)
+	}
+	late := s.newCrowd(10, conn)
+	s.awaitStat("healthgate.default.grpc_watchers", 91)
+	for i := range int64(changes) {
+		s.turn(i%2 == 1)
+		prompt.await(statusOf(i%2 == 1), changes+i+2)
+	}
+	s.turn(false)
+	prompt.await(notServing, 2*changes+2)
+	reader.reads.Unlock()
+	late.await(notServing, 1)
+	for i, w := range late.watchers {
+		if n := w.changes.Load(); n != 1 {
+			t.Errorf("late watcher %d was sent %d updates", i, n)
+		}
+	}
+	early.await(notServing, 2)
+	s.turn(true)
+	late.await(serving, 2)
 }
 
 // probePlain is the answer to a probe without TLS, on a connection of its own.

@@ -56,7 +56,7 @@ func newGate(c *serve.Configuration, core *filter.Gate, r *reader) *gate {
 	g.c.stale = g.reply(core.Unjudged(filter.Stale))
 	g.c.error = g.reply(core.Unjudged(filter.Error))
 	if len(config.GRPCServices) > 0 {
-		g.serveGRPC(config.StatPrefix, config.GRPCServices)
+		g.serveGRPC(config)
 	}
 	for _, warning := range core.Warnings() {
 		g.warnings = append(g.warnings, dueWarning{r.Now().Add(warning.After), warning.Check})
@@ -78,7 +78,10 @@ func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
 	C.hg_gate_publish(g.c, reply)
 }
 
-func (g *gate) serveGRPC(prefix string, services []string) {
+func (g *gate) serveGRPC(config *filter.Config) {
+	prefix, services := config.StatPrefix, config.GRPCServices
+	g.c.content = C.uint64_t(contentOf(config))
+	g.c.watchers_max = C.size_t(config.GRPCMaxWatchers)
 	C.hg_gate_services(g.c, C.size_t(len(services)), text(string(list(services, notServing))), text(string(list(services, serving))))
 	for i, service := range services {
 		C.hg_gate_service(g.c, C.size_t(i), text(service))

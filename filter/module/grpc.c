@@ -1,87 +1,81 @@
-// What a call of grpc.health.v1.Health asks, and what it is sent.
+// Calls of grpc.health.v1.Health: Check, List and Watch, and the replies to them.
 #include <string.h>
+#include <time.h>
 
-#include "healthgate.h"
+#include "grpc.h"
 
-hg_call *hg_call_new(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path) {
+// deadline_of returns when a call ends by its grpc-timeout, which is up to 8 digits and a unit. It returns INT64_MAX if the call has none,
+// or a malformed one, which Envoy ignores too.
+static int64_t deadline_of(void *stream) {
+  static const char units[] = "HMSmun";
+  static const int64_t nanoseconds[] = {INT64_C(3600000000000), INT64_C(60000000000), 1000000000, 1000000, 1000, 1};
+  hg_envoy_buffer timeout = hg_request_header(stream, HG_BUFFER("grpc-timeout"));
+  if (timeout.length < 2 || timeout.length > 9) return INT64_MAX;
+  int64_t value = 0;
+  for (size_t i = 0; i + 1 < timeout.length; i++) {
+    if (timeout.ptr[i] < '0' || timeout.ptr[i] > '9') return INT64_MAX;
+    value = 10 * value + (timeout.ptr[i] - '0');
+  }
+  const char *unit = memchr(units, timeout.ptr[timeout.length - 1], sizeof units - 1);
+  if (unit == NULL) return INT64_MAX;
+  // hg_now may be some milliseconds behind, so that the call would end early.
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  int64_t began = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+  return value > (INT64_MAX - began) / nanoseconds[unit - units] ? INT64_MAX : began + value * nanoseconds[unit - units];
+}
+
+static uint64_t hash(hg_envoy_buffer text) {
+  uint64_t hash = UINT64_C(14695981039346656037); // FNV-1a
+  for (size_t i = 0; i < text.length; i++) hash = (hash ^ (unsigned char)text.ptr[i]) * UINT64_C(1099511628211);
+  return hash;
+}
+
+static hg_origin origin_of(const hg_stream *stream, const hg_gate *gate) {
+  const hg_route *route = envoy_dynamic_module_callback_get_most_specific_route_config(stream->envoy);
+  return (hg_origin){
+      .filter = stream->filter,
+      .authority = hash(hg_request_header(stream->envoy, HG_BUFFER(":authority"))),
+      .content = stream->broken || gate->service_count == 0 ? 0 : gate->content,
+      .serial = route != NULL && route->overrides ? route->serial : 0,
+  };
+}
+
+static enum hg_method method_of(hg_envoy_buffer name) {
+  return hg_equal(HG_BUFFER("Check"), name)   ? HG_CHECK
+         : hg_equal(HG_BUFFER("Watch"), name) ? HG_WATCH
+         : hg_equal(HG_BUFFER("List"), name)  ? HG_LIST
+                                              : HG_UNKNOWN_METHOD;
+}
+
+hg_call *hg_call_new(const hg_stream *stream, const hg_gate *gate, hg_envoy_buffer method, hg_envoy_buffer path) {
   static const char service[] = "/grpc.health.v1.Health/";
   const size_t length = sizeof service - 1;
-  if (gate->service_count == 0 || path.length < length || memcmp(path.ptr, service, length) != 0 ||
-      !hg_equal(HG_BUFFER("POST"), method) || !hg_calls_itself_grpc(stream))
+  if (path.length < length || memcmp(path.ptr, service, length) != 0 || !hg_equal(HG_BUFFER("POST"), method) ||
+      !hg_calls_itself_grpc(stream->envoy))
     return NULL;
-  hg_envoy_buffer name = {path.ptr + length, path.length - length};
+  hg_origin origin = origin_of(stream, gate);
+  if (hg_groups_observe(&origin)) hg_watch_tell();
+  if (stream->broken || gate->service_count == 0) return NULL;
   hg_call *call = hg_new(sizeof *call);
-  call->method = hg_equal(HG_BUFFER("Check"), name)   ? HG_CHECK
-                 : hg_equal(HG_BUFFER("Watch"), name) ? HG_WATCH
-                 : hg_equal(HG_BUFFER("List"), name)  ? HG_LIST
-                                                      : HG_UNKNOWN_METHOD;
+  call->method = method_of((hg_envoy_buffer){path.ptr + length, path.length - length});
+  call->message.nameless = call->method == HG_LIST;
+  call->origin = origin;
+  call->deadline = deadline_of(stream->envoy);
   return call;
 }
 
-void hg_call_take(hg_call *call, const char *bytes, size_t length) {
-  for (; length > 0 && call->prefix_count < sizeof call->prefix; bytes++, length--) {
-    call->prefix[call->prefix_count++] = (unsigned char)*bytes;
-    if (call->prefix_count == sizeof call->prefix)
-      call->length = (uint32_t)call->prefix[1] << 24 | (uint32_t)call->prefix[2] << 16 | (uint32_t)call->prefix[3] << 8 | call->prefix[4];
-  }
-  if (length == 0) return;
-  // What is too much is thrown away as it comes.
-  if (call->length > HG_MESSAGE_MOST || length > call->length - call->count) {
-    call->too_much = true;
-    return;
-  }
-  memcpy(call->message + call->count, bytes, length);
-  call->count += (uint32_t)length;
-}
-
-// varint reads one of a message, and returns false where there is none.
-static bool varint(const char **at, const char *end, uint64_t *value) {
-  *value = 0;
-  for (unsigned shift = 0; *at < end && shift < 64; shift += 7) {
-    unsigned char byte = (unsigned char)*(*at)++;
-    *value |= (uint64_t)(byte & 0x7f) << shift;
-    if (byte < 0x80) return shift < 63 || byte < 2; // of 64 bits
-  }
-  return false;
-}
-
-bool hg_service_of(const char *message, size_t length, hg_envoy_buffer *service) {
-  const char *at = message, *end = message + length;
-  *service = (hg_envoy_buffer){"", 0};
-  while (at < end) {
-    uint64_t tag, size;
-    if (!varint(&at, end, &tag) || tag >> 3 == 0 || tag > UINT32_MAX) return false;
-    switch (tag & 7) {
-    case 0:
-      if (!varint(&at, end, &size)) return false;
-      continue;
-    case 1:
-      size = 8;
-      break;
-    case 2:
-      if (!varint(&at, end, &size)) return false;
-      break;
-    case 5:
-      size = 4;
-      break;
-    default:
-      return false;
-    }
-    if (size > (uint64_t)(end - at)) return false;
-    if (tag == (1 << 3 | 2)) *service = (hg_envoy_buffer){at, (size_t)size}; // the last one counts
-    at += size;
-  }
-  return true;
-}
-
-// send_error ends a call that is given no message.
+// send_error ends a call with a local reply, which sets the response code details. Its message is a header, and its body is empty. Envoy
+// would send a body as text if grpc_web, in front of this filter, has made the call gRPC, and grpc_web replaces the status of a text by
+// UNKNOWN. It passes on headers with a gRPC status and without a body.
 static void send_error(hg_stream *stream, hg_buffer status, hg_buffer message, hg_buffer details) {
-  hg_header headers[] = {{"grpc-status", sizeof "grpc-status" - 1, status.ptr, status.length}};
-  envoy_dynamic_module_callback_http_send_response(stream->envoy, 200, headers, 1, message, details);
+  hg_header headers[] = {{"grpc-message", sizeof "grpc-message" - 1, message.ptr, message.length},
+                         {"grpc-status", sizeof "grpc-status" - 1, status.ptr, status.length}};
+  envoy_dynamic_module_callback_http_send_response(stream->envoy, 200, headers, 2, HG_BUFFER(""), details);
 }
 
-static void send_invalid(hg_stream *stream, hg_buffer message) {
-  send_error(stream, HG_BUFFER("3"), message, HG_BUFFER("healthgate_grpc_invalid_argument"));
+static void send_invalid(hg_stream *stream, const char *message) {
+  send_error(stream, HG_BUFFER("3"), (hg_buffer){message, strlen(message)}, HG_BUFFER("healthgate_grpc_invalid_argument"));
 }
 
 static void send_unimplemented(hg_stream *stream, hg_buffer message) {
@@ -108,9 +102,9 @@ void hg_send_trailers(hg_stream *stream, hg_buffer grpc_status) {
   if (!stream->gone) envoy_dynamic_module_callback_http_send_response_trailers(stream->envoy, trailers, 1);
 }
 
-static bool is_known(const hg_gate *gate, hg_envoy_buffer service) {
+static bool is_known(const hg_gate *gate, const hg_message *message) {
   for (size_t i = 0; i < gate->service_count; i++)
-    if (hg_equal(gate->services[i], service)) return true;
+    if (hg_equal(gate->services[i], (hg_envoy_buffer){message->name, message->name_length})) return true;
   return false;
 }
 
@@ -134,22 +128,27 @@ static void answer_list(hg_stream *stream) {
   hg_send_trailers(stream, HG_BUFFER("0"));
 }
 
+static void answer_watch(hg_stream *stream, bool known) {
+  hg_count(stream->envoy, stream->gate->watches);
+  if (!hg_watch_begin(stream, known))
+    send_error(stream, HG_BUFFER("8"), HG_BUFFER("too many calls of Watch"), HG_BUFFER("healthgate_grpc_resource_exhausted"));
+}
+
 void hg_call_answer(hg_stream *stream) {
-  hg_call *call = stream->call;
-  hg_envoy_buffer service;
+  const hg_call *call = stream->call;
+  const hg_message *message = &call->message;
+  const char *error = hg_message_error(message);
   hg_metrics_pay(stream->filter, stream->envoy);
   if (call->method == HG_UNKNOWN_METHOD)
     send_unimplemented(stream, HG_BUFFER("unknown method of grpc.health.v1.Health"));
-  else if (call->prefix_count > 0 && call->prefix[0] == 1)
+  else if (message->prefix_count > 0 && message->prefix[0] == 1)
     send_unimplemented(stream, HG_BUFFER("the message is compressed"));
-  else if (call->prefix_count < sizeof call->prefix || call->prefix[0] != 0 || call->too_much || call->count < call->length)
-    send_invalid(stream, HG_BUFFER("the request is not one whole message"));
-  else if (!hg_service_of(call->message, call->count, &service))
-    send_invalid(stream, HG_BUFFER("the message is malformed"));
+  else if (error != NULL)
+    send_invalid(stream, error);
   else if (call->method == HG_LIST)
     answer_list(stream);
   else if (call->method == HG_CHECK)
-    answer_check(stream, is_known(stream->gate, service));
+    answer_check(stream, is_known(stream->gate, message));
   else
-    hg_watch_begin(stream, is_known(stream->gate, service));
+    answer_watch(stream, is_known(stream->gate, message));
 }

@@ -2,8 +2,12 @@ package module
 
 import (
 	"encoding/binary"
+	"encoding/json"
+	"hash/fnv"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"healthgate/filter"
 )
 
 // grpcCounters are the names of what counts calls of grpc.health.v1.Health: Check and List, and Watch.
@@ -30,4 +34,15 @@ func list(services []string, status uint64) []byte {
 		message = protowire.AppendBytes(protowire.AppendTag(message, 1, protowire.BytesType), entry)
 	}
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+}
+
+// contentOf returns a hash of a configuration, never 0: two configurations with the same hash answer alike.
+func contentOf(config *filter.Config) uint64 {
+	text, err := json.Marshal(config)
+	if err != nil {
+		panic(err) // it has nothing that JSON can't express
+	}
+	hash := fnv.New64a()
+	hash.Write(text)
+	return max(hash.Sum64(), 1)
 }

@@ -1,4 +1,4 @@
-// What the files of C share with each other, and with Go.
+// What the files of C share with each other, and with Go; those of grpc.health.v1.Health share more, in grpc.h.
 //
 //   bootstrap.c  what Envoy calls of the bootstrap extension: the clock, the clusters' life, the end
 //   http.c       what Envoy calls of the filter: configurations, and each stream's request
@@ -9,7 +9,9 @@
 //   route.c      which gate a stream has, by its route
 //   probe.c      what a probe is sent
 //   grpc.c       what a call of grpc.health.v1.Health asks, and what it is sent
+//   message.c    the request of such a call, read as it comes in
 //   watch.c      the calls of Watch
+//   group.c      how many of them there are, and whether their configuration is still in use
 //   unused.c     what Envoy looks up, and never needs of a health check
 //
 // "Any thread" is one of Envoy's: the main thread, or a worker.
@@ -152,6 +154,9 @@ struct hg_gate {
   size_t service_count;
   hg_buffer listed[2]; // the message that List sends: not serving, serving
   const hg_metric *checks, *watches, *watchers;
+  uint64_t content;              // a hash of its configuration: gates of the same one answer alike
+  size_t watchers_max;           // calls of Watch at a time, of all gates of the same filter and content
+  _Atomic int64_t superseded_at; // 0 until hg_gate_supersede
 };
 
 hg_gate *hg_gate_new(void); // held once
@@ -181,6 +186,7 @@ struct hg_filter {
 typedef struct hg_route {
   uintptr_t door;  // Go's
   bool overrides;  // it says more than that the filter is enabled
+  uint64_t serial; // of two routes, the one that was made later has the greater one
   struct hg_laid *laid;
   struct hg_route *next;
 } hg_route;
@@ -195,28 +201,18 @@ hg_gate *hg_gate_of(hg_filter *filter, void *stream, bool *held);
 // ---- http.c
 
 typedef struct hg_watcher hg_watcher;
-
-enum { HG_MESSAGE_MOST = 2048 }; // bytes of a request: a service's name has at most 1024
-enum hg_method { HG_CHECK, HG_LIST, HG_WATCH, HG_UNKNOWN_METHOD };
-
-// hg_call is a call of grpc.health.v1.Health while its request comes in.
-typedef struct {
-  enum hg_method method;
-  unsigned char prefix[5]; // one byte that says whether the message is compressed, four of its length
-  uint32_t prefix_count, length, count;
-  char message[HG_MESSAGE_MOST];
-  bool too_much; // more than one message, or too long a one
-} hg_call;
+typedef struct hg_call hg_call;
 
 // hg_stream is one request.
 typedef struct {
   hg_filter *filter;
   void *envoy;
-  hg_gate *gate;   // NULL where the request is not for it
-  bool held;       // the gate, by this stream
-  bool broken;     // by what should have given it its gate
-  bool busy, gone; // Envoy may destroy a stream while it is sent something
-  hg_call *call;   // NULL where the request is a plain probe
+  hg_gate *gate;    // NULL where the request is not for it
+  bool held;        // the gate, by this stream
+  bool broken;      // by what should have given it its gate
+  bool busy, gone;  // Envoy may destroy a stream while it is sent something
+  unsigned blocked; // how many buffers before its client are full
+  hg_call *call;    // NULL where the request is a plain probe, and once a Watch has begun
   hg_watcher *watcher;
 } hg_stream;
 
@@ -227,24 +223,8 @@ bool hg_calls_itself_grpc(void *stream);
 bool hg_is_probe(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path);
 void hg_answer(hg_stream *stream);
 
-// ---- grpc.c
-
-enum { HG_SERVING = 1, HG_NOT_SERVING = 2, HG_SERVICE_UNKNOWN = 3 }; // HealthCheckResponse.ServingStatus
-
-// hg_call_new returns NULL where the request is no call of grpc.health.v1.Health, or the gate does not answer it.
-hg_call *hg_call_new(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path);
-void hg_call_take(hg_call *call, const char *bytes, size_t length);
-// hg_service_of finds the service that a HealthCheckRequest asks for; false where the message is malformed.
-bool hg_service_of(const char *message, size_t length, hg_envoy_buffer *service);
-void hg_call_answer(hg_stream *stream); // at the end of its request
-// What a call is sent. Each may destroy the stream.
-void hg_send_headers(hg_stream *stream);
-void hg_send_status(hg_stream *stream, int status);
-void hg_send_trailers(hg_stream *stream, hg_buffer grpc_status);
-
 // ---- watch.c
 
-void hg_watch_begin(hg_stream *stream, bool known);
 void hg_watch_end(hg_stream *stream);
 void hg_watch_go_on(hg_stream *stream); // on its worker, when it was told to
 void hg_watch_block(hg_stream *stream, bool blocked); // where its client does not read
@@ -253,6 +233,8 @@ void hg_watch_block(hg_stream *stream, bool blocked); // where its client does n
 size_t hg_watch_tell(void);
 // hg_watch_stop has the watchers end, those that are still to come too.
 void hg_watch_stop(void);
+// hg_gate_supersede has the gate's watchers end at the next hg_watch_tell, because a newer configuration has taken its place.
+// Any thread; only the first time counts.
 void hg_gate_supersede(hg_gate *gate);
 
 #endif

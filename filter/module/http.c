@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "go.h"
+#include "grpc.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -36,7 +37,9 @@ EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *confi
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(hg_envoy_buffer name, hg_envoy_buffer config) {
   (void)name;
+  static _Atomic uint64_t serial;
   hg_route *route = hg_new(sizeof *route);
+  route->serial = ++serial;
   if (!healthgateRouteNew(route, (char *)config.ptr, config.length)) {
     free(route);
     return NULL;
@@ -97,7 +100,7 @@ static bool is_mine(hg_stream *stream) {
   hg_envoy_buffer method = hg_request_header(stream->envoy, HG_BUFFER(":method"));
   hg_envoy_buffer path = hg_request_header(stream->envoy, HG_BUFFER(":path"));
   if (!hg_is_probe(gate, stream->envoy, method, path)) {
-    if (!stream->broken) stream->call = hg_call_new(gate, stream->envoy, method, path);
+    stream->call = hg_call_new(stream, gate, method, path);
     if (stream->call == NULL) {
       if (stream->held) hg_gate_release(gate);
       stream->held = false;
@@ -124,7 +127,7 @@ static void take(hg_stream *stream) {
   if (count == 0) return;
   if (count > MOST) chunks = hg_new(count * sizeof *chunks);
   if (envoy_dynamic_module_callback_http_get_body_chunks(stream->envoy, HG_RECEIVED_REQUEST_BODY, chunks))
-    for (size_t i = 0; i < count; i++) hg_call_take(stream->call, chunks[i].ptr, chunks[i].length);
+    for (size_t i = 0; i < count; i++) hg_message_take(&stream->call->message, chunks[i].ptr, chunks[i].length);
   if (chunks != few) free(chunks);
 }
 

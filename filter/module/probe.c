@@ -1,4 +1,6 @@
 // What a probe is sent.
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "go.h"
@@ -43,13 +45,41 @@ static const hg_reply *reply_to(hg_stream *stream) {
   return report != NULL ? report : reply;
 }
 
+// percent_encode writes a body in the encoding of grpc-message, and returns its length, up to three times that of the body.
+static size_t percent_encode(char *into, hg_buffer body) {
+  size_t length = 0;
+  for (size_t i = 0; i < body.length; i++) {
+    unsigned char byte = (unsigned char)body.ptr[i];
+    if (byte >= ' ' && byte <= '~' && byte != '%')
+      into[length++] = (char)byte;
+    else
+      length += (size_t)sprintf(into + length, "%%%02X", byte);
+  }
+  return length;
+}
+
+// answer_grpc sends a reply to a gRPC probe. Its status and its body are headers: send_error in grpc.c has the reason.
+static void answer_grpc(void *envoy, const hg_reply *reply) {
+  hg_header headers[HG_HEADERS_MOST + 2];
+  size_t count = reply->count + 1; // with grpc-status
+  memcpy(headers, reply->headers, count * sizeof *headers);
+  char *message = hg_new(3 * reply->body.length + 1);
+  size_t length = percent_encode(message, reply->body);
+  if (length > 0) headers[count++] = (hg_header){"grpc-message", sizeof "grpc-message" - 1, message, length};
+  envoy_dynamic_module_callback_http_send_response(envoy, 200, headers, count, HG_BUFFER(""), reply->details);
+  free(message);
+}
+
 void hg_answer(hg_stream *stream) {
   const hg_reply *reply = reply_to(stream);
   for (int i = 0; i < 2; i++) hg_count(stream->envoy, reply->counters[i]);
   hg_metrics_pay(stream->filter, stream->envoy);
-  size_t count = reply->count + (hg_calls_itself_grpc(stream->envoy) ? 1 : 0);
   void *envoy = stream->envoy;
   // Nothing of the stream's may be touched afterwards: it may have gone.
-  envoy_dynamic_module_callback_http_send_response(envoy, reply->status, (hg_header *)reply->headers, count, reply->body, reply->details);
+  if (hg_calls_itself_grpc(envoy))
+    answer_grpc(envoy, reply);
+  else
+    envoy_dynamic_module_callback_http_send_response(envoy, reply->status, (hg_header *)reply->headers, reply->count, reply->body,
+                                                     reply->details);
   if (reply->once) hg_reply_free((hg_reply *)reply);
 }

@@ -1,25 +1,36 @@
-// The calls of Watch. The main thread, or Go, tells those that have something to be sent, and each sends it on its own worker.
+// The calls of Watch. The main thread, or a thread of Go, schedules the watchers that have an update or have to end, and each of them
+// sends it on its worker.
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "healthgate.h"
+#include "grpc.h"
 
-// An update a watcher is sent although nothing has changed: idle timeouts, of Envoy's and others', would end it.
+// A watcher is sent an update after so long although nothing has changed, because idle timeouts would end it.
 static const int64_t repeated_every = INT64_C(30) * 1000000000;
+
+// hg_groups_outdated ends a watcher only once it is so old, because it may have begun on a worker that was behind the others.
+static const int64_t outdated_after = INT64_C(1000000000);
+
+// The client of a superseded gate may come back to the same gate: on a worker that is behind, or on a connection of an old filter chain,
+// to which Envoy sends GOAWAY only with the next response. For so long, its watchers are ended again.
+static const int64_t superseded_for = INT64_C(3000000000);
 
 struct hg_watcher {
   hg_watcher *next, **at;
   hg_gate *gate;
   void *scheduler;
-  bool known;   // the service that it asked for
-  bool blocked; // its client does not read; on its worker
-  bool ended;   // on its worker
+  hg_groups groups;
+  int64_t began, deadline;
+  bool known; // the service
+  bool ended; // on its worker
+  _Atomic int end_status; // gRPC's, 0 while it is to go on
   _Atomic int sent;
   _Atomic int64_t sent_at;
 };
 
-// lock is of the list. A watcher is told while it is held, and leaves the list first when its stream ends: Envoy 1.38 reads of a
-// stream what its end frees. Telling may end other things of this thread's, so it is recursive.
+// lock guards the list. It is held while watchers are scheduled, and a watcher leaves the list before its stream ends, because
+// Envoy 1.38 reads a part of the stream that its end frees. It is recursive, because scheduling may release the last reference to another
+// object of the same thread.
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static hg_watcher *watchers;
 static size_t count;
@@ -30,8 +41,20 @@ static int status_of(const hg_watcher *watcher) {
   return hg_gate_now(watcher->gate)->passing ? HG_SERVING : HG_NOT_SERVING;
 }
 
-static bool is_due(const hg_watcher *watcher) {
+static bool has_update(const hg_watcher *watcher) {
   return atomic_load(&watcher->sent) != status_of(watcher) || hg_now() - atomic_load(&watcher->sent_at) > repeated_every;
+}
+
+enum { DEADLINE_EXCEEDED = 4, UNAVAILABLE = 14 };
+
+// reason_to_end returns the gRPC status with which a watcher is to end, 0 where it is to go on.
+static int reason_to_end(const hg_watcher *watcher) {
+  if (atomic_load(&stopped)) return UNAVAILABLE;
+  int64_t now = hg_now(), superseded_at = atomic_load(&watcher->gate->superseded_at);
+  if (superseded_at != 0 && watcher->began < superseded_at + superseded_for) return UNAVAILABLE;
+  if (now >= watcher->deadline) return DEADLINE_EXCEEDED;
+  if (now - watcher->began > outdated_after && hg_groups_outdated(&watcher->groups, watcher->gate->content)) return UNAVAILABLE;
+  return 0;
 }
 
 static void send_update(hg_stream *stream) {
@@ -42,18 +65,30 @@ static void send_update(hg_stream *stream) {
   hg_send_status(stream, status);
 }
 
-static void end(hg_stream *stream) {
+static void end(hg_stream *stream, int status) {
   stream->watcher->ended = true;
-  hg_send_trailers(stream, HG_BUFFER("14")); // UNAVAILABLE
+  hg_send_trailers(stream, status == DEADLINE_EXCEEDED ? HG_BUFFER("4") : HG_BUFFER("14"));
 }
 
-void hg_watch_begin(hg_stream *stream, bool known) {
-  hg_count(stream->envoy, stream->gate->watches);
-  hg_gauge_move(stream->envoy, stream->gate->watchers, true);
+static hg_watcher *watcher_new(const hg_stream *stream, bool known) {
+  hg_groups groups;
+  if (!hg_groups_join(&groups, &stream->call->origin, stream->gate->watchers_max)) return NULL;
   hg_watcher *watcher = hg_new(sizeof *watcher);
   watcher->gate = stream->gate;
+  watcher->groups = groups;
+  watcher->began = hg_now();
+  watcher->deadline = stream->call->deadline;
   watcher->known = known;
   watcher->scheduler = envoy_dynamic_module_callback_http_filter_scheduler_new(stream->envoy);
+  return watcher;
+}
+
+bool hg_watch_begin(hg_stream *stream, bool known) {
+  hg_watcher *watcher = watcher_new(stream, known);
+  if (watcher == NULL) return false;
+  hg_gauge_move(stream->envoy, stream->gate->watchers, true);
+  free(stream->call); // the request may be large, and a watcher may live for days
+  stream->call = NULL;
   stream->watcher = watcher;
 
   pthread_mutex_lock(&lock);
@@ -65,8 +100,9 @@ void hg_watch_begin(hg_stream *stream, bool known) {
   pthread_mutex_unlock(&lock);
 
   hg_send_headers(stream);
-  if (!stream->gone) send_update(stream);
-  if (!stream->gone && atomic_load(&stopped)) end(stream);
+  if (!stream->gone && stream->blocked == 0) send_update(stream);
+  if (!stream->gone && atomic_load(&stopped)) end(stream, UNAVAILABLE);
+  return true;
 }
 
 void hg_watch_end(hg_stream *stream) {
@@ -76,6 +112,7 @@ void hg_watch_end(hg_stream *stream) {
   if (watcher->next != NULL) watcher->next->at = watcher->at;
   count--;
   pthread_mutex_unlock(&lock);
+  hg_groups_leave(&watcher->groups);
   envoy_dynamic_module_callback_http_filter_scheduler_delete(watcher->scheduler);
   hg_gauge_move(stream->envoy, stream->gate->watchers, false);
 }
@@ -83,30 +120,41 @@ void hg_watch_end(hg_stream *stream) {
 void hg_watch_go_on(hg_stream *stream) {
   hg_watcher *watcher = stream->watcher;
   if (watcher == NULL || watcher->ended) return;
-  if (atomic_load(&stopped))
-    end(stream);
-  else if (!watcher->blocked && is_due(watcher))
+  int status = atomic_load(&watcher->end_status);
+  if (status != 0)
+    end(stream, status);
+  else if (stream->blocked == 0 && has_update(watcher))
     send_update(stream);
 }
 
 void hg_watch_block(hg_stream *stream, bool blocked) {
+  if (blocked)
+    stream->blocked++;
+  else if (stream->blocked > 0)
+    stream->blocked--;
   hg_watcher *watcher = stream->watcher;
-  if (watcher == NULL) return;
-  watcher->blocked = blocked;
-  // Nothing is sent here and now: Envoy is going through all streams of the connection to tell them this, and one that encodes changes
-  // places in that list, so that another is passed over and stays blocked (ConnectionImpl::onUnderlyingConnectionBelowWriteBufferLowWatermark
-  // in source/common/http/http2/codec_impl.cc of v1.39.1).
-  if (!blocked && is_due(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
+  if (watcher == NULL || stream->blocked > 0) return;
+  // Nothing is sent here, because Envoy iterates the streams of the connection. A stream that encodes moves in that list, so that another
+  // one would be skipped and stay blocked: ConnectionImpl::onUnderlyingConnectionBelowWriteBufferLowWatermark in
+  // source/common/http/http2/codec_impl.cc of v1.39.1.
+  if (has_update(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
 }
 
 size_t hg_watch_tell(void) {
   pthread_mutex_lock(&lock);
-  for (hg_watcher *watcher = watchers; watcher != NULL; watcher = watcher->next)
-    if (atomic_load(&stopped) || is_due(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
+  for (hg_watcher *watcher = watchers; watcher != NULL; watcher = watcher->next) {
+    int status = reason_to_end(watcher);
+    if (status != 0) atomic_store(&watcher->end_status, status);
+    if (status != 0 || has_update(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
+  }
   size_t there = count;
   pthread_mutex_unlock(&lock);
   return there;
 }
 
 void hg_watch_stop(void) { atomic_store(&stopped, true); }
-void hg_gate_supersede(hg_gate *gate) { (void)gate; }
+
+void hg_gate_supersede(hg_gate *gate) {
+  int64_t never = 0;
+  atomic_compare_exchange_strong(&gate->superseded_at, &never, hg_now());
+}

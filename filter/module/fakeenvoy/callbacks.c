@@ -48,6 +48,8 @@ bool envoy_dynamic_module_callback_http_get_header(void *envoy, unsigned type, h
   if (strncmp(key.ptr, ":path", key.length) == 0) found = stream->path;
   if (strncmp(key.ptr, "content-type", key.length) == 0) found = stream->type;
   if (strncmp(key.ptr, "accept", key.length) == 0) found = stream->accept;
+  if (strncmp(key.ptr, ":authority", key.length) == 0) found = stream->authority;
+  if (strncmp(key.ptr, "grpc-timeout", key.length) == 0) found = stream->timeout;
   *value = (hg_envoy_buffer){found, found != NULL ? strlen(found) : 0};
   return found != NULL;
 }

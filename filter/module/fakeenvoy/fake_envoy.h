@@ -22,6 +22,7 @@ typedef struct fe_stream {
   fe_filter *filter;
   const void *module, *route;
   const char *method, *path, *type, *accept;
+  const char *authority, *timeout; // NULL where the request has none
   const char *chunk; // of the body, during the hook
   size_t chunk_length;
   size_t chunks; // in how many pieces it is handed over

@@ -1,18 +1,27 @@
 // Part of harness.c: grpc.health.v1.Health.
 
+#include "../grpc.h"
+
 static const char one_message[] = {0, 0, 0, 0, 11, 1 << 3 | 2, 9, 'a', '.', 'S', 'e', 'r', 'v', 'i', 'c', 'e'};
 
-static fe_stream *call(const char *method) {
+// call begins a call of a filter, on a route or on none, with a grpc-timeout or without.
+static fe_stream *call_of(fe_filter *of, const void *route, const char *authority, const char *timeout, const char *method) {
   static const char *paths[] = {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List",
                                 "/grpc.health.v1.Health/Other"};
   for (size_t i = 0; i < 4; i++)
     if (strcmp(paths[i] + 23, method) == 0) {
-      fe_stream *stream = fe_stream_new(filter, NULL, "POST", paths[i], "application/grpc", NULL);
-      CHECK(fe_headers(stream, false) == HG_HEADERS_STOP);
+      fe_stream *stream = fe_stream_new(of, route, "POST", paths[i], "application/grpc", NULL);
+      stream->authority = authority;
+      stream->timeout = timeout;
+      fe_headers(stream, false);
       return stream;
     }
   abort();
 }
+
+static fe_stream *call(const char *method) { return call_of(filter, NULL, "localhost", NULL, method); }
+
+static hg_gate *gate_of(fe_filter *of) { return ((hg_filter *)of->module)->gate; }
 
 // send_split sends a request in pieces of a size each, and each as several chunks.
 static fe_stream *send_split(const char *method, const char *bytes, size_t length, size_t piece, size_t chunks) {
@@ -27,7 +36,8 @@ static void check(const char *bytes, size_t length, const char *want) {
   for (size_t piece = 1; piece <= length + 1; piece++)
     for (size_t chunks = 1; chunks < 4; chunks++) {
       fe_stream *stream = send_split("Check", bytes, length, piece, chunks);
-      if (strcmp(stream->trailers[0] != 0 ? stream->trailers : stream->headers, want) != 0) {
+      const char *got = strstr(stream->trailers[0] != 0 ? stream->trailers : stream->headers, "grpc-status: ");
+      if (got == NULL || strcmp(got, want) != 0) {
         fprintf(stderr, "in pieces of %zu, each in %zu: got %s%s, want %s", piece, chunks, stream->headers, stream->trailers, want);
         exit(1);
       }
@@ -41,37 +51,125 @@ static void check(const char *bytes, size_t length, const char *want) {
     check(bytes, sizeof bytes, "grpc-status: " want "\n"); \
   } while (0)
 
+enum { VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 };
+#define TAG(number, type) ((number) << 3 | (type))
+#define NAME(length) TAG(1, BYTES), length
+#define BYTE(value) ((char)(value))
+
 static void requests(void) {
   check(one_message, sizeof one_message, "grpc-status: 0\n");
-  CHECK_OF("0", 0, 0, 0, 0, 0);                                  // the whole
-  CHECK_OF("5", 0, 0, 0, 0, 3, 1 << 3 | 2, 1, 'b');              // NOT_FOUND
-  CHECK_OF("0", 0, 0, 0, 0, 5, 1 << 3 | 2, 1, 'b', 1 << 3 | 2, 0); // the last counts
-  CHECK_OF("0", 0, 0, 0, 0, 2, 2 << 3, 1);                       // fields that are not known: a varint
-  CHECK_OF("0", 0, 0, 0, 0, 5, 2 << 3 | 5, 1, 2, 3, 4);
-  CHECK_OF("0", 0, 0, 0, 0, 9, 2 << 3 | 1, 1, 2, 3, 4, 5, 6, 7, 8);
-  CHECK_OF("0", 0, 0, 0, 0, 2, 1 << 3, 1);                       // of the known number, and another type
-  CHECK_OF("12", 1, 0, 0, 0, 0);                                 // compressed
+  CHECK_OF("0", 0, 0, 0, 0, 0);                           // all services
+  CHECK_OF("5", 0, 0, 0, 0, 3, NAME(1), 'b');             // NOT_FOUND
+  CHECK_OF("0", 0, 0, 0, 0, 5, NAME(1), 'b', NAME(0));    // the last name counts
+  CHECK_OF("5", 0, 0, 0, 0, 5, NAME(0), NAME(1), 'b');
+  CHECK_OF("0", 0, 0, 0, 0, 2, TAG(2, VARINT), 1);        // unknown fields of each type
+  CHECK_OF("0", 0, 0, 0, 0, 5, TAG(2, FIXED32), 1, 2, 3, 4);
+  CHECK_OF("0", 0, 0, 0, 0, 9, TAG(2, FIXED64), 1, 2, 3, 4, 5, 6, 7, 8);
+  CHECK_OF("5", 0, 0, 0, 0, 7, TAG(2, BYTES), 2, 8, 8, NAME(1), 'b');
+  CHECK_OF("0", 0, 0, 0, 0, 2, TAG(1, VARINT), 1);        // the name's number, and another type
+  CHECK_OF("0", 0, 0, 0, 0, 2, TAG(2, GROUP), TAG(2, GROUP_END));
+  CHECK_OF("0", 0, 0, 0, 0, 5, TAG(2, GROUP), NAME(1), 'b', TAG(2, GROUP_END)); // no name: it is the group's field
+  CHECK_OF("0", 0, 0, 0, 0, 6, TAG(2, GROUP), TAG(3, GROUP), TAG(1, VARINT), 7, TAG(3, GROUP_END), TAG(2, GROUP_END));
+  CHECK_OF("0", 0, 0, 0, 0, 2, TAG(1, GROUP), TAG(1, GROUP_END));
+  CHECK_OF("0", 0, 0, 0, 0, 3, BYTE(0x8a), 0, 0);         // a tag in more bytes than it needs
+  CHECK_OF("5", 0, 0, 0, 0, 4, NAME(2), BYTE(0xc3), BYTE(0xbc)); // a letter of two bytes
+  CHECK_OF("5", 0, 0, 0, 0, 6, NAME(4), BYTE(0xf4), BYTE(0x8f), BYTE(0xbf), BYTE(0xbf));
+  CHECK_OF("12", 1, 0, 0, 0, 0);                          // UNIMPLEMENTED: compressed
   CHECK_OF("12", 1, 0, 0, 0, 9);
-  CHECK_OF("3", 2, 0, 0, 0, 0);                                  // INVALID_ARGUMENT: neither
-  CHECK_OF("3", 0, 0, 0, 0);                                     // no whole prefix
-  CHECK_OF("3", 0, 0, 0, 0, 1);                                  // no whole message
-  CHECK_OF("3", 0, 0, 0, 0, 0, 0);                               // more than one
+  CHECK_OF("3", 2, 0, 0, 0, 0);                           // INVALID_ARGUMENT: no such compression
+  CHECK_OF("3", 0, 0, 0, 0);                              // the prefix is cut off
+  CHECK_OF("3", 0, 0, 0, 0, 1);                           // the message is
+  CHECK_OF("3", 0, 0, 0, 0, 0, 0);                        // more than one message
   CHECK_OF("3", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-  CHECK_OF("3", 0, (char)0xff, (char)0xff, (char)0xff, (char)0xff); // of 4 GiB
-  CHECK_OF("3", 0, (char)0xff, (char)0xff, (char)0xff, (char)0xff, 1, 2, 3);
-  CHECK_OF("3", 0, 0, 0, 8, 1, 1);                               // longer than any that is answered
-  CHECK_OF("3", 0, 0, 0, 0, 2, 1 << 3 | 2, 9);                   // a string that ends beyond the message
-  CHECK_OF("3", 0, 0, 0, 0, 2, 1 << 3 | 2, 1);                   // by one
-  CHECK_OF("3", 0, 0, 0, 0, 1, 1 << 3 | 2);                      // no length
-  CHECK_OF("3", 0, 0, 0, 0, 1, 1 << 3 | 3);                      // a group
-  CHECK_OF("3", 0, 0, 0, 0, 1, 0);                               // field 0
-  CHECK_OF("3", 0, 0, 0, 0, 3, 2 << 3 | 1, 1, 2);                // eight bytes that are not there
-  CHECK_OF("3", 0, 0, 0, 0, 2, (char)0x80, (char)0x80);          // a varint without an end
-  check("", 0, "grpc-status: 3\n");                              // nothing
-  static char much[5 + 3 * HG_MESSAGE_MOST] = {0, 0, 0, 3 * HG_MESSAGE_MOST >> 8, 0};
-  for (size_t piece = 1000; piece < 9000; piece += 4000) {
-    fe_stream *stream = send_split("Check", much, sizeof much, piece, 1);
-    CHECK(strcmp(stream->headers, "grpc-status: 3\n") == 0);
+  CHECK_OF("3", 0, BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff)); // 4 GiB
+  CHECK_OF("3", 0, BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), 1, 2, 3);
+  CHECK_OF("3", 0, 0, 1, 0, 1, TAG(2, VARINT));           // one byte more than a message may have
+  CHECK_OF("3", 0, 0, 0, 0, 2, NAME(9));                  // a string that ends beyond the message
+  CHECK_OF("3", 0, 0, 0, 0, 2, NAME(1));                  // by one
+  CHECK_OF("3", 0, 0, 0, 0, 7, TAG(2, BYTES), BYTE(0x81), BYTE(0x80), BYTE(0x80), BYTE(0x80), 0x10, 0); // by 4 GiB
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(1, BYTES));            // no length
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, GROUP));            // a group without an end
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, GROUP_END));        // an end without a group
+  CHECK_OF("3", 0, 0, 0, 0, 2, TAG(2, GROUP), TAG(3, GROUP_END));
+  CHECK_OF("3", 0, 0, 0, 0, 4, TAG(2, GROUP), TAG(3, GROUP), TAG(2, GROUP_END), TAG(3, GROUP_END));
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(0, VARINT));           // field 0
+  CHECK_OF("0", 0, 0, 0, 0, 6, BYTE(0xf8), BYTE(0xff), BYTE(0xff), BYTE(0xff), 0x0f, 1); // the largest number, and one more
+  CHECK_OF("3", 0, 0, 0, 0, 6, BYTE(0x80), BYTE(0x80), BYTE(0x80), BYTE(0x80), 0x10, 1);
+  CHECK_OF("0", 0, 0, 0, 0, 8, TAG(2, GROUP), BYTE(0xf8), BYTE(0xff), BYTE(0xff), BYTE(0xff), 0x3f, 1, TAG(2, GROUP_END)); // in a group
+  CHECK_OF("3", 0, 0, 0, 0, 8, TAG(2, GROUP), BYTE(0x80), BYTE(0x80), BYTE(0x80), BYTE(0x80), 0x40, 1, TAG(2, GROUP_END));
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, 6));                // types that there are not
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, 7));
+  CHECK_OF("3", 0, 0, 0, 0, 3, TAG(2, FIXED64), 1, 2);    // eight bytes that are not there
+  CHECK_OF("3", 0, 0, 0, 0, 4, TAG(2, FIXED32), 1, 2, 3);
+  CHECK_OF("3", 0, 0, 0, 0, 2, BYTE(0x80), BYTE(0x80));   // a varint without an end
+#define NINE BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff)
+  CHECK_OF("0", 0, 0, 0, 0, 11, TAG(2, VARINT), NINE, 1); // 64 bits
+  CHECK_OF("3", 0, 0, 0, 0, 11, TAG(2, VARINT), NINE, 2); // more
+  CHECK_OF("3", 0, 0, 0, 0, 12, TAG(2, VARINT), NINE, BYTE(0x81), 1);
+  CHECK_OF("3", 0, 0, 0, 0, 3, NAME(1), BYTE(0x80));      // names that are not UTF-8: a byte that continues nothing
+  CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xbe), BYTE(0xbe));
+  CHECK_OF("3", 0, 0, 0, 0, 3, NAME(1), BYTE(0xc3));      // cut off
+  CHECK_OF("3", 0, 0, 0, 0, 7, NAME(2), BYTE(0xc3), BYTE(0xbc), NAME(1), BYTE(0xc3));
+  CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xc3), 'b');
+  CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xc1), BYTE(0xbf)); // longer than it need be
+  CHECK_OF("3", 0, 0, 0, 0, 5, NAME(3), BYTE(0xed), BYTE(0xa0), BYTE(0x80)); // a surrogate
+  CHECK_OF("3", 0, 0, 0, 0, 6, NAME(4), BYTE(0xf4), BYTE(0x90), BYTE(0x80), BYTE(0x80)); // beyond Unicode
+  CHECK_OF("3", 0, 0, 0, 0, 6, NAME(4), BYTE(0xfc), BYTE(0x80), BYTE(0x80), BYTE(0x80));
+  CHECK_OF("3", 0, 0, 0, 0, 5, NAME(1), BYTE(0xff), NAME(0)); // each name is checked
+  check("", 0, "grpc-status: 3\n");                       // nothing
+}
+
+// large makes a request of a size whose fields are all unknown but the last one, a name.
+static void large(size_t size, const char *name, const char *want) {
+  static char bytes[5 + 2 * HG_MESSAGE_MAX];
+  memset(bytes, 0, sizeof bytes);
+  size_t end = 5 + size - strlen(name) - 2;
+  for (int i = 0; i < 4; i++) bytes[1 + i] = (char)(size >> (24 - 8 * i));
+  // One long field, and then small ones.
+  size_t at = 5, first = (end - at) / 2 & ~(size_t)1;
+  char head[] = {TAG(2, BYTES), BYTE(first | 0x80), BYTE(first >> 7 | 0x80), BYTE(first >> 14)};
+  memcpy(bytes + at, head, sizeof head);
+  at += sizeof head + first;
+  if ((end - at) % 2 == 1) bytes[at] = BYTE(TAG(3, VARINT) | 0x80), at += 2, bytes[at++] = 1;
+  for (; at < end; at += 2) bytes[at] = TAG(3, VARINT);
+  bytes[end] = TAG(1, BYTES);
+  bytes[end + 1] = (char)strlen(name);
+  memcpy(bytes + end + 2, name, strlen(name));
+  for (size_t piece = 999; piece < 2 * size; piece *= 7) {
+    fe_stream *stream = send_split("Check", bytes, 5 + size, piece, 3);
+    CHECK(strstr(stream->trailers[0] != 0 ? stream->trailers : stream->headers, want) != NULL);
+    fe_stream_free(stream);
+  }
+}
+
+static void sizes(void) {
+  for (size_t size = 2048; size <= HG_MESSAGE_MAX; size *= 2)
+    for (size_t less = 0; less < 4; less++) {
+      large(size - less, "a.Service", "grpc-status: 0\n");
+      large(size - less, "b", "grpc-status: 5\n");
+    }
+  large(HG_MESSAGE_MAX + 1, "a.Service", "grpc-status: 3\n");
+  large(2 * HG_MESSAGE_MAX, "a.Service", "grpc-status: 3\n");
+
+  // A name has its own limit.
+  static char name[5 + 3 + HG_NAME_MAX + 1];
+  for (int more = -1; more <= 1; more++) {
+    size_t length = (size_t)(HG_NAME_MAX + more);
+    memset(name, 'n', sizeof name);
+    const char head[] = {0, 0, 0, BYTE((length + 3) >> 8), BYTE(length + 3), TAG(1, BYTES), BYTE(length | 0x80), BYTE(length >> 7)};
+    memcpy(name, head, sizeof head);
+    fe_stream *stream = send_split("Check", name, sizeof head + length, 700, 2);
+    CHECK(strstr(stream->headers, more == 1 ? "grpc-status: 3\n" : "grpc-status: 5\n") != NULL);
+    fe_stream_free(stream);
+  }
+
+  // So have groups in each other.
+  for (int more = 0; more <= 1; more++) {
+    char groups[5 + 2 * (HG_GROUPS_MAX + 1)] = {0, 0, 0, 0, BYTE(2 * (HG_GROUPS_MAX + more))};
+    memset(groups + 5, TAG(4, GROUP), (size_t)(HG_GROUPS_MAX + more));
+    memset(groups + 5 + HG_GROUPS_MAX + more, TAG(4, GROUP_END), (size_t)(HG_GROUPS_MAX + more));
+    fe_stream *stream = send_split("Check", groups, (size_t)(5 + 2 * (HG_GROUPS_MAX + more)), 99, 1);
+    CHECK(strstr(more == 1 ? stream->headers : stream->trailers, more == 1 ? "grpc-status: 3\n" : "grpc-status: 0\n") != NULL);
     fe_stream_free(stream);
   }
 }
@@ -89,12 +187,40 @@ static void methods(void) {
   CHECK(stream->data_length == 3 && memcmp(stream->data, "not", 3) == 0);
   fe_stream_free(stream);
   hg_gate_publish(((hg_filter *)filter->module)->gate, kept[OK]);
+  stream = send_split("List", "\0\0\0\0\3\12\1\377", 8, 99, 1); // which has no fields, so that none is a name
+  CHECK(stream->data_length == 7 && memcmp(stream->data, "serving", 7) == 0);
+  fe_stream_free(stream);
+  // An error is a local reply, so that it has details, and is headers alone, so that it is gRPC to whatever was before the gate.
   stream = send_split("Other", one_message, sizeof one_message, 99, 1);
-  CHECK(strcmp(stream->headers, "grpc-status: 12\n") == 0);
+  CHECK(strcmp(stream->headers, "grpc-message: unknown method of grpc.health.v1.Health\ngrpc-status: 12\n") == 0);
+  CHECK(stream->status == 200 && stream->body[0] == 0 && strcmp(stream->details, "healthgate_grpc_unimplemented") == 0);
   fe_stream_free(stream);
   stream = fe_stream_new(filter, NULL, "POST", "/grpc.health.v1.Health/Check", "text/plain", NULL);
   CHECK(fe_headers(stream, false) == HG_HEADERS_CONTINUE);
   fe_stream_free(stream);
+}
+
+// The reply to a gRPC probe is headers alone, with its details.
+static void grpc_probes(void) {
+  hg_gate *gate = gate_of(filter);
+  hg_reply *reply = hg_reply_new(503, false, HG_BUFFER("50 % \x1f~\x7f\xc3\xbc\n"), HG_BUFFER("why"));
+  hg_reply_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
+  hg_reply *empty = hg_reply_new(204, true, HG_BUFFER(""), HG_BUFFER("fine"));
+  hg_gate_keep(gate, reply);
+  hg_gate_keep(gate, empty);
+  hg_gate_publish(gate, reply);
+  fe_stream *stream = ask("POST", "/", "application/grpc");
+  CHECK(strcmp(stream->headers, "cache-control: no-store\ngrpc-status: 14\ngrpc-message: 50 %25 %1F~%7F%C3%BC%0A\n") == 0);
+  CHECK(stream->status == 200 && stream->body[0] == 0 && strcmp(stream->details, "why") == 0);
+  fe_stream_free(stream);
+  stream = ask("GET", "/", NULL);
+  CHECK(stream->status == 503 && stream->body[0] == '5' && strcmp(stream->headers, "cache-control: no-store\n") == 0);
+  fe_stream_free(stream);
+  hg_gate_publish(gate, empty);
+  stream = ask("POST", "/", "application/grpc");
+  CHECK(stream->status == 200 && strcmp(stream->headers, "grpc-status: 0\n") == 0 && strcmp(stream->details, "fine") == 0);
+  fe_stream_free(stream);
+  hg_gate_publish(gate, kept[OK]);
 }
 
 static void watches(void) {
@@ -109,7 +235,7 @@ static void watches(void) {
   CHECK(fe_run(stream) == 1 && fe_run(unknown) == 0 && stream->data_length == 14 && stream->data[13] == HG_NOT_SERVING);
   hg_gate_publish(gate, kept[OK]);
   hg_watch_tell();
-  hg_watch_tell(); // twice before the worker comes round
+  hg_watch_tell(); // twice before the worker runs
   CHECK(fe_run(stream) == 2 && stream->data_length == 21 && stream->data[20] == HG_SERVING);
 
   fe_watermark(stream, true); // its client does not read
@@ -123,11 +249,11 @@ static void watches(void) {
 
   for (int i = 0; i < 2; i++) { // nothing changes for half a minute: it is sent again what it knows, once
     ahead += 29;
-    hg_sampled(hg_now());
+    all_is_new();
     hg_watch_tell();
     CHECK(fe_run(stream) == 0);
     ahead += 2;
-    hg_sampled(hg_now());
+    all_is_new();
     hg_watch_tell();
     CHECK(fe_run(stream) == 1 && stream->data_length == 35 + 7 * (size_t)i && stream->data[stream->data_length - 1] == HG_NOT_SERVING);
     hg_watch_tell();
@@ -137,9 +263,387 @@ static void watches(void) {
 
   hg_gate_publish(gate, kept[OK]);
   hg_watch_tell();
-  fe_stream_free(stream); // while it is told
+  fe_stream_free(stream); // while an event is scheduled for it
   fe_stream_free(unknown);
   CHECK(fe_metric(filter, "watchers") == 0 && hg_watch_tell() == 0 && fe_schedulers == 0);
+}
+
+// watch opens a Watch. Its client has asked for a service that there is.
+static fe_stream *watch_of(fe_filter *of, const void *route, const char *authority, const char *timeout) {
+  fe_stream *stream = call_of(of, route, authority, timeout, "Watch");
+  fe_body(stream, one_message, sizeof one_message, true);
+  return stream;
+}
+static fe_stream *watch(const char *authority) { return watch_of(filter, NULL, authority, NULL); }
+
+static void check_of(fe_filter *of, const void *route, const char *authority) {
+  fe_stream *stream = call_of(of, route, authority, NULL, "Check");
+  fe_body(stream, one_message, sizeof one_message, true);
+  fe_stream_free(stream);
+}
+
+// pass lets seconds pass, and then runs hg_watch_tell.
+static void pass(int seconds) {
+  ahead += seconds;
+  all_is_new();
+  hg_watch_tell();
+}
+
+static bool goes_on(fe_stream *stream) {
+  fe_run(stream);
+  return !stream->destroyed;
+}
+
+static bool ends_with(fe_stream *stream, const char *status) {
+  return !goes_on(stream) && strcmp(stream->trailers, status) == 0;
+}
+static const char unavailable[] = "grpc-status: 14\n", deadline_exceeded[] = "grpc-status: 4\n";
+
+// The request is not kept while a Watch lives.
+static void requests_are_freed(void) {
+  fe_stream *stream = watch("localhost");
+  CHECK(((hg_stream *)stream->module)->call == NULL);
+  fe_stream_free(stream);
+}
+
+static void full_buffers(void) {
+  hg_gate *gate = gate_of(filter);
+  fe_stream *stream = call("Watch");
+  fe_watermark(stream, true); // the connection's buffer is full when the filter is created
+  fe_watermark(stream, true); // and so is the stream's
+  fe_body(stream, one_message, sizeof one_message, true);
+  CHECK(strstr(stream->headers, ":status: 200") != NULL && stream->data_length == 0);
+  pass(0);
+  CHECK(goes_on(stream) && stream->data_length == 0);
+  fe_watermark(stream, false); // one of two
+  pass(0);
+  CHECK(goes_on(stream) && stream->data_length == 0);
+  fe_watermark(stream, false);
+  CHECK(stream->data_length == 0); // not while Envoy goes through its streams
+  CHECK(goes_on(stream) && stream->data_length == 7 && stream->data[6] == HG_SERVING);
+  fe_watermark(stream, true); // each again
+  fe_watermark(stream, true);
+  fe_watermark(stream, false);
+  hg_gate_publish(gate, kept[FAILS]);
+  pass(0);
+  CHECK(goes_on(stream) && stream->data_length == 7);
+  fe_watermark(stream, false);
+  CHECK(goes_on(stream) && stream->data_length == 14 && stream->data[13] == HG_NOT_SERVING);
+  hg_gate_publish(gate, kept[OK]);
+  fe_stream_free(stream);
+}
+
+static void deadlines(void) {
+  const struct {
+    const char *timeout;
+    int seconds; // it ends once so many have passed, and not before; 0 for never
+  } all[] = {{"3S", 3},      {"3000m", 3},      {"3000000u", 3}, {"00000003S", 3}, {"1M", 60},       {"1H", 3600}, {"99999999n", 1},
+             {"99999999H", 0}, {"99999999M", 0},  {NULL, 0},       {"", 0},          {"S", 0},         {"3", 0},     {"3s", 0},
+             {"-3S", 0},       {"000000003S", 0}, {"3 S", 0},      {"3S ", 0},       {"3.5S", 0},      {"3SS", 0},   {" 3S", 0}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    fe_stream *stream = watch_of(filter, NULL, "localhost", all[i].timeout);
+    CHECK(goes_on(stream));
+    if (all[i].seconds > 1) {
+      pass(all[i].seconds - 1);
+      CHECK(goes_on(stream));
+    }
+    pass(all[i].seconds == 0 ? 86400 : 2);
+    CHECK(all[i].seconds == 0 ? goes_on(stream) : ends_with(stream, deadline_exceeded));
+    fe_stream_free(stream);
+  }
+  fe_stream *stream = watch_of(filter, NULL, "localhost", "0S");
+  pass(1);
+  CHECK(ends_with(stream, deadline_exceeded));
+  fe_stream_free(stream);
+}
+
+static void limits(void) {
+  hg_gate *gate = gate_of(filter);
+  fe_filter *other = fe_filter_new("", 0);
+  gate->watchers_max = gate_of(other)->watchers_max = 3;
+  gate_of(other)->content = gate->content;
+  fe_stream *streams[3], *late, *elsewhere;
+  for (int i = 0; i < 3; i++) streams[i] = watch(i == 0 ? "a" : "b");
+  for (int i = 0; i < 2; i++) { // refused, and not counted
+    late = watch("c");
+    CHECK(strcmp(late->headers, "grpc-message: too many calls of Watch\ngrpc-status: 8\n") == 0 && late->data_length == 0);
+    CHECK(strcmp(late->details, "healthgate_grpc_resource_exhausted") == 0 && fe_metric(filter, "watchers") == 3);
+    fe_stream_free(late);
+  }
+  elsewhere = watch_of(other, NULL, "a", NULL); // a filter of its own has a limit of its own
+  CHECK(elsewhere->data_length == 7);
+  check_of(filter, NULL, "a"); // only Watch is limited
+  fe_stream_free(streams[1]);
+  streams[1] = watch("c");
+  CHECK(streams[1]->data_length == 7 && hg_watch_tell() == 4);
+  // A watcher that ends makes room, too.
+  hg_gate_supersede(gate);
+  pass(0);
+  for (int i = 0; i < 3; i++) CHECK(ends_with(streams[i], unavailable));
+  CHECK(goes_on(elsewhere) && fe_metric(filter, "watchers") == 0);
+  gate->superseded_at = 0;
+  for (int i = 0; i < 3; i++) {
+    fe_stream_free(streams[i]);
+    streams[i] = watch("a");
+    CHECK(streams[i]->data_length == 7);
+  }
+  for (int i = 0; i < 3; i++) fe_stream_free(streams[i]);
+  fe_stream_free(elsewhere);
+  fe_filter_free(other);
+  // A configuration and an :authority are two things, though their hashes be one.
+  gate->content = UINT64_C(14695981039346656037); // of no :authority
+  for (int i = 0; i < 3; i++) {
+    streams[i] = watch(NULL);
+    CHECK(streams[i]->data_length == 7);
+  }
+  for (int i = 0; i < 3; i++) fe_stream_free(streams[i]);
+  gate->content = 1;
+  gate->watchers_max = 1000;
+}
+
+static void superseded(void) {
+  hg_gate *gate = gate_of(filter);
+  fe_filter *other = fe_filter_new("", 0);
+  gate_of(other)->watchers_max = 9;
+  fe_stream *old = watch("a"), *elsewhere = watch_of(other, NULL, "a", NULL), *back[2];
+  hg_gate_supersede(gate);
+  CHECK(goes_on(old)); // until hg_watch_tell
+  pass(0);
+  CHECK(ends_with(old, unavailable) && goes_on(elsewhere));
+  fe_stream_free(old);
+  for (int i = 0; i < 2; i++) { // a client that comes back too soon is ended again, and not at once
+    back[i] = watch("a");
+    CHECK(back[i]->data_length == 7 && goes_on(back[i]));
+    pass(1);
+    CHECK(ends_with(back[i], unavailable));
+    fe_stream_free(back[i]);
+  }
+  pass(3);
+  hg_gate_supersede(gate); // which it is already
+  back[0] = watch("a"); // the gate answers there all the same
+  pass(5);
+  CHECK(goes_on(back[0]) && goes_on(elsewhere));
+  fe_stream_free(back[0]);
+  fe_stream_free(elsewhere);
+  fe_filter_free(other);
+  gate->superseded_at = 0;
+}
+
+// new_override makes a route with an override, whose gate has a content; 0 for one that does not answer calls.
+static const void *new_override(fe_filter *of, uint64_t content) {
+  const void *route = fe_route_new("x", 1);
+  fe_stream *stream = fe_stream_new(of, route, "GET", "/route", NULL, NULL);
+  fe_headers(stream, true);
+  fe_stream_free(stream);
+  if (content == 0) return route;
+  hg_gate_services(last_laid, 1, HG_BUFFER("not"), HG_BUFFER("serving"));
+  hg_gate_service(last_laid, 0, HG_BUFFER("a.Service"));
+  last_laid->content = content;
+  last_laid->watchers_max = 100;
+  return route;
+}
+
+// The gate that answers a call shows whether the configuration of the watchers is still in use.
+static void overrides(void) {
+  const void *routes[10];
+  fe_stream *own = watch("a"), *own_elsewhere = watch("b");
+  pass(2);
+  routes[0] = new_override(filter, 10); // an update of the routes brings an override
+  CHECK(goes_on(own));
+  check_of(filter, routes[0], "a");
+  CHECK(ends_with(own, unavailable)); // at once, by the call
+  CHECK(goes_on(own_elsewhere));      // of which no call was seen
+  fe_stream_free(own);
+
+  fe_stream *first = watch_of(filter, routes[0], "a", NULL);
+  pass(2);
+  routes[1] = new_override(filter, 10); // an update that changes something else: the same again, made anew
+  check_of(filter, routes[1], "a");
+  pass(2);
+  CHECK(goes_on(first));
+  routes[2] = new_override(filter, 12); // one that changes it
+  fe_stream *second = watch_of(filter, routes[2], "a", NULL); // a Watch shows it as a Check does
+  CHECK(ends_with(first, unavailable));
+  fe_stream_free(first);
+  pass(2);
+  CHECK(goes_on(second));
+
+  check_of(filter, NULL, "a"); // one that removes it
+  CHECK(ends_with(second, unavailable));
+  fe_stream_free(second);
+  own = watch("a");
+  pass(2);
+  routes[3] = new_override(filter, 12); // one that brings it back
+  check_of(filter, routes[3], "a");
+  CHECK(ends_with(own, unavailable));
+  fe_stream_free(own);
+
+  second = watch_of(filter, routes[3], "a", NULL);
+  routes[4] = new_override(filter, 0); // one that does not answer calls
+  pass(2);
+  fe_stream *check = call_of(filter, routes[4], "a", NULL, "Check");
+  CHECK(check->replies == 0 && ends_with(second, unavailable));
+  fe_stream_free(check);
+  fe_stream_free(second);
+
+  routes[5] = new_override(filter, 15);
+  fe_stream *young = watch_of(filter, routes[5], "a", NULL);
+  check_of(filter, NULL, "a"); // less than a second after: it may have begun on a worker that is behind
+  pass(0);
+  CHECK(goes_on(young));
+  pass(2);
+  CHECK(ends_with(young, unavailable));
+  fe_stream_free(young);
+
+  own = watch("a");
+  pass(2);
+  routes[6] = fe_route_new("x", 1);
+  refuses = true; // an override that can't be used
+  check = call_of(filter, routes[6], "a", NULL, "Check");
+  CHECK(check->replies == 0 && ends_with(own, unavailable));
+  refuses = false;
+  fe_stream_free(check);
+  fe_stream_free(own);
+
+  // A route that only enables the filter has no override.
+  const void *plain = fe_route_new("", 0), *newer = new_override(filter, 16);
+  fe_stream *overridden = watch_of(filter, newer, "a", NULL);
+  pass(2);
+  check_of(filter, plain, "a");
+  fe_stream *plainly = watch_of(filter, plain, "a", NULL);
+  CHECK(ends_with(overridden, unavailable));
+  fe_stream_free(overridden);
+  pass(2);
+  check_of(filter, NULL, "a"); // so it is the same as none
+  pass(2);
+  CHECK(goes_on(plainly));
+  fe_stream_free(plainly);
+  fe_route_free(plain);
+  fe_route_free(newer);
+
+  CHECK(goes_on(own_elsewhere));
+  fe_stream_free(own_elsewhere);
+  for (int i = 0; i < 7; i++) fe_route_free(routes[i]);
+}
+
+// A worker that is behind answers by what was before, for a moment.
+static void workers_that_are_behind(void) {
+  const void *old = new_override(filter, 20), *new = new_override(filter, 21);
+  fe_stream *watcher = watch_of(filter, old, "a", NULL);
+  pass(2);
+  check_of(filter, new, "a");
+  CHECK(ends_with(watcher, unavailable));
+  fe_stream_free(watcher);
+  watcher = watch_of(filter, new, "a", NULL);
+  check_of(filter, old, "a");
+  check_of(filter, new, "a");
+  pass(2);
+  CHECK(goes_on(watcher));
+  fe_stream_free(watcher);
+  // It does not hide that a young watcher is outdated.
+  fe_stream *young = watch("a");
+  const void *next = new_override(filter, 23);
+  check_of(filter, next, "a");
+  check_of(filter, NULL, "a");
+  check_of(filter, next, "a");
+  pass(2);
+  CHECK(ends_with(young, unavailable));
+  fe_stream_free(young);
+  fe_route_free(next);
+  // Two updates within a second, and no call after them: that the second call was not of a worker that is behind shows in time.
+  fe_stream *own = watch("a");
+  pass(2);
+  const void *newer = new_override(filter, 22);
+  watcher = watch_of(filter, newer, "a", NULL);
+  CHECK(ends_with(own, unavailable));
+  fe_stream_free(own);
+  check_of(filter, NULL, "a");
+  pass(0);
+  CHECK(goes_on(watcher));
+  pass(2);
+  CHECK(ends_with(watcher, unavailable));
+  fe_stream_free(watcher);
+  fe_route_free(newer);
+  fe_route_free(old);
+  fe_route_free(new);
+}
+
+// Routes with overrides of their own stand beside each other: each call is answered by another one, and nothing has changed. Clients
+// whose watchers were ended at first come back, and stay.
+static void overrides_beside_each_other(void) {
+  const void *routes[] = {NULL, new_override(filter, 30), new_override(filter, 31)};
+  fe_stream *clients[3];
+  int ends = 0, ends_late = 0;
+  for (int i = 0; i < 3; i++) clients[i] = watch_of(filter, routes[i], "a", NULL);
+  for (int round = 0; round < 20; round++) {
+    check_of(filter, routes[round % 3], "a");
+    pass(2);
+    for (int i = 0; i < 3; i++) {
+      if (goes_on(clients[i])) continue;
+      ends++;
+      if (round >= 6) ends_late++;
+      fe_stream_free(clients[i]);
+      clients[i] = watch_of(filter, routes[i], "a", NULL);
+    }
+  }
+  CHECK(ends_late == 0 && ends <= 6);
+  for (int i = 1; i < 3; i++) fe_stream_free(clients[i]);
+  fe_stream_free(clients[0]);
+  // Nothing is left of that. The older one of two is in use beside the newer one, which the first Watch was answered by.
+  CHECK(hg_groups_count == 0);
+  clients[2] = watch_of(filter, routes[2], "a", NULL);
+  clients[1] = watch_of(filter, routes[1], "a", NULL);
+  pass(2);
+  CHECK(goes_on(clients[2]) && goes_on(clients[1]));
+  clients[0] = watch_of(filter, routes[1], "a", NULL);
+  // An update that changes all of them shows them to be old.
+  pass(2);
+  const void *changed = new_override(filter, 32);
+  check_of(filter, changed, "a");
+  for (int i = 0; i < 3; i++) {
+    CHECK(ends_with(clients[i], unavailable));
+    fe_stream_free(clients[i]);
+    if (i > 0) fe_route_free(routes[i]);
+  }
+  fe_route_free(changed);
+}
+
+// Streams that are opened and end on several workers at once never are more than the limit, and one is never refused while there
+// is room.
+enum { WORKERS = 4, ROUNDS = 500 };
+static atomic_int open_streams, refused;
+static const void *racing_routes[2];
+static void *race(void *number) {
+  size_t worker = (size_t)number;
+  for (int i = 0; i < ROUNDS; i++) {
+    fe_stream *stream = call_of(filter, racing_routes[0], "a", NULL, "Watch");
+    fe_body(stream, one_message, sizeof one_message, true);
+    if (strstr(stream->headers, "grpc-status: 8") != NULL) {
+      refused++;
+    } else {
+      CHECK(++open_streams <= WORKERS);
+      check_of(filter, (i + worker) % 3 == 0 ? NULL : racing_routes[i % 2], i % 5 == 0 ? "b" : "a");
+      fe_run(stream);
+      open_streams--;
+    }
+    fe_stream_free(stream);
+  }
+  return NULL;
+}
+static void races(void) {
+  for (int i = 0; i < 2; i++) {
+    racing_routes[i] = new_override(filter, 40);
+    last_laid->watchers_max = WORKERS;
+  }
+  for (int extra = 0; extra <= 1; extra++) { // the second time there is one worker more than there is room for
+    pthread_t workers[WORKERS + 1];
+    for (size_t i = 0; i < WORKERS + (size_t)extra; i++) pthread_create(&workers[i], NULL, race, (void *)i);
+    for (int i = 0; i < ROUNDS; i++) hg_watch_tell();
+    for (size_t i = 0; i < WORKERS + (size_t)extra; i++) pthread_join(workers[i], NULL);
+    CHECK(extra == 1 || refused == 0);
+  }
+  CHECK(hg_watch_tell() == 0 && fe_metric(filter, "watchers") == 0 && fe_schedulers == 0);
+  for (int i = 0; i < 2; i++) fe_route_free(racing_routes[i]);
 }
 
 // Envoy destroys a stream while it is sent any of the parts.
@@ -183,9 +687,25 @@ static void garbage(void) {
 }
 
 static void grpc(void) {
+  gate_of(filter)->content = 1;
+  gate_of(filter)->watchers_max = 1000;
   requests();
+  sizes();
   methods();
+  grpc_probes();
   watches();
+  requests_are_freed();
+  full_buffers();
+  deadlines();
+  limits();
+  superseded();
+  int before = laid;
+  overrides();
+  workers_that_are_behind();
+  overrides_beside_each_other();
+  races();
+  CHECK(hg_groups_count == 0);
+  into_go -= laid - before; // the first call of an override goes into Go
   deaths();
   garbage();
 }
