@@ -114,13 +114,13 @@ func Decode(raw *structpb.Struct, door Door) (*Config, error) {
 		return nil, errs
 	}
 	if c.Hold.configured() {
-		c.digest = digest(raw)
+		c.digest = Digest(raw)
 	}
 	return c, nil
 }
 
-// digest is the same for two configurations only if they were written alike.
-func digest(raw *structpb.Struct) string {
+// Digest is the same for two configurations only if they say the same in the same words.
+func Digest(raw *structpb.Struct) string {
 	bytes, err := proto.MarshalOptions{Deterministic: true}.Marshal(raw)
 	if err != nil { // text that is not UTF-8, in a struct made by hand: it is like no other
 		return fmt.Sprintf("%p", raw)

@@ -218,6 +218,7 @@ func TestListenerThatWarmsWritesNothing(t *testing.T) {
 // A process that is stopped and goes on (SIGSTOP, the cgroup freezer, a migration) has no health that is known to be bad.
 func TestProbesThatWaitedWhileEnvoyWasStoppedPass(t *testing.T) {
 	t.Parallel()
+	skipWherePointed(t, "it stops Envoy")
 	for name, plugin := range map[string]string{"plain": `{"clusters": ["service"]}`, "stale_after": `{"clusters": ["service"], "stale_after": "2s"}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

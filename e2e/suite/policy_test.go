@@ -213,13 +213,13 @@ func TestHoldDampsInEnvoy(t *testing.T) {
 // What happens between two probes counts: a host that was away for a moment starts the time anew.
 func TestHoldSeesWhatHappensBetweenProbes(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withEDS(), withPlugin(`{"clusters": ["service"], "stat_prefix": "held", "hold": {"unhealthy_after": "1s"}}`))
+	s := newSite(t, withEDS(), withPlugin(`{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`))
 	client := s.client("h2")
 	s.writeHosts(hosts("h")...)
 	s.awaitProbe(client, 200, settle)
 	s.writeHosts(hosts("u")...)
 	// No probe comes; the gate turns all the same, and says so in its gauge.
-	s.awaitStat("healthgate.held.healthy", 0)
+	s.awaitStat("healthgate.default.healthy", 0)
 	expect(t, "the first probe", s.probe(client), 503, "unavailable\n", nil)
 }
 

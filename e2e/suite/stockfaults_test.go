@@ -220,6 +220,12 @@ func TestFaultListenerUpdatesUnderWatches(t *testing.T) {
 		s.update(config.Clone())
 	}
 	took := time.Since(began)
+	s.await(settle, func() error {
+		if n := streams.Load(); n < 2*watchers {
+			return fmt.Errorf("%d watchers had %d streams: no chain has drained", watchers, n)
+		}
+		return nil
+	})
 	load.mustAllBe(200, 100)
 	leave()
 	watching.Wait()
@@ -229,9 +235,6 @@ func TestFaultListenerUpdatesUnderWatches(t *testing.T) {
 	}
 	s.awaitStat("healthgate.default.grpc_watchers", 0)
 	t.Logf("%d updates in %v, %d streams of %d watchers; %.1f MiB, then %.1f", updates, took, streams.Load(), watchers, before, s.residentMiB())
-	if streams.Load() < 2*watchers {
-		t.Errorf("%d watchers had %d streams: no chain has drained", watchers, streams.Load())
-	}
 	s.await(60*time.Second, func() error {
 		if after := s.residentMiB(); after > before+16 {
 			return fmt.Errorf("envoy has grown by %.1f MiB", after-before)

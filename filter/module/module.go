@@ -75,7 +75,7 @@ type configuration struct {
 	*serve.Configuration
 	host   *host
 	gauges []*gauge // sampled, so that its first probe need not
-	text   string
+	digest string   // of what it says
 	serial uint64
 }
 
@@ -84,7 +84,7 @@ type override struct {
 	*serve.Override
 	prefix prefix
 	gauges []*gauge // sampled, so that its first probe need not
-	text   string
+	digest string   // of what it says
 	serial uint64
 }
 
@@ -94,7 +94,7 @@ func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configura
 	if err != nil {
 		return nil, err
 	}
-	c := &configuration{host: &host{module: m, filter: f}, text: string(configured)}
+	c := &configuration{host: &host{module: m, filter: f}, digest: filter.Digest(raw)}
 	if c.Configuration, err = m.process.Configure(raw, c.host); err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (m *module) newOverride(configured []byte) (*override, error) {
 			return nil, err
 		}
 	}
-	o := &override{text: string(configured)}
+	o := &override{digest: filter.Digest(raw)}
 	var err error
 	if o.Override, err = m.process.NewOverride(raw); err != nil {
 		return nil, err

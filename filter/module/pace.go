@@ -16,13 +16,14 @@ const defaultAgeLimit = 5 * time.Second
 // pace decides when the next pass begins.
 type pace struct {
 	cost   time.Duration // of the last pass, in CPU time
+	ended  time.Duration // when the last pass ended, since boot
 	paidAt time.Duration // when the passes so far have had their share, since boot
 	next   time.Duration // when the next regular pass begins, since boot
 }
 
 // passed records a pass that ends now and has cost so much CPU time.
 func (p *pace) passed(now, cost time.Duration) {
-	p.cost = cost
+	p.cost, p.ended = cost, now
 	p.paidAt = max(p.paidAt, now) + share*cost
 	p.next = max(now+shortestPeriod, p.paidAt)
 }
@@ -30,8 +31,8 @@ func (p *pace) passed(now, cost time.Duration) {
 // wait is how long the next pass has to wait. One for new names may begin before its time, by the share of one pass: names that come
 // without end make no more passes than others.
 func (p *pace) wait(now time.Duration, newNames bool) time.Duration {
-	if newNames {
-		return max(0, p.paidAt-share*p.cost-now)
+	if newNames && p.ended > 0 {
+		return max(0, max(p.ended+shortestPeriod, p.paidAt-share*p.cost)-now)
 	}
 	return max(0, p.next-now)
 }

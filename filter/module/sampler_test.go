@@ -163,9 +163,9 @@ func TestPace(t *testing.T) {
 		limit           time.Duration
 	}{
 		{"nothing", nil, 0, 0, 150 * ms},
-		{"a cheap pass", []time.Duration{ms / 10}, 50 * ms, 0, 150 * ms},
-		{"a pass of 5 ms", []time.Duration{5 * ms}, 100 * ms, 0, 300 * ms},
-		{"a pass of 100 ms", []time.Duration{100 * ms}, 2000 * ms, 0, 6000 * ms},
+		{"a cheap pass", []time.Duration{ms / 10}, 50 * ms, 50 * ms, 150 * ms},
+		{"a pass of 5 ms", []time.Duration{5 * ms}, 100 * ms, 50 * ms, 300 * ms},
+		{"a pass of 100 ms", []time.Duration{100 * ms}, 2000 * ms, 50 * ms, 6000 * ms},
 		{"two at once", []time.Duration{100 * ms, 100 * ms}, 4000 * ms, 2000 * ms, 6000 * ms},
 		{"three at once", []time.Duration{100 * ms, 100 * ms, 100 * ms}, 6000 * ms, 4000 * ms, 6000 * ms},
 	} {

@@ -29,19 +29,19 @@ func (m *module) supersede(now time.Time) {
 		}
 	}
 	lastOf := make(map[string]uint64)   // the newest override that sets a prefix, "" for none
-	lastText := make(map[string]uint64) // the newest override that says something
+	lastSaid := make(map[string]uint64) // the newest override that says something
 	for o := range m.routes {
 		lastOf[o.prefix.name] = max(lastOf[o.prefix.name], o.serial)
-		lastText[o.text] = max(lastText[o.text], o.serial)
+		lastSaid[o.digest] = max(lastSaid[o.digest], o.serial)
 	}
 	for _, g := range m.gates {
 		if len(g.configuration.Config().GRPCServices) == 0 || g.filter == nil {
 			continue
 		}
 		byFilter := newest[g.filter.Config().StatPrefix]
-		replaced := byFilter.serial > g.filter.serial && byFilter.text != g.filter.text
+		replaced := byFilter.serial > g.filter.serial && byFilter.digest != g.filter.digest
 		if o := g.override; o != nil {
-			replaced = replaced || lastOf[o.prefix.name] > o.serial && lastText[o.text] == o.serial
+			replaced = replaced || lastOf[o.prefix.name] > o.serial && lastSaid[o.digest] == o.serial
 		}
 		if replaced {
 			C.hg_gate_supersede(g.c)

@@ -21,7 +21,7 @@ static fe_stream *call_of(fe_filter *of, const void *route, const char *authorit
 
 static fe_stream *call(const char *method) { return call_of(filter, NULL, "localhost", NULL, method); }
 
-static hg_gate *gate_of(fe_filter *of) { return ((hg_filter *)of->module)->gate; }
+static hg_gate *gate_of(fe_filter *of) { return hg_filter_gate((hg_filter *)of->module); }
 
 // send_split sends a request in pieces of a size each, and each as several chunks.
 static fe_stream *send_split(const char *method, const char *bytes, size_t length, size_t piece, size_t chunks) {
