@@ -14,7 +14,7 @@ import (
 // The contenders: each has a listener in the one Envoy, and answers GET /.
 const (
 	direct   = "direct_response" // no filter at all
-	native   = "Envoy's health_check"
+	native   = "native health_check"
 	smallest = "smallest module" // e2e/bench/smallest
 	byModule = "dynamic module"
 	empty    = "empty C plugin"  // e2e/bench/empty
@@ -51,7 +51,6 @@ const (
 	small = iota
 	hundred
 	thousand
-	manyHosts
 )
 
 // rareCopies is how often the contrib host of the tests copies Envoy's stats, on the main thread. It is rare here because contrib's own
@@ -117,7 +116,7 @@ func (b *bench) start(s size, contenders ...string) (*bed.Envoy, map[string]stri
 	return envoy, addresses, err
 }
 
-// plain is the reference configuration without TLS, access log and health checks: each costs the same whoever answers.
+// plain is the reference configuration without TLS, access log and health checks, which cost the same with each contender.
 func plain() (*bed.Config, error) {
 	config, err := bed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
@@ -165,7 +164,7 @@ var (
 	probeRoute = routes + ".0"
 )
 
-// listen makes the listener of a contender from that of the reference configuration.
+// listen makes the listener of a contender from the reference configuration's.
 func (b *bench) listen(listener *bed.Config, contender string) (any, error) {
 	listener.Set("name", contender)
 	listener.Set("address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})

@@ -52,17 +52,8 @@ func ownCPU() (time.Duration, error) {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), err
 }
 
-// idle is CPU time of an Envoy that gets no requests, for each second.
-func (b *bench) idle(pid int, over time.Duration) (cpu, error) {
-	all, err := b.idleOf([]int{pid}, over)
-	if err != nil {
-		return cpu{}, err
-	}
-	return all[0], nil
-}
-
-// idleOf measures several Envoys at the same time.
-func (b *bench) idleOf(pids []int, over time.Duration) ([]cpu, error) {
+// idle measures the CPU time that each of some Envoys uses in a second while it is left alone.
+func (b *bench) idle(over time.Duration, pids ...int) ([]cpu, error) {
 	read := func() (all []cpu, err error) {
 		for _, pid := range pids {
 			used, err := cpuOf(pid)
@@ -86,14 +77,15 @@ func (b *bench) idleOf(pids []int, over time.Duration) ([]cpu, error) {
 	if err != nil {
 		return nil, err
 	}
-	perSecond := func(used time.Duration) time.Duration { return time.Duration(float64(used) / took) }
-	for i := range after {
-		after[i] = cpu{perSecond(after[i].worker - before[i].worker), perSecond(after[i].main - before[i].main), perSecond(after[i].process - before[i].process)}
+	perSecond := func(from, to time.Duration) time.Duration { return time.Duration(float64(to-from) / took) }
+	for i, from := range before {
+		to := &after[i]
+		*to = cpu{perSecond(from.worker, to.worker), perSecond(from.main, to.main), perSecond(from.process, to.process)}
 	}
 	return after, nil
 }
 
-// Round is what one contender did in one round.
+// Round has the figures of one contender in one round.
 type Round struct {
 	Rate    float64       // requests, calls or messages a second
 	P50     time.Duration // of a request
@@ -103,7 +95,8 @@ type Round struct {
 	Load    time.Duration // CPU time of the load for a request
 }
 
-// measure divides the CPU time that Envoy uses under a load by the requests of the load. An idle Envoy uses so much in each second.
+// measure divides the CPU time that Envoy uses under a load by the requests of the load, less the time that it uses in a second when it
+// is idle.
 func measure(pid int, idle time.Duration, load func() (outcome, error)) (Round, error) {
 	before, err := cpuOf(pid)
 	if err != nil {

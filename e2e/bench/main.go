@@ -1,8 +1,8 @@
 // Command bench measures the cost of a probe, of other traffic and of Envoy's main thread, with Healthgate and with its peers, and writes
 // RESULTS.md.
 //
-// Contenders that are compared share one Envoy, or run side by side, and take turns, so that noise of the machine hits all of them.
-// Ratios are taken within a round; figures are medians over the rounds. Goals are reported as met or missed; none of them fails a run.
+// Contenders that are compared share one Envoy, or run side by side, and take turns: noise of the machine hits all of them. Ratios are
+// taken within a round. Goals are reported as met or missed; none of them fails a run.
 //
 //	main.go        the parts, their settings, and the files that they write
 //	contenders.go  the Envoy with a listener for each contender
@@ -12,7 +12,7 @@
 //	scale.go       many clusters, filter chains and route overrides
 //	scaleenvoy.go  the Envoys for that
 //	results.go     results.json, and the goals
-//	markdown.go    RESULTS.md
+//	markdown.go    RESULTS.md, by results.md.tmpl
 //	plot.go        cost.svg
 package main
 
@@ -69,13 +69,12 @@ const deadline = 40 * time.Minute
 func main() {
 	folder := filepath.Join(bed.Root(), "e2e", "bench")
 	results := flag.String("results", folder, "`folder` of results.json, RESULTS.md and cost.svg")
-	only := flag.String("only", strings.Join(partNames(), ","), "the `parts` to measure; the others keep their figures; none: write RESULTS.md anew")
+	only := flag.String("only", strings.Join(partNames(), ","), "the `parts` to measure, or none; the others keep their figures")
 	rounds := flag.Int("rounds", full.Rounds, "how many rounds each comparison has")
 	clusters := flag.String("clusters", list(full.Clusters), "the `sizes` of scale by clusters; may be empty")
 	chains := flag.String("chains", list(full.Chains), "the `sizes` of scale by filter chains; may be empty")
 	fast := flag.Bool("quick", false, "take seconds, for figures that mean nothing")
 	flag.Parse()
-	log.SetLogLevelQuiet(log.Critical) // fortio's: a probe that fails is counted
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
 	s := full
@@ -136,6 +135,9 @@ func run(ctx context.Context, s settings, only []string, folder string) error {
 			return fmt.Errorf("-only %s: there is %s, none", name, strings.Join(partNames(), ", "))
 		}
 	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
 	results, err := readResults(folder)
 	if err != nil {
 		return err
@@ -192,8 +194,11 @@ func (r *Results) write(folder string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"results.json": append(text, '\n'), "RESULTS.md": []byte(r.markdown())}
-	if len(r.Probes.Sizes) > 0 {
+	files := map[string][]byte{"results.json": append(text, '\n')}
+	if files["RESULTS.md"], err = r.markdown(); err != nil {
+		return err
+	}
+	if r.Probes != nil {
 		if files["cost.svg"], err = r.Probes.plot(); err != nil {
 			return err
 		}
@@ -217,7 +222,9 @@ type bench struct {
 
 // newBench returns a bench, and a function that ends it.
 func newBench(ctx context.Context, s settings) (*bench, func(), error) {
-	b := &bench{settings: s, made: Run{Date: time.Now().UTC().Format(time.DateOnly), Command: command(os.Args[1:]), Host: hostName(), Settings: s}}
+	log.SetLogLevelQuiet(log.Critical) // fortio's: a probe that fails is counted
+	now := time.Now().UTC().Format(time.DateOnly)
+	b := &bench{settings: s, made: Run{Date: now, Command: command(os.Args[1:]), Host: hostName(), Settings: s}}
 	var err error
 	if b.made.Versions, err = versions(); err != nil {
 		return nil, nil, err

@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// styles are the lines of the picture. People who see no red or no green can tell the colours apart, and each line has a dash of its own.
+// styles are the lines of the picture. Colour-blind people can tell the colours apart, and no two lines have the same dashes.
 var styles = []struct {
 	contender string
 	colour    color.Color
@@ -27,10 +27,10 @@ var styles = []struct {
 	{native, color.RGBA{0, 0, 0, 255}, nil},
 }
 
-// plot draws what a probe costs by the number of clusters. The same results make the same bytes.
+// plot draws the cost of a probe by the number of clusters. The same results make the same bytes.
 func (p Probes) plot() ([]byte, error) {
 	plt := plot.New()
-	plt.Title.Text = "What a probe costs, by the clusters that Envoy has"
+	plt.Title.Text = "The cost of a probe, by the clusters that Envoy has"
 	plt.X.Label.Text = "clusters besides the gate's"
 	plt.Y.Label.Text = "CPU time of Envoy for a probe, µs (logarithmic)"
 	for _, style := range []*text.Style{&plt.Title.TextStyle, &plt.X.Label.TextStyle, &plt.Y.Label.TextStyle,

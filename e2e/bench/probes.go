@@ -10,8 +10,8 @@ import (
 )
 
 // rounds loads each contender in each round, in an order that changes, after a round that is not counted.
-func (b *bench) rounds(envoy *bed.Envoy, n int, contenders []string, load func(contender string) (outcome, error)) (map[string][]Round, error) {
-	idle, err := b.idle(envoy.Pid(), min(b.Window, 2*time.Second))
+func (b *bench) rounds(envoy *bed.Envoy, n int, contenders []string, load func(string) (outcome, error)) (map[string][]Round, error) {
+	idle, err := b.idle(min(b.Window, 2*time.Second), envoy.Pid())
 	if err != nil {
 		return nil, err
 	}
@@ -22,7 +22,7 @@ func (b *bench) rounds(envoy *bed.Envoy, n int, contenders []string, load func(c
 				return nil, err
 			}
 			contender := contenders[(i+round+1)%len(contenders)]
-			r, err := measure(envoy.Pid(), idle.process, func() (outcome, error) { return load(contender) })
+			r, err := measure(envoy.Pid(), idle[0].process, func() (outcome, error) { return load(contender) })
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", contender, err)
 			}
@@ -41,7 +41,7 @@ func (b *bench) probes(results *Results) error {
 	if b.made.Substitute {
 		smallestKinds = append(smallestKinds, empty, emptyGo)
 	}
-	// Those that are compared most closely are neighbours.
+	// Contenders that are compared most closely are neighbours.
 	most := append(append([]string{direct, native}, smallestKinds...), byPlugin, lua)
 	compare := func(s size, rounds int, http2 bool, contenders ...string) (Table, error) {
 		envoy, addresses, err := b.start(s, contenders...)
@@ -50,7 +50,7 @@ func (b *bench) probes(results *Results) error {
 		}
 		defer envoy.Kill()
 		seen, err := b.rounds(envoy, rounds, contenders, func(contender string) (outcome, error) {
-			return probes(addresses[contender], http2, atFullRate(b.Load, 0))
+			return probes(contender, addresses[contender], http2, atFullRate(b.Load, 0))
 		})
 		return table(s.Name, native, contenders, seen), err
 	}
@@ -72,7 +72,7 @@ func (b *bench) probes(results *Results) error {
 	if p.HTTP2, err = compare(sizes[small], b.Rounds, true, contenders...); err != nil {
 		return err
 	}
-	results.Probes = p
+	results.Probes = &p
 	return nil
 }
 
@@ -107,7 +107,7 @@ func (b *bench) traffic(results *Results) error {
 		return err
 	}
 	t.Checks = table(check.Name, direct, []string{direct, byModule}, seen)
-	results.Traffic = t
+	results.Traffic = &t
 	return nil
 }
 
@@ -131,7 +131,7 @@ func (b *bench) memory(results *Results) error {
 			m.Rows = append(m.Rows, row)
 		}
 	}
-	results.Memory = m
+	results.Memory = &m
 	return nil
 }
 
@@ -142,13 +142,13 @@ func (b *bench) memoryOf(s size, contender string) (Memory, error) {
 		return m, err
 	}
 	defer envoy.Kill()
-	if _, err := probes(addresses[contender], false, atFullRate(0, connections)); err != nil {
+	if _, err := probes(contender, addresses[contender], false, atFullRate(0, connections)); err != nil {
 		return m, err
 	}
 	if m.IdleMiB, err = envoy.ResidentMiB(); err != nil {
 		return m, err
 	}
-	if _, err := probes(addresses[contender], false, atFullRate(0, b.Probes)); err != nil {
+	if _, err := probes(contender, addresses[contender], false, atFullRate(0, b.Probes)); err != nil {
 		return m, err
 	}
 	m.UsedMiB, err = envoy.ResidentMiB()

@@ -15,10 +15,10 @@ import (
 
 // Results are the figures of each part, as results.json keeps them for the parts that are not measured again.
 type Results struct {
-	Probes  Probes        `json:"probes"`
-	Traffic Traffic       `json:"traffic"`
-	Memory  MemoryResults `json:"memory"`
-	Scale   Scale         `json:"scale"`
+	Probes  *Probes        `json:"probes,omitempty"`
+	Traffic *Traffic       `json:"traffic,omitempty"`
+	Memory  *MemoryResults `json:"memory,omitempty"`
+	Scale   *Scale         `json:"scale,omitempty"`
 }
 
 // Run is how a part was measured.
@@ -52,7 +52,7 @@ type MemoryResults struct {
 	FileMiB map[string]float64 `json:"file_mib"`
 }
 
-// Memory is that of one Envoy.
+// Memory is the memory of one Envoy.
 type Memory struct {
 	Size      string  `json:"size"`
 	Contender string  `json:"contender"`
@@ -180,7 +180,7 @@ func table(name, peer string, contenders []string, seen map[string][]Round) Tabl
 	return t
 }
 
-// row returns that of a contender, zero if there is none.
+// row returns the row of a contender, zero if there is none.
 func (t Table) row(contender string) Row {
 	for _, row := range t.Rows {
 		if row.Contender == contender {
@@ -207,27 +207,38 @@ func (g *goals) atMost(what string, most, got float64) {
 	*g = append(*g, Goal{what, fmt.Sprintf("≤ %g", most), got, got <= most})
 }
 
-// goals compares the parts that were measured with what they should be.
+// goals compares the parts that were measured with their goals.
 func (r *Results) goals() (g goals) {
-	if len(r.Probes.Sizes) > 0 {
+	if r.Probes != nil {
 		r.Probes.goals(&g)
 	}
-	for _, t := range r.Traffic.Kinds {
-		for _, contender := range []string{byModule, byPlugin} {
-			w := t.row(contender).WorkerRatio
-			same := w.Q1 <= 1 && w.Q3 >= 1 || w.Median >= 0.97 && w.Median <= 1.03
-			g = append(g, Goal{contender + ", " + t.Name + ": worker CPU a call, to no filter", "1, by quartiles or ± 0.03", w.Median, same})
-		}
+	if r.Memory != nil {
+		r.Memory.goals(&g)
 	}
-	for _, variant := range []string{byModule, byPlugin} {
-		if len(r.Memory.Rows) == 0 {
-			break
-		}
-		g.atMost(variant+": more memory than Envoy's own filter after the probes, MiB", 12, r.Memory.more(sizes[small].Name, variant))
-		g.atMost(variant+": its file, MiB", 12, r.Memory.FileMiB[variant])
+	if r.Traffic != nil {
+		r.Traffic.goals(&g)
 	}
-	r.Scale.goals(&g)
+	if r.Scale != nil {
+		r.Scale.goals(&g)
+	}
 	return g
+}
+
+func (t Traffic) goals(g *goals) {
+	for _, k := range t.Kinds {
+		for _, variant := range []string{byModule, byPlugin} {
+			w := k.row(variant).WorkerRatio
+			same := w.Q1 <= 1 && w.Q3 >= 1 || w.Median >= 0.97 && w.Median <= 1.03
+			*g = append(*g, Goal{variant + ", " + k.Name + ": worker CPU a call, to no filter", "1, by quartiles or ± 0.03", w.Median, same})
+		}
+	}
+}
+
+func (m MemoryResults) goals(g *goals) {
+	for _, variant := range []string{byModule, byPlugin} {
+		g.atMost(variant+": memory after the probes, more than native, MiB", 12, m.more(sizes[small].Name, variant))
+		g.atMost(variant+": its file, MiB", 12, m.FileMiB[variant])
+	}
 }
 
 func (p Probes) goals(g *goals) {
@@ -246,9 +257,6 @@ func (p Probes) goals(g *goals) {
 
 // goals has one line for each kind of goal, with the worst figure of all sizes. A figure that is missing is none that meets its goal.
 func (s Scale) goals(g *goals) {
-	if s.Date == "" {
-		return
-	}
 	worst := func(rows []ScaleRow, figure func(row, without ScaleRow) float64) (worst float64) {
 		if len(rows) == 0 {
 			return math.Inf(1)
@@ -308,7 +316,7 @@ func (m MemoryResults) more(size, contender string) float64 {
 	return used[contender] - used[native]
 }
 
-// versions are those of the programs.
+// versions of the programs that are run.
 func versions() (map[string]string, error) {
 	commit, err := exec.Command("git", "-C", bed.Root(), "describe", "--always", "--dirty", "--tags").Output()
 	if err != nil {

@@ -24,7 +24,7 @@ func get(client *http.Client, url string, show func(r *http.Response, body strin
 	return reply.StatusCode, err
 }
 
-// passes is the counter of the module's passes over Envoy's stats.
+// passes counts the module's passes over Envoy's stats.
 const passes = "healthgate.looks"
 
 // Watched is what happened to the checks of an Envoy, and to a prober, while something was measured. All hosts are healthy then, so a
@@ -81,7 +81,7 @@ func (b *bench) mainThreads(envoys []*scaleEnvoy, rows []ScaleRow) error {
 	for _, e := range envoys {
 		pids = append(pids, e.Pid())
 	}
-	used, err := b.idleOf(pids, b.Window)
+	used, err := b.idle(b.Window, pids...)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (b *bench) scale(results *Results) error {
 		s.Routes = append(s.Routes, routes...)
 		note(err)
 	}
-	results.Scale = s
+	results.Scale = &s
 	return failed
 }
 
@@ -212,7 +212,7 @@ func period(e *scaleEnvoy, row *ScaleRow, measure func() error) (err error) {
 	return nil
 }
 
-// byRoutes measures updates of the routes, each of which brings overrides that name clusters of their own.
+// byRoutes measures updates of the routes, each of which brings overrides with new clusters.
 func (b *bench) byRoutes(envoys []*scaleEnvoy) ([]ScaleRow, error) {
 	n := envoys[0].clusters
 	progress("%d clusters: %d updates of the routes by RDS, with %d overrides", n, b.Updates, b.Overrides)

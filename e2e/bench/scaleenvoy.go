@@ -48,13 +48,13 @@ type scaleEnvoy struct {
 	version          int // of its listener and its routes
 }
 
-// launched is the start of an Envoy: until a probe was answered with 200, and how many were answered with something else.
+// launched is the time until a probe was answered with 200, and how many probes were answered with another status before.
 type launched struct {
 	took     time.Duration
 	rejected int64
 }
 
-// launch starts an Envoy and waits until it answers probes. Other clusters than those that are checked have one host.
+// launch starts an Envoy and waits until it answers probes.
 func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l launched, err error) {
 	e = &scaleEnvoy{name: name, clusters: clusters, chains: chains, backend: b.backend, module: b.module}
 	defer func() {
@@ -275,7 +275,7 @@ func socketAddress(address string) any {
 	return bed.Tree(bed.Endpoint(address)).Get("endpoint.address.socket_address")
 }
 
-// writeRoutes writes the routes, among them some with an override that names a cluster of its own, from a first cluster on.
+// writeRoutes writes the routes, among them some with an override; each override names another cluster, from a first one on.
 func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
 	listener := e.reference.Part(bed.Listener)
 	if !e.gated() {
@@ -319,14 +319,15 @@ func overridePath(i int) string { return fmt.Sprint("/gate/", i) }
 // updateListener changes each filter chain, and returns how long it takes until a new connection gets the new one.
 func (e *scaleEnvoy) updateListener(ctx context.Context) (time.Duration, error) {
 	e.version++
-	return e.update(ctx, e.writeListener, func(r *http.Response, _ string) string { return r.Header.Get("server") })
+	return e.update(ctx, e.writeListener, func(r *http.Response, _ string) bool { return r.Header.Get("server") == fmt.Sprint(e.version) })
 }
 
 // updateRoutes changes the routes, and returns how long it takes until a request gets the new ones, and how many of the overrides then
 // answer with something else than 200.
 func (e *scaleEnvoy) updateRoutes(ctx context.Context, overrides, first int) (took time.Duration, rejected int64, err error) {
 	e.version++
-	took, err = e.update(ctx, func() error { return e.writeRoutes(overrides, first) }, func(_ *http.Response, body string) string { return body })
+	write := func() error { return e.writeRoutes(overrides, first) }
+	took, err = e.update(ctx, write, func(_ *http.Response, body string) bool { return body == fmt.Sprint(e.version) })
 	if err != nil {
 		return took, 0, err
 	}
@@ -344,19 +345,21 @@ func (e *scaleEnvoy) updateRoutes(ctx context.Context, overrides, first int) (to
 	return took, rejected, nil
 }
 
-// update writes a file, and asks for the version each millisecond until it is the new one. bed.WaitFor asks each ten: too seldom for
-// an update that takes as long.
-func (e *scaleEnvoy) update(ctx context.Context, write func() error, version func(r *http.Response, body string) string) (time.Duration, error) {
+// update writes a file, and sends a request each millisecond until the reply is of the new version. bed.WaitFor asks every ten: too
+// seldom for an update that takes no longer.
+func (e *scaleEnvoy) update(ctx context.Context, write func() error, isNew func(*http.Response, string) bool) (time.Duration, error) {
 	if err := write(); err != nil {
 		return 0, err
 	}
-	began, client, want := time.Now(), fresh(), fmt.Sprint(e.version)
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: version %s is not there within %v", e.name, want, patience))
+	began, client := time.Now(), fresh()
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: an update is not there within %v", e.name, patience))
 	defer cancel()
-	for tick := time.NewTicker(time.Millisecond); ; {
-		var got string
-		_, err := get(client, "http://"+e.address+"/version", func(r *http.Response, body string) { got = version(r, body) })
-		if err == nil && got == want {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		updated := false
+		_, err := get(client, "http://"+e.address+"/version", func(r *http.Response, body string) { updated = isNew(r, body) })
+		if err == nil && updated {
 			return time.Since(began), nil
 		}
 		select {

@@ -1,5 +1,4 @@
-// The smallest golang plugin: it sends 200 at the request's headers, without Go. What a probe costs with it is what the contrib host
-// costs.
+// The smallest golang plugin: it sends 200 at the request's headers, without Go. It shows the cost of the contrib host.
 
 #include "api.h"
 

@@ -1,10 +1,10 @@
 // The smallest dynamic module that answers a probe: it sends 200 at the request's headers, keeps nothing for a stream, and counts
-// nothing. What a probe costs with it is what the ABI costs; what Healthgate's module costs more is Healthgate's.
+// nothing. It shows the cost of the ABI; the difference to Healthgate's module is the cost of Healthgate.
 
 #include "abi.h"
 
-// Envoy refuses a module that lacks one of these hooks. Each does nothing, and returns 0: continue. Their types are the header's, which
-// is why the compiler is not to compare them with that of the one function behind them all.
+// Envoy refuses a module that lacks one of these hooks. Each does nothing, and returns 0: continue. They are declared as in the header,
+// and are one function of another type, which the compiler would warn of.
 #pragma GCC diagnostic ignored "-Wattribute-alias"
 static int nothing(void) { return 0; }
 #define NOTHING(hook) \
