@@ -147,6 +147,7 @@ func run(ctx context.Context, s settings, only []string, folder string) error {
 		return err
 	}
 	defer end()
+	b.save = func() error { return results.write(folder) }
 	var failed error
 	for _, p := range parts {
 		if !slices.Contains(only, p.name) {
@@ -158,11 +159,11 @@ func run(ctx context.Context, s settings, only []string, folder string) error {
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", p.name, err))
 		}
-		if err := results.write(folder); err != nil {
+		if err := b.save(); err != nil {
 			return err
 		}
 	}
-	return errors.Join(failed, results.write(folder))
+	return errors.Join(failed, b.save())
 }
 
 // command is the one that was typed.
@@ -214,7 +215,8 @@ func (r *Results) write(folder string) error {
 type bench struct {
 	settings
 	ctx            context.Context
-	made           Run // how the results are made
+	made           Run          // how the results are made
+	save           func() error // writes the results so far
 	dir            string
 	backend        string // address of a gRPC server that sends back each message
 	plugin, module door.Door

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"healthgate/e2e/bed"
 )
 
 // get sends a request, shows the reply to a function that is not nil, and returns its status.
@@ -47,23 +49,25 @@ func (w *Watched) add(other Watched) {
 
 // watch probes Envoys while it measures something, and adds what happens meanwhile to their rows.
 func watch(envoys []*scaleEnvoy, rows []ScaleRow, measure func() error) error {
-	type before struct{ checks, failed int64 }
-	began := make([]before, len(envoys))
-	probers := make([]*prober, len(envoys))
+	before := make([]Watched, len(envoys))
 	for i, e := range envoys {
-		failed, err := e.failedChecks()
-		if err != nil {
+		var err error
+		if before[i], err = e.countChecks(); err != nil {
 			return err
 		}
-		began[i] = before{e.checks.Load(), failed}
-		probers[i] = startProber(e.address)
+	}
+	var probers []*prober
+	for _, e := range envoys {
+		probers = append(probers, startProber(e.address))
 	}
 	err := measure()
 	for i, e := range envoys {
 		codes, probeErr := probers[i].end()
-		failed, logErr := e.failedChecks()
+		w, logErr := e.countChecks()
 		err = errors.Join(err, probeErr, logErr)
-		w := Watched{Checks: e.checks.Load() - began[i].checks, Failed: failed - began[i].failed, Lost: codes[-1]}
+		w.Checks -= before[i].Checks
+		w.Failed -= before[i].Failed
+		w.Lost = codes[-1]
 		for code, n := range codes {
 			w.Probes += n
 			if code != -1 && code != http.StatusOK {
@@ -95,16 +99,17 @@ func (b *bench) mainThreads(envoys []*scaleEnvoy, rows []ScaleRow) error {
 }
 
 // scale measures Envoys of many clusters, filter chains and overrides beside the same ones without Healthgate. A size that fails is an
-// error of the results, and the next one is measured all the same.
+// error of the results, and the next one is measured all the same. The results are written after each.
 func (b *bench) scale(results *Results) error {
-	s := Scale{Run: b.made}
+	s := &Scale{Run: b.made}
+	results.Scale = s
 	var failed error
 	note := func(err error) {
 		if err != nil {
 			progress("error: %v", err)
 			s.Errors = append(s.Errors, err.Error())
-			failed = errors.Join(failed, err)
 		}
+		failed = errors.Join(failed, err, b.save())
 	}
 	for _, n := range b.Chains {
 		rows, err := b.byChains(n)
@@ -117,7 +122,6 @@ func (b *bench) scale(results *Results) error {
 		s.Routes = append(s.Routes, routes...)
 		note(err)
 	}
-	results.Scale = &s
 	return failed
 }
 
@@ -155,7 +159,7 @@ func (b *bench) byClusters(n int) (rows, routes []ScaleRow, err error) {
 		rows[i].add(Watched{Probes: l.rejected, Rejected: l.rejected})
 	}
 	progress("%d clusters: main threads for %v", n, b.Window)
-	err = period(envoys[1], &rows[1], func() error {
+	err = b.period(envoys[1], &rows[1], func() error {
 		return watch(envoys, rows, func() error { return b.mainThreads(envoys, rows) })
 	})
 	if err != nil {
@@ -186,28 +190,30 @@ func countPasses(e *scaleEnvoy) (n uint64, at time.Time, err error) {
 	if err == nil {
 		_, err = fmt.Sscanf(text, passes+": %d", &n)
 	}
-	if err != nil {
-		err = fmt.Errorf("%s, %d clusters: %s: %w", e.name, e.clusters, passes, err)
-	}
 	return n, time.Now(), err
 }
 
-// period measures the mean time between two passes while something is measured. That fails in an Envoy whose admin interface is too
-// slow; the other figures are taken all the same.
-func period(e *scaleEnvoy, row *ScaleRow, measure func() error) (err error) {
+// period measures the mean time between two passes while something is measured. It fails in an Envoy whose admin interface is too slow:
+// then the other figures are taken all the same.
+func (b *bench) period(e *scaleEnvoy, row *ScaleRow, measure func() error) error {
 	before, began, failed := countPasses(e)
 	if err := measure(); err != nil {
 		return err
 	}
 	if failed == nil {
-		var after uint64
-		var ended time.Time
-		if after, ended, failed = countPasses(e); failed == nil && after > before {
-			row.Period = milliseconds(ended.Sub(began)) / float64(after-before)
-		}
+		failed = bed.WaitFor(b.ctx, 30*time.Second, func() error {
+			after, now, err := countPasses(e)
+			if err == nil && after == before {
+				err = errors.New("no pass is made")
+			}
+			if err == nil {
+				row.Period = milliseconds(now.Sub(began)) / float64(after-before)
+			}
+			return err
+		})
 	}
 	if failed != nil {
-		progress("no period: %v", failed)
+		progress("no time between passes of %s, %d clusters: %v", e.name, e.clusters, failed)
 	}
 	return nil
 }
