@@ -146,6 +146,9 @@ func TestBenchRuns(t *testing.T) {
 		for _, table := range slices.Concat(results.Probes.Sizes, results.Traffic.Kinds, []Table{results.Probes.HTTP2, results.Traffic.Checks}) {
 			for _, row := range table.Rows {
 				counts[row.Contender]++
+				if row.Rejected > row.Requests/2 && row.Contender != lua {
+					t.Errorf("%s: %d of %d requests of %s were not answered with 200", table.Name, row.Rejected, row.Requests, row.Contender)
+				}
 				if row.Rate.Median <= 0 || row.Worker.Median <= 0 || row.P99.Median < row.P50.Median || row.Process.Median < row.Worker.Median {
 					t.Errorf("%s: %+v", table.Name, row)
 				}

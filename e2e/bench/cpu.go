@@ -93,6 +93,8 @@ type Round struct {
 	Worker  time.Duration // CPU time of Envoy's worker for a request
 	Process time.Duration // CPU time of Envoy for a request, less the CPU time of an idle Envoy
 	Load    time.Duration // CPU time of the load for a request
+
+	requests, rejected int64
 }
 
 // measure divides the CPU time that Envoy uses under a load by the requests of the load, less the time that it uses in a second when it
@@ -127,5 +129,5 @@ func measure(pid int, idle time.Duration, load func() (outcome, error)) (Round, 
 	process := max(worker, after.process-before.process-time.Duration(idle.Seconds()*float64(took)))
 	n := time.Duration(did.requests)
 	return Round{Rate: float64(did.requests) / did.took.Seconds(), P50: did.p50, P99: did.p99,
-		Worker: worker / n, Process: process / n, Load: (ownAfter - own) / n}, nil
+		Worker: worker / n, Process: process / n, Load: (ownAfter - own) / n, requests: did.requests, rejected: did.rejected}, nil
 }

@@ -26,9 +26,9 @@ const connections = 4
 
 // outcome of a load.
 type outcome struct {
-	requests int64
-	took     time.Duration
-	p50, p99 time.Duration
+	requests, rejected int64 // all, and those that were not answered with 200
+	took               time.Duration
+	p50, p99           time.Duration
 }
 
 // atFullRate makes each client send as soon as it has the reply to its last request, for some time or, if exactly is not 0, that often.
@@ -44,12 +44,11 @@ func outcomeOf(r periodic.RunnerResults) outcome {
 	percentile := func(i int) time.Duration {
 		return time.Duration(r.DurationHistogram.Percentiles[i].Value * float64(time.Second))
 	}
-	return outcome{r.DurationHistogram.Count, r.ActualDuration, percentile(0), percentile(1)}
+	return outcome{r.DurationHistogram.Count, 0, r.ActualDuration, percentile(0), percentile(1)}
 }
 
-// probes sends GET / to a contender on connections that are kept. It fails unless each is answered with 200; the script may answer 503,
-// because its call to admin has a timeout.
-func probes(contender, address string, http2 bool, options periodic.RunnerOptions) (outcome, error) {
+// probes sends GET / to an address on connections that are kept. It fails unless each probe is answered.
+func probes(address string, http2 bool, options periodic.RunnerOptions) (outcome, error) {
 	o := fhttp.HTTPRunnerOptions{RunnerOptions: options, AllowInitialErrors: true}
 	o.HTTPOptions.URL = "http://" + address + "/"
 	o.HTTPOptions.NumConnections = connections
@@ -58,14 +57,12 @@ func probes(contender, address string, http2 bool, options periodic.RunnerOption
 	if err != nil {
 		return outcome{}, err
 	}
-	passed, n := result.RetCodes[http.StatusOK], result.DurationHistogram.Count
-	if contender == lua {
-		passed += result.RetCodes[http.StatusServiceUnavailable]
+	did := outcomeOf(result.RunnerResults)
+	if lost := result.RetCodes[fhttp.SocketError]; lost > 0 {
+		return outcome{}, fmt.Errorf("%d of %d probes were not answered", lost, did.requests)
 	}
-	if passed != n {
-		return outcome{}, fmt.Errorf("%d of %d probes were answered with 200: %v", passed, n, result.RetCodes)
-	}
-	return outcomeOf(result.RunnerResults), nil
+	did.rejected = did.requests - result.RetCodes[http.StatusOK]
+	return did, nil
 }
 
 // proberRate is how many probes a prober sends in a second.
@@ -73,17 +70,13 @@ const proberRate = 20
 
 // prober sends probes to an Envoy, each on a new connection as many balancers do, and counts the replies.
 type prober struct {
-	stop   *periodic.Aborter
-	result chan proberResult
-}
-
-type proberResult struct {
-	codes map[int]int64 // -1 for a connection that failed
-	err   error
+	stop *periodic.Aborter
+	done chan error
+	seen Watched // once it is done
 }
 
 func startProber(address string) *prober {
-	p := &prober{stop: periodic.NewAborter(), result: make(chan proberResult, 1)}
+	p := &prober{stop: periodic.NewAborter(), done: make(chan error, 1)}
 	o := fhttp.HTTPRunnerOptions{AllowInitialErrors: true, RunnerOptions: periodic.RunnerOptions{
 		QPS: proberRate, Duration: -1, NumThreads: 1, NoCatchUp: true, Out: io.Discard, Stop: p.stop,
 	}}
@@ -91,20 +84,21 @@ func startProber(address string) *prober {
 	o.HTTPOptions.ConnReuseRange = [2]int{1, 1}
 	go func() {
 		r, err := fhttp.RunHTTPTest(&o)
-		if err != nil {
-			p.result <- proberResult{err: err}
-			return
+		if err == nil {
+			n := r.DurationHistogram.Count
+			lost := r.RetCodes[fhttp.SocketError]
+			p.seen = Watched{Probes: n, Lost: lost, Rejected: n - lost - r.RetCodes[http.StatusOK]}
 		}
-		p.result <- proberResult{codes: r.RetCodes}
+		p.done <- err
 	}()
 	return p
 }
 
-// end stops the prober and returns how many replies of each status it got.
-func (p *prober) end() (map[int]int64, error) {
+// end stops the prober and returns its counts.
+func (p *prober) end() (Watched, error) {
 	p.stop.Abort(true)
-	r := <-p.result
-	return r.codes, r.err
+	err := <-p.done
+	return p.seen, err
 }
 
 // kind is a kind of gRPC traffic.

@@ -47,12 +47,12 @@ func goalsTable(r *Results) string {
 
 func probesTable(t Table) string {
 	rows := [][]string{{t.Name, "probes/s", "to native", "to smallest", "worker, µs", "to native", "to smallest",
-		"load, µs", "p50, µs", "p99, µs"}}
+		"load, µs", "p50, µs", "p99, µs", "not 200, %"}}
 	for _, r := range t.Rows {
 		rows = append(rows, []string{r.Contender,
 			figure(r.Rate.Median, 0), r.RateRatio.brief(), r.RateToSmallest.brief(),
 			figure(r.Worker.Median, 1), r.WorkerRatio.brief(), r.WorkerToSmallest.brief(),
-			figure(r.Load.Median, 0), figure(r.P50.Median, 0), figure(r.P99.Median, 0)})
+			figure(r.Load.Median, 0), figure(r.P50.Median, 0), figure(r.P99.Median, 0), figure(100*float64(r.Rejected)/float64(r.Requests), 1)})
 	}
 	return grid(rows)
 }

@@ -133,6 +133,8 @@ type Row struct {
 	Worker      Spread `json:"worker_us"`
 	Process     Spread `json:"process_us"`
 	Load        Spread `json:"load_us"`
+	Requests    int64  `json:"requests"`
+	Rejected    int64  `json:"rejected"` // not answered with 200
 	RateRatio   Spread `json:"rate_ratio"`
 	WorkerRatio Spread `json:"worker_ratio"`
 	// To the smallest contender of the same kind, if there is one.
@@ -161,6 +163,11 @@ func table(name, peer string, contenders []string, seen map[string][]Round) Tabl
 			}
 			return spreadOf(values)
 		}
+		var requests, rejected int64
+		for _, r := range seen[contender] {
+			requests += r.requests
+			rejected += r.rejected
+		}
 		rate := func(r Round) float64 { return r.Rate }
 		worker := func(r Round) float64 { return float64(r.Worker) }
 		t.Rows = append(t.Rows, Row{
@@ -171,6 +178,8 @@ func table(name, peer string, contenders []string, seen map[string][]Round) Tabl
 			Worker:           us(func(r Round) time.Duration { return r.Worker }),
 			Process:          us(func(r Round) time.Duration { return r.Process }),
 			Load:             us(func(r Round) time.Duration { return r.Load }),
+			Requests:         requests,
+			Rejected:         rejected,
 			RateRatio:        ratio(peer, rate),
 			WorkerRatio:      ratio(peer, worker),
 			RateToSmallest:   ratio(smallestLike[contender], rate),

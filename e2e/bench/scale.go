@@ -62,19 +62,13 @@ func watch(envoys []*scaleEnvoy, rows []ScaleRow, measure func() error) error {
 	}
 	err := measure()
 	for i, e := range envoys {
-		codes, probeErr := probers[i].end()
-		w, logErr := e.countChecks()
+		probes, probeErr := probers[i].end()
+		checks, logErr := e.countChecks()
 		err = errors.Join(err, probeErr, logErr)
-		w.Checks -= before[i].Checks
-		w.Failed -= before[i].Failed
-		w.Lost = codes[-1]
-		for code, n := range codes {
-			w.Probes += n
-			if code != -1 && code != http.StatusOK {
-				w.Rejected += n
-			}
-		}
-		rows[i].add(w)
+		checks.Checks -= before[i].Checks
+		checks.Failed -= before[i].Failed
+		rows[i].add(probes)
+		rows[i].add(checks)
 	}
 	return err
 }
