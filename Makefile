@@ -336,7 +336,7 @@ else
 endif
 
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its peers, and write e2e/bench/RESULTS.md; under 40 minutes, on a quiet machine (BENCH='-only scale': a part of it)
+bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its peers and write e2e/bench/RESULTS.md; half an hour, on a quiet machine (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
 .PHONY: diff
