@@ -96,6 +96,19 @@ func TestScaleMeetsItsGoals(t *testing.T) {
 	}
 }
 
+// Work on another thread than the main thread is in the table, though no goal is about it.
+func TestScaleShowsWorkThatHasLeftTheMainThread(t *testing.T) {
+	results := scaleResults(func(s *Scale) {
+		for i := range s.Clusters {
+			s.Clusters[i].MainPercent, s.Clusters[i].AllPercent = 1, 1.5
+		}
+		s.Clusters[1].AllPercent = 6.25
+	})
+	if table := clustersTable(*results.Scale); !strings.Contains(table, "| 0.00    | 4.75 ") {
+		t.Errorf("the table is\n%s", table)
+	}
+}
+
 func TestResultsThatAreMissingHaveNoGoals(t *testing.T) {
 	results := &Results{}
 	if goals := results.goals(); len(goals) > 0 {
@@ -223,7 +236,7 @@ func testScale(t *testing.T, s *Scale) {
 		t.Fatalf("got %d, %d and %d rows, and the errors %v", len(s.Clusters), len(s.Chains), len(s.Routes), s.Errors)
 	}
 	for _, row := range slices.Concat(s.Clusters, s.Chains) {
-		if row.MainPercent <= 0 || row.MiB <= 0 {
+		if row.MainPercent <= 0 || row.AllPercent < row.MainPercent || row.MiB <= 0 {
 			t.Errorf("%+v", row)
 		}
 	}

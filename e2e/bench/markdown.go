@@ -98,11 +98,13 @@ func memoryTable(m MemoryResults) string {
 }
 
 func clustersTable(s Scale) string {
-	rows := [][]string{{"clusters", "", "main thread, %", "more, %", "between passes, ms", "delay, ms", "longest, ms", "memory, MiB",
+	rows := [][]string{{"clusters", "", "main thread, %", "more, %", "all threads, more, %",
+		"between passes, ms", "delay, ms", "longest, ms", "memory, MiB",
 		"failed checks", "false replies"}}
 	for _, r := range s.Clusters {
 		longest := slices.Max(append([]float64{0}, r.Delays...))
-		rows = append(rows, []string{fmt.Sprint(r.Size), r.Envoy, figure(r.MainPercent, 2), more(s.Clusters, r),
+		rows = append(rows, []string{fmt.Sprint(r.Size), r.Envoy, figure(r.MainPercent, 2),
+			more(s.Clusters, r, moreMain), more(s.Clusters, r, moreInAll),
 			figure(r.Period, 0), figure(median(r.Delays), 0), figure(longest, 0), figure(r.MiB, 0), r.failed(), r.unanswered()})
 	}
 	return grid(rows)
@@ -110,13 +112,14 @@ func clustersTable(s Scale) string {
 
 func chainsTable(s Scale) string {
 	rows := [][]string{{"chains", "", "start, ms", "ratio", "LDS update, ms", "ratio", "main thread, %", "more, %",
-		"failed checks", "false replies"}}
+		"all threads, more, %", "failed checks", "false replies"}}
 	for _, r := range s.Chains {
 		without := find(s.Chains, r.Size, withoutUs)
 		rows = append(rows, []string{fmt.Sprint(r.Size), r.Envoy,
 			figure(median(r.Starts), 0), figure(ratioOf(r.Starts, without.Starts), 2),
 			figure(median(r.Updates), 1), figure(ratioOf(r.Updates, without.Updates), 2),
-			figure(r.MainPercent, 2), more(s.Chains, r), r.failed(), r.unanswered()})
+			figure(r.MainPercent, 2),
+			more(s.Chains, r, moreMain), more(s.Chains, r, moreInAll), r.failed(), r.unanswered()})
 	}
 	return grid(rows)
 }
@@ -133,11 +136,13 @@ func routesTable(s Scale) string {
 func (w Watched) failed() string     { return fmt.Sprintf("%d of %d", w.Failed, w.Checks) }
 func (w Watched) unanswered() string { return fmt.Sprintf("%d of %d", w.Rejected+w.Lost, w.Probes) }
 
-func more(rows []ScaleRow, row ScaleRow) string {
-	if row.Envoy == withoutUs {
+// more writes a difference to the Envoy without Healthgate; one of 0 is a figure, too.
+func more(rows []ScaleRow, row ScaleRow, difference func(row, without ScaleRow) float64) string {
+	v := difference(row, find(rows, row.Size, withoutUs))
+	if row.Envoy == withoutUs || math.IsInf(v, 0) {
 		return "–"
 	}
-	return figure(moreMain(row, find(rows, row.Size, withoutUs)), 2)
+	return fmt.Sprintf("%.2f", v)
 }
 
 func (s Spread) brief() string {

@@ -74,6 +74,7 @@ type ScaleRow struct {
 	Size        int       `json:"size"`
 	Envoy       string    `json:"envoy"`
 	MainPercent float64   `json:"main_percent"` // of a core
+	AllPercent  float64   `json:"all_percent"`  // of a core, by all threads of the process
 	MiB         float64   `json:"mib"`
 	Period      float64   `json:"period_ms"` // between two passes
 	Delays      []float64 `json:"delays_ms"` // until a change of hosts is answered
@@ -298,12 +299,20 @@ func (s Scale) goals(g *goals) {
 	g.atMost(at+"probes that were not answered with 200", 0, unanswered)
 }
 
-// moreMain is how much more of a core a main thread uses.
+// moreMain is how much more of a core the main thread uses.
 func moreMain(row, without ScaleRow) float64 {
 	if row.MainPercent == 0 || without.MainPercent == 0 {
 		return math.Inf(1)
 	}
 	return row.MainPercent - without.MainPercent
+}
+
+// moreInAll is how much more of a core all threads use: work that has left the main thread is still paid for.
+func moreInAll(row, without ScaleRow) float64 {
+	if row.AllPercent == 0 || without.AllPercent == 0 {
+		return math.Inf(1)
+	}
+	return row.AllPercent - without.AllPercent
 }
 
 // ratioOf is the ratio of two medians.

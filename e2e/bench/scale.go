@@ -73,7 +73,7 @@ func watch(envoys []*scaleEnvoy, rows []ScaleRow, measure func() error) error {
 	return err
 }
 
-// mainThreads measures the share of a core that the main thread of each Envoy uses while only probes come.
+// mainThreads measures the shares of a core that the main thread and all threads of each Envoy use while only probes come.
 func (b *bench) mainThreads(envoys []*scaleEnvoy, rows []ScaleRow) error {
 	var pids []int
 	for _, e := range envoys {
@@ -84,7 +84,7 @@ func (b *bench) mainThreads(envoys []*scaleEnvoy, rows []ScaleRow) error {
 		return err
 	}
 	for i, e := range envoys {
-		rows[i].MainPercent = 100 * used[i].main.Seconds()
+		rows[i].MainPercent, rows[i].AllPercent = 100*used[i].main.Seconds(), 100*used[i].process.Seconds()
 		if rows[i].MiB, err = e.ResidentMiB(); err != nil {
 			return err
 		}
