@@ -1,10 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"encoding/xml"
+	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -27,60 +28,229 @@ func TestSpreadIsTheMedianAndTheQuartiles(t *testing.T) {
 	}
 }
 
-// A ratio is that of two contenders in the same round: noise that hits a whole round does not count.
+// Noise that hits a whole round changes no ratio.
 func TestRatiosAreTakenWithinARound(t *testing.T) {
-	round := func(rate float64, worker time.Duration) Round {
-		return Round{Rate: rate, Worker: worker, Process: worker}
-	}
-	rows := table("probes", []string{native, byStock}, map[string][]Round{
-		native:  {round(1000, 10*time.Microsecond), round(100, 100*time.Microsecond), round(10, 1000*time.Microsecond)},
-		byStock: {round(500, 20*time.Microsecond), round(50, 200*time.Microsecond), round(5, 2000*time.Microsecond)},
-	}, native).Rows
-	if got, want := rows[1].RateRatio, (Spread{0.5, 0.5, 0.5}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	if got, want := rows[1].WorkerRatio, (Spread{2, 2, 2}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	round := func(rate float64, worker time.Duration) Round { return Round{Rate: rate, Worker: worker} }
+	row := table("probes", native, []string{native, smallest, byModule}, map[string][]Round{
+		native:   {round(1000, 10*time.Microsecond), round(100, 100*time.Microsecond), round(10, 1000*time.Microsecond)},
+		smallest: {round(250, 16*time.Microsecond), round(25, 160*time.Microsecond), round(2.5, 1600*time.Microsecond)},
+		byModule: {round(500, 20*time.Microsecond), round(50, 200*time.Microsecond), round(5, 2000*time.Microsecond)},
+	}).row(byModule)
+	for name, test := range map[string]struct {
+		got  Spread
+		want float64
+	}{
+		"rate":               {row.RateRatio, 0.5},
+		"worker":             {row.WorkerRatio, 2},
+		"rate to smallest":   {row.RateToSmallest, 2},
+		"worker to smallest": {row.WorkerToSmallest, 1.25},
+	} {
+		if want := (Spread{test.want, test.want, test.want}); test.got != want {
+			t.Errorf("%s: got %+v, want %+v", name, test.got, want)
+		}
 	}
 }
 
-// All of it, for moments: that it runs, that each contender answers, and that what it writes can be read. What it measures here
-// says nothing.
-func TestBenchRuns(t *testing.T) {
-	dir := t.TempDir()
-	if err := run(t.Context(), settings{Rounds: 1, Load: 50 * time.Millisecond, Probes: 2000, Starts: 1, Idle: 100 * time.Millisecond, Pace: 5, results: dir}); err != nil {
-		t.Fatal(err)
+// scaleResults has one size in each table, changed by a test.
+func scaleResults(change func(s *Scale)) *Results {
+	watched := Watched{Checks: 100, Probes: 100}
+	s := &Scale{}
+	for _, rows := range []*[]ScaleRow{&s.Clusters, &s.Chains, &s.Routes} {
+		*rows = []ScaleRow{
+			{Size: 1, Envoy: withoutUs, MainPercent: 1, Starts: []float64{100}, Updates: []float64{10}, Watched: watched},
+			{Size: 1, Envoy: withModule, MainPercent: 3.5, Starts: []float64{120}, Updates: []float64{12}, Watched: watched},
+		}
 	}
-	if err := renderIn(dir); err != nil {
-		t.Fatal(err)
-	}
-	results := &Results{}
-	if err := json.Unmarshal([]byte(read(t, dir, "results.json")), results); err != nil {
-		t.Fatal(err)
-	}
-	if len(results.Probes) != len(scenarios) || len(results.Traffic) != len(kinds) || len(results.Main) != len(scenarios) || len(results.Memory) != 6 || len(results.Targets) < 15 {
-		t.Errorf("the results are %+v", results)
-	}
-	for _, table := range append(append(results.Probes, results.Traffic...), results.Checks) {
-		for _, row := range table.Rows {
-			if row.Rate.Median <= 0 || row.Worker.Median <= 0 || row.P99.Median < row.P50.Median || row.Process.Median < row.Worker.Median {
-				t.Errorf("%s: %+v", table.Name, row)
+	change(s)
+	return &Results{Scale: s}
+}
+
+func TestScaleMeetsItsGoals(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(s *Scale)
+		missed string
+	}{
+		"at each bound":               {func(*Scale) {}, ""},
+		"failures without Healthgate": {func(s *Scale) { s.Chains[0].Failed, s.Routes[0].Rejected = 3, 3 }, ""},
+		"main thread by clusters":     {func(s *Scale) { s.Clusters[1].MainPercent = 3.6 }, "main thread"},
+		"main thread by chains":       {func(s *Scale) { s.Chains[1].MainPercent = 3.6 }, "main thread"},
+		"main thread is missing":      {func(s *Scale) { s.Clusters[1].MainPercent = 0 }, "main thread"},
+		"start":                       {func(s *Scale) { s.Chains[1].Starts = []float64{121} }, "start"},
+		"start is missing":            {func(s *Scale) { s.Chains[1].Starts = nil }, "start"},
+		"listener":                    {func(s *Scale) { s.Chains[1].Updates = []float64{12.1} }, "update of the listener"},
+		"routes":                      {func(s *Scale) { s.Routes[1].Updates = []float64{12.1} }, "update of the routes"},
+		"routes are missing":          {func(s *Scale) { s.Routes = nil }, "update of the routes"},
+		"a check":                     {func(s *Scale) { s.Routes[1].Failed = 1 }, "failed health checks"},
+		"a probe is rejected":         {func(s *Scale) { s.Clusters[1].Rejected = 1 }, "probes that were not answered"},
+		"a probe is lost":             {func(s *Scale) { s.Clusters[1].Lost = 1 }, "probes that were not answered"},
+	} {
+		goals := scaleResults(test.change).goals()
+		if len(goals) != 6 {
+			t.Fatalf("%s: %d goals, want 6", name, len(goals))
+		}
+		for _, g := range goals {
+			if missed := test.missed != "" && strings.Contains(g.What, test.missed); g.Met == missed {
+				t.Errorf("%s: %+v", name, g)
 			}
 		}
 	}
-	for _, m := range results.Main {
-		if m.Percent.Median <= 0 || m.Gauges == 0 {
-			t.Errorf("the main thread: %+v", m)
+}
+
+// Work on another thread than the main thread is in the table, though no goal is about it.
+func TestScaleShowsWorkThatHasLeftTheMainThread(t *testing.T) {
+	results := scaleResults(func(s *Scale) {
+		for i := range s.Clusters {
+			s.Clusters[i].MainPercent, s.Clusters[i].AllPercent = 1, 1.5
+		}
+		s.Clusters[1].AllPercent = 6.25
+	})
+	if table := clustersTable(*results.Scale); !strings.Contains(table, "| 0.00    | 4.75 ") {
+		t.Errorf("the table is\n%s", table)
+	}
+}
+
+func TestResultsThatAreMissingHaveNoGoals(t *testing.T) {
+	results := &Results{}
+	if goals := results.goals(); len(goals) > 0 {
+		t.Errorf("got %+v", goals)
+	}
+	page, err := results.markdown()
+	if n := strings.Count(string(page), "Not measured."); err != nil || n != len(parts) {
+		t.Errorf("%d sections are not measured, want %d; %v", n, len(parts), err)
+	}
+}
+
+func TestListsOfSizes(t *testing.T) {
+	for text, want := range map[string][]int{"": nil, "1": {1}, "100,1000": {100, 1000}} {
+		got := []int{5}
+		if err := parseList(text, &got); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+		if list(want) != text {
+			t.Errorf("%v is %q, want %q", want, list(want), text)
 		}
 	}
-	markdown := read(t, dir, "RESULTS.md")
-	for _, part := range []string{"| healthgate, contrib door", "| healthgate, stock door", "| lua", "stand-in", "| unary, 64 KiB", "What was aimed at", "1,000 more clusters", "a host, through Envoy"} {
-		if !strings.Contains(markdown, part) {
-			t.Errorf("RESULTS.md lacks %q", part)
+	for _, text := range []string{"x", "1,", "0", "-1", "1 2"} {
+		if err := parseList(text, new([]int)); err == nil {
+			t.Errorf("%q is taken", text)
 		}
 	}
-	t.Run("its timelines tell what happened", func(t *testing.T) { tell(t, results) })
-	t.Run("its pictures can be read", func(t *testing.T) { picture(t, dir, results) })
+}
+
+func TestUnknownPartIsRefused(t *testing.T) {
+	err := run(t.Context(), quick, []string{"scale", "speed"}, t.TempDir())
+	if err == nil || err.Error() != "-only speed: there is probes, traffic, memory, scale, none" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestBenchRuns runs all parts for moments. Its figures mean nothing.
+func TestBenchRuns(t *testing.T) {
+	dir := t.TempDir()
+	if err := run(t.Context(), quick, partNames(), dir); err != nil {
+		t.Fatal(err)
+	}
+	results, err := readResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("each contender answers", func(t *testing.T) {
+		counts := map[string]int{}
+		for _, table := range slices.Concat(results.Probes.Sizes, results.Traffic.Kinds, []Table{results.Probes.HTTP2, results.Traffic.Checks}) {
+			for _, row := range table.Rows {
+				counts[row.Contender]++
+				if row.Rejected > row.Requests/2 && row.Contender != lua {
+					t.Errorf("%s: %d of %d requests of %s were not answered with 200", table.Name, row.Rejected, row.Requests, row.Contender)
+				}
+				if row.Rate.Median <= 0 || row.Worker.Median <= 0 || row.P99.Median < row.P50.Median || row.Process.Median < row.Worker.Median {
+					t.Errorf("%s: %+v", table.Name, row)
+				}
+			}
+		}
+		for _, contender := range []string{direct, native, smallest, byModule, emptyGo, byPlugin, lua, moduleEverywhere, pluginEverywhere} {
+			if counts[contender] == 0 && (contender != emptyGo || results.Probes.Substitute) {
+				t.Errorf("no figure of %s", contender)
+			}
+		}
+	})
+	t.Run("scale is measured", func(t *testing.T) { testScale(t, results.Scale) })
+	t.Run("each goal has a figure", func(t *testing.T) {
+		for _, g := range results.goals() {
+			if math.IsInf(g.Got, 0) || math.IsNaN(g.Got) {
+				t.Errorf("%+v", g)
+			}
+		}
+	})
+	t.Run("the picture can be read", func(t *testing.T) {
+		picture := read(t, dir, "cost.svg")
+		if err := xml.Unmarshal([]byte(picture), new(struct{})); err != nil {
+			t.Error(err)
+		}
+		for _, want := range []string{"µs", "1,000", lua, byModule, byPlugin, native} {
+			if !strings.Contains(picture, want) {
+				t.Errorf("it lacks %q", want)
+			}
+		}
+	})
+	t.Run("a part that is not measured keeps its figures", func(t *testing.T) {
+		before := map[string]string{}
+		for _, name := range []string{"results.json", "RESULTS.md", "cost.svg"} {
+			before[name] = read(t, dir, name)
+		}
+		if err := run(t.Context(), quick, []string{"none"}, dir); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range before {
+			if read(t, dir, name) != text {
+				t.Errorf("%s has changed", name)
+			}
+		}
+		empty := quick
+		empty.Clusters, empty.Chains = nil, nil
+		if err := run(t.Context(), empty, []string{"scale"}, dir); err != nil {
+			t.Fatal(err)
+		}
+		after, err := readResults(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(after.Scale.Clusters) > 0 {
+			t.Errorf("the part that was measured has its old figures: %+v", after.Scale)
+		}
+		after.Scale = results.Scale
+		if !reflect.DeepEqual(after, results) {
+			t.Error("the figures of other parts have changed")
+		}
+	})
+}
+
+func testScale(t *testing.T, s *Scale) {
+	for _, rows := range [][]ScaleRow{s.Clusters, s.Chains, s.Routes} {
+		for _, row := range rows {
+			if row.Probes == 0 || row.Lost > 0 {
+				t.Errorf("%+v", row)
+			}
+		}
+	}
+	if len(s.Clusters) != 3 || len(s.Chains) != 2 || len(s.Routes) != 2 || len(s.Errors) > 0 {
+		t.Fatalf("got %d, %d and %d rows, and the errors %v", len(s.Clusters), len(s.Chains), len(s.Routes), s.Errors)
+	}
+	for _, row := range slices.Concat(s.Clusters, s.Chains) {
+		if row.MainPercent <= 0 || row.AllPercent < row.MainPercent || row.MiB <= 0 {
+			t.Errorf("%+v", row)
+		}
+	}
+	if s.Clusters[1].Period <= 0 {
+		t.Errorf("no pass is seen: %+v; is %s the counter?", s.Clusters[1], passes)
+	}
+	if n := len(s.Clusters[1].Delays); n != quick.Changes {
+		t.Errorf("%d changes were answered, want %d", n, quick.Changes)
+	}
+	for _, row := range slices.Concat(s.Chains, s.Routes) {
+		if len(row.Updates) != quick.Updates {
+			t.Errorf("%+v", row)
+		}
+	}
 }
 
 func read(t *testing.T, dir, name string) string {
@@ -90,65 +260,4 @@ func read(t *testing.T, dir, name string) string {
 		t.Fatal(err)
 	}
 	return string(text)
-}
-
-// tell expects each timeline to have what it is for.
-func tell(t *testing.T, results *Results) {
-	values := func(s Series) (all []float64) {
-		for _, point := range s.Points {
-			if len(all) == 0 || all[len(all)-1] != point[1] {
-				all = append(all, point[1])
-			}
-		}
-		return all
-	}
-	hosts, drain := results.Hosts, results.Drain
-	if got := values(hosts.Series[0]); !slices.Contains(got, 3) || !slices.Contains(got, 0) {
-		t.Errorf("the hosts were %v", got)
-	}
-	for i := range 2 {
-		if got := values(hosts.Series[1+i]); !slices.Contains(got, 200) || !slices.Contains(got, 503) {
-			t.Errorf("%s was %v", hosts.Series[1+i].Name, got)
-		}
-	}
-	if got := values(drain.Series[0]); len(got) < 3 || got[0] != 200 || got[1] != 503 || got[len(got)-1] != 0 {
-		t.Errorf("the answers of a drain were %v", got)
-	}
-	if got := values(drain.Series[2]); slices.Max(got) < 2 || got[len(got)-1] != 0 {
-		t.Errorf("the calls of a drain were %v", got)
-	}
-	var marks []string
-	for _, mark := range drain.Marks {
-		marks = append(marks, mark.Text)
-	}
-	if last := len(marks) - 1; last < 3 || marks[0] != "healthgate drain: the gate fails" || marks[last-1] != "SIGTERM" || marks[last] != "Envoy has ended" {
-		t.Errorf("the marks of a drain are %q", marks)
-	}
-}
-
-// picture expects pictures that are XML, have their axes' units, and are the same when they are made again.
-func picture(t *testing.T, dir string, results *Results) {
-	again, err := results.plots()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, parts := range map[string][]string{
-		"cost.svg":    {"µs", "1,000", "the Lua script", "healthgate, stock door"},
-		"latency.svg": {"latency, µs", "%", "Envoy&#39;s own filter"},
-		"hosts.svg":   {"time, s", "healthy hosts", "answer with hold", "503"},
-		"drain.svg":   {"time, s", "calls under way", "SIGTERM"},
-	} {
-		text := read(t, dir, name)
-		if text != string(again[name]) {
-			t.Errorf("%s is another when it is made again", name)
-		}
-		if err := xml.Unmarshal([]byte(text), new(struct{})); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		for _, part := range parts {
-			if !strings.Contains(text, part) {
-				t.Errorf("%s lacks %q", name, part)
-			}
-		}
-	}
 }

@@ -1,32 +1,33 @@
-// Command bench measures what a probe costs, answered by Healthgate by either door and by each of its peers in the same Envoy, what
-// other traffic pays for them, what Envoy's main thread does and what they hold in memory. It records two timelines too: hosts that go
-// and come against the answer, and a drain.
+// Command bench measures the cost of a probe, of other traffic and of Envoy's main thread, with Healthgate and with its peers, and writes
+// RESULTS.md.
 //
-// Rounds of all contenders are interleaved, so that what else the machine does hits all alike. Figures are medians over the
-// rounds; ratios are taken within a round first.
+// Contenders that are compared share one Envoy, or run side by side, and take turns: noise of the machine hits all of them. Ratios are
+// taken within a round. Goals are reported as met or missed; none of them fails a run.
 //
-// The golang extension is the stand-in's, where Envoy lacks it: the results say which it was.
-//
-//	main.go      what is measured, in which order
-//	envoy.go     the one Envoy with its contenders
-//	load.go      what it is loaded with
-//	sample.go    what Envoy uses meanwhile
-//	idle.go      what it uses while nobody asks: the main thread, and memory
-//	timeline.go  what happens when
-//	results.go   what has come of it, and what was aimed at
-//	markdown.go  RESULTS.md, made of results.json
-//	plots.go     the SVG, made of results.json
+//	main.go        the parts, their settings, and the files that they write
+//	contenders.go  the Envoy with a listener for each contender
+//	probes.go      probes, gRPC calls, memory
+//	load.go        the load
+//	cpu.go         CPU time, from /proc
+//	scale.go       many clusters, filter chains and route overrides
+//	scaleenvoy.go  the Envoys for that
+//	results.go     results.json, and the goals
+//	markdown.go    RESULTS.md, by results.md.tmpl
+//	plot.go        cost.svg
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"fortio.org/log"
@@ -35,38 +36,58 @@ import (
 	"healthgate/e2e/door"
 )
 
-// settings are how long it takes.
+// settings bound a run, in count and in time.
 type settings struct {
-	Rounds int           `json:"rounds"`
-	Load   time.Duration `json:"load_ns"` // of each contender in each round
-	Probes int64         `json:"probes"`  // before memory is looked at again
-	Starts int           `json:"starts"`
-	Idle   time.Duration `json:"idle_ns"` // of one look at what an idle Envoy uses
-	// Seconds of the timelines are shorter by this: 1 is as they are told.
-	Pace    float64 `json:"pace"`
-	results string  // folder
+	Rounds int           `json:"rounds"`    // of each comparison; twice as many of the one with the tightest goals
+	Load   time.Duration `json:"load_ns"`   // of each contender in each round
+	Probes int64         `json:"probes"`    // before memory is read
+	Starts int           `json:"starts"`    // of which the median is taken
+	Window time.Duration `json:"window_ns"` // during which the CPU time of an idle Envoy is measured
+
+	Clusters    []int `json:"clusters"`     // sizes of the table of scale
+	RouteSize   int   `json:"route_size"`   // routes are updated at the largest of them that is no larger
+	Overrides   int   `json:"overrides"`    // that such an update brings
+	Chains      []int `json:"chains"`       // sizes of the table by filter chains
+	ChainedSize int   `json:"chained_size"` // the clusters of it
+	Updates     int   `json:"updates"`      // by LDS and RDS, of which the median is taken
+	Changes     int   `json:"changes"`      // of hosts, of which the delay is taken
 }
 
+var (
+	// full takes about half an hour.
+	full = settings{Rounds: 31, Load: 300 * time.Millisecond, Probes: 300_000, Starts: 5, Window: 40 * time.Second,
+		Clusters: []int{100, 1000, 5000, 10000}, RouteSize: 5000, Overrides: 100, Chains: []int{1, 100, 1000}, ChainedSize: 1000,
+		Updates: 5, Changes: 6}
+	// quick takes seconds, and shows that all parts run. Its figures mean nothing.
+	quick = settings{Rounds: 1, Load: 50 * time.Millisecond, Probes: 2000, Starts: 1, Window: 250 * time.Millisecond,
+		Clusters: []int{30}, RouteSize: 30, Overrides: 5, Chains: []int{2}, ChainedSize: 10, Updates: 1, Changes: 2}
+)
+
+// deadline ends a run that has become stuck.
+const deadline = 40 * time.Minute
+
 func main() {
-	var s settings
-	flag.IntVar(&s.Rounds, "rounds", 31, "how many rounds")
-	flag.DurationVar(&s.Load, "load", 300*time.Millisecond, "how long each contender is loaded in each round")
-	flag.Int64Var(&s.Probes, "probes", 1_000_000, "how many probes before memory is looked at again")
-	flag.IntVar(&s.Starts, "starts", 5, "how many starts of Envoy are timed")
-	flag.DurationVar(&s.Idle, "idle", 2*time.Second, "how long each look at an idle Envoy takes; there are five")
-	flag.Float64Var(&s.Pace, "pace", 1, "how much faster the timelines go than told")
-	flag.StringVar(&s.results, "results", filepath.Join(bed.Root(), "e2e", "bench"), "`folder` for RESULTS.md, results.json and the plots")
-	render := flag.Bool("render", false, "measure nothing, and make RESULTS.md and the plots of the results.json that is there")
+	folder := filepath.Join(bed.Root(), "e2e", "bench")
+	results := flag.String("results", folder, "`folder` of results.json, RESULTS.md and cost.svg")
+	only := flag.String("only", strings.Join(partNames(), ","), "the `parts` to measure, or none; the others keep their figures")
+	rounds := flag.Int("rounds", full.Rounds, "how many rounds each comparison has")
+	clusters := flag.String("clusters", list(full.Clusters), "the `sizes` of scale by clusters; may be empty")
+	chains := flag.String("chains", list(full.Chains), "the `sizes` of scale by filter chains; may be empty")
+	fast := flag.Bool("quick", false, "take seconds, for figures that mean nothing")
 	flag.Parse()
-	log.SetLogLevelQuiet(log.Error) // fortio's
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	var err error
-	if !*render {
-		err = run(ctx, s)
+	s := full
+	s.Rounds = *rounds
+	err := errors.Join(parseList(*clusters, &s.Clusters), parseList(*chains, &s.Chains))
+	if *fast {
+		s = quick
+	}
+	if *fast && *results == folder {
+		err = errors.New("-quick needs -results: its figures are not to be committed")
 	}
 	if err == nil {
-		err = renderIn(s.results)
+		err = run(ctx, s, strings.Split(*only, ","), *results)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -74,172 +95,177 @@ func main() {
 	}
 }
 
-// run measures everything, and writes results.json.
-func run(ctx context.Context, s settings) error {
-	backend, err := echo()
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "healthgate-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	b := &bench{settings: s, ctx: ctx, dir: dir, backend: backend}
-	for _, name := range []string{"contrib", "stock"} {
-		d, err := door.Named(name)
-		if err != nil {
-			return err
-		}
-		b.doors = append(b.doors, d)
-	}
-	results := &Results{Date: time.Now().UTC().Format(time.DateOnly), Settings: s, Connections: connections, Host: hostOf(), Bed: bedOf(b.doors[0])}
-	if results.Versions, err = versions(); err != nil {
-		return err
-	}
-	for _, part := range []func(*Results) error{b.probes, b.checks, b.traffic, b.idle, b.memory, b.timelines} {
-		if err := part(results); err != nil {
-			return err
-		}
-	}
-	results.judge()
-	text, err := json.MarshalIndent(results, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(s.results, "results.json"), append(text, '\n'), 0o644)
+func list(sizes []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(sizes), " ", ","), "[]")
 }
 
-// renderIn makes what people look at of a folder's results.json.
-func renderIn(folder string) error {
-	text, err := os.ReadFile(filepath.Join(folder, "results.json"))
+func parseList(text string, sizes *[]int) error {
+	if *sizes = nil; text == "" {
+		return nil
+	}
+	for _, part := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is no list of numbers such as 100,1000", text)
+		}
+		*sizes = append(*sizes, n)
+	}
+	return nil
+}
+
+// part is one that can be measured by itself.
+type part struct {
+	name    string
+	measure func(*bench, *Results) error
+}
+
+var parts = []part{{"probes", (*bench).probes}, {"traffic", (*bench).traffic}, {"memory", (*bench).memory}, {"scale", (*bench).scale}}
+
+func partNames() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// run measures parts, and writes the results after each of them. A part that fails does not keep the next ones from being measured.
+func run(ctx context.Context, s settings, only []string, folder string) error {
+	for _, name := range only {
+		if name != "none" && !slices.Contains(partNames(), name) {
+			return fmt.Errorf("-only %s: there is %s, none", name, strings.Join(partNames(), ", "))
+		}
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	results, err := readResults(folder)
 	if err != nil {
 		return err
 	}
-	results := &Results{}
-	if err := json.Unmarshal(text, results); err != nil {
-		return err
-	}
-	plots, err := results.plots()
+	b, end, err := newBench(ctx, s)
 	if err != nil {
 		return err
 	}
-	for name, svg := range plots {
-		if err := os.WriteFile(filepath.Join(folder, name), svg, 0o644); err != nil {
+	defer end()
+	b.save = func() error { return results.write(folder) }
+	var failed error
+	for _, p := range parts {
+		if !slices.Contains(only, p.name) {
+			continue
+		}
+		began := time.Now()
+		err := p.measure(b, results)
+		progress("%s took %.0f s", p.name, time.Since(began).Seconds())
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", p.name, err))
+		}
+		if err := b.save(); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(folder, "RESULTS.md"), []byte(results.markdown()), 0o644)
+	return errors.Join(failed, b.save())
+}
+
+// command is the one that was typed.
+func command(flags []string) string {
+	if len(flags) == 0 {
+		return "make bench"
+	}
+	return "make bench BENCH='" + strings.Join(flags, " ") + "'"
+}
+
+func readResults(folder string) (*Results, error) {
+	results := &Results{}
+	text, err := os.ReadFile(filepath.Join(folder, "results.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return results, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, results); err != nil {
+		return nil, fmt.Errorf("%s/results.json, which keeps the figures of parts that are not measured: %w", folder, err)
+	}
+	return results, nil
+}
+
+// write writes results.json, RESULTS.md and the picture.
+func (r *Results) write(folder string) error {
+	text, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"results.json": append(text, '\n')}
+	if files["RESULTS.md"], err = r.markdown(); err != nil {
+		return err
+	}
+	if r.Probes != nil {
+		if files["cost.svg"], err = r.Probes.plot(); err != nil {
+			return err
+		}
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type bench struct {
 	settings
-	ctx     context.Context
-	dir     string
-	backend string // of the echo server
-	doors   []door.Door
+	ctx            context.Context
+	made           Run          // how the results are made
+	save           func() error // writes the results so far
+	dir            string
+	backend        string // address of a gRPC server that sends back each message
+	plugin, module door.Door
 }
 
-func (b *bench) start(s scenario, contenders ...string) (*bed.Envoy, map[string]string, error) {
-	dir, err := os.MkdirTemp(b.dir, "")
-	if err != nil {
+// newBench returns a bench, and a function that ends it.
+func newBench(ctx context.Context, s settings) (*bench, func(), error) {
+	log.SetLogLevelQuiet(log.Critical) // fortio's: a probe that fails is counted
+	now := time.Now().UTC().Format(time.DateOnly)
+	b := &bench{settings: s, made: Run{Date: now, Command: command(os.Args[1:]), Host: hostName(), Settings: s}}
+	var err error
+	if b.made.Versions, err = versions(); err != nil {
 		return nil, nil, err
 	}
-	return start(b.ctx, b.doors, dir, b.backend, s, contenders...)
+	if b.backend, err = echo(); err != nil {
+		return nil, nil, err
+	}
+	if b.plugin, err = door.Named("contrib"); err != nil {
+		return nil, nil, err
+	}
+	if b.module, err = door.Named("stock"); err != nil {
+		return nil, nil, err
+	}
+	b.made.Substitute = door.HasStandIn(b.plugin)
+	if b.dir, err = os.MkdirTemp("", "healthgate-bench-"); err != nil {
+		return nil, nil, err
+	}
+	var cancel func()
+	b.ctx, cancel = context.WithTimeoutCause(ctx, deadline, fmt.Errorf("not finished within %v", deadline))
+	return b, func() {
+		cancel()
+		_ = os.RemoveAll(b.dir)
+	}, nil
 }
 
-// rounds loads each contender in each round, in an order that changes, after a round that is not counted.
-func (b *bench) rounds(envoy *bed.Envoy, contenders []string, load func(contender string) (done, error)) (map[string][]Round, error) {
-	idle, err := idleOf(b.ctx, envoy.Pid(), b.Idle)
-	if err != nil {
-		return nil, err
+// pause waits, unless the run ends.
+func (b *bench) pause(d time.Duration) error {
+	select {
+	case <-b.ctx.Done():
+		return context.Cause(b.ctx)
+	case <-time.After(d):
+		return nil
 	}
-	seen := map[string][]Round{}
-	for round := -1; round < b.Rounds; round++ {
-		for i := range contenders {
-			if err := b.ctx.Err(); err != nil {
-				return nil, err
-			}
-			contender := contenders[(i+round+1)%len(contenders)]
-			r, err := measure(envoy.Pid(), idle.process.Seconds(), func() (done, error) { return load(contender) })
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", contender, err)
-			}
-			if round >= 0 {
-				seen[contender] = append(seen[contender], r)
-			}
-		}
-	}
-	return seen, nil
 }
 
-// probes compares who answers GET /.
-func (b *bench) probes(results *Results) error {
-	contenders := []string{direct, native, byContrib, byStock, lua}
-	for i, s := range scenarios {
-		contenders := contenders
-		if i == small && door.HasStandIn(b.doors[0]) {
-			contenders = append(contenders, empty, emptyGo)
-		}
-		say("probes, %s: %d rounds of %d contenders", s.Name, b.Rounds, len(contenders))
-		envoy, addresses, err := b.start(s, contenders...)
-		if err != nil {
-			return err
-		}
-		seen, err := b.rounds(envoy, contenders, func(contender string) (done, error) { return probes(addresses[contender], b.Load, 0) })
-		envoy.Kill()
-		if err != nil {
-			return err
-		}
-		results.Probes = append(results.Probes, table(s.Name, contenders, seen, native))
-		if i == small {
-			results.Latency = distributions([]string{native, byContrib, byStock, lua}, seen)
-		}
-	}
-	return nil
-}
+var began = time.Now()
 
-// checks compares a Check that the stock door answers with one that Envoy hands on to a host.
-func (b *bench) checks(results *Results) error {
-	contenders := []string{through, check}
-	say("Checks: %d rounds of %d contenders", b.Rounds, len(contenders))
-	envoy, addresses, err := b.start(scenarios[small], direct, byStock)
-	if err != nil {
-		return err
-	}
-	defer envoy.Kill()
-	addresses[through] = addresses[direct]
-	seen, err := b.rounds(envoy, contenders, func(contender string) (done, error) {
-		return calls(addresses[contender], checking[contender], b.Load)
-	})
-	if err != nil {
-		return err
-	}
-	results.Checks = table("a Check", contenders, seen, through)
-	return nil
-}
-
-// traffic compares what proxied gRPC calls pay.
-func (b *bench) traffic(results *Results) error {
-	contenders := []string{direct, byContrib, byStock, contribEverywhere, stockEverywhere, native, lua}
-	envoy, addresses, err := b.start(scenarios[small], contenders...)
-	if err != nil {
-		return err
-	}
-	defer envoy.Kill()
-	for _, k := range kinds {
-		say("traffic, %s: %d rounds of %d contenders", k.Name, b.Rounds, len(contenders))
-		seen, err := b.rounds(envoy, contenders, func(contender string) (done, error) { return calls(addresses[contender], k, b.Load) })
-		if err != nil {
-			return err
-		}
-		results.Traffic = append(results.Traffic, table(k.Name, contenders, seen, direct))
-	}
-	return nil
-}
-
-func say(format string, values ...any) { fmt.Fprintf(os.Stderr, format+"\n", values...) }
-
-func indexOf(rows []Row, contender string) int {
-	return slices.IndexFunc(rows, func(r Row) bool { return r.Contender == contender })
+// progress prints a line with the time since the start of the run.
+func progress(format string, values ...any) {
+	at := time.Since(began).Truncate(time.Second)
+	fmt.Fprintf(os.Stderr, "%6v  "+format+"\n", append([]any{at}, values...)...)
 }

@@ -2,91 +2,168 @@ package main
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"text/template"
 )
 
+//go:embed results.md.tmpl
+var page string
+
+var pageTemplate = template.Must(template.New("results.md").Funcs(template.FuncMap{
+	"goals": goalsTable, "probes": probesTable, "sizes": sizesTable, "memory": memoryTable, "traffic": trafficTable,
+	"clusters": clustersTable, "chains": chainsTable, "routes": routesTable,
+	"connections": func() int { return connections },
+	"proberRate":  func() int { return proberRate },
+	"checked":     func() int { return checkedClusters + 1 },
+	"oneLine":     func(text string) string { return strings.Join(strings.Fields(text), " ") },
+}).Parse(page))
+
 // markdown is RESULTS.md.
-func (r *Results) markdown() string {
+func (r *Results) markdown() ([]byte, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# What it costs\n\nWritten by `make bench` on %s; `make plots` makes this page and its pictures again of results.json. Do not edit.\n\n", r.Date)
-	fmt.Fprintf(&b, "%s. Envoy %s with one worker, Healthgate %s, %s.\n\n%s\n\n", r.Host, r.Versions["envoy"], r.Versions["healthgate"], r.Versions["go"], r.Bed)
-	fmt.Fprintf(&b, "%d rounds of %v for each contender, interleaved; %d clients that each ask again when they have their answer. Medians, with the\n"+
-		"quartiles in brackets; ratios are taken within a round. Times are microseconds.\n", r.Settings.Rounds, r.Settings.Load, r.Connections)
-	r.aims(&b)
-	fmt.Fprint(&b, "\n## Probes\n\n`GET /` over HTTP/1.1, in the clear, on connections that are kept, answered by each contender in one Envoy. Worker and process: CPU\n"+
-		"time a probe, the process's without what it uses when nobody asks (below).\n\n"+
-		"![What a probe costs over the number of clusters](cost.svg)\n\n![The distribution of latency](latency.svg)\n")
-	for _, t := range r.Probes {
-		t.markdown(&b, "probes/s")
-	}
-	fmt.Fprint(&b, "\n## Checks\n\n`grpc.health.v1.Health/Check` over HTTP/2, answered by the stock door, beside a call of the same size that Envoy hands on to a host.\n")
-	r.Checks.markdown(&b, "calls/s")
-	fmt.Fprint(&b, "\n## Other traffic\n\ngRPC to a server that sends back what it gets. `direct_response` has no filter; each door is disabled but for the probe's route, and asked\n"+
-		"on every route where the name says so.\n")
-	for _, t := range r.Traffic {
-		t.markdown(&b, "calls/s")
-	}
-	r.mainThread(&b)
-	r.memory(&b)
-	fmt.Fprintf(&b, "\n## Timelines\n\nFrom a real run: %s.\n\n![Hosts that go and come against the answer](hosts.svg)\n\n", r.Hosts.Says)
-	fmt.Fprintf(&b, "And a drain: %s.\n\n![A drain](drain.svg)\n", r.Drain.Says)
-	return b.String()
+	err := pageTemplate.Execute(&b, r)
+	return b.Bytes(), err
 }
 
-func (r *Results) aims(b *bytes.Buffer) {
-	fmt.Fprint(b, "\n## What was aimed at\n\n")
-	rows := [][]string{{"", "aim", "seen", ""}}
-	for _, t := range r.Targets {
-		rows = append(rows, []string{t.What, t.Want, fmt.Sprintf("%.2f", t.Got), map[bool]string{true: "met", false: "missed"}[t.Met]})
+func goalsTable(r *Results) string {
+	rows := [][]string{{"", "goal", "seen", ""}}
+	for _, g := range r.goals() {
+		seen, met := fmt.Sprintf("%.2f", g.Got), "met"
+		switch {
+		case math.IsInf(g.Got, 0):
+			seen, met = "–", "**not measured**"
+		case !g.Met:
+			met = "**missed**"
+		}
+		rows = append(rows, []string{g.What, g.Want, seen, met})
 	}
-	grid(b, rows)
+	return grid(rows)
 }
 
-func (t Table) markdown(b *bytes.Buffer, unit string) {
-	fmt.Fprintf(b, "\n### %s\n\n", t.Name)
-	rows := [][]string{{t.Name, unit, "to " + t.Peer, "p50", "p99", "worker", "to " + t.Peer, "process"}}
-	for _, row := range t.Rows {
-		rows = append(rows, []string{
-			row.Contender, fmt.Sprintf("%.0f", row.Rate.Median), ratio(row.RateRatio),
-			fmt.Sprintf("%.0f", row.P50.Median), fmt.Sprintf("%.0f", row.P99.Median),
-			fmt.Sprintf("%.1f", row.Worker.Median), ratio(row.WorkerRatio), fmt.Sprintf("%.1f", row.Process.Median),
-		})
+func probesTable(t Table) string {
+	rows := [][]string{{t.Name, "probes/s", "to native", "to smallest", "worker, µs", "to native", "to smallest",
+		"load, µs", "p50, µs", "p99, µs", "not 200, %"}}
+	for _, r := range t.Rows {
+		rows = append(rows, []string{r.Contender,
+			figure(r.Rate.Median, 0), r.RateRatio.brief(), r.RateToSmallest.brief(),
+			figure(r.Worker.Median, 1), r.WorkerRatio.brief(), r.WorkerToSmallest.brief(),
+			figure(r.Load.Median, 0), figure(r.P50.Median, 0), figure(r.P99.Median, 0), figure(100*float64(r.Rejected)/float64(r.Requests), 1)})
 	}
-	grid(b, rows)
+	return grid(rows)
 }
 
-func (r *Results) mainThread(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\n## The main thread\n\nThe stock door looks at all gauges between probes, on Envoy's main thread, whoever asks. An Envoy that nobody asks anything, %d times for %v,\n"+
-		"beside one with nothing of Healthgate's; the contrib door does nothing there.\n\n", looks, r.Settings.Idle)
-	rows := [][]string{{"", "gauges", "of a core, %", "without, %", "the door's, %", "looks a second", "a look, µs"}}
-	for _, m := range r.Main {
-		rows = append(rows, []string{m.Scenario, fmt.Sprint(m.Gauges), fmt.Sprintf("%.2f", m.Percent.Median), fmt.Sprintf("%.2f", m.WithoutPercent.Median),
-			fmt.Sprintf("%.2f", m.own()), fmt.Sprintf("%.1f", m.Looks), fmt.Sprintf("%.0f", m.PerLook)})
+// across writes a column for each table, and a row for each of the contenders.
+func across(contenders []Row, tables []Table, cell func(Row) string) string {
+	rows := [][]string{{""}}
+	for _, t := range tables {
+		rows[0] = append(rows[0], t.Name)
 	}
-	grid(b, rows)
+	for _, r := range contenders {
+		row := []string{r.Contender}
+		for _, t := range tables {
+			row = append(row, cell(t.row(r.Contender)))
+		}
+		rows = append(rows, row)
+	}
+	return grid(rows)
 }
 
-func (r *Results) memory(b *bytes.Buffer) {
-	fmt.Fprint(b, "\n## Memory and start\n\nAn Envoy with one listener: with nothing of Healthgate's, and with each door. ")
-	for _, o := range r.Objects {
-		fmt.Fprintf(b, "The %s door's file has %.1f MiB. ", o.Door, o.MiB)
-	}
-	fmt.Fprint(b, "\n\n")
-	rows := [][]string{{"", "start, ms", "idle, MiB", fmt.Sprintf("after %d probes, MiB", r.Settings.Probes), "more than native, MiB"}}
-	for _, m := range r.Memory {
-		rows = append(rows, []string{m.Contender + ", " + m.Scenario, fmt.Sprintf("%.0f", m.StartMilliseconds.Median), fmt.Sprintf("%.1f", m.IdleMiB),
-			fmt.Sprintf("%.1f", m.UsedMiB), fmt.Sprintf("%.1f", r.grown(m.Scenario, m.Contender))})
-	}
-	grid(b, rows)
+func sizesTable(p Probes) string {
+	return across(p.Sizes[hundred].Rows, p.Sizes, func(r Row) string {
+		return fmt.Sprintf("%.0f (%.2f)", r.Process.Median, r.WorkerRatio.Median)
+	})
 }
 
-func ratio(s Spread) string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Q1, s.Q3) }
+func trafficTable(t Traffic) string {
+	return across(t.Kinds[0].Rows, append(slices.Clone(t.Kinds), t.Checks), func(r Row) string {
+		if r.Contender == "" {
+			return "–"
+		}
+		return fmt.Sprintf("%.0f (%.2f)", r.Rate.Median, r.WorkerRatio.Median)
+	})
+}
+
+func memoryTable(m MemoryResults) string {
+	rows := [][]string{{"", "idle, MiB", "after the probes, MiB", "more than native, MiB", "file, MiB"}}
+	for _, row := range m.Rows {
+		rows = append(rows, []string{row.Size + ", " + row.Contender, figure(row.IdleMiB, 1), figure(row.UsedMiB, 1),
+			figure(m.more(row.Size, row.Contender), 1), figure(m.FileMiB[row.Contender], 1)})
+	}
+	return grid(rows)
+}
+
+func clustersTable(s Scale) string {
+	rows := [][]string{{"clusters", "", "main thread, %", "more, %", "all threads, more, %",
+		"between passes, ms", "delay, ms", "longest, ms", "memory, MiB",
+		"failed checks", "false replies"}}
+	for _, r := range s.Clusters {
+		longest := slices.Max(append([]float64{0}, r.Delays...))
+		rows = append(rows, []string{fmt.Sprint(r.Size), r.Envoy, figure(r.MainPercent, 2),
+			more(s.Clusters, r, moreMain), more(s.Clusters, r, moreInAll),
+			figure(r.Period, 0), figure(median(r.Delays), 0), figure(longest, 0), figure(r.MiB, 0), r.failed(), r.unanswered()})
+	}
+	return grid(rows)
+}
+
+func chainsTable(s Scale) string {
+	rows := [][]string{{"chains", "", "start, ms", "ratio", "LDS update, ms", "ratio", "main thread, %", "more, %",
+		"all threads, more, %", "failed checks", "false replies"}}
+	for _, r := range s.Chains {
+		without := find(s.Chains, r.Size, withoutUs)
+		rows = append(rows, []string{fmt.Sprint(r.Size), r.Envoy,
+			figure(median(r.Starts), 0), figure(ratioOf(r.Starts, without.Starts), 2),
+			figure(median(r.Updates), 1), figure(ratioOf(r.Updates, without.Updates), 2),
+			figure(r.MainPercent, 2),
+			more(s.Chains, r, moreMain), more(s.Chains, r, moreInAll), r.failed(), r.unanswered()})
+	}
+	return grid(rows)
+}
+
+func routesTable(s Scale) string {
+	rows := [][]string{{"clusters", "", "RDS update, ms", "ratio", "failed checks", "false replies"}}
+	for _, r := range s.Routes {
+		rows = append(rows, []string{fmt.Sprint(r.Size), r.Envoy, figure(median(r.Updates), 1),
+			figure(ratioOf(r.Updates, find(s.Routes, r.Size, withoutUs).Updates), 2), r.failed(), r.unanswered()})
+	}
+	return grid(rows)
+}
+
+func (w Watched) failed() string     { return fmt.Sprintf("%d of %d", w.Failed, w.Checks) }
+func (w Watched) unanswered() string { return fmt.Sprintf("%d of %d", w.Rejected+w.Lost, w.Probes) }
+
+// more writes a difference to the Envoy without Healthgate; one of 0 is a figure, too.
+func more(rows []ScaleRow, row ScaleRow, difference func(row, without ScaleRow) float64) string {
+	v := difference(row, find(rows, row.Size, withoutUs))
+	if row.Envoy == withoutUs || math.IsInf(v, 0) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func (s Spread) brief() string {
+	if s.Median == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Q1, s.Q3)
+}
+
+// figure writes one with some decimals; one that is missing is a dash.
+func figure(v float64, decimals int) string {
+	if math.IsInf(v, 0) || v == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.*f", decimals, v)
+}
 
 // grid writes rows as a table that reads well as text too.
-func grid(b *bytes.Buffer, rows [][]string) {
-	w := tabwriter.NewWriter(b, 0, 0, 1, ' ', 0)
+func grid(rows [][]string) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
 	for i, row := range rows {
 		fmt.Fprintln(w, "| "+strings.Join(row, "\t| ")+"\t|")
 		if i == 0 {
@@ -94,4 +171,5 @@ func grid(b *bytes.Buffer, rows [][]string) {
 		}
 	}
 	_ = w.Flush() // into memory
+	return b.String()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -12,196 +11,330 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 )
 
-// Results are what a run has shown; results.json holds them.
+// Results are the figures of each part, as results.json keeps them for the parts that are not measured again.
 type Results struct {
-	Date        string            `json:"date"`
-	Versions    map[string]string `json:"versions"`
-	Host        string            `json:"host"`
-	Bed         string            `json:"bed"` // what took the place of what
-	Settings    settings          `json:"settings"`
-	Connections int               `json:"connections"`
-	Probes      []Table           `json:"probes"` // one for each scenario
-	Latency     []Distribution    `json:"latency"`
-	Checks      Table             `json:"checks"`
-	Traffic     []Table           `json:"traffic"`
-	Main        []Main            `json:"main_thread"` // one for each scenario
-	Memory      []Memory          `json:"memory"`
-	Objects     []Object          `json:"objects"`
-	Hosts       Timeline          `json:"hosts_timeline"`
-	Drain       Timeline          `json:"drain_timeline"`
-	Targets     []Target          `json:"targets"`
+	Probes  *Probes        `json:"probes,omitempty"`
+	Traffic *Traffic       `json:"traffic,omitempty"`
+	Memory  *MemoryResults `json:"memory,omitempty"`
+	Scale   *Scale         `json:"scale,omitempty"`
 }
 
-// Table is one comparison.
+// Run is how a part was measured.
+type Run struct {
+	Date       string            `json:"date"`
+	Command    string            `json:"command"`
+	Host       string            `json:"host"`
+	Versions   map[string]string `json:"versions"`
+	Settings   settings          `json:"settings"`
+	Substitute bool              `json:"contrib_host_of_the_tests"` // in the place of contrib's own
+}
+
+// Probes is the part about GET /.
+type Probes struct {
+	Run
+	Sizes []Table `json:"sizes"`
+	HTTP2 Table   `json:"http2"`
+}
+
+// Traffic is the part about gRPC calls.
+type Traffic struct {
+	Run
+	Kinds  []Table `json:"kinds"`
+	Checks Table   `json:"checks"`
+}
+
+// MemoryResults is the part about memory, and the size of each variant's file.
+type MemoryResults struct {
+	Run
+	Rows    []Memory           `json:"rows"`
+	FileMiB map[string]float64 `json:"file_mib"`
+}
+
+// Memory is the memory of one Envoy.
+type Memory struct {
+	Size      string  `json:"size"`
+	Contender string  `json:"contender"`
+	IdleMiB   float64 `json:"idle_mib"`
+	UsedMiB   float64 `json:"used_mib"` // after the probes
+}
+
+// Scale is the part about many clusters, filter chains and overrides.
+type Scale struct {
+	Run
+	Clusters []ScaleRow `json:"clusters"`
+	Chains   []ScaleRow `json:"chains"`
+	Routes   []ScaleRow `json:"routes"`
+	Errors   []string   `json:"errors"` // of sizes that could not be measured whole
+}
+
+// ScaleRow is one Envoy of one size. Figures that were not taken are 0 or empty. Times are milliseconds.
+type ScaleRow struct {
+	Size        int       `json:"size"`
+	Envoy       string    `json:"envoy"`
+	MainPercent float64   `json:"main_percent"` // of a core
+	AllPercent  float64   `json:"all_percent"`  // of a core, by all threads of the process
+	MiB         float64   `json:"mib"`
+	Period      float64   `json:"period_ms"` // between two passes
+	Delays      []float64 `json:"delays_ms"` // until a change of hosts is answered
+	Starts      []float64 `json:"starts_ms"`
+	Updates     []float64 `json:"updates_ms"`
+	Watched
+}
+
+// find returns the row of an Envoy of the same size.
+func find(rows []ScaleRow, size int, envoy string) ScaleRow {
+	for _, row := range rows {
+		if row.Size == size && row.Envoy == envoy {
+			return row
+		}
+	}
+	return ScaleRow{}
+}
+
+// Spread is a figure over the rounds.
+type Spread struct {
+	Median float64 `json:"median"`
+	Q1     float64 `json:"q1"` // a quarter of the rounds was below
+	Q3     float64 `json:"q3"` // a quarter was above
+}
+
+// spreadOf summarizes values; it is zero if there are none.
+func spreadOf(values []float64) Spread {
+	if len(values) == 0 {
+		return Spread{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	// Interpolated between the two nearest values.
+	at := func(share float64) float64 {
+		position := share * float64(len(sorted)-1)
+		low := int(position)
+		high := min(low+1, len(sorted)-1)
+		return sorted[low] + (position-float64(low))*(sorted[high]-sorted[low])
+	}
+	return Spread{Median: at(0.5), Q1: at(0.25), Q3: at(0.75)}
+}
+
+func median(values []float64) float64 { return spreadOf(values).Median }
+
+// Table is one comparison. Ratios are to the peer.
 type Table struct {
 	Name string `json:"name"`
-	Peer string `json:"peer"` // whom the ratios are to
+	Peer string `json:"peer"`
 	Rows []Row  `json:"rows"`
 }
 
 // Row is one contender of it. Times are microseconds.
 type Row struct {
-	Contender string `json:"contender"`
-	Rate      Spread `json:"rate"`
-	P50       Spread `json:"p50_us"`
-	P99       Spread `json:"p99_us"`
-	Worker    Spread `json:"worker_us"`
-	Process   Spread `json:"process_us"`
-	// To the peer in the same round.
-	RateRatio    Spread `json:"rate_ratio"`
-	WorkerRatio  Spread `json:"worker_ratio"`
-	ProcessRatio Spread `json:"process_ratio"`
+	Contender   string `json:"contender"`
+	Rate        Spread `json:"rate"`
+	P50         Spread `json:"p50_us"`
+	P99         Spread `json:"p99_us"`
+	Worker      Spread `json:"worker_us"`
+	Process     Spread `json:"process_us"`
+	Load        Spread `json:"load_us"`
+	Requests    int64  `json:"requests"`
+	Rejected    int64  `json:"rejected"` // not answered with 200
+	RateRatio   Spread `json:"rate_ratio"`
+	WorkerRatio Spread `json:"worker_ratio"`
+	// To the smallest contender of the same kind, if there is one.
+	RateToSmallest   Spread `json:"rate_to_smallest"`
+	WorkerToSmallest Spread `json:"worker_to_smallest"`
 }
 
-// Memory is that of one Envoy.
-type Memory struct {
-	Scenario          string  `json:"scenario"`
-	Contender         string  `json:"contender"`
-	StartMilliseconds Spread  `json:"start_ms"`
-	IdleMiB           float64 `json:"idle_mib"`
-	UsedMiB           float64 `json:"used_mib"`
-}
-
-// Main is what Envoy's main thread does while nobody asks anything, with the stock door and without.
-type Main struct {
-	Scenario       string `json:"scenario"`
-	Gauges         int    `json:"gauges"`          // that Envoy has
-	Percent        Spread `json:"percent"`         // of a core
-	WithoutPercent Spread `json:"percent_without"` // of a core, in an Envoy with nothing of Healthgate's
-	// Over all that was measured, since with very many gauges a look may come but once a second.
-	OwnPercent float64 `json:"percent_own"`      // of a core, the door's
-	Looks      float64 `json:"looks_per_second"` // at all gauges
-	PerLook    float64 `json:"us_per_look"`      // of the door's time
-}
-
-// own is what of it is the door's.
-func (m Main) own() float64 { return m.OwnPercent }
-
-// Object is the file of a door.
-type Object struct {
-	Door string  `json:"door"`
-	MiB  float64 `json:"mib"`
-}
-
-// Distribution is how long one contender's probes took, over all rounds.
-type Distribution struct {
-	Contender string       `json:"contender"`
-	Points    [][2]float64 `json:"points"` // microseconds, and how many per cent took no longer
-}
-
-// distributions adds up the rounds.
-func distributions(contenders []string, seen map[string][]Round) (all []Distribution) {
-	for _, contender := range contenders {
-		sum, n := latencies{}, int64(0)
-		for _, r := range seen[contender] {
-			for end, count := range r.latencies {
-				sum[end] += count
-				n += count
-			}
-		}
-		d := Distribution{Contender: contender}
-		before, so := -1.0, int64(0)
-		for _, end := range slices.Sorted(maps.Keys(sum)) {
-			so += sum[end]
-			percent := 100 * float64(so) / float64(n)
-			if percent-before >= 0.5 || percent > 98 { // what nobody could see is left out
-				d.Points = append(d.Points, [2]float64{end, math.Round(1000*percent) / 1000})
-				before = percent
-			}
-		}
-		all = append(all, d)
-	}
-	return all
-}
-
-// Target is what was aimed at.
-type Target struct {
-	What string  `json:"what"`
-	Want string  `json:"want"`
-	Got  float64 `json:"got"`
-	Met  bool    `json:"met"`
-}
-
-// table summarizes the rounds.
-func table(name string, contenders []string, seen map[string][]Round, peer string) Table {
+// table summarizes rounds. A ratio is of two contenders in the same round.
+func table(name, peer string, contenders []string, seen map[string][]Round) Table {
 	t := Table{Name: name, Peer: peer}
 	for _, contender := range contenders {
-		of := func(figure func(r, peer Round) float64) Spread {
+		spread := func(figure func(r Round) float64) Spread {
 			var values []float64
-			for i, r := range seen[contender] {
-				values = append(values, figure(r, seen[peer][i]))
+			for _, r := range seen[contender] {
+				values = append(values, figure(r))
 			}
 			return spreadOf(values)
 		}
-		us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+		us := func(time func(r Round) time.Duration) Spread {
+			return spread(func(r Round) float64 { return float64(time(r)) / 1e3 })
+		}
+		ratio := func(peer string, figure func(r Round) float64) Spread {
+			var values []float64
+			for i, other := range seen[peer] {
+				values = append(values, figure(seen[contender][i])/figure(other))
+			}
+			return spreadOf(values)
+		}
+		var requests, rejected int64
+		for _, r := range seen[contender] {
+			requests += r.requests
+			rejected += r.rejected
+		}
+		rate := func(r Round) float64 { return r.Rate }
+		worker := func(r Round) float64 { return float64(r.Worker) }
 		t.Rows = append(t.Rows, Row{
-			Contender:    contender,
-			Rate:         of(func(r, _ Round) float64 { return r.Rate }),
-			P50:          of(func(r, _ Round) float64 { return us(r.P50) }),
-			P99:          of(func(r, _ Round) float64 { return us(r.P99) }),
-			Worker:       of(func(r, _ Round) float64 { return us(r.Worker) }),
-			Process:      of(func(r, _ Round) float64 { return us(r.Process) }),
-			RateRatio:    of(func(r, p Round) float64 { return r.Rate / p.Rate }),
-			WorkerRatio:  of(func(r, p Round) float64 { return us(r.Worker) / us(p.Worker) }),
-			ProcessRatio: of(func(r, p Round) float64 { return us(r.Process) / us(p.Process) }),
+			Contender:        contender,
+			Rate:             spread(rate),
+			P50:              us(func(r Round) time.Duration { return r.P50 }),
+			P99:              us(func(r Round) time.Duration { return r.P99 }),
+			Worker:           us(func(r Round) time.Duration { return r.Worker }),
+			Process:          us(func(r Round) time.Duration { return r.Process }),
+			Load:             us(func(r Round) time.Duration { return r.Load }),
+			Requests:         requests,
+			Rejected:         rejected,
+			RateRatio:        ratio(peer, rate),
+			WorkerRatio:      ratio(peer, worker),
+			RateToSmallest:   ratio(smallestLike[contender], rate),
+			WorkerToSmallest: ratio(smallestLike[contender], worker),
 		})
 	}
 	return t
 }
 
+// row returns the row of a contender, zero if there is none.
 func (t Table) row(contender string) Row {
-	if i := indexOf(t.Rows, contender); i >= 0 {
-		return t.Rows[i]
+	for _, row := range t.Rows {
+		if row.Contender == contender {
+			return row
+		}
 	}
 	return Row{}
 }
 
-// judge holds the results against what was aimed at.
-func (r *Results) judge() {
-	atLeast := func(what string, least, got float64) {
-		r.Targets = append(r.Targets, Target{what, fmt.Sprintf(">= %.2f", least), got, got >= least})
-	}
-	atMost := func(what, want string, most, got float64) {
-		r.Targets = append(r.Targets, Target{what, want, got, got <= most})
-	}
-	base := r.Probes[small]
-	atLeast("contrib door: probes a second, to native's", 0.90, base.row(byContrib).RateRatio.Median)
-	atLeast("stock door: probes a second, to native's", 0.97, base.row(byStock).RateRatio.Median)
-	atMost("stock door: the worker's time a probe, to native's", "<= 1.12", 1.12, base.row(byStock).WorkerRatio.Median)
-	for _, contender := range []string{byContrib, byStock} {
-		for _, t := range r.Probes[hundred:] {
-			flat := t.row(contender).WorkerRatio.Median / base.row(contender).WorkerRatio.Median
-			atMost(doorOf(contender)+" door: the worker's time a probe with "+t.Name+", to that with 3 hosts (both to native's)", "<= 1.10", 1.10, flat)
-		}
-	}
-	for _, t := range r.Traffic {
-		for _, contender := range []string{byContrib, byStock} {
-			w := t.row(contender).WorkerRatio
-			same := w.Q1 <= 1 && w.Q3 >= 1 || w.Median >= 0.97 && w.Median <= 1.03
-			r.Targets = append(r.Targets, Target{doorOf(contender) + " door: the worker's time for traffic, " + t.Name + ", to that without a filter",
-				"1.00, by its quartiles or within 0.03", w.Median, same})
-		}
-	}
-	atMost("stock door: of a core, the main thread with 1,000 more clusters, %", "<= 2.5", 2.5, r.Main[thousand].own())
-	atMost("stock door: memory after the probes, more than Envoy's alone, MiB", "<= 9", 9, r.grown(scenarios[small].Name, byStock))
-	atMost("stock door: its file, MiB", "<= 7", 7, r.Objects[1].MiB)
+// Goal is one, and whether it is met.
+type Goal struct {
+	What, Want string
+	Got        float64
+	Met        bool
 }
 
-// grown is how much more memory an Envoy has with a door.
-func (r *Results) grown(scenario, contender string) float64 {
+type goals []Goal
+
+func (g *goals) atLeast(what string, least, got float64) {
+	*g = append(*g, Goal{what, fmt.Sprintf("≥ %g", least), got, got >= least})
+}
+
+func (g *goals) atMost(what string, most, got float64) {
+	*g = append(*g, Goal{what, fmt.Sprintf("≤ %g", most), got, got <= most})
+}
+
+// goals compares the parts that were measured with their goals.
+func (r *Results) goals() (g goals) {
+	if r.Probes != nil {
+		r.Probes.goals(&g)
+	}
+	if r.Memory != nil {
+		r.Memory.goals(&g)
+	}
+	if r.Traffic != nil {
+		r.Traffic.goals(&g)
+	}
+	if r.Scale != nil {
+		r.Scale.goals(&g)
+	}
+	return g
+}
+
+func (t Traffic) goals(g *goals) {
+	for _, k := range t.Kinds {
+		for _, variant := range []string{byModule, byPlugin} {
+			w := k.row(variant).WorkerRatio
+			same := w.Q1 <= 1 && w.Q3 >= 1 || w.Median >= 0.97 && w.Median <= 1.03
+			*g = append(*g, Goal{variant + ", " + k.Name + ": worker CPU a call, to no filter", "1, by quartiles or ± 0.03", w.Median, same})
+		}
+	}
+}
+
+func (m MemoryResults) goals(g *goals) {
+	for _, variant := range []string{byModule, byPlugin} {
+		g.atMost(variant+": memory after the probes, more than native, MiB", 12, m.more(sizes[small].Name, variant))
+		g.atMost(variant+": its file, MiB", 12, m.FileMiB[variant])
+	}
+}
+
+func (p Probes) goals(g *goals) {
+	base := p.Sizes[small]
+	g.atMost("dynamic module: worker CPU a probe, to the smallest module's", 1.05, base.row(byModule).WorkerToSmallest.Median)
+	if plugin := base.row(byPlugin); plugin.RateToSmallest.Median > 0 {
+		g.atLeast("Go plugin: probes a second, to an empty Go plugin's", 0.95, plugin.RateToSmallest.Median)
+	}
+	for _, contender := range []string{byModule, byPlugin} {
+		for _, t := range p.Sizes[hundred:] {
+			flat := t.row(contender).WorkerRatio.Median / base.row(contender).WorkerRatio.Median
+			g.atMost(contender+": worker CPU a probe with "+t.Name+", to that with 3 hosts, both to Envoy's own filter", 1.10, flat)
+		}
+	}
+}
+
+// goals has one line for each kind of goal, with the worst figure of all sizes. A figure that is missing is none that meets its goal.
+func (s Scale) goals(g *goals) {
+	worst := func(rows []ScaleRow, figure func(row, without ScaleRow) float64) (worst float64) {
+		if len(rows) == 0 {
+			return math.Inf(1)
+		}
+		for _, row := range rows {
+			if row.Envoy != withoutUs {
+				worst = max(worst, figure(row, find(rows, row.Size, withoutUs)))
+			}
+		}
+		return worst
+	}
+	starts := func(row, without ScaleRow) float64 { return ratioOf(row.Starts, without.Starts) }
+	updates := func(row, without ScaleRow) float64 { return ratioOf(row.Updates, without.Updates) }
+	var watched Watched
+	for _, row := range slices.Concat(s.Clusters, s.Chains, s.Routes) {
+		if row.Envoy != withoutUs {
+			watched.add(row.Watched)
+		}
+	}
+	failed, unanswered := float64(watched.Failed), float64(watched.Rejected+watched.Lost)
+	if watched.Checks == 0 || watched.Probes == 0 {
+		failed, unanswered = math.Inf(1), math.Inf(1)
+	}
+	const at = "dynamic module, at any size: "
+	g.atMost(at+"main thread, more than without, % of a core", 2.5, max(worst(s.Clusters, moreMain), worst(s.Chains, moreMain)))
+	g.atMost(at+"start, to that without", 1.2, worst(s.Chains, starts))
+	g.atMost(at+"update of the listener, to that without", 1.2, worst(s.Chains, updates))
+	g.atMost(at+"update of the routes, to that without", 1.2, worst(s.Routes, updates))
+	g.atMost(at+"failed health checks", 0, failed)
+	g.atMost(at+"probes that were not answered with 200", 0, unanswered)
+}
+
+// moreMain is how much more of a core the main thread uses.
+func moreMain(row, without ScaleRow) float64 {
+	if row.MainPercent == 0 || without.MainPercent == 0 {
+		return math.Inf(1)
+	}
+	return row.MainPercent - without.MainPercent
+}
+
+// moreInAll is how much more of a core all threads use: work that has left the main thread is still paid for.
+func moreInAll(row, without ScaleRow) float64 {
+	if row.AllPercent == 0 || without.AllPercent == 0 {
+		return math.Inf(1)
+	}
+	return row.AllPercent - without.AllPercent
+}
+
+// ratioOf is the ratio of two medians.
+func ratioOf(values, to []float64) float64 {
+	if len(values) == 0 || len(to) == 0 {
+		return math.Inf(1)
+	}
+	return median(values) / median(to)
+}
+
+// more is how much more memory an Envoy holds than the one with Envoy's own filter.
+func (m MemoryResults) more(size, contender string) float64 {
 	used := map[string]float64{}
-	for _, m := range r.Memory {
-		if m.Scenario == scenario {
-			used[m.Contender] = m.UsedMiB
+	for _, row := range m.Rows {
+		if row.Size == size {
+			used[row.Contender] = row.UsedMiB
 		}
 	}
 	return used[contender] - used[native]
 }
 
-// versions are those of what was run.
+// versions of the programs that are run.
 func versions() (map[string]string, error) {
 	commit, err := exec.Command("git", "-C", bed.Root(), "describe", "--always", "--dirty", "--tags").Output()
 	if err != nil {
@@ -214,7 +347,7 @@ func versions() (map[string]string, error) {
 	return map[string]string{"healthgate": strings.TrimSpace(string(commit)), "go": runtime.Version(), "envoy": envoy}, nil
 }
 
-func hostOf() string {
+func hostName() string {
 	model := "an unknown processor"
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(text)) {
@@ -224,14 +357,5 @@ func hostOf() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d cores of %s, %s/%s, shared by Envoy and the load", runtime.NumCPU(), model, runtime.GOOS, runtime.GOARCH)
-}
-
-func bedOf(d door.Door) string {
-	if !door.HasStandIn(d) {
-		return "Both doors run as they are: the plugin by this Envoy's own golang extension, the dynamic module by any."
-	}
-	return "The stock door runs as it is. For the contrib door this Envoy lacks the golang extension: the stand-in (`e2e/standin`) takes its\n" +
-		"place, and its cost is in that door's figures. The `empty plugin` shows that cost: it answers at once, without Go; the `empty plugin in\n" +
-		"Go` does so by Envoy's Go SDK. The contrib host has code of its own in the stand-in's place, whose cost no run here has seen."
+	return fmt.Sprintf("%d cores of %s, %s/%s", runtime.NumCPU(), model, runtime.GOOS, runtime.GOARCH)
 }

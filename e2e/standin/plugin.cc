@@ -16,9 +16,47 @@ std::mutex plugins_lock;
 std::map<std::string, std::unique_ptr<Plugin>> libraries;
 std::map<std::string, Plugin*> plugins;
 
-template <class F> bool symbol(void* library, const char* name, F& function) {
+// As dlsymInternal in contrib/golang/common/dso/dso.cc, and in its words.
+template <class F> bool find_symbol(F& function, void* library, const std::string& path, const char* name) {
   function = reinterpret_cast<F>(dlsym(library, name));
+  if (function == nullptr) {
+    log_line(envoy_dynamic_module_type_log_level_Error,
+             "lib: " + path + ", cannot find symbol: " + name + ", err: " + dlerror());
+  }
   return function != nullptr;
+}
+
+// Finds the ten functions that HttpFilterDsoImpl in dso.cc asks for. Each that is missing is logged.
+bool find_functions(Plugin& plugin, void* library, const std::string& path) {
+  bool found = true;
+  found &= find_symbol(plugin.new_config, library, path, "envoyGoFilterNewHttpPluginConfig");
+  found &= find_symbol(plugin.merge_config, library, path, "envoyGoFilterMergeHttpPluginConfig");
+  found &= find_symbol(plugin.destroy_config, library, path, "envoyGoFilterDestroyHttpPluginConfig");
+  found &= find_symbol(plugin.on_header, library, path, "envoyGoFilterOnHttpHeader");
+  found &= find_symbol(plugin.on_data, library, path, "envoyGoFilterOnHttpData");
+  found &= find_symbol(plugin.on_log, library, path, "envoyGoFilterOnHttpLog");
+  found &= find_symbol(plugin.on_stream_complete, library, path, "envoyGoFilterOnHttpStreamComplete");
+  found &= find_symbol(plugin.on_destroy, library, path, "envoyGoFilterOnHttpDestroy");
+  // Never called here: the first is for a request that waits in Go, the second for contrib's own tests.
+  void *request_sema_dec, *clean_up;
+  found &= find_symbol(request_sema_dec, library, path, "envoyGoRequestSemaDec");
+  found &= find_symbol(clean_up, library, path, "envoyGoFilterCleanUp");
+  return found;
+}
+
+// Opens a library; null if it is no plugin, and the log says why.
+std::unique_ptr<Plugin> open_plugin(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_LAZY);
+  if (library == nullptr) {
+    log_line(envoy_dynamic_module_type_log_level_Error, "cannot load : " + path + " error: " + dlerror());
+    return nullptr;
+  }
+  auto plugin = std::make_unique<Plugin>();
+  if (!find_functions(*plugin, library, path)) {
+    dlclose(library);
+    return nullptr;
+  }
+  return plugin;
 }
 
 } // namespace
@@ -46,21 +84,10 @@ Plugin* load_plugin(const std::string& name, const std::string& library_id, cons
   if (auto it = libraries.find(library_id); it != libraries.end()) {
     return plugins[name] = it->second.get();
   }
-  void* library = dlopen(path.c_str(), RTLD_LAZY);
-  if (library == nullptr) {
-    log_line(envoy_dynamic_module_type_log_level_Error, std::string("stand-in: can't load the plugin: ") + dlerror());
-    return nullptr;
-  }
-  auto plugin = std::make_unique<Plugin>();
-  if (!symbol(library, "envoyGoFilterNewHttpPluginConfig", plugin->new_config) ||
-      !symbol(library, "envoyGoFilterDestroyHttpPluginConfig", plugin->destroy_config) ||
-      !symbol(library, "envoyGoFilterMergeHttpPluginConfig", plugin->merge_config) ||
-      !symbol(library, "envoyGoFilterOnHttpHeader", plugin->on_header) ||
-      !symbol(library, "envoyGoFilterOnHttpData", plugin->on_data) ||
-      !symbol(library, "envoyGoFilterOnHttpLog", plugin->on_log) ||
-      !symbol(library, "envoyGoFilterOnHttpStreamComplete", plugin->on_stream_complete) ||
-      !symbol(library, "envoyGoFilterOnHttpDestroy", plugin->on_destroy)) {
-    log_line(envoy_dynamic_module_type_log_level_Error, "stand-in: " + path + " is not a golang filter plugin");
+  auto plugin = open_plugin(path);
+  if (plugin == nullptr) {
+    // Contrib's exception, which Envoy shows with the refusal; a module's refusal has no text of its own.
+    log_line(envoy_dynamic_module_type_log_level_Error, "golang_filter: load library failed: " + library_id + " " + path);
     return nullptr;
   }
   return plugins[name] = (libraries[library_id] = std::move(plugin)).get();

@@ -1,8 +1,12 @@
 package suite
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"healthgate/e2e/bed"
@@ -273,6 +277,50 @@ func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
 			}
 			if counted := len(s.stats(own)) > 0; counted != test.counted {
 				t.Errorf("the plugin's own stats are there: %v, want %v", counted, test.counted)
+			}
+		})
+	}
+}
+
+// HttpFilterDsoImpl in contrib/golang/common/dso/dso.cc asks for these ten, and refuses a plugin that lacks one.
+func TestPluginThatLacksAFunctionIsRefused(t *testing.T) {
+	t.Parallel()
+	if !door.HasStandIn(theDoor) {
+		t.Skip("it is about the contrib host of the tests")
+	}
+	skipWherePointed(t, "it needs a plugin of its own")
+	whole, err := os.ReadFile(filepath.Join(bed.Root(), "build", "empty.so"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, function := range []string{
+		"envoyGoFilterNewHttpPluginConfig", "envoyGoFilterMergeHttpPluginConfig", "envoyGoFilterDestroyHttpPluginConfig",
+		"envoyGoFilterOnHttpHeader", "envoyGoFilterOnHttpData", "envoyGoFilterOnHttpLog", "envoyGoFilterOnHttpStreamComplete",
+		"envoyGoFilterOnHttpDestroy", "envoyGoRequestSemaDec", "envoyGoFilterCleanUp",
+	} {
+		t.Run(function, func(t *testing.T) {
+			t.Parallel()
+			// Under another name of the same length it is found no more.
+			renamed := []byte(function[:len(function)-1] + "_")
+			lacking := bytes.ReplaceAll(whole, []byte(function+"\x00"), append(renamed, 0))
+			if bytes.Equal(lacking, whole) {
+				t.Fatal("build/empty.so does not have it")
+			}
+			plugin := filepath.Join(t.TempDir(), "lacking.so")
+			if err := os.WriteFile(plugin, lacking, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			log := refused(t, func(c *bed.Config) { c.Set(bed.Healthgate+".typed_config.filter_name", "lacking@lacking@"+plugin) })
+			for _, want := range []string{
+				"lib: " + plugin + ", cannot find symbol: " + function + ", err: ",
+				"golang_filter: load library failed: lacking " + plugin,
+			} {
+				if !strings.Contains(log, want) {
+					t.Errorf("the log lacks %q:\n%s", want, bed.Tail(log, 10))
+				}
+			}
+			if n := strings.Count(log, "cannot find symbol"); n != 1 {
+				t.Errorf("%d functions are missing, want 1", n)
 			}
 		})
 	}
