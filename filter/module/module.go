@@ -14,18 +14,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/types/known/structpb"
-
 	"healthgate/filter"
 	"healthgate/filter/serve"
 )
 
 // module is what all configurations of one Envoy share.
 type module struct {
-	process serve.Process
-	sampler sampler
-	started atomic.Bool   // Envoy's workers have started
-	names   chan struct{} // has an element if there are names that no pass has covered yet
+	process   serve.Process
+	sampler   sampler
+	documents documents
+	started   atomic.Bool   // Envoy's workers have started
+	names     chan struct{} // has an element if there are names that no pass has covered yet
 
 	// mutex guards the fields below. No gate is evaluated and no watcher notified while it is held.
 	mutex    sync.Mutex
@@ -90,12 +89,12 @@ type override struct {
 
 // newConfiguration reads a filter's configuration. Its gate is made with its first stream.
 func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configuration, error) {
-	raw, err := unpack(configured)
+	read, err := m.documents.read(configured)
 	if err != nil {
 		return nil, err
 	}
-	c := &configuration{host: &host{module: m, filter: f}, digest: filter.Digest(raw)}
-	if c.Configuration, err = m.process.Configure(raw, c.host); err != nil {
+	c := &configuration{host: &host{module: m, filter: f}, digest: read.digest}
+	if c.Configuration, err = m.process.Configure(read.raw, c.host); err != nil {
 		return nil, err
 	}
 	c.host.prefix = c.Config().StatPrefix
@@ -157,16 +156,15 @@ func (m *module) end(c *configuration) {
 
 // newOverride reads a route's configuration.
 func (m *module) newOverride(configured []byte) (*override, error) {
-	raw := &structpb.Struct{}
-	if len(configured) > 0 {
-		var err error
-		if raw, err = unpack(configured); err != nil {
-			return nil, err
-		}
+	if len(configured) == 0 {
+		configured = []byte("{}")
 	}
-	o := &override{digest: filter.Digest(raw)}
-	var err error
-	if o.Override, err = m.process.NewOverride(raw); err != nil {
+	read, err := m.documents.read(configured)
+	if err != nil {
+		return nil, err
+	}
+	o := &override{digest: read.digest}
+	if o.Override, err = m.process.NewOverride(read.raw); err != nil {
 		return nil, err
 	}
 	if o.Sets("stat_prefix") {
