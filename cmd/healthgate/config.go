@@ -100,7 +100,7 @@ func configInto(command *cobra.Command, gate configure.Gate, name string, place 
 		if err := printFindings(command.ErrOrStderr(), "text", found); err != nil {
 			return err
 		}
-		return errFound
+		return reported(exitProblems)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
   curl -s localhost:9901/config_dump | healthgate lint --output json -`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("lint looks at files: name one or more, or - for standard input")
+				return errors.New("lint reads files: name one or more, or - for standard input")
 			}
 			return nil
 		},
@@ -61,7 +61,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
 			return err
 		}
 		if len(found) > 0 {
-			return errFound
+			return reported(exitProblems)
 		}
 		return nil
 	}

@@ -30,8 +30,8 @@ type Result struct {
 type text struct {
 	*document
 	original *document
-	path  []int // of the ConfigMap's value in the file; nil for the file itself
-	first int   // the line of the file over its first
+	path     []int // of the ConfigMap's value in the file; nil for the file itself
+	first    int   // the line of the file over its first
 }
 
 // line is the line of the file.
