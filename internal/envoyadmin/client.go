@@ -109,7 +109,7 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	defer reply.Body.Close()
 	if reply.StatusCode != http.StatusOK {
 		err := fmt.Errorf("admin at %s: %s is answered with %s", c.address, request.URL.Path, reply.Status)
-		if strings.HasPrefix(path, "/server_info") {
+		if strings.HasPrefix(path, "/server_info") && reply.StatusCode < http.StatusInternalServerError {
 			err = fmt.Errorf("%w, so this is not Envoy's admin interface; %s", err, elsewhere)
 		}
 		return err
