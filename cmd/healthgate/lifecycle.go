@@ -224,7 +224,7 @@ func (d *drain) await(ctx context.Context) error {
 			d.say("the timeout of %v is over; requests that are left are cut off", d.timeout)
 			return nil
 		case over:
-			d.say("%d requests are left after the timeout of %v, and are cut off", n, d.timeout)
+			d.say("%s left after the timeout of %v, and cut off", requestsAre(n), d.timeout)
 			return nil
 		}
 		wait(ctx, drainPoll)
@@ -263,5 +263,12 @@ func (d *drain) left(ctx context.Context) string {
 	if !known {
 		return "requests are not visible"
 	}
-	return fmt.Sprintf("%d requests are under way", n)
+	return requestsAre(n) + " under way"
+}
+
+func requestsAre(n uint64) string {
+	if n == 1 {
+		return "1 request is"
+	}
+	return fmt.Sprint(n, " requests are")
 }

@@ -145,10 +145,10 @@ func TestDrainWaitsForRequests(t *testing.T) {
 		}, "no request is left", 0},
 		"that come back": {func(look int) string {
 			return fmt.Sprint("http.ingress.downstream_rq_active: ", look%3)
-		}, "are cut off", 2 * time.Second},
+		}, "cut off", 2 * time.Second},
 		"that do not end": {func(int) string {
 			return "http.ingress.downstream_rq_active: 2\nhttp.other.downstream_rq_active: 1"
-		}, "3 requests are left after the timeout of 2s, and are cut off", 2 * time.Second},
+		}, "3 requests are left after the timeout of 2s, and cut off", 2 * time.Second},
 		"that can't be seen": {func(int) string { return "" }, "the timeout of 2s is over; requests that are left are cut off", 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -300,12 +300,12 @@ func (b *bench) drain() (Timeline, error) {
 
 // told are the lines of a drain, by how they begin, as a picture has them.
 var told = map[string]string{
-	"failing the gate": "healthgate drain: the gate fails", "the notice is over": "the notice is over: clients are let go", "no request is left": "no request is left",
+	"failing the gate": "healthgate drain: the gate fails", "the delay is over": "the delay is over: connections are closed", "no request is left": "no request is left",
 }
 
 // command runs `healthgate drain`, and marks each of its lines.
 func (r *recorder) command(ctx context.Context, envoy *bed.Envoy, notice time.Duration) error {
-	drain := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), "drain", "--admin", envoy.Admin, "--notice", notice.String(), "--finish", "20s")
+	drain := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), "drain", "--admin", envoy.Admin, "--delay", notice.String(), "--timeout", "20s")
 	drain.Env = append(os.Environ(), "CONTAINER_LOG="+os.DevNull)
 	out, err := drain.StdoutPipe()
 	if err != nil {

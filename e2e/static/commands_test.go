@@ -65,8 +65,8 @@ var fates = []struct{ pattern, fate string }{
 	{`healthgate (alive|drain)`, "test TestCommandDrainsAnEnvoy"},
 	{`make test`, "ci"},
 	{`make (plugin|module|command)( plugin| module| command)*`, "test TestBuildMakesWhatThePagesName"},
-	{`make demo( DOOR=\w+)?`, "test TestScriptGoesThroughTheAnswersByEachDoor"},
-	{`make run( DOOR=\w+)?`, "test TestRunTellsEachCountAndLeavesNothing"},
+	{`make demo( VARIANT=\w+)?`, "test TestScriptGoesThroughTheAnswersByEachDoor"},
+	{`make run( VARIANT=\w+)?`, "test TestRunTellsEachCountAndLeavesNothing"},
 	{`make cert`, "test TestCertificateIsMadeAndNobodyElseCanReadItsKey"},
 	{`make bench`, "test TestBenchRuns"},
 	{`make diff( FOR=\w+)?`, "test TestAMinuteOfRandomEventsShowsNoDisagreement"},
@@ -194,7 +194,7 @@ func TestCommandsOfThePagesRun(t *testing.T) {
 // Whatever runs a command of healthgate's: it and its flags are there.
 func TestCommandsOfThePagesNameFlagsThatAreThere(t *testing.T) {
 	healthgate := command(t)
-	part := regexp.MustCompile(`healthgate (lint|explain|config|alive|drain|completion)\b([^|]*)`)
+	part := regexp.MustCompile(`healthgate (lint|explain|config|alive|drain|version|completion)\b([^|]*)`)
 	flag := regexp.MustCompile(`--[a-z-]+`)
 	seen := 0
 	for _, page := range pages(t) {

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -21,7 +22,6 @@ type dump struct {
 type refusal struct {
 	name     string // of the listener; "" if Envoy does not know
 	at       string
-	version  string
 	details  string
 	errors   []string // of the gates in it, by the gate's own decoder
 	replaces bool     // an older configuration is active
@@ -58,7 +58,6 @@ type dumped struct {
 				FailedConfiguration json.RawMessage `json:"failed_configuration"`
 				LastUpdateAttempt   string          `json:"last_update_attempt"`
 				Details             string          `json:"details"`
-				VersionInfo         string          `json:"version_info"`
 			} `json:"error_state"`
 		} `json:"dynamic_listeners"`
 		StaticClusters         []dumpedCluster `json:"static_clusters"`
@@ -83,15 +82,16 @@ func readDump(text []byte) (*dump, error) {
 		return nil, err
 	}
 	d := &dump{clusters: map[string]clusterConfig{}}
+	active := map[string]bool{}
 	for _, config := range all.Configs {
 		for _, listener := range config.DynamicListeners {
-			active := len(listener.ActiveState) > 0
+			active[listener.Name] = active[listener.Name] || len(listener.ActiveState) > 0
 			if len(listener.WarmingState) > 0 {
-				d.warming = append(d.warming, warming{"listener", listener.Name, active})
+				d.warming = append(d.warming, warming{"listener", listener.Name, active[listener.Name]})
 			}
 			if failed := listener.ErrorState; failed != nil {
-				d.refused = append(d.refused, refusal{name: listener.Name, at: failed.LastUpdateAttempt, version: failed.VersionInfo,
-					details: lastLine(failed.Details), errors: gateErrors(failed.FailedConfiguration), replaces: active})
+				d.refuse(refusal{name: cmp.Or(listener.Name, nameOf(failed.FailedConfiguration)), at: failed.LastUpdateAttempt,
+					details: lastLine(failed.Details), errors: gateErrors(failed.FailedConfiguration)})
 			}
 		}
 		for _, cluster := range append(config.StaticClusters, config.DynamicActiveClusters...) {
@@ -104,7 +104,30 @@ func readDump(text []byte) (*dump, error) {
 			d.warming = append(d.warming, warming{"cluster", c.Name, active})
 		}
 	}
+	for i := range d.refused {
+		d.refused[i].replaces = active[d.refused[i].name]
+	}
 	return d, nil
+}
+
+// refuse adds a refusal. Envoy's dump may have one twice: by the listener, and by the update, which has no time.
+func (d *dump) refuse(r refusal) {
+	for i, known := range d.refused {
+		if known.name == r.name && known.details == r.details {
+			d.refused[i].at = cmp.Or(known.at, r.at)
+			return
+		}
+	}
+	d.refused = append(d.refused, r)
+}
+
+// nameOf is the name in a listener's configuration.
+func nameOf(listener json.RawMessage) string {
+	var named struct {
+		Name string `json:"name"`
+	}
+	_ = json.Unmarshal(listener, &named)
+	return named.Name
 }
 
 // lastLine is the end of Envoy's message, which begins with the configuration as text.
