@@ -17,7 +17,7 @@ func newConfig() *cobra.Command {
 		Short: "Print what to add for a gate, or write it into a file",
 		Long: `Print what to add to an Envoy configuration for a gate of a cluster, as YAML with comments.
 
-With --into it shows what it would add to a bootstrap, a file for xDS or a ConfigMap, as a diff; --write adds it. It only adds:
+With --into it shows the additions to a bootstrap, a file for xDS or a ConfigMap, as a diff; --write makes them. It only adds:
 the file's own lines and comments stay. It writes only if the result reads back as the file did, with exactly the additions in it.
 
 A cluster without health checks gets one by --grpc-service or --http-check. A gRPC check needs HTTP/2 to the cluster's hosts; nothing
@@ -30,15 +30,19 @@ else changes how Envoy speaks to a cluster.`,
 	flags := command.Flags()
 	cluster := flags.String("cluster", "", "the cluster's name in Envoy")
 	path := flags.String("path", "/", "the probe's path")
-	variant := flags.String("variant", "plugin", "plugin: the Go plugin, for Envoy's contrib build; module: the dynamic module, for stock Envoy 1.38 to 1.40")
-	service := flags.String("grpc-service", "", `check the cluster's hosts by grpc.health.v1, for this service; "" asks for the server as a whole`)
+	variant := flags.String("variant", "plugin",
+		"plugin: the Go plugin, for Envoy's contrib build; module: the dynamic module, for stock Envoy 1.38 to 1.40")
+	service := flags.String("grpc-service", "",
+		`check the cluster's hosts by grpc.health.v1, for this service; "" asks for the server as a whole`)
 	http := flags.String("http-check", "", "check the cluster's hosts by GET of this path")
 	into := flags.String("into", "", "the file to add it to, in YAML or JSON")
 	write := flags.Bool("write", false, "with --into: write the file")
 	place := configure.Place{}
-	flags.StringVar(&place.Listener, "listener", "", "with --into: the listener that gets the gate, by its name or host:port, if there are several")
+	flags.StringVar(&place.Listener, "listener", "",
+		"with --into: the listener that gets the gate, by its name or host:port, if there are several")
 	flags.StringVar(&place.RouteConfig, "route-config", "", "with --into: the route configuration that gets it, if a listener has several")
-	flags.StringVar(&place.VirtualHost, "virtual-host", "", `with --into: the virtual host that gets the route (default: the one of the domain "*")`)
+	flags.StringVar(&place.VirtualHost, "virtual-host", "",
+		`with --into: the virtual host that gets the route (default: the one of the domain "*")`)
 	_ = command.MarkFlagRequired("cluster")
 	_ = command.RegisterFlagCompletionFunc("variant", cobra.FixedCompletions([]string{"plugin", "module"}, cobra.ShellCompDirectiveNoFileComp))
 	command.RunE = func(command *cobra.Command, _ []string) error {

@@ -17,9 +17,9 @@ import (
 func newExplain() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "explain",
-		Short: "Explain why a running Envoy's gates answer as they do, and what the next step is",
-		Long: `Report what each gate of a running Envoy answers, from which numbers, which hosts fail and why, and what the next step is; updates
-that Envoy has refused or that wait; and what lint finds in the configuration that it has.
+		Short: "Explain why a running Envoy's gates answer as they do, with the next step",
+		Long: `Report the answer of each gate of a running Envoy, its numbers, the hosts that fail and why, and the next step; updates that Envoy
+has refused or that wait; and the findings of lint in its configuration.
 
 Each gate is asked once if its listener can be reached, and more often if others probe it at the same time; it counts these as
 probes (--probe=false sends none). An answer counts only if the gate's own counters grow by it; otherwise the numbers decide.
@@ -123,7 +123,8 @@ func writeGate(b *strings.Builder, paint func(code, text string) string, g expla
 	}
 	fmt.Fprintf(b, "  since   %s\n", since)
 	for _, c := range g.Clusters {
-		fmt.Fprintf(b, "  cluster %s: %d healthy and %d degraded of %d hosts (%d excluded), needs %s: %s\n", c.Name, c.Healthy, c.Degraded, c.Total, c.Excluded, c.Needs, c.Reason)
+		fmt.Fprintf(b, "  cluster %s: %d healthy and %d degraded of %d hosts (%d excluded), needs %s: %s\n",
+			c.Name, c.Healthy, c.Degraded, c.Total, c.Excluded, c.Needs, c.Reason)
 		for _, host := range c.Failing {
 			fmt.Fprintf(b, "    %s %s\n", host.Address, host.Why)
 		}

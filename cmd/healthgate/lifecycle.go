@@ -49,12 +49,13 @@ func (s speaker) say(format string, args ...any) {
 	}
 }
 
-// defaultLog is the output of the container's first process. Kubernetes throws away a hook's own output.
+// defaultLog is where the container's first process prints to. Kubernetes throws away a hook's own output.
 const defaultLog = "/proc/1/fd/1"
 
 // logFlag adds --log, whose default the environment may set.
 func logFlag(command *cobra.Command) *string {
-	return command.Flags().String("log", cmp.Or(os.Getenv("CONTAINER_LOG"), defaultLog), "the container's log, to which each line is printed too; also CONTAINER_LOG")
+	return command.Flags().String("log", cmp.Or(os.Getenv("CONTAINER_LOG"), defaultLog),
+		"the container's log, to which each line is printed too; also CONTAINER_LOG")
 }
 
 // unlessStdout returns the file, or "" if it is the command's own output or not there.

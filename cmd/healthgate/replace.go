@@ -46,7 +46,7 @@ func replaceFile(name string, before, after []byte) (err error) {
 	return nil
 }
 
-// keepOwner gives a file the owner of another, if it has one of its own.
+// keepOwner gives a file the owner of another, if they differ.
 func keepOwner(file *os.File, of fs.FileInfo) error {
 	want, known := of.Sys().(*syscall.Stat_t)
 	own, err := file.Stat()

@@ -241,7 +241,7 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 	}
 	s.setServing(2)
 	s.post("/healthcheck/fail")
-	agree(503, "healthgate_draining", "Envoy was told to fail its health checks")
+	agree(503, "healthgate_draining", "Envoy fails its health checks")
 	s.post("/healthcheck/ok")
 	agree(200, "healthgate_ok", "")
 }

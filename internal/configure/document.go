@@ -25,7 +25,7 @@ const maxNodes = 5_000_000
 
 var (
 	yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)
-	// tabbed is a comment on a line of its own behind a tab, which Envoy's parser takes and this one does not.
+	// tabbed is a line with a comment behind a tab and nothing else, which Envoy's parser takes and this one does not.
 	tabbed = regexp.MustCompile(`(?m)^[ \t]*\t[ \t]*#`)
 )
 
@@ -199,7 +199,7 @@ func (v value) step(i int) value {
 	return value{Node: resolved(v.Content[i]), path: append(v.path[:len(v.path):len(v.path)], i)}
 }
 
-// items are those of a list.
+// items are the items of a list.
 func (v value) items() []value {
 	if v.Node == nil || v.Kind != yaml.SequenceNode {
 		return nil

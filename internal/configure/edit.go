@@ -32,7 +32,7 @@ func (t *text) applied(e edit) (*document, error) {
 	d := t.document
 	added, err := parse([]byte(strings.Join(e.lines, "\n") + "\n"))
 	if err != nil || len(added.tree.children) != 1 {
-		return nil, fmt.Errorf("%s: what would be added can't be read back: %w", e.name, err)
+		return nil, fmt.Errorf("%s: the addition can't be read back: %w", e.name, err)
 	}
 	want := d.tree.with(e.at.path, func(t *tree) { e.grow(t, added.tree.children[0]) })
 	for candidate := range e.candidates(d, added.root.Content[0]) {

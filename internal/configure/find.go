@@ -25,7 +25,7 @@ func (m manager) listenerNames() (names []string) {
 	return names
 }
 
-// String describes it for whoever has to choose one of several.
+// String describes it, so that one of several can be chosen.
 func (m manager) String() string {
 	s := fmt.Sprintf("line %d", m.text.line(m.Line))
 	if names := m.listenerNames(); len(names) > 0 {
@@ -44,7 +44,7 @@ func (m manager) routeConfigName() string {
 	return m.get("rds").text("route_config_name")
 }
 
-// managers are those of a text, in the order of the file.
+// managers are the connection managers of a text, in the order of the file.
 func (t *text) managers() (all []manager) {
 	for _, document := range t.top().items() {
 		if isKubernetes(document) {
@@ -82,7 +82,7 @@ func (t *text) bootstrap() (value, bool) {
 	return value{}, false
 }
 
-// listed are the resources of a kind in a text: those of static_resources, and those that a file for xDS lists.
+// listed are the resources of a kind in a text, in static_resources or in a list of resources for xDS.
 func (t *text) listed(key, message string) (all []value) {
 	for _, document := range t.top().items() {
 		if isKubernetes(document) {
@@ -115,7 +115,8 @@ func (f *file) routeConfiguration(m manager) (value, *text, error) {
 				}
 			}
 		}
-		return value{}, nil, fmt.Errorf("the connection manager in line %d takes its routes by RDS (%s), which are not in this file", m.text.line(m.Line), name)
+		return value{}, nil, fmt.Errorf("the connection manager in line %d takes its routes by RDS (%s), which are not in this file",
+			m.text.line(m.Line), name)
 	}
 	return value{}, nil, fmt.Errorf("the connection manager in line %d has no route_config", m.text.line(m.Line))
 }
@@ -135,7 +136,7 @@ func virtualHost(routes value, name string) (value, error) {
 	return value{}, nil
 }
 
-// domains are those of a virtual host. A list of one may be written as the one.
+// domains are the domains of a virtual host. A list of one may be written as the one.
 func domains(virtualHost value) []string {
 	list := virtualHost.get("domains")
 	if one := virtualHost.text("domains"); one != "" {

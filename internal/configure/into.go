@@ -23,14 +23,14 @@ type Place struct {
 type Result struct {
 	Content []byte
 	Diff    string   // as `diff -u` prints it
-	Notes   []string // what the operator should know
+	Notes   []string // for the operator
 }
 
 // text is a configuration of Envoy: a file, or a value of a ConfigMap in it.
 type text struct {
 	*document
 	original *document
-	path     []int // of the ConfigMap's value in the file; nil for the file itself
+	path     []int // to the value of a ConfigMap in the file; nil for the file itself
 	first    int   // the line of the file over its first
 }
 
@@ -168,9 +168,11 @@ func (w *writer) manager() (manager, error) {
 	case len(all) == 0:
 		return manager{}, errors.New("no HTTP connection manager is in it: the gate goes into the http_filters of one")
 	case len(fit) == 0:
-		return manager{}, fmt.Errorf("no HTTP connection manager fits --listener %q --route-config %q; there are:%s", w.place.Listener, w.place.RouteConfig, describe(all))
+		return manager{}, fmt.Errorf("no HTTP connection manager fits --listener %q --route-config %q; there are:%s",
+			w.place.Listener, w.place.RouteConfig, describe(all))
 	case len(fit) > 1:
-		return manager{}, fmt.Errorf("%d HTTP connection managers fit; choose one by --listener (a name or host:port) and --route-config:%s", len(fit), describe(fit))
+		return manager{}, fmt.Errorf("%d HTTP connection managers fit; choose one by --listener (a name or host:port) and --route-config:%s",
+			len(fit), describe(fit))
 	}
 	return fit[0], nil
 }
@@ -241,7 +243,8 @@ func (w *writer) cluster() error {
 		}
 	}
 	if discovers || !bootstrap {
-		w.note("cluster %q is not in this file: its health_checks belong where it is defined, and the gate needs stat_name if it has an alt_stat_name%s",
+		w.note("cluster %q is not in this file: its health_checks belong where it is defined, "+
+			"and the gate needs stat_name if it has an alt_stat_name%s",
 			w.gate.Cluster, suggestion(w.gate.Cluster, names))
 		return nil
 	}
@@ -255,7 +258,7 @@ func (w *writer) clusterIn(t *text, cluster value) error {
 	asked := w.gate.Check.asked()
 	switch {
 	case cluster.get("cluster_type").text("name") == "envoy.clusters.aggregate":
-		return fmt.Errorf("cluster %q in line %d is an aggregate, which has no hosts of its own: name one of its parts by --cluster, "+
+		return fmt.Errorf("cluster %q in line %d is an aggregate, which has no hosts itself: name one of its parts by --cluster, "+
 			"then add the others to the gate's clusters, with require: any", name, line)
 	case len(cluster.get("health_checks").items()) > 0:
 		if asked {
@@ -263,11 +266,12 @@ func (w *writer) clusterIn(t *text, cluster value) error {
 		}
 		w.unchecked = checked{}
 	case !asked && cluster.text("type") == "EDS":
-		w.note("cluster %q (line %d) has no health_checks: its hosts are healthy unless EDS says otherwise; --grpc-service or --http-check adds one", name, line)
+		w.note("cluster %q (line %d) has no health_checks: its hosts are healthy unless EDS says otherwise; "+
+			"--grpc-service or --http-check adds one", name, line)
 		w.unchecked = checked{}
 	case !asked:
-		return fmt.Errorf("nothing checks the hosts of cluster %q in line %d, so the gate would always pass: add --grpc-service NAME if it implements "+
-			"grpc.health.v1 (\"\" asks for the server as a whole), or --http-check PATH", name, line)
+		return fmt.Errorf("nothing checks the hosts of cluster %q in line %d, so the gate would always pass: "+
+			"add --grpc-service NAME if it implements grpc.health.v1 (\"\" asks for the server as a whole), or --http-check PATH", name, line)
 	case w.gate.Check.GRPC && w.unchecked.speaks == other:
 		return fmt.Errorf("cluster %q in line %d does not speak HTTP/2, so Envoy can't check it by gRPC: write explicit_http_config: "+
 			"{http2_protocol_options: {}} into its typed_extension_protocol_options if its hosts speak it, or use --http-check PATH", name, line)
@@ -275,7 +279,7 @@ func (w *writer) clusterIn(t *text, cluster value) error {
 	return nil
 }
 
-// suggestion names what was meant, or what there is.
+// suggestion names the likely name, or all.
 func suggestion(name string, names []string) string {
 	if near := filter.Nearest(name, names); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)

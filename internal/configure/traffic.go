@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// traffic says what requests the gate's route takes, and which route took them until now.
+// traffic lists the requests that the gate's route takes, and which route took them until now.
 func traffic(t *text, virtualHost value, path string) string {
-	said := fmt.Sprintf("the route takes every request for %s of virtual host %q: GET and HEAD are the gate's, other methods get 503", path, virtualHost.text("name"))
+	said := fmt.Sprintf("the route takes every request for %s of virtual host %q: GET and HEAD are the gate's, other methods get 503",
+		path, virtualHost.text("name"))
 	var before []string
 	for _, route := range virtualHost.get("routes").items() {
 		match, always := matches(route.get("match"), path)
@@ -29,10 +30,11 @@ func traffic(t *text, virtualHost value, path string) string {
 	return said + "; until now they went to the route in " + strings.Join(before, ", then ") + "; --path chooses another path"
 }
 
-// matches says by what a route takes a path, "" if it does not, and whether that is all it asks.
+// matches returns the part of a match that takes a path, "" if none does, and whether it has no other condition.
 func matches(match value, path string) (by string, always bool) {
 	always = true
-	for _, other := range []string{"headers", "query_parameters", "grpc", "runtime_fraction", "dynamic_metadata", "tls_context", "filter_state", "cookies"} {
+	for _, other := range []string{"headers", "query_parameters", "grpc", "runtime_fraction", "dynamic_metadata", "tls_context",
+		"filter_state", "cookies"} {
 		always = always && !match.get(other).there()
 	}
 	same := func(a, b string) bool { return a == b }
@@ -75,5 +77,5 @@ func action(route value) string {
 	case route.get("direct_response").there():
 		return "a direct response of " + route.get("direct_response").text("status")
 	}
-	return "an action of its own"
+	return "another action"
 }

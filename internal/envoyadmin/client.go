@@ -53,7 +53,7 @@ func New(address string) (*Client, error) {
 			},
 			DisableKeepAlives: true, // a drain closes connections, and this is not to be one that it waits for
 		},
-		// Admin does not redirect, and whoever does is not to be followed.
+		// Admin does not redirect. Another server may, and is not followed.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }

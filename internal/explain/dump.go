@@ -145,7 +145,8 @@ func gateErrors(listener json.RawMessage) (all []string) {
 	if len(listener) == 0 {
 		return nil
 	}
-	as := fmt.Sprintf(`{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"active_state": {"listener": %s}}]}]}`, listener)
+	as := fmt.Sprintf(`{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+		"dynamic_listeners": [{"active_state": {"listener": %s}}]}]}`, listener)
 	served, _, err := lint.Live("config_dump", []byte(as))
 	if err != nil {
 		return nil
@@ -196,6 +197,7 @@ func (c clusterConfig) recovery() string {
 	if err != nil || idle <= interval {
 		return ""
 	}
-	return fmt.Sprintf("; while cluster %q has had no traffic Envoy checks it only once in %v, and %d checks must pass: recovery takes up to %v (no_traffic_interval)",
+	return fmt.Sprintf("; while cluster %q has had no traffic Envoy checks it only once in %v, and %d checks must pass: "+
+		"recovery takes up to %v (no_traffic_interval)",
 		c.Name, idle, max(1, check.HealthyThreshold), time.Duration(max(1, check.HealthyThreshold))*idle)
 }

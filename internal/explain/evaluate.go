@@ -52,7 +52,7 @@ func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, served [
 	return s, nil
 }
 
-// addressOf is where a gate's listener is bound. To a listener without a name Envoy gives one of its own.
+// addressOf is where a gate's listener is bound. Envoy itself names a listener that has no name.
 func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
 	if served.Listener != "" {
 		return s.addresses[served.Listener] // "" if it is not bound
@@ -72,7 +72,7 @@ func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
 	return ""
 }
 
-// report evaluates each gate from what was seen.
+// report evaluates each gate.
 func (s *seen) report(admin string, served []lint.Served) *Report {
 	r := &Report{
 		At: s.at, Admin: admin, Version: version(s.info.GetVersion()), State: s.info.GetState().String(),
@@ -91,7 +91,7 @@ func (s *seen) report(admin string, served []lint.Served) *Report {
 	return r
 }
 
-// problems adds those of Envoy as a whole.
+// problems adds the problems of Envoy as a whole.
 func (s *seen) problems(r *Report) {
 	for _, refused := range s.dump.refused {
 		r.Problems = append(r.Problems, refused.problem())
@@ -240,7 +240,7 @@ func needs(r filter.Rule) string {
 	return text
 }
 
-// uncertain adds what the numbers can't show, and a probe may.
+// uncertain adds the facts that the numbers can't show, and a probe may.
 func (s *seen) uncertain(served lint.Served, g *Gate, v filter.Verdict) {
 	c := served.Config
 	held := c.Hold != filter.Hold{} && v.Reason != filter.Draining

@@ -181,10 +181,10 @@ var explained = map[string]struct {
 	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
 	"it drains": {plain, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
-	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
+	}, 503, "healthgate_draining", "", "Envoy fails its health checks"},
 	"it drains, whatever hold says": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
-	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
+	}, 503, "healthgate_draining", "", "Envoy fails its health checks"},
 	"a drain is ignored": {`{"clusters": ["service"], "drain": "ignore"}`, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"] = "DRAINING", 0
 	}, 200, "healthgate_ok", "", ""},
@@ -504,7 +504,7 @@ func TestNextStepKnowsTheCluster(t *testing.T) {
 		hosts   []string
 		want    string
 	}{
-		"an aggregate":     {`{"name": "service", "cluster_type": {"name": "envoy.clusters.aggregate"}}`, nil, `cluster "service" is an aggregate, which has no hosts of its own: name its parts`},
+		"an aggregate":     {`{"name": "service", "cluster_type": {"name": "envoy.clusters.aggregate"}}`, nil, `cluster "service" is an aggregate, which has no hosts itself: name its parts`},
 		"EDS":              {`{"name": "service", "type": "EDS"}`, nil, `cluster "service" has no hosts: EDS has none, which is normal for a service scaled to 0`},
 		"DNS":              {`{"name": "service", "type": "STRICT_DNS"}`, nil, `cluster "service" has no hosts: its name does not resolve`},
 		"static":           {`{"name": "service", "type": "STATIC"}`, nil, `cluster "service" has no hosts: its load_assignment has no endpoints`},

@@ -11,14 +11,14 @@ import (
 // next is the step that README's table has for a reason.
 func (s *seen) next(c *filter.Config, g *Gate, reason filter.Reason) string {
 	if g.Answer.Details == filter.Held.Details() {
-		return fmt.Sprintf("hold delays the change (unhealthy_after %v, healthy_after %v): Envoy's log has the last change, and what it waits for",
+		return fmt.Sprintf("hold delays the change (unhealthy_after %v, healthy_after %v): Envoy's log has the last change, and the pending one",
 			c.Hold.UnhealthyAfter, c.Hold.HealthyAfter)
 	}
 	switch reason {
 	case filter.OK:
 		return ""
 	case filter.Draining:
-		return "Envoy was told to fail its health checks, by a rollout or by hand: after `healthgate drain` only a restart ends it; " +
+		return "Envoy fails its health checks, after a rollout or by hand: after `healthgate drain` only a restart ends it; " +
 			"POST /healthcheck/ok on admin takes back a POST /healthcheck/fail alone"
 	case filter.ClusterUnknown:
 		return s.nextOfUnknown(g)
@@ -34,7 +34,8 @@ func (s *seen) next(c *filter.Config, g *Gate, reason filter.Reason) string {
 		}
 		return next
 	case filter.Stale:
-		return "the clusters have not been checked for longer than stale_after: CDS has removed one, no_traffic_interval is longer than that, or Envoy's main thread hangs"
+		return "the clusters have not been checked for longer than stale_after: CDS has removed one, no_traffic_interval is longer than that, " +
+			"or Envoy's main thread hangs"
 	}
 	return "see Envoy's log, \"healthgate:\": a panic, or the configuration of a route is bad"
 }
@@ -54,7 +55,7 @@ func (s *seen) nextOfUnknown(g *Gate) string {
 	return "Envoy had no such cluster when the gate was asked, and has it now: CDS has changed it"
 }
 
-// nextOfEmpty tells the causes of an empty cluster apart.
+// nextOfEmpty distinguishes the causes of an empty cluster.
 func (s *seen) nextOfEmpty(c *filter.Config, g *Gate) string {
 	for i, cluster := range c.Clusters {
 		if g.Clusters[i].Reason != filter.ClusterEmpty.String() {
@@ -65,9 +66,11 @@ func (s *seen) nextOfEmpty(c *filter.Config, g *Gate) string {
 		case status == nil:
 			return s.nextOfUnknown(g)
 		case config.ClusterType.Name == "envoy.clusters.aggregate":
-			return fmt.Sprintf("cluster %q is an aggregate, which has no hosts of its own: name its parts in the gate's clusters, with require: any", cluster.Name)
+			return fmt.Sprintf("cluster %q is an aggregate, which has no hosts itself: name its parts in the gate's clusters, with require: any",
+				cluster.Name)
 		case len(status.GetHostStatuses()) > 0:
-			return fmt.Sprintf("cluster %q has %d hosts, and its gauges don't say so: a stats matcher leaves them out, or it has an alt_stat_name (stats and stat-name, in docs/lint.md)",
+			return fmt.Sprintf("cluster %q has %d hosts, and its gauges don't say so: a stats matcher leaves them out, "+
+				"or it has an alt_stat_name (stats and stat-name, in docs/lint.md)",
 				cluster.Name, len(status.GetHostStatuses()))
 		}
 		failures := fmt.Sprintf("; cluster.%s.update_failure on admin's /stats grows if it can't be asked", cluster.StatName)

@@ -3,7 +3,6 @@ package explain
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,7 +53,8 @@ type prober struct {
 // may answer, on this machine or by another filter. Then the numbers decide.
 func (s *seen) probe(ctx context.Context, admin *envoyadmin.Client, served []lint.Served, gates []Gate) {
 	p := &prober{seen: s, admin: admin}
-	p.pattern = `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|listener_manager\.(listener_stopped|total_listeners_draining|total_filter_chains_draining)` +
+	p.pattern = `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|` +
+		`listener_manager\.(listener_stopped|total_listeners_draining|total_filter_chains_draining)` +
 		gateCounters(served) + `)$`
 	var err error
 	if p.first, err = admin.Stats(ctx, p.pattern); err != nil {
@@ -130,15 +130,17 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 		p.counted(served, g, r, details)
 	case requests > 0 && sumOf(p.second, "downstream_rq_total") == sumOf(p.first, "downstream_rq_total"):
 		g.Problems = append(g.Problems, fmt.Sprintf("the probe was answered with %d by this Envoy, but not by the gate", r.Status))
-		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, or the access log's %RESPONSE_CODE_DETAILS%"
+		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, " +
+			"or the access log's %RESPONSE_CODE_DETAILS%"
 	default:
-		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: something else than this gate has answered at %s with %d, since the gate's counters have not grown by it; "+
+		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: something else than this gate has answered at %s with %d, "+
+			"since the gate's counters have not grown by it; "+
 			"the numbers decide (is admin reached by a port-forward? run explain beside Envoy, or with --probe=false)", hostOf(r.URL), r.Status))
 	}
 	p.closing(g, before, after)
 }
 
-// counted takes over an answer of the gate's own.
+// counted takes over the gate's own answer.
 func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	computed := g.Answer
 	g.Answer = Answer{Passing: r.Status < 400, Status: r.Status, Details: details, Since: r.since, By: "probe"}
@@ -156,8 +158,10 @@ func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	}
 }
 
-// growth returns the stats after a probe, with the reason of the gate's answer, or "" if its counters have not grown by the probe.
-func (p *prober) growth(ctx context.Context, served lint.Served, r reply, scopes []string, before map[string]uint64) (after map[string]uint64, details string) {
+// growth returns the stats after a probe and the reason of its answer, or "" if the gate's counters have not grown by the probe.
+func (p *prober) growth(ctx context.Context, served lint.Served, r reply, scopes []string, before map[string]uint64) (
+	after map[string]uint64, details string,
+) {
 	others := answered(p.second, scopes) - answered(p.first, scopes) // answers to probes of others, while this one waited
 	if others == 0 {
 		return p.await(ctx, scopes, before)
@@ -227,7 +231,7 @@ func (p *prober) closing(g *Gate, before, after map[string]uint64) {
 func (p *prober) unanswered(g *Gate, err error) {
 	g.Probe.Error = err.Error()
 	g.Problems = append(g.Problems, "the probe got no answer: "+err.Error())
-	elsewhere := "; if admin is reached by a port-forward, this is another machine: run explain beside Envoy, or with --probe=false"
+	const elsewhere = "; if admin is reached by a port-forward, this is another machine: run explain beside Envoy, or with --probe=false"
 	alert := tls.AlertError(0)
 	record := tls.RecordHeaderError{}
 	switch {
@@ -235,12 +239,14 @@ func (p *prober) unanswered(g *Gate, err error) {
 		g.Next = "restart Envoy: its listeners were stopped by /drain_listeners, which can't be taken back"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		g.Next = "nothing listens there: has Envoy bound the listener (/listeners on admin)?" + elsewhere
-	case errors.As(err, &alert), errors.As(err, &record), errors.As(err, new(*x509.CertificateInvalidError)), strings.Contains(err.Error(), "tls:"):
-		g.Next = "TLS fails, as it does for a balancer: does the listener ask for a client certificate or a server name (SNI), or has it no certificate?" + elsewhere
+	case errors.As(err, &alert), errors.As(err, &record), strings.Contains(err.Error(), "tls:"):
+		g.Next = "TLS fails, as it does for a balancer: does the listener ask for a client certificate or a server name (SNI), " +
+			"or has it no certificate?" + elsewhere
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		g.Next = "the listener does not answer in time: a firewall, an overloaded Envoy, or a filter that waits" + elsewhere
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "EOF"):
-		g.Next = "the connection is closed without an answer: connection limits, a listener filter or RBAC, or another protocol than the listener's" + elsewhere
+		g.Next = "the connection is closed without an answer: connection limits, a listener filter or RBAC, " +
+			"or another protocol than the listener's" + elsewhere
 	default:
 		g.Next = "see whether the listener can be reached from here" + elsewhere
 	}
@@ -271,7 +277,7 @@ func reachable(admin, listener string) (targets []string, why string) {
 	return targets, ""
 }
 
-// reply is a probe, with what is not part of the report.
+// reply is a probe, with details that are not part of the report.
 type reply struct {
 	Probe
 	since string

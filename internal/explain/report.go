@@ -1,4 +1,4 @@
-// Package explain reports of a running Envoy what each gate answers, from which numbers, and what the next step is. It asks admin,
+// Package explain reports the answer of each gate of a running Envoy, its numbers and the next step. It asks admin,
 // and a gate itself if its listener can be reached.
 package explain
 
@@ -48,7 +48,7 @@ type Gate struct {
 	Probe    *Probe    `json:"probe,omitempty"` // nil if none was sent
 	Problems []string  `json:"problems"`        // beside the answer: a probe that fails, a listener that drains
 	Next     string    `json:"next,omitempty"`  // what to do; "" if all is well
-	Unknown  []string  `json:"unknown"`         // what can't be known from outside
+	Unknown  []string  `json:"unknown"`         // facts that can't be known from outside
 }
 
 // Answer is the reply that a probe gets now.
@@ -67,7 +67,7 @@ type Cluster struct {
 	Degraded uint64 `json:"degraded"`
 	Excluded uint64 `json:"excluded"`
 	Total    uint64 `json:"total"`
-	Needs    string `json:"needs"`   // what the gate asks of it
+	Needs    string `json:"needs"`   // the gate's condition
 	Reason   string `json:"reason"`  // ok, or why it fails
 	Failing  []Host `json:"failing"` // the first of its unhealthy hosts
 }

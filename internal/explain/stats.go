@@ -12,7 +12,8 @@ import (
 )
 
 // configurationCounters grow whenever Envoy takes a configuration.
-const configurationCounters = `listener_manager\.listener_(added|modified|removed)|cluster_manager\.cluster_(added|modified|removed)|http\..*\.rds\..*\.config_reload`
+const configurationCounters = `listener_manager\.listener_(added|modified|removed)|` +
+	`cluster_manager\.cluster_(added|modified|removed)|http\..*\.rds\..*\.config_reload`
 
 // refusedCounters grow whenever Envoy refuses one.
 const refusedCounters = `.*\.(update_rejected|config_fail)`
@@ -96,7 +97,8 @@ func (s *seen) configured() (sum uint64, kept bool) {
 func (s *seen) refusedBefore() (notes []string) {
 	for _, name := range slices.Sorted(maps.Keys(s.stats)) {
 		if count := s.stats[name]; count > 0 && isRefusedCounter.MatchString(name) {
-			notes = append(notes, fmt.Sprintf("%s is %d: Envoy has refused that many updates since it started; if one was the newest, Envoy's log has the reason", name, count))
+			notes = append(notes, fmt.Sprintf("%s is %d: Envoy has refused that many updates since it started; "+
+				"if one was the newest, Envoy's log has the reason", name, count))
 		}
 	}
 	return notes

@@ -110,7 +110,7 @@ func (w *watcher) names() []string {
 // themselves are not asked: each would count it as a probe.
 func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration, notify func(Change) error) error {
 	w := &watcher{admin: admin}
-	known := map[Change]string{} // what a change is of, to its last state
+	known := map[Change]string{} // by the subject of a change, its last state
 	for ticker := time.NewTicker(interval); ; {
 		at := time.Now()
 		report, err := w.poll(ctx)
@@ -118,7 +118,7 @@ func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the poll failed because Watch is to end
-		case err != nil: // what was known stays so
+		case err != nil: // the states stay known
 			states = map[Change]string{{}: err.Error()}
 		default:
 			report.states(states)
@@ -166,7 +166,7 @@ func changes(known, states map[Change]string, complete bool) []Change {
 	return all
 }
 
-// states puts a report into what can change.
+// states adds each state of a report that can change.
 func (r *Report) states(states map[Change]string) {
 	for _, problem := range r.Problems {
 		states[Change{Problem: problem.What}] = problem.Next

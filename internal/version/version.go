@@ -13,8 +13,8 @@ var (
 	revision string
 )
 
-// String returns the version and, if it is known, the revision: "1.2.3 (0123abc)". Without the linker's they are Go's own: those of
-// `go install`, or of the checkout it was built in; else "unknown".
+// String returns the version and, if it is known, the revision: "1.2.3 (0123abc)". Without the linker's they are Go's own, from
+// `go install` or the checkout; else "unknown".
 func String() string {
 	info, _ := debug.ReadBuildInfo()
 	return text(number, revision, info)
