@@ -134,6 +134,23 @@ func TestExplainReportsAProbeThatFails(t *testing.T) {
 	}
 }
 
+// A listener that asks for a client certificate turns a probe away, as it does a balancer's.
+func TestExplainReportsAListenerThatAsksForACertificate(t *testing.T) {
+	t.Parallel()
+	skipWherePointed(t, "it needs a configuration of its own")
+	s := newSite(t, withConfig(func(c *bed.Config) {
+		tls := bed.Listener + ".filter_chains.0.transport_socket.typed_config"
+		c.Set(tls+".require_client_certificate", true)
+		c.Set(tls+".common_tls_context.validation_context", map[string]any{"trusted_ca": map[string]any{
+			"filename": c.Get(tls + ".common_tls_context.tls_certificates.0.certificate_chain.filename")}})
+	}))
+	s.setServing(1)
+	r, code := explainAll(t, written(t, s))
+	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || g.Answer.By != "numbers" || !begins(g.Problems, "the probe got no answer: ") || !strings.Contains(g.Next, "client certificate") {
+		t.Errorf("exit code %d, and %+v", code, g)
+	}
+}
+
 // `healthgate drain` is not taken back by /healthcheck/ok: the gate passes again, and each connection is closed after its reply.
 func TestExplainNoticesAListenerThatDrainsForGood(t *testing.T) {
 	t.Parallel()

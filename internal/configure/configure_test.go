@@ -490,6 +490,18 @@ func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
 	}
 }
 
+// Envoy skips keys with the tag !ignore: an anchor there is for one place, and can be added to.
+func TestGateIsWrittenToAnAnchorThatStandsApart(t *testing.T) {
+	const router = `{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
+	at := strings.Index(bootstrap, "          http_filters:\n")
+	text := bootstrap[:at] + "          http_filters: *filters\n" + bootstrap[strings.Index(bootstrap, "  clusters:\n"):]
+	text = changed(t, text, "admin:\n", "!ignore filters: &filters\n- "+router+"\nadmin:\n")
+	result, err := Gate{Cluster: "checkout", Path: "/", Check: Check{GRPC: true}}.Into("f", []byte(text), Place{})
+	if err != nil || !strings.Contains(string(result.Content), "&filters\n- name: healthgate\n") {
+		t.Errorf("%v in\n%s", err, result.Content)
+	}
+}
+
 // A cluster that CDS brings is not in the file, which is no error.
 func TestClusterOfCDSIsLeftToIt(t *testing.T) {
 	text := changed(t, bootstrap, "static_resources:\n", "dynamic_resources: {cds_config: {ads: {}}}\nstatic_resources:\n")

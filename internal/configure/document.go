@@ -86,13 +86,20 @@ type tree struct {
 	children []*tree
 }
 
+// ignored is the tag of keys that Envoy skips: their values are there for anchors alone.
+const ignored = "!ignore"
+
 func expand(n *yaml.Node, left *int, depth int) (*tree, error) {
 	if *left--; *left < 0 || depth > 500 {
 		return nil, errors.New("its anchors stand for too many values, or it is nested too deeply")
 	}
 	n = resolved(n)
 	t := &tree{kind: n.Kind, tag: n.ShortTag(), value: n.Value}
-	for _, child := range n.Content {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Tag == ignored {
+			t.children = append(t.children, &tree{})
+			continue
+		}
 		below, err := expand(child, left, depth+1)
 		if err != nil {
 			return nil, err
@@ -164,7 +171,7 @@ type value struct {
 
 func (d *document) top() value { return value{Node: d.root} }
 
-// get follows keys, as protobuf or JSON write them. Merged mappings (<<) are searched as well.
+// get follows keys, as protobuf or JSON write them.
 func (v value) get(keys ...string) value {
 	for _, key := range keys {
 		v = v.child(key)
@@ -176,18 +183,13 @@ func (v value) child(key string) value {
 	if v.Node == nil || v.Kind != yaml.MappingNode {
 		return value{}
 	}
-	merged := value{}
 	for i := len(v.Content) - 2; i >= 0; i -= 2 { // of a repeated key the last counts, as in Envoy
-		at := v.step(i + 1)
-		at.key = v.Content[i]
-		if sameKey(resolved(v.Content[i]).Value, key) {
+		if at := v.step(i + 1); v.Content[i].Tag != ignored && sameKey(resolved(v.Content[i]).Value, key) {
+			at.key = v.Content[i]
 			return at
 		}
-		if v.Content[i].Value == "<<" && merged.Node == nil {
-			merged = at.child(key)
-		}
 	}
-	return merged
+	return value{}
 }
 
 // sameKey says whether a key is one of protobuf's, which JSON may write as lowerCamelCase.
@@ -232,7 +234,9 @@ func (v value) each(visit func(value)) {
 	if v.Kind == yaml.MappingNode {
 		visit(v)
 		for i := 1; i < len(v.Content); i += 2 {
-			v.step(i).each(visit)
+			if v.Content[i-1].Tag != ignored {
+				v.step(i).each(visit)
+			}
 		}
 		return
 	}

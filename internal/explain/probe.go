@@ -244,9 +244,9 @@ func (p *prober) unanswered(g *Gate, err error) {
 			"or has it no certificate?" + elsewhere
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		g.Next = "the listener does not answer in time: a firewall, an overloaded Envoy, or a filter that waits" + elsewhere
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "EOF"):
-		g.Next = "the connection is closed without an answer: connection limits, a listener filter or RBAC, " +
-			"or another protocol than the listener's" + elsewhere
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), strings.Contains(err.Error(), "EOF"):
+		g.Next = "the connection is closed without an answer: does the listener ask for a client certificate, has it a connection limit, " +
+			"RBAC or a listener filter, or does it speak another protocol?" + elsewhere
 	default:
 		g.Next = "see whether the listener can be reached from here" + elsewhere
 	}
