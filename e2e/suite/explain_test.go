@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"healthgate/e2e/bed"
 )
@@ -89,6 +92,23 @@ func TestExplainCountsTheGatesAnswerAlone(t *testing.T) {
 		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: something else than this gate has answered") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
+	// The same while a balancer probes the gate.
+	balancing, stop := context.WithCancel(t.Context())
+	var balancer sync.WaitGroup
+	balancer.Go(func() {
+		for balancing.Err() == nil {
+			_, _ = s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
+			time.Sleep(50 * time.Millisecond) // as often as a balancer of many nodes
+		}
+	})
+	if r, code = explainAll(t, admin); code != 1 || r.Gates[0].Answer.Passing || r.Gates[0].Probe.Counted {
+		t.Errorf("while others probe: exit code %d, and %+v", code, r.Gates[0])
+	}
+	if r, code = explainAll(t, written(t, s)); code != 1 || r.Gates[0].Answer.By != "probe" || r.Gates[0].Answer.Status != 503 || !r.Gates[0].Probe.Counted {
+		t.Errorf("its own answer while others probe: exit code %d, and %+v", code, r.Gates[0])
+	}
+	stop()
+	balancer.Wait()
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
 	if r, code = explainAll(t, admin); code != 0 || !r.Gates[0].Answer.Passing || r.Gates[0].Answer.By != "numbers" {

@@ -229,8 +229,10 @@ var explained = map[string]struct {
 
 // What a probe is answered is said with its reason and the next step, by the numbers alone and when the gate is asked.
 func TestAnswerIsExplained(t *testing.T) {
+	t.Parallel()
 	for name, test := range explained {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			e := newFakeEnvoy(test.plugin)
 			if e.status = 200; test.status >= 400 {
 				e.status = 503
@@ -294,6 +296,7 @@ func TestHostsThatFailAreNamedWithTheReason(t *testing.T) {
 
 // A probe that this Envoy answers by something else than the gate is a problem, whatever the numbers say.
 func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
+	t.Parallel()
 	e := newFakeEnvoy(plain)
 	e.enabled, e.answers, e.status = false, "", 503
 	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
@@ -312,6 +315,7 @@ func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
 
 // Another server may listen at the listener's address on this machine: its answer is not the gate's.
 func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		healthy uint64
 		others  int
@@ -346,6 +350,7 @@ func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
 
 // While others probe the gate, its own answer is still known by a burst of probes.
 func TestAnswerCountsWhileOthersProbe(t *testing.T) {
+	t.Parallel()
 	e := newFakeEnvoy(plain)
 	e.others = 2
 	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
@@ -357,8 +362,24 @@ func TestAnswerCountsWhileOthersProbe(t *testing.T) {
 	}
 }
 
+// If others probe the gate all the time, its counters don't show whose probe was answered.
+func TestAnswerIsUnknownWhileOthersProbeAllTheTime(t *testing.T) {
+	t.Parallel()
+	e := newFakeEnvoy(plain)
+	e.count(0, 0, 3)
+	e.others = 1000
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Passing || report.Fine() || len(g.Unknown) == 0 || !strings.Contains(g.Unknown[len(g.Unknown)-1], "others probe it so often") {
+		t.Errorf("got %+v, %+v", g, g.Probe)
+	}
+}
+
 // The gate's own stats stand in the namespace that the dynamic module's configuration names.
 func TestGatesStatsAreFoundInAnyNamespace(t *testing.T) {
+	t.Parallel()
 	for _, namespace := range []string{"healthgate.", "dynamicmodulescustom.", "", "a.b.", "dynamicmodulescustom.healthgate."} {
 		t.Run(namespace, func(t *testing.T) {
 			e := newFakeEnvoy(`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`)
@@ -380,6 +401,7 @@ func TestGatesStatsAreFoundInAnyNamespace(t *testing.T) {
 
 // A gate without stats of its own answers by the numbers.
 func TestWithoutTheGatesStatsTheNumbersDecide(t *testing.T) {
+	t.Parallel()
 	e := newFakeEnvoy(plain)
 	delete(e.stats, "healthgate.default.ok")
 	delete(e.stats, "healthgate.default.failed")
@@ -395,6 +417,7 @@ func TestWithoutTheGatesStatsTheNumbersDecide(t *testing.T) {
 
 // A listener that was drained for good closes each connection, which balancers and clients pay for, though the gate passes.
 func TestListenerThatDrainsIsAProblem(t *testing.T) {
+	t.Parallel()
 	e := newFakeEnvoy(plain)
 	e.counting += " http.ingress.downstream_cx_drain_close"
 	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
@@ -413,6 +436,7 @@ func TestListenerThatDrainsIsAProblem(t *testing.T) {
 
 // A listener without a name is asked, and one whose transport socket is plain is asked without TLS.
 func TestListenerIsAskedAsItIs(t *testing.T) {
+	t.Parallel()
 	const rawBuffer = `"typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
 	for name, change := range map[string]func(*fakeEnvoy){
 		"no name":           func(e *fakeEnvoy) { e.unnamed = true },
@@ -563,6 +587,7 @@ func TestReportSaysSinceWhen(t *testing.T) {
 }
 
 func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
+	t.Parallel()
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	e.status = 0
 	report, err := Run(t.Context(), e.start(t), Options{Probe: true})

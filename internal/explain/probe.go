@@ -123,7 +123,11 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 		}
 		return
 	}
-	after, details := p.growth(ctx, served, r, scopes, before)
+	after, details, known := p.growth(ctx, served, r, scopes, before)
+	if !known {
+		g.Unknown = append(g.Unknown, "whether the gate gave the probe's answer: others probe it so often that its counters don't show; the numbers decide")
+		return
+	}
 	g.Probe.Counted = details != ""
 	switch requests := sumOf(after, "downstream_rq_total") - sumOf(before, "downstream_rq_total"); {
 	case g.Probe.Counted:
@@ -158,13 +162,15 @@ func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	}
 }
 
-// growth returns the stats after a probe and the reason of its answer, or "" if the gate's counters have not grown by the probe.
+// growth returns the stats after a probe and the reason of its answer, or "" if the gate's counters have not grown by the probe. It is
+// not known whether they have if others probe the gate much more often.
 func (p *prober) growth(ctx context.Context, served lint.Served, r reply, scopes []string, before map[string]uint64) (
-	after map[string]uint64, details string,
+	after map[string]uint64, details string, known bool,
 ) {
 	others := answered(p.second, scopes) - answered(p.first, scopes) // answers to probes of others, while this one waited
 	if others == 0 {
-		return p.await(ctx, scopes, before)
+		after, details = p.await(ctx, scopes, before)
+		return after, details, true
 	}
 	// Others probe it too. A burst of probes stands out from theirs.
 	start, sent := time.Now(), uint64(1)
@@ -175,14 +181,14 @@ func (p *prober) growth(ctx context.Context, served lint.Served, r reply, scopes
 	}
 	wait(ctx, quiet) // for the counters to follow
 	after, err := p.admin.Stats(ctx, p.pattern)
-	if err != nil {
-		return before, ""
-	}
 	expected := float64(others) * float64(time.Since(start)) / float64(quiet)
-	if float64(answered(after, scopes)-answered(before, scopes)) < expected+float64(sent)/2 {
-		return after, ""
+	switch {
+	case err != nil, expected > 2*float64(sent):
+		return before, "", false
+	case float64(answered(after, scopes)-answered(before, scopes)) < expected+float64(sent)/2:
+		return after, "", true
 	}
-	return after, reasonIn(before, after, scopes)
+	return after, reasonIn(before, after, scopes), true
 }
 
 // await waits until the answers in some scopes have grown.
