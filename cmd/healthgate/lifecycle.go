@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,6 +50,14 @@ func (s speaker) say(format string, args ...any) {
 	}
 }
 
+// logError logs an error that is not reported yet: a hook's own output, to which it is printed, may be thrown away.
+func (s speaker) logError(err *error) {
+	if code := reported(0); *err != nil && !errors.As(*err, &code) {
+		s.out = io.Discard
+		s.say("%v", *err)
+	}
+}
+
 // defaultLog is where the container's first process prints to. Kubernetes throws away a hook's own output.
 const defaultLog = "/proc/1/fd/1"
 
@@ -81,13 +90,15 @@ Restarting Envoy heals no backend. If it does not answer, the exit code is 2 and
 		Args: noArgument,
 	}
 	address, log := adminFlag(command), logFlag(command)
-	command.RunE = func(command *cobra.Command, _ []string) error {
+	command.RunE = func(command *cobra.Command, _ []string) (err error) {
+		s := speaker{"alive", command.ErrOrStderr(), unlessStdout(*log)}
+		defer s.logError(&err)
 		admin, err := envoyadmin.New(*address)
 		if err != nil {
 			return err
 		}
 		if _, err := admin.ServerInfo(command.Context()); err != nil {
-			speaker{"alive", command.ErrOrStderr(), unlessStdout(*log)}.say("%v", err)
+			s.say("%v", err)
 			return reported(exitFailed)
 		}
 		return nil
@@ -120,6 +131,7 @@ Each line is printed to the container's log too: Kubernetes throws away a hook's
 	timeout := command.Flags().Duration("timeout", defaultTimeout, "how long requests may take to end after that; also DRAIN_TIMEOUT")
 	command.RunE = func(command *cobra.Command, _ []string) (err error) {
 		d := drain{speaker: speaker{"drain", command.OutOrStdout(), unlessStdout(*log)}}
+		defer d.logError(&err)
 		if d.admin, err = envoyadmin.New(*address); err != nil {
 			return err
 		}
