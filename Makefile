@@ -20,7 +20,7 @@ PLATFORMS ?=
 # The version that command, plugin, module and images report.
 VERSION  ?= $(or $(shell git describe --tags --dirty 2>/dev/null),devel)
 REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
-STAMP     = -X healthgate/internal/version.number=$(VERSION) -X healthgate/internal/version.revision=$(REVISION)
+STAMP     = -X healthgate/filter/version.number=$(VERSION) -X healthgate/filter/version.revision=$(REVISION)
 
 # The variant of `make run` and `make demo`: plugin or module. And the ports of `make run`, both on loopback.
 VARIANT ?= plugin

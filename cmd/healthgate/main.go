@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"healthgate/internal/version"
+	"healthgate/filter/version"
 )
 
 // The exit codes of every command. docs/command.md has them as a table.

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Set by the linker: -ldflags "-X healthgate/internal/version.number=1.2.3 -X healthgate/internal/version.revision=0123abc".
+// Set by the linker: -ldflags "-X healthgate/filter/version.number=1.2.3 -X healthgate/filter/version.revision=0123abc".
 var (
 	number   string
 	revision string
