@@ -684,6 +684,31 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 	})
 	expect(gate+": gone, was 503 healthgate_cluster_unhealthy", gate+" cluster service: gone, was 0 healthy and 0 degraded of 3 hosts",
 		"gate other (ingress/): 503 healthgate_cluster_unhealthy", "gate other (ingress/) cluster service: 0 healthy and 0 degraded of 3 hosts")
+	set(func() {
+		e.updates = fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`)
+		e.stats["listener_manager.lds.update_rejected"] = 1
+	})
+	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true, errors: gateErrors([]byte(`{}`))}).problem().What
+	select {
+	case got := <-told:
+		if !strings.HasPrefix(got, "problem: "+refused) {
+			t.Errorf("told %q, want the problem %q", got, refused)
+		}
+	case <-ctx.Done():
+		t.Fatal("the refusal is not reported")
+	}
+	set(func() {
+		e.updates = ""
+		e.stats["listener_manager.listener_modified"] = 2
+	})
+	select {
+	case got := <-told:
+		if !strings.HasPrefix(got, "no longer a problem: "+refused) {
+			t.Errorf("told %q, want the end of the problem", got)
+		}
+	case <-ctx.Done():
+		t.Fatal("the end of the refusal is not reported")
+	}
 	cancel()
 	select {
 	case err := <-done:

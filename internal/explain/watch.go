@@ -26,8 +26,10 @@ type Change struct {
 func (c Change) String() string {
 	what := "admin"
 	switch {
+	case c.Problem != "" && c.To == over:
+		return "no longer a problem: " + c.Problem
 	case c.Problem != "":
-		return fmt.Sprintf("Envoy: %s: %s", c.Problem, c.To)
+		return fmt.Sprintf("problem: %s; next: %s", c.Problem, c.To)
 	case c.Host != "":
 		what = fmt.Sprintf("cluster %s host %s", c.Cluster, c.Host)
 	case c.Cluster != "":
@@ -183,11 +185,14 @@ func (r *Report) states(states map[Change]string) {
 	}
 }
 
+// over is the last state of a problem.
+const over = "over"
+
 // gone is the last state of something that is no longer there. A host is there only while it fails.
 func gone(what Change) string {
 	switch {
 	case what.Problem != "":
-		return "no longer"
+		return over
 	case what.Host != "":
 		return "serves, or is gone"
 	}
