@@ -21,8 +21,8 @@ func newExplain() *cobra.Command {
 		Long: `Report the answer of each gate of a running Envoy, its numbers, the hosts that fail and why, and the next step; updates that Envoy
 has refused or that wait; and the findings of lint in its configuration.
 
-Each gate is asked once if its listener can be reached, and more often if others probe it at the same time; it counts these as
-probes (--probe=false sends none). An answer counts only if the gate's own counters grow by it; otherwise the numbers decide.
+Each gate gets ten probes if its listener can be reached, and counts them (--probe=false sends none). An answer counts only if the
+gate's own counters grow by these; otherwise the numbers decide.
 
 The exit code is 1 if a gate fails, is not there or does not answer, if Envoy has refused an update, or if lint finds something.`,
 		Example: `  healthgate explain

@@ -32,21 +32,19 @@ type Probe struct {
 
 const (
 	probeTimeout = 3 * time.Second
-	// countedWithin is how long a counter may take to grow after an answer.
+	// burst is how many probes a gate gets: others probe it too, and their probes must not be taken for these.
+	burst = 10
+	// countedWithin is how long the gate's counters may take to grow by them.
 	countedWithin = time.Second
-	// quiet is how long the counters are watched before the first probe: they may grow by others' probes.
-	quiet = 150 * time.Millisecond
-	// burst is how many probes it takes where others probe the gate as well, to see that the counters grow by these.
-	burst = 20
+	// pause is the shortest time in which the counters are watched without a probe.
+	pause = 100 * time.Millisecond
 )
 
 // prober probes the gates of one Envoy.
 type prober struct {
 	*seen
 	admin   *envoyadmin.Client
-	pattern string
-	// How the stats have grown while nothing was asked.
-	first, second map[string]uint64
+	pattern string // of the stats that show whose answer it was
 }
 
 // probe asks each gate. An answer counts only if the gate's own counters have grown by it: at a listener's address something else
@@ -56,16 +54,6 @@ func (s *seen) probe(ctx context.Context, admin *envoyadmin.Client, served []lin
 	p.pattern = `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|` +
 		`listener_manager\.(listener_stopped|total_listeners_draining|total_filter_chains_draining)` +
 		gateCounters(served) + `)$`
-	var err error
-	if p.first, err = admin.Stats(ctx, p.pattern); err != nil {
-		return
-	}
-	if !wait(ctx, quiet) {
-		return
-	}
-	if p.second, err = admin.Stats(ctx, p.pattern); err != nil {
-		return
-	}
 	for i := range gates {
 		p.probe(ctx, served[i], &gates[i])
 	}
@@ -100,18 +88,18 @@ func (p *prober) probe(ctx context.Context, served lint.Served, g *Gate) {
 	if err != nil {
 		return
 	}
-	var reply reply
+	var r reply
 	for _, target := range targets {
-		if reply = send(ctx, served, target); reply.err == nil {
+		if r = send(ctx, served, target); r.err == nil {
 			break
 		}
 	}
-	g.Probe = &reply.Probe
-	if reply.err != nil {
-		p.unanswered(g, reply.err)
+	g.Probe = &r.Probe
+	if r.err != nil {
+		unanswered(g, r.err, before)
 		return
 	}
-	p.answered(ctx, served, g, reply, before)
+	p.answered(ctx, served, g, r, before)
 }
 
 // answered decides whose answer a probe got.
@@ -123,16 +111,17 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 		}
 		return
 	}
-	after, details, known := p.growth(ctx, served, r, scopes, before)
-	if !known {
+	t := p.try(ctx, served, r, scopes, before)
+	gate := t.by(func(stats map[string]uint64) uint64 { return answered(stats, scopes) })
+	envoy := t.by(func(stats map[string]uint64) uint64 { return sumOf(stats, "downstream_rq_total") })
+	g.Probe.Counted = gate == ours && t.details != ""
+	switch {
+	case g.Probe.Counted:
+		p.counted(served, g, r, t.details)
+	case gate != others:
 		g.Unknown = append(g.Unknown, "whether the gate gave the probe's answer: others probe it so often that its counters don't show; the numbers decide")
 		return
-	}
-	g.Probe.Counted = details != ""
-	switch requests := sumOf(after, "downstream_rq_total") - sumOf(before, "downstream_rq_total"); {
-	case g.Probe.Counted:
-		p.counted(served, g, r, details)
-	case requests > 0 && sumOf(p.second, "downstream_rq_total") == sumOf(p.first, "downstream_rq_total"):
+	case envoy == ours:
 		g.Problems = append(g.Problems, fmt.Sprintf("the probe was answered with %d by this Envoy, but not by the gate", r.Status))
 		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, " +
 			"or the access log's %RESPONSE_CODE_DETAILS%"
@@ -140,8 +129,95 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: something else than this gate has answered at %s with %d, "+
 			"since the gate's counters have not grown by it; "+
 			"the numbers decide (is admin reached by a port-forward? run explain beside Envoy, or with --probe=false)", hostOf(r.URL), r.Status))
+		return
 	}
-	p.closing(g, before, after)
+	if p.closes(t) {
+		g.Problems = append(g.Problems, "the listener drains: Envoy closes each connection after its reply (http.….downstream_cx_drain_close grows)")
+		g.Next = "restart Envoy: `healthgate drain` or /drain_listeners can't be taken back, not by /healthcheck/ok either"
+	}
+}
+
+// trial is a burst of probes, and then as long without any.
+type trial struct {
+	sent                 uint64
+	before, after, later map[string]uint64 // the stats
+	details              string            // the reason by which the gate's counters have grown; "" if they have not
+}
+
+// origin is whose requests have made a counter grow.
+type origin uint8
+
+const (
+	others  origin = iota // not ours
+	ours                  // ours, and perhaps some of others
+	unclear               // perhaps ours: there are too many of others
+)
+
+// by decides whose requests have made a counter grow.
+func (t trial) by(counter func(stats map[string]uint64) uint64) origin {
+	during, without := counter(t.after)-counter(t.before), counter(t.later)-counter(t.after)
+	switch {
+	case during < t.sent/2:
+		return others
+	case during >= t.sent && without <= t.sent/4:
+		return ours
+	}
+	return unclear
+}
+
+// try sends the rest of a burst, waits for the gate's counters to grow by it, and watches them for as long again.
+func (p *prober) try(ctx context.Context, served lint.Served, first reply, scopes []string, before map[string]uint64) trial {
+	start := time.Now()
+	t := trial{sent: 1, before: before, after: before, later: before}
+	for ; t.sent < burst; t.sent++ {
+		if again := send(ctx, served, hostOf(first.URL)); again.err != nil {
+			break
+		}
+	}
+	late := 0 // polls that have the answers without a reason, which is counted after them, or never if they are held
+	for until := time.Now().Add(countedWithin); ; {
+		stats, err := p.admin.Stats(ctx, p.pattern)
+		if err != nil {
+			return t
+		}
+		t.after, t.later = stats, stats
+		if answered(t.after, scopes) >= answered(before, scopes)+t.sent {
+			if t.details = reasonIn(before, t.after, scopes, first.Status < 400); t.details != filter.Held.Details() || late > 3 {
+				break
+			}
+			late++
+		}
+		if time.Now().After(until) || !wait(ctx, 50*time.Millisecond) {
+			break
+		}
+	}
+	if wait(ctx, max(pause, time.Since(start))) {
+		if stats, err := p.admin.Stats(ctx, p.pattern); err == nil {
+			t.later = stats
+		}
+	}
+	return t
+}
+
+// reasonIn is the first reason that has grown in one of some scopes, or "".
+func reasonIn(before, after map[string]uint64, scopes []string, passing bool) string {
+	for _, scope := range scopes {
+		if reason, grown := reasonGrown(before, after, scope, passing); grown {
+			return reason
+		}
+	}
+	return ""
+}
+
+// closes says whether Envoy closes connections after their replies, which /drain_listeners makes it do for good.
+func (p *prober) closes(t trial) bool {
+	if live, kept := p.stats["server.live"]; kept && live == 0 {
+		return false // it fails its health checks, which closes connections as well
+	}
+	const counter = "downstream_cx_drain_close"
+	replaced := t.after["listener_manager.total_listeners_draining"]+t.after["listener_manager.total_filter_chains_draining"] > 0
+	byOthers := sumOf(t.later, counter) != sumOf(t.after, counter)
+	return sumOf(t.after, counter) != sumOf(t.before, counter) && !(byOthers && replaced)
 }
 
 // counted takes over the gate's own answer.
@@ -162,86 +238,15 @@ func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	}
 }
 
-// growth returns the stats after a probe and the reason of its answer, or "" if the gate's counters have not grown by the probe. It is
-// not known whether they have if others probe the gate much more often.
-func (p *prober) growth(ctx context.Context, served lint.Served, r reply, scopes []string, before map[string]uint64) (
-	after map[string]uint64, details string, known bool,
-) {
-	others := answered(p.second, scopes) - answered(p.first, scopes) // answers to probes of others, while this one waited
-	if others == 0 {
-		after, details = p.await(ctx, scopes, before)
-		return after, details, true
-	}
-	// Others probe it too. A burst of probes stands out from theirs.
-	start, sent := time.Now(), uint64(1)
-	for ; sent < burst; sent++ {
-		if again := send(ctx, served, hostOf(r.URL)); again.err != nil {
-			break
-		}
-	}
-	wait(ctx, quiet) // for the counters to follow
-	after, err := p.admin.Stats(ctx, p.pattern)
-	expected := float64(others) * float64(time.Since(start)) / float64(quiet)
-	switch {
-	case err != nil, expected > 2*float64(sent):
-		return before, "", false
-	case float64(answered(after, scopes)-answered(before, scopes)) < expected+float64(sent)/2:
-		return after, "", true
-	}
-	return after, reasonIn(before, after, scopes), true
-}
-
-// await waits until the answers in some scopes have grown.
-func (p *prober) await(ctx context.Context, scopes []string, before map[string]uint64) (after map[string]uint64, details string) {
-	polls := 0 // that have an answer without its reason, which is counted after it, or never if it is held
-	for until := time.Now().Add(countedWithin); ; {
-		var err error
-		if after, err = p.admin.Stats(ctx, p.pattern); err != nil {
-			return before, ""
-		}
-		if details = reasonIn(before, after, scopes); details == filter.Held.Details() {
-			polls++
-		}
-		if details != "" && (details != filter.Held.Details() || polls > 3) || time.Now().After(until) || !wait(ctx, 50*time.Millisecond) {
-			return after, details
-		}
-	}
-}
-
-// reasonIn is the first reason that has grown in one of some scopes, or "".
-func reasonIn(before, after map[string]uint64, scopes []string) string {
-	for _, scope := range scopes {
-		if reason, grown := reasonGrown(before, after, scope); grown {
-			return reason
-		}
-	}
-	return ""
-}
-
-// closing says that Envoy closes each connection after its reply, which /drain_listeners makes it do for good.
-func (p *prober) closing(g *Gate, before, after map[string]uint64) {
-	if live, kept := p.stats["server.live"]; kept && live == 0 {
-		return // it fails its health checks, which closes connections as well
-	}
-	const counter = "downstream_cx_drain_close"
-	byOthers := sumOf(p.second, counter) != sumOf(p.first, counter)
-	replaced := after["listener_manager.total_listeners_draining"]+after["listener_manager.total_filter_chains_draining"] > 0
-	if sumOf(after, counter) == sumOf(before, counter) || byOthers && replaced {
-		return
-	}
-	g.Problems = append(g.Problems, "the listener drains: Envoy closes each connection after its reply (http.….downstream_cx_drain_close grows)")
-	g.Next = "restart Envoy: `healthgate drain` or /drain_listeners can't be taken back, not by /healthcheck/ok either"
-}
-
 // unanswered says why a probe has no answer.
-func (p *prober) unanswered(g *Gate, err error) {
+func unanswered(g *Gate, err error, stats map[string]uint64) {
 	g.Probe.Error = err.Error()
 	g.Problems = append(g.Problems, "the probe got no answer: "+err.Error())
 	const elsewhere = "; if admin is reached by a port-forward, this is another machine: run explain beside Envoy, or with --probe=false"
 	alert := tls.AlertError(0)
 	record := tls.RecordHeaderError{}
 	switch {
-	case p.second["listener_manager.listener_stopped"] > 0:
+	case stats["listener_manager.listener_stopped"] > 0:
 		g.Next = "restart Envoy: its listeners were stopped by /drain_listeners, which can't be taken back"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		g.Next = "nothing listens there: has Envoy bound the listener (/listeners on admin)?" + elsewhere

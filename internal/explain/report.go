@@ -83,7 +83,7 @@ const maxFailing = 20
 
 // Options choose what Run does.
 type Options struct {
-	Probe bool // ask the gates themselves, too; each counts it as a probe
+	Probe bool // ask the gates themselves, too; each counts ten probes
 }
 
 // Run reports the state of an Envoy once.

@@ -105,20 +105,17 @@ func (s *seen) refusedBefore() (notes []string) {
 }
 
 // reasonGrown finds the reason of an answer by the counters in a scope before and after it.
-func reasonGrown(before, after map[string]uint64, scope string) (details string, counted bool) {
+func reasonGrown(before, after map[string]uint64, scope string, passing bool) (details string, counted bool) {
 	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
+	if passing {
+		return filter.OK.Details(), grown("ok")
+	}
 	for reason := filter.Draining; reason <= filter.Error; reason++ {
 		if grown("failed_" + reason.String()) {
 			return reason.Details(), true
 		}
 	}
-	switch {
-	case grown("failed"): // a held answer counts in failed alone
-		return filter.Held.Details(), true
-	case grown("ok"):
-		return filter.OK.Details(), true
-	}
-	return "", false
+	return filter.Held.Details(), grown("failed") // a held answer counts in failed alone
 }
 
 // answered is how many answers the counters in some scopes have.

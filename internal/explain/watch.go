@@ -109,7 +109,7 @@ func (w *watcher) names() []string {
 }
 
 // Watch polls every interval and reports each change, the first state included, until the context ends or notify fails. The gates
-// themselves are not asked: each would count it as a probe.
+// themselves are not asked: each would count that as probes.
 func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration, notify func(Change) error) error {
 	w := &watcher{admin: admin}
 	known := map[Change]string{} // by the subject of a change, its last state
