@@ -87,17 +87,17 @@ func configInto(command *cobra.Command, gate configure.Gate, name string, place 
 	for _, note := range result.Notes {
 		fmt.Fprintln(command.ErrOrStderr(), "healthgate: note:", note)
 	}
+	// Something around the gate may still be wrong.
+	found, err := lint.Run([]lint.Input{{Name: name, Content: result.Content}})
+	if err != nil {
+		return fmt.Errorf("nothing is written: lint can't read the result: %w", err)
+	}
 	if write {
 		if err := replaceFile(name, content, result.Content); err != nil {
 			return err
 		}
 	} else {
 		fmt.Fprintln(command.ErrOrStderr(), "healthgate: nothing is written yet; --write does it")
-	}
-	// Something around the gate may still be wrong.
-	found, err := lint.Run([]lint.Input{{Name: name, Content: result.Content}})
-	if err != nil {
-		return err
 	}
 	if len(found) > 0 {
 		fmt.Fprintln(command.ErrOrStderr(), "healthgate: lint finds in the result:")
