@@ -97,6 +97,20 @@ func TestConfigPrintsAnyName(t *testing.T) {
 	}
 }
 
+// A file that is not read as a whole is not written.
+func TestFileThatIsTooLongIsNotWritten(t *testing.T) {
+	lua, err := os.ReadFile("../../envoy/lua.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := string(lua) + strings.Repeat("# "+strings.Repeat("x", 1<<10)+"\n", 9<<10)
+	file := write(t, "envoy.yaml", long)
+	code, _, stderr := execute(t, "", "config", "--cluster", "service", "--into", file, "--write")
+	if text, _ := os.ReadFile(file); code != exitFailed || string(text) != long || !strings.Contains(stderr, "is longer than the 8 MiB that are read: nothing is written") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}
+
 // A file that can't be replaced stays as it is, with nothing beside it.
 func TestFileIsReplacedAsAWholeOrNotAtAll(t *testing.T) {
 	file := write(t, "envoy.yaml", "before\n")

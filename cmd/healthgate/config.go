@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -76,6 +77,9 @@ func configInto(command *cobra.Command, gate configure.Gate, name string, place 
 	content, err := readFile(name)
 	if err != nil {
 		return err
+	}
+	if info, err := os.Stat(name); err != nil || info.Size() > int64(len(content)) {
+		return errors.Join(err, fmt.Errorf("%s is longer than the %d MiB that are read: nothing is written", name, len(content)>>20))
 	}
 	result, err := gate.Into(name, content, place)
 	if err != nil {
