@@ -4,6 +4,7 @@
 #   envoy             the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
 #   stock             stock Envoy with libhealthgate.so and envoy/stock.yaml
 #   stock-distroless  the same without a shell
+#   plugin, module, module-distroless  these three, by the variant that is in them
 #   backend           the gRPC service of the tests
 #   certificate       makes a self-signed certificate, for a try-out
 #   e2e               the tests themselves
@@ -41,13 +42,20 @@ COPY go.mod go.sum ./
 COPY e2e/go.mod e2e/go.sum e2e/
 RUN --mount=type=cache,target=/cache/mod go mod download && go -C e2e mod download
 COPY . .
+# The sources come without their history, so the version comes from outside.
+ARG VERSION=devel
+ARG REVISION
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
-    make plugin module command build/backend build/demo GOARCH="$TARGETARCH" CC="$(cat /cc)"
+    make plugin module command build/backend build/demo GOARCH="$TARGETARCH" CC="$(cat /cc)" VERSION="$VERSION" REVISION="$REVISION"
 
 FROM scratch AS backend
+ARG VERSION=devel
+ARG REVISION
 LABEL org.opencontainers.image.title="Healthgate's backend" \
       org.opencontainers.image.description="The gRPC service that Healthgate is tested in front of" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /src/build/backend /backend
 USER 65532:65532
 EXPOSE 8080
@@ -65,7 +73,8 @@ COPY --from=build /src/build/demo /demo
 COPY --from=folder --chown=101:101 /tls /tls
 USER 101:101
 ENTRYPOINT ["/demo"]
-CMD ["cert", "-dir", "/tls"]
+# One that is still valid stays, so that a running Envoy goes on presenting the one in the volume.
+CMD ["cert", "-dir", "/tls", "-keep"]
 
 # The tests that e2e/docker-compose.yaml runs, with what they start: Envoy is the image's own.
 FROM build AS suite
@@ -84,7 +93,7 @@ WORKDIR /src/e2e/suite
 ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
 
-# What the images of the stock door have beside their Envoy.
+# The files of the module's images, beside their Envoy.
 FROM scratch AS stock-files
 COPY --chmod=0644 envoy/stock.yaml /etc/envoy/envoy.yaml
 COPY --from=build --chmod=0644 /src/build/libhealthgate.so /etc/envoy/libhealthgate.so
@@ -92,9 +101,13 @@ COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
 
 FROM envoyproxy/envoy:v${STOCK_ENVOY_VERSION} AS stock
 ARG STOCK_ENVOY_VERSION
+ARG VERSION=devel
+ARG REVISION
 LABEL org.opencontainers.image.title="Stock Envoy with Healthgate" \
       org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:v${STOCK_ENVOY_VERSION}"
 COPY --from=stock-files /etc/envoy /etc/envoy
 COPY --from=stock-files /usr/local/bin/healthgate /usr/local/bin/healthgate
@@ -106,9 +119,13 @@ CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain
 
 FROM envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION} AS stock-distroless
 ARG STOCK_ENVOY_VERSION
+ARG VERSION=devel
+ARG REVISION
 LABEL org.opencontainers.image.title="Stock Envoy with Healthgate, without a shell" \
       org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION}"
 COPY --from=stock-files /etc/envoy /etc/envoy
 COPY --from=stock-files /usr/local/bin/healthgate /usr/local/bin/healthgate
@@ -119,11 +136,18 @@ EXPOSE 8443
 ENTRYPOINT ["/usr/local/bin/envoy"]
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
 
+FROM stock AS module
+FROM stock-distroless AS module-distroless
+
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS envoy
 ARG ENVOY_VERSION
+ARG VERSION=devel
+ARG REVISION
 LABEL org.opencontainers.image.title="Envoy with Healthgate" \
       org.opencontainers.image.description="Envoy contrib that answers a load balancer's GET from the health of its clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:contrib-v${ENVOY_VERSION}"
 COPY --chmod=0644 envoy/envoy.yaml /etc/envoy/envoy.yaml
 COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
@@ -135,3 +159,6 @@ ENTRYPOINT ["/usr/local/bin/envoy"]
 # Without hot restart Envoy writes nothing, so that its root can be read-only. A drain that is gradual, as Envoy's own is, takes
 # ten minutes to reach every connection: longer than a pod has.
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
+
+# The last is the default.
+FROM envoy AS plugin

@@ -10,15 +10,25 @@ CXX := g++
 endif
 export CC
 
-# What `make image` builds, as $(IMAGE)-envoy and so on, and for which architectures. PUSH=1 pushes it, with a list of what is in it
-# (SBOM) and with how it was made (provenance); more than one architecture needs that, since an engine's own store may not hold them.
+# The images of `make image`, as $(IMAGE)-envoy and so on, and their architectures: the engine's own by default. PUSH=1 pushes them, with
+# a list of their contents (SBOM) and provenance; several architectures need that, since an engine's own store may not hold them.
 IMAGES := envoy stock stock-distroless backend
 IMAGE ?= healthgate
 TAG ?= latest
-PLATFORMS ?= linux/$(shell $(GO) env GOARCH 2>/dev/null)
+PLATFORMS ?=
 
-# The way into Envoy that `make run` and `make demo` show: contrib or stock. And where `make run` listens, both on loopback.
-DOOR ?= contrib
+# The version that command, plugin, module and images report.
+VERSION  ?= $(or $(shell git describe --tags --dirty 2>/dev/null),devel)
+REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+STAMP     = -X healthgate/filter/version.number=$(VERSION) -X healthgate/filter/version.revision=$(REVISION)
+
+# The variant of `make run` and `make demo`: plugin or module. And the ports of `make run`, both on loopback.
+VARIANT ?= plugin
+ifeq ($(filter plugin module both,$(VARIANT)),)
+$(error VARIANT is plugin or module, and not "$(VARIANT)")
+endif
+# As the programs in e2e name it.
+DOOR = $(if $(filter module,$(VARIANT)),stock,contrib)
 export HTTPS_PORT ?= 8443
 export ADMIN_PORT ?= 9901
 
@@ -75,7 +85,7 @@ module: $(MODULE) ## build the dynamic module for stock Envoy alone (GOARCH and 
 $(PLUGIN): $(own_files) | tools
 	@echo "building $@"
 	@mkdir -p $(@D)
-	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w -extldflags=-Wl,-z,now' -o $@.new .
+	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w $(STAMP) -extldflags=-Wl,-z,now' -o $@.new .
 	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-object.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
@@ -85,7 +95,7 @@ $(PLUGIN): $(own_files) | tools
 $(MODULE): $(own_files) $(c_files) | tools
 	@echo "building $@"
 	@mkdir -p $(@D)
-	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w -extldflags "-Wl,-z,now -Wl,-Bsymbolic"' -o $@.new ./cmd/libhealthgate
+	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w $(STAMP) -extldflags "-Wl,-z,now -Wl,-Bsymbolic"' -o $@.new ./cmd/libhealthgate
 	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-object.sh $@.new $(GLIBC_MOST)
 	@mv $@.new $@
@@ -97,7 +107,7 @@ command: $(COMMAND) ## build the command alone (GOOS and GOARCH for another mach
 $(COMMAND): $(own_files) | go-alone
 	@echo "building $@"
 	@mkdir -p $(@D)
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/healthgate
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(STAMP)' -o $@ ./cmd/healthgate
 
 $(BACKEND) $(DEMO): build/%: $(e2e_files) | tools
 	@echo "building $@"
@@ -305,10 +315,12 @@ e2e-compose: | compose ## run the tests in containers, with the contrib and the 
 	@compose() { docker compose --file e2e/docker-compose.yaml "$$@"; }; \
 	trap 'compose down --volumes' EXIT; \
 	echo "building the images"; compose build; \
+	failed=; \
 	for service in $(COMPOSED); do \
 	  echo "running the tests of the service $$service"; \
-	  compose run --rm --no-TTY $$service | awk -v service=$$service -f e2e/tally.awk; \
-	done
+	  compose run --rm --no-TTY $$service | awk -v service=$$service -f e2e/tally.awk || failed="$$failed $$service"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 # A cluster of kind's is made for it and deleted, unless there is one whose images are loaded: KUBE_CONTEXT=name. ON_NODE is what
 # comes before a command on one of its nodes.
@@ -340,11 +352,11 @@ bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its pe
 	@$(E2E) run ./bench $(BENCH)
 
 .PHONY: diff
-diff: build fetched ## look for a wrong answer: random events, both doors beside Envoy's own filter and a model (FOR=10m, SEED=n, DOOR=both)
-	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0) -door $(if $(filter file,$(origin DOOR)),both,$(DOOR))
+diff: build fetched ## look for a wrong answer: random events, both doors beside Envoy's own filter and a model (FOR=10m, SEED=n, VARIANT=both)
+	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0) -door $(if $(filter both,$(if $(filter file,$(origin VARIANT)),both,$(VARIANT))),both,$(DOOR))
 
 .PHONY: soak
-soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n, DOOR=contrib)
+soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n, VARIANT=plugin)
 	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0) -door $(DOOR)
 
 .PHONY: fuzz
@@ -357,15 +369,15 @@ fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 	done
 
 .PHONY: run
-run: everything build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C ends it (DOOR=contrib or stock, HTTPS_PORT, ADMIN_PORT)
+run: everything build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C ends it (VARIANT=plugin or module, HTTPS_PORT, ADMIN_PORT)
 	@exec $(DEMO) run -door $(DOOR) -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
 
 .PHONY: demo
-demo: everything build $(DEMO) fetched ## the same as a script that shows each answer, and ends (DOOR)
+demo: everything build $(DEMO) fetched ## the same as a script that prints each answer and its reason, then exits (VARIANT)
 	@exec $(DEMO) script -door $(DOOR)
 
 .PHONY: recording
-recording: everything build $(DEMO) fetched ## make docs/demo.svg anew, from a real run (DOOR)
+recording: everything build $(DEMO) fetched ## make docs/demo.svg anew, from a real run (VARIANT)
 	@exec $(DEMO) record -door $(DOOR)
 
 .PHONY: cert
@@ -373,10 +385,11 @@ cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifes
 	@$(DEMO) cert -dir build/tls
 
 .PHONY: image
-image: | docker $(if $(PUSH),pushable) ## build the images (IMAGE=name, TAG=latest, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx
+image: | docker $(if $(PUSH),pushable) ## build the images (IMAGE=name, TAG=latest, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker with buildx, and no Go
 	@for target in $(IMAGES); do \
-	  echo "building $(IMAGE)-$$target:$(TAG) for $(PLATFORMS)"; \
-	  docker buildx build --target $$target --platform $(PLATFORMS) --tag $(IMAGE)-$$target:$(TAG) \
+	  echo "building $(IMAGE)-$$target:$(TAG)$(if $(PLATFORMS), for $(PLATFORMS))"; \
+	  docker buildx build --target $$target $(if $(PLATFORMS),--platform $(PLATFORMS) )--tag $(IMAGE)-$$target:$(TAG) \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
 	    $(if $(PUSH),--push --sbom=true --provenance=mode=max,--load) .; \
 	done
 

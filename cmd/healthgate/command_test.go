@@ -2,14 +2,66 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// execute runs the command as main does.
+// The scripts in testdata/script run healthgate as main does.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"healthgate": main})
+}
+
+// Each script is a use of the command: its arguments, its output and its exit code.
+func TestScripts(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PROJECT", root)
+			env.Setenv("CONTAINER_LOG", "/nowhere")
+			return nil
+		},
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("no condition %q", condition)
+			}
+			return os.Getuid() == 0, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "crlf": crlf},
+	})
+}
+
+// exits CODE ARGS…: healthgate ends with that exit code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	code := 0
+	err := ts.Exec("healthgate", args[1:]...)
+	if exit, ended := err.(interface{ ExitCode() int }); ended {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if args[0] != string(rune('0'+code)) {
+		ts.Fatalf("healthgate %v ended with %d, want %s", args[1:], code, args[0])
+	}
+}
+
+// crlf FILE: its lines end with CR LF from now on.
+func crlf(ts *testscript.TestScript, _ bool, args []string) {
+	name := ts.MkAbs(args[0])
+	text, err := os.ReadFile(name)
+	ts.Check(err)
+	ts.Check(os.WriteFile(name, bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n")), 0o600))
+}
+
+// execute runs the command within the test.
 func execute(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	command := newCommand()
@@ -30,61 +82,55 @@ func write(t *testing.T, name, content string) string {
 	return path
 }
 
-const openAdmin = "admin:\n  address: {socket_address: {address: 0.0.0.0, port_value: 9901}}\n"
-
-func TestLintEndsWithWhatItFound(t *testing.T) {
-	fine := filepath.Join("..", "..", "envoy", "envoy.yaml")
-	open := write(t, "open.yaml", openAdmin)
-	other := write(t, "other.yaml", "a: b\n")
-	const found = ":2:30: error: admin listens on 0.0.0.0,"
-	for name, test := range map[string]struct {
-		args   []string
-		stdin  string
-		code   int
-		stdout string // part of it; "" is nothing at all
-		stderr string
-	}{
-		"fine":               {[]string{fine}, "", 0, "", ""},
-		"found":              {[]string{open}, "", 1, open + found, ""},
-		"on stdin":           {[]string{"-"}, openAdmin, 1, "<stdin>" + found, ""},
-		"not there":          {[]string{"nowhere.yaml"}, "", 2, "", "healthgate: open nowhere.yaml: no such file"},
-		"not Envoy's":        {[]string{other}, "", 2, "", "healthgate: " + other + ": nothing of Envoy's"},
-		"found, and unread":  {[]string{open, "nowhere.yaml"}, "", 2, open + found, "healthgate: open nowhere.yaml"},
-		"no file":            {nil, "", 2, "", "healthgate: lint looks at files: name one or more, or - for standard input"},
-		"an unknown output":  {[]string{"--output", "xml", fine}, "", 2, "", `healthgate: --output: "xml" is neither text nor json`},
-		"fine, as JSON":      {[]string{"--output=json", fine}, "", 0, "[]\n", ""},
-		"JSON though unread": {[]string{"-o", "json", "nowhere.yaml"}, "", 2, "[]\n", "healthgate: open nowhere.yaml"},
-	} {
+// Whatever a cluster is called, the output is YAML in which lint finds nothing.
+func TestConfigPrintsAnyName(t *testing.T) {
+	for _, name := range []string{"a\nb", `a"b`, "a: b", "*a", "#x", " ", "ü", "on", "123", "%s", "outbound|80||a.b"} {
 		t.Run(name, func(t *testing.T) {
-			code, stdout, stderr := execute(t, test.stdin, append([]string{"lint"}, test.args...)...)
-			if code != test.code || !strings.HasPrefix(stdout, test.stdout) || (stdout == "") != (test.stdout == "") ||
-				!strings.HasPrefix(stderr, test.stderr) || (stderr == "") != (test.stderr == "") {
-				t.Errorf("it ended with %d, printed %q and said %q", code, stdout, stderr)
+			code, stdout, stderr := execute(t, "", "config", "--cluster", name, "--grpc-service", name)
+			if code != exitFine {
+				t.Fatalf("exit code %d, stderr %q", code, stderr)
+			}
+			if code, found, stderr := execute(t, stdout, "lint", "-"); code != exitFine {
+				t.Errorf("lint: exit code %d: %s%s", code, found, stderr)
 			}
 		})
 	}
 }
 
-func TestLintPrintsFindingsForPrograms(t *testing.T) {
-	_, stdout, _ := execute(t, openAdmin, "lint", "--output", "json", "-")
-	var found []map[string]any
-	if err := json.Unmarshal([]byte(stdout), &found); err != nil || len(found) != 1 {
-		t.Fatalf("%v: %s", err, stdout)
+// A file that is not read as a whole is not written.
+func TestFileThatIsTooLongIsNotWritten(t *testing.T) {
+	lua, err := os.ReadFile("../../envoy/lua.yaml")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for key, want := range map[string]any{"file": "<stdin>", "line": 2.0, "column": 30.0, "severity": "error", "rule": "admin-open"} {
-		if found[0][key] != want {
-			t.Errorf("%s is %v, want %v", key, found[0][key], want)
-		}
-	}
-	if message, _ := found[0]["message"].(string); !strings.HasPrefix(message, "admin listens on 0.0.0.0") || len(found[0]) != 6 {
-		t.Errorf("got %v", found[0])
+	long := string(lua) + strings.Repeat("# "+strings.Repeat("x", 1<<10)+"\n", 9<<10)
+	file := write(t, "envoy.yaml", long)
+	code, _, stderr := execute(t, "", "config", "--cluster", "service", "--into", file, "--write")
+	if text, _ := os.ReadFile(file); code != exitFailed || string(text) != long || !strings.Contains(stderr, "is longer than the 8 MiB that are read: nothing is written") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }
 
-// A mistake in a word of the command is told, with what was meant.
-func TestUnknownCommandIsTold(t *testing.T) {
-	code, _, stderr := execute(t, "", "lnit", "x")
-	if code != exitBlind || !strings.Contains(stderr, `unknown command "lnit"`) || !strings.Contains(stderr, "lint") {
-		t.Errorf("it ended with %d and said %q", code, stderr)
+// A file that can't be replaced stays as it is, with nothing beside it.
+func TestFileIsReplacedAsAWholeOrNotAtAll(t *testing.T) {
+	file := write(t, "envoy.yaml", "before\n")
+	if err := replaceFile(file, []byte("something else\n"), []byte("after\n")); err == nil || !strings.Contains(err.Error(), "has changed meanwhile") {
+		t.Errorf("a file that has changed: %v", err)
+	}
+	if err := replaceFile("/dev/null", nil, []byte("after\n")); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a device: %v", err)
+	}
+	if err := replaceFile(filepath.Dir(file), nil, nil); err == nil {
+		t.Error("a folder is replaced")
+	}
+	files, err := os.ReadDir(filepath.Dir(file))
+	if text, _ := os.ReadFile(file); err != nil || len(files) != 1 || string(text) != "before\n" {
+		t.Errorf("%v: %v, and the file has %q", err, files, text)
+	}
+	if err := replaceFile(file, []byte("before\n"), []byte("after\n")); err != nil {
+		t.Error(err)
+	}
+	if text, _ := os.ReadFile(file); string(text) != "after\n" {
+		t.Errorf("the file has %q", text)
 	}
 }

@@ -16,29 +16,28 @@ import (
 
 func newExplain() *cobra.Command {
 	command := &cobra.Command{
-		Use:   "explain [ADMIN]",
-		Short: "Say why a running Envoy's gates answer as they do, and what the next step is",
-		Long: `Say of a running Envoy what each gate answers, by which numbers, which hosts fail and why, what the next step is, and what lint
-finds in the configuration that it has. ADMIN is host:port or unix:///path; by default ADMIN_ADDRESS, or 127.0.0.1:9901.
+		Use:   "explain",
+		Short: "Explain why a running Envoy's gates answer as they do, with the next step",
+		Long: `Report the answer of each gate of a running Envoy, its numbers, the hosts that fail and why, and the next step; updates that Envoy
+has refused or that wait; and the findings of lint in its configuration.
 
-Each gate is asked once, where its listener can be reached; it counts that as a probe (--probe=false to look alone).
-The exit code is 1 where a gate fails or lint finds something.`,
+Each gate gets ten probes if its listener can be reached, and counts them (--probe=false sends none). An answer counts only if the
+gate's own counters grow by these; otherwise the numbers decide.
+
+The exit code is 1 if a gate fails, is not there or does not answer, if Envoy has refused an update, or if lint finds something.`,
 		Example: `  healthgate explain
   kubectl exec deploy/envoy -- healthgate explain
-  healthgate explain unix:///run/envoy/admin.sock --watch`,
-		Args: cobra.MaximumNArgs(1),
+  healthgate explain --admin unix:///run/envoy/admin.sock --watch`,
+		Args: noArgument,
 	}
 	output := outputFlag(command)
 	address := adminFlag(command)
 	watch := command.Flags().BoolP("watch", "w", false, "print a line each time an answer, a count or a host changes")
-	interval := command.Flags().Duration("interval", time.Second, "between two looks, with --watch")
+	interval := command.Flags().Duration("interval", time.Second, "between two polls, with --watch")
 	probe := command.Flags().Bool("probe", true, "ask the gates themselves, too")
-	command.RunE = func(command *cobra.Command, args []string) error {
+	command.RunE = func(command *cobra.Command, _ []string) error {
 		if err := checkOutput(*output); err != nil {
 			return err
-		}
-		if len(args) > 0 {
-			*address = args[0]
 		}
 		admin, err := envoyadmin.New(*address)
 		if err != nil {
@@ -47,7 +46,7 @@ The exit code is 1 where a gate fails or lint finds something.`,
 		if *watch {
 			return watchGates(command, admin, *interval, *output)
 		}
-		report, err := explain.Look(command.Context(), admin, explain.Options{Probe: *probe})
+		report, err := explain.Run(command.Context(), admin, explain.Options{Probe: *probe})
 		if err != nil {
 			return err
 		}
@@ -55,7 +54,7 @@ The exit code is 1 where a gate fails or lint finds something.`,
 			return err
 		}
 		if !report.Fine() {
-			return errFound
+			return reported(exitProblems)
 		}
 		return nil
 	}
@@ -66,7 +65,7 @@ func watchGates(command *cobra.Command, admin *envoyadmin.Client, interval time.
 	if interval < 50*time.Millisecond {
 		return fmt.Errorf("--interval: %v is less than 50ms, which is a load on Envoy's main thread", interval)
 	}
-	// Whoever mistypes the address is told, and not left waiting.
+	// A wrong address is an error, and not something to wait for.
 	if _, err := admin.ServerInfo(command.Context()); err != nil {
 		return err
 	}
@@ -90,8 +89,11 @@ func printReport(out io.Writer, output string, r *explain.Report) error {
 	var b strings.Builder
 	paint := painter(out)
 	fmt.Fprintf(&b, "Envoy %s is %s, up %s; admin at %s\n", r.Version, r.State, r.Uptime, r.Admin)
-	if len(r.Gates) == 0 {
-		b.WriteString("no gate is in its configuration\n")
+	for _, problem := range r.Problems {
+		fmt.Fprintf(&b, "%s %s\n  next    %s\n", paint(red, "problem:"), problem.What, paint(yellow, problem.Next))
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", note)
 	}
 	for _, g := range r.Gates {
 		writeGate(&b, paint, g)
@@ -108,27 +110,39 @@ func writeGate(b *strings.Builder, paint func(code, text string) string, g expla
 	if g.Answer.Passing {
 		colour = green
 	}
-	fmt.Fprintf(b, "\ngate %s: GET %s on listener %s (%s)\n", paint(bold, g.Name), g.Path, g.Listener, cmp.Or(g.Address, "address not known"))
-	how := map[string]string{"probe": "it was asked", "numbers": "by the numbers; it was not asked"}[g.Answer.By]
+	fmt.Fprintf(b, "\ngate %s: GET %s on listener %s (%s)\n", paint(bold, cmp.Or(g.Name, "?")), g.Path, cmp.Or(g.Listener, "without a name"),
+		cmp.Or(g.Address, "address not known"))
+	how := map[string]string{"probe": "it was asked", "numbers": "by the numbers"}[g.Answer.By]
+	if g.Answer.By == "numbers" && g.Probe == nil {
+		how += "; it was not asked"
+	}
 	fmt.Fprintf(b, "  answers %s (%s)\n", paint(colour, strings.TrimSpace(fmt.Sprint(g.Answer.Status, " ", g.Answer.Details))), how)
 	since := g.Answer.Since
 	if since == "" {
-		since = fmt.Sprintf("can't be told from outside without response.details; Envoy's log has \"healthgate: gate %s turns from\"", g.Name)
+		since = fmt.Sprintf("not visible from outside without response.details; Envoy's log has \"healthgate: gate %s \"", cmp.Or(g.Name, "…"))
 	}
 	fmt.Fprintf(b, "  since   %s\n", since)
 	for _, c := range g.Clusters {
-		fmt.Fprintf(b, "  cluster %s: %d healthy and %d degraded of %d hosts (%d excluded), needs %s: %s\n", c.Name, c.Healthy, c.Degraded, c.Total, c.Excluded, c.Needs, c.Reason)
+		fmt.Fprintf(b, "  cluster %s: %d healthy and %d degraded of %d hosts (%d excluded), needs %s: %s\n",
+			c.Name, c.Healthy, c.Degraded, c.Total, c.Excluded, c.Needs, c.Reason)
 		for _, host := range c.Failing {
 			fmt.Fprintf(b, "    %s %s\n", host.Address, host.Why)
 		}
 	}
-	if g.Probe != nil && g.Probe.Error != "" {
-		fmt.Fprintf(b, "  probe   %s: %s\n", g.Probe.URL, g.Probe.Error)
+	if g.Probe != nil && g.Probe.Error == "" {
+		by := ""
+		if !g.Probe.Counted {
+			by = ", not counted by the gate"
+		}
+		fmt.Fprintf(b, "  probe   %s: %s %d in %s%s\n", g.Probe.URL, g.Probe.Protocol, g.Probe.Status, g.Probe.Took, by)
 	} else if g.Probe != nil {
-		fmt.Fprintf(b, "  probe   %s: %s %d in %s\n", g.Probe.URL, g.Probe.Protocol, g.Probe.Status, g.Probe.Took)
+		fmt.Fprintf(b, "  probe   %s: no answer\n", g.Probe.URL)
+	}
+	for _, problem := range g.Problems {
+		fmt.Fprintf(b, "  %s %s\n", paint(red, "problem"), problem)
 	}
 	for _, unknown := range g.Unknown {
-		fmt.Fprintf(b, "  can't tell %s\n", unknown)
+		fmt.Fprintf(b, "  unknown %s\n", unknown)
 	}
 	if g.Next != "" {
 		fmt.Fprintf(b, "  next    %s\n", paint(yellow, g.Next))

@@ -44,8 +44,8 @@ func dumpedEnvoy(t *testing.T) string {
 
 func TestExplainPrintsEachGate(t *testing.T) {
 	address := dumpedEnvoy(t)
-	code, stdout, stderr := execute(t, "", "explain", address)
-	if code != exitFound || stderr != "" {
+	code, stdout, stderr := execute(t, "", "explain", "--admin", address)
+	if code != exitProblems || stderr != "" {
 		t.Errorf("it ended with %d and said %q", code, stderr)
 	}
 	for _, want := range []string{
@@ -53,8 +53,8 @@ func TestExplainPrintsEachGate(t *testing.T) {
 		"\ngate default: GET / on listener shop/eg/http (address not known)\n",
 		"  answers 503 healthgate_cluster_empty (by the numbers; it was not asked)\n",
 		"  cluster grpcroute/shop/checkout/rule/0: 0 healthy and 0 degraded of 0 hosts (0 excluded), needs 1: cluster_empty\n",
-		"  can't tell a probe: the listener's address is not an IP address and port\n",
-		"  next    cluster \"grpcroute/shop/checkout/rule/0\" has no hosts: its name does not resolve, or EDS is empty",
+		"  unknown a probe: Envoy has not bound its listener (/listeners lacks it)\n",
+		"  next    cluster \"grpcroute/shop/checkout/rule/0\" has no hosts: EDS has none, which is normal for a service scaled to 0",
 		"\nlint finds 0 in its configuration\n",
 	} {
 		if !strings.Contains(stdout, want) {
@@ -68,7 +68,7 @@ func TestExplainPrintsEachGate(t *testing.T) {
 		}
 		Findings []any
 	}
-	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != exitFound || len(report.Gates) != 1 ||
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != exitProblems || len(report.Gates) != 1 ||
 		report.Gates[0].Answer.Details != "healthgate_cluster_empty" || report.Findings == nil {
 		t.Errorf("%v: it ended with %d and printed %s", err, code, stdout)
 	}
@@ -76,8 +76,8 @@ func TestExplainPrintsEachGate(t *testing.T) {
 
 func TestExplainSaysThatAdminDoesNotAnswer(t *testing.T) {
 	for _, args := range [][]string{{"127.0.0.1:1"}, {"127.0.0.1:1", "--watch"}, {"unix:///nowhere/admin.sock"}} {
-		code, stdout, stderr := execute(t, "", append([]string{"explain"}, args...)...)
-		if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+args[0]) {
+		code, stdout, stderr := execute(t, "", append([]string{"explain", "--admin"}, args...)...)
+		if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+args[0]) {
 			t.Errorf("%v: it ended with %d and said %q, %q", args, code, stdout, stderr)
 		}
 	}
@@ -102,8 +102,8 @@ func TestExplainSaysThatAnotherAnswers(t *testing.T) {
 			server := httptest.NewServer(answer)
 			t.Cleanup(server.Close)
 			address := server.Listener.Addr().String()
-			code, stdout, stderr := execute(t, "", "explain", address)
-			if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") || strings.Count(stderr, "\n") != 1 {
+			code, stdout, stderr := execute(t, "", "explain", "--admin", address)
+			if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
 			}
 		})
@@ -118,7 +118,7 @@ func TestExplainAsksFirstWhatIsAnsweredSoon(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	t.Cleanup(server.Close)
-	if code, _, _ := execute(t, "", "explain", server.Listener.Addr().String()); code != exitBlind {
+	if code, _, _ := execute(t, "", "explain", "--admin", server.Listener.Addr().String()); code != exitFailed {
 		t.Errorf("it ended with %d", code)
 	}
 	if first := <-asked; first != "/server_info" || len(asked) > 0 {
@@ -135,7 +135,7 @@ func TestExplainWatchesUntilItIsTold(t *testing.T) {
 			command := newCommand()
 			var out strings.Builder
 			command.SetOut(&out)
-			if code := run(ctx, command, []string{"explain", address, "--watch", "--interval", "50ms", "--output", output}); code != exitFine {
+			if code := run(ctx, command, []string{"explain", "--admin", address, "--watch", "--interval", "50ms", "--output", output}); code != exitFine {
 				t.Errorf("it ended with %d", code)
 			}
 			if lines := strings.Count(out.String(), "\n"); lines != 2 || !strings.Contains(out.String(), want) {

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -15,48 +16,58 @@ import (
 	"healthgate/internal/envoyadmin"
 )
 
-// adminFlag adds --admin, whose default the environment may say.
+// adminFlag adds --admin, whose default the environment may set.
 func adminFlag(command *cobra.Command) *string {
-	address := os.Getenv("ADMIN_ADDRESS")
-	if address == "" {
-		address = envoyadmin.DefaultAddress
-	}
-	return command.Flags().String("admin", address, "where admin listens: host:port, or unix:///path; also ADMIN_ADDRESS")
+	return command.Flags().String("admin", cmp.Or(os.Getenv("ADMIN_ADDRESS"), envoyadmin.DefaultAddress),
+		"where admin listens: host:port, or unix:///path; also ADMIN_ADDRESS")
 }
 
-// speaker prints lines, each of which begins with who speaks and is in the container's log too.
+// noArgument refuses arguments, and says where admin's address goes.
+func noArgument(command *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument: write --admin %s", command.Name(), args[0])
+	}
+	return nil
+}
+
+// speaker prints lines that begin with the name of its command, also to the container's log.
 type speaker struct {
-	who string
-	out io.Writer
-	log string // the container's log, a file; "" is none
+	name string
+	out  io.Writer
+	log  string // the container's log, a file; "" is none
 }
 
 func (s speaker) say(format string, args ...any) {
-	line := fmt.Sprintf("healthgate: "+s.who+": "+format+"\n", args...)
+	line := fmt.Sprintf("healthgate: "+s.name+": "+format+"\n", args...)
 	_, _ = io.WriteString(s.out, line)
 	if s.log == "" {
 		return
 	}
-	// A pipe that nobody reads any more is an error, and not to be waited for.
+	// A pipe without a reader is an error; it does not block.
 	if log, err := os.OpenFile(s.log, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
 		_, _ = io.WriteString(log, line)
 		log.Close()
 	}
 }
 
-// defaultLog is what the container's first process prints to. What a hook prints, Kubernetes throws away.
-const defaultLog = "/proc/1/fd/1"
-
-// logFlag adds --log, whose default the environment may say.
-func logFlag(command *cobra.Command) *string {
-	file := os.Getenv("CONTAINER_LOG")
-	if file == "" {
-		file = defaultLog
+// logError logs an error that is not reported yet: a hook's own output, to which it is printed, may be thrown away.
+func (s speaker) logError(err *error) {
+	if code := reported(0); *err != nil && !errors.As(*err, &code) {
+		s.out = io.Discard
+		s.say("%v", *err)
 	}
-	return command.Flags().String("log", file, "the container's log, in which each line it prints is too; also CONTAINER_LOG")
 }
 
-// unlessStdout returns the file, or "" where the command prints to it anyway or it is not there.
+// defaultLog is where the container's first process prints to. Kubernetes throws away a hook's own output.
+const defaultLog = "/proc/1/fd/1"
+
+// logFlag adds --log, whose default the environment may set.
+func logFlag(command *cobra.Command) *string {
+	return command.Flags().String("log", cmp.Or(os.Getenv("CONTAINER_LOG"), defaultLog),
+		"the container's log, to which each line is printed too; also CONTAINER_LOG")
+}
+
+// unlessStdout returns the file, or "" if it is the command's own output or not there.
 func unlessStdout(file string) string {
 	log, err := os.Stat(file)
 	if err != nil {
@@ -71,151 +82,147 @@ func unlessStdout(file string) string {
 func newAlive() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "alive",
-		Short: "Say whether Envoy's main thread answers, whatever the gate says: for livenessProbe",
-		Long: `Say whether Envoy's main thread answers, whatever the backends and the gate say: for a livenessProbe or a startupProbe.
-Restarting Envoy heals no backend. Where it does not answer, the reason is in the container's log too.`,
+		Short: "Check that Envoy's main thread answers, whatever the gate says: for livenessProbe",
+		Long: `Check that Envoy's main thread answers, whatever the backends and the gate say: for a livenessProbe or a startupProbe.
+Restarting Envoy heals no backend. If it does not answer, the exit code is 2 and the reason is in the container's log too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
-		Args: adminIsAFlag,
+		Args: noArgument,
 	}
 	address, log := adminFlag(command), logFlag(command)
-	command.RunE = func(command *cobra.Command, _ []string) error {
+	command.RunE = func(command *cobra.Command, _ []string) (err error) {
+		s := speaker{"alive", command.ErrOrStderr(), unlessStdout(*log)}
+		defer s.logError(&err)
 		admin, err := envoyadmin.New(*address)
 		if err != nil {
 			return err
 		}
 		if _, err := admin.ServerInfo(command.Context()); err != nil {
-			speaker{"alive", command.ErrOrStderr(), unlessStdout(*log)}.say("%v", err)
-			return errFound
+			s.say("%v", err)
+			return reported(exitFailed)
 		}
 		return nil
 	}
 	return command
 }
 
-// What a drain waits for where nobody says.
+// The defaults of a drain's two waits.
 const (
-	defaultNotice = 30 * time.Second
-	defaultFinish = 30 * time.Second
+	defaultDelay   = 30 * time.Second
+	defaultTimeout = 30 * time.Second
 )
 
 func newDrain() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "drain",
-		Short: "Fail the gate, let the balancer notice, let requests end: for preStop",
-		Long: `Fail the gate, let the balancer notice, let clients go with their next reply, wait for requests to end: for a preStop hook.
-SIGTERM comes after it. Each line it prints is in the container's log too: Kubernetes throws away what a hook prints.`,
+		Short: "Fail the gate, keep serving for the delay, let requests end: for preStop",
+		Long: `Fail the gate, keep serving for --delay so that the balancer notices, close each connection after its next reply, and wait up to
+--timeout for requests to end: for a preStop hook, after which SIGTERM comes. Only a restart of Envoy ends the drain.
+
+Each line is printed to the container's log too: Kubernetes throws away a hook's output. The exit code is 0 when the drain is over
+(requests that are left then are cut off, which it prints), 1 if it was interrupted, 2 if admin did not answer.`,
 		Example: `  lifecycle:
     preStop:
-      exec: {command: [/usr/local/bin/healthgate, drain]}`,
-		Args: adminIsAFlag,
+      exec: {command: [/usr/local/bin/healthgate, drain, --delay, 60s, --timeout, 120s]}`,
+		Args: noArgument,
 	}
 	address, log := adminFlag(command), logFlag(command)
-	notice := command.Flags().Duration("notice", 0, "in which the balancer has to notice that the gate fails; also DRAIN_NOTICE_SECONDS (default 30s)")
-	finish := command.Flags().Duration("finish", 0, "in which requests may end after that; also DRAIN_FINISH_SECONDS (default 30s)")
+	delay := command.Flags().Duration("delay", defaultDelay, "how long Envoy keeps serving after the gate fails; also DRAIN_DELAY")
+	timeout := command.Flags().Duration("timeout", defaultTimeout, "how long requests may take to end after that; also DRAIN_TIMEOUT")
 	command.RunE = func(command *cobra.Command, _ []string) (err error) {
-		d := drain{notice: *notice, finish: *finish, speaker: speaker{"drain", command.OutOrStdout(), unlessStdout(*log)}}
+		d := drain{speaker: speaker{"drain", command.OutOrStdout(), unlessStdout(*log)}}
+		defer d.logError(&err)
 		if d.admin, err = envoyadmin.New(*address); err != nil {
 			return err
 		}
-		if err := bounded("--notice", d.notice); err != nil {
+		if d.delay, err = durationOf(command, "delay", *delay, "DRAIN_DELAY"); err != nil {
 			return err
 		}
-		if err := bounded("--finish", d.finish); err != nil {
+		if d.timeout, err = durationOf(command, "timeout", *timeout, "DRAIN_TIMEOUT"); err != nil {
 			return err
-		}
-		if !command.Flags().Changed("notice") {
-			if d.notice, err = secondsFrom("DRAIN_NOTICE_SECONDS", defaultNotice); err != nil {
-				return err
-			}
-		}
-		if !command.Flags().Changed("finish") {
-			if d.finish, err = secondsFrom("DRAIN_FINISH_SECONDS", defaultFinish); err != nil {
-				return err
-			}
 		}
 		return d.run(command.Context())
 	}
 	return command
 }
 
-// longest bounds what a drain waits for.
+// longest bounds the waits of a drain.
 const longest = 24 * time.Hour
 
-func bounded(flag string, d time.Duration) error {
-	if d < 0 || d > longest {
-		return fmt.Errorf("%s: %v is not from 0 to %v", flag, d, longest)
+// durationOf is a flag's value if it was given, else the environment's, else the default.
+func durationOf(command *cobra.Command, flag string, value time.Duration, variable string) (time.Duration, error) {
+	name := "--" + flag
+	if text := os.Getenv(variable); text != "" && !command.Flags().Changed(flag) {
+		var err error
+		if value, err = time.ParseDuration(text); err != nil {
+			return 0, fmt.Errorf("%s: %q is no duration, as in 30s", variable, text)
+		}
+		name = variable
 	}
-	return nil
+	if value < 0 || value > longest {
+		return 0, fmt.Errorf("%s: %v is not from 0s to %v", name, value, longest)
+	}
+	return value, nil
 }
 
-// secondsFrom reads seconds from the environment.
-func secondsFrom(name string, byDefault time.Duration) (time.Duration, error) {
-	value := os.Getenv(name)
-	if value == "" {
-		return byDefault, nil
-	}
-	seconds, err := strconv.ParseFloat(value, 64)
-	if err != nil || !(seconds >= 0 && seconds <= longest.Seconds()) {
-		return 0, fmt.Errorf("%s: %q is no number of seconds from 0 to %.0f", name, value, longest.Seconds())
-	}
-	return time.Duration(seconds * float64(time.Second)), nil
-}
-
-// inSeconds renders a duration as it is configured.
-func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
-
-// drain ends an Envoy in order.
+// drain drains one Envoy.
 type drain struct {
 	speaker
 	admin          *envoyadmin.Client
-	notice, finish time.Duration
+	delay, timeout time.Duration
 }
 
 const (
-	drainLook = 200 * time.Millisecond
-	// quietLooks is how many times in a row no request has to be there: for a second, so that a client between two calls has its
-	// next, and with it the word to go.
-	quietLooks = 5
+	drainPoll = 200 * time.Millisecond
+	// quietPolls is how many polls in a row must see no request: for a second, so that a client between two calls sends its next, whose
+	// reply closes the connection.
+	quietPolls = 5
 )
 
 // run fails the gate, and returns once Envoy may be ended.
 func (d *drain) run(ctx context.Context) error {
-	d.say("failing the gate, for the balancer to notice within %s", inSeconds(d.notice))
+	d.say("failing the gate; Envoy keeps serving for %v", d.delay)
 	_, err := d.admin.ServerInfo(ctx)
 	if err == nil {
 		err = d.admin.Post(ctx, "/healthcheck/fail")
 	}
 	if err != nil {
-		d.say("%v: nothing is drained; ADMIN_ADDRESS says where admin is", err)
-		return errFound
+		d.say("%v: nothing is drained", err)
+		return reported(exitFailed)
 	}
-	interrupted := !wait(ctx, d.notice)
-	// Each connection is let go with its next reply (connection: close, GOAWAY), and not before the notice is over. Whoever ends the
-	// drain early has clients told at least.
-	if err := d.admin.Post(context.WithoutCancel(ctx), "/drain_listeners?graceful&skip_exit"); err != nil {
-		d.say("%v: clients keep their connections", err)
+	interrupted := !wait(ctx, d.delay)
+	// Connections are closed after their next reply (connection: close, GOAWAY), not before the delay is over; if the drain is
+	// interrupted, at once.
+	closing := d.admin.Post(context.WithoutCancel(ctx), "/drain_listeners?graceful&skip_exit")
+	if closing != nil {
+		d.say("%v: clients keep their connections", closing)
 	}
 	if interrupted {
-		d.say("told to end before the notice is over; %s", d.left(context.WithoutCancel(ctx)))
-		return errFound
+		d.say("interrupted before the delay is over; %s", d.left(context.WithoutCancel(ctx)))
+		return reported(exitProblems)
 	}
-	d.say("the notice is over, and clients are let go with their next reply; %s", d.left(ctx))
-	return d.await(ctx)
+	d.say("the delay is over; connections are closed after their next reply; %s", d.left(ctx))
+	if err := d.await(ctx); err != nil {
+		return err
+	}
+	if closing != nil {
+		return reported(exitFailed)
+	}
+	return nil
 }
 
-// await waits until no request is left, and no longer than finish.
+// await waits until no request is left, at most for the timeout.
 func (d *drain) await(ctx context.Context) error {
 	quiet, blind := 0, false
-	for until := time.Now().Add(d.finish); ; {
+	for until := time.Now().Add(d.timeout); ; {
 		n, known := d.active(ctx)
 		switch {
 		case ctx.Err() != nil:
-			d.say("told to end before the %s are over; %s", inSeconds(d.finish), d.left(context.WithoutCancel(ctx)))
-			return errFound
+			d.say("interrupted before the timeout of %v; %s", d.timeout, d.left(context.WithoutCancel(ctx)))
+			return reported(exitProblems)
 		case !known && !blind:
 			blind = true
-			d.say("can't see requests: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting all of %s", inSeconds(d.finish))
+			d.say("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
 		case known && n == 0:
 			quiet++
 		default:
@@ -223,21 +230,21 @@ func (d *drain) await(ctx context.Context) error {
 		}
 		over := !time.Now().Before(until)
 		switch {
-		case quiet >= quietLooks, over && known && n == 0:
+		case quiet >= quietPolls, over && known && n == 0:
 			d.say("no request is left")
 			return nil
 		case over && !known:
-			d.say("the %s are over, and what is left is cut off", inSeconds(d.finish))
+			d.say("the timeout of %v is over; requests that are left are cut off", d.timeout)
 			return nil
 		case over:
-			d.say("%d requests are left after %s, and are cut off", n, inSeconds(d.finish))
+			d.say("%s left after the timeout of %v, and cut off", requestsAre(n), d.timeout)
 			return nil
 		}
-		wait(ctx, drainLook)
+		wait(ctx, drainPoll)
 	}
 }
 
-// wait says whether the whole time has passed.
+// wait returns whether the whole time has passed.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -249,7 +256,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// active returns how many requests are under way on all listeners but admin's, and whether a stat tells.
+// active returns the number of requests under way on all listeners but admin's, and whether it is known.
 func (d *drain) active(ctx context.Context) (n uint64, known bool) {
 	stats, err := d.admin.Stats(ctx, `^http\..*\.downstream_rq_active$`)
 	if err != nil {
@@ -263,19 +270,18 @@ func (d *drain) active(ctx context.Context) (n uint64, known bool) {
 	return n, known
 }
 
-// left says how many requests are under way.
+// left is the number of requests under way, in words.
 func (d *drain) left(ctx context.Context) string {
 	n, known := d.active(ctx)
 	if !known {
-		return "requests can't be seen"
+		return "requests are not visible"
 	}
-	return fmt.Sprintf("%d requests are under way", n)
+	return requestsAre(n) + " under way"
 }
 
-// adminIsAFlag tells whoever names admin as an argument, as explain takes it.
-func adminIsAFlag(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%s takes no argument: write --admin %s", cmd.Name(), args[0])
+func requestsAre(n uint64) string {
+	if n == 1 {
+		return "1 request is"
 	}
-	return nil
+	return fmt.Sprint(n, " requests are")
 }

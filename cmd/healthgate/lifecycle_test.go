@@ -94,7 +94,7 @@ func aDrain(t *testing.T, address string, args ...string) (code int, lines []str
 	t.Helper()
 	log := write(t, "log", "")
 	t.Setenv("CONTAINER_LOG", log)
-	code, stdout, stderr := execute(t, "", append([]string{"drain", "--admin", address, "--notice", "0.1s", "--finish", "3s"}, args...)...)
+	code, stdout, stderr := execute(t, "", append([]string{"drain", "--admin", address, "--delay", "0.1s", "--timeout", "3s"}, args...)...)
 	if stderr != "" {
 		t.Errorf("it said %q", stderr)
 	}
@@ -111,14 +111,14 @@ func aDrain(t *testing.T, address string, args ...string) (code int, lines []str
 	return code, lines
 }
 
-func TestDrainFailsTheGateThenLetsClientsGo(t *testing.T) {
+func TestDrainFailsTheGateThenClosesConnections(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			admin := &fakeAdmin{active: none}
 			code, lines := aDrain(t, admin.serve(t)[network])
 			want := []string{
-				"failing the gate, for the balancer to notice within 0.1s",
-				"the notice is over, and clients are let go with their next reply; 0 requests are under way",
+				"failing the gate; Envoy keeps serving for 100ms",
+				"the delay is over; connections are closed after their next reply; 0 requests are under way",
 				"no request is left",
 			}
 			if code != exitFine || !slices.Equal(lines, want) {
@@ -127,8 +127,8 @@ func TestDrainFailsTheGateThenLetsClientsGo(t *testing.T) {
 			if want := []string{"/healthcheck/fail", "/drain_listeners?graceful&skip_exit"}; !slices.Equal(admin.asked, want) {
 				t.Errorf("it asked %q, want %q", admin.asked, want)
 			}
-			if admin.looks < quietLooks {
-				t.Errorf("it looked %d times, want %d", admin.looks, quietLooks)
+			if admin.looks < quietPolls {
+				t.Errorf("it looked %d times, want %d", admin.looks, quietPolls)
 			}
 		})
 	}
@@ -145,20 +145,20 @@ func TestDrainWaitsForRequests(t *testing.T) {
 		}, "no request is left", 0},
 		"that come back": {func(look int) string {
 			return fmt.Sprint("http.ingress.downstream_rq_active: ", look%3)
-		}, "are cut off", 2 * time.Second},
+		}, "cut off", 2 * time.Second},
 		"that do not end": {func(int) string {
 			return "http.ingress.downstream_rq_active: 2\nhttp.other.downstream_rq_active: 1"
-		}, "3 requests are left after 2s, and are cut off", 2 * time.Second},
-		"that can't be seen": {func(int) string { return "" }, "the 2s are over, and what is left is cut off", 2 * time.Second},
+		}, "3 requests are left after the timeout of 2s, and cut off", 2 * time.Second},
+		"that can't be seen": {func(int) string { return "" }, "the timeout of 2s is over; requests that are left are cut off", 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
-			code, lines := aDrain(t, (&fakeAdmin{active: test.active}).serve(t)["tcp"], "--finish", "2s")
+			code, lines := aDrain(t, (&fakeAdmin{active: test.active}).serve(t)["tcp"], "--timeout", "2s")
 			last := lines[len(lines)-1]
 			if took := time.Since(start); took < test.least || code != exitFine || !strings.HasSuffix(last, test.last) && !strings.HasPrefix(last, "no request") {
 				t.Errorf("after %v it ended with %d and said %q", took, code, lines)
 			}
-			if blind := slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "can't see requests") }); blind != (name == "that can't be seen") {
+			if blind := slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "requests are not visible: no stat") }); blind != (name == "that can't be seen") {
 				t.Errorf("it said %q", lines)
 			}
 		})
@@ -167,16 +167,15 @@ func TestDrainWaitsForRequests(t *testing.T) {
 
 func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
 	code, lines := aDrain(t, "127.0.0.1:1")
-	if last := lines[len(lines)-1]; code != exitFound || !strings.Contains(last, "nothing is drained; ADMIN_ADDRESS says where admin is") {
+	if last := lines[len(lines)-1]; code != exitFailed || !strings.HasSuffix(last, "--admin or ADMIN_ADDRESS says where admin listens: nothing is drained") {
 		t.Errorf("it ended with %d and said %q", code, lines)
 	}
 	code, lines = aDrain(t, (&fakeAdmin{active: none, refuses: "/drain_listeners"}).serve(t)["tcp"])
-	if code != exitFine || !strings.HasSuffix(lines[1], "/drain_listeners is answered with 500 Internal Server Error: clients keep their connections") {
+	if code != exitFailed || !strings.HasSuffix(lines[1], "/drain_listeners is answered with 500 Internal Server Error: clients keep their connections") {
 		t.Errorf("it ended with %d and said %q", code, lines)
 	}
 }
 
-// Told to end, it has clients told to go, says what is left, and ends at once.
 // Something else may listen there, and answer 200 to everything.
 func TestWhatIsNoEnvoyIsNeitherAliveNorDrained(t *testing.T) {
 	for name, answer := range map[string]string{"a page": "<html>ok</html>", "an object": "{}", "nothing": "", "null": "null"} {
@@ -190,7 +189,7 @@ func TestWhatIsNoEnvoyIsNeitherAliveNorDrained(t *testing.T) {
 				t.Cleanup(server.Close)
 				address := server.Listener.Addr().String()
 				code, stdout, stderr := execute(t, "", verb, "--log", "/nowhere", "--admin", address)
-				if code != exitFound || posted.Load() || !strings.Contains(stdout+stderr, "admin at "+address+": ") {
+				if code != exitFailed || posted.Load() || !strings.Contains(stdout+stderr, "admin at "+address+": ") {
 					t.Errorf("it ended with %d, posted %v, and said %q, %q", code, posted.Load(), stdout, stderr)
 				}
 			})
@@ -198,35 +197,14 @@ func TestWhatIsNoEnvoyIsNeitherAliveNorDrained(t *testing.T) {
 	}
 }
 
-// explain takes admin as an argument, and who is used to that is told.
-func TestAdminAsAnArgumentIsToldWhereItGoes(t *testing.T) {
-	for _, name := range []string{"alive", "drain"} {
-		code, _, stderr := execute(t, "", name, "127.0.0.1:1")
-		if want := "healthgate: " + name + " takes no argument: write --admin 127.0.0.1:1"; code != exitBlind || !strings.Contains(stderr, want) {
-			t.Errorf("it ended with %d and said %q, want %q", code, stderr, want)
-		}
-	}
-}
-
-func TestDrainTakesNoTimeThatCantBe(t *testing.T) {
-	t.Parallel()
-	for _, flag := range []string{"--notice", "--finish"} {
-		for _, value := range []string{"-5s", "25h", "x"} {
-			code, stdout, stderr := execute(t, "", "drain", "--log", "/nowhere", flag, value)
-			if code != exitBlind || stdout != "" || !strings.Contains(stderr, flag) {
-				t.Errorf("%s %s: it ended with %d and said %q, %q", flag, value, code, stdout, stderr)
-			}
-		}
-	}
-}
-
-func TestDrainEndsInOrderWhenToldTo(t *testing.T) {
+// An interrupted drain closes connections, prints how many requests are left, and ends at once.
+func TestDrainEndsInOrderWhenInterrupted(t *testing.T) {
 	for name, test := range map[string]struct {
 		args  []string
 		posts int // that admin has had when it is told
 	}{
-		"in the notice": {[]string{"--notice", "60s"}, 1},
-		"after it":      {[]string{"--notice", "0s", "--finish", "60s"}, 2},
+		"in the delay": {[]string{"--delay", "60s"}, 1},
+		"after it":     {[]string{"--delay", "0s", "--timeout", "60s"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			admin := &fakeAdmin{active: func(int) string { return "http.ingress.downstream_rq_active: 2" }}
@@ -245,7 +223,7 @@ func TestDrainEndsInOrderWhenToldTo(t *testing.T) {
 			}()
 			start := time.Now()
 			code := run(ctx, command, append([]string{"drain", "--admin", address}, test.args...))
-			if took := time.Since(start); code != exitFound || took > 10*time.Second || !strings.Contains(out.String(), "told to end before the") ||
+			if took := time.Since(start); code != exitProblems || took > 10*time.Second || !strings.Contains(out.String(), "interrupted before the ") ||
 				!strings.HasSuffix(out.String(), "2 requests are under way\n") {
 				t.Errorf("after %v it ended with %d and said %q", took, code, out.String())
 			}
@@ -260,18 +238,11 @@ func TestDrainReadsItsEnvironment(t *testing.T) {
 	admin := &fakeAdmin{active: none}
 	t.Setenv("ADMIN_ADDRESS", admin.serve(t)["unix"])
 	t.Setenv("CONTAINER_LOG", "/nowhere")
-	t.Setenv("DRAIN_NOTICE_SECONDS", "0.25")
-	t.Setenv("DRAIN_FINISH_SECONDS", "0")
+	t.Setenv("DRAIN_DELAY", "0.25s")
+	t.Setenv("DRAIN_TIMEOUT", "0s")
 	code, stdout, _ := execute(t, "", "drain")
-	if code != exitFine || !strings.Contains(stdout, "within 0.25s") || !strings.HasSuffix(stdout, "no request is left\n") {
+	if code != exitFine || !strings.Contains(stdout, "serving for 250ms") || !strings.HasSuffix(stdout, "no request is left\n") {
 		t.Errorf("it ended with %d and said %q", code, stdout)
-	}
-	for _, wrong := range []string{"30s", "-1", "NaN"} {
-		t.Setenv("DRAIN_NOTICE_SECONDS", wrong)
-		code, stdout, stderr := execute(t, "", "drain")
-		if code != exitBlind || stdout != "" || !strings.HasPrefix(stderr, "healthgate: DRAIN_NOTICE_SECONDS: ") {
-			t.Errorf("%s: it ended with %d and said %q, %q", wrong, code, stdout, stderr)
-		}
 	}
 }
 
@@ -282,7 +253,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	admin := &fakeAdmin{active: none}
-	code, stdout, _ := execute(t, "", "drain", "--log", log, "--notice", "0s", "--admin", admin.serve(t)["tcp"])
+	code, stdout, _ := execute(t, "", "drain", "--log", log, "--delay", "0s", "--admin", admin.serve(t)["tcp"])
 	if code != exitFine || !strings.HasSuffix(stdout, "no request is left\n") {
 		t.Errorf("it ended with %d and said %q", code, stdout)
 	}
@@ -300,7 +271,7 @@ func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
 			admin.refuses = "/server_info"
 			log := write(t, "log", "")
 			code, _, stderr := execute(t, "", "alive", "--admin", address, "--log", log)
-			if code != exitFound || !strings.HasPrefix(stderr, "healthgate: alive: admin at "+address) {
+			if code != exitFailed || !strings.HasPrefix(stderr, "healthgate: alive: admin at "+address) {
 				t.Errorf("refused, it ended with %d and said %q", code, stderr)
 			}
 			if logged, err := os.ReadFile(log); err != nil || string(logged) != stderr {
@@ -308,7 +279,7 @@ func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
 			}
 		})
 	}
-	if code, _, stderr := execute(t, "", "alive", "--admin", "9901"); code != exitBlind || !strings.Contains(stderr, "is neither host:port") {
+	if code, _, stderr := execute(t, "", "alive", "--admin", "9901"); code != exitFailed || !strings.Contains(stderr, "is neither host:port") {
 		t.Errorf("with no address it ended with %d and said %q", code, stderr)
 	}
 }
@@ -317,7 +288,7 @@ func TestAliveGivesUpAfterFiveSeconds(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	code, _, stderr := execute(t, "", "alive", "--log", "/nowhere", "--admin", (&fakeAdmin{hangs: true}).serve(t)["tcp"])
-	if took := time.Since(start); code != exitFound || took < 4*time.Second || took > 9*time.Second || !strings.Contains(stderr, "no answer within 5s") {
+	if took := time.Since(start); code != exitFailed || took < 4*time.Second || took > 9*time.Second || !strings.Contains(stderr, "no answer within 5s") {
 		t.Errorf("after %v it ended with %d and said %q", took, code, stderr)
 	}
 }

@@ -29,12 +29,12 @@ func checkOutput(output string) error {
 func newLint() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "lint FILE… | -",
-		Short: "Find what is wrong in a configuration, before it is rolled out",
-		Long: `Find what is wrong around a gate.
+		Short: "Find errors in a configuration, before it is rolled out",
+		Long: `Find errors around a gate.
 
 A file is an Envoy bootstrap or a part of one (a listener, a route configuration, a cluster), in YAML or JSON; a Kubernetes
-ConfigMap that holds one; or what admin's /config_dump gives. Files are looked at together: a listener, its clusters, and the
-Deployment and the BackendConfig around it may come in files of their own.
+ConfigMap that holds one; or what admin's /config_dump gives. Files are read together: a listener, its clusters, and the
+Deployment and the BackendConfig around it may come in separate files.
 
 A comment "# healthgate: ignore RULE, because …" silences a rule on its line. docs/lint.md has the rules.`,
 		Example: `  healthgate lint envoy.yaml
@@ -42,7 +42,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
   curl -s localhost:9901/config_dump | healthgate lint --output json -`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("lint looks at files: name one or more, or - for standard input")
+				return errors.New("lint reads files: name one or more, or - for standard input")
 			}
 			return nil
 		},
@@ -61,7 +61,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
 			return err
 		}
 		if len(found) > 0 {
-			return errFound
+			return reported(exitProblems)
 		}
 		return nil
 	}

@@ -1,5 +1,4 @@
-// Command healthgate says whether a configuration is right, why a running gate answers as it does, and ends an Envoy in
-// order.
+// Command healthgate checks a configuration, explains a running gate's answers, and drains an Envoy.
 package main
 
 import (
@@ -11,17 +10,21 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"healthgate/filter/version"
 )
 
-// What the command ends with.
+// The exit codes of every command. docs/command.md has them as a table.
 const (
-	exitFine  = 0
-	exitFound = 1 // it looked, and something is wrong
-	exitBlind = 2 // it could not look
+	exitFine     = 0
+	exitProblems = 1 // it did its work, and found problems
+	exitFailed   = 2 // usage or I/O error
 )
 
-// errFound is that something was found, and has been told.
-var errFound = errors.New("something was found")
+// reported is an exit code whose reason has been printed.
+type reported int
+
+func (r reported) Error() string { return fmt.Sprintf("exit code %d", int(r)) }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -32,28 +35,43 @@ func main() {
 // run executes the command and returns its exit code.
 func run(ctx context.Context, command *cobra.Command, args []string) int {
 	command.SetArgs(args)
-	switch err := command.ExecuteContext(ctx); {
+	err := command.ExecuteContext(ctx)
+	code := reported(exitFailed)
+	switch {
 	case err == nil:
 		return exitFine
-	case errors.Is(err, errFound):
-		return exitFound
-	default:
-		fmt.Fprintln(command.ErrOrStderr(), "healthgate:", err)
-		return exitBlind
+	case errors.As(err, &code):
+		return int(code)
 	}
+	fmt.Fprintln(command.ErrOrStderr(), "healthgate:", err)
+	return exitFailed
 }
 
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "healthgate",
 		Short: "Is my configuration right, and why does it say 503?",
-		Long: `Healthgate answers a load balancer's GET from the health that Envoy holds of its clusters.
-lint and config look at a configuration, explain at a running Envoy; alive and drain run beside an Envoy, in its container.
+		Long: `Healthgate lets Envoy answer a load balancer's HTTP health check, from the health that Envoy has of its clusters.
+config and lint read a configuration; explain asks a running Envoy; alive and drain run beside an Envoy, in its container.
 
-The exit code is 0 where all is fine, 1 where something was found, 2 where nothing could be looked at.`,
+Exit codes of every command: 0 all well, 1 problems found, 2 usage or I/O error.`,
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newLint(), newExplain(), newConfig(), newAlive(), newDrain())
+	root.SetVersionTemplate("healthgate {{.Version}}\n")
+	root.AddCommand(newConfig(), newLint(), newExplain(), newAlive(), newDrain(), newVersion())
 	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(command.OutOrStdout(), "healthgate", version.String())
+			return err
+		},
+	}
 }

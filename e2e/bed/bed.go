@@ -36,7 +36,9 @@ var Root = sync.OnceValue(func() string {
 		}
 		dir = filepath.Dir(dir)
 	}
-	panic("run this inside the checkout")
+	fmt.Fprintln(os.Stderr, "run this inside the checkout of Healthgate: it starts what was built there")
+	os.Exit(2)
+	return ""
 })
 
 func backend() string { return filepath.Join(Root(), "build", "backend") }

@@ -21,7 +21,10 @@ type Certificate struct {
 	Pool              *x509.CertPool // that trusts it
 }
 
-// NewCertificate makes one that is valid for a day.
+// CertificateDays is how long a certificate is valid.
+const CertificateDays = 30
+
+// NewCertificate makes one for localhost.
 func NewCertificate(dir string) (*Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -33,7 +36,7 @@ func NewCertificate(dir string) (*Certificate, error) {
 		DNSNames:              []string{"localhost"},
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
+		NotAfter:              time.Now().AddDate(0, 0, CertificateDays),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IsCA:                  true,

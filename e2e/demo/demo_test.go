@@ -124,7 +124,7 @@ func TestTakenPortsAreSaidBeforeAnythingStarts(t *testing.T) {
 		"admin": {[]string{"-https-port", "0", "-admin-port", fmt.Sprint(admin)},
 			fmt.Sprintf(`^demo: port %d \(admin\) is taken: make run ADMIN_PORT=\d+\n$`, admin)},
 		"both, of the stock door": {[]string{"-door", "stock", "-https-port", fmt.Sprint(https), "-admin-port", fmt.Sprint(admin)},
-			fmt.Sprintf(`^demo: port %d \(https\) is taken, port %d \(admin\) is taken: make run DOOR=stock HTTPS_PORT=\d+ ADMIN_PORT=\d+\n$`, https, admin)},
+			fmt.Sprintf(`^demo: port %d \(https\) is taken, port %d \(admin\) is taken: make run VARIANT=module HTTPS_PORT=\d+ ADMIN_PORT=\d+\n$`, https, admin)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := begin(t, nil, append([]string{"run"}, test.args...)...)
@@ -240,15 +240,64 @@ func TestScriptGoesThroughTheAnswersByEachDoor(t *testing.T) {
 
 func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tls")
-	r := begin(t, nil, "cert", "-dir", dir)
-	if err := r.end(); err != nil {
-		t.Fatalf("it ended with %v: %s", err, r.said())
+	made := func(args ...string) string {
+		t.Helper()
+		r := begin(t, nil, append([]string{"cert", "-dir", dir}, args...)...)
+		if err := r.end(); err != nil {
+			t.Fatalf("it ended with %v: %s", err, r.said())
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "tls.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
 	}
+	first := made()
 	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != nil {
 		t.Error(err)
 	}
 	if key, err := os.Stat(filepath.Join(dir, "tls.key")); err != nil || key.Mode().Perm() != 0o600 {
 		t.Errorf("the key: %v, %v", key.Mode(), err)
+	}
+	if made("-keep") != first {
+		t.Error("a certificate that is valid is made anew, and a running Envoy presents the old one")
+	}
+	if made() == first {
+		t.Error("it is kept without being asked to")
+	}
+	if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
+		t.Fatal(err)
+	}
+	first = made("-keep")
+	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != nil {
+		t.Errorf("without a key: %v", err)
+	}
+	// A folder of another user, as after the chown that a container needs.
+	if os.Getuid() == 0 {
+		return
+	}
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "tls.crt"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "tls.key"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	r := begin(t, nil, "cert", "-dir", dir)
+	if err := r.end(); err == nil || !strings.Contains(r.said(), "sudo rm -r "+dir) {
+		t.Errorf("it ended with %v: %s", err, r.said())
+	}
+}
+
+// Outside a checkout the demo says so in a line.
+func TestDemoOutsideACheckoutSaysSo(t *testing.T) {
+	cmd := exec.Command(filepath.Join(bed.Root(), "build", "demo"), "run", "-https-port", "0", "-admin-port", "0")
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "run this inside the checkout of Healthgate") || strings.Contains(string(out), "goroutine") {
+		t.Errorf("it ended with %v: %s", err, out)
 	}
 }
 

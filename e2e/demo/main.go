@@ -10,13 +10,16 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"healthgate/e2e/bed"
 )
@@ -50,19 +53,33 @@ func doorFlag(flags *flag.FlagSet) *string {
 func cert(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet("cert", flag.ExitOnError)
 	dir := flags.String("dir", ".", "`folder` for tls.crt and tls.key")
+	keep := flags.Bool("keep", false, "keep a certificate that is there and valid for another hour")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(*dir, 0o700); err != nil {
-		return err
+	if *keep && valid(*dir, time.Hour) {
+		fmt.Printf("kept %s\n", filepath.Join(*dir, "tls.crt"))
+		return nil
 	}
-	certificate, err := bed.NewCertificate(*dir)
+	err := os.MkdirAll(*dir, 0o700)
+	if err == nil {
+		_, err = bed.NewCertificate(*dir)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; it may be of another user, from a chown: remove it (sudo rm -r %s), then run this again", err, *dir)
+	}
 	if err != nil {
 		return err
 	}
-	fmt.Printf(`made %[1]s and %[2]s, for localhost and a day
-  a cluster   kubectl create secret tls envoy-tls --cert %[1]s --key %[2]s
-  a container reads them as user 101: sudo chown -R 101:101 %[3]s
-`, certificate.CertFile, certificate.KeyFile, filepath.Dir(certificate.KeyFile))
+	fmt.Printf(`made %[1]s/tls.crt and %[1]s/tls.key, for localhost and %[2]d days
+  a cluster   kubectl create secret tls envoy-tls --cert %[1]s/tls.crt --key %[1]s/tls.key
+  a container reads them as user 101, a copy of the key: sudo install -D --mode 0400 --owner 101 --group 101 %[1]s/tls.key /etc/healthgate/tls/tls.key
+`, filepath.Clean(*dir), bed.CertificateDays)
 	return nil
+}
+
+// valid says whether a folder has a certificate with its key that is valid for some time.
+func valid(dir string, least time.Duration) bool {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	return err == nil && time.Now().Add(least).Before(pair.Leaf.NotAfter)
 }

@@ -19,7 +19,7 @@ type port struct {
 func checkPorts(door string, ports ...port) error {
 	again := "make run"
 	if door != "contrib" {
-		again += " DOOR=" + door
+		again += " VARIANT=module"
 	}
 	var reasons, others []string
 	for _, p := range ports {

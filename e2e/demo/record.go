@@ -24,7 +24,7 @@ func record(ctx context.Context, args []string) error {
 	}
 	title := "make demo"
 	if *way != "contrib" {
-		title += " DOOR=" + *way
+		title += " VARIANT=module"
 	}
 	title += fmt.Sprintf("   # %d of its %d steps", len(recorded), len(steps))
 	return os.WriteFile(*file, []byte(drawn(title, r.lines)), 0o644)

@@ -85,13 +85,13 @@ func (s *show) describe(out io.Writer) {
 	fmt.Fprint(out, "\ntry, in another terminal:\n")
 	for _, try := range [][2]string{
 		{"curl -ik https://" + s.envoy.Ingress, "the probe"},
-		{"build/healthgate explain " + s.admin, "why it is answered so"},
+		{"build/healthgate explain --admin " + s.admin, "why it is answered so"},
 		{"curl -k -H 'accept: application/json' https://" + s.envoy.Ingress, "the probe, with a report"},
 		{"build/demo call -address " + s.envoy.Ingress, "a gRPC call through the same listener"},
 		{"build/demo check -address " + s.envoy.Ingress, "grpc.health.v1.Health, answered at the edge"},
 		{"curl -X POST http://" + s.backends[0].Control + "/not-serving", "one backend is unhealthy; /serving brings it back"},
 		{"curl -X POST '" + all + "/not-serving'", "all backends are; '" + all + "/serving' brings them back"},
-		{"curl -X POST http://" + s.admin + "/healthcheck/fail", "drain; /healthcheck/ok ends it"},
+		{"curl -X POST http://" + s.admin + "/healthcheck/fail", "fail the health checks; /healthcheck/ok ends it"},
 		{"curl -s 'http://" + s.admin + "/stats?filter=healthgate'", "the metrics"},
 	} {
 		if s.door.Name() != "stock" && strings.HasPrefix(try[0], "build/demo check") {

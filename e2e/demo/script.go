@@ -186,8 +186,8 @@ func (p *player) sayWhy(ctx context.Context, s step) error {
 	if !s.explain {
 		return nil
 	}
-	fmt.Fprintf(p.out, "\n$ healthgate explain %s\n", p.admin)
-	explain := exec.CommandContext(ctx, command(), "explain", p.admin)
+	fmt.Fprintf(p.out, "\n$ healthgate explain --admin %s\n", p.admin)
+	explain := exec.CommandContext(ctx, command(), "explain", "--admin", p.admin)
 	text, err := explain.Output()
 	fmt.Fprint(p.out, string(text))
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {

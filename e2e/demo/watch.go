@@ -74,7 +74,7 @@ func command() string { return filepath.Join(bed.Root(), "build", "healthgate") 
 
 // watch runs `healthgate explain --watch` until the context ends, and calls tell for each change that it prints.
 func (s *show) watch(ctx context.Context, interval time.Duration, tell func(change)) error {
-	cmd := exec.CommandContext(ctx, command(), "explain", s.admin, "--watch", "--interval", interval.String(), "--output", "json")
+	cmd := exec.CommandContext(ctx, command(), "explain", "--admin", s.admin, "--watch", "--interval", interval.String(), "--output", "json")
 	// Ended with its parent, should that be killed; and not by the Ctrl-C that ends the parent in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	var stderr strings.Builder

@@ -221,19 +221,19 @@ func TestTallyCountsTests(t *testing.T) {
 func TestComposeFileToTryItHoldsTogether(t *testing.T) {
 	t.Parallel()
 	says, _, _ := strings.Cut(readFile(t, inRoot(composeTry)), "\nname:")
-	for door, image := range map[string]string{"": "envoy", "stock": "stock", "stock-distroless": "stock-distroless"} {
-		t.Run(image, func(t *testing.T) {
+	for variant, target := range map[string]string{"": "plugin", "plugin": "plugin", "module": "module", "module-distroless": "module-distroless"} {
+		t.Run(variant, func(t *testing.T) {
 			t.Parallel()
 			environment := types.Mapping{"HTTPS_PORT": "10443"}
-			if door != "" {
-				environment["DOOR"] = door
+			if variant != "" {
+				environment["VARIANT"] = variant
 			}
 			project := mustLoadCompose(t, composeTry, environment)
 			holdsBackends(t, project, "backend-1", "backend-2", "backend-3")
 			envoy := project.Services["envoy"]
 			holdsEnvoy(t, envoy)
-			if envoy.Build.Target != image {
-				t.Errorf("DOOR=%s builds %s", door, envoy.Build.Target)
+			if envoy.Build.Target != target {
+				t.Errorf("VARIANT=%s builds %s", variant, envoy.Build.Target)
 			}
 			if envoy.Ports[0].Published != "10443" || envoy.Ports[0].Target != 8443 {
 				t.Errorf("the listener is published as %v", envoy.Ports)

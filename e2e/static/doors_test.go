@@ -6,13 +6,23 @@ import (
 	"testing"
 )
 
-// Which way into Envoy make takes, where nobody says one and where somebody does: make diff compares them all.
-func TestMakeTakesTheDoorThatItsHelpSays(t *testing.T) {
+// make refuses a variant that is none.
+func TestMakeRefusesAnUnknownVariant(t *testing.T) {
+	t.Parallel()
+	make := exec.CommandContext(t.Context(), "make", "--dry-run", "run", "VARIANT=stock")
+	make.Dir = inRoot()
+	if out, err := make.CombinedOutput(); err == nil || !strings.Contains(string(out), `VARIANT is plugin or module, and not "stock"`) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// The variant of make's targets, by default and by VARIANT: make diff compares both.
+func TestMakeTakesTheVariantThatItsHelpSays(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ target, door, want string }{
-		{"diff", "", "both"}, {"diff", "DOOR=stock", "stock"},
-		{"soak", "", "contrib"}, {"soak", "DOOR=stock", "stock"},
-		{"run", "", "contrib"}, {"run", "DOOR=stock", "stock"},
+		{"diff", "", "both"}, {"diff", "VARIANT=module", "stock"}, {"diff", "VARIANT=plugin", "contrib"}, {"diff", "VARIANT=both", "both"},
+		{"soak", "", "contrib"}, {"soak", "VARIANT=module", "stock"},
+		{"run", "", "contrib"}, {"run", "VARIANT=module", "stock"},
 	} {
 		t.Run(test.target+" "+test.door, func(t *testing.T) {
 			t.Parallel()

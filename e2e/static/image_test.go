@@ -51,6 +51,8 @@ func TestImagesAreRunAlike(t *testing.T) {
 			for _, line := range []string{
 				image.base + " AS " + image.name + "\n",
 				`org.opencontainers.image.base.name="` + image.base + `"` + "\n",
+				`org.opencontainers.image.version="${VERSION}"`, `org.opencontainers.image.revision="${REVISION}"`,
+				"\nARG VERSION=devel\nARG REVISION\n",
 				"\nUSER 101:101\n",
 				"\nENTRYPOINT [\"/usr/local/bin/envoy\"]\n",
 				"\n" + `CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]` + "\n",
@@ -176,7 +178,7 @@ func TestMakeImageAsksFirstWhetherItCanPush(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			folder, told := fakeDocker(t, test.driver, test.store, "v0.17.0")
-			out, lines, err := makes(t, folder, told, append([]string{"image", "IMAGE=a/b", "TAG=v1", "PLATFORMS=linux/amd64"}, test.args...)...)
+			out, lines, err := makes(t, folder, told, append([]string{"image", "IMAGE=a/b", "TAG=v1", "PLATFORMS=linux/amd64", "VERSION=v1.2.3", "REVISION=abc"}, test.args...)...)
 			if test.want == "" {
 				if err == nil || len(lines) > 0 || !strings.Contains(out, "docker buildx create --use") {
 					t.Errorf("it ended with %v, built %q and said: %s", err, lines, out)
@@ -188,12 +190,46 @@ func TestMakeImageAsksFirstWhetherItCanPush(t *testing.T) {
 			}
 			var want []string
 			for _, image := range []string{"envoy", "stock", "stock-distroless", "backend"} {
-				want = append(want, fmt.Sprintf("buildx build --target %[1]s --platform linux/amd64 --tag a/b-%[1]s:v1 %[2]s .", image, test.want))
+				want = append(want, fmt.Sprintf("buildx build --target %[1]s --platform linux/amd64 --tag a/b-%[1]s:v1 --build-arg VERSION=v1.2.3 --build-arg REVISION=abc %[2]s .", image, test.want))
 			}
 			if !slices.Equal(lines, want) {
 				t.Errorf("docker was told\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 			}
 		})
+	}
+}
+
+// Go is in the image that builds, so none is needed beside docker: the platform is the engine's own.
+func TestMakeImageNeedsNoGo(t *testing.T) {
+	t.Parallel()
+	folder, told := fakeDocker(t, "docker", "", "v0.17.0")
+	out, lines, err := makes(t, folder, told, "image", "GO=/nowhere/go", "VERSION=v1", "REVISION=abc")
+	if err != nil || len(lines) != 4 || lines[0] != "buildx build --target envoy --tag healthgate-envoy:latest --build-arg VERSION=v1 --build-arg REVISION=abc --load ." {
+		t.Errorf("%v: docker was told %q: %s", err, lines, out)
+	}
+}
+
+// A service that fails does not keep the others from being run, and the failure is the last line.
+func TestMakeE2EComposeRunsAllServices(t *testing.T) {
+	t.Parallel()
+	folder, told := fakeDocker(t, "docker", "", "v0.17.0")
+	script, err := os.ReadFile(filepath.Join(folder, "docker"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := strings.Replace(string(script), `*" run "*)`, `*" run "*"e2e-stock") echo '--- FAIL: TestA (0.00s)' ;;`+"\n"+`*" run "*)`, 1)
+	if err := os.WriteFile(filepath.Join(folder, "docker"), []byte(failing), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	out, lines, err := makes(t, folder, told, "e2e-compose")
+	ran := 0
+	for _, line := range lines {
+		if strings.Contains(line, " run ") {
+			ran++
+		}
+	}
+	if services := len(strings.Fields(makeVariable(t, "COMPOSED"))); err == nil || ran != services || !strings.Contains(out, "\nfailed: e2e-stock\n") {
+		t.Errorf("%v: %d of %d services were run: %s", err, ran, services, out)
 	}
 }
 

@@ -489,8 +489,8 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	starting := get[*appsv1.Deployment](t, render(t, "base", "stock"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
 	proxy := bed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
-		"notice":                  env["DRAIN_NOTICE_SECONDS"],
-		"finish":                  env["DRAIN_FINISH_SECONDS"],
+		"delay":                   env["DRAIN_DELAY"],
+		"timeout":                 env["DRAIN_TIMEOUT"],
 		"grace":                   fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
 		"readiness":               fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
 		"taking in":               fmt.Sprint(envoy.MinReadySeconds),

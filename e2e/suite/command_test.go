@@ -206,7 +206,7 @@ type explained struct {
 
 func explain(t *testing.T, admin string, args ...string) explained {
 	t.Helper()
-	stdout, _ := command(t, append([]string{"explain", admin, "--output", "json"}, args...)...)
+	stdout, _ := command(t, append([]string{"explain", "--admin", admin, "--output", "json"}, args...)...)
 	var report struct{ Gates []explained }
 	if err := json.Unmarshal(stdout, &report); err != nil || len(report.Gates) != 1 {
 		t.Fatalf("%v: %s", err, stdout)
@@ -249,7 +249,7 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 	}
 	s.setServing(2)
 	s.post("/healthcheck/fail")
-	agree(503, "healthgate_draining", "Envoy was told to fail its health checks")
+	agree(503, "healthgate_draining", "Envoy fails its health checks")
 	s.post("/healthcheck/ok")
 	agree(200, "healthgate_ok", "")
 }
@@ -266,7 +266,7 @@ func TestExplainTellsWhatIsHeldAndWhatIsStale(t *testing.T) {
 		s.awaitProbe(client, 200, settle)
 		s.setServing(0)
 		s.awaitGauges("service", 0, 1)
-		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" || !strings.HasPrefix(g.Next, "hold has it wait") {
+		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" || !strings.HasPrefix(g.Next, "hold delays the change") {
 			t.Errorf("explain says %+v", g)
 		}
 	})
@@ -280,7 +280,7 @@ func TestExplainTellsWhatIsHeldAndWhatIsStale(t *testing.T) {
 		expectLint(t, s.config, "idle")
 		s.awaitProbe(s.client("h2"), 503, settle)
 		s.await(settle, func() error {
-			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "nobody has checked the clusters") {
+			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "the clusters have not been checked") {
 				return fmt.Errorf("explain says %+v", g)
 			}
 			return nil
@@ -300,7 +300,7 @@ func TestCommandDrainsAnEnvoy(t *testing.T) {
 	if stdout, code := command(t, "alive", "--admin", admin); code != 0 || len(stdout) > 0 {
 		t.Errorf("alive ended with %d: %s", code, stdout)
 	}
-	stdout, code := command(t, "drain", "--admin", admin, "--notice", "0.5s", "--finish", "20s")
+	stdout, code := command(t, "drain", "--admin", admin, "--delay", "0.5s", "--timeout", "20s")
 	if code != 0 || !strings.HasSuffix(string(stdout), "healthgate: drain: no request is left\n") {
 		t.Errorf("drain ended with %d: %s", code, stdout)
 	}

@@ -233,7 +233,7 @@ func TestEnvoyThatIsKilledInItsNoticeCutsOffItsCalls(t *testing.T) {
 	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
 		admin = "unix://" + path
 	}
-	drain := exec.CommandContext(t.Context(), filepath.Join(bed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--notice", "600s")
+	drain := exec.CommandContext(t.Context(), filepath.Join(bed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay", "600s")
 	if err := drain.Start(); err != nil {
 		t.Fatal(err)
 	}

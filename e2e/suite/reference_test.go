@@ -200,8 +200,8 @@ func TestLifecycleReachesAdminOnAUnixSocket(t *testing.T) {
 		t.Errorf("it is not alive: %v: %s", err, out)
 	}
 	s.halfACall()
-	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=1")
-	if err != nil || !strings.Contains(out, "1 requests are left after 1s") {
+	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=1s")
+	if err != nil || !strings.Contains(out, "1 request is left after the timeout of 1s") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}
 	if reply := s.probe(s.client("h2")); reply.header.Get("x-envoy-immediate-health-check-fail") != "true" {
@@ -232,12 +232,12 @@ func TestDrainThatSeesNoRequestWaitsAllOfItsTime(t *testing.T) {
 			s.setServing(1)
 			s.halfACall()
 			began := time.Now()
-			out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=3")
+			out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=3s")
 			if took := time.Since(began); err != nil || took < 2*time.Second || strings.Contains(out, "no request is left") {
 				t.Errorf("the drain ended after %v with %v: %s", took, err, out)
 			}
-			if n := strings.Count(out, "can't see requests"); n != 1 {
-				t.Errorf("it says %d times that it can't see requests, want once: %s", n, out)
+			if n := strings.Count(out, "requests are not visible: no stat"); n != 1 {
+				t.Errorf("it says %d times that requests are not visible, want once: %s", n, out)
 			}
 		})
 	}
@@ -255,7 +255,7 @@ func TestDrainEndsNotBeforeClientsThatCallNowAndThenAreSentAway(t *testing.T) {
 	before := s.stats(total)[total]
 	ended := make(chan error, 1)
 	go func() {
-		out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=10")
+		out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=10s")
 		if err == nil && !strings.Contains(out, "no request is left") {
 			err = errors.New(out)
 		}
@@ -286,12 +286,12 @@ func TestDrainSpeaksInTheContainersLog(t *testing.T) {
 	if err := os.WriteFile(log, []byte("before\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "CONTAINER_LOG="+log)
+	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "CONTAINER_LOG="+log)
 	if got := readFile(t, log); err != nil || got != "before\n"+out || strings.Count(out, "healthgate: drain: ") != 3 {
 		t.Errorf("it ended with %v; it prints\n%s\nand the log has\n%s", err, out, got)
 	}
 	// Where it can't write, that is no reason to end.
-	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "CONTAINER_LOG=/proc/1/nothing"); err != nil || strings.Contains(out, "nothing") {
+	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "CONTAINER_LOG=/proc/1/nothing"); err != nil || strings.Contains(out, "nothing") {
 		t.Errorf("without a log it ended with %v: %s", err, out)
 	}
 }
@@ -547,7 +547,7 @@ func TestStatsMatcherOfTheDocsLetsThroughWhatIsNeeded(t *testing.T) {
 	if stats := s.stats("cluster.service.upstream_"); len(stats) > 0 {
 		t.Errorf("the matcher lets through %v", stats)
 	}
-	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0")
+	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s")
 	if err != nil || !strings.Contains(out, "no request is left") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}

@@ -404,6 +404,7 @@ func (s *site) probeUntilStopped(clients int) *load {
 	l := &load{s: s, stop: stop, answers: map[int]int{}}
 	for i := range clients {
 		client := s.client(protocols[i%2])
+		client.Timeout = time.Minute // a probe of a load may be slow, but not without an answer
 		l.clients.Go(func() {
 			for ctx.Err() == nil {
 				reply, err := s.do(client, http.MethodGet, "/", nil)

@@ -126,7 +126,7 @@ func shutDownUnderLoad(t *testing.T, streams int) {
 	l.awaitCalls(sites[0], 1, 100)
 
 	// What Kubernetes does: preStop, then SIGTERM.
-	out, err := sites[0].lifecycle(ctx, "drain", "DRAIN_NOTICE_SECONDS=1", "DRAIN_FINISH_SECONDS=10")
+	out, err := sites[0].lifecycle(ctx, "drain", "DRAIN_DELAY=1s", "DRAIN_TIMEOUT=10s")
 	if err != nil || !strings.Contains(out, "no request is left") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}
@@ -245,8 +245,8 @@ func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {
 		}
 		return nil
 	})
-	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_NOTICE_SECONDS=0", "DRAIN_FINISH_SECONDS=1")
-	if err != nil || !strings.Contains(out, "1 requests are left after 1s") {
+	out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=1s")
+	if err != nil || !strings.Contains(out, "1 request is left after the timeout of 1s") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}
 	expect(t, "the gate", s.probe(s.client("h2")), 503, "unavailable\n", map[string]string{"x-envoy-immediate-health-check-fail": "true"})

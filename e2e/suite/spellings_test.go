@@ -179,7 +179,7 @@ func TestEnvoyTakesWhatConfigWrites(t *testing.T) {
 	if err := os.WriteFile(file, []byte(unchecked), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := command(t, "config", "--cluster", "checkout", "--grpc-service", "shop.v1.Checkout", "--door", "stock", "--into", file, "--write"); code != 0 {
+	if out, code := command(t, "config", "--cluster", "checkout", "--grpc-service", "shop.v1.Checkout", "--variant", "module", "--into", file, "--write"); code != 0 {
 		t.Fatalf("it ends with %d: %s", code, out)
 	}
 	if out, err := validated(t, file); err != nil {

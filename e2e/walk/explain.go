@@ -72,7 +72,7 @@ func (r *Run) differing(gates []explained, by string) (*Disagreement, error) {
 
 // explain runs the command as users have it.
 func explain(ctx context.Context, admin string, args ...string) ([]explained, error) {
-	command := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), append([]string{"explain", admin, "--output", "json"}, args...)...)
+	command := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), append([]string{"explain", "--admin", admin, "--output", "json"}, args...)...)
 	text, err := command.Output()
 	const found = 1 // it has something to say
 	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != found) {

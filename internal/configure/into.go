@@ -1,315 +1,408 @@
 package configure
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
+	"github.com/rogpeppe/go-internal/diff"
 	"go.yaml.in/yaml/v3"
+
+	"healthgate/filter"
 )
 
-// insertion is lines that go in before a line of the file.
-type insertion struct {
-	before int // from 1; one more than the file has is its end
-	lines  []string
+// Place says where in a file the gate goes, if there is more than one place. Empty fields do not choose.
+type Place struct {
+	Listener    string // a listener's name, or its host:port
+	RouteConfig string // the name of the route configuration
+	VirtualHost string // the name of the virtual host; by default the one of the domain "*"
 }
 
-// into collects what goes into a file. The file's own lines stay as they are, and with them comments, blank lines and style.
-type into struct {
-	wanted     Wanted
-	lines      []string
-	insertions []insertion
+// Result is a file with the gate in it.
+type Result struct {
+	Content []byte
+	Diff    string   // as `diff -u` prints it
+	Notes   []string // for the operator
 }
 
-// Into returns a YAML file with the gate in it, and the difference in the form of `diff -u`. It only ever adds lines.
-func (w Wanted) Into(name string, content []byte) (result []byte, diff string, err error) {
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
-	var document, another yaml.Node
-	if err := decoder.Decode(&document); err != nil {
-		return nil, "", fmt.Errorf("%s is not YAML: %w", name, err)
-	}
-	if err := decoder.Decode(&another); !errors.Is(err, io.EOF) {
-		return nil, "", fmt.Errorf("%s has several documents: write the gate into one of its own", name)
-	}
-	if len(document.Content) == 0 {
-		return nil, "", fmt.Errorf("%s is empty", name)
-	}
-	text := strings.TrimSuffix(string(content), "\n")
-	i := &into{wanted: w, lines: strings.Split(text, "\n")}
-	if err := i.bootstrap(document.Content[0]); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", name, err)
-	}
-	slices.SortStableFunc(i.insertions, func(a, b insertion) int { return a.before - b.before })
-	return i.result(), i.diff(name), nil
+// text is a configuration of Envoy: a file, or a value of a ConfigMap in it.
+type text struct {
+	*document
+	original *document
+	path     []int // to the value of a ConfigMap in the file; nil for the file itself
+	first    int   // the line of the file over its first
 }
 
-// get follows keys, either as protobuf or as JSON has them.
-func get(n *yaml.Node, keys ...string) *yaml.Node {
-	for _, key := range keys {
-		if n = child(n, key); n == nil {
-			return nil
+// line is the line of the file.
+func (t *text) line(line int) int { return t.first + line }
+
+// apply makes an edit in a text, whose values are to be found anew after it.
+func (t *text) apply(e edit) error {
+	after, err := t.applied(e)
+	if err == nil {
+		t.document = after
+	}
+	return err
+}
+
+// file is a file with the texts in it.
+type file struct {
+	*document
+	texts []*text
+}
+
+func read(content []byte) (*file, error) {
+	d, err := parse(content)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.root.Content) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	f := &file{document: d, texts: []*text{{document: d, original: d}}}
+	for _, document := range d.top().items() {
+		document.each(func(v value) {
+			if v.text("kind") == "ConfigMap" {
+				f.configMap(v)
+			}
+		})
+	}
+	return f, nil
+}
+
+// configMap adds the texts of a ConfigMap. A value of another style than a block can't be added to line by line.
+func (f *file) configMap(object value) {
+	data := object.get("data")
+	if data.Node == nil {
+		return
+	}
+	for i := 1; i < len(data.Content); i += 2 {
+		one := data.step(i)
+		if one.Kind != yaml.ScalarNode || !strings.Contains(one.Value, "HttpConnectionManager") && !strings.Contains(one.Value, "clusters") {
+			continue
+		}
+		if inner, err := parse([]byte(one.Value)); err == nil {
+			f.texts = append(f.texts, &text{document: inner, original: inner, path: one.path, first: one.Line})
 		}
 	}
-	return n
 }
 
-func child(n *yaml.Node, key string) *yaml.Node {
-	if n == nil || n.Kind != yaml.MappingNode {
+// Into returns a file in YAML or JSON with the gate in it. Whatever is returned reads back as the file did, with exactly the
+// additions in it; if that can't be, it is an error.
+func (g Gate) Into(name string, content []byte, place Place) (Result, error) {
+	f, err := read(content)
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", name, err)
+	}
+	w := &writer{gate: g, file: f, place: place}
+	result, err := w.write()
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", name, err)
+	}
+	_, shown, _ := strings.Cut(string(diff.Diff(name, content, name, result)), "\n") // without the command's line
+	return Result{Content: result, Diff: shown, Notes: w.notes}, nil
+}
+
+// writer writes one gate into one file.
+type writer struct {
+	gate  Gate
+	file  *file
+	place Place
+	notes []string
+
+	unchecked checked // the cluster that gets a health check
+}
+
+func (w *writer) note(format string, args ...any) {
+	w.notes = append(w.notes, fmt.Sprintf(format, args...))
+}
+
+func (w *writer) write() ([]byte, error) {
+	m, err := w.manager()
+	if err != nil {
+		return nil, err
+	}
+	for _, filter := range m.get("http_filters").items() {
+		if isGate(filter) {
+			return nil, fmt.Errorf("the gate is there already, in line %d", m.text.line(filter.Line))
+		}
+	}
+	if err := w.cluster(); err != nil {
+		return nil, err
+	}
+	if err := w.routeAndFilter(m); err != nil {
+		return nil, err
+	}
+	if err := w.healthCheck(); err != nil {
+		return nil, err
+	}
+	if w.gate.Module {
+		if err := w.extension(m.text); err != nil {
+			return nil, err
+		}
+	}
+	return w.file.assembled()
+}
+
+// manager is the connection manager that the gate goes into.
+func (w *writer) manager() (manager, error) {
+	var all, fit []manager
+	for _, t := range w.file.texts {
+		all = append(all, t.managers()...)
+	}
+	for _, m := range all {
+		if (w.place.Listener == "" || slices.Contains(m.listenerNames(), w.place.Listener)) &&
+			(w.place.RouteConfig == "" || m.routeConfigName() == w.place.RouteConfig) {
+			fit = append(fit, m)
+		}
+	}
+	describe := func(managers []manager) string {
+		var b strings.Builder
+		for _, m := range managers {
+			b.WriteString("\n  " + m.String())
+		}
+		return b.String()
+	}
+	switch {
+	case len(all) == 0:
+		return manager{}, errors.New("no HTTP connection manager is in it: the gate goes into the http_filters of one")
+	case len(fit) == 0:
+		return manager{}, fmt.Errorf("no HTTP connection manager fits --listener %q --route-config %q; there are:%s",
+			w.place.Listener, w.place.RouteConfig, describe(all))
+	case len(fit) > 1:
+		return manager{}, fmt.Errorf("%d HTTP connection managers fit; choose one by --listener (a name or host:port) and --route-config:%s",
+			len(fit), describe(fit))
+	}
+	return fit[0], nil
+}
+
+func (w *writer) routeAndFilter(m manager) error {
+	routes, t, err := w.file.routeConfiguration(m)
+	if err != nil {
+		return fmt.Errorf("%w; add there:\n%s", err, strings.Join(w.gate.route(), "\n"))
+	}
+	host, err := virtualHost(routes, w.place.VirtualHost)
+	if err != nil {
+		return err
+	}
+	if host.get("matcher").there() {
+		return fmt.Errorf("virtual host %q in line %d chooses its routes by a matcher: add the probe's route to it by hand:\n%s",
+			host.text("name"), t.line(host.Line), strings.Join(w.gate.route(), "\n"))
+	}
+	if w.gate.disabled = toDisable(m, routes, host); len(w.gate.disabled) > 0 {
+		w.note("disabled on the probe's route, because they could answer or change its reply: %s", strings.Join(w.gate.disabled, ", "))
+	}
+	path := m.path
+	var e edit
+	if host.Node != nil {
+		w.note("%s", traffic(t, host, w.gate.Path))
+		e = put(host, "routes", w.gate.route())
+	} else {
+		name := "probe"
+		for _, one := range routes.get("virtual_hosts").items() {
+			if one.text("name") == name {
+				name = "healthgate-probe"
+			}
+		}
+		w.note("the route takes requests for %s whose host no other virtual host names: until now they got 404", w.gate.Path)
+		e = put(routes, "virtual_hosts", w.gate.virtualHost(name))
+	}
+	if err := t.apply(e); err != nil {
+		return err
+	}
+	// Additions elsewhere in a mapping may have moved the connection manager's index, but not in its own lists.
+	return m.text.apply(put(m.text.at(path), "http_filters", w.gate.filter()))
+}
+
+// at finds the value at a path again.
+func (t *text) at(path []int) value {
+	v := t.top()
+	for _, i := range path {
+		v = v.step(i)
+	}
+	return v
+}
+
+// cluster finds the cluster and decides whether it needs a health check. The file may not have it.
+func (w *writer) cluster() error {
+	var names []string
+	discovers, bootstrap := false, false
+	for _, t := range w.file.texts {
+		for _, cluster := range t.listed("clusters", "Cluster") {
+			if name := cluster.text("name"); name != w.gate.Cluster {
+				names = append(names, name)
+				continue
+			}
+			return w.clusterIn(t, cluster)
+		}
+		if root, there := t.bootstrap(); there {
+			bootstrap = true
+			dynamic := root.get("dynamic_resources")
+			discovers = discovers || dynamic.get("cds_config").there() || dynamic.get("cds_resources_locator").there()
+		}
+	}
+	if discovers || !bootstrap {
+		w.note("cluster %q is not in this file: its health_checks belong where it is defined, "+
+			"and the gate needs stat_name if it has an alt_stat_name%s",
+			w.gate.Cluster, suggestion(w.gate.Cluster, names))
 		return nil
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if strings.EqualFold(strings.ReplaceAll(n.Content[i].Value, "_", ""), strings.ReplaceAll(key, "_", "")) {
-			value := n.Content[i+1]
-			if value.Kind == yaml.AliasNode {
-				value = value.Alias
-			}
-			return value
+	return fmt.Errorf("there is no cluster %q%s", w.gate.Cluster, suggestion(w.gate.Cluster, names))
+}
+
+func (w *writer) clusterIn(t *text, cluster value) error {
+	name, line := w.gate.Cluster, t.line(cluster.Line)
+	w.gate.statName = cluster.text("alt_stat_name")
+	w.unchecked = checked{text: t, path: cluster.path, speaks: protocolOf(cluster)}
+	asked := w.gate.Check.asked()
+	switch {
+	case cluster.get("cluster_type").text("name") == "envoy.clusters.aggregate":
+		return fmt.Errorf("cluster %q in line %d is an aggregate, which has no hosts itself: name one of its parts by --cluster, "+
+			"then add the others to the gate's clusters, with require: any", name, line)
+	case len(cluster.get("health_checks").items()) > 0:
+		if asked {
+			w.note("cluster %q has health_checks (line %d), which stay as they are", name, t.line(cluster.get("health_checks").key.Line))
 		}
+		w.unchecked = checked{}
+	case !asked && cluster.text("type") == "EDS":
+		w.note("cluster %q (line %d) has no health_checks: its hosts are healthy unless EDS says otherwise; "+
+			"--grpc-service or --http-check adds one", name, line)
+		w.unchecked = checked{}
+	case !asked:
+		return fmt.Errorf("nothing checks the hosts of cluster %q in line %d, so the gate would always pass: "+
+			"add --grpc-service NAME if it implements grpc.health.v1 (\"\" asks for the server as a whole), or --http-check PATH", name, line)
+	case w.gate.Check.GRPC && w.unchecked.speaks == other:
+		return fmt.Errorf("cluster %q in line %d does not speak HTTP/2, so Envoy can't check it by gRPC: write explicit_http_config: "+
+			"{http2_protocol_options: {}} into its typed_extension_protocol_options if its hosts speak it, or use --http-check PATH", name, line)
 	}
 	return nil
 }
 
-func items(n *yaml.Node) []*yaml.Node {
-	if n == nil || n.Kind != yaml.SequenceNode {
-		return nil
+// suggestion names the likely name, or all.
+func suggestion(name string, names []string) string {
+	if near := filter.Nearest(name, names); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
 	}
-	return n.Content
-}
-
-func text(n *yaml.Node) string {
-	if n == nil {
+	if len(names) == 0 {
 		return ""
 	}
-	return n.Value
+	if more := len(names) - 10; more > 0 {
+		names = append(slices.Clone(names[:10]), fmt.Sprintf("and %d more", more))
+	}
+	return "; there is " + strings.Join(names, ", ")
 }
 
-func (i *into) bootstrap(root *yaml.Node) error {
-	managers := managers(root)
-	switch {
-	case len(managers) == 0:
-		return errors.New("no HTTP connection manager stands in static_resources.listeners: the gate goes into its http_filters")
-	case len(managers) > 1:
-		return fmt.Errorf("it has %d HTTP connection managers (lines %s): print the lines without --into, and choose", len(managers), whereAll(managers))
-	}
-	if err := i.manager(managers[0]); err != nil {
-		return err
-	}
-	if err := i.cluster(root); err != nil {
-		return err
-	}
-	if i.wanted.Stock {
-		return i.extension(root)
-	}
-	return nil
+// checked is a cluster that gets a health check.
+type checked struct {
+	text   *text // nil if there is none
+	path   []int
+	speaks protocol
 }
 
-func managers(root *yaml.Node) []*yaml.Node {
-	var all []*yaml.Node
-	for _, listener := range items(get(root, "static_resources", "listeners")) {
-		chains := items(get(listener, "filter_chains"))
-		if byDefault := get(listener, "default_filter_chain"); byDefault != nil {
-			chains = append(slices.Clone(chains), byDefault)
-		}
-		for _, chain := range chains {
-			for _, filter := range items(get(chain, "filters")) {
-				if config := get(filter, "typed_config"); strings.HasSuffix(text(get(config, "@type")), ".HttpConnectionManager") {
-					all = append(all, config)
-				}
-			}
-		}
-	}
-	return all
-}
-
-func whereAll(nodes []*yaml.Node) string {
-	places := make([]string, len(nodes))
-	for i, n := range nodes {
-		places[i] = fmt.Sprint(n.Line)
-	}
-	return strings.Join(places, ", ")
-}
-
-func (i *into) manager(manager *yaml.Node) error {
-	filters := get(manager, "http_filters")
-	for _, filter := range items(filters) {
-		if text(get(filter, "name")) == "healthgate" || text(get(filter, "typed_config", "plugin_name")) == "healthgate" {
-			return fmt.Errorf("the gate is there already, in line %d", filter.Line)
-		}
-	}
-	if err := i.first(filters, "http_filters", i.wanted.filter()); err != nil {
-		return err
-	}
-	virtualHosts := get(manager, "route_config", "virtual_hosts")
-	if virtualHosts == nil {
-		return fmt.Errorf("the connection manager in line %d has no route_config.virtual_hosts; where its routes come by RDS, add there:\n%s",
-			manager.Line, strings.Join(i.wanted.route(), "\n"))
-	}
-	for _, virtualHost := range items(virtualHosts) {
-		domains := get(virtualHost, "domains") // one alone may stand without its dash
-		if text(domains) == "*" || slices.ContainsFunc(items(domains), func(domain *yaml.Node) bool { return domain.Value == "*" }) {
-			return i.first(get(virtualHost, "routes"), "routes", i.wanted.route())
-		}
-	}
-	return i.first(virtualHosts, "virtual_hosts", i.wanted.virtualHost())
-}
-
-// cluster has somebody check the hosts.
-func (i *into) cluster(root *yaml.Node) error {
-	var names []string
-	for _, cluster := range items(get(root, "static_resources", "clusters")) {
-		name := text(get(cluster, "name"))
-		if names = append(names, name); name != i.wanted.Cluster {
-			continue
-		}
-		if get(cluster, "health_checks") != nil || text(get(cluster, "type")) == "EDS" {
-			return nil
-		}
-		if cluster.Style&yaml.FlowStyle != 0 {
-			return fmt.Errorf("the cluster in line %d is in braces: write it in lines of its own, so that health_checks can be added", cluster.Line)
-		}
-		speaks, err := speaksHTTP2(cluster)
-		if err != nil {
-			return err
-		}
-		block := i.wanted.healthChecks()
-		if !speaks {
-			block = append(block, http2()...)
-		}
-		after := get(cluster, "name").Line
-		i.insertions = append(i.insertions, insertion{after + 1, indented(cluster.Column-1, block)})
+// healthCheck adds the health check, and for gRPC the protocol that it needs.
+func (w *writer) healthCheck() error {
+	t := w.unchecked.text
+	if t == nil {
 		return nil
 	}
-	if get(root, "dynamic_resources", "cds_config") != nil {
-		return nil // CDS may bring it
-	}
-	return fmt.Errorf("there is no cluster %q; there are: %s", i.wanted.Cluster, strings.Join(names, ", "))
-}
-
-// speaksHTTP2 says whether a cluster does, without which Envoy refuses to check it by gRPC. Where it says that it speaks something
-// else, that is an error: whoever calls it may rely on that.
-func speaksHTTP2(cluster *yaml.Node) (bool, error) {
-	if get(cluster, "http2_protocol_options") != nil {
-		return true, nil
-	}
-	all := get(cluster, "typed_extension_protocol_options")
-	if all == nil {
-		return false, nil
-	}
-	options := get(all, httpOptions)
-	if get(options, "explicit_http_config", "http2_protocol_options") != nil || get(options, "auto_config") != nil ||
-		get(options, "use_downstream_protocol_config", "http2_protocol_options") != nil {
-		return true, nil
-	}
-	return false, fmt.Errorf("the cluster in line %d does not speak HTTP/2, and Envoy can't check it by gRPC: write explicit_http_config: "+
-		"{http2_protocol_options: {}} into its typed_extension_protocol_options, or health_checks of another kind into it", cluster.Line)
-}
-
-func (i *into) extension(root *yaml.Node) error {
-	if extensions := get(root, "bootstrap_extensions"); extensions != nil {
-		return i.first(extensions, "bootstrap_extensions", i.wanted.extension())
-	}
-	if root.Style&yaml.FlowStyle != 0 || len(root.Content) == 0 {
-		return errors.New("the file is in braces: bootstrap_extensions can't be added")
-	}
-	block := append([]string{"bootstrap_extensions:"}, i.wanted.extension()...)
-	i.insertions = append(i.insertions, insertion{i.comments(root.Content[0].Line), append(indented(root.Content[0].Column-1, block), "")})
-	return nil
-}
-
-// first puts an item before the first of a list.
-func (i *into) first(list *yaml.Node, name string, item []string) error {
-	if len(items(list)) == 0 {
-		return fmt.Errorf("%s is empty or not there: write one entry in lines of its own, before which the gate's goes", name)
-	}
-	head := list.Content[0]
-	if head.Line > len(i.lines) {
-		return fmt.Errorf("%s can't be found again in the file", name)
-	}
-	line := i.lines[head.Line-1]
-	dash := len(line) - len(strings.TrimLeft(line, " "))
-	if list.Style&yaml.FlowStyle != 0 || dash >= len(line) || line[dash] != '-' || strings.TrimLeft(line[dash+1:min(head.Column-1, len(line))], " ") != "" {
-		return fmt.Errorf("%s in line %d is in brackets: write its entries in lines of their own, behind dashes", name, list.Line)
-	}
-	i.insertions = append(i.insertions, insertion{i.comments(head.Line), indented(dash, item)})
-	return nil
-}
-
-// comments is the first line of the comments over a line, which belong to it.
-func (i *into) comments(line int) int {
-	for line > 1 && strings.HasPrefix(strings.TrimLeft(i.lines[line-2], " "), "#") {
-		line--
-	}
-	return line
-}
-
-// line is one of the result's: the file's own, or one that is added.
-type line struct {
-	text  string
-	added bool
-}
-
-func (i *into) all() []line {
-	var all []line
-	at := 1
-	own := func(to int) {
-		for ; at < to; at++ {
-			all = append(all, line{text: i.lines[at-1]})
+	if w.gate.Check.GRPC && w.unchecked.speaks == unsaid {
+		cluster := t.at(w.unchecked.path)
+		const key = "typed_extension_protocol_options"
+		e := edit{at: cluster, key: key, name: key,
+			lines: append(lines("# Envoy speaks HTTP/2 to it, as gRPC does, in calls and in health checks.\n"+key+":"), indented(2, http2())...)}
+		if options := cluster.get(key); options.there() {
+			e = edit{at: options, key: httpOptions, name: key, lines: http2()}
 		}
-	}
-	for _, insertion := range i.insertions {
-		own(insertion.before)
-		for _, text := range insertion.lines {
-			if strings.HasSuffix(i.lines[0], "\r") { // as the file's own end
-				text += "\r"
-			}
-			all = append(all, line{text, true})
+		if err := t.apply(e); err != nil {
+			return err
 		}
+		w.note("Envoy speaks HTTP/2 to cluster %q from now on, in calls too: without this it speaks HTTP/1.1", w.gate.Cluster)
 	}
-	own(len(i.lines) + 1)
-	return all
+	return t.apply(put(t.at(w.unchecked.path), "health_checks", w.gate.Check.healthCheck(w.unchecked.speaks == http2Only)))
 }
 
-func (i *into) result() []byte {
-	var b bytes.Buffer
-	for _, line := range i.all() {
-		b.WriteString(line.text + "\n")
+// protocol is how Envoy speaks to a cluster.
+type protocol uint8
+
+const (
+	unsaid    protocol = iota // HTTP/1.1, by default
+	other                     // it says HTTP/1.1, or something else without HTTP/2
+	http2Only                 // it says HTTP/2
+	both                      // it may speak HTTP/2
+)
+
+func protocolOf(cluster value) protocol {
+	if cluster.get("http2_protocol_options").Node != nil {
+		return http2Only
 	}
-	return b.Bytes()
+	options := cluster.get("typed_extension_protocol_options").exactly(httpOptions)
+	switch {
+	case options.Node == nil:
+		return unsaid
+	case options.get("explicit_http_config", "http2_protocol_options").Node != nil:
+		return http2Only
+	case options.get("auto_config").Node != nil, options.get("use_downstream_protocol_config", "http2_protocol_options").Node != nil:
+		return both
+	}
+	return other
 }
 
-// around is how many lines a diff shows before and after what is added.
-const around = 3
-
-// diff is what `diff -u` would say.
-func (i *into) diff(name string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "--- %s\n+++ %s\n", name, name)
-	all := i.all()
-	shown := func(at int) bool {
-		return slices.ContainsFunc(all[max(0, at-around):min(len(all), at+around+1)], func(l line) bool { return l.added })
-	}
-	before := 0 // lines of the file before the hunk
-	for at := 0; at < len(all); at++ {
-		if !shown(at) {
-			before++
+// extension adds the entry that the dynamic module needs to the bootstrap.
+func (w *writer) extension(near *text) error {
+	texts := append([]*text{near}, w.file.texts...)
+	for _, t := range texts {
+		root, there := t.bootstrap()
+		if !there {
 			continue
 		}
-		own, start := 0, at
-		var hunk strings.Builder
-		for ; at < len(all) && shown(at); at++ {
-			mark := "+"
-			if !all[at].added {
-				mark = " "
-				own++
+		for _, one := range root.get("bootstrap_extensions").items() {
+			if one.get("typed_config").text("extension_name") == "healthgate" {
+				return nil
 			}
-			hunk.WriteString(mark + all[at].text + "\n")
 		}
-		fmt.Fprintf(&b, "@@ -%d,%d +%d,%d @@\n%s", before+1, own, start+1, at-start, hunk.String())
-		before += own
-		at--
+		return t.apply(put(root, "bootstrap_extensions", w.gate.extension()))
 	}
-	return b.String()
+	w.note("the bootstrap is not in this file; the dynamic module needs there:\nbootstrap_extensions:\n%s", strings.Join(w.gate.extension(), "\n"))
+	return nil
+}
+
+// assembled is the file with its texts in it, read back.
+func (f *file) assembled() ([]byte, error) {
+	whole := f.texts[0].document
+	for _, t := range f.texts[1:] {
+		next, err := whole.withBlock(t)
+		if err != nil {
+			return nil, err
+		}
+		whole = next
+	}
+	return whole.text(), nil
+}
+
+// withBlock returns the file with a text in the place of a ConfigMap's value.
+func (d *document) withBlock(t *text) (*document, error) {
+	at := (&text{document: d}).at(t.path)
+	before, err := parse([]byte(at.Value))
+	if err != nil || slices.Equal(before.lines, t.lines) {
+		return d, err
+	}
+	want := d.tree.with(t.path, func(value *tree) {
+		// A block may end without a newline (|-), and then goes on doing so.
+		value.value = strings.Join(t.lines, "\n")
+		if strings.HasSuffix(at.Value, "\n") {
+			value.value += "\n"
+		}
+	})
+	if at.Style&yaml.LiteralStyle == 0 || at.Line+1 > len(d.lines) {
+		return nil, fmt.Errorf("the value in line %d is quoted: write it as a block (|), to which lines can be added", at.Line)
+	}
+	first := d.lines[at.Line] // the line after the indicator
+	indent := len(first) - len(strings.TrimLeft(first, " "))
+	content := indented(indent, t.lines)
+	result, err := parse(d.edited(at.Line+1, at.Line+1+len(before.lines), content))
+	if err != nil || !result.tree.equal(want) {
+		return nil, fmt.Errorf("the value in line %d can't be written back as it was read", at.Line)
+	}
+	return result, nil
 }

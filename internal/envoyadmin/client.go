@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
@@ -36,16 +37,13 @@ type Client struct {
 	http    *http.Client
 }
 
-// New makes a client of admin at host:port, or unix:///path. The error says what would be right.
+// New makes a client of admin at host:port, or unix:///path. The error says how to write the address.
 func New(address string) (*Client, error) {
 	network, target := "tcp", address
-	if path, unix := strings.CutPrefix(address, "unix://"); unix {
-		if !strings.HasPrefix(path, "/") {
-			return nil, fmt.Errorf("admin's address %q is not unix:// and an absolute path, as in unix:///run/envoy/admin.sock", address)
-		}
+	if path, unix := strings.CutPrefix(address, "unix://"); unix && strings.HasPrefix(path, "/") {
 		network, target = "unix", path
-	} else if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
-		return nil, fmt.Errorf("admin's address %q is neither host:port, as in %s, nor unix:///path", address, DefaultAddress)
+	} else if err := checkHostPort(address); err != nil {
+		return nil, fmt.Errorf("--admin: %q is neither host:port, as in %s, nor unix:///path: %w", address, DefaultAddress, err)
 	}
 	dialer := &net.Dialer{}
 	return &Client{address: address, http: &http.Client{
@@ -55,9 +53,37 @@ func New(address string) (*Client, error) {
 			},
 			DisableKeepAlives: true, // a drain closes connections, and this is not to be one that it waits for
 		},
-		// Admin does not redirect, and whoever does is not to be followed.
+		// Admin does not redirect. Another server may, and is not followed.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// checkHostPort says how an address that is not host:port could be written.
+func checkHostPort(address string) error {
+	rest, isURL := strings.CutPrefix(strings.TrimPrefix(address, "https://"), "http://")
+	if isURL = isURL || rest != address; isURL {
+		rest, _, _ = strings.Cut(rest, "/")
+		return fmt.Errorf("write it without http:// and path, %s", rest)
+	}
+	for _, prefix := range []string{"unix:", "/"} {
+		if path, found := strings.CutPrefix(address, prefix); found {
+			return fmt.Errorf("write a socket's absolute path behind unix://, unix:///%s", strings.TrimLeft(path, "/"))
+		}
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "address "+address+": "))
+	}
+	if number, path, hasPath := strings.Cut(port, "/"); hasPath {
+		return fmt.Errorf("write it without the path /%s, %s", path, net.JoinHostPort(host, number))
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return fmt.Errorf("port %q is no number from 1 to 65535", port)
+	}
+	if host == "" {
+		return errors.New("the host is missing")
+	}
+	return nil
 }
 
 // Address is where the client asks.
@@ -78,22 +104,45 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	}
 	reply, err := c.http.Do(request)
 	if err != nil {
-		if failed := (*url.Error)(nil); errors.As(err, &failed) {
-			err = failed.Err // the rest of it is the URL
-		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer within %v", timeout)
-		}
-		return fmt.Errorf("admin at %s: %w", c.address, err)
+		return fmt.Errorf("admin at %s: %w", c.address, c.unanswered(err, timeout))
 	}
 	defer reply.Body.Close()
 	if reply.StatusCode != http.StatusOK {
-		return fmt.Errorf("admin at %s: %s is answered with %s", c.address, request.URL.Path, reply.Status)
+		err := fmt.Errorf("admin at %s: %s is answered with %s", c.address, request.URL.Path, reply.Status)
+		if strings.HasPrefix(path, "/server_info") && reply.StatusCode < http.StatusInternalServerError {
+			err = fmt.Errorf("%w, so this is not Envoy's admin interface; %s", err, elsewhere)
+		}
+		return err
 	}
 	if err := read(io.LimitReader(reply.Body, maxAnswer)); err != nil {
 		return fmt.Errorf("admin at %s: the answer to %s can't be read: %w", c.address, request.URL.Path, err)
 	}
 	return nil
+}
+
+// elsewhere is the next step if admin does not answer at an address.
+const elsewhere = "--admin or ADMIN_ADDRESS says where admin listens"
+
+// unanswered says in plain words why a request got no answer.
+func (c *Client) unanswered(err error, timeout time.Duration) error {
+	if failed := (*url.Error)(nil); errors.As(err, &failed) {
+		err = failed.Err // the rest of it is the URL
+	}
+	dialed := (*net.OpError)(nil)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer within %v", timeout)
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &dialed) && dialed.Op == "dial":
+		return fmt.Errorf("%w; %s", dialed.Err, elsewhere)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the connection was closed without an answer: this is not Envoy's admin interface, or an Envoy at its connection limit "+
+			"(admin.ignore_global_conn_limit); %s", elsewhere)
+	case strings.Contains(err.Error(), "malformed HTTP"):
+		return fmt.Errorf("what answers does not speak HTTP/1.1 without TLS, so it is not Envoy's admin interface; %s", elsewhere)
+	}
+	return err
 }
 
 // message reads an answer in JSON. What a later Envoy may add is left out.
@@ -107,15 +156,21 @@ func (c *Client) message(ctx context.Context, path string, into proto.Message) e
 	})
 }
 
-// ServerInfo asks what this Envoy is, and whether it drains. An answer without a version is none of Envoy's, which always has one:
-// something else listens at that address.
+// ServerInfo asks for the version and state of this Envoy. It is an error if something else than an Envoy answers.
 func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
-	info := &adminv3.ServerInfo{}
-	err := c.message(ctx, "/server_info", info)
-	if err == nil && info.GetVersion() == "" {
-		err = fmt.Errorf("admin at %s: /server_info has no version, so what answers there is no Envoy", c.Address())
+	var text []byte
+	err := c.do(ctx, Timeout, http.MethodGet, "/server_info", func(answer io.Reader) (err error) {
+		text, err = io.ReadAll(answer)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return info, err
+	info := &adminv3.ServerInfo{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, info); err != nil || info.GetVersion() == "" {
+		return nil, fmt.Errorf("admin at %s: the answer to /server_info has no version of Envoy, so this is not Envoy's admin interface; %s", c.address, elsewhere)
+	}
+	return info, nil
 }
 
 // Clusters asks for clusters with their hosts: those named, or all. An Envoy that does not know the filter gives all.

@@ -3,6 +3,7 @@ package envoyadmin
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,13 +16,77 @@ import (
 func TestAddressIsAPortOrASocket(t *testing.T) {
 	for address, want := range map[string]string{
 		"127.0.0.1:9901": "", "localhost:9901": "", "[::1]:9901": "", "unix:///run/admin.sock": "",
-		"9901": "neither host:port", ":9901": "neither host:port", "127.0.0.1": "neither host:port", "": "neither host:port",
-		"unix://run/admin.sock": "an absolute path", "http://127.0.0.1:9901": "neither host:port",
+		"9901":                   "missing port in address",
+		":9901":                  "the host is missing",
+		"127.0.0.1":              "missing port in address",
+		"::1:9901":               "too many colons in address",
+		"":                       "missing port in address",
+		"localhost:http":         `port "http" is no number from 1 to 65535`,
+		"localhost:99999":        `port "99999" is no number`,
+		"localhost:0":            `port "0" is no number`,
+		"127.0.0.1:9901/admin":   "without the path /admin, 127.0.0.1:9901",
+		"http://127.0.0.1:9901":  "without http:// and path, 127.0.0.1:9901",
+		"https://localhost:1/x/": "without http:// and path, localhost:1",
+		"unix://run/admin.sock":  "unix:///run/admin.sock",
+		"unix:/run/admin.sock":   "unix:///run/admin.sock",
+		"/run/admin.sock":        "unix:///run/admin.sock",
 	} {
 		client, err := New(address)
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil && client.Address() != address {
+		if (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), want) && !strings.Contains(err.Error(), want) ||
+			err == nil && client.Address() != address {
 			t.Errorf("%q: %v", address, err)
 		}
+		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("--admin: %q is neither host:port, as in 127.0.0.1:9901, nor unix:///path: ", address)) {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
+// Whatever answers in admin's place, the error says that it is not admin and where to name it.
+func TestWhatIsNotAdminIsSaid(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer string // as bytes; "" closes the connection
+		want   string
+	}{
+		"a page":        {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html", "has no version of Envoy, so this is not Envoy's admin interface"},
+		"an object":     {"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "has no version of Envoy, so this is not Envoy's admin interface"},
+		"a 404":         {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
+		"TLS":           {"\x15\x03\x01\x00\x02\x02\x46", "does not speak HTTP/1.1 without TLS"},
+		"HTTP/2":        {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", "does not speak HTTP/1.1 without TLS"},
+		"SSH":           {"SSH-2.0-x\r\n", "does not speak HTTP/1.1 without TLS"},
+		"no answer":     {"", "the connection was closed without an answer"},
+		"nobody at all": {"-", "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { listener.Close() })
+			if test.answer == "-" {
+				listener.Close()
+			}
+			go func() {
+				for {
+					conn, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = conn.Read(make([]byte, 4096))
+					_, _ = conn.Write([]byte(test.answer))
+					conn.Close()
+				}
+			}()
+			client, err := New(listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = client.ServerInfo(t.Context())
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "admin at "+client.Address()+": ") ||
+				!strings.HasSuffix(err.Error(), "; --admin or ADMIN_ADDRESS says where admin listens") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

@@ -33,12 +33,23 @@ type fakeEnvoy struct {
 	body     string   // of it
 	listener string   // where probes are answered
 	broken   bool     // admin answers 500
+
+	namespace string // of the gate's own stats; "healthgate." by default
+	counting  string // counters of Envoy's that a probe increases, spaced
+	socket    string // the listener's transport_socket, in JSON
+	unnamed   bool   // the listener has no name in the configuration
+	others    int    // probes of others, a second
+	began     time.Time
+	counted   uint64 // of these
+	updates   string // more of the dump's configs
 }
 
 // newFakeEnvoy has three healthy hosts.
 func newFakeEnvoy(plugin string) *fakeEnvoy {
-	e := &fakeEnvoy{plugin: plugin, enabled: true, state: "LIVE", hosts: []string{"{}", "{}", "{}"}, answers: "ok", status: 200}
-	e.stats = map[string]uint64{"server.live": 1, "healthgate.default.healthy": 1, "healthgate.default.ok": 7, "healthgate.default.failed": 0}
+	e := &fakeEnvoy{plugin: plugin, enabled: true, state: "LIVE", hosts: []string{"{}", "{}", "{}"}, answers: "ok", status: 200,
+		namespace: "healthgate.", counting: "http.ingress.downstream_rq_total"}
+	e.stats = map[string]uint64{"server.live": 1, "healthgate.default.healthy": 1, "healthgate.default.ok": 7, "healthgate.default.failed": 0,
+		"http.ingress.downstream_rq_total": 3, "http.admin.downstream_rq_total": 9, "http.ingress.downstream_cx_drain_close": 0}
 	e.count(3, 0, 3)
 	return e
 }
@@ -64,10 +75,22 @@ func (e *fakeEnvoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/server_info":
 		fmt.Fprintf(w, `{"version": "b579d0/1.39.1/Clean/RELEASE/BoringSSL", "state": %q, "uptime_current_epoch": "3600s"}`, e.state)
 	case "/listeners":
-		fmt.Fprintf(w, `{"listener_statuses": [{"name": "ingress", "local_address": %s}]}`, socket(e.listener))
+		name := "ingress"
+		if e.unnamed {
+			name = "0b6c1a52"
+		}
+		fmt.Fprintf(w, `{"listener_statuses": [{"name": %q, "local_address": %s}]}`, name, socket(e.listener))
 	case "/stats":
+		if e.began.IsZero() {
+			e.began = time.Now()
+		}
+		if now := uint64(time.Since(e.began).Seconds() * float64(e.others)); now > e.counted {
+			e.stats["healthgate.default."+strings.Fields(e.answers + " ok")[0]] += now - e.counted
+			e.counted = now
+		}
+		e.stats["http.admin.downstream_rq_total"]++
 		for name, value := range e.stats {
-			fmt.Fprintf(w, "%s: %d\n", name, value)
+			fmt.Fprintf(w, "%s: %d\n", strings.Replace(name, "healthgate.", e.namespace, 1), value)
 		}
 	case "/clusters":
 		hosts := make([]string, len(e.hosts))
@@ -92,11 +115,21 @@ func (e *fakeEnvoy) dump() string {
 	if e.enabled {
 		enabling = `, "typed_per_filter_config": {"healthgate": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}}`
 	}
-	return `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_listeners": [{"listener": {"name": "ingress", "filter_chains": [{"filters": [
+	named := `"name": "ingress", `
+	if e.unnamed {
+		named = ""
+	}
+	if e.socket != "" {
+		e.socket = `"transport_socket": ` + strings.TrimPrefix(strings.TrimSuffix(e.socket, ", "), `"transport_socket": `) + ", "
+	}
+	if e.plugin == "none" {
+		return `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump"}` + e.updates + `]}`
+	}
+	return `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_listeners": [{"listener": {` + named + `"filter_chains": [{` + e.socket + `"filters": [
 		{"name": "hcm", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"name": "probe", "match": {"path": "/"}, "direct_response": {"status": 503}` + enabling + `}]}]},
 		"http_filters": [{"name": "healthgate", "disabled": true, "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config",
-		"library_id": "a", "library_path": "a", "plugin_name": "healthgate", "plugin_config": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": ` + e.plugin + `}}}]}}]}]}}]}]}`
+		"library_id": "a", "library_path": "a", "plugin_name": "healthgate", "plugin_config": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": ` + e.plugin + `}}}]}}]}]}}]}` + e.updates + `]}`
 }
 
 // start has both listen, and returns a client of admin.
@@ -107,6 +140,9 @@ func (e *fakeEnvoy) start(t *testing.T) *envoyadmin.Client {
 		defer e.mutex.Unlock()
 		for _, counter := range strings.Fields(e.answers) {
 			e.stats["healthgate.default."+counter]++
+		}
+		for _, counter := range strings.Fields(e.counting) {
+			e.stats[counter]++
 		}
 		w.WriteHeader(e.status)
 		fmt.Fprint(w, e.body)
@@ -153,10 +189,10 @@ var explained = map[string]struct {
 	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
 	"it drains": {plain, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
-	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
+	}, 503, "healthgate_draining", "", "Envoy fails its health checks"},
 	"it drains, whatever hold says": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"], e.answers = "DRAINING", 0, "failed failed_draining"
-	}, 503, "healthgate_draining", "", "Envoy was told to fail its health checks"},
+	}, 503, "healthgate_draining", "", "Envoy fails its health checks"},
 	"a drain is ignored": {`{"clusters": ["service"], "drain": "ignore"}`, func(e *fakeEnvoy) {
 		e.state, e.stats["server.live"] = "DRAINING", 0
 	}, 200, "healthgate_ok", "", ""},
@@ -171,7 +207,7 @@ var explained = map[string]struct {
 	"no such cluster": {plain, func(e *fakeEnvoy) {
 		e.count(0, 0, 0)
 		e.hosts, e.answers = nil, "failed failed_cluster_empty"
-	}, 503, "healthgate_cluster_empty", "", `Envoy has no cluster "service": a wrong name, or CDS has removed it; did you mean servise?`},
+	}, 503, "healthgate_cluster_empty", "", `Envoy has no cluster "service": a wrong name, or CDS has removed it, as Envoy Gateway and others do while a service has no ready endpoint (scaled to 0), which is a normal state; did you mean servise?`},
 	"its gauges are left out": {plain, func(e *fakeEnvoy) {
 		e.count(0, 0, 0)
 		e.answers = "failed failed_cluster_empty"
@@ -182,34 +218,36 @@ var explained = map[string]struct {
 	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 1 hosts, and its gauges don't say so`},
 	"by admin, no such cluster": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
 		e.hosts, e.answers = nil, "failed failed_cluster_unknown"
-	}, 503, "healthgate_cluster_unknown", "", "Envoy has no such cluster"},
+	}, 503, "healthgate_cluster_unknown", "", `Envoy has no cluster "service"`},
 	"by admin, which counts hosts": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
 		e.hosts[0], e.hosts[1], e.hosts[2] = failed, failed, `{"eds_health_status": "UNHEALTHY"}`
 		e.answers = "failed failed_cluster_unhealthy"
 	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
 	"held open": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
 		e.count(0, 0, 3)
-	}, 200, "healthgate_held", "healthgate_ok", "hold has it wait"},
+	}, 200, "healthgate_held", "healthgate_ok", "hold delays the change"},
 	"held shut": {`{"clusters": ["service"], "hold": {"healthy_after": "10s"}}`, func(e *fakeEnvoy) {
 		e.stats["healthgate.default.healthy"], e.answers = 0, "failed"
-	}, 503, "healthgate_held", "", "hold has it wait"},
+	}, 503, "healthgate_held", "", "hold delays the change"},
 	"stale, which only the gate knows": {`{"clusters": ["service"], "stale_after": "10s"}`, func(e *fakeEnvoy) {
 		e.answers, e.status = "failed failed_stale", 503
-	}, 200, "healthgate_ok", "healthgate_stale", "nobody has checked the clusters"},
-	"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "", "mend its configuration"},
+	}, 200, "healthgate_ok", "healthgate_stale", "the clusters have not been checked"},
+	"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "", "fix its configuration"},
 }
 
 // What a probe is answered is said with its reason and the next step, by the numbers alone and when the gate is asked.
 func TestAnswerIsExplained(t *testing.T) {
+	t.Parallel()
 	for name, test := range explained {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			e := newFakeEnvoy(test.plugin)
 			if e.status = 200; test.status >= 400 {
 				e.status = 503
 			}
 			test.change(e)
 			admin := e.start(t)
-			report, err := Look(t.Context(), admin, Options{})
+			report, err := Run(t.Context(), admin, Options{})
 			if err != nil || len(report.Gates) != 1 {
 				t.Fatalf("%v: %+v", err, report)
 			}
@@ -220,7 +258,7 @@ func TestAnswerIsExplained(t *testing.T) {
 			if test.asked == "" && !strings.HasPrefix(g.Next, test.next) || (test.next == "") != (g.Next == "") && test.asked == "" {
 				t.Errorf("the next step is %q", g.Next)
 			}
-			if report, err = Look(t.Context(), admin, Options{Probe: true}); err != nil {
+			if report, err = Run(t.Context(), admin, Options{Probe: true}); err != nil {
 				t.Fatal(err)
 			}
 			if g = report.Gates[0]; test.reason == "healthgate_error" {
@@ -246,7 +284,7 @@ func TestHostsThatFailAreNamedWithTheReason(t *testing.T) {
 		"{}", failed, `{"failed_outlier_check": true}`, `{"eds_health_status": "DRAINING"}`, `{"failed_active_degraded_check": true}`,
 		`{"failed_active_health_check": true, "active_hc_timeout": true}`, `{"failed_active_health_check": true, "pending_active_hc": true}`,
 	}
-	report, err := Look(t.Context(), e.start(t), Options{})
+	report, err := Run(t.Context(), e.start(t), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,19 +302,261 @@ func TestHostsThatFailAreNamedWithTheReason(t *testing.T) {
 	}
 }
 
-// A gate that nobody asks, and one whose probes somebody else answers.
-func TestGateThatIsNotAskedIsSaid(t *testing.T) {
-	e := newFakeEnvoy(`{"clusters": ["service"]}`)
+// A probe that this Envoy answers by something else than the gate is a problem, whatever the numbers say.
+func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
+	t.Parallel()
+	e := newFakeEnvoy(plain)
 	e.enabled, e.answers, e.status = false, "", 503
-	report, err := Look(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(report.Findings) != 1 || report.Findings[0].Rule != "not-enabled" || report.Fine() {
 		t.Errorf("lint found %v", report.Findings)
 	}
-	if next := report.Gates[0].Next; !strings.HasPrefix(next, "the gate was not asked: another route, filter or redirect has answered with 503") {
-		t.Errorf("the next step is %q", next)
+	g := report.Gates[0]
+	if len(g.Problems) != 1 || g.Problems[0] != "the probe was answered with 503 by this Envoy, but not by the gate" || g.Probe.Counted ||
+		!strings.HasPrefix(g.Next, "find the route, redirect or filter") {
+		t.Errorf("got %+v", g)
+	}
+}
+
+// Another server may listen at the listener's address on this machine: its answer is not the gate's.
+func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		healthy uint64
+		others  int
+		status  int // of the other server
+		fine    bool
+	}{
+		"200, and the gate fails":                        {0, 0, 200, false},
+		"200, and the gate fails, others probe the gate": {0, 2, 200, false},
+		"404, and the gate passes":                       {3, 0, 404, true},
+		"404, and the gate passes, others probe it":      {3, 2, 404, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newFakeEnvoy(plain)
+			e.count(test.healthy, 0, 3)
+			e.answers, e.counting, e.status, e.others = "", "", test.status, test.others
+			report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := report.Gates[0]
+			if report.Fine() != test.fine || g.Answer.By != "numbers" || g.Answer.Passing != (test.healthy > 0) || g.Probe.Counted || len(g.Problems) > 0 {
+				t.Errorf("fine: %v, and %+v, %+v", report.Fine(), g, g.Probe)
+			}
+			if !slices.ContainsFunc(g.Unknown, func(u string) bool {
+				return strings.HasPrefix(u, "a probe: something else than this gate has answered at ")
+			}) {
+				t.Errorf("it does not say whose answer it was: %q", g.Unknown)
+			}
+		})
+	}
+}
+
+// While others probe the gate, its own answer is still known by a burst of probes.
+func TestAnswerCountsWhileOthersProbe(t *testing.T) {
+	t.Parallel()
+	e := newFakeEnvoy(plain)
+	e.others = 10
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := report.Gates[0]; g.Answer.By != "probe" || !g.Probe.Counted || !report.Fine() {
+		t.Errorf("got %+v, %+v", g, g.Probe)
+	}
+}
+
+// If others probe the gate all the time, its counters don't show whose probe was answered.
+func TestAnswerIsUnknownWhileOthersProbeAllTheTime(t *testing.T) {
+	t.Parallel()
+	e := newFakeEnvoy(plain)
+	e.count(0, 0, 3)
+	e.others = 1000
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Passing || report.Fine() || len(g.Unknown) == 0 || !strings.Contains(g.Unknown[len(g.Unknown)-1], "others probe it so often") {
+		t.Errorf("got %+v, %+v", g, g.Probe)
+	}
+}
+
+// The gate's own stats stand in the namespace that the dynamic module's configuration names.
+func TestGatesStatsAreFoundInAnyNamespace(t *testing.T) {
+	t.Parallel()
+	for _, namespace := range []string{"healthgate.", "dynamicmodulescustom.", "", "a.b.", "dynamicmodulescustom.healthgate."} {
+		t.Run(namespace, func(t *testing.T) {
+			e := newFakeEnvoy(`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`)
+			e.namespace = namespace
+			e.count(0, 0, 3) // held, which the gauge shows
+			admin := e.start(t)
+			report, err := Run(t.Context(), admin, Options{})
+			if err != nil || report.Gates[0].Answer.Details != "healthgate_held" {
+				t.Errorf("%v: %+v", err, report.Gates[0].Answer)
+			}
+			e.answers = "failed failed_cluster_unhealthy"
+			e.status = 503
+			if report, err = Run(t.Context(), admin, Options{Probe: true}); err != nil || report.Gates[0].Answer.Details != "healthgate_cluster_unhealthy" || !report.Gates[0].Probe.Counted {
+				t.Errorf("%v: %+v", err, report.Gates[0].Answer)
+			}
+		})
+	}
+}
+
+// A gate without stats of its own answers by the numbers.
+func TestWithoutTheGatesStatsTheNumbersDecide(t *testing.T) {
+	t.Parallel()
+	e := newFakeEnvoy(plain)
+	delete(e.stats, "healthgate.default.ok")
+	delete(e.stats, "healthgate.default.failed")
+	e.answers = ""
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Status != 200 || len(g.Unknown) != 1 || !strings.HasPrefix(g.Unknown[0], "whether the gate gave the probe's answer") {
+		t.Errorf("got %+v", g)
+	}
+}
+
+// A listener that was drained for good closes each connection, which balancers and clients pay for, though the gate passes.
+func TestListenerThatDrainsIsAProblem(t *testing.T) {
+	t.Parallel()
+	e := newFakeEnvoy(plain)
+	e.counting += " http.ingress.downstream_cx_drain_close"
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := report.Gates[0]; report.Fine() || !g.Answer.Passing || len(g.Problems) != 1 || !strings.HasPrefix(g.Problems[0], "the listener drains") ||
+		!strings.HasPrefix(g.Next, "restart Envoy") {
+		t.Errorf("got %+v", g)
+	}
+	e.stats["server.live"], e.answers, e.status = 0, "failed failed_draining", 503
+	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || len(report.Gates[0].Problems) > 0 || report.Gates[0].Answer.Details != "healthgate_draining" {
+		t.Errorf("while it fails its health checks: %v, %+v", err, report.Gates[0])
+	}
+}
+
+// A listener without a name is asked, and one whose transport socket is plain is asked without TLS.
+func TestListenerIsAskedAsItIs(t *testing.T) {
+	t.Parallel()
+	const rawBuffer = `"typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
+	for name, change := range map[string]func(*fakeEnvoy){
+		"no name":           func(e *fakeEnvoy) { e.unnamed = true },
+		"raw_buffer":        func(e *fakeEnvoy) { e.socket = `{"name": "plain", ` + rawBuffer + `}` },
+		"raw_buffer's name": func(e *fakeEnvoy) { e.socket = `{"name": "envoy.transport_sockets.raw_buffer"}` },
+		"raw_buffer in a tap": func(e *fakeEnvoy) {
+			e.socket = `{"name": "tap", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tap.v3.Tap", "transport_socket": {"name": "plain", ` + rawBuffer + `}}}`
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newFakeEnvoy(plain)
+			change(e)
+			report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g := report.Gates[0]; g.Answer.By != "probe" || !report.Fine() {
+				t.Errorf("got %+v, %+v", g, g.Probe)
+			}
+		})
+	}
+}
+
+const refusedListener = `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", %s
+	"error_state": {"failed_configuration": {"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "l1", "filter_chains": [{"filters": [
+	{"name": "hcm", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+	"http_filters": [{"name": "healthgate", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config", "plugin_name": "healthgate",
+	"plugin_config": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": {"clusters": ["service"], "min_helthy": 1}}}}]}}]}]},
+	"last_update_attempt": "2026-05-04T09:12:44Z", "details": "a long text\nof it\n: Failed to parse"}}]}`
+
+// Whatever keeps a gate from being there is said, with a next step, and never fine.
+func TestWhatKeepsAGateFromServingIsAProblem(t *testing.T) {
+	for name, test := range map[string]struct {
+		plugin, state, updates string
+		problems               []string // how each begins
+		notes                  []string
+	}{
+		"no gate":           {"none", "LIVE", "", []string{"no gate is in its active configuration"}, nil},
+		"not yet":           {"none", "PRE_INITIALIZING", "", []string{"Envoy is PRE_INITIALIZING: its listeners are not open yet", "no gate is in"}, nil},
+		"not yet open":      {plain, "INITIALIZING", "", []string{"Envoy is INITIALIZING"}, nil},
+		"refused":           {"none", "LIVE", fmt.Sprintf(refusedListener, ""), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and has no other: it does not listen there: Failed to parse (the gate in it: min_helthy: `, "no gate is in"}, nil},
+		"an update refused": {plain, "LIVE", fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and goes on with the one before: `}, nil},
+		"warming": {"none", "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", "warming_state": {"listener": {"name": "l1"}}}]}`,
+			[]string{`listener "l1" is warming: it does not listen yet`, "no gate is in"}, nil},
+		"an update warms": {plain, "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", "active_state": {"listener": {"name": "l1"}}, "warming_state": {"listener": {"name": "l1"}}}]}`,
+			nil, []string{`listener "l1" is warming: a newer configuration waits`}},
+		"its cluster warms": {plain, "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "dynamic_warming_clusters": [{"cluster": {"name": "service"}}]}`,
+			[]string{`cluster "service" is warming: Envoy does not use it yet`}, nil},
+		"another cluster warms": {plain, "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "dynamic_warming_clusters": [{"cluster": {"name": "other"}}]}`, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newFakeEnvoy(test.plugin)
+			e.state, e.updates = test.state, test.updates
+			report, err := Run(t.Context(), e.start(t), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Fine() != (len(test.problems)+len(report.Findings) == 0) || len(report.Problems) != len(test.problems) || len(report.Notes) != len(test.notes) {
+				t.Fatalf("problems %q, notes %q", report.Problems, report.Notes)
+			}
+			for i, want := range test.problems {
+				if !strings.HasPrefix(report.Problems[i].What, want) || report.Problems[i].Next == "" {
+					t.Errorf("problem %+v, want %q", report.Problems[i], want)
+				}
+			}
+			for i, want := range test.notes {
+				if !strings.HasPrefix(report.Notes[i], want) {
+					t.Errorf("note %q, want %q", report.Notes[i], want)
+				}
+			}
+		})
+	}
+}
+
+// Refused updates of other kinds than listeners are known by counters alone, which do not say whether the newest was: a note.
+func TestRefusedUpdatesAreNoted(t *testing.T) {
+	e := newFakeEnvoy(plain)
+	e.stats["http.ingress.rds.r1.update_rejected"], e.stats["cluster_manager.cds.update_rejected"] = 2, 0
+	report, err := Run(t.Context(), e.start(t), Options{})
+	if err != nil || len(report.Notes) != 1 || !strings.HasPrefix(report.Notes[0], "http.ingress.rds.r1.update_rejected is 2: ") || !report.Fine() {
+		t.Errorf("%v: %q", err, report.Notes)
+	}
+}
+
+// What a cluster is says why it is empty, and how long recovery takes.
+func TestNextStepKnowsTheCluster(t *testing.T) {
+	for name, test := range map[string]struct {
+		cluster string // its configuration, in JSON
+		hosts   []string
+		want    string
+	}{
+		"an aggregate":     {`{"name": "service", "cluster_type": {"name": "envoy.clusters.aggregate"}}`, nil, `cluster "service" is an aggregate, which has no hosts itself: name its parts`},
+		"EDS":              {`{"name": "service", "type": "EDS"}`, nil, `cluster "service" has no hosts: EDS has none, which is normal for a service scaled to 0`},
+		"DNS":              {`{"name": "service", "type": "STRICT_DNS"}`, nil, `cluster "service" has no hosts: its name does not resolve`},
+		"static":           {`{"name": "service", "type": "STATIC"}`, nil, `cluster "service" has no hosts: its load_assignment has no endpoints`},
+		"checked idly":     {`{"name": "service", "health_checks": [{"interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `Envoy checks it only once in 1m0s, and 3 checks must pass: recovery takes up to 3m0s`},
+		"checked idly too": {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "10s", "healthy_threshold": 2}]}`, []string{failed}, `recovery takes up to 20s`},
+		"checked":          {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `can be reached from here`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newFakeEnvoy(plain)
+			e.updates = `, {"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "static_clusters": [{"cluster": ` + test.cluster + `}]}`
+			e.hosts = append([]string{}, test.hosts...)
+			e.count(0, 0, uint64(len(test.hosts)))
+			report, err := Run(t.Context(), e.start(t), Options{})
+			if err != nil || !strings.Contains(report.Gates[0].Next, test.want) {
+				t.Errorf("%v: %q, want %q", err, report.Gates[0].Next, test.want)
+			}
+			if name == "checked" && strings.Contains(report.Gates[0].Next, "recovery") {
+				t.Errorf("%q", report.Gates[0].Next)
+			}
+		})
 	}
 }
 
@@ -290,14 +570,14 @@ func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
 		"clusters": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("service")}}),
 	}}, filter.Stock)
 	admin := e.start(t)
-	seen, err := observe(t.Context(), admin, served)
+	seen, err := observe(t.Context(), admin, &dump{}, served)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := seen.judge(served[0])
-	g.Address = e.listener
-	if seen.ask(t.Context(), admin, served[0], &g); g.Answer.Details != "healthgate_ok" || g.Answer.By != "probe" || g.Next != "" {
-		t.Errorf("it is %+v, next %q", g.Answer, g.Next)
+	gates := []Gate{seen.evaluate(served[0])}
+	gates[0].Address = e.listener
+	if seen.probe(t.Context(), admin, served, gates); gates[0].Answer.Details != "healthgate_ok" || gates[0].Answer.By != "probe" || gates[0].Next != "" {
+		t.Errorf("it is %+v, next %q", gates[0].Answer, gates[0].Next)
 	}
 }
 
@@ -305,7 +585,7 @@ func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
 func TestReportSaysSinceWhen(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"], "response": {"details": true}}`)
 	e.body = `{"status": "pass", "since": "2026-05-04T09:12:44Z"}`
-	report, err := Look(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
 	if err != nil || report.Gates[0].Answer.Since != "2026-05-04T09:12:44Z" {
 		t.Errorf("%v: %+v", err, report.Gates[0].Answer)
 	}
@@ -314,15 +594,21 @@ func TestReportSaysSinceWhen(t *testing.T) {
 	}
 }
 
-func TestListenerThatCantBeReachedIsSaid(t *testing.T) {
+func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
+	t.Parallel()
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	e.status = 0
-	report, err := Look(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; g.Probe == nil || !strings.Contains(g.Probe.Error, "refused") || g.Answer.By != "numbers" {
-		t.Errorf("got %+v, %+v", g.Answer, g.Probe)
+	if g := report.Gates[0]; g.Probe == nil || !strings.Contains(g.Probe.Error, "refused") || g.Answer.By != "numbers" || len(g.Problems) != 1 ||
+		!strings.HasPrefix(g.Next, "nothing listens there") || report.Fine() {
+		t.Errorf("got %+v, %+v", g, g.Probe)
+	}
+	e.stats["listener_manager.listener_stopped"] = 1
+	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || !strings.HasPrefix(report.Gates[0].Next, "restart Envoy: its listeners were stopped") {
+		t.Errorf("%v: %+v", err, report.Gates[0])
 	}
 	for name, test := range map[string]struct{ admin, listener, want string }{
 		"every address":               {"127.0.0.1:9901", "0.0.0.0:8443", "127.0.0.1:8443"},
@@ -347,7 +633,7 @@ func TestListenerOfEveryAddressIsAskedByIPv4Too(t *testing.T) {
 	admin := e.start(t)
 	_, port, _ := net.SplitHostPort(e.listener)
 	e.listener = "[::]:" + port
-	report, err := Look(t.Context(), admin, Options{Probe: true})
+	report, err := Run(t.Context(), admin, Options{Probe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +642,7 @@ func TestListenerOfEveryAddressIsAskedByIPv4Too(t *testing.T) {
 	}
 }
 
-func TestWatchTellsEachChangeOnce(t *testing.T) {
+func TestWatchReportsEachChangeOnce(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	admin := e.start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than maxAge
@@ -406,6 +692,31 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 	})
 	expect(gate+": gone, was 503 healthgate_cluster_unhealthy", gate+" cluster service: gone, was 0 healthy and 0 degraded of 3 hosts",
 		"gate other (ingress/): 503 healthgate_cluster_unhealthy", "gate other (ingress/) cluster service: 0 healthy and 0 degraded of 3 hosts")
+	set(func() {
+		e.updates = fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`)
+		e.stats["listener_manager.lds.update_rejected"] = 1
+	})
+	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true, errors: gateErrors([]byte(`{}`))}).problem().What
+	select {
+	case got := <-told:
+		if !strings.HasPrefix(got, "problem: "+refused) {
+			t.Errorf("told %q, want the problem %q", got, refused)
+		}
+	case <-ctx.Done():
+		t.Fatal("the refusal is not reported")
+	}
+	set(func() {
+		e.updates = ""
+		e.stats["listener_manager.listener_modified"] = 2
+	})
+	select {
+	case got := <-told:
+		if !strings.HasPrefix(got, "no longer a problem: "+refused) {
+			t.Errorf("told %q, want the end of the problem", got)
+		}
+	case <-ctx.Done():
+		t.Fatal("the end of the refusal is not reported")
+	}
 	cancel()
 	select {
 	case err := <-done:

@@ -8,66 +8,96 @@ import (
 	"healthgate/filter"
 )
 
-// uncertain says what the numbers can't tell, which a probe may.
-func (s *seen) uncertain(c *filter.Config, g *Gate, v filter.Verdict) {
-	healthy, kept := s.stats["healthgate."+c.StatPrefix+".healthy"]
-	held := c.Hold != filter.Hold{} && v.Reason != filter.Draining
-	if held && kept && (healthy == 1) != v.Passing { // with hold the gauge is kept up between probes
-		g.answer(c, filter.Verdict{Reason: filter.Held, Passing: healthy == 1})
-	} else if held {
-		g.Unknown = append(g.Unknown, "hold: whether an answer that stands is about to change")
-	}
-	if c.StaleAfter > 0 {
-		g.Unknown = append(g.Unknown, "stale_after: how long ago the clusters were last checked")
-	}
-	if _, kept := s.stats["server.live"]; !kept && c.Admin == nil && !c.IgnoreDrain {
-		g.Unknown = append(g.Unknown, "drain: the stat server.live is not kept, so the gate may not see a drain (stats, in docs/lint.md)")
-	}
-	if c.Admin == nil && slices.ContainsFunc(g.Clusters, func(cluster Cluster) bool { return cluster.Total == 0 }) {
-		g.Unknown = append(g.Unknown, "a listener's own stats matcher: what the gate reads may be left out though admin has it, and the other way round")
-	}
-}
-
-// next is the step that the README's table "When it says 503" has for a reason.
+// next is the step that README's table has for a reason.
 func (s *seen) next(c *filter.Config, g *Gate, reason filter.Reason) string {
 	if g.Answer.Details == filter.Held.Details() {
-		return fmt.Sprintf("hold has it wait (unhealthy_after %v, healthy_after %v): Envoy's log has the last change, and what it waits for",
+		return fmt.Sprintf("hold delays the change (unhealthy_after %v, healthy_after %v): Envoy's log has the last change, and the pending one",
 			c.Hold.UnhealthyAfter, c.Hold.HealthyAfter)
 	}
 	switch reason {
 	case filter.OK:
 		return ""
 	case filter.Draining:
-		return "Envoy was told to fail its health checks, by a rollout or by hand: wait, or POST /healthcheck/ok on admin takes it back"
+		return "Envoy fails its health checks, after a rollout or by hand: after `healthgate drain` only a restart ends it; " +
+			"POST /healthcheck/ok on admin takes back a POST /healthcheck/fail alone"
 	case filter.ClusterUnknown:
-		return "Envoy has no such cluster: a wrong name, or CDS has removed it" + s.similar(g)
+		return s.nextOfUnknown(g)
 	case filter.ClusterEmpty:
 		return s.nextOfEmpty(c, g)
 	case filter.ClusterUnhealthy:
-		return "the backends fail Envoy's health checks: look into the log of a host above, and whether it can be reached from here"
+		next := "the backends fail Envoy's health checks: see the log of a host above, and whether it can be reached from here"
+		for _, cluster := range g.Clusters {
+			if cluster.Reason == filter.ClusterUnhealthy.String() {
+				next += s.dump.clusters[cluster.Name].recovery()
+				break
+			}
+		}
+		return next
 	case filter.Stale:
-		return "nobody has checked the clusters for longer than stale_after: CDS has removed one, no_traffic_interval is longer than that, or Envoy's main thread hangs"
+		return "the clusters have not been checked for longer than stale_after: CDS has removed one, no_traffic_interval is longer than that, " +
+			"or Envoy's main thread hangs"
 	}
-	return "look into Envoy's log, \"healthgate:\": a panic, or the configuration of a route is bad"
+	return "see Envoy's log, \"healthgate:\": a panic, or the configuration of a route is bad"
 }
 
-// nextOfEmpty tells the three causes of an empty cluster apart.
+// nextOfUnknown explains a cluster that Envoy does not have.
+func (s *seen) nextOfUnknown(g *Gate) string {
+	for _, cluster := range g.Clusters {
+		if s.clusters[cluster.Name] != nil {
+			continue
+		}
+		if slices.Contains(s.dump.warming, warming{"cluster", cluster.Name, false}) {
+			return fmt.Sprintf("cluster %q is warming: it waits for its endpoints (EDS), DNS or its first health checks", cluster.Name)
+		}
+		return fmt.Sprintf("Envoy has no cluster %q: a wrong name, or CDS has removed it, as Envoy Gateway and others do while a service has "+
+			"no ready endpoint (scaled to 0), which is a normal state%s", cluster.Name, s.similar(g))
+	}
+	return "Envoy had no such cluster when the gate was asked, and has it now: CDS has changed it"
+}
+
+// nextOfEmpty distinguishes the causes of an empty cluster.
 func (s *seen) nextOfEmpty(c *filter.Config, g *Gate) string {
 	for i, cluster := range c.Clusters {
 		if g.Clusters[i].Reason != filter.ClusterEmpty.String() {
 			continue
 		}
-		status := s.clusters[cluster.Name]
+		status, config := s.clusters[cluster.Name], s.dump.clusters[cluster.Name]
 		switch {
 		case status == nil:
-			return fmt.Sprintf("Envoy has no cluster %q: a wrong name, or CDS has removed it%s", cluster.Name, s.similar(g))
+			return s.nextOfUnknown(g)
+		case config.ClusterType.Name == "envoy.clusters.aggregate":
+			return fmt.Sprintf("cluster %q is an aggregate, which has no hosts itself: name its parts in the gate's clusters, with require: any",
+				cluster.Name)
 		case len(status.GetHostStatuses()) > 0:
-			return fmt.Sprintf("cluster %q has %d hosts, and its gauges don't say so: a stats matcher leaves them out, or it has an alt_stat_name (stats and stat-name, in docs/lint.md)",
+			return fmt.Sprintf("cluster %q has %d hosts, and its gauges don't say so: a stats matcher leaves them out, "+
+				"or it has an alt_stat_name (stats and stat-name, in docs/lint.md)",
 				cluster.Name, len(status.GetHostStatuses()))
 		}
-		return fmt.Sprintf("cluster %q has no hosts: its name does not resolve, or EDS is empty; cluster.%s.update_failure on admin's /stats grows where it can't be asked", cluster.Name, cluster.StatName)
+		failures := fmt.Sprintf("; cluster.%s.update_failure on admin's /stats grows if it can't be asked", cluster.StatName)
+		switch config.Type {
+		case "EDS":
+			return fmt.Sprintf("cluster %q has no hosts: EDS has none, which is normal for a service scaled to 0%s", cluster.Name, failures)
+		case "STRICT_DNS", "LOGICAL_DNS":
+			return fmt.Sprintf("cluster %q has no hosts: its name does not resolve%s", cluster.Name, failures)
+		case "STATIC":
+			return fmt.Sprintf("cluster %q has no hosts: its load_assignment has no endpoints", cluster.Name)
+		}
+		return fmt.Sprintf("cluster %q has no hosts: its name does not resolve, or EDS is empty%s", cluster.Name, failures)
 	}
 	return "a cluster has no hosts: /clusters on admin"
+}
+
+// nextOf is next, by the details that the counters show.
+func (s *seen) nextOf(c *filter.Config, g *Gate, details string) string {
+	if c == nil {
+		return g.Next
+	}
+	for reason := filter.OK; reason <= filter.Error; reason++ {
+		if reason.Details() == details {
+			return s.next(c, g, reason)
+		}
+	}
+	return ""
 }
 
 // similar names a cluster that may have been meant.

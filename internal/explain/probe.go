@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"healthgate/filter"
@@ -23,111 +26,241 @@ type Probe struct {
 	Protocol string `json:"protocol,omitempty"`
 	Status   int    `json:"status,omitempty"`
 	Took     string `json:"took,omitempty"`
+	Counted  bool   `json:"counted"`         // the gate's own counters have grown by it: it is the gate's answer
 	Error    string `json:"error,omitempty"` // why there is no answer
 }
 
-const probeTimeout = 3 * time.Second
+const (
+	probeTimeout = 3 * time.Second
+	// burst is how many probes a gate gets: others probe it too, and their probes must not be taken for these.
+	burst = 10
+	// countedWithin is how long the gate's counters may take to grow by them.
+	countedWithin = time.Second
+	// pause is the shortest time in which the counters are watched without a probe.
+	pause = 100 * time.Millisecond
+)
 
-// ask probes a gate, and has its answer win over what was computed. The reason is by the counter that grew.
-func (s *seen) ask(ctx context.Context, admin *envoyadmin.Client, served lint.Served, g *Gate) {
-	targets, why := reachable(admin.Address(), g.Address)
-	if served.Proxied {
+// prober probes the gates of one Envoy.
+type prober struct {
+	*seen
+	admin   *envoyadmin.Client
+	pattern string // of the stats that show whose answer it was
+}
+
+// probe asks each gate. An answer counts only if the gate's own counters have grown by it: at a listener's address something else
+// may answer, on this machine or by another filter. Then the numbers decide.
+func (s *seen) probe(ctx context.Context, admin *envoyadmin.Client, served []lint.Served, gates []Gate) {
+	p := &prober{seen: s, admin: admin}
+	p.pattern = `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|` +
+		`listener_manager\.(listener_stopped|total_listeners_draining|total_filter_chains_draining)` +
+		gateCounters(served) + `)$`
+	for i := range gates {
+		p.probe(ctx, served[i], &gates[i])
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (p *prober) probe(ctx context.Context, served lint.Served, g *Gate) {
+	targets, why := reachable(p.admin.Address(), g.Address)
+	switch {
+	case g.Address == "" && served.Listener != "":
+		why = "Envoy has not bound its listener (/listeners lacks it)"
+	case served.Proxied:
 		targets, why = nil, "its listener wants the PROXY protocol"
+	case served.UDP:
+		targets, why = nil, "its listener speaks HTTP/3, which explain does not"
 	}
 	if len(targets) == 0 {
 		g.Unknown = append(g.Unknown, "a probe: "+why)
 		return
 	}
-	scope := `^healthgate\.(` + strings.ReplaceAll(strings.Join(served.Prefixes, "|"), ".", `\.`) + `)\.`
-	before, err := admin.Stats(ctx, scope)
+	before, err := p.admin.Stats(ctx, p.pattern)
 	if err != nil {
 		return
 	}
-	var probe Probe
-	var since string
+	var r reply
 	for _, target := range targets {
-		if probe, since = get(ctx, served, target); probe.Error == "" {
+		if r = send(ctx, served, target); r.err == nil {
 			break
 		}
 	}
-	g.Probe = &probe
-	if probe.Error != "" {
+	g.Probe = &r.Probe
+	if r.err != nil {
+		unanswered(g, r.err, before)
 		return
 	}
-	details, asked, kept := awaitReason(ctx, admin, scope, before, served.Prefixes)
-	computed := g.Answer
-	g.Answer = Answer{Passing: probe.Status < 400, Status: probe.Status, Details: details, Since: since, By: "probe"}
+	p.answered(ctx, served, g, r, before)
+}
+
+// answered decides whose answer a probe got.
+func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r reply, before map[string]uint64) {
+	scopes := scopesOf(before, served.Prefixes)
+	if len(scopes) == 0 {
+		if served.Config != nil {
+			g.Unknown = append(g.Unknown, "whether the gate gave the probe's answer: its own counters are not kept, so the numbers decide")
+		}
+		return
+	}
+	t := p.try(ctx, served, r, scopes, before)
+	gate := t.by(func(stats map[string]uint64) uint64 { return answered(stats, scopes) })
+	envoy := t.by(func(stats map[string]uint64) uint64 { return sumOf(stats, "downstream_rq_total") })
+	g.Probe.Counted = gate == ours && t.details != ""
 	switch {
-	case !asked && kept:
-		g.Answer.Details = ""
-		g.Next = fmt.Sprintf("the gate was not asked: another route, filter or redirect has answered with %d (the findings below say which)", probe.Status)
-	case !asked: // its stats are not kept
-		g.Answer.Details = computed.Details
-		g.Unknown = append(g.Unknown, "the reason: the gate's own stats are not kept, and what stands here is computed")
-	case details != computed.Details:
-		g.Next = s.nextOf(served.Config, g, details)
+	case g.Probe.Counted:
+		p.counted(served, g, r, t.details)
+	case gate != others:
+		g.Unknown = append(g.Unknown, "whether the gate gave the probe's answer: others probe it so often that its counters don't show; the numbers decide")
+		return
+	case envoy == ours:
+		g.Problems = append(g.Problems, fmt.Sprintf("the probe was answered with %d by this Envoy, but not by the gate", r.Status))
+		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, " +
+			"or the access log's %RESPONSE_CODE_DETAILS%"
+	default:
+		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: something else than this gate has answered at %s with %d, "+
+			"since the gate's counters have not grown by it; "+
+			"the numbers decide (is admin reached by a port-forward? run explain beside Envoy, or with --probe=false)", hostOf(r.URL), r.Status))
+		return
+	}
+	if p.closes(t) {
+		g.Problems = append(g.Problems, "the listener drains: Envoy closes each connection after its reply (http.….downstream_cx_drain_close grows)")
+		g.Next = "restart Envoy: `healthgate drain` or /drain_listeners can't be taken back, not by /healthcheck/ok either"
 	}
 }
 
-// counted is how long a counter may take to grow after an answer.
-const counted = time.Second
+// trial is a burst of probes, and then as long without any.
+type trial struct {
+	sent                 uint64
+	before, after, later map[string]uint64 // the stats
+	details              string            // the reason by which the gate's counters have grown; "" if they have not
+}
 
-// awaitReason tells by which counter a gate has counted an answer, whether it has, and whether its counters are kept.
-func awaitReason(ctx context.Context, admin *envoyadmin.Client, scope string, before map[string]uint64, prefixes []string) (details string, asked, kept bool) {
-	looks := 0 // that have seen an answer without its reason, which is counted after it, or not at all where it is held
-	for until := time.Now().Add(counted); ; {
-		after, err := admin.Stats(ctx, scope)
-		if err != nil || len(after) == 0 {
-			return "", false, false
+// origin is whose requests have made a counter grow.
+type origin uint8
+
+const (
+	others  origin = iota // not ours
+	ours                  // ours, and perhaps some of others
+	unclear               // perhaps ours: there are too many of others
+)
+
+// by decides whose requests have made a counter grow.
+func (t trial) by(counter func(stats map[string]uint64) uint64) origin {
+	during, without := counter(t.after)-counter(t.before), counter(t.later)-counter(t.after)
+	switch {
+	case during < t.sent/2:
+		return others
+	case during >= t.sent && without <= t.sent/4:
+		return ours
+	}
+	return unclear
+}
+
+// try sends the rest of a burst, waits for the gate's counters to grow by it, and watches them for as long again.
+func (p *prober) try(ctx context.Context, served lint.Served, first reply, scopes []string, before map[string]uint64) trial {
+	start := time.Now()
+	t := trial{sent: 1, before: before, after: before, later: before}
+	for ; t.sent < burst; t.sent++ {
+		if again := send(ctx, served, hostOf(first.URL)); again.err != nil {
+			break
 		}
-		for _, prefix := range prefixes {
-			if details, asked = reasonGrown(before, after, prefix); asked {
+	}
+	late := 0 // polls that have the answers without a reason, which is counted after them, or never if they are held
+	for until := time.Now().Add(countedWithin); ; {
+		stats, err := p.admin.Stats(ctx, p.pattern)
+		if err != nil {
+			return t
+		}
+		t.after, t.later = stats, stats
+		if answered(t.after, scopes) >= answered(before, scopes)+t.sent {
+			if t.details = reasonIn(before, t.after, scopes, first.Status < 400); t.details != filter.Held.Details() || late > 3 {
 				break
 			}
+			late++
 		}
-		if details == filter.Held.Details() {
-			looks++
-		}
-		if asked && (details != filter.Held.Details() || looks > 3) || time.Now().After(until) {
-			return details, asked, true
-		}
-		select {
-		case <-ctx.Done():
-			return "", false, true
-		case <-time.After(50 * time.Millisecond):
+		if time.Now().After(until) || !wait(ctx, 50*time.Millisecond) {
+			break
 		}
 	}
+	if wait(ctx, max(pause, time.Since(start))) {
+		if stats, err := p.admin.Stats(ctx, p.pattern); err == nil {
+			t.later = stats
+		}
+	}
+	return t
 }
 
-// nextOf is next, by the details that the counters tell.
-func (s *seen) nextOf(c *filter.Config, g *Gate, details string) string {
-	if c == nil {
-		return g.Next
-	}
-	for reason := filter.OK; reason <= filter.Error; reason++ {
-		if reason.Details() == details {
-			return s.next(c, g, reason)
+// reasonIn is the first reason that has grown in one of some scopes, or "".
+func reasonIn(before, after map[string]uint64, scopes []string, passing bool) string {
+	for _, scope := range scopes {
+		if reason, grown := reasonGrown(before, after, scope, passing); grown {
+			return reason
 		}
 	}
 	return ""
 }
 
-// reasonGrown tells the reason of an answer by the counters of a prefix before and after it.
-func reasonGrown(before, after map[string]uint64, prefix string) (details string, asked bool) {
-	scope := "healthgate." + prefix + "."
-	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
-	for reason := filter.Draining; reason <= filter.Error; reason++ {
-		if grown("failed_" + reason.String()) {
-			return reason.Details(), true
+// closes says whether Envoy closes connections after their replies, which /drain_listeners makes it do for good.
+func (p *prober) closes(t trial) bool {
+	if live, kept := p.stats["server.live"]; kept && live == 0 {
+		return false // it fails its health checks, which closes connections as well
+	}
+	const counter = "downstream_cx_drain_close"
+	replaced := t.after["listener_manager.total_listeners_draining"]+t.after["listener_manager.total_filter_chains_draining"] > 0
+	byOthers := sumOf(t.later, counter) != sumOf(t.after, counter)
+	return sumOf(t.after, counter) != sumOf(t.before, counter) && !(byOthers && replaced)
+}
+
+// counted takes over the gate's own answer.
+func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
+	computed := g.Answer
+	g.Answer = Answer{Passing: r.Status < 400, Status: r.Status, Details: details, Since: r.since, By: "probe"}
+	if details == filter.ClusterEmpty.Details() && computed.Details == filter.ClusterUnknown.Details() {
+		// The gate can't know that Envoy lacks the cluster; one answer has one reason.
+		for i := range g.Clusters {
+			if g.Clusters[i].Reason == filter.ClusterUnknown.String() {
+				g.Clusters[i].Reason = filter.ClusterEmpty.String()
+			}
 		}
+		return
 	}
+	if details != computed.Details {
+		g.Next = p.nextOf(served.Config, g, details)
+	}
+}
+
+// unanswered says why a probe has no answer.
+func unanswered(g *Gate, err error, stats map[string]uint64) {
+	g.Probe.Error = err.Error()
+	g.Problems = append(g.Problems, "the probe got no answer: "+err.Error())
+	const elsewhere = "; if admin is reached by a port-forward, this is another machine: run explain beside Envoy, or with --probe=false"
+	alert := tls.AlertError(0)
+	record := tls.RecordHeaderError{}
 	switch {
-	case grown("failed"): // an answer that is held counts in failed alone
-		return filter.Held.Details(), true
-	case grown("ok"):
-		return filter.OK.Details(), true
+	case stats["listener_manager.listener_stopped"] > 0:
+		g.Next = "restart Envoy: its listeners were stopped by /drain_listeners, which can't be taken back"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		g.Next = "nothing listens there: has Envoy bound the listener (/listeners on admin)?" + elsewhere
+	case errors.As(err, &alert), errors.As(err, &record), strings.Contains(err.Error(), "tls:"):
+		g.Next = "TLS fails, as it does for a balancer: does the listener ask for a client certificate or a server name (SNI), " +
+			"or has it no certificate?" + elsewhere
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		g.Next = "the listener does not answer in time: a firewall, an overloaded Envoy, or a filter that waits" + elsewhere
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), strings.Contains(err.Error(), "EOF"):
+		g.Next = "the connection is closed without an answer: does the listener ask for a client certificate, has it a connection limit, " +
+			"RBAC or a listener filter, or does it speak another protocol?" + elsewhere
+	default:
+		g.Next = "see whether the listener can be reached from here" + elsewhere
 	}
-	return "", false
 }
 
 // reachable is where a listener can be asked from here, the likeliest first, or why it can't. A container often has no IPv6: there
@@ -155,11 +288,29 @@ func reachable(admin, listener string) (targets []string, why string) {
 	return targets, ""
 }
 
-// get sends a probe. The certificate is not verified: balancers don't either.
-func get(ctx context.Context, served lint.Served, target string) (p Probe, since string) {
+// reply is a probe, with details that are not part of the report.
+type reply struct {
+	Probe
+	since string
+	err   error
+}
+
+// hostOf is the host:port of a URL.
+func hostOf(url string) string {
+	_, rest, _ := strings.Cut(url, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// send sends a probe. The certificate is not verified, as balancers don't either.
+func send(ctx context.Context, served lint.Served, target string) (r reply) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: strings.TrimPrefix(served.ServerName, "*")}, ForceAttemptHTTP2: true, DisableKeepAlives: true}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: strings.TrimPrefix(served.ServerName, "*")},
+		ForceAttemptHTTP2: true,
+	}
+	defer transport.CloseIdleConnections()
 	scheme := "http"
 	if served.TLS {
 		scheme = "https"
@@ -167,11 +318,11 @@ func get(ctx context.Context, served lint.Served, target string) (p Probe, since
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetUnencryptedHTTP2(true)
 	}
-	p.URL = scheme + "://" + target + served.Path
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL, nil)
+	r.URL = scheme + "://" + target + served.Path
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
 	if err != nil {
-		p.Error = err.Error()
-		return p, ""
+		r.err = err
+		return r
 	}
 	request.Header.Set("user-agent", "healthgate-explain")
 	request.Header.Set("accept", "application/json")
@@ -180,19 +331,19 @@ func get(ctx context.Context, served lint.Served, target string) (p Probe, since
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	start := time.Now()
-	reply, err := client.Do(request)
+	answer, err := client.Do(request)
 	if err != nil {
-		p.Error = err.Error()
-		return p, ""
+		r.err = err
+		return r
 	}
-	defer reply.Body.Close()
-	p.Took = time.Since(start).Round(100 * time.Microsecond).String()
-	p.Protocol, p.Status = reply.Proto, reply.StatusCode
+	defer answer.Body.Close()
+	r.Took = time.Since(start).Round(100 * time.Microsecond).String()
+	r.Protocol, r.Status = answer.Proto, answer.StatusCode
 	var report struct {
 		Since string `json:"since"`
 	}
-	if body, err := io.ReadAll(io.LimitReader(reply.Body, 1<<20)); err == nil && json.Unmarshal(body, &report) == nil {
-		since = report.Since
+	if body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20)); err == nil && json.Unmarshal(body, &report) == nil {
+		r.since = report.Since
 	}
-	return p, since
+	return r
 }

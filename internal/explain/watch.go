@@ -11,13 +11,14 @@ import (
 	"healthgate/internal/lint"
 )
 
-// Change is something that is not as it was at the look before.
+// Change is a difference from the state before.
 type Change struct {
 	At      time.Time `json:"at"`
 	Gate    string    `json:"gate,omitempty"`
 	Cluster string    `json:"cluster,omitempty"`
 	Host    string    `json:"host,omitempty"`
-	From    string    `json:"from"` // "" at the first look
+	Problem string    `json:"problem,omitempty"` // of Envoy as a whole
+	From    string    `json:"from"`              // "" at first
 	To      string    `json:"to"`
 }
 
@@ -25,6 +26,10 @@ type Change struct {
 func (c Change) String() string {
 	what := "admin"
 	switch {
+	case c.Problem != "" && c.To == over:
+		return "no longer a problem: " + c.Problem
+	case c.Problem != "":
+		return fmt.Sprintf("problem: %s; next: %s", c.Problem, c.To)
 	case c.Host != "":
 		what = fmt.Sprintf("cluster %s host %s", c.Cluster, c.Host)
 	case c.Cluster != "":
@@ -38,9 +43,10 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s: %s, was %s", what, c.To, c.From)
 }
 
-// watcher looks again and again. A config_dump is dear, so it asks for one only where the configuration may have changed.
+// watcher polls admin. A config_dump is expensive, so it asks for one only if the configuration may have changed.
 type watcher struct {
 	admin      *envoyadmin.Client
+	read       *dump
 	served     []lint.Served
 	configured uint64    // what seen.configured was then
 	dumped     time.Time // when the configuration was read; zero before
@@ -49,13 +55,13 @@ type watcher struct {
 // maxAge is after how long the configuration is read again, whatever the counters say.
 const maxAge = 30 * time.Second
 
-func (w *watcher) look(ctx context.Context) (*Report, error) {
+func (w *watcher) poll(ctx context.Context) (*Report, error) {
 	if time.Since(w.dumped) > maxAge {
 		if err := w.dump(ctx); err != nil {
 			return nil, err
 		}
 	}
-	s, err := observe(ctx, w.admin, w.served, w.names()...)
+	s, err := observe(ctx, w.admin, w.read, w.served, w.names()...)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +70,7 @@ func (w *watcher) look(ctx context.Context) (*Report, error) {
 			return nil, err
 		}
 		w.configured = sum
-		if s, err = observe(ctx, w.admin, w.served, w.names()...); err != nil {
+		if s, err = observe(ctx, w.admin, w.read, w.served, w.names()...); err != nil {
 			return nil, err
 		}
 	}
@@ -72,12 +78,16 @@ func (w *watcher) look(ctx context.Context) (*Report, error) {
 }
 
 func (w *watcher) dump(ctx context.Context) error {
-	dump, err := w.admin.ConfigDump(ctx)
+	text, err := w.admin.ConfigDump(ctx)
 	if err != nil {
 		return err
 	}
-	if w.served, _, err = lint.Live("config_dump", dump); err == nil {
-		w.dumped = time.Now()
+	served, _, err := lint.Live("config_dump", text)
+	if err != nil {
+		return err
+	}
+	if w.read, err = readDump(text); err == nil {
+		w.served, w.dumped = served, time.Now()
 	}
 	return err
 }
@@ -98,28 +108,28 @@ func (w *watcher) names() []string {
 	return names
 }
 
-// Watch looks again and again, every interval, and tells each change, the first look's state included, until the context ends or
-// tell fails. The gates themselves are not asked: each would count it as a probe.
-func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration, tell func(Change) error) error {
+// Watch polls every interval and reports each change, the first state included, until the context ends or notify fails. The gates
+// themselves are not asked: each would count that as probes.
+func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration, notify func(Change) error) error {
 	w := &watcher{admin: admin}
-	known := map[Change]string{} // what a change is of, to its last state
+	known := map[Change]string{} // by the subject of a change, its last state
 	for ticker := time.NewTicker(interval); ; {
 		at := time.Now()
-		report, err := w.look(ctx)
+		report, err := w.poll(ctx)
 		states := map[Change]string{{}: "answers"}
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the look failed since Watch was told to end
-		case err != nil: // what was known stays so
+			return nil //nolint:nilerr // the poll failed because Watch is to end
+		case err != nil: // the states stay known
 			states = map[Change]string{{}: err.Error()}
 		default:
 			report.states(states)
 		}
 		for _, change := range changes(known, states, err == nil) {
-			if change.At = at; change.From == "" && change.To == "answers" && change.Gate == "" && change.Host == "" {
+			if change.At = at; change.From == "" && change.To == "answers" && change.Gate == "" && change.Host == "" && change.Problem == "" {
 				continue // at the start
 			}
-			if err := tell(change); err != nil {
+			if err := notify(change); err != nil {
 				return err
 			}
 		}
@@ -131,7 +141,7 @@ func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration
 	}
 }
 
-// changes are what differs, in the order of gates, clusters and hosts, and notes it as known. What is no longer there is gone.
+// changes lists the differences in the order of gates, clusters and hosts, and notes them as known.
 func changes(known, states map[Change]string, complete bool) []Change {
 	var all []Change
 	for what, to := range states {
@@ -147,19 +157,22 @@ func changes(known, states map[Change]string, complete bool) []Change {
 		}
 	}
 	for _, change := range all {
-		what := Change{Gate: change.Gate, Cluster: change.Cluster, Host: change.Host}
+		what := Change{Gate: change.Gate, Cluster: change.Cluster, Host: change.Host, Problem: change.Problem}
 		if known[what] = change.To; states[what] == "" && complete {
 			delete(known, what)
 		}
 	}
 	slices.SortFunc(all, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Gate, b.Gate), cmp.Compare(a.Cluster, b.Cluster))
+		return cmp.Or(cmp.Compare(a.Problem, b.Problem), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Gate, b.Gate), cmp.Compare(a.Cluster, b.Cluster))
 	})
 	return all
 }
 
-// states puts a report into what can change.
+// states adds each state of a report that can change.
 func (r *Report) states(states map[Change]string) {
+	for _, problem := range r.Problems {
+		states[Change{Problem: problem.What}] = problem.Next
+	}
 	for _, g := range r.Gates {
 		name := g.Name + " (" + g.Listener + g.Path + ")"
 		states[Change{Gate: name}] = fmt.Sprintf("%d %s", g.Answer.Status, g.Answer.Details)
@@ -172,9 +185,15 @@ func (r *Report) states(states map[Change]string) {
 	}
 }
 
-// gone is what becomes of what is no longer there: of a host that fails, that it no longer does.
+// over is the last state of a problem.
+const over = "over"
+
+// gone is the last state of something that is no longer there. A host is there only while it fails.
 func gone(what Change) string {
-	if what.Host != "" {
+	switch {
+	case what.Problem != "":
+		return over
+	case what.Host != "":
 		return "serves, or is gone"
 	}
 	return "gone"

@@ -196,7 +196,19 @@ func does(route *Node) string {
 	return "sends it upstream"
 }
 
-func hasTLS(chain *Node) bool { return chain.get("transport_socket") != nil }
+// hasTLS says whether a filter chain's connections begin with a TLS handshake. Some transport sockets only wrap another.
+func hasTLS(chain *Node) bool {
+	socket := chain.get("transport_socket")
+	for config := socket.get("typed_config"); config.get("transport_socket") != nil; config = socket.get("typed_config") {
+		socket = config.get("transport_socket")
+	}
+	_, typeName := typed(socket.get("typed_config"))
+	switch {
+	case socket == nil, socket.text("name") == "envoy.transport_sockets.raw_buffer" && typeName == "":
+		return false
+	}
+	return typeName != "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" && typeName != "envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig"
+}
 
 // checkDomains finds probes by IP address that no virtual host with the gate takes.
 func (g *gate) checkDomains(f *findings, routes *Node) {

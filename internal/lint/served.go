@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"net"
 	"slices"
 
 	"healthgate/filter"
@@ -8,7 +9,9 @@ import (
 
 // Served is a gate as a running Envoy has it: one path on one listener.
 type Served struct {
-	Listener   string // its name
+	Listener   string // its name; "" if the configuration gives it none
+	Address    string // host:port of the listener, as its configuration has it; "" if that is not an address with a port
+	UDP        bool   // it is a listener of HTTP/3
 	Path       string
 	Route      string // the name of its route, or ""
 	Host       string // a domain of its virtual host, where no probe by IP address gets there; else ""
@@ -46,6 +49,10 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 // served are the paths that a gate answers.
 func (s *scope) served(g *gate) []Served {
 	base := Served{Listener: g.in.listener.text("name"), Stock: g.door == stock}
+	if address := g.in.listener.get("address", "socket_address"); address.text("port_value") != "" && address.text("port_value") != "0" {
+		base.Address = net.JoinHostPort(address.text("address"), address.text("port_value"))
+	}
+	base.UDP = g.in.listener.text("address", "socket_address", "protocol") == "UDP"
 	if g.in.chain != nil {
 		base.TLS = hasTLS(g.in.chain)
 		base.ServerName = g.in.chain.get("filter_chain_match", "server_names").first().text()

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// replaceFile replaces a file's content as a whole or not at all, and keeps its mode and owner. It is an error if the file no longer
+// is as it was read.
+func replaceFile(name string, before, after []byte) (err error) {
+	if name, err = filepath.EvalSymlinks(name); err != nil {
+		return err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file, so it can't be replaced: nothing is written", name)
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(name), ".healthgate-*")
+	if err != nil {
+		return fmt.Errorf("nothing is written: %w", err)
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(after)
+	err = errors.Join(err, keepOwner(temporary, info), temporary.Chmod(info.Mode().Perm()), temporary.Sync(), temporary.Close())
+	if err != nil {
+		return fmt.Errorf("nothing is written: %w", err)
+	}
+	written, err := os.ReadFile(temporary.Name())
+	if err != nil || !bytes.Equal(written, after) {
+		return errors.Join(fmt.Errorf("nothing is written to %s: the new file can't be read back as it was written", name), err)
+	}
+	if now, err := os.ReadFile(name); err != nil || !bytes.Equal(now, before) {
+		return errors.Join(fmt.Errorf("nothing is written: %s has changed meanwhile", name), err)
+	}
+	if err := os.Rename(temporary.Name(), name); err != nil {
+		return fmt.Errorf("nothing is written: %w", err)
+	}
+	return nil
+}
+
+// keepOwner gives a file the owner of another, if they differ.
+func keepOwner(file *os.File, of fs.FileInfo) error {
+	want, known := of.Sys().(*syscall.Stat_t)
+	own, err := file.Stat()
+	if err != nil || !known {
+		return err
+	}
+	if has, known := own.Sys().(*syscall.Stat_t); known && has.Uid == want.Uid && has.Gid == want.Gid {
+		return nil
+	}
+	return file.Chown(int(want.Uid), int(want.Gid))
+}

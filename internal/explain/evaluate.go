@@ -1,0 +1,267 @@
+package explain
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+
+	"healthgate/filter"
+	"healthgate/internal/envoyadmin"
+	"healthgate/internal/lint"
+)
+
+// seen is admin's answers at one moment.
+type seen struct {
+	at        time.Time
+	info      *adminv3.ServerInfo
+	dump      *dump
+	stats     map[string]uint64
+	clusters  map[string]*adminv3.ClusterStatus
+	addresses map[string]string // of listeners, by name
+}
+
+// observe asks admin for the numbers of the gates, and for the named clusters, or all.
+func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, served []lint.Served, names ...string) (*seen, error) {
+	s := &seen{at: time.Now(), dump: dump, clusters: map[string]*adminv3.ClusterStatus{}, addresses: map[string]string{}}
+	var err error
+	if s.info, err = admin.ServerInfo(ctx); err != nil {
+		return nil, err
+	}
+	if s.stats, err = admin.Stats(ctx, pattern(served)); err != nil {
+		return nil, err
+	}
+	clusters, err := admin.Clusters(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	for _, cluster := range clusters.GetClusterStatuses() {
+		s.clusters[cluster.GetName()] = cluster
+	}
+	listeners, err := admin.Listeners(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, listener := range listeners.GetListenerStatuses() {
+		s.addresses[listener.GetName()] = envoyadmin.Endpoint(listener.GetLocalAddress())
+	}
+	return s, nil
+}
+
+// addressOf is where a gate's listener is bound. Envoy itself names a listener that has no name.
+func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
+	if served.Listener != "" {
+		return s.addresses[served.Listener] // "" if it is not bound
+	}
+	if served.Address != "" {
+		return served.Address
+	}
+	var unnamed []string
+	for name, address := range s.addresses {
+		if !slices.ContainsFunc(all, func(other lint.Served) bool { return other.Listener == name }) {
+			unnamed = append(unnamed, address)
+		}
+	}
+	if len(unnamed) == 1 {
+		return unnamed[0]
+	}
+	return ""
+}
+
+// report evaluates each gate.
+func (s *seen) report(admin string, served []lint.Served) *Report {
+	r := &Report{
+		At: s.at, Admin: admin, Version: version(s.info.GetVersion()), State: s.info.GetState().String(),
+		Uptime: s.info.GetUptimeCurrentEpoch().AsDuration().Round(time.Second).String(),
+		Gates:  []Gate{}, Findings: []lint.Finding{}, Problems: []Problem{}, Notes: s.refusedBefore(),
+	}
+	if r.Notes == nil {
+		r.Notes = []string{}
+	}
+	for _, gate := range served {
+		g := s.evaluate(gate)
+		g.Address = s.addressOf(gate, served)
+		r.Gates = append(r.Gates, g)
+	}
+	s.problems(r)
+	return r
+}
+
+// problems adds the problems of Envoy as a whole.
+func (s *seen) problems(r *Report) {
+	for _, refused := range s.dump.refused {
+		r.Problems = append(r.Problems, refused.problem())
+	}
+	for _, waits := range s.dump.warming {
+		what := fmt.Sprintf("%s %q is warming", waits.kind, waits.name)
+		switch {
+		case waits.replaces:
+			r.Notes = append(r.Notes, what+": a newer configuration waits, and the one before serves")
+		case waits.kind == "listener":
+			r.Problems = append(r.Problems, Problem{what + ": it does not listen yet",
+				"it waits for its routes (RDS), secrets (SDS) or filters (ECDS): see whether the control plane sends them"})
+		case slices.ContainsFunc(r.Gates, func(g Gate) bool {
+			return slices.ContainsFunc(g.Clusters, func(c Cluster) bool { return c.Name == waits.name })
+		}):
+			r.Problems = append(r.Problems, Problem{what + ": Envoy does not use it yet",
+				"it waits for its endpoints (EDS), DNS or its first health checks"})
+		}
+	}
+	switch s.info.GetState() {
+	case adminv3.ServerInfo_PRE_INITIALIZING, adminv3.ServerInfo_INITIALIZING:
+		r.Problems = append(r.Problems, Problem{"Envoy is " + r.State + ": its listeners are not open yet",
+			"it waits for its clusters, or for xDS: Envoy's log and /init_dump on admin say which"})
+	}
+	if len(r.Gates) == 0 {
+		next := "is this the right Envoy? If so, `healthgate lint` on its configuration says why there is none"
+		if len(s.dump.refused) > 0 || len(s.dump.warming) > 0 || s.info.GetState() != adminv3.ServerInfo_LIVE {
+			next = "see the other problems: a configuration that was refused or waits may have one"
+		}
+		r.Problems = append(r.Problems, Problem{"no gate is in its active configuration", next})
+	}
+}
+
+// version is the number in <commit>/<version>/<state>/<build>/<TLS library>.
+func version(long string) string {
+	if parts := strings.Split(long, "/"); len(parts) > 1 {
+		return parts[1]
+	}
+	return long
+}
+
+// evaluate computes a gate's answer, as the gate would.
+func (s *seen) evaluate(served lint.Served) Gate {
+	g := Gate{Listener: served.Listener, Path: served.Path, Clusters: []Cluster{}, Unknown: []string{}, Problems: []string{}}
+	c := served.Config
+	if c == nil {
+		g.Answer = Answer{Status: 503, Details: filter.Error.Details(), By: "numbers"}
+		g.Next = fmt.Sprintf("fix its configuration (%v); Envoy's log has it, \"healthgate:\"", served.Err)
+		return g
+	}
+	g.Name = c.StatPrefix
+	samples := make([]filter.Sample, len(c.Clusters))
+	for i, cluster := range c.Clusters {
+		samples[i] = s.sample(c, cluster)
+		samples[i].Unknown = samples[i].Unknown || served.Stock && s.clusters[cluster.Name] == nil
+		g.Clusters = append(g.Clusters, s.cluster(cluster, samples[i]))
+	}
+	verdict := c.Judge(samples)
+	if s.draining(c) {
+		verdict = filter.Verdict{Reason: filter.Draining}
+	}
+	g.answer(c, verdict)
+	s.uncertain(served, &g, verdict)
+	if g.Next = s.next(c, &g, verdict.Reason); served.NotAsked {
+		g.Answer = Answer{By: "numbers"}
+		g.Next = "no route asks this gate: enable it on the probe's route (see not-enabled below)"
+	}
+	return g
+}
+
+// answer sets the reply that a verdict becomes.
+func (g *Gate) answer(c *filter.Config, v filter.Verdict) {
+	g.Answer = Answer{Passing: v.Passing, Status: c.Unhealthy.Status, Details: v.Reason.Details(), By: "numbers"}
+	if v.Passing {
+		g.Answer.Status = c.Healthy.Status
+	}
+}
+
+// draining says whether the gate sees that Envoy fails its health checks.
+func (s *seen) draining(c *filter.Config) bool {
+	if c.IgnoreDrain {
+		return false
+	}
+	if live, kept := s.stats["server.live"]; kept && c.Admin == nil {
+		return live == 0
+	}
+	return c.Admin != nil && s.info.GetState() == adminv3.ServerInfo_DRAINING
+}
+
+// sample is a cluster's counts by the gate's source.
+func (s *seen) sample(c *filter.Config, cluster filter.Cluster) filter.Sample {
+	if c.Admin == nil {
+		scope := statScope(cluster)
+		return filter.Sample{Counts: filter.Counts{Healthy: s.stats[scope+"membership_healthy"], Degraded: s.stats[scope+"membership_degraded"],
+			Total: s.stats[scope+"membership_total"], Excluded: s.stats[scope+"membership_excluded"]}}
+	}
+	status := s.clusters[cluster.Name]
+	if status == nil {
+		return filter.Sample{Unknown: true}
+	}
+	counts := filter.Counts{}
+	for _, host := range status.GetHostStatuses() {
+		counts.Total++
+		switch envoyadmin.State(host.GetHealthStatus()) {
+		case envoyadmin.Healthy:
+			counts.Healthy++
+		case envoyadmin.Degraded:
+			counts.Degraded++
+		}
+		if envoyadmin.Excluded(host.GetHealthStatus()) {
+			counts.Excluded++
+		}
+	}
+	return filter.Sample{Counts: counts}
+}
+
+// cluster describes one, with its unhealthy hosts.
+func (s *seen) cluster(asked filter.Cluster, sample filter.Sample) Cluster {
+	c := Cluster{Name: asked.Name, Healthy: sample.Healthy, Degraded: sample.Degraded, Excluded: sample.Excluded, Total: sample.Total,
+		Needs: needs(asked.Rule), Reason: asked.Judge(sample).Reason.String(), Failing: []Host{}}
+	for _, host := range s.clusters[asked.Name].GetHostStatuses() {
+		state := envoyadmin.State(host.GetHealthStatus())
+		if state == envoyadmin.Healthy || state == envoyadmin.Degraded {
+			continue
+		}
+		if len(c.Failing) < maxFailing {
+			c.Failing = append(c.Failing, Host{envoyadmin.Endpoint(host.GetAddress()), state})
+		}
+	}
+	return c
+}
+
+// needs is a rule in words.
+func needs(r filter.Rule) string {
+	var all []string
+	if r.MinHealthy > 0 {
+		all = append(all, fmt.Sprint(r.MinHealthy))
+	}
+	if r.MinHealthyPercent > 0 {
+		all = append(all, fmt.Sprint(r.MinHealthyPercent, " %"))
+	}
+	text := cmp.Or(strings.Join(all, " and "), "nothing")
+	if r.IgnoreDegraded && len(all) > 0 {
+		text += ", degraded hosts not counted"
+	}
+	return text
+}
+
+// uncertain adds the facts that the numbers can't show, and a probe may.
+func (s *seen) uncertain(served lint.Served, g *Gate, v filter.Verdict) {
+	c := served.Config
+	held := c.Hold != filter.Hold{} && v.Reason != filter.Draining
+	healthy, kept := uint64(0), false
+	for _, scope := range scopesOf(s.stats, served.Prefixes[:min(1, len(served.Prefixes))]) {
+		if healthy, kept = s.stats[scope+"healthy"]; kept {
+			break
+		}
+	}
+	if held && kept && (healthy == 1) != v.Passing { // with hold the gauge is kept up between probes
+		g.answer(c, filter.Verdict{Reason: filter.Held, Passing: healthy == 1})
+	} else if held {
+		g.Unknown = append(g.Unknown, "hold: whether the answer is about to change")
+	}
+	if c.StaleAfter > 0 {
+		g.Unknown = append(g.Unknown, "stale_after: how long ago the clusters were last checked")
+	}
+	if _, kept := s.stats["server.live"]; !kept && c.Admin == nil && !c.IgnoreDrain {
+		g.Unknown = append(g.Unknown, "drain: the stat server.live is not kept, so the gate may not see a drain (stats, in docs/lint.md)")
+	}
+	if c.Admin == nil && slices.ContainsFunc(g.Clusters, func(cluster Cluster) bool { return cluster.Total == 0 }) {
+		g.Unknown = append(g.Unknown, "a listener's own stats matcher: the gate may not see a stat that admin has, and the other way round")
+	}
+}

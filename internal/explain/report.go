@@ -1,0 +1,117 @@
+// Package explain reports the answer of each gate of a running Envoy, its numbers and the next step. It asks admin,
+// and a gate itself if its listener can be reached.
+package explain
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"healthgate/internal/envoyadmin"
+	"healthgate/internal/lint"
+)
+
+// Report is the state of one Envoy.
+type Report struct {
+	At       time.Time      `json:"at"`
+	Admin    string         `json:"admin"`    // its address
+	Version  string         `json:"version"`  // Envoy's own
+	State    string         `json:"state"`    // LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING
+	Uptime   string         `json:"uptime"`   // as in 2h3m1s
+	Problems []Problem      `json:"problems"` // of Envoy as a whole
+	Notes    []string       `json:"notes"`    // that may explain a problem, and are none
+	Gates    []Gate         `json:"gates"`
+	Findings []lint.Finding `json:"findings"` // of lint, in the configuration that Envoy has
+}
+
+// Fine says whether there are gates, each passes and can be reached, and neither Envoy nor lint has a problem.
+func (r *Report) Fine() bool {
+	return len(r.Gates) > 0 && len(r.Findings) == 0 && len(r.Problems) == 0 &&
+		!slices.ContainsFunc(r.Gates, func(g Gate) bool { return !g.Answer.Passing || len(g.Problems) > 0 })
+}
+
+// Problem is something that does not work, with the next step.
+type Problem struct {
+	What string `json:"what"`
+	Next string `json:"next"`
+}
+
+// Gate is one path on one listener.
+type Gate struct {
+	Name     string    `json:"name"` // its stat_prefix
+	Listener string    `json:"listener"`
+	Address  string    `json:"address"` // of the listener, or "" if it is not known
+	Path     string    `json:"path"`
+	Answer   Answer    `json:"answer"`
+	Clusters []Cluster `json:"clusters"`
+	Probe    *Probe    `json:"probe,omitempty"` // nil if none was sent
+	Problems []string  `json:"problems"`        // beside the answer: a probe that fails, a listener that drains
+	Next     string    `json:"next,omitempty"`  // what to do; "" if all is well
+	Unknown  []string  `json:"unknown"`         // facts that can't be known from outside
+}
+
+// Answer is the reply that a probe gets now.
+type Answer struct {
+	Passing bool   `json:"passing"`
+	Status  int    `json:"status"`
+	Details string `json:"details"`         // as in the access log; "" if not known
+	Since   string `json:"since,omitempty"` // if the gate's report has it
+	By      string `json:"by"`              // probe: the gate was asked; numbers: computed as the gate would
+}
+
+// Cluster is one that a gate depends on.
+type Cluster struct {
+	Name     string `json:"name"`
+	Healthy  uint64 `json:"healthy"`
+	Degraded uint64 `json:"degraded"`
+	Excluded uint64 `json:"excluded"`
+	Total    uint64 `json:"total"`
+	Needs    string `json:"needs"`   // the gate's condition
+	Reason   string `json:"reason"`  // ok, or why it fails
+	Failing  []Host `json:"failing"` // the first of its unhealthy hosts
+}
+
+// Host is one that is not healthy.
+type Host struct {
+	Address string `json:"address"`
+	Why     string `json:"why"`
+}
+
+// maxFailing is how many hosts of a cluster are listed.
+const maxFailing = 20
+
+// Options choose what Run does.
+type Options struct {
+	Probe bool // ask the gates themselves, too; each counts ten probes
+}
+
+// Run reports the state of an Envoy once.
+func Run(ctx context.Context, admin *envoyadmin.Client, options Options) (*Report, error) {
+	// The first question has a short timeout: a dump of a hung Envoy would take a minute to fail.
+	if _, err := admin.ServerInfo(ctx); err != nil {
+		return nil, err
+	}
+	text, err := admin.ConfigDump(ctx)
+	if err != nil {
+		return nil, err
+	}
+	served, findings, err := lint.Live("config_dump", text)
+	if err != nil {
+		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
+	}
+	dump, err := readDump(text)
+	if err != nil {
+		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
+	}
+	seen, err := observe(ctx, admin, dump, served)
+	if err != nil {
+		return nil, err
+	}
+	report := seen.report(admin.Address(), served)
+	report.Findings = append(report.Findings, findings...)
+	if options.Probe {
+		seen.probe(ctx, admin, served, report.Gates)
+	}
+	return report, nil
+}

@@ -1,0 +1,137 @@
+package explain
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"healthgate/filter"
+	"healthgate/internal/lint"
+)
+
+// configurationCounters grow whenever Envoy takes a configuration.
+const configurationCounters = `listener_manager\.listener_(added|modified|removed)|` +
+	`cluster_manager\.cluster_(added|modified|removed)|http\..*\.rds\..*\.config_reload`
+
+// refusedCounters grow whenever Envoy refuses one.
+const refusedCounters = `.*\.(update_rejected|config_fail)`
+
+var (
+	isConfigurationCounter = regexp.MustCompile(`^(` + configurationCounters + `)$`)
+	isRefusedCounter       = regexp.MustCompile(`^(` + refusedCounters + `)$`)
+)
+
+// pattern matches the stats that the gates' answers come from.
+func pattern(served []lint.Served) string {
+	scopes := map[string]bool{}
+	for _, gate := range served {
+		if gate.Config == nil {
+			continue
+		}
+		for _, cluster := range gate.Config.Clusters {
+			scopes[regexp.QuoteMeta(statScope(cluster))] = true
+		}
+	}
+	all := `^(server\.live|` + configurationCounters + "|" + refusedCounters + gateCounters(served)
+	for _, scope := range slices.Sorted(maps.Keys(scopes)) {
+		all += "|" + scope + `(membership_(healthy|degraded|excluded|total)|health_check\.attempt)`
+	}
+	return all + ")$"
+}
+
+// gateCounters matches the gates' own stats. Those of a dynamic module stand in a namespace that its configuration names.
+func gateCounters(served []lint.Served) (alternatives string) {
+	prefixes := map[string]bool{}
+	for _, gate := range served {
+		for _, prefix := range gate.Prefixes {
+			prefixes[regexp.QuoteMeta(prefix)] = true
+		}
+	}
+	if len(prefixes) == 0 {
+		return ""
+	}
+	return `|(.+\.)?(` + strings.Join(slices.Sorted(maps.Keys(prefixes)), "|") + `)\.(ok|failed|failed_[a-z_]+|healthy)`
+}
+
+// scopesOf are the scopes of a gate's own stats, healthgate's first: it has the counters ok and failed in each.
+func scopesOf(stats map[string]uint64, prefixes []string) (scopes []string) {
+	for _, prefix := range prefixes {
+		of := len(scopes)
+		for name := range stats {
+			scope, isOK := strings.CutSuffix(name, "ok")
+			if !isOK || scope != prefix+"." && !strings.HasSuffix(scope, "."+prefix+".") {
+				continue
+			}
+			if _, both := stats[scope+"failed"]; both {
+				scopes = append(scopes, scope)
+			}
+		}
+		slices.SortFunc(scopes[of:], func(a, b string) int {
+			if ours := "healthgate." + prefix + "."; a == ours || b == ours {
+				return map[bool]int{true: -1, false: 1}[a == ours]
+			}
+			return strings.Compare(a, b)
+		})
+	}
+	return scopes
+}
+
+// statScope is the beginning of the names of a cluster's stats: Stats::Utility::sanitizeStatsName.
+func statScope(c filter.Cluster) string {
+	return strings.TrimRight("cluster."+strings.NewReplacer("://", "_", ":/", "_", ":", "_").Replace(c.StatName), ".") + "."
+}
+
+// configured is the sum of the counters of taken and refused configurations, and whether they are kept.
+func (s *seen) configured() (sum uint64, kept bool) {
+	for name, value := range s.stats {
+		if isConfigurationCounter.MatchString(name) || isRefusedCounter.MatchString(name) {
+			sum, kept = sum+value, true
+		}
+	}
+	return sum, kept
+}
+
+// refusedBefore are notes on updates that Envoy has refused since it started. Only of a listener does a dump say whether the newest was.
+func (s *seen) refusedBefore() (notes []string) {
+	for _, name := range slices.Sorted(maps.Keys(s.stats)) {
+		if count := s.stats[name]; count > 0 && isRefusedCounter.MatchString(name) {
+			notes = append(notes, fmt.Sprintf("%s is %d: Envoy has refused that many updates since it started; "+
+				"if one was the newest, Envoy's log has the reason", name, count))
+		}
+	}
+	return notes
+}
+
+// reasonGrown finds the reason of an answer by the counters in a scope before and after it.
+func reasonGrown(before, after map[string]uint64, scope string, passing bool) (details string, counted bool) {
+	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
+	if passing {
+		return filter.OK.Details(), grown("ok")
+	}
+	for reason := filter.Draining; reason <= filter.Error; reason++ {
+		if grown("failed_" + reason.String()) {
+			return reason.Details(), true
+		}
+	}
+	return filter.Held.Details(), grown("failed") // a held answer counts in failed alone
+}
+
+// answered is how many answers the counters in some scopes have.
+func answered(stats map[string]uint64, scopes []string) (sum uint64) {
+	for _, scope := range scopes {
+		sum += stats[scope+"ok"] + stats[scope+"failed"]
+	}
+	return sum
+}
+
+// sumOf adds up a counter over all connection managers but admin's.
+func sumOf(stats map[string]uint64, counter string) (sum uint64) {
+	for name, value := range stats {
+		if strings.HasPrefix(name, "http.") && !strings.HasPrefix(name, "http.admin.") && strings.HasSuffix(name, "."+counter) {
+			sum += value
+		}
+	}
+	return sum
+}
