@@ -123,6 +123,7 @@ type outcome struct {
 	patience         time.Duration
 	open             bool // the gate passes, and should not
 	with             string
+	point            *Point
 }
 
 // agree asks questions, all of them at the same time, until both sides of each agree. If they differed at first they have to agree twice: an
@@ -159,7 +160,7 @@ func (r *Run) agree(ctx context.Context, questions []*question) (*Disagreement, 
 			case q.since.IsZero():
 				q.since = now
 			case now.Sub(q.since) > q.got.patience && !q.agreed:
-				return &Disagreement{With: q.got.with, Where: q.got.where(), Got: q.got.got(), Want: q.got.want(), FailsOpen: q.got.open}, nil
+				return &Disagreement{With: q.got.with, Where: q.got.where(), Got: q.got.got(), Want: q.got.want(), FailsOpen: q.got.open, point: q.got.point}, nil
 			default:
 				q.agreed = false
 			}
@@ -261,7 +262,7 @@ func (r *Run) askGate(p *Point, report bool) *question {
 			return outcome{same: true}, nil
 		}
 		return outcome{
-			same: want.allows(got), counts: want.certain(), patience: wait, with: "the model",
+			same: want.allows(got), counts: want.certain(), patience: wait, with: "the model", point: p,
 			open:  passes(got) && !passes(want.Answers[0]),
 			where: func() string { return r.world.describe(p.String(), p.config) },
 			got:   func() string { return fmt.Sprintf("%+v", got) },
@@ -303,7 +304,7 @@ func (r *Run) askNative(p *Point) *question {
 			same = status == http.StatusServiceUnavailable
 		}
 		return outcome{
-			same: same, counts: true, patience: patience, with: envoysOwn, open: passes(got),
+			same: same, counts: true, patience: patience, with: envoysOwn, point: p, open: passes(got),
 			where: func() string { return r.world.describe(p.String(), p.config) },
 			got:   func() string { return fmt.Sprintf("%+v", got) },
 			want:  func() string { return fmt.Sprint(status) },

@@ -16,8 +16,6 @@ import (
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
-
-	"healthgate/e2e/bed"
 )
 
 // node is Envoy's name to the control plane.
@@ -36,6 +34,7 @@ type Control struct {
 	mutex    sync.Mutex
 	accepted map[resourcev3.Type]string
 	refused  error
+	news     chan struct{} // one of these has changed
 }
 
 func newControl(ctx context.Context) (*Control, error) {
@@ -50,6 +49,7 @@ func newControl(ctx context.Context) (*Control, error) {
 		versions: map[resourcev3.Type]string{},
 		content:  map[resourcev3.Type]map[string]string{},
 		accepted: map[resourcev3.Type]string{},
+		news:     make(chan struct{}, 1),
 	}
 	callbacks := serverv3.CallbackFuncs{StreamRequestFunc: c.request}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(c.server, serverv3.NewServer(ctx, c.cache, callbacks))
@@ -64,6 +64,10 @@ func (c *Control) request(_ int64, r *discoveryv3.DiscoveryRequest) error {
 	c.accepted[r.TypeUrl] = r.VersionInfo
 	if r.ErrorDetail != nil {
 		c.refused = fmt.Errorf("envoy refuses %s: %s", r.TypeUrl, r.ErrorDetail.Message)
+	}
+	select {
+	case c.news <- struct{}{}:
+	default:
 	}
 	return nil
 }
@@ -98,17 +102,32 @@ func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (changed 
 
 // await waits until Envoy has accepted the latest versions of some types.
 func (c *Control) await(ctx context.Context, kinds []resourcev3.Type, atMost time.Duration) error {
-	return bed.WaitFor(ctx, atMost, func() error {
-		c.mutex.Lock()
-		defer c.mutex.Unlock()
-		if c.refused != nil {
-			return fmt.Errorf("%w", c.refused)
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	for {
+		final, err := c.missing(kinds)
+		if final {
+			return err
 		}
-		for _, kind := range kinds {
-			if c.accepted[kind] != c.versions[kind] {
-				return fmt.Errorf("envoy has version %s of %s, want %s", c.accepted[kind], kind, c.versions[kind])
-			}
+		select {
+		case <-c.news:
+		case <-ctx.Done():
+			return fmt.Errorf("not within %v: %w", atMost, err)
 		}
-		return nil
-	})
+	}
+}
+
+// missing returns an error if Envoy does not have the latest versions of some types, and whether that is final.
+func (c *Control) missing(kinds []resourcev3.Type) (final bool, err error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.refused != nil {
+		return true, c.refused
+	}
+	for _, kind := range kinds {
+		if c.accepted[kind] != c.versions[kind] {
+			return false, fmt.Errorf("envoy has version %s of %s, want %s", c.accepted[kind], kind, c.versions[kind])
+		}
+	}
+	return true, nil
 }

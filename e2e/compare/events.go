@@ -45,7 +45,7 @@ var kinds = []struct {
 	{"reset", 2},         // /reset_counters
 	{"freeze", 2},        // SIGSTOP and SIGCONT, with probes on their way
 	{"long freeze", 1},   // for longer than a sample may be old
-	{"time", 3},          // some passes, while timed gates are compared again and again
+	{"time", 1},          // some passes, while timed gates are compared again and again
 	{"never-existed", 0}, // not an event: gates may name clusters that never existed
 	{"hold", 0},          // not an event: gates may have hold
 	{"stale", 0},         // not an event: gates may have stale_after
@@ -130,6 +130,9 @@ func (w *World) apply(e Event) bool {
 		}
 		w.Calls[e.Cluster] = e.On
 	case "drain":
+		if w.Drained == e.On {
+			return false
+		}
 		w.Drained = e.On
 	case "reset", "freeze", "long freeze", "time":
 	default:
@@ -221,13 +224,13 @@ func (g *Generator) event(kind string, w *World) Event {
 	case "call":
 		e.Cluster, e.On = pick(g.Rand, called...), g.IntN(3) > 0
 	case "drain":
-		e.On = !w.Drained && g.IntN(2) == 0
+		e.On = !w.Drained && g.IntN(2) == 0 // it lasts for less than half of the time
 	case "freeze":
 		e.Number = 100 + g.IntN(600) // milliseconds
 	case "long freeze":
 		e.Number = 5300 + g.IntN(1500)
 	case "time":
-		e.Number = 500 + g.IntN(3500)
+		e.Number = 500 + g.IntN(2500)
 	}
 	return e
 }

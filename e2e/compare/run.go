@@ -48,13 +48,15 @@ func variantsOf(name string) (all []Variant, err error) {
 type Options struct {
 	Variants []Variant // in the one Envoy
 	// Wrong, for a test, is what the model says of a gate in place of the truth.
-	Wrong    func(v Variant, a Answer) Answer
-	Explain  int      // in one state of so many `healthgate explain` must agree with the module's gates; 0 is in none
-	Admin    bool     // with gates with source: admin, which nothing is compared with
-	Env      []string // of Envoy
-	Drained  bool     // Envoy is started in drain mode
-	Without  Without
-	Patience time.Duration // how long an answer may differ; 0 is the usual time
+	Wrong   func(v Variant, a Answer) Answer
+	Explain int      // in one state of so many `healthgate explain` must agree with the module's gates; 0 is in none
+	Admin   bool     // with gates with source: admin, which nothing is compared with
+	Env     []string // of Envoy
+	Drained bool     // Envoy is started in drain mode
+	Without Without
+	// Patience is how long an answer may differ; 0 is the usual time. Linger is how long each state is compared again and again: a list of
+	// few events shows what needs the module to sample between two of them.
+	Patience, Linger time.Duration
 }
 
 // Run is one Envoy that goes through events beside the model.
@@ -107,7 +109,8 @@ type Disagreement struct {
 	Got   string `json:"got"`
 	Want  string `json:"want"`
 	// FailsOpen marks the worst: the gate passes, and should not.
-	FailsOpen bool `json:"fails_open,omitempty"`
+	FailsOpen bool   `json:"fails_open,omitempty"`
+	point     *Point // nil if it is not about one gate
 }
 
 func (d *Disagreement) String() string {
@@ -256,7 +259,11 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 			return found, err
 		}
 	}
-	return r.compare(ctx)
+	for end := time.Now().Add(r.Linger); ; {
+		if found, err := r.compare(ctx); err != nil || found != nil || !time.Now().Before(end) {
+			return found, err
+		}
+	}
 }
 
 // happen causes an event. It returns the types of resources that it has changed.
@@ -383,7 +390,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		case got.err != nil && err == nil:
 			err = got.err
 		case got.answer.Details == answerStale.Details && found == nil:
-			found = &Disagreement{With: "the contract", Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.point, d),
+			found = &Disagreement{With: "the contract", point: got.point, Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.point, d),
 				Got: fmt.Sprintf("%+v", got.answer), Want: "an answer by the health before"}
 		}
 		r.Compared[got.point.Variant.Name+" and the contract of a freeze"]++
@@ -419,7 +426,7 @@ func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) er
 		touched = append(touched, e.Other)
 	}
 	return bed.WaitFor(ctx, settleWithin, func() error {
-		stats, err := r.Envoy.Stats("cluster")
+		stats, err := r.Envoy.Stats("(cluster_manager.(active|warming)_clusters|cluster.(" + strings.Join(touched, "|") + ").membership_)")
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"healthgate/e2e/bed"
@@ -52,7 +53,13 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 				o.Explain = 1 // the shortest list has few states
 			}
 			run.Close()
-			result.Shortest = shorter(events, func(some []Event) bool { return shows(ctx, some, o) != nil }, shorten)
+			until := time.Now().Add(shorten)
+			fails := func(some []Event) bool { return time.Now().Before(until) && shows(ctx, some, o) != nil }
+			events = meaningful(events, o.Drained)
+			if some := slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return !found.concerns(e) }); fails(some) {
+				events = some
+			}
+			result.Shortest = meaningful(shorter(events, fails), o.Drained)
 			return result, nil
 		}
 		if time.Since(last) > 10*time.Second {
@@ -63,8 +70,44 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 	return result, nil
 }
 
-// shows returns the disagreement in which a list of events ends, in an Envoy of its own.
+// concerns reports whether an event may have a part in a disagreement: it changes the gate, one of its clusters, or all of Envoy.
+func (d *Disagreement) concerns(e Event) bool {
+	if d.point == nil {
+		return true
+	}
+	var clusters, named []string
+	for _, r := range d.point.config.Clusters {
+		clusters = append(clusters, r.Name)
+	}
+	switch {
+	case e.Kind == "override" && e.Level == "route":
+		named = append(named, own[e.Route%len(own)])
+		if e.Route == d.point.Gate.Route {
+			return true
+		}
+	case e.Kind == "override", e.Kind == "filter":
+		if e.Filter == d.point.Gate.Filter {
+			return true
+		}
+	case e.Cluster == "":
+		return true
+	}
+	named = append(named, e.Cluster, e.Other)
+	if e.Config != nil {
+		for _, r := range e.Config.Clusters {
+			named = append(named, r.Name)
+		}
+	}
+	return slices.ContainsFunc(clusters, func(name string) bool { return slices.Contains(named, name) })
+}
+
+// shows returns the disagreement in which a list of events ends, in an Envoy of its own. It waits for less before that is one than a search
+// does; and it lets the module sample between the events of a short list, as it did between those of a long one.
 func shows(ctx context.Context, events []Event, o Options) *Disagreement {
+	o.Patience = slack
+	if len(events) < 50 {
+		o.Linger = 80 * time.Millisecond
+	}
 	run, err := Start(ctx, o)
 	if err != nil {
 		return nil
@@ -78,29 +121,53 @@ func shows(ctx context.Context, events []Event, o Options) *Disagreement {
 	return nil
 }
 
-// shorter returns a shorter list of events that still fails, the shortest that it finds until the time is over: first an end of the list,
-// because each try is an Envoy of its own that goes through all of them; then with parts left out, ever smaller ones.
-func shorter(events []Event, fails func([]Event) bool, atMost time.Duration) []Event {
-	until := time.Now().Add(atMost)
-	for n := 1; n < len(events) && time.Now().Before(until); n *= 2 {
+// meaningful leaves out the events that change nothing.
+func meaningful(events []Event, drained bool) []Event {
+	w := newWorld()
+	w.Drained = drained
+	return slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return !w.apply(e) })
+}
+
+// shorter returns a shorter list of events that still fails: first an end of the list, because each try is an Envoy of its own that goes
+// through all of them; then with parts left out, ever smaller ones.
+func shorter(events []Event, fails func([]Event) bool) []Event {
+	for n := 1; n < len(events); n *= 2 {
 		if end := events[len(events)-n:]; fails(end) {
 			events = end
 			break
 		}
 	}
-	for size := len(events) / 2; size > 0; {
-		shortened := false
-		for at := 0; at+size <= len(events) && time.Now().Before(until); {
-			without := slices.Concat(events[:at], events[at+size:])
-			if len(without) > 0 && fails(without) {
-				events, shortened = without, true
-			} else {
-				at += size
+	for size := max(len(events)/2, 1); size > 0; {
+		parts := slices.Collect(slices.Chunk(events, size))
+		without := func(left func(i int) bool) (all []Event) {
+			for i, part := range parts {
+				if !left(i) {
+					all = append(all, part...)
+				}
 			}
+			return all
 		}
-		if !shortened || size > len(events) {
+		needless := make([]bool, len(parts))
+		var tries sync.WaitGroup
+		slots := make(chan struct{}, 4) // a try mostly waits
+		for i := range parts {
+			slots <- struct{}{}
+			tries.Go(func() {
+				needless[i] = len(parts) > 1 && fails(without(func(n int) bool { return n == i }))
+				<-slots
+			})
+		}
+		tries.Wait()
+		first := slices.Index(needless, true)
+		switch some := without(func(i int) bool { return needless[i] }); {
+		case first < 0:
 			size /= 2
+		case len(some) > 0 && fails(some):
+			events = some
+		default:
+			events = without(func(i int) bool { return i == first })
 		}
+		size = min(size, len(events))
 	}
 	return slices.Clone(events)
 }

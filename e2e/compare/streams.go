@@ -175,7 +175,7 @@ func (w *Watch) questions(r *Run) (all []*question) {
 				same = same || got == serving[a.Status]
 			}
 			return outcome{
-				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", open: got == "SERVING",
+				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", point: gate, open: got == "SERVING",
 				where: func() string { return what + " of " + r.world.describe(gate.String(), gate.config) },
 				got:   func() string { return got },
 				want:  func() string { return fmt.Sprintf("%+v", want) },
