@@ -121,7 +121,8 @@ type outcome struct {
 	same, counts     bool
 	where, got, want func() string
 	patience         time.Duration
-	open             bool // the gate passes, and should not
+	open             bool   // the gate passes, and should not
+	special          string // of the answer
 	with             string
 	point            *Point
 }
@@ -150,6 +151,9 @@ func (r *Run) agree(ctx context.Context, questions []*question) (*Disagreement, 
 			case q.got.same && (q.since.IsZero() || q.agreed):
 				if q.got.counts {
 					r.Compared[q.pair]++
+					if q.got.special != "" {
+						r.Compared[q.pair+", "+q.got.special]++
+					}
 				}
 				if !q.since.IsZero() {
 					r.Longest[q.pair] = max(r.Longest[q.pair], now.Sub(began).Milliseconds())
@@ -258,15 +262,26 @@ func (r *Run) askGate(p *Point, report bool) *question {
 		}
 		p.last = got
 		want, wait := r.expect(p, Window{begun, time.Now()})
-		if want.Answers == nil {
+		if want.unknown() {
 			return outcome{same: true}, nil
 		}
+		special := ""
+		switch {
+		case got.Details == "healthgate_held":
+			special = "held"
+		case p.config.hold():
+			special = "with hold"
+		case p.config.staleAfter() > 0:
+			special = "with stale_after"
+		case r.world.removed(p.config) != "":
+			special = "of a removed cluster"
+		}
 		return outcome{
-			same: want.allows(got), counts: want.certain(), patience: wait, with: "the model", point: p,
-			open:  passes(got) && !passes(want.Answers[0]),
+			same: want.allows(got), counts: want.certain(), patience: wait, special: special, with: "the model", point: p,
+			open:  passes(got) && !want.passing(),
 			where: func() string { return r.world.describe(p.String(), p.config) },
 			got:   func() string { return fmt.Sprintf("%+v", got) },
-			want:  func() string { return fmt.Sprintf("%+v", want.Answers) },
+			want:  func() string { return fmt.Sprintf("%+v", want) },
 		}, nil
 	}}
 }

@@ -49,6 +49,7 @@ var kinds = []struct {
 	{"never-existed", 0}, // not an event: gates may name clusters that never existed
 	{"hold", 0},          // not an event: gates may have hold
 	{"stale", 0},         // not an event: gates may have stale_after
+	{"forget", 0},        // not an event: Healthgate forgets the stats of clusters that no gate names
 	{"watch", 0},         // not an event: calls of Watch are open
 }
 
@@ -268,7 +269,7 @@ func (g *Generator) override(e Event, w *World) Event {
 	if g.IntN(4) == 0 {
 		e.Level, e.Filter = pick(g.Rand, append(virtualHosts, allRoutes)...), g.IntN(filters)
 	} else {
-		e.Route = g.IntN(routes)
+		e.Route = g.IntN(1 + g.IntN(routes)) // so that some change often, and others seldom
 	}
 	place := e
 	before := *w.override(e)
@@ -325,11 +326,14 @@ func (g *Generator) config(private string, override bool) Config {
 			c.Clusters = []Requirement{g.requirement(private, native)}
 		}
 	}
-	switch timing := g.IntN(4); {
+	switch timing := g.IntN(5); {
 	case native:
-	case timing == 0 && !g.without["hold"]:
-		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"2s", "1s"})
-	case timing == 1 && !g.without["stale"]:
+	case timing < 2 && !g.without["hold"]:
+		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"2s", "1s"})
+		if private != "" && g.IntN(3) > 0 {
+			c.Clusters = []Requirement{g.requirement(private, false)} // whose hosts change by events alone
+		}
+	case timing == 2 && !g.without["stale"]:
 		c.Clusters, c.StaleAfter = []Requirement{g.requirement(checked, false)}, "2s"
 	}
 	if c.StaleAfter == "" {

@@ -328,7 +328,7 @@ func newWorld() *World {
 		w.Filters[i] = Config{Clusters: []Requirement{{Name: shared[i], MinHealthy: 1}}}
 	}
 	for i := range routes {
-		w.Routes[i] = &Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}}
+		w.Routes[i] = &Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}, StaleAfter: "0s"}
 	}
 	return w
 }

@@ -36,7 +36,7 @@ const (
 	typeURL = "type.googleapis.com/"
 	// Service is the service for which grpc.health.v1.Health is asked, by the module's filter 0.
 	Service = "compare.Service"
-	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and its view of their health
+	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and the age of their health
 	// checks is known.
 	keeper = "/keeper"
 )
@@ -64,7 +64,7 @@ type Resources struct {
 	admin     string // of Envoy, if gates with source: admin poll it
 	natives   map[string]any
 	made      map[string]made
-	extra     func() []any // further filters of the listener of the calls
+	keep      bool // the module has a keeper, too
 }
 
 // made is a resource and the text that it was made of.
@@ -318,7 +318,7 @@ func (r *Resources) callsOf() any {
 	}
 	var all []any
 	for _, v := range r.variants {
-		if v.Can(door.Ghosts) == nil {
+		if v.Can(door.Ghosts) == nil || r.keep {
 			config := Config{Drain: "ignore", StaleAfter: "2s"}
 			for _, name := range names {
 				if !slices.Contains(absent, name) {
@@ -326,8 +326,8 @@ func (r *Resources) callsOf() any {
 				}
 			}
 			tree := config.tree()
-			tree["path"], tree["stat_prefix"] = keeper, "keeper"
-			all = append(all, map[string]any{"name": "keeper", "typed_config": r.configured(v, tree)})
+			tree["path"], tree["stat_prefix"] = keeper, v.Name+".keeper"
+			all = append(all, map[string]any{"name": v.Name + ".keeper", "typed_config": r.configured(v, tree)})
 		}
 		if r.admin != "" {
 			tree := Config{Clusters: []Requirement{{Name: checked, MinHealthy: 1}, {Name: shared[0], MinHealthy: 1}}}.tree()

@@ -144,7 +144,7 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port, natives: map[string]any{}, made: map[string]made{}}
+	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port, keep: o.Without["forget"], natives: map[string]any{}, made: map[string]made{}}
 	for _, gate := range r.resources.nativeGates() {
 		r.resources.natives[gate.nativeName()] = nativeOf(gate, Config{})
 	}

@@ -56,7 +56,8 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 			until := time.Now().Add(shorten)
 			fails := func(some []Event) bool { return time.Now().Before(until) && shows(ctx, some, o) != nil }
 			events = meaningful(events, o.Drained)
-			if some := slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return !found.concerns(e) }); fails(some) {
+			before := slices.DeleteFunc(slices.Clone(events[:len(events)-1]), func(e Event) bool { return !found.concerns(e) })
+			if some := append(before, events[len(events)-1]); fails(some) {
 				events = some
 			}
 			result.Shortest = meaningful(shorter(events, fails), o.Drained)

@@ -166,7 +166,7 @@ func (w *Watch) questions(r *Run) (all []*question) {
 				return o, err
 			}
 			want, wait := r.expect(gate, Window{begun, time.Now()})
-			if want.Answers == nil {
+			if want.unknown() {
 				return outcome{same: true}, nil
 			}
 			serving := map[int]string{200: "SERVING", 503: "NOT_SERVING"}
@@ -175,7 +175,7 @@ func (w *Watch) questions(r *Run) (all []*question) {
 				same = same || got == serving[a.Status]
 			}
 			return outcome{
-				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", point: gate, open: got == "SERVING",
+				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", point: gate, open: got == "SERVING" && !want.passing(),
 				where: func() string { return what + " of " + r.world.describe(gate.String(), gate.config) },
 				got:   func() string { return got },
 				want:  func() string { return fmt.Sprintf("%+v", want) },

@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // slack is how long a change may take to be seen: a Go plugin samples a gate with hold once a second between probes, and the machine is busy.
 const slack = 1500 * time.Millisecond
@@ -16,16 +19,19 @@ type Expectation struct {
 }
 
 func (e Expectation) allows(a Answer) bool {
-	for _, answer := range e.Answers {
-		if a == answer {
-			return true
-		}
-	}
-	return e.Status != 0 && a.Status == e.Status
+	return slices.Contains(e.Answers, a) || e.Status != 0 && a.Status == e.Status
 }
 
-// certain reports whether there is one answer only.
-func (e Expectation) certain() bool { return len(e.Answers) == 1 && e.Status == 0 }
+// unknown reports whether anything may be answered.
+func (e Expectation) unknown() bool { return len(e.Answers) == 0 && e.Status == 0 }
+
+// passing reports whether a passing answer is allowed.
+func (e Expectation) passing() bool {
+	return e.Status == 200 || slices.ContainsFunc(e.Answers, passes)
+}
+
+// certain reports whether there is one answer only, or one status.
+func (e Expectation) certain() bool { return (len(e.Answers) == 1) != (e.Status != 0) }
 
 // Debounce follows the verdict of a gate with hold. The contract: the first verdict is the truth; a change stands once the truth has been
 // the other one for long enough without a break. The verdict is not known while it is not clear whether a change has stood.
