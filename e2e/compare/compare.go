@@ -46,29 +46,36 @@ func (r *Run) observe(e Event, at Window) {
 	if r.world.Second {
 		listeners = append(listeners, "second")
 	}
-	before := map[string]*Point{}
-	for _, p := range r.points {
-		before[p.String()] = p
-	}
-	r.points = r.points[:0:0]
+	before := r.points
+	r.points = nil
 	for _, listener := range listeners {
 		for _, gate := range r.world.gates() {
 			for _, v := range slices.Backward(r.Variants) { // the one first that may need time
 				p := &Point{Listener: listener, Variant: v, Gate: gate, Path: gate.path(v.Name)}
-				if old := before[p.String()]; old != nil {
+				if old := r.known[p.String()]; old != nil {
 					p = old
 				}
+				r.known[p.String()] = p
 				p.config = r.world.merged(gate, v.Can(door.Levels) == nil)
 				p.truth = r.world.evaluate(p.config, v.Can(door.Ghosts) != nil)
 				if p.config.hold() {
 					touched := freezes || slices.ContainsFunc(p.config.Clusters, func(c Requirement) bool { return c.Name == e.Cluster || c.Name == e.Other })
 					restarted := e.Kind == "filter" && (e.Filter >= filters/2 || e.Filter == gate.Filter)
-					p.debounce.observe(p.config, p.truth, at, touched, restarted)
+					if !slices.Contains(before, p) {
+						p.debounce = Debounce{}
+					}
+					earlier := r.held[p.Path+p.config.String()]
+					p.debounce.observe(p.config, p.truth, at, touched, restarted, earlier)
 				} else {
-					p.debounce = Debounce{seen: p.debounce.seen}
+					p.debounce = Debounce{}
 				}
 				r.points = append(r.points, p)
 			}
+		}
+	}
+	for _, p := range r.points {
+		if p.config.hold() {
+			r.held[p.Path+p.config.String()] = true
 		}
 	}
 }

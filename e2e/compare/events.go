@@ -28,24 +28,24 @@ var kinds = []struct {
 	name   string
 	weight int
 }{
-	{"host", 16},         // a host comes or changes: EDS
-	{"host goes", 8},     //
-	{"hosts", 6},         // all hosts of a cluster at once
-	{"eject", 4},         // outlier detection ejects a host
-	{"server", 6},        // a server changes its answer to health checks
-	{"remove", 7},        // a cluster: CDS
-	{"add", 10},          //
-	{"rename", 3},        // one cluster goes, and another comes with its hosts
-	{"panic", 2},         // another healthy_panic_threshold, for which Envoy makes the cluster anew
-	{"override", 24},     // on a level of the routes: RDS
-	{"filter", 4},        // the configuration of a filter: ECDS, or LDS
-	{"listener", 2},      // a second one: LDS
-	{"call", 4},          // one that stays open begins or ends
-	{"drain", 4},         // /healthcheck/fail, /healthcheck/ok
-	{"reset", 2},         // /reset_counters
+	{"host", 64},         // a host comes or changes: EDS
+	{"host goes", 32},    //
+	{"hosts", 24},        // all hosts of a cluster at once
+	{"eject", 16},        // outlier detection ejects a host
+	{"server", 24},       // a server changes its answer to health checks
+	{"remove", 28},       // a cluster: CDS
+	{"add", 40},          //
+	{"rename", 12},       // one cluster goes, and another comes with its hosts
+	{"panic", 8},         // another healthy_panic_threshold, for which Envoy makes the cluster anew
+	{"override", 96},     // on a level of the routes: RDS
+	{"filter", 16},       // the configuration of a filter: ECDS, or LDS
+	{"listener", 8},      // a second one: LDS
+	{"call", 16},         // one that stays open begins or ends
+	{"drain", 16},        // /healthcheck/fail, /healthcheck/ok
+	{"reset", 8},         // /reset_counters
 	{"freeze", 2},        // SIGSTOP and SIGCONT, with probes on their way
 	{"long freeze", 1},   // for longer than a sample may be old
-	{"time", 1},          // some passes, while timed gates are compared again and again
+	{"time", 3},          // some passes, while timed gates are compared again and again
 	{"never-existed", 0}, // not an event: gates may name clusters that never existed
 	{"hold", 0},          // not an event: gates may have hold
 	{"stale", 0},         // not an event: gates may have stale_after

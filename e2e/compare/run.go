@@ -76,7 +76,9 @@ type Run struct {
 	watches   []*Watch
 	states    int
 	points    []*Point
-	checks    Checks // of the cluster checked
+	known     map[string]*Point // all that there have been
+	held      map[string]bool   // the configurations with hold that there have been, by their paths
+	checks    Checks            // of the cluster checked
 }
 
 // Seen is what a run has seen.
@@ -123,7 +125,7 @@ func (d *Disagreement) String() string {
 
 // Start starts an Envoy and all that it is connected to, in the world in which each run begins.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
-	r = &Run{Options: o, world: newWorld(), calls: Calls{}, Seen: Seen{Compared: map[string]int{}, Longest: map[string]int64{},
+	r = &Run{Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Point{}, held: map[string]bool{}, Seen: Seen{Compared: map[string]int{}, Longest: map[string]int64{},
 		Removed: map[string]int{}, Kinds: map[string]int{}, Took: map[string]float64{}}}
 	r.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer func() {

@@ -37,7 +37,6 @@ func (e Expectation) certain() bool { return (len(e.Answers) == 1) != (e.Status 
 // the other one for long enough without a break. The verdict is not known while it is not clear whether a change has stood.
 type Debounce struct {
 	config   Config // the gate's
-	seen     map[string]bool
 	truth    Answer
 	since    Window // when the truth became what it is, or was last interrupted
 	known    bool
@@ -66,16 +65,10 @@ func (d *Debounce) advance(now time.Time) {
 
 // observe takes the truth after an event that happened within a window. The event may have interrupted the truth if it touched one of the
 // gate's clusters, and made the gate anew if it restarted the filter.
-func (d *Debounce) observe(c Config, truth Answer, at Window, touched, restarted bool) {
-	text := c.String()
-	if d.seen == nil || d.config.String() != text {
-		first := !d.seen[text]
-		if d.seen == nil {
-			d.seen = map[string]bool{}
-		}
-		d.seen[text] = true
-		// A new gate takes the first truth. One whose configuration comes back may have kept its state.
-		d.config, d.truth, d.since, d.known, d.standing = c, truth, at, first, passes(truth)
+// A new gate takes the first truth; or the state of an earlier one with the same configuration, if there has been one.
+func (d *Debounce) observe(c Config, truth Answer, at Window, touched, restarted, earlier bool) {
+	if d.config.Hold == nil || d.config.String() != c.String() {
+		*d = Debounce{config: c, truth: truth, since: at, known: !earlier, standing: passes(truth)}
 		return
 	}
 	d.advance(at.From)
