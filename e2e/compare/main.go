@@ -14,6 +14,7 @@
 //	explain.go    the command's view
 //	search.go     random events, and the shortest list that shows a disagreement
 //	soak.go       the same for hours, under load, with growth checks
+//	clients.go    the load
 //	backends.go   the servers behind the hosts
 package main
 
@@ -33,10 +34,11 @@ func main() {
 	seed := flag.Uint64("seed", 0, "the seed of the events; 0 for a random one")
 	duration := flag.Duration("for", time.Minute, "how long to look")
 	shorten := flag.Duration("shorten", 2*time.Minute, "how long to shorten the events that show a disagreement")
-	variant := flag.String("variant", "both", "the `variants` in the one Envoy: plugin, module or both")
+	variant := flag.String("variant", "", "the `variants` in the one Envoy: plugin, module or both; by itself both, and the module in an Envoy for which the plugin is not")
 	without := flag.String("without", "", "kinds of events to leave out, with commas between; "+strings.Join(kindNames(), ","))
 	explain := flag.Int("explain", 16, "in one state of so many the command explains each gate; 0 is in none")
 	replay := flag.String("events", "", "`file` with a list of events to go through, such as the shortest of a result")
+	soak := flag.Bool("soak", false, "put Envoy under load meanwhile, log a line a minute, and fail on growth")
 	drained := flag.Bool("drained", false, "start Envoy in drain mode, as a result says; with -events")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -54,6 +56,8 @@ func main() {
 	case *replay != "":
 		options.Drained = *drained
 		err = replayFile(ctx, options, *replay)
+	case *soak:
+		err = Soak(ctx, options, *seed, *duration, min(time.Minute, *duration/5), func(line string) { fmt.Println(line) })
 	default:
 		err = run(ctx, options, *seed, *duration, *shorten)
 	}

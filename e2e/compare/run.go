@@ -28,8 +28,18 @@ type Variant struct {
 	door.Door
 }
 
-// variantsOf finds the variants of a name: plugin, module or both.
+// pluginFor is the version of Envoy for which the Go plugin is built.
+const pluginFor = "1.39.1"
+
+// variantsOf finds the variants of a name: plugin, module or both. The empty name is all that the Envoy can load.
 func variantsOf(name string) (all []Variant, err error) {
+	if name == "" {
+		version, err := bed.EnvoyVersion()
+		if err != nil {
+			return nil, err
+		}
+		name = map[bool]string{true: "both", false: "module"}[version == pluginFor]
+	}
 	wanted := []string{name}
 	if name == "both" {
 		wanted = []string{"plugin", "module"}
@@ -54,6 +64,7 @@ type Options struct {
 	Env     []string // of Envoy
 	Drained bool     // Envoy is started in drain mode
 	Without Without
+	Events  int // after which a search ends; 0: it ends by the time
 	// Patience is how long an answer may differ; 0 is the usual time. Linger is how long each state is compared again and again: a list of
 	// few events shows what needs the module to sample between two of them.
 	Patience, Linger time.Duration

@@ -38,7 +38,7 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == "plugin")
 	var events []Event
 	last := time.Now()
-	for until := began.Add(duration); time.Now().Before(until); {
+	for until := began.Add(duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {
 		event := random.Next(run.world)
 		events = append(events, event)
 		result.Events++
