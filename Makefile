@@ -337,10 +337,10 @@ plots: | tools ## make e2e/bench/RESULTS.md and its pictures again of results.js
 
 # The Go plugin is for one version of Envoy: in another one the module alone is compared.
 .PHONY: compare
-compare: build fetched ## look for a wrong answer: random events, both variants beside Envoy's own filter and a model (FOR=10m, SEED=n, VARIANT=plugin, module or both, ENVOY_VERSION, WITHOUT=kinds); SOAK=1 adds load, and fails on growth
+compare: build fetched ## look for a wrong answer: random events, both variants beside Envoy's own filter and a model (FOR=10m, SEED=n, VARIANT=plugin, module or both, ENVOY_VERSION, WITHOUT=kinds, EVENTS=file); SOAK=1 adds load, and fails on growth
 	@$(E2E) run ./compare -for $(or $(FOR),1m) -seed $(or $(SEED),0) \
 	  $(if $(filter command environment,$(origin VARIANT)),-variant $(VARIANT)) \
-	  $(if $(WITHOUT),-without $(WITHOUT)) $(if $(SOAK),-soak)
+	  $(if $(WITHOUT),-without $(WITHOUT)) $(if $(EVENTS),-events $(abspath $(EVENTS))) $(if $(SOAK),-soak)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)

@@ -137,6 +137,11 @@ type outcome struct {
 // agree asks questions, all of them at the same time, until both sides of each agree. If they differed at first they have to agree twice: an
 // answer that comes and goes is none.
 func (r *Run) agree(ctx context.Context, questions []*question) (*Disagreement, error) {
+	return r.agreeAfter(ctx, func() error { return nil }, questions)
+}
+
+// agreeAfter is agree; it calls prepare each time before it asks.
+func (r *Run) agreeAfter(ctx context.Context, prepare func() error, questions []*question) (*Disagreement, error) {
 	began := time.Now()
 	tick := time.NewTicker(again)
 	defer tick.Stop()
@@ -147,6 +152,9 @@ func (r *Run) agree(ctx context.Context, questions []*question) (*Disagreement, 
 			case <-ctx.Done():
 				return nil, context.Cause(ctx)
 			}
+		}
+		if err := prepare(); err != nil {
+			return nil, err
 		}
 		if err := askAll(questions); err != nil {
 			return nil, err
