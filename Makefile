@@ -242,7 +242,7 @@ TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --
 unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds
 	@echo "running the unit tests"
 	@$(TESTS) -race ./...
-	@cd e2e && $(TESTS) -race ./backend/... ./door ./kubernetes ./walk && $(TESTS) ./static
+	@cd e2e && $(TESTS) -race -short ./backend/... ./door ./kubernetes ./compare && $(TESTS) ./static
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
 # The stock door is for each of these, besides the version that is run whole; newest first.
@@ -278,7 +278,7 @@ e2e: $(suite_needs) ## run the tests in a real Envoy, by each way into it (ENVOY
 else
 e2e: $(suite_needs)
 	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
-	@cd e2e && $(call IN_ENVOY,./suite ./demo ./bench ./diff ./soak)
+	@cd e2e && $(call IN_ENVOY,./suite ./demo ./bench ./compare)
 	@echo "running the tests in Envoy by the stock door"
 	@cd e2e && $(STOCK) -args -door=stock
 ifndef ENVOY
@@ -351,13 +351,12 @@ endif
 bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its peers and write e2e/bench/RESULTS.md; half an hour, on a quiet machine (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
-.PHONY: diff
-diff: build fetched ## look for a wrong answer: random events, both doors beside Envoy's own filter and a model (FOR=10m, SEED=n, VARIANT=both)
-	@$(E2E) run ./diff -for $(or $(FOR),1m) -seed $(or $(SEED),0) -door $(if $(filter both,$(if $(filter file,$(origin VARIANT)),both,$(VARIANT))),both,$(DOOR))
-
-.PHONY: soak
-soak: build fetched ## everything at once, with a line a minute; fails on a wrong answer and on growth (FOR=10m, SEED=n, VARIANT=plugin)
-	@$(E2E) run ./soak -for $(or $(FOR),10m) -seed $(or $(SEED),0) -door $(DOOR)
+# The Go plugin is for one version of Envoy: in another one the module alone is compared.
+.PHONY: compare
+compare: build fetched ## look for a wrong answer: random events, both variants beside Envoy's own filter and a model (FOR=10m, SEED=n, VARIANT=plugin, module or both, ENVOY_VERSION, WITHOUT=kinds, EVENTS=file); SOAK=1 adds load, and fails on growth
+	@$(E2E) run ./compare -for $(or $(FOR),1m) -seed $(or $(SEED),0) \
+	  $(if $(filter command environment,$(origin VARIANT)),-variant $(VARIANT)) \
+	  $(if $(WITHOUT),-without $(WITHOUT)) $(if $(EVENTS),-events $(abspath $(EVENTS))) $(if $(SOAK),-soak)
 
 .PHONY: fuzz
 fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)

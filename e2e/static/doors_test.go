@@ -16,12 +16,10 @@ func TestMakeRefusesAnUnknownVariant(t *testing.T) {
 	}
 }
 
-// The variant of make's targets, by default and by VARIANT: make diff compares both.
+// The variant of make run, by default and by VARIANT.
 func TestMakeTakesTheVariantThatItsHelpSays(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ target, door, want string }{
-		{"diff", "", "both"}, {"diff", "VARIANT=module", "stock"}, {"diff", "VARIANT=plugin", "contrib"}, {"diff", "VARIANT=both", "both"},
-		{"soak", "", "contrib"}, {"soak", "VARIANT=module", "stock"},
 		{"run", "", "contrib"}, {"run", "VARIANT=module", "stock"},
 	} {
 		t.Run(test.target+" "+test.door, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package walk
+package main
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// backends are HTTP servers, each on a loopback address of its own and all on one port.
-type backends struct {
+// Backends are HTTP servers, each on a loopback address of its own and all on one port.
+type Backends struct {
 	port    int
 	mutex   sync.Mutex
 	changed *sync.Cond        // of state
@@ -18,16 +18,16 @@ type backends struct {
 	servers []*http.Server
 }
 
-func newBackends() (*backends, error) {
-	b := &backends{state: map[string]string{}}
+func newBackends() (*Backends, error) {
+	b := &Backends{state: map[string]string{}}
 	b.changed = sync.NewCond(&b.mutex)
-	for _, cluster := range []int{ejecting, checked, fresh} {
+	for _, cluster := range []string{ejecting, checked, fresh} {
 		for host := range servers {
 			at := address(cluster, host)
 			b.state[at] = firstState(cluster)
 			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
 			if err != nil {
-				b.close()
+				b.Close()
 				return nil, err
 			}
 			b.port = listener.Addr().(*net.TCPAddr).Port
@@ -39,16 +39,16 @@ func newBackends() (*backends, error) {
 	return b, nil
 }
 
-func (b *backends) set(address, state string) {
+func (b *Backends) set(address, state string) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	b.state[address] = state
 	b.changed.Broadcast()
 }
 
-func (b *backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+func (b *Backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if strings.HasPrefix(request.URL.Path, "/call/") {
-		// It begins to answer, and goes on until somebody hangs up.
+		// It begins to answer, and goes on until one side hangs up.
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 		<-request.Context().Done()
@@ -75,7 +75,7 @@ func (b *backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-func (b *backends) close() {
+func (b *Backends) Close() {
 	for _, server := range b.servers {
 		_ = server.Close()
 	}

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"math/rand/v2"
+	"slices"
+)
+
+// Event is a change of the world. Its kind says which of the other fields count.
+type Event struct {
+	Kind     string  `json:"kind"`
+	Cluster  string  `json:"cluster,omitempty"`
+	Other    string  `json:"other,omitempty"` // the new name of a cluster
+	Host     int     `json:"host,omitempty"`
+	State    string  `json:"state,omitempty"`
+	Priority int     `json:"priority,omitempty"`
+	Locality int     `json:"locality,omitempty"`
+	Number   int     `json:"number,omitempty"`
+	Seed     uint64  `json:"seed,omitempty"`
+	On       bool    `json:"on,omitempty"`
+	Level    string  `json:"level,omitempty"` // of an override: all (the RouteConfiguration), a, b (virtual hosts), or route
+	Filter   int     `json:"filter,omitempty"`
+	Route    int     `json:"route,omitempty"`
+	Config   *Config `json:"config,omitempty"` // of an override: none removes it
+}
+
+// kinds are all kinds of events, each with its weight.
+var kinds = []struct {
+	name   string
+	weight int
+}{
+	{"host", 64},         // a host comes or changes: EDS
+	{"host goes", 32},    //
+	{"hosts", 24},        // all hosts of a cluster at once
+	{"eject", 16},        // outlier detection ejects a host
+	{"server", 24},       // a server changes its answer to health checks
+	{"remove", 28},       // a cluster: CDS
+	{"add", 40},          //
+	{"rename", 12},       // one cluster goes, and another comes with its hosts
+	{"panic", 8},         // another healthy_panic_threshold, for which Envoy makes the cluster anew
+	{"override", 96},     // on a level of the routes: RDS
+	{"filter", 16},       // the configuration of a filter: ECDS, or LDS
+	{"listener", 8},      // a second one: LDS
+	{"call", 16},         // one that stays open begins or ends
+	{"drain", 16},        // /healthcheck/fail, /healthcheck/ok
+	{"reset", 8},         // /reset_counters
+	{"freeze", 2},        // SIGSTOP and SIGCONT, with probes on their way
+	{"long freeze", 1},   // for longer than a sample may be old
+	{"time", 3},          // some passes, while timed gates are compared again and again
+	{"never-existed", 0}, // not an event: gates may name clusters that never existed
+	{"hold", 0},          // not an event: gates may have hold
+	{"stale", 0},         // not an event: gates may have stale_after
+	{"forget", 0},        // not an event: Healthgate forgets the stats of clusters that no gate names
+	{"watch", 0},         // not an event: calls of Watch are open
+}
+
+// Without is the set of kinds that are left out.
+type Without map[string]bool
+
+// apply changes the world, and reports whether the event had a meaning in it.
+func (w *World) apply(e Event) bool {
+	c := w.Clusters[e.Cluster]
+	switch e.Kind {
+	case "host":
+		c.put(e)
+	case "host goes":
+		if _, ok := c.Hosts[e.Host]; !ok {
+			return false
+		}
+		delete(c.Hosts, e.Host)
+	case "hosts":
+		c.replace(e)
+	case "eject":
+		h, ok := c.Hosts[e.Host]
+		// Envoy sends nothing to other hosts, so they can't fail.
+		if !ok || !c.Present || h.Ejected || h.State != "HEALTHY" && h.State != "UNKNOWN" {
+			return false
+		}
+		h.Ejected = true
+		c.Hosts[e.Host] = h
+	case "server":
+		h, ok := c.Hosts[e.Host]
+		if !ok || h.Server == e.State {
+			return false
+		}
+		h.Server = e.State
+		c.Hosts[e.Host] = h
+	case "remove":
+		if !c.Present || e.Cluster == fresh { // its hosts would wait for their first check again
+			return false
+		}
+		c.Frozen, c.Present = c.Counts(), false
+		c.forget()
+	case "add":
+		if c.Present {
+			return false
+		}
+		c.Present, c.Existed = true, true
+	case "rename":
+		other := w.Clusters[e.Other]
+		if !c.Present || other.Present {
+			return false
+		}
+		c.Frozen, c.Present = c.Counts(), false
+		other.Present, other.Existed = true, true
+		other.Hosts, c.Hosts = c.Hosts, map[int]Host{}
+	case "panic":
+		if e.Cluster == fresh || c.Panic == e.Number {
+			return false
+		}
+		if c.Present {
+			c.forget() // Envoy makes the cluster anew
+		}
+		c.Panic = e.Number
+	case "override":
+		at := w.override(e)
+		if *at == nil && e.Config == nil {
+			return false
+		}
+		*at = e.Config
+	case "filter":
+		w.Filters[e.Filter] = *e.Config
+	case "listener":
+		if w.Second == e.On {
+			return false
+		}
+		w.Second = e.On
+	case "call":
+		// It gets through only if a host serves.
+		if n := c.Counts(); w.Calls[e.Cluster] == e.On || e.On && (!c.Present || n.Healthy+n.Degraded == 0) {
+			return false
+		}
+		w.Calls[e.Cluster] = e.On
+	case "drain":
+		if w.Drained == e.On {
+			return false
+		}
+		w.Drained = e.On
+	case "reset", "freeze", "long freeze", "time":
+	default:
+		panic("unknown event: " + e.Kind)
+	}
+	return true
+}
+
+// override is the place of an event's override.
+func (w *World) override(e Event) **Config {
+	if e.Level == "route" {
+		return &w.Routes[e.Route]
+	}
+	return &w.Wider[e.Level][e.Filter]
+}
+
+// Generator makes random events.
+type Generator struct {
+	*rand.Rand
+	without Without
+	// latest are the overrides that were made last: many an override comes back as it was.
+	latest map[Event]*Config
+	plugin bool // the Go plugin is in the same Envoy
+}
+
+func newGenerator(seed uint64, without Without, plugin bool) *Generator {
+	return &Generator{rand.New(rand.NewPCG(seed, 0)), without, map[Event]*Config{}, plugin}
+}
+
+// Next makes an event for a world.
+func (g *Generator) Next(w *World) Event {
+	total := 0
+	for _, k := range kinds {
+		if !g.without[k.name] {
+			total += k.weight
+		}
+	}
+	at := g.IntN(total)
+	for _, k := range kinds {
+		if g.without[k.name] {
+			continue
+		}
+		if at -= k.weight; at < 0 {
+			return g.event(k.name, w)
+		}
+	}
+	panic("the weights do not add up")
+}
+
+func (g *Generator) event(kind string, w *World) Event {
+	e := Event{Kind: kind}
+	switch kind {
+	case "host", "host goes", "hosts", "remove", "add", "rename", "panic":
+		e.Cluster = g.cluster(w, kind)
+	}
+	size := map[bool]int{true: servers, false: manyHosts}[hasServers(e.Cluster)]
+	if slices.Contains(own, e.Cluster) {
+		size = 3
+	}
+	switch kind {
+	case "host":
+		e.Host, e.State, e.Number = g.IntN(size), pick(g.Rand, states...), 1+g.IntN(5)
+		e.Priority, e.Locality = priority(g.Rand, e.Cluster), g.IntN(3)
+	case "host goes":
+		e.Host = g.host(w.Clusters[e.Cluster])
+	case "hosts":
+		e.Number, e.Seed = g.IntN(size+1), g.Uint64()
+		if g.IntN(3) == 0 {
+			e.Number = g.IntN(3)
+		}
+	case "eject":
+		e.Cluster = ejecting
+		e.Host = g.host(w.Clusters[ejecting])
+	case "server":
+		e.Cluster = pick(g.Rand, checked, fresh, fresh)
+		e.Host, e.State = g.host(w.Clusters[e.Cluster]), pick(g.Rand, "up", "down", "degraded")
+	case "rename":
+		e.Other = pick(g.Rand, slices.Concat(shared, own, absent)...)
+	case "panic":
+		e.Number = pick(g.Rand, 0, 50, 100)
+	case "override":
+		return g.override(e, w)
+	case "filter":
+		e.Filter = g.IntN(filters)
+		c := g.config("", false)
+		e.Config = &c
+	case "listener":
+		e.On = g.IntN(4) > 0
+	case "call":
+		e.Cluster, e.On = pick(g.Rand, called...), g.IntN(3) > 0
+	case "drain":
+		e.On = !w.Drained && g.IntN(2) == 0 // it lasts for less than half of the time
+	case "freeze":
+		e.Number = 100 + g.IntN(600) // milliseconds
+	case "long freeze":
+		e.Number = 5300 + g.IntN(1500)
+	case "time":
+		e.Number = 500 + g.IntN(2500)
+	}
+	return e
+}
+
+// cluster picks a cluster to which the event can happen, if there is one.
+func (g *Generator) cluster(w *World, kind string) string {
+	fits := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		c := w.Clusters[name]
+		return g.without["never-existed"] && slices.Contains(absent, name) ||
+			kind == "add" && c.Present || (kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present || kind == "rename" && hasServers(name)
+	})
+	if len(fits) == 0 {
+		return shared[0]
+	}
+	return pick(g.Rand, fits...)
+}
+
+// host picks a host of the cluster, if it has one.
+func (g *Generator) host(c *Cluster) int {
+	var there []int
+	for i := range manyHosts {
+		if _, ok := c.Hosts[i]; ok {
+			there = append(there, i)
+		}
+	}
+	if len(there) == 0 {
+		return 0
+	}
+	return pick(g.Rand, there...)
+}
+
+// override removes an override, brings one back, or makes one.
+func (g *Generator) override(e Event, w *World) Event {
+	e.Level = "route"
+	if g.IntN(4) == 0 {
+		e.Level, e.Filter = pick(g.Rand, append(virtualHosts, allRoutes)...), g.IntN(filters)
+	} else {
+		e.Route = g.IntN(1 + g.IntN(routes)) // so that some change often, and others seldom
+	}
+	place := e
+	before := *w.override(e)
+	switch latest := g.latest[place]; {
+	case before != nil && g.IntN(2) == 0:
+		g.latest[place] = before
+		return e
+	case before == nil && latest != nil && g.IntN(3) > 0:
+		e.Config = latest
+		return e
+	}
+	var c Config
+	if e.Level == "route" {
+		c = g.config(own[e.Route%len(own)], true)
+	} else {
+		c = g.config("", true)
+	}
+	// A narrower level, and its wider ones, may have some of the keys only.
+	full := c
+	switch g.IntN(4) {
+	case 0:
+		c = Config{Drain: full.Drain, Hold: full.Hold}
+		if full.Require == "any" {
+			c.Require = full.Require
+		}
+	case 1:
+		c.Drain, c.Hold = "", nil
+	}
+	if c.String() == "{}" {
+		c.Drain = "ignore"
+	}
+	e.Config = &c
+	return e
+}
+
+// config makes a configuration. A private cluster is one that few other gates name.
+func (g *Generator) config(private string, override bool) Config {
+	pool := slices.Concat([]string{ejecting, checked, fresh}, shared)
+	if !g.without["never-existed"] && (override || !g.plugin) {
+		// The contrib host defines the gauges of a filter's clusters, so a cluster that never existed would seem to exist.
+		pool = append(pool, absent...)
+	}
+	native := g.IntN(3) == 0
+	c := Config{Drain: "fail"}
+	if !native && g.IntN(3) == 0 {
+		c.Drain = "ignore"
+	}
+	for _, i := range g.Perm(len(pool))[:1+g.IntN(2)] {
+		c.Clusters = append(c.Clusters, g.requirement(pool[i], native))
+	}
+	if private != "" && g.IntN(4) > 0 {
+		c.Clusters = slices.Insert(c.Clusters, g.IntN(2), g.requirement(private, native))
+		if g.IntN(2) == 0 {
+			c.Clusters = []Requirement{g.requirement(private, native)}
+		}
+	}
+	switch timing := g.IntN(5); {
+	case native:
+	case timing < 2 && !g.without["hold"]:
+		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"2s", "1s"})
+		if private != "" && g.IntN(3) > 0 {
+			c.Clusters = []Requirement{g.requirement(private, false)} // whose hosts change by events alone
+		}
+	case timing == 2 && !g.without["stale"]:
+		c.Clusters, c.StaleAfter = []Requirement{g.requirement(checked, false)}, "2s"
+	}
+	if c.StaleAfter == "" {
+		c.StaleAfter = "0s" // a narrower level's clusters are not those for which a wider one has set it
+	}
+	if !native {
+		c.Require = pick[any](g.Rand, nil, "all", "any", 1)
+		if private != "" && g.IntN(2) == 0 { // of a route, so no narrower level has fewer clusters
+			c.Require = 1 + g.IntN(len(c.Clusters))
+		}
+	}
+	if c.Require == nil {
+		c.Require = "all"
+	}
+	return c
+}
+
+func (g *Generator) requirement(cluster string, native bool) Requirement {
+	r := Requirement{Name: cluster, MinPercent: pick(g.Rand, 0, 1, 33, 50, 51, 100, g.IntN(101))}
+	if !native {
+		r.MinHealthy = pick(g.Rand, 0, 1, 1, 2, g.IntN(20))
+		r.Degraded, r.Excluded = pick(g.Rand, "", "count", "ignore"), pick(g.Rand, "", "count", "ignore")
+	}
+	return r
+}

@@ -1,0 +1,404 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// World is the model: the configuration that Envoy has, and the state of the hosts behind it. Every event can be applied to every world, so a
+// list of events can be shortened anywhere.
+type World struct {
+	Clusters map[string]*Cluster
+	Filters  [filters]Config
+	// Wider are the overrides of the RouteConfiguration and of each virtual host, by filter; nil is none.
+	Wider   map[string]*[filters]*Config
+	Routes  [routes]*Config // overrides on routes, each for the filter route%filters; a route without an override is not there
+	Second  bool            // a second listener has the same routes
+	Drained bool
+	Calls   map[string]bool // a call is open to a host of the cluster
+}
+
+const (
+	filters   = 4 // the first half by ECDS, the others in the listener
+	routes    = 24
+	manyHosts = 50 // of a shared cluster
+	servers   = 8  // hosts of a cluster that has servers behind it
+)
+
+// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of one, another has active health checks, and
+// the third leaves its hosts out of the panic threshold until their first check. A cluster that few routes name, and no filter, lets Healthgate
+// drop and take up its stats. The last ones do not exist at first.
+var (
+	ejecting, checked, fresh = "ejecting", "checked", "fresh"
+	shared                   = numbered("shared", 6)
+	own                      = numbered("own", routes/2)
+	absent                   = numbered("absent", 4)
+	names                    = slices.Concat([]string{ejecting, checked, fresh}, shared, own, absent)
+	called                   = []string{ejecting, checked} // calls to these stay open
+
+	allRoutes    = "all"              // the level of the RouteConfiguration
+	virtualHosts = []string{"a", "b"} // each also a level; the routes with an override are in the first
+)
+
+func numbered(name string, n int) (all []string) {
+	for i := range n {
+		all = append(all, fmt.Sprint(name, i))
+	}
+	return all
+}
+
+func hasServers(cluster string) bool {
+	return cluster == ejecting || cluster == checked || cluster == fresh
+}
+
+// Cluster is one of Envoy's clusters. The gauges of a removed cluster stay as they were for a Go plugin that reads them.
+type Cluster struct {
+	Present bool
+	Existed bool // it has been present
+	Panic   int  // healthy_panic_threshold, in per cent; no gate depends on it
+	Hosts   map[int]Host
+	Frozen  Counts // of a removed cluster
+}
+
+// Host is a host of a cluster.
+type Host struct {
+	State    string // of envoy.config.core.v3.HealthStatus
+	Priority int
+	Locality int
+	Weight   int
+	Ejected  bool
+	Server   string // if it has one: up, down or degraded; waiting, until an event has it answer the first check
+}
+
+var states = []string{"HEALTHY", "HEALTHY", "UNKNOWN", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"}
+
+// Counts are the membership gauges of a cluster.
+type Counts struct{ Healthy, Degraded, Excluded, Total int }
+
+// Counts counts the hosts as Envoy v1.39.1 does: coarseHealth of HostImpl in source/common/upstream/upstream_impl.h.
+func (c *Cluster) Counts() Counts {
+	if !c.Present {
+		return c.Frozen
+	}
+	n := Counts{Total: len(c.Hosts)}
+	for _, h := range c.Hosts {
+		if h.Server == "waiting" || h.State == "DRAINING" { // excludeBasedOnHealthFlag in upstream_impl.cc
+			n.Excluded++
+		}
+		switch {
+		case h.Ejected, h.Server == "waiting", h.Server == "down", h.State == "UNHEALTHY", h.State == "DRAINING", h.State == "TIMEOUT":
+		case h.State == "DEGRADED", h.Server == "degraded":
+			n.Degraded++
+		default:
+			n.Healthy++
+		}
+	}
+	return n
+}
+
+// Config is a gate's configuration, or an override, by the documented keys. An override has some of them.
+type Config struct {
+	Clusters   []Requirement `json:"clusters,omitempty"`
+	Require    any           `json:"require,omitempty"` // "all", "any" or a number
+	Drain      string        `json:"drain,omitempty"`
+	Hold       *Hold         `json:"hold,omitempty"`
+	StaleAfter string        `json:"stale_after,omitempty"`
+}
+
+// Requirement is an entry of clusters.
+type Requirement struct {
+	Name       string `json:"name"`
+	MinHealthy int    `json:"min_healthy"`
+	MinPercent int    `json:"min_healthy_percent,omitempty"`
+	Degraded   string `json:"degraded,omitempty"`
+	Excluded   string `json:"excluded,omitempty"`
+}
+
+// Hold delays changes of the verdict.
+type Hold struct {
+	UnhealthyAfter string `json:"unhealthy_after"`
+	HealthyAfter   string `json:"healthy_after"`
+}
+
+// tree is the configuration as a tree of JSON.
+func (c Config) tree() map[string]any {
+	tree := map[string]any{}
+	if err := json.Unmarshal([]byte(c.String()), &tree); err != nil {
+		panic(err) // it has just been written
+	}
+	return tree
+}
+
+func (c Config) String() string {
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // Require holds a string or a number
+	}
+	return string(text)
+}
+
+// merge returns the configuration with the keys of an override in the place of its own.
+func (c Config) merge(o *Config) Config {
+	if o == nil {
+		return c
+	}
+	if o.Clusters != nil {
+		c.Clusters = o.Clusters
+	}
+	if o.Require != nil {
+		c.Require = o.Require
+	}
+	if o.Drain != "" {
+		c.Drain = o.Drain
+	}
+	if o.Hold != nil {
+		c.Hold = o.Hold
+	}
+	if o.StaleAfter != "" {
+		c.StaleAfter = o.StaleAfter
+	}
+	return c
+}
+
+// native reports whether Envoy's own health_check filter can be configured to the same.
+func (c Config) native() bool {
+	all := c.Require == nil || c.Require == "all"
+	return all && c.Drain != "ignore" && !c.timed() && !slices.ContainsFunc(c.Clusters, func(r Requirement) bool {
+		return r.MinHealthy != 0 || r.Degraded == "ignore" || r.Excluded == "ignore"
+	})
+}
+
+// timed reports whether the answer depends on the time.
+func (c Config) timed() bool { return c.hold() || c.staleAfter() > 0 }
+
+func (c Config) hold() bool {
+	return c.Hold != nil && (duration(c.Hold.UnhealthyAfter) > 0 || duration(c.Hold.HealthyAfter) > 0)
+}
+func (c Config) staleAfter() time.Duration { return duration(c.StaleAfter) }
+
+func duration(text string) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err) // made here, or read from a list of events that a run has printed
+	}
+	return d
+}
+
+// Gate is the place of a gate: a filter's own on its path, or a route with an override.
+type Gate struct {
+	Filter int
+	Host   string // the virtual host
+	Route  int    // -1: the filter's own path
+}
+
+// gates lists the gates that there are.
+func (w *World) gates() (all []Gate) {
+	for _, host := range virtualHosts {
+		for i := range filters {
+			all = append(all, Gate{i, host, -1})
+		}
+	}
+	for i, o := range w.Routes {
+		if o != nil {
+			all = append(all, Gate{i % filters, virtualHosts[0], i})
+		}
+	}
+	return all
+}
+
+// merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts, because
+// Envoy gives a dynamic module no other.
+func (w *World) merged(g Gate, levels bool) Config {
+	overrides := []*Config{w.Wider[allRoutes][g.Filter], w.Wider[g.Host][g.Filter]}
+	if g.Route >= 0 {
+		overrides = append(overrides, w.Routes[g.Route])
+	}
+	c := w.Filters[g.Filter]
+	if !levels {
+		for _, o := range slices.Backward(overrides) {
+			if o != nil {
+				return c.merge(o)
+			}
+		}
+		return c
+	}
+	for _, o := range overrides {
+		c = c.merge(o)
+	}
+	return c
+}
+
+// Answer is the reply to a probe.
+type Answer struct {
+	Status   int
+	Details  string // the response code details
+	Degraded bool   // x-envoy-degraded: true
+	Draining bool   // x-envoy-immediate-health-check-fail: true
+}
+
+var (
+	answerDraining = Answer{Status: 503, Details: "healthgate_draining", Draining: true}
+	answerStale    = Answer{Status: 503, Details: "healthgate_stale"}
+)
+
+// evaluate is the contract of a gate without hold and stale_after, and without the drain. A gate that sees removed clusters fails them, as
+// Envoy's own filter does; another reads gauges that stay as they were.
+func (w *World) evaluate(c Config, seesRemoved bool) Answer {
+	passed, needed := 0, len(c.Clusters)
+	switch require := c.Require.(type) {
+	case int:
+		needed = require
+	case float64: // from JSON
+		needed = int(require)
+	case string:
+		if require == "any" {
+			needed = 1
+		}
+	}
+	failure, passedHealthy := "", 0
+	for _, r := range c.Clusters {
+		n := w.Clusters[r.Name].Counts()
+		counted, total := n.Healthy, n.Total
+		if r.Degraded != "ignore" {
+			counted += n.Degraded
+		}
+		if r.Excluded == "ignore" {
+			total -= n.Excluded
+		}
+		enough := func(counted int) bool {
+			// A cluster without hosts passes only if both minimums are 0.
+			return counted >= r.MinHealthy && 100*counted >= r.MinPercent*total && (total > 0 || r.MinHealthy+r.MinPercent == 0)
+		}
+		unknown := seesRemoved && !w.Clusters[r.Name].Present
+		switch {
+		case enough(counted) && !unknown:
+			passed++
+			if enough(n.Healthy) {
+				passedHealthy++
+			}
+		case failure != "":
+		case unknown:
+			failure = "healthgate_cluster_unknown"
+		case total == 0:
+			failure = "healthgate_cluster_empty"
+		default:
+			failure = "healthgate_cluster_unhealthy"
+		}
+	}
+	if passed >= needed {
+		return Answer{Status: 200, Details: "healthgate_ok", Degraded: passedHealthy < needed}
+	}
+	return Answer{Status: 503, Details: failure}
+}
+
+// removed returns the first cluster of a configuration that Envoy does not have, or "".
+func (w *World) removed(c Config) string {
+	for _, r := range c.Clusters {
+		if !w.Clusters[r.Name].Present {
+			return r.Name
+		}
+	}
+	return ""
+}
+
+// newWorld is the world in which each run begins. It does not depend on a seed or on flags, so a printed list of events is complete.
+func newWorld() *World {
+	w := &World{Clusters: map[string]*Cluster{}, Wider: map[string]*[filters]*Config{allRoutes: {}}, Calls: map[string]bool{}}
+	for _, host := range virtualHosts {
+		w.Wider[host] = &[filters]*Config{}
+	}
+	for _, name := range names {
+		w.Clusters[name] = &Cluster{Present: true, Existed: true, Panic: 50, Hosts: map[int]Host{}}
+		if !hasServers(name) {
+			w.Clusters[name].Hosts[0] = Host{State: "HEALTHY", Weight: 1}
+		}
+	}
+	for _, name := range absent {
+		w.Clusters[name] = &Cluster{Panic: 50, Hosts: map[int]Host{}}
+	}
+	for i := range filters {
+		w.Filters[i] = Config{Clusters: []Requirement{{Name: shared[i], MinHealthy: 1}}}
+	}
+	for i := range routes {
+		w.Routes[i] = &Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}, StaleAfter: "0s"}
+	}
+	return w
+}
+
+// put makes a host of the cluster the host of an event.
+func (c *Cluster) put(e Event) {
+	h := c.Hosts[e.Host]
+	if h.Server == "" {
+		h.Server = firstState(e.Cluster)
+	}
+	h.Ejected = h.Ejected && h.Locality == e.Locality // in another locality it is another host to Envoy
+	h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
+	c.Hosts[e.Host] = h
+}
+
+// replace gives the cluster other hosts, at random.
+func (c *Cluster) replace(e Event) {
+	r := rand.New(rand.NewPCG(e.Seed, 0))
+	before := maps.Clone(c.Hosts)
+	clear(c.Hosts)
+	for i := range e.Number {
+		h := Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
+		h.Server = firstState(e.Cluster)
+		if old, ok := before[i]; ok && e.Cluster == fresh {
+			h.Server = old.Server // the result of its check goes with it into another locality
+		}
+		h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
+		c.Hosts[i] = h
+	}
+}
+
+// forget makes the hosts new ones, which nothing has ejected.
+func (c *Cluster) forget() {
+	for i, h := range c.Hosts {
+		h.Ejected = false
+		c.Hosts[i] = h
+	}
+}
+
+// firstState is the state of a new host's server.
+func firstState(cluster string) string {
+	switch cluster {
+	case checked:
+		return "up"
+	case fresh:
+		return "waiting"
+	}
+	return ""
+}
+
+func priority(r *rand.Rand, cluster string) int {
+	if cluster == ejecting {
+		return 0 // others get no traffic, and so can't be ejected
+	}
+	return r.IntN(3)
+}
+
+func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
+
+// address is the address of a host, on loopback. Only a host with a server has a port on which something listens.
+func address(cluster string, host int) string {
+	return fmt.Sprintf("127.2.%d.%d", slices.Index(names, cluster), host+1)
+}
+
+// describe names a gate, its configuration and the counts of its clusters.
+func (w *World) describe(path string, c Config) string {
+	var counts []string
+	for _, r := range c.Clusters {
+		cluster := w.Clusters[r.Name]
+		counts = append(counts, fmt.Sprintf("%s present=%v %+v", r.Name, cluster.Present, cluster.Counts()))
+	}
+	return fmt.Sprintf("%s %s of %s", path, c, strings.Join(counts, ", "))
+}

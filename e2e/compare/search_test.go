@@ -1,0 +1,117 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestShorterFindsTheShortest(t *testing.T) {
+	var events []Event
+	for i := range 200 {
+		events = append(events, Event{Kind: "host", Host: i})
+	}
+	for name, needed := range map[string][]int{
+		"the last":            {199},
+		"two that are far":    {3, 199},
+		"some in the middle":  {70, 71, 130},
+		"all of the last ten": {190, 191, 192, 193, 194, 195, 196, 197, 198, 199},
+	} {
+		got := shorter(events, func(some []Event) bool {
+			for _, host := range needed {
+				if !slices.Contains(some, Event{Kind: "host", Host: host}) {
+					return false
+				}
+			}
+			return true
+		})
+		if len(got) != len(needed) {
+			t.Errorf("%s: %d events are left, want %d", name, len(got), len(needed))
+		}
+	}
+}
+
+// options are those of `make compare`.
+func options(t *testing.T) Options {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it needs an Envoy")
+	}
+	variants, err := variantsOf("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Variants: variants, Explain: 16, Without: Without{"long freeze": true}, Events: 250}
+}
+
+func TestRandomEventsShowNoDisagreement(t *testing.T) {
+	result, err := Search(t.Context(), options(t), uint64(time.Now().UnixNano()), 5*time.Minute, time.Minute, func(line string) { t.Log(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("seed %d: %d comparisons in %.0f s, %s", result.Seed, result.Comparisons(), result.Seconds, asJSON(result.Seen))
+	if result.Disagreement != nil {
+		t.Errorf("seed %d: %s; shortest list of events: %s", result.Seed, result.Disagreement, asJSON(result.Shortest))
+	}
+	for pair, atLeast := range map[string]int{
+		"plugin and the model": 2000, "plugin and Envoy's own filter": 100, "plugin and the model, of a removed cluster": 20,
+		"module and the model": 2000, "module and Envoy's own filter": 100, "module and the model, of a removed cluster": 20,
+		"plugin and the model, with hold": 20, "module and the model, with hold": 20, "module's Check and the model": 100, "module's Watch and the model": 200,
+	} {
+		if result.Compared[pair] < atLeast {
+			t.Errorf("%s were compared %d times, want %d for it to show anything", pair, result.Compared[pair], atLeast)
+		}
+	}
+}
+
+// If one of the variants were wrong it would be found, and shown by few events.
+func TestFaultIsFoundAndShortened(t *testing.T) {
+	// The other way round: the model is wrong about a variant.
+	for name, wrong := range map[string]func(Variant, Answer) Answer{
+		"the plugin, of hosts that serve only because they are degraded": func(v Variant, a Answer) Answer {
+			a.Degraded = a.Degraded && v.Name != "plugin"
+			return a
+		},
+		"the module, of a removed cluster": func(v Variant, a Answer) Answer {
+			if a.Details == "healthgate_cluster_unknown" {
+				a.Details = "healthgate_cluster_empty"
+			}
+			return a
+		},
+		"both, of a held answer": func(v Variant, a Answer) Answer {
+			if a == (Answer{Status: 200, Details: "healthgate_held"}) {
+				a = Answer{Status: 503, Details: "healthgate_cluster_unhealthy"}
+			}
+			return a
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			o.Wrong, o.Events = wrong, 2000
+			o.Explain, o.Without = 0, Without{"long freeze": true, "freeze": true, "watch": true, "stale": true, "time": true}
+			result, err := Search(t.Context(), o, 1, 2*time.Minute, time.Minute, func(line string) { t.Log(line) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Disagreement == nil {
+				t.Fatalf("not found in %d events", result.Events)
+			}
+			t.Logf("after %d events: %s; shortest: %s", result.Events, result.Disagreement, asJSON(result.Shortest))
+			o.Drained = result.Drained
+			if len(result.Shortest) > 6 || shows(t.Context(), result.Shortest, o) == nil {
+				t.Errorf("the shortest list is %s", asJSON(result.Shortest))
+			}
+			if o.Wrong = nil; shows(t.Context(), result.Shortest, o) != nil {
+				t.Errorf("%s shows it of the truth too", asJSON(result.Shortest))
+			}
+		})
+	}
+}
+
+func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
+	o := options(t)
+	o.Explain, o.Without = 0, Without{"long freeze": true}
+	if err := Soak(t.Context(), o, uint64(time.Now().UnixNano()), 30*time.Second, 5*time.Second, func(line string) { t.Log(line) }); err != nil {
+		t.Error(err)
+	}
+}

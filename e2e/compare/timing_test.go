@@ -1,0 +1,117 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+// at is a time of a test, in seconds.
+func at(seconds float64) time.Time {
+	return time.Unix(1_000_000, 0).Add(time.Duration(seconds * float64(time.Second)))
+}
+
+func within(from, to float64) Window { return Window{at(from), at(to)} }
+
+var (
+	passing = Answer{Status: 200, Details: "healthgate_ok"}
+	failing = Answer{Status: 503, Details: "healthgate_cluster_unhealthy"}
+	held200 = Answer{Status: 200, Details: "healthgate_held"}
+	held503 = Answer{Status: 503, Details: "healthgate_held"}
+)
+
+func TestHoldAllowsNoOtherAnswerOutsideOfItsTolerance(t *testing.T) {
+	type step struct {
+		from, to           float64
+		truth              Answer
+		touched, restarted bool
+	}
+	slow, fast := &Hold{"10s", "4s"}, &Hold{"0s", "10s"}
+	for _, test := range []struct {
+		name    string
+		hold    *Hold
+		steps   []step
+		when    float64
+		allowed []Answer // and no other of the four
+	}{
+		{"the first truth stands at once", slow, []step{{0, 0.1, failing, true, false}}, 0.2, []Answer{failing}},
+		{"a change does not", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 8, []Answer{held200}},
+		{"the details may be the old ones at first", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 5.5, []Answer{passing, held200}},
+		{"either near its end", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 15.5, []Answer{passing, failing, held200}},
+		{"it stands after that", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 17, []Answer{failing}},
+		{"another route changes", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {7, 7.1, failing, false, false}}, 9, []Answer{held200}},
+		{"the filter is made anew", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {7, 7.1, failing, false, true}}, 9,
+			[]Answer{passing, failing, held200}},
+		{"and long after that", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {7, 7.1, failing, false, true}}, 19, []Answer{failing}},
+		{"an interruption begins it anew, if it was one", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {9, 9.1, failing, true, false}}, 18,
+			[]Answer{passing, failing, held200}},
+		{"it is over before it stands", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {9, 9.1, passing, true, false}}, 11, []Answer{passing}},
+		{"or it has just stood", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {15.5, 15.6, passing, true, false}}, 18,
+			[]Answer{passing, held503, failing}},
+		{"a way back of its own", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {20, 20.1, passing, true, false}}, 22, []Answer{held503}},
+		{"and its end", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {20, 20.1, passing, true, false}}, 26, []Answer{passing}},
+		{"no wait to fail", fast, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 7, []Answer{failing}},
+		{"so an interruption may have stood", fast, []step{{0, 0.1, passing, true, false}, {5, 5.1, passing, true, false}}, 7, []Answer{passing, held503, failing}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := Debounce{}
+			for _, s := range test.steps {
+				d.observe(Config{Hold: test.hold}, s.truth, within(s.from, s.to), s.touched, s.restarted, false)
+			}
+			want := map[Answer]bool{}
+			for _, a := range test.allowed {
+				want[a] = true
+			}
+			got := d.expect(within(test.when, test.when+0.01))
+			for _, a := range []Answer{passing, failing, held200, held503} {
+				if got.allows(a) != want[a] {
+					t.Errorf("%+v allowed: %v, want %v", a, got.allows(a), want[a])
+				}
+			}
+		})
+	}
+}
+
+func TestGateThatComesBackMayHaveKeptItsHold(t *testing.T) {
+	for earlier, want := range map[bool]bool{true: true, false: false} {
+		d := Debounce{}
+		d.observe(Config{Hold: &Hold{"10s", "0s"}}, failing, within(0, 0.1), false, false, earlier)
+		if got := d.expect(within(3, 3.1)).allows(held200); got != want {
+			t.Errorf("there was one earlier, %v: held is allowed: %v", earlier, got)
+		}
+	}
+}
+
+func TestStaleAfterTheHealthChecksOfAClusterStop(t *testing.T) {
+	type step struct {
+		from, to            float64
+		moving, interrupted bool
+	}
+	const after = 2 * time.Second
+	began := step{0, 0.1, true, false}
+	for _, test := range []struct {
+		name         string
+		steps        []step
+		when         float64
+		fresh, stale bool // allowed
+	}{
+		{"they have just begun", []step{began}, 1, true, true},
+		{"they are made", []step{began}, 5, true, false},
+		{"they have just stopped", []step{began, {10, 10.1, false, false}}, 11, true, false},
+		{"near the end", []step{began, {10, 10.1, false, false}}, 12.5, true, true},
+		{"after it", []step{began, {10, 10.1, false, false}}, 14, false, true},
+		{"a reset may count as one", []step{began, {10, 10.1, false, false}, {13, 13.1, false, true}}, 14, true, true},
+		{"they begin again, from 0", []step{began, {10, 10.1, false, false}, {20, 20.1, true, false}}, 23, true, false},
+		{"they were made for a moment only", []step{began, {0.5, 0.6, false, false}}, 1, true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := Checks{}
+			for _, s := range test.steps {
+				c.observe(s.moving, within(s.from, s.to), s.interrupted)
+			}
+			got := c.expect(passing, after, within(test.when, test.when+0.01))
+			if got.allows(passing) != test.fresh || got.allows(answerStale) != test.stale {
+				t.Errorf("got %+v, want fresh %v, stale %v", got, test.fresh, test.stale)
+			}
+		})
+	}
+}
