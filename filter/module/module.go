@@ -35,8 +35,9 @@ type module struct {
 	prefixes map[prefix]int // of the stats of routes, and how many have it
 	serial   uint64         // of the newest configuration or override
 	warnAt   time.Time      // when the next warning is due; zero if none is
-	// supersedeAt is when configurations that were replaced give up their watchers; zero if none was replaced.
-	supersedeAt time.Time
+	// changedAt is when the last configuration or override came, and supersedeAt when those that were replaced give up their watchers;
+	// zero if none was replaced.
+	changedAt, supersedeAt time.Time
 
 	// The sampler's alone.
 	pace         pace
@@ -106,7 +107,7 @@ func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configura
 	m.serial++
 	c.serial = m.serial
 	m.filters[c] = struct{}{}
-	m.supersedeAt = time.Now().Add(supersedeAfter)
+	m.hasChanged(time.Now())
 	m.mutex.Unlock()
 	m.passSoon()
 	if c.Config().Admin != nil { // its first probe would find nothing yet
@@ -177,7 +178,7 @@ func (m *module) newOverride(configured []byte) (*override, error) {
 	o.serial = m.serial
 	m.routes[o] = struct{}{}
 	m.prefixes[o.prefix]++
-	m.supersedeAt = time.Now().Add(supersedeAfter)
+	m.hasChanged(time.Now())
 	m.mutex.Unlock()
 	if len(o.gauges) > 0 {
 		m.passSoon()

@@ -603,3 +603,22 @@ func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
 		})
 	}
 }
+
+func TestChangesWithoutEndDontPutOffTheEndOfWatchers(t *testing.T) {
+	m := newModule()
+	now := time.Now()
+	due := 0
+	for range 100 {
+		m.mutex.Lock()
+		m.hasChanged(now)
+		m.mutex.Unlock()
+		now = now.Add(supersedeAfter / 10)
+		before := m.supersedeAt
+		if m.markSuperseded(now); m.supersedeAt != before {
+			due++
+		}
+	}
+	if due < 9 {
+		t.Errorf("it was due %d times in ten seconds", due)
+	}
+}

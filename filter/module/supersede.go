@@ -10,17 +10,35 @@ import "time"
 // supersedeAfter is how long an update has to become effective before the watchers of what it replaces are ended.
 const supersedeAfter = time.Second
 
+// hasChanged records that a configuration or an override has come. It needs the mutex. Changes that come without end don't put off what
+// is due.
+func (m *module) hasChanged(now time.Time) {
+	m.changedAt = now
+	if m.supersedeAt.IsZero() {
+		m.supersedeAt = now.Add(supersedeAfter)
+	}
+}
+
 // supersede ends the watchers of configurations that newer ones have replaced. Envoy keeps a configuration alive for its streams and
 // does not report that it was replaced, so what counts is the stat_prefix, which names a gate: a configuration of a filter is replaced
 // by a newer one of the same prefix that says something else, and a route override by newer ones of the same prefix, unless one of these
 // says the same.
 func (m *module) supersede(now time.Time) {
+	if m.markSuperseded(now) {
+		notifyWatchers()
+	}
+}
+
+func (m *module) markSuperseded(now time.Time) (any bool) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if m.supersedeAt.IsZero() || now.Before(m.supersedeAt) {
-		return
+		return false
 	}
 	m.supersedeAt = time.Time{}
+	if now.Sub(m.changedAt) < supersedeAfter { // the last change is not effective yet
+		m.supersedeAt = now.Add(supersedeAfter)
+	}
 	newest := make(map[string]*configuration) // by prefix
 	for c := range m.filters {
 		prefix := c.Config().StatPrefix
@@ -45,6 +63,8 @@ func (m *module) supersede(now time.Time) {
 		}
 		if replaced {
 			C.hg_gate_supersede(g.c)
+			any = true
 		}
 	}
+	return any
 }
