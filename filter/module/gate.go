@@ -27,6 +27,7 @@ type gate struct {
 	reader        *reader
 	handle        cgo.Handle
 	warnings      []dueWarning // guarded by module.mutex
+	supersededBy  uint64       // the serial of what has replaced its configuration, 0 if nothing has; guarded by module.mutex
 
 	mutex     sync.Mutex
 	replies   map[*filter.Reply]*C.hg_reply

@@ -156,7 +156,7 @@ struct hg_gate {
   const hg_metric *checks, *watches, *watchers;
   uint64_t content;              // a hash of its configuration: gates of the same one answer alike
   size_t watchers_max;           // calls of Watch at a time, of all gates of the same filter and content
-  _Atomic int64_t superseded_at; // 0 until hg_gate_supersede
+  _Atomic int64_t superseded_at; // by hg_gate_supersede; 0 before
 };
 
 hg_gate *hg_gate_new(void); // held once
@@ -234,7 +234,7 @@ size_t hg_watch_tell(void);
 // hg_watch_stop has the watchers end, those that are still to come too.
 void hg_watch_stop(void);
 // hg_gate_supersede has the gate's watchers end at the next hg_watch_tell, because a newer configuration has taken its place.
-// Any thread; only the first time counts.
+// Any thread.
 void hg_gate_supersede(hg_gate *gate);
 
 #endif

@@ -57,13 +57,16 @@ func (m *module) markSuperseded(now time.Time) (any bool) {
 			continue
 		}
 		byFilter := newest[g.filter.Config().StatPrefix]
-		replaced := byFilter.serial > g.filter.serial && byFilter.digest != g.filter.digest
-		if o := g.override; o != nil {
-			replaced = replaced || lastOf[o.prefix.name] > o.serial && lastSaid[o.digest] == o.serial
+		by := uint64(0) // what has replaced it
+		if byFilter.serial > g.filter.serial && byFilter.digest != g.filter.digest {
+			by = byFilter.serial
 		}
-		if replaced {
+		if o := g.override; o != nil && lastOf[o.prefix.name] > o.serial && lastSaid[o.digest] == o.serial {
+			by = max(by, lastOf[o.prefix.name])
+		}
+		if by > g.supersededBy { // one that was replaced by mistake has watchers again
+			g.supersededBy, any = by, true
 			C.hg_gate_supersede(g.c)
-			any = true
 		}
 	}
 	return any
