@@ -26,30 +26,32 @@ const (
 	typeDynamicForward = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
 )
 
-// door is the way by which the gate came into Envoy.
-type door uint8
+// variant is how Healthgate is loaded.
+type variant uint8
 
 const (
-	noDoor door = iota
-	contrib
-	stock
+	noVariant variant = iota
+	plugin
+	module
 )
 
-// decoder is the door as the gate's own decoder knows it.
-func (d door) decoder() filter.Door {
-	if d == stock {
+// decoder returns the variant as the gate's own decoder names it.
+func (v variant) decoder() filter.Door {
+	if v == module {
 		return filter.Stock
 	}
 	return filter.Contrib
 }
 
-// read has the plugin's decoder read a configuration.
-func (d door) read(raw *structpb.Struct) (*filter.Config, error) {
-	return filter.Decode(raw, d.decoder())
+// read decodes a configuration of the gate.
+func (v variant) read(raw *structpb.Struct) (*filter.Config, error) {
+	return filter.Decode(raw, v.decoder())
 }
 
-// readOverride is read, of a route's.
-func (d door) readOverride(raw *structpb.Struct) error { return filter.CheckOverride(raw, d.decoder()) }
+// readOverride checks a route's configuration.
+func (v variant) readOverride(raw *structpb.Struct) error {
+	return filter.CheckOverride(raw, v.decoder())
+}
 
 // gate is a filter of Healthgate's in a connection manager.
 type gate struct {
@@ -57,7 +59,7 @@ type gate struct {
 	index    int   // among the connection manager's filters
 	filter   *Node // its entry there
 	contents *Node // its typed_config
-	door     door
+	variant  variant
 	layer    *layer // its own configuration
 	routing  routing
 	probes   []probe
@@ -107,10 +109,10 @@ func (s *scope) gates() []*gate {
 			g := &gate{in: m, index: i, filter: f, contents: contents}
 			switch {
 			case typeName == typeGolang && contents.text("plugin_name") == pluginName:
-				g.door = contrib
+				g.variant = plugin
 				g.layer = readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
 			case typeName == typeModule && isModule(contents):
-				g.door = stock
+				g.variant = module
 				g.layer = readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
 			default:
 				continue
@@ -124,6 +126,11 @@ func (s *scope) gates() []*gate {
 		}
 	}
 	return all
+}
+
+// isOwn says whether an HTTP filter is Healthgate's.
+func isOwn(contents *Node, typeName string) bool {
+	return typeName == typeGolang && contents.text("plugin_name") == pluginName || typeName == typeModule && isModule(contents)
 }
 
 // isModule says whether a dynamic module is Healthgate's.
@@ -188,7 +195,7 @@ func (g *gate) findProbes(routes *Node) {
 // findAnswers finds those of the probes that are answered.
 func (g *gate) findAnswers() {
 	for _, p := range g.probes {
-		if path := p.path(); path != "" && matches(p.route, path) != no {
+		if path := p.path(); path != "" && matches(p.route, g.request(path)) != no {
 			g.answers = append(g.answers, p)
 		}
 	}
@@ -196,7 +203,7 @@ func (g *gate) findAnswers() {
 
 // lay returns layers with what a narrower level of the routes says. Envoy tells a dynamic module of a route's most specific level alone.
 func (g *gate) lay(layers []*layer, over *layer) []*layer {
-	if g.door == stock {
+	if g.variant == module {
 		layers = layers[:1]
 	}
 	return append(slices.Clone(layers), over)
@@ -254,7 +261,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 		return known
 	}
 	d := &decoded{}
-	d.config, d.err = g.door.read(merged(layers))
+	d.config, d.err = g.variant.read(merged(layers))
 	if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
 		d.config = nil
 	}

@@ -122,7 +122,7 @@ func (s *scope) checkPatches(f *findings, g *gate) {
 		}
 		err := over.err
 		if err == nil {
-			err = g.door.readOverride(over.value.structure())
+			err = g.variant.readOverride(over.value.structure())
 		}
 		if !tellErrors(f, []*layer{over}, err) && g.decode([]*layer{g.layer}).err == nil {
 			layers := []*layer{g.layer, over}

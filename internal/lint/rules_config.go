@@ -22,9 +22,9 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 	for i, l := range layers {
 		err := l.err
 		if err == nil && i == 0 {
-			_, err = g.door.read(l.value.structure())
+			_, err = g.variant.read(l.value.structure())
 		} else if err == nil {
-			err = g.door.readOverride(l.value.structure())
+			err = g.variant.readOverride(l.value.structure())
 		}
 		wrong = tellErrors(f, []*layer{l}, err) || wrong
 	}
@@ -33,7 +33,7 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 			tellErrors(f, p.layers, g.decode(p.layers).err)
 		}
 	}
-	if g.door == stock {
+	if g.variant == module {
 		s.checkStartup(f, g)
 	}
 }

@@ -3,153 +3,11 @@ package lint
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
 	"healthgate/filter"
 )
-
-// answerer is a kind of filter that answers requests by itself.
-type answerer struct {
-	typeName string // how the name of its type ends
-	certain  bool   // it refuses whoever has no credentials, as probes don't
-	does     string
-}
-
-var answerers = []answerer{
-	{"filters.http.jwt_authn.v3.JwtAuthentication", true, "asks for a token, which a probe does not have (401)"},
-	{"filters.http.ext_authz.v3.ExtAuthz", true, "asks an authorization service, and refuses where that can't be reached (403)"},
-	{"filters.http.oauth2.v3.OAuth2", true, "sends whoever has no cookie to log in (302)"},
-	{"filters.http.basic_auth.v3.BasicAuth", true, "asks for a password, which a probe does not have (401)"},
-	{"filters.http.api_key_auth.v3.ApiKeyAuth", true, "asks for a key, which a probe does not have (401)"},
-	{"filters.http.rbac.v3.RBAC", true, "refuses who its policies don't name (403)"},
-	{"filters.http.ratelimit.v3.RateLimit", false, "refuses what is over its limit (429)"},
-	{"filters.http.local_ratelimit.v3.LocalRateLimit", false, "refuses what is over its limit (429)"},
-	{"filters.http.rate_limit_quota.v3.RateLimitQuotaFilterConfig", false, "refuses what is over its quota (429)"},
-	{"filters.http.fault.v3.HTTPFault", false, "answers some requests with an error, or late"},
-	{"filters.http.admission_control.v3.AdmissionControl", false, "refuses requests while others fail (503)"},
-	{"filters.http.adaptive_concurrency.v3.AdaptiveConcurrency", false, "refuses requests over its limit (503)"},
-	{"filters.http.bandwidth_limit.v3.BandwidthLimit", false, "holds requests back"},
-	{"filters.http.csrf.v3.CsrfPolicy", false, "refuses requests from another origin (403)"},
-	{"filters.http.ext_proc.v3.ExternalProcessor", false, "asks a processor, which may answer or be out of reach (500)"},
-	{"filters.http.wasm.v3.Wasm", false, "runs a program that may answer"},
-	{"filters.http.lua.v3.Lua", false, "runs a script that may answer"},
-	{"filters.http.health_check.v3.HealthCheck", false, "answers health checks itself"},
-	{"filters.http.custom_response.v3.CustomResponse", false, "puts another answer in the place of the gate's"},
-}
-
-// checkOrder finds filters that may answer a probe before the gate does.
-func (s *scope) checkOrder(f *findings, g *gate) {
-	for _, before := range g.in.list("http_filters")[:g.index] {
-		contents, typeName := s.httpFilter(before)
-		at := slices.IndexFunc(answerers, func(a answerer) bool { return strings.HasSuffix(typeName, a.typeName) })
-		if at < 0 || before.isTrue("disabled") && !g.enabledBefore(before) || g.spared(before, contents, typeName) {
-			continue
-		}
-		severity := Warning
-		if answerers[at].certain {
-			severity = Error
-		}
-		f.add(before, severity, "order", "%s stands before the gate and %s, whatever the clusters are: put the filter %s first in http_filters; disabled as it is by default, other traffic does not pay for that",
-			quoteKey(before.text("name")), answerers[at].does, quoteKey(g.filter.text("name")))
-	}
-}
-
-// enabledBefore says whether a filter that is off by default is on where the gate is asked.
-func (g *gate) enabledBefore(before *Node) bool {
-	return slices.ContainsFunc(g.answers, func(p probe) bool {
-		return p.route.get("typed_per_filter_config", before.text("name")) != nil || p.virtualHost.get("typed_per_filter_config", before.text("name")) != nil
-	})
-}
-
-// spared says whether a filter lets the gate's probes pass, by its own configuration or by that of their routes.
-func (g *gate) spared(before, contents *Node, typeName string) bool {
-	paths := []string{"/"}
-	if probes := g.answers; len(probes) > 0 {
-		paths = nil
-		for _, p := range probes {
-			if !sparedOn(p, before.text("name")) {
-				paths = append(paths, p.path())
-			}
-		}
-		if len(paths) == 0 {
-			return true
-		}
-	}
-	needed := func(path string) bool { return true }
-	switch {
-	case strings.HasSuffix(typeName, ".JwtAuthentication"):
-		needed = func(path string) bool { return jwtNeeds(contents, path) }
-	case strings.HasSuffix(typeName, ".RBAC"):
-		return contents.get("rules") == nil && contents.get("matcher") == nil
-	case strings.HasSuffix(typeName, ".LocalRateLimit"):
-		return contents.get("token_bucket") == nil
-	case strings.HasSuffix(typeName, ".RateLimit"):
-		return !slices.ContainsFunc(g.answers, func(p probe) bool {
-			return len(p.route.list("route", "rate_limits")) > 0 || len(p.virtualHost.list("rate_limits")) > 0
-		})
-	case strings.HasSuffix(typeName, ".HTTPFault"):
-		return contents.get("abort") == nil && contents.get("delay") == nil
-	case strings.HasSuffix(typeName, ".HealthCheck"):
-		if contents.isTrue("pass_through_mode") {
-			return true
-		}
-		needed = func(path string) bool { return healthCheckTakes(contents, path) }
-	case strings.HasSuffix(typeName, ".OAuth2"):
-		needed = func(path string) bool { return !oauthPasses(contents, path) }
-	}
-	return !slices.ContainsFunc(paths, needed)
-}
-
-// sparedOn says whether a route switches a filter off: for all filters, or in the words of some.
-func sparedOn(p probe, name string) bool {
-	for _, level := range []*Node{p.route, p.virtualHost} {
-		says := level.get("typed_per_filter_config", name)
-		if says == nil {
-			continue
-		}
-		contents, typeName := typed(says)
-		if typeName == typeFilterConfig && contents.get("config") != nil {
-			contents, typeName = typed(contents.get("config"))
-		}
-		return contents.isTrue("disabled") || strings.HasSuffix(typeName, ".RBACPerRoute") && contents.get("rbac") == nil
-	}
-	return false
-}
-
-// jwtNeeds says whether a path needs a token.
-func jwtNeeds(contents *Node, path string) bool {
-	for _, rule := range contents.list("rules") {
-		if matches(rule, path) == no {
-			continue
-		}
-		return rule.get("requires") != nil || rule.get("requirement_name") != nil
-	}
-	return contents.get("filter_state_rules") != nil
-}
-
-// healthCheckTakes says whether Envoy's own filter takes a probe of a path.
-func healthCheckTakes(contents *Node, path string) bool {
-	for _, header := range contents.list("headers") {
-		if header.text("name") == ":path" {
-			if exact := header.get("exact_match"); exact != nil {
-				return exact.scalar == path
-			}
-			return matchesString(header.get("string_match"), path) != no
-		}
-	}
-	return true
-}
-
-func oauthPasses(contents *Node, path string) bool {
-	for _, header := range contents.list("config", "pass_through_matcher") {
-		if header.text("name") == ":path" && matchesString(header.get("string_match"), path) == yes {
-			return true
-		}
-	}
-	return false
-}
 
 // checkALPN finds a listener on which HTTP/2 can't be agreed on.
 func (g *gate) checkALPN(f *findings) {
@@ -157,8 +15,8 @@ func (g *gate) checkALPN(f *findings) {
 	if g.in.chain == nil || codec == "HTTP1" || codec == "HTTP3" {
 		return
 	}
-	contents, typeName := typed(g.in.chain.get("transport_socket", "typed_config"))
-	if typeName != typeTLS {
+	contents := tlsContext(g.in.chain)
+	if contents == nil {
 		return
 	}
 	offered := contents.list("common_tls_context", "alpn_protocols")
@@ -270,7 +128,7 @@ func (s *scope) checkAdmin(f *findings) {
 func (g *gate) checkNative(f *findings) {
 	probes := g.configurations()
 	for _, p := range probes {
-		if p.config == nil || !nativeSays(p.config) || g.door == stock && len(p.layers[0].value.list("grpc_services")) > 0 {
+		if p.config == nil || !nativeSays(p.config) || g.variant == module && len(p.layers[0].value.list("grpc_services")) > 0 {
 			return
 		}
 	}

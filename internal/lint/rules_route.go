@@ -52,7 +52,7 @@ func (g *gate) checkEnabled(f *findings) {
 				"put into the probe's route: %s", g.enabling())
 		}
 		for _, p := range g.probes {
-			if path := p.path(); path != "" && matches(p.route, path) == no && !(inherits(p, g) && len(g.answers) > 0) && !g.answersHealth(p) {
+			if path := p.path(); path != "" && matches(p.route, g.request(path)) == no && !(inherits(p, g) && len(g.answers) > 0) && !g.answersHealth(p) {
 				f.add(p.route.at("match"), Error, rule, "the gate answers %q here, which this route does not match, so it never answers: "+
 					"match {path: %q}, or set the gate's path to the route's", path, path)
 			}
@@ -72,7 +72,7 @@ func (g *gate) checkEnabled(f *findings) {
 func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 	for _, virtualHost := range routes.list("virtual_hosts") {
 		for _, route := range virtualHost.list("routes") {
-			if matches(route, path) != yes {
+			if matches(route, g.request(path)) != yes {
 				continue
 			}
 			if !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
@@ -92,7 +92,7 @@ func inherits(p probe, g *gate) bool {
 // answersHealth says whether a route is there for grpc.health.v1.Health, which the stock door answers where grpc_services asks.
 func (g *gate) answersHealth(p probe) bool {
 	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
-	return g.door == stock && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
+	return g.variant == module && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
 }
 
 // checkActions finds what becomes of a probe where the filter is absent: after a slip, in an Envoy without it, for another method.
@@ -122,7 +122,7 @@ func (g *gate) takenBefore(p probe) *Node {
 	first, known := g.first[key]
 	if !known {
 		for _, route := range p.virtualHost.list("routes") {
-			if matches(route, key.path) == yes {
+			if matches(route, g.request(key.path)) == yes {
 				first = route
 				break
 			}
@@ -196,7 +196,54 @@ func does(route *Node) string {
 	return "sends it upstream"
 }
 
-func hasTLS(chain *Node) bool { return chain.get("transport_socket") != nil }
+// secure returns the transport socket of a filter chain that encrypts, with its type, without the sockets around it.
+func secure(chain *Node) (contents *Node, typeName string) {
+	socket := chain.get("transport_socket")
+	for {
+		contents, typeName = typed(socket.get("typed_config"))
+		if strings.HasSuffix(typeName, ".QuicDownstreamTransport") {
+			return contents.get("downstream_tls_context"), typeTLS
+		}
+		inner := contents.get("transport_socket")
+		if inner == nil {
+			break
+		}
+		socket = inner
+	}
+	if socket == nil || strings.HasSuffix(typeName, ".RawBuffer") || strings.HasSuffix(socket.text("name"), "raw_buffer") {
+		return nil, ""
+	}
+	return contents, typeName
+}
+
+// hasTLS says whether a filter chain takes TLS.
+func hasTLS(chain *Node) bool {
+	if chain.get("transport_socket") == nil {
+		return false
+	}
+	contents, typeName := secure(chain)
+	return contents != nil || typeName != "" || chain.get("transport_socket", "typed_config") == nil && !strings.HasSuffix(chain.text("transport_socket", "name"), "raw_buffer")
+}
+
+// tlsContext returns a filter chain's DownstreamTlsContext, or nil.
+func tlsContext(chain *Node) *Node {
+	if contents, typeName := secure(chain); typeName == typeTLS {
+		return contents
+	}
+	return nil
+}
+
+// request is a plain probe of a path as it comes to the gate's connection manager.
+func (g *gate) request(path string) request {
+	r := request{path: path, tls: maybe}
+	if g.in.chain != nil {
+		r.tls = answerOf(hasTLS(g.in.chain))
+	}
+	if scheme := g.in.text("scheme_header_transformation", "scheme_to_overwrite"); scheme != "" {
+		r.tls = answerOf(scheme == "https")
+	}
+	return r
+}
 
 // checkDomains finds probes by IP address that no virtual host with the gate takes.
 func (g *gate) checkDomains(f *findings, routes *Node) {

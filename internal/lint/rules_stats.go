@@ -69,7 +69,7 @@ func (s *scope) checkStats(f *findings, gates []*gate) {
 	bootstraps := s.bootstrap.get("stats_config", "stats_matcher")
 	for _, g := range gates {
 		plugins := bootstraps
-		if own := ownMatcher(g.in.listener); own != nil && g.door == contrib {
+		if own := ownMatcher(g.in.listener); own != nil && g.variant == plugin {
 			plugins = own
 		}
 		for _, p := range g.configurations() {

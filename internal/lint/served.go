@@ -45,7 +45,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 
 // served are the paths that a gate answers.
 func (s *scope) served(g *gate) []Served {
-	base := Served{Listener: g.in.listener.text("name"), Stock: g.door == stock}
+	base := Served{Listener: g.in.listener.text("name"), Stock: g.variant == module}
 	if g.in.chain != nil {
 		base.TLS = hasTLS(g.in.chain)
 		base.ServerName = g.in.chain.get("filter_chain_match", "server_names").first().text()
@@ -88,7 +88,7 @@ func (s *Served) countedBy(g *gate) {
 		return
 	}
 	s.Prefixes = []string{s.Config.StatPrefix}
-	if own := g.decode([]*layer{g.layer}).config; g.door == stock && own != nil && own.StatPrefix != s.Config.StatPrefix {
+	if own := g.decode([]*layer{g.layer}).config; g.variant == module && own != nil && own.StatPrefix != s.Config.StatPrefix {
 		s.Prefixes = append(s.Prefixes, own.StatPrefix)
 	}
 }
