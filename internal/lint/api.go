@@ -23,7 +23,8 @@ type api struct {
 	// read are the messages that stand for themselves, a document's and those in an Any, to be held to the API's rules.
 	read  []readMessage
 	errs  int  // found with keys and values
-	patch bool // it is a part of a configuration, which Istio puts there
+	patch bool // Istio puts it into a configuration
+	part  bool // it is merged into a message, so what is missing in it may be there
 }
 
 type readMessage struct {
@@ -45,7 +46,7 @@ func (f *findings) check(n *Node, typeName string) {
 
 // checkPatch holds to a type what Istio puts into a configuration: the whole of a message, or a part that is laid over one.
 func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
-	a := &api{found: f, patch: true}
+	a := &api{found: f, patch: true, part: !whole}
 	a.document(n, typeName)
 	if !whole || a.errs > 0 {
 		return
@@ -67,8 +68,8 @@ func (a *api) fail(at *Node, format string, args ...any) {
 }
 
 func (a *api) document(n *Node, typeName string) {
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
-	if err != nil {
+	kind := messageType(typeName)
+	if kind == nil {
 		n.skipped = true
 		if strings.HasPrefix(typeName, "envoy.") {
 			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, v3alpha)", typeName)
@@ -78,6 +79,15 @@ func (a *api) document(n *Node, typeName string) {
 	m := kind.New()
 	a.message(n, m)
 	a.read = append(a.read, readMessage{m.Interface(), n})
+}
+
+// messageType finds a message of Envoy's API, or nil.
+func messageType(typeName string) protoreflect.MessageType {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
+	if err != nil {
+		return nil
+	}
+	return kind
 }
 
 // message reads a mapping.
@@ -120,6 +130,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 		given[field.FullName()] = e.key
 		a.field(e.value, m, field)
 	}
+	a.refusals(n, m.Descriptor())
 }
 
 // twice finds a key that is repeated. Envoy takes the last.

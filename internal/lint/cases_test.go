@@ -61,29 +61,26 @@ func rendered(t testing.TB, one map[string]string) string {
 	return text
 }
 
+// fill puts texts into the parts of a base. A part is a line "#name", or what stands between "#name{" and "#}" unless it is given.
 func fill(base string, parts map[string]string, used map[string]bool) string {
-	// The outermost part is the one whose end has the same indent.
 	var b strings.Builder
 	lines := strings.SplitAfter(base, "\n")
 	for i := 0; i < len(lines); i++ {
 		trimmed := strings.TrimSpace(lines[i])
-		indent := lines[i][:len(lines[i])-len(strings.TrimLeft(lines[i], " "))]
-		name, block := strings.CutSuffix(strings.TrimPrefix(trimmed, "#"), "{")
-		if !strings.HasPrefix(trimmed, "#") || name == "}" {
-			if name != "}" {
-				b.WriteString(lines[i])
-			}
+		if !strings.HasPrefix(trimmed, "#") {
+			b.WriteString(lines[i])
 			continue
 		}
+		indent := lines[i][:strings.Index(lines[i], "#")]
+		name, block := strings.CutSuffix(trimmed[1:], "{")
 		own, given := parts[name]
 		used[name] = true
 		end := i
 		if block {
 			end = i + slices.Index(lines[i:], indent+"#}\n")
+			within := fill(strings.Join(lines[i+1:end], ""), parts, used)
 			if !given {
-				b.WriteString(fill(strings.Join(lines[i+1:end], ""), parts, used))
-			} else {
-				fill(strings.Join(lines[i+1:end], ""), parts, used) // the parts within are known
+				b.WriteString(within)
 			}
 		}
 		for line := range strings.Lines(own) {

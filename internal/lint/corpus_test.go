@@ -34,7 +34,7 @@ func corpus(t testing.TB) []whole {
 	var all []whole
 	for _, entry := range entries {
 		name := entry.Name()
-		if name == "fuzz" || strings.HasSuffix(name, ".want") {
+		if name == "fuzz" || name == "cases" || strings.HasSuffix(name, ".want") {
 			continue
 		}
 		files := []string{filepath.Join("testdata", name)}
@@ -148,6 +148,15 @@ func render(found []Finding) string {
 func TestCorpusBreaksEachRule(t *testing.T) {
 	broken, good := map[string]int{}, 0
 	all := corpus(t)
+	for _, one := range cases(t) {
+		w := whole{name: one["case"]}
+		for want := range strings.SplitSeq(one["want"], ", ") {
+			if want != "" {
+				w.want = append(w.want, want)
+			}
+		}
+		all = append(all, w)
+	}
 	for _, w := range all {
 		rules := map[string]bool{}
 		for _, want := range w.want {

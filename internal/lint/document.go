@@ -1,8 +1,16 @@
 package lint
 
 import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"regexp"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"healthgate/filter"
 )
 
 // The types of documents, and of what stands in them.
@@ -21,20 +29,25 @@ const (
 	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 
-// marks are keys by which a document without an @type is recognized: any of a line's will do. The first line that fits wins.
-var marks = []struct {
+// mark is a key by which a document without an @type is recognized. A weak one is another program's word too: it counts only if what
+// stands there has the form of Envoy's.
+type mark struct {
 	typeName string
-	keys     []string
-}{
-	{typeBootstrap, []string{"static_resources", "dynamic_resources", "admin", "node", "layered_runtime", "overload_manager", "cluster_manager", "stats_config", "bootstrap_extensions"}},
-	{typeRoutes, []string{"virtual_hosts"}},
-	{typeListener, []string{"filter_chains", "default_filter_chain", "listener_filters", "api_listener"}},
-	{typeHCM, []string{"http_filters"}},
-	{typeCluster, []string{"load_assignment", "lb_policy", "eds_cluster_config", "health_checks", "cluster_type", "connect_timeout", "dns_lookup_family"}},
-	{typeVirtualHost, []string{"domains"}},
-	{typeRoute, []string{"match"}},
-	{typeEndpoints, []string{"cluster_name"}},
-	{typeStatic, []string{"listeners", "clusters"}},
+	strong   []string
+	weak     []string
+}
+
+// marks are in the order in which they are tried.
+var marks = []mark{
+	{typeBootstrap, []string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"}, []string{"admin", "node", "cluster_manager"}},
+	{typeRoutes, []string{"virtual_hosts"}, nil},
+	{typeListener, []string{"filter_chains", "default_filter_chain", "listener_filters", "api_listener"}, nil},
+	{typeHCM, []string{"http_filters"}, nil},
+	{typeCluster, []string{"load_assignment", "lb_policy", "eds_cluster_config", "cluster_type"}, []string{"health_checks", "connect_timeout", "dns_lookup_family"}},
+	{typeVirtualHost, nil, []string{"domains"}},
+	{typeRoute, nil, []string{"match"}},
+	{typeEndpoints, nil, []string{"cluster_name"}},
+	{typeStatic, nil, []string{"listeners", "clusters"}},
 }
 
 // recognize returns the type of a document of Envoy's, or "".
@@ -45,18 +58,45 @@ func recognize(n *Node) string {
 	if url := n.text("@type"); url != "" {
 		return typeOf(url)
 	}
-	keys := map[string]bool{}
-	for _, e := range n.entries {
-		keys[underscored(e.key)] = true
-	}
-	for _, mark := range marks {
-		for _, key := range mark.keys {
-			if keys[key] {
-				return mark.typeName
+	for _, m := range marks {
+		for _, e := range n.entries {
+			key := underscored(e.key)
+			if slices.Contains(m.strong, key) || slices.Contains(m.weak, key) && m.fits(n, key, e.value) {
+				return m.typeName
 			}
 		}
 	}
 	return ""
+}
+
+// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by what is in it,
+// another by all of its keys.
+func (m mark) fits(n *Node, key string, value *Node) bool {
+	kind := messageType(m.typeName).Descriptor()
+	field := kind.Fields().ByName(protoreflect.Name(key))
+	switch {
+	case field.IsList() && value.kind != list && value.kind != mapping || !field.IsList() && field.Message() != nil && value.kind != mapping && field.Message().FullName() != "google.protobuf.Duration":
+		return false
+	case m.typeName == typeBootstrap && len(value.entries) > 0:
+		return fieldsOf(value, field.Message())
+	case m.typeName == typeStatic:
+		for _, item := range value.items {
+			if item.kind != mapping || item.get("name") == nil && item.get("address") == nil {
+				return false
+			}
+		}
+	}
+	return fieldsOf(n, kind)
+}
+
+// fieldsOf says whether each key of a mapping is a field of a message.
+func fieldsOf(n *Node, kind protoreflect.MessageDescriptor) bool {
+	for _, e := range n.entries {
+		if e.key != "<<" && kind.Fields().ByName(protoreflect.Name(e.key)) == nil && kind.Fields().ByJSONName(e.key) == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // underscored writes a key in JSON's form, staticResources, in protobuf's.
@@ -67,7 +107,7 @@ func underscored(key string) string {
 	return snake(key)
 }
 
-// document takes a document for what it is, and says whether it is anything at all.
+// document reads a document by what it is, and says whether it is anything at all.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
 	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes
@@ -93,11 +133,28 @@ func (l *linter) document(n *Node, s *scope) bool {
 		}
 		return true
 	}
+	if isGatesOwn(n) {
+		l.gatesOwn(n)
+		return true
+	}
 	typeName := recognize(n)
 	if typeName == "" {
 		return false
 	}
+	l.checked = true
 	l.found.check(n, typeName)
+	switch typeName {
+	case typeBootstrap:
+		if n.get("static_resources") != nil || n.get("dynamic_resources") != nil {
+			l.hold(n)
+		}
+	case typeListener, typeHCM:
+		l.hold(n)
+	case typeStatic:
+		if n.get("listeners") != nil {
+			l.hold(n)
+		}
+	}
 	if typeName == typeBootstrap {
 		l.scopes = append(l.scopes, newScope(n))
 		return true
@@ -117,9 +174,11 @@ func (n *Node) first() *Node {
 // dump takes what admin's /config_dump gives. Envoy has taken it, so it is not held to the API again.
 func (l *linter) dump(n *Node) {
 	s := &scope{dumped: true}
+	l.checked = true
 	for _, part := range n.list("configs") {
 		switch typeName := typeOf(part.text("@type")); strings.TrimPrefix(typeName, "envoy.admin.v3.") {
 		case "BootstrapConfigDump":
+			l.hold(part)
 			s.bootstrap = part.get("bootstrap")
 		case "ClustersConfigDump":
 			s.allClusters = true
@@ -127,6 +186,7 @@ func (l *linter) dump(n *Node) {
 			s.addEach(part, typeCluster, "dynamic_active_clusters", "cluster")
 			s.addEach(part, typeCluster, "dynamic_warming_clusters", "cluster")
 		case "ListenersConfigDump":
+			l.hold(part)
 			s.addEach(part, typeListener, "static_listeners", "listener")
 			s.addEach(part, typeListener, "dynamic_listeners", "active_state", "listener")
 		// What ?resource= gives one by one.
@@ -172,7 +232,7 @@ func (s *scope) addEach(n *Node, typeName, listKey string, keys ...string) {
 	}
 }
 
-// object takes an object of Kubernetes'.
+// object reads an object of Kubernetes.
 func (l *linter) object(n *Node) {
 	switch n.text("kind") {
 	case "List":
@@ -182,11 +242,12 @@ func (l *linter) object(n *Node) {
 			}
 		}
 	case "EnvoyFilter":
+		l.checked = true
 		l.envoyFilter(n)
-	case "ConfigMap":
-		for _, e := range n.pairs("data") {
-			if e.value.kind == text && strings.ContainsAny(e.value.scalar, ":{") {
-				l.embedded(e.value)
+	case "ConfigMap", "Secret":
+		for _, e := range slices.Concat(n.pairs("data"), n.pairs("stringData")) {
+			if e.value.kind == text {
+				l.embedded(e.key, e.value, n.text("kind") == "Secret" && !isEntry(n.pairs("stringData"), e))
 			}
 		}
 	default:
@@ -194,10 +255,32 @@ func (l *linter) object(n *Node) {
 	}
 }
 
-// embedded takes a text in a ConfigMap for Envoy's configuration, where it is one: a ConfigMap has other things too.
-func (l *linter) embedded(value *Node) {
+func isEntry(entries []entry, e entry) bool {
+	return slices.ContainsFunc(entries, func(other entry) bool { return other.value == e.value })
+}
+
+var (
+	// envoysKey is a key of a ConfigMap under which Envoy's configuration is expected.
+	envoysKey = regexp.MustCompile(`(?i)(envoy|bootstrap).*\.(ya?ml|json)$|^(lds|cds|rds|eds|listeners?|clusters?|routes?)\.(ya?ml|json)$`)
+	// envoysText is a text that is meant to be Envoy's configuration.
+	envoysText = regexp.MustCompile(`(?m)^[ \t"-]*(static_resources|dynamic_resources|filter_chains|http_filters|virtual_hosts|load_assignment|typed_config)\b`)
+)
+
+// embedded reads a text in a ConfigMap or a Secret, which have other things too.
+func (l *linter) embedded(key string, value *Node, encoded bool) {
+	content := []byte(value.scalar)
+	if encoded {
+		var err error
+		if content, err = base64.StdEncoding.DecodeString(value.scalar); err != nil {
+			return
+		}
+	}
+	expected := envoysKey.MatchString(key) || envoysText.Match(content)
+	if !expected && !bytes.ContainsAny(content, ":{") {
+		return
+	}
 	at := place{file: value.file, line: value.line, column: value.column, fixed: true}
-	if value.valueLine > 0 {
+	if value.valueLine > 0 && !encoded {
 		indent, line := 0, value.valueLine
 		for ; line <= len(value.file.starts); line++ {
 			if full := value.file.line(line); strings.TrimSpace(full) != "" {
@@ -207,15 +290,67 @@ func (l *linter) embedded(value *Node) {
 		}
 		at = place{file: value.file, line: value.valueLine - 1, column: indent}
 	}
-	documents, err := parse([]byte(value.scalar), at)
+	whole := "the value of " + quoteKey(key)
+	documents, err := parse(content, at)
+	if wrong := (*syntaxError)(nil); errors.As(err, &wrong) && expected {
+		l.notRead(&Node{file: value.file, line: wrong.line, column: wrong.column}, wrong, content, whole)
+	}
 	if err != nil {
 		return
 	}
 	s := &scope{}
+	known := false
 	for _, document := range documents {
-		if recognize(document) != "" || document.get("resources") != nil {
-			l.document(document, s)
+		if recognize(document) != "" || document.get("resources") != nil || expected {
+			known = l.document(document, s) || known
 		}
 	}
+	if expected && !known {
+		l.checked = true
+		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy's, so nothing of it is checked: %s", whole, takes)
+	}
 	l.parts = append(l.parts, s)
+}
+
+// ownKeys are the keys of Healthgate's own configuration.
+var ownKeys = map[string]bool{"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
+	"stat_prefix": true, "stale_after": true, "source": true, "admin": true}
+
+// isGatesOwn says whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
+func isGatesOwn(n *Node) bool {
+	clusters := n.get("clusters")
+	if clusters == nil || clusters.kind != list || n.get("listeners") != nil {
+		return false
+	}
+	names, own := 0, len(n.entries) > 1
+	for _, e := range n.entries {
+		own = own && ownKeys[e.key]
+	}
+	for _, item := range clusters.items {
+		if item.kind == text {
+			names++
+		}
+		for _, key := range []string{"min_healthy", "min_healthy_percent", "stat_name", "degraded", "excluded"} {
+			if item.get(key) != nil {
+				return true
+			}
+		}
+	}
+	return own || names > 0 && names == len(clusters.items)
+}
+
+// gatesOwn checks Healthgate's own configuration, which stands in Envoy's otherwise.
+func (l *linter) gatesOwn(n *Node) {
+	l.checked = true
+	l.gates++
+	if _, err := module.read(n.structure()); err != nil {
+		own := &layer{at: n, value: n}
+		if all := (filter.Errors{}); errors.As(err, &all) {
+			for _, one := range all {
+				if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
+					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses it: %s", wrong)
+				}
+			}
+		}
+	}
 }

@@ -1,8 +1,11 @@
 package lint
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -41,6 +44,14 @@ func (v variant) decoder() filter.Door {
 		return filter.Stock
 	}
 	return filter.Contrib
+}
+
+// routeType returns the message that configures the filter on a route.
+func (v variant) routeType() string {
+	if v == module {
+		return typeModuleRoute
+	}
+	return typeGolangRoute
 }
 
 // read decodes a configuration of the gate.
@@ -108,14 +119,14 @@ func (s *scope) gates() []*gate {
 			contents, typeName := s.httpFilter(f)
 			g := &gate{in: m, index: i, filter: f, contents: contents}
 			switch {
-			case typeName == typeGolang && contents.text("plugin_name") == pluginName:
-				g.variant = plugin
-				g.layer = readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
-			case typeName == typeModule && isModule(contents):
-				g.variant = module
-				g.layer = readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
-			default:
+			case !isOwn(contents, typeName):
 				continue
+			case typeName == typeGolang:
+				g.variant = plugin
+				g.layer = plugin.readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
+			default:
+				g.variant = module
+				g.layer = module.readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
 			}
 			g.routing = s.routing(m)
 			for _, routes := range g.routing.configurations {
@@ -128,30 +139,70 @@ func (s *scope) gates() []*gate {
 	return all
 }
 
-// isOwn says whether an HTTP filter is Healthgate's.
+// isOwn says whether an HTTP filter is Healthgate's, or is meant to be: its name may be misspelt.
 func isOwn(contents *Node, typeName string) bool {
-	return typeName == typeGolang && contents.text("plugin_name") == pluginName || typeName == typeModule && isModule(contents)
+	switch typeName {
+	case typeGolang:
+		return isNear(contents.text("plugin_name"), pluginName) || path.Base(contents.text("library_path")) == "healthgate.so" || isNear(contents.text("library_id"), pluginName)
+	case typeModule:
+		return isModule(contents)
+	}
+	return false
 }
 
-// isModule says whether a dynamic module is Healthgate's.
+// isModule says whether a dynamic module is Healthgate's, or is meant to be.
 func isModule(contents *Node) bool {
-	module := contents.get("dynamic_module_config")
-	return module.text("name") == pluginName || contents.text("filter_name") == pluginName ||
-		strings.HasSuffix(module.text("module", "local", "filename"), "libhealthgate.so")
+	config := contents.get("dynamic_module_config")
+	return isNear(config.text("name"), pluginName) || isNear(contents.text("filter_name"), pluginName) ||
+		path.Base(config.text("module", "local", "filename")) == "libhealthgate.so"
+}
+
+// isNear says whether a name is another one, or that with a slip.
+func isNear(name, meant string) bool {
+	return name == meant || filter.Nearest(strings.ToLower(name), []string{meant}) != "" && !versioned.MatchString(name)
+}
+
+// versioned is a name that says which version it is.
+var versioned = regexp.MustCompile(`^healthgate[-_.]?v?[0-9]`)
+
+// checkNames finds a filter of Healthgate's by whose name Envoy does not find it.
+func (g *gate) checkNames(f *findings) {
+	const rule = "no-gate"
+	switch g.variant {
+	case plugin:
+		if name := g.contents.get("plugin_name"); name != nil && name.scalar != pluginName {
+			f.add(name, Error, rule, "healthgate.so has the plugin %s alone, and none called %q, so Envoy refuses the filter: write plugin_name: %s", pluginName, name.scalar, pluginName)
+		}
+	case module:
+		checkModuleName(f, g.contents)
+	}
+}
+
+// checkModuleName finds a name by which Envoy searches for another file than libhealthgate.so.
+func checkModuleName(f *findings, contents *Node) {
+	l := moduleLibrary(contents.get("dynamic_module_config"))
+	if l == nil || !l.isMisspelt() {
+		return
+	}
+	f.add(l.at, Error, "no-gate", "by the name %q Envoy searches for lib%s.so, and the module is libhealthgate.so: write name: %s", l.file, l.file, pluginName)
 }
 
 // readLayer reads a configuration of the gate's from the Any that holds it.
-func readLayer(packed, at *Node, key, need string) *layer {
+func (v variant) readLayer(packed, at *Node, key, need string) *layer {
 	l := &layer{at: at}
 	typeName := typeOf(packed.text("@type"))
 	switch {
 	case packed == nil || typeName == "":
 		l.err = fmt.Errorf("%s: is required, %s", key, need)
-	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct"):
+	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct") && v == plugin:
 		l.at, l.value = packed, packed.get("value")
-	case typeName == "google.protobuf.StringValue":
+	case (typeName == "google.protobuf.StringValue" || typeName == "google.protobuf.BytesValue") && v == module:
 		l.at = packed
-		l.value, l.err = parseJSON([]byte(packed.text("value")), place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
+		content := []byte(packed.text("value"))
+		if typeName == "google.protobuf.BytesValue" {
+			content, _ = base64.StdEncoding.DecodeString(packed.text("value"))
+		}
+		l.value, l.err = parseJSON(content, place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
 	default:
 		l.at = packed
 		l.err = fmt.Errorf("%s: %s is another type; write it as google.protobuf.Struct", key, typeName)
@@ -195,7 +246,7 @@ func (g *gate) findProbes(routes *Node) {
 // findAnswers finds those of the probes that are answered.
 func (g *gate) findAnswers() {
 	for _, p := range g.probes {
-		if path := p.path(); path != "" && matches(p.route, g.request(path)) != no {
+		if at := p.path(); at != "" && matches(p.route, g.request(at)) != no {
 			g.answers = append(g.answers, p)
 		}
 	}
@@ -230,20 +281,22 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	if known := g.overs[says]; known != nil {
 		return known, false
 	}
-	switch typeName {
-	case typeGolangRoute:
-		plugin := contents.get("plugins_config", pluginName)
-		if plugin == nil {
+	switch right := g.variant.routeType(); {
+	case routeMessage(typeName) == right && typeName != right: // the filter's message, as the rule api says
+		return nil, false
+	case typeName != right:
+		over = &layer{at: says, err: fmt.Errorf("%s: it is no configuration of this filter for a route, which Envoy refuses or leaves out; write %s", typeName, right)}
+	case g.variant == plugin:
+		own := contents.get("plugins_config", pluginName)
+		if own == nil {
 			return nil, false
 		}
-		over = readLayer(plugin.get("config"), plugin, "config", "or leave the plugin out")
-	case typeModuleRoute:
+		over = plugin.readLayer(own.get("config"), own, "config", "or leave the plugin out")
+	default:
 		if contents.get("filter_config") == nil {
 			return nil, false
 		}
-		over = readLayer(contents.get("filter_config"), contents, "filter_config", "or leave it out")
-	default:
-		return nil, false
+		over = module.readLayer(contents.get("filter_config"), contents, "filter_config", "or leave it out")
 	}
 	over.over = true
 	if g.overs == nil {

@@ -75,8 +75,17 @@ func parse(content []byte, at place) ([]*Node, error) {
 	if len(content) > maxYAML {
 		return nil, fmt.Errorf("it has more than %d MiB, up to which YAML is read; JSON is up to %d MiB", maxYAML>>20, maxJSON>>20)
 	}
-	return parseYAML(content, at)
+	documents, err := parseYAML(content, at)
+	if untabbed := tabbedLine.ReplaceAllFunc(content, func(line []byte) []byte { return bytes.ReplaceAll(line, []byte("\t"), []byte(" ")) }); err != nil && !bytes.Equal(untabbed, content) {
+		if again, failed := parseYAML(untabbed, at); failed == nil {
+			return again, nil
+		}
+	}
+	return documents, err
 }
+
+// tabbedLine is the beginning of a line that has a tab before its comment, or has nothing else. Envoy takes it, and the library does not.
+var tabbedLine = regexp.MustCompile(`(?m)^[ ]*\t[ \t]*(#|\r?$)`)
 
 // yaml12 says that what follows is YAML 1.2, which the library reads, and refuses for what it says.
 var yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)

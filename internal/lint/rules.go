@@ -10,6 +10,8 @@ type Rule struct {
 
 // Rules are all there are, in the order of docs/lint.md, which has a section for each.
 var Rules = []Rule{
+	{"unread", "lint cannot read a file, or nothing in it is Envoy's"},
+	{"no-gate", "no gate is there, or its name is misspelt"},
 	{"api", "the configuration does not fit Envoy's API"},
 	{"config", "the gate's own configuration is refused"},
 	{"not-enabled", "no route asks the gate"},

@@ -61,20 +61,67 @@ func (s *scope) checkHTTP2(f *findings) {
 	}
 }
 
-// checkUnknown finds a cluster that is not there, where the files would have it.
-func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
-	const rule = "unknown-cluster"
+// checkRouteClusters finds a route to a cluster that is not there: of routes that stand in a connection manager, Envoy asks that at start.
+func (s *scope) checkRouteClusters(f *findings) {
+	if s.bootstrap == nil || s.dumped || s.discovers() {
+		return
+	}
+	names := s.clusterNames()
+	unknown := func(at *Node) {
+		if at == nil || at.kind != text || s.clusters[at.scalar] != nil || isPlaceholder(at.scalar) {
+			return
+		}
+		f.add(at, Error, "api", "this route goes to the cluster %q, which is not there%s%s", at.scalar, refuses, meantOf(at.scalar, names))
+	}
+	mirrors := func(level *Node) {
+		for _, mirror := range level.list("request_mirror_policies") {
+			unknown(mirror.get("cluster"))
+		}
+	}
+	for _, m := range s.connectionManagers() {
+		routes := m.get("route_config")
+		if routes == nil || routes.get("validate_clusters") != nil && !routes.isTrue("validate_clusters") || m.patch != nil {
+			continue
+		}
+		mirrors(routes)
+		for _, virtualHost := range routes.list("virtual_hosts") {
+			mirrors(virtualHost)
+			for _, route := range routesOf(virtualHost) {
+				action := route.get("route")
+				unknown(action.get("cluster"))
+				for _, cluster := range action.list("weighted_clusters", "clusters") {
+					unknown(cluster.get("name"))
+				}
+				mirrors(action)
+			}
+		}
+	}
+}
+
+func (s *scope) clusterNames() []string {
 	names := make([]string, 0, len(s.clusters))
 	for name := range s.clusters {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	meant := ""
-	if near := filter.Nearest(asked.Name, names); near != "" {
-		meant = ": did you mean " + quoteKey(near) + "?"
-	} else if len(names) > 0 {
-		meant = ": there are " + clip(strings.Join(names, ", "))
+	return names
+}
+
+// meantOf is what follows a name that is not there.
+func meantOf(name string, known []string) string {
+	if near := filter.Nearest(name, known); near != "" {
+		return ": did you mean " + quoteKey(near) + "?"
 	}
+	if len(known) > 0 {
+		return ": there are " + clip(strings.Join(known, ", "))
+	}
+	return ""
+}
+
+// checkUnknown finds a cluster that is not there, where the files would have it.
+func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
+	const rule = "unknown-cluster"
+	meant := meantOf(asked.Name, s.clusterNames())
 	switch {
 	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // clusters were not looked at
 	case s.discovers() && !s.dumped:

@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// look runs each rule over a scope.
-func (s *scope) look(f *findings) {
+// check runs each rule over a scope, and returns its gates.
+func (s *scope) check(f *findings) []*gate {
 	gates := s.gates()
 	for _, g := range gates {
+		g.checkNames(f)
 		s.checkConfig(f, g)
 		g.checkEnabled(f)
 		g.checkActions(f)
@@ -32,8 +33,10 @@ func (s *scope) look(f *findings) {
 	}
 	s.checkStats(f, gates)
 	s.checkHTTP2(f)
-	s.checkLibraries(f)
+	s.checkRouteClusters(f)
+	s.checkLibraries(f, gates)
 	s.checkAdmin(f)
+	return gates
 }
 
 const enablingLines = "typed_per_filter_config: {%s: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}"

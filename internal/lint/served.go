@@ -38,7 +38,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 		for _, g := range s.gates() {
 			all = append(all, s.served(g)...)
 		}
-		s.look(&l.found)
+		s.check(&l.found)
 	}
 	return all, l.found.sorted(l.files), nil
 }
