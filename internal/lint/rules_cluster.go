@@ -25,11 +25,14 @@ func (s *scope) checkClusters(f *findings, g *gate) {
 				}
 				continue
 			}
+			if hasNoHosts(f, cluster) {
+				continue
+			}
 			if p.config.Admin == nil {
 				checkStatName(f, find(p.layers, "clusters["+strconv.Itoa(i)+"].stat_name"), at, cluster, asked)
 			}
-			checkUnchecked(f, cluster, p.config)
-			checkIdle(f, cluster, p)
+			checkUnchecked(f, g, cluster, p.config, asked)
+			checkIdle(f, g, cluster, p)
 			checkPanic(f, find(p.layers, "clusters["+strconv.Itoa(i)+"].min_healthy_percent"), cluster, asked)
 		}
 	}
@@ -153,33 +156,99 @@ func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) 
 		asked.StatName, asked.Name, statName, right)
 }
 
-// discovered says whether something else than health checks tells how hosts are.
-func discovered(cluster *Node) bool {
-	return cluster.text("type") == "EDS" || len(cluster.list("health_checks")) > 0 || cluster.get("outlier_detection") != nil ||
-		strings.Contains(cluster.text("cluster_type", "name"), "aggregate") || strings.Contains(cluster.text("cluster_type", "name"), "composite")
+// addChecks are the lines that check a cluster.
+const addChecks = "add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
+
+// byEDS says whether hosts, and how they are, come by EDS.
+func byEDS(cluster *Node) bool {
+	return cluster.text("type") == "EDS" || strings.Contains(cluster.text("cluster_type", "name"), ".eds")
 }
 
-// checkUnchecked finds a cluster whose hosts count as healthy for ever, or are there only while somebody calls.
-func checkUnchecked(f *findings, cluster *Node, c *filter.Config) {
+// hasNoHosts finds a cluster that picks from others' hosts or from those of its requests, and has no membership of its own.
+func hasNoHosts(f *findings, cluster *Node) bool {
 	const rule = "unchecked"
-	_, kind := typed(cluster.get("cluster_type", "typed_config"))
-	if cluster.text("type") == "ORIGINAL_DST" || kind == typeDynamicForward {
-		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while somebody calls, so a gate that asks it is 503 without traffic: ask a cluster that has hosts of its own")
+	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
+	name := cluster.text("cluster_type", "name")
+	switch {
+	case strings.HasPrefix(kind, "envoy.extensions.clusters.aggregate."), strings.HasPrefix(kind, "envoy.extensions.clusters.composite."), name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
+		var parts []string
+		for _, part := range contents.list("clusters") {
+			if part.kind == text {
+				parts = append(parts, quoteKey(part.scalar))
+			} else if part.text("name") != "" {
+				parts = append(parts, quoteKey(part.text("name")))
+			}
+		}
+		f.add(cluster.at("name"), Error, rule, "this cluster is made of others and has no hosts of its own, so a gate that asks it is 503 for ever: let the gate ask its parts, clusters: [%s] and require: any",
+			clip(strings.Join(parts, ", ")))
+	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward, strings.HasPrefix(kind, "envoy.extensions.clusters.reverse_connection."):
+		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while there are calls, so a gate that asks it is 503 without traffic: ask a cluster that has hosts of its own")
+	default:
+		return false
+	}
+	return true
+}
+
+// endpoints are the hosts that stand in a cluster's configuration. Their number is known if no name has to be resolved.
+func endpoints(cluster *Node) (all []*Node, known bool) {
+	for _, locality := range cluster.list("load_assignment", "endpoints") {
+		all = append(all, locality.list("lb_endpoints")...)
+	}
+	switch cluster.text("type") {
+	case "", "STATIC":
+		known = cluster.get("cluster_type") == nil
+	case "LOGICAL_DNS":
+		known = len(all) == 1
+	}
+	return all, known && len(all) > 0
+}
+
+// checkUnchecked finds a cluster whose hosts count as healthy although they are down.
+func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked filter.Cluster) {
+	const rule = "unchecked"
+	if byEDS(cluster) {
 		return
 	}
-	if discovered(cluster) {
-		if cluster.text("type") == "EDS" || len(cluster.list("health_checks")) > 0 {
+	at, checks, outliers := cluster.at("name"), cluster.list("health_checks"), cluster.get("outlier_detection")
+	all, known := endpoints(cluster)
+	switch {
+	case len(checks) > 0:
+		left := 0
+		for _, endpoint := range all {
+			if endpoint.isTrue("endpoint", "health_check_config", "disable_active_health_check") {
+				left++
+			}
+		}
+		if left > 0 && enough(asked, left, len(all)) {
+			f.add(at, Warning, rule, "%d of the %d hosts of this cluster have disable_active_health_check, so each of these counts as healthy for ever and the gate passes with all of them down: leave that out",
+				left, len(all))
+		}
+	case g.variant == plugin && c.StaleAfter > 0 && c.Admin == nil && cluster.get("cluster_type") == nil:
+		f.add(at, Error, rule, "nothing checks the hosts of this cluster, so after stale_after the gate that asks it is 503 for ever: add health_checks to it, or leave stale_after out")
+	case outliers == nil:
+		f.add(at, Warning, rule, "nothing checks the hosts of this cluster, so each counts as healthy for ever and the gate passes with all of them down: %s", addChecks)
+	default:
+		most := outliers.number(10, "max_ejection_percent") // Envoy's default
+		if known {
+			ejected := int(float64(len(all)) * most / 100)
+			if outliers.isTrue("always_eject_one_host") {
+				ejected = max(ejected, 1)
+			}
+			if enough(asked, len(all)-ejected, len(all)) {
+				f.add(at, Warning, rule, "outlier detection ejects at most %d of the %d hosts of this cluster (max_ejection_percent: %v), so the gate passes with all of them down: %s", ejected, len(all), most, addChecks)
+				return
+			}
+		} else if most < 100 && asked.Rule.MinHealthy <= 1 && float64(asked.Rule.MinHealthyPercent) <= 100-most {
+			f.add(at, Warning, rule, "outlier detection ejects at most %v %% of the hosts of this cluster (max_ejection_percent), so the gate passes with all of them down: %s", most, addChecks)
 			return
 		}
+		f.add(at, Warning, rule, "nothing checks the hosts of this cluster: outlier detection brings a host back after base_ejection_time, whether it is well or not, and the gate passes again: %s", addChecks)
 	}
-	stale := c.StaleAfter > 0 && c.Admin == nil
-	switch {
-	case stale && len(cluster.list("health_checks")) == 0 && cluster.get("cluster_type") == nil:
-		f.add(cluster.at("name"), Error, rule, "nobody checks the hosts of this cluster, so after stale_after the gate that asks it is 503 for ever: add health_checks to it, or leave stale_after out")
-	case !discovered(cluster):
-		f.add(cluster.at("name"), Warning, rule, "nobody checks the hosts of this cluster, so each counts as healthy for ever and the gate passes with all of them down: "+
-			"add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]")
-	}
+}
+
+// enough says whether a number of healthy hosts is what a gate asks for.
+func enough(asked filter.Cluster, healthy, total int) bool {
+	return healthy >= 0 && uint64(healthy) >= asked.Rule.MinHealthy && 100*healthy >= int(asked.Rule.MinHealthyPercent)*total
 }
 
 // idleInterval is what Envoy takes where no_traffic_interval is left out: HealthCheckerImplBase in
@@ -187,7 +256,7 @@ func checkUnchecked(f *findings, cluster *Node, c *filter.Config) {
 const idleInterval = time.Minute
 
 // checkIdle finds health checks that are too seldom: while a cluster is idle, and for stale_after.
-func checkIdle(f *findings, cluster *Node, p probe) {
+func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 	const rule = "idle"
 	for _, check := range cluster.list("health_checks") {
 		interval := check.duration(0, "interval")
@@ -201,13 +270,13 @@ func checkIdle(f *findings, cluster *Node, p probe) {
 			at = written
 		}
 		switch {
-		case p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
-			mend := "write a stale_after of more than " + seconds(2*longest)
+		case g.variant == plugin && p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
+			right := "write a stale_after of more than " + seconds(2*longest)
 			if slowest > interval {
-				mend = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a stale_after of more than twice that", seconds(interval))
+				right = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a stale_after of more than twice that", seconds(interval))
 			}
 			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe turns to 503 and back: %s",
-				cluster.text("name"), seconds(longest), check.line, mend)
+				cluster.text("name"), seconds(longest), check.line, right)
 		case slowest > interval && slowest >= idleInterval:
 			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that fails is noticed that late: "+
 				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s", seconds(slowest), seconds(interval), seconds(interval))
@@ -218,17 +287,56 @@ func checkIdle(f *findings, cluster *Node, p probe) {
 // seconds renders a duration as Envoy would have it.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
-// checkPanic finds a gate that passes while Envoy sends to unhealthy hosts. One that asks for more than Envoy's threshold is
-// stricter, which is somebody's choice; so is one without a percentage.
+// checkPanic finds a gate that passes while Envoy panics: it sends to unhealthy hosts then, or fails each call. A gate that asks for more
+// than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each call fails.
 func checkPanic(f *findings, at, cluster *Node, asked filter.Cluster) {
+	const rule = "panic"
 	threshold := 50.0 // Envoy's default
 	if given := cluster.get("common_lb_config", "healthy_panic_threshold"); given != nil {
 		threshold = given.number(0, "value")
 	}
 	percent := float64(asked.Rule.MinHealthyPercent)
-	if percent == 0 || percent >= threshold {
+	if percent >= threshold {
 		return
 	}
-	f.add(at, Warning, "panic", "between %v and %v %% of healthy hosts the gate passes, and Envoy sends to the unhealthy ones too, so calls fail: "+
+	if failsOnPanic(cluster) {
+		severity := Warning
+		if all, known := endpoints(cluster); known {
+			if severity = Error; !passesInPanic(asked, len(all), threshold) {
+				return
+			}
+		}
+		f.add(at, severity, rule, "below %v %% of healthy hosts Envoy fails each call (fail_traffic_on_panic in cluster %q), and the gate still passes: write min_healthy_percent: %v", threshold, asked.Name, threshold)
+		return
+	}
+	if percent == 0 {
+		return
+	}
+	f.add(at, Warning, rule, "between %v and %v %% of healthy hosts the gate passes, and Envoy sends to the unhealthy ones too, so calls fail: "+
 		"write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent, asked.Name)
+}
+
+// failsOnPanic says whether a cluster fails each call while it panics.
+func failsOnPanic(cluster *Node) bool {
+	policies := cluster.list("load_balancing_policy", "policies")
+	if len(policies) == 0 {
+		return cluster.isTrue("common_lb_config", "zone_aware_lb_config", "fail_traffic_on_panic")
+	}
+	for _, policy := range policies {
+		contents, _ := typed(policy.get("typed_extension_config", "typed_config"))
+		if contents.isTrue("locality_lb_config", "zone_aware_lb_config", "fail_traffic_on_panic") {
+			return true
+		}
+	}
+	return false
+}
+
+// passesInPanic says whether the gate passes with some number of healthy hosts, of a total, that is below the threshold.
+func passesInPanic(asked filter.Cluster, total int, threshold float64) bool {
+	for healthy := range total {
+		if enough(asked, healthy, total) && float64(100*healthy/total) < threshold {
+			return true
+		}
+	}
+	return false
 }

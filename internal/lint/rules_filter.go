@@ -42,54 +42,83 @@ func (g *gate) checkUnderscores(f *findings) {
 	}
 }
 
-// checkLocalReplies finds mappers that put another answer in the place of the gate's.
+// checkLocalReplies finds mappers that change the gate's replies, and a format of all bodies.
 func (g *gate) checkLocalReplies(f *findings) {
-	const mend = "put its filter into an and_filter with an extension_filter of type envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: \"!response.code_details.startsWith('healthgate_')\""
+	const (
+		rule  = "local-reply"
+		right = "put its filter into an and_filter with an extension_filter of type envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: \"!response.code_details.startsWith('healthgate_')\""
+	)
+	config := g.in.get("local_reply_config")
 	for _, p := range g.configurations() {
-		if p.config == nil {
+		if p.config == nil || config == nil {
 			continue
 		}
-		for _, mapper := range g.in.list("local_reply_config", "mappers") {
-			for _, status := range []int{p.config.Unhealthy.Status, p.config.Healthy.Status} {
-				if takesReply(mapper.get("filter"), status) == no {
+		r := g.request(p.config.Path)
+		for _, status := range []int{p.config.Unhealthy.Status, p.config.Healthy.Status} {
+			formatted := config.get("body_format")
+			for _, mapper := range config.list("mappers") { // the first that takes the reply
+				taken := takesReply(mapper.get("filter"), status, r)
+				if taken == no {
 					continue
 				}
 				to := int(mapper.number(float64(status), "status_code"))
+				changed := mapper.get("body") != nil || changesBody(mapper.get("body_format_override"))
 				switch {
+				case to/100 != status/100 && taken == yes:
+					f.add(mapper, Error, rule, "this mapper turns the gate's %d into %d, so that the balancer sees the opposite of the truth: %s", status, to, right)
 				case to/100 != status/100:
-					f.add(mapper, Error, "local-reply", "this mapper turns the gate's %d into %d, so that the balancer sees the opposite of what is true: %s", status, to, mend)
-				case mapper.get("body") != nil || mapper.get("body_format_override") != nil || to != status:
-					f.add(mapper, Warning, "local-reply", "this mapper rewrites the gate's answer of status %d, which a balancer may compare: %s", status, mend)
+					f.add(mapper, Warning, rule, "this mapper may turn the gate's %d into %d, so that the balancer sees the opposite of the truth: %s", status, to, right)
+				case changed || to != status:
+					f.add(mapper, Warning, rule, "this mapper rewrites the gate's reply of status %d, which a balancer may compare: %s", status, right)
 				}
+				if mapper.get("body_format_override") != nil {
+					formatted = nil
+				}
+				if taken == yes {
+					break
+				}
+			}
+			if changesBody(formatted) {
+				f.add(formatted, Warning, rule, "this format rewrites the body of each reply of the gate, which a balancer may compare: put a mapper first that takes the gate's replies, "+
+					"with body_format_override: {text_format_source: {inline_string: \"%%LOCAL_REPLY_BODY%%\"}}")
 			}
 		}
 	}
 }
 
-// takesReply says whether an access log's filter takes an answer of the gate's.
-func takesReply(n *Node, status int) answer {
+// changesBody says whether a format makes another body of a reply's.
+func changesBody(format *Node) bool {
+	if format == nil {
+		return false
+	}
+	plain := format.text("text_format_source", "inline_string")
+	if older := format.text("text_format"); older != "" {
+		plain = older
+	}
+	return plain != "%LOCAL_REPLY_BODY%"
+}
+
+// takesReply says whether an access log's filter takes a reply of the gate to a probe.
+func takesReply(n *Node, status int, r request) answer {
 	if n == nil {
 		return yes
 	}
-	all := func(key string, start answer, join func(...answer) answer) answer {
-		result := start
-		for _, one := range n.list(key, "filters") {
-			result = join(result, takesReply(one, status))
-		}
-		return result
-	}
+	take := func(one *Node) answer { return takesReply(one, status, r) }
 	switch {
 	case n.get("and_filter") != nil:
-		return all("and_filter", yes, func(a ...answer) answer { return min(a[0], a[1]) })
+		return allOf(n.list("and_filter", "filters"), take)
 	case n.get("or_filter") != nil:
-		return all("or_filter", no, func(a ...answer) answer { return max(a[0], a[1]) })
+		return anyOf(n.list("or_filter", "filters"), take)
 	case n.get("status_code_filter") != nil:
 		return compares(n.get("status_code_filter", "comparison"), status)
-	case n.get("response_flag_filter") != nil: // the gate's answers have none
+	case n.get("response_flag_filter") != nil: // the gate's replies have none
 		return no
+	case n.get("header_filter") != nil:
+		return matchesHeader(n.get("header_filter", "header"), r)
+	case n.get("runtime_filter") != nil:
+		return matchesFraction(n.get("runtime_filter", "percent_sampled"))
 	case n.get("extension_filter") != nil:
-		expression := n.text("extension_filter", "typed_config", "expression")
-		if strings.Contains(expression, "healthgate_") {
+		if strings.Contains(n.text("extension_filter", "typed_config", "expression"), "healthgate_") {
 			return no
 		}
 	case n.get("not_health_check_filter") != nil: // Envoy does not know that it was a probe
@@ -118,7 +147,7 @@ func (s *scope) checkAdmin(f *findings) {
 		return
 	}
 	ip, err := netip.ParseAddr(at.scalar)
-	if at.scalar == "localhost" || err == nil && ip.Unmap().IsLoopback() {
+	if err != nil || ip.Unmap().IsLoopback() { // a name, which Envoy refuses, or a placeholder
 		return
 	}
 	f.add(at, Error, "admin-open", "admin listens on %s, and whoever reaches it can stop Envoy, drain it and read its configuration: write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
