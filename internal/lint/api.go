@@ -61,6 +61,9 @@ const refuses = ", and Envoy refuses the whole configuration"
 
 func (a *api) fail(at *Node, format string, args ...any) {
 	a.errs++
+	if at.kind == text && isPlaceholder(at.scalar) { // what will stand there is not known
+		return
+	}
 	if a.patch {
 		format = strings.ReplaceAll(format, refuses, ", so Istio leaves it out, or Envoy refuses what comes of it")
 	}
@@ -111,7 +114,11 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 			field = fields.ByJSONName(e.key)
 		}
 		if field == nil {
-			a.unknown(e, m.Descriptor())
+			if isPlaceholder(e.key) {
+				a.errs++
+			} else {
+				a.unknown(e, m.Descriptor())
+			}
 			continue
 		}
 		e.key = string(field.Name())
@@ -228,6 +235,9 @@ func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDesc
 
 var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 
+// goDuration is how Go writes durations.
+var goDuration = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(h|m|ms|us|ns|s))+$`)
+
 // wellKnown reads protobuf's own types, which have a form of their own in JSON, and says whether the message is one.
 func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	name := m.Descriptor().FullName()
@@ -249,6 +259,10 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	case "Duration":
 		if n.kind == mapping {
 			a.durationOfParts(n)
+		}
+		if a.patch && goDuration.MatchString(n.scalar) { // Istio takes it
+			d, _ := time.ParseDuration(n.scalar)
+			n.scalar = seconds(d)
 		}
 		if n.kind != text || !apiDuration.MatchString(n.scalar) {
 			a.fail(n, "%s is no duration: write seconds with an s, as in 1.5s", show(n))

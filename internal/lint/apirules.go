@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -42,12 +43,18 @@ func (a *api) broken(err error, n *Node, path string) {
 	if path != "" {
 		name = path + "." + name
 	}
+	if a.patch && istioFills.MatchString(name) {
+		return
+	}
 	if cause := wrong.Cause(); cause != nil && whole {
 		a.broken(cause, below, name)
 		return
 	}
 	a.fail(below, "%s: %s, and Envoy refuses the whole configuration", name, wrong.Reason())
 }
+
+// istioFills is what Istio puts in by itself, as it fetches a Wasm module of a proxy: its hash, the cluster, the timeout.
+var istioFills = regexp.MustCompile(`\bcode\.remote\.(sha256|http_uri(\.(cluster|http_upstream_type|timeout))?)$`)
 
 // goField finds what Go calls LoadAssignment or Filters[0], and gives it the API's name. Where it is not there, it is the
 // nearest above it.

@@ -161,6 +161,11 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	case yaml.ScalarNode:
 		r.scalar(n, y)
 		return n, nil
+	case yaml.MappingNode:
+		if isTemplates(y) {
+			n.kind, n.scalar = text, "{{ … }}"
+			return n, nil
+		}
 	case yaml.SequenceNode:
 		n.kind = list
 		for _, item := range y.Content {
@@ -173,6 +178,11 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 		return n, nil
 	}
 	return n, r.mapping(n, y, depth)
+}
+
+// isTemplates says whether a mapping is {{ a placeholder }} of a template, which YAML reads as a mapping that is the key of another.
+func isTemplates(y *yaml.Node) bool {
+	return y.Style&yaml.FlowStyle != 0 && len(y.Content) == 2 && y.Content[0].Kind == yaml.MappingNode
 }
 
 func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
@@ -190,7 +200,11 @@ func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
 		for key.Kind == yaml.AliasNode {
 			key = key.Alias
 		}
-		n.entries = append(n.entries, entry{key.Value, below})
+		name := key.Value
+		if key.Kind == yaml.MappingNode {
+			name = "{{ … }}"
+		}
+		n.entries = append(n.entries, entry{name, below})
 	}
 	return nil
 }

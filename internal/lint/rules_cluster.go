@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"healthgate/filter"
+	"healthgate/filter/envoystats"
 )
 
 // checkClusters looks at each cluster that a gate asks.
@@ -142,7 +143,7 @@ func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) 
 	if statName == "" {
 		statName = asked.Name
 	}
-	if asked.StatName == statName {
+	if envoystats.ClusterScope(asked.StatName) == envoystats.ClusterScope(statName) {
 		return
 	}
 	if given == nil || given.scalar != asked.StatName {
@@ -152,8 +153,8 @@ func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) 
 	if cluster.text("alt_stat_name") == "" {
 		right = "leave stat_name out"
 	}
-	f.add(given, Error, "stat-name", "the gate reads the stats cluster.%s.…, and Envoy keeps those of %q as cluster.%s.…, so the probe is 503 for ever: %s",
-		asked.StatName, asked.Name, statName, right)
+	f.add(given, Error, "stat-name", "the gate reads the stats %s…, and Envoy keeps those of %q as %s…, so the probe is 503 for ever: %s",
+		envoystats.ClusterScope(asked.StatName), asked.Name, envoystats.ClusterScope(statName), right)
 }
 
 // addChecks are the lines that check a cluster.
