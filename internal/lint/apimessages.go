@@ -11,10 +11,8 @@ import (
 // seen in Envoy v1.39.1; e2e/suite holds the cases in testdata/cases to a real one.
 
 const (
-	typeHTTPFilter    = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"
-	typeModuleConfig  = "envoy.extensions.dynamic_modules.v3.DynamicModuleConfig"
-	typeCustomCluster = "envoy.config.cluster.v3.Cluster.CustomClusterType" // found by its name
-	typeRouter        = "envoy.extensions.filters.http.router.v3.Router"
+	typeModuleConfig = "envoy.extensions.dynamic_modules.v3.DynamicModuleConfig"
+	typeRouter       = "envoy.extensions.filters.http.router.v3.Router"
 )
 
 // refusals finds them in a message that fits the API's types.
@@ -49,19 +47,19 @@ func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
 	}
 }
 
+// byName are messages whose typed_config may be left out, or is not asked for at start.
+var byName = map[protoreflect.FullName]bool{
+	"envoy.config.cluster.v3.Cluster.CustomClusterType":                                         true,
+	"envoy.config.overload.v3.OverloadAction":                                                   true,
+	"envoy.config.core.v3.TypedExtensionConfig":                                                 true, // whose rules ask for it
+	"envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.MetadataCredentialsFromPlugin": true,
+}
+
 // extension finds an extension of which only the name is given. Envoy finds them by their types.
 func (a *api) extension(n *Node, d protoreflect.MessageDescriptor) {
 	field := d.Fields().ByName("typed_config")
-	if field == nil || field.Message() == nil || field.Message().FullName() != "google.protobuf.Any" || d.Fields().ByName("name") == nil || d.FullName() == typeCustomCluster {
-		return
-	}
-	if choice := field.ContainingOneof(); choice != nil {
-		for i := range choice.Fields().Len() {
-			if other := choice.Fields().Get(i); other != field && n.get(string(other.Name())) != nil {
-				return
-			}
-		}
-	} else if d.FullName() == typeExtension { // whose rules say it
+	if field == nil || field.Message() == nil || field.Message().FullName() != "google.protobuf.Any" || d.Fields().ByName("name") == nil ||
+		!strings.HasPrefix(string(d.FullName()), "envoy.") || byName[d.FullName()] || n.get("config_discovery") != nil {
 		return
 	}
 	if config := n.get("typed_config"); config != nil && len(config.entries) > 0 || n.isTrue("is_optional") {

@@ -61,12 +61,23 @@ func recognize(n *Node) string {
 	for _, m := range marks {
 		for _, e := range n.entries {
 			key := underscored(e.key)
-			if slices.Contains(m.strong, key) || slices.Contains(m.weak, key) && m.fits(n, key, e.value) {
+			if slices.Contains(m.strong, key) && m.mostly(n) || slices.Contains(m.weak, key) && m.fits(n, key, e.value) {
 				return m.typeName
 			}
 		}
 	}
 	return ""
+}
+
+// mostly says whether at least half of a document's keys are fields of a mark's type, as another program's keys are not.
+func (m mark) mostly(n *Node) bool {
+	kind, known := messageType(m.typeName).Descriptor(), 0
+	for _, e := range n.entries {
+		if isField(e.key, kind) {
+			known++
+		}
+	}
+	return 2*known >= len(n.entries)
 }
 
 // fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by what is in it,
@@ -92,11 +103,15 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 // fieldsOf says whether each key of a mapping is a field of a message.
 func fieldsOf(n *Node, kind protoreflect.MessageDescriptor) bool {
 	for _, e := range n.entries {
-		if e.key != "<<" && kind.Fields().ByName(protoreflect.Name(e.key)) == nil && kind.Fields().ByJSONName(e.key) == nil {
+		if e.key != "<<" && !isField(e.key, kind) {
 			return false
 		}
 	}
 	return true
+}
+
+func isField(key string, kind protoreflect.MessageDescriptor) bool {
+	return kind.Fields().ByName(protoreflect.Name(key)) != nil || kind.Fields().ByJSONName(key) != nil
 }
 
 // underscored writes a key in JSON's form, staticResources, in protobuf's.
