@@ -56,6 +56,11 @@ func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
 	}
 }
 
+// checkPart holds a part of a message to a type: what is missing may be elsewhere.
+func (f *findings) checkPart(n *Node, typeName string) {
+	(&api{found: f, part: true}).document(n, typeName)
+}
+
 // refuses is what follows from a message that does not fit.
 const refuses = ", and Envoy refuses the whole configuration"
 

@@ -136,8 +136,10 @@ func (l *linter) document(n *Node, s *scope) bool {
 	case n.text("apiVersion") != "" && n.text("kind") != "":
 		l.object(n)
 		return true
-	case n.get("configs") != nil && strings.HasPrefix(typeOf(n.get("configs").first().text("@type")), "envoy.admin."):
+	case isDump(n):
 		l.dump(n)
+		return true
+	case l.dumpsBelow(n, 0):
 		return true
 	case n.get("resources") != nil && n.get("resources").kind == list:
 		for _, resource := range n.list("resources") {
@@ -186,12 +188,89 @@ func (n *Node) first() *Node {
 	return n.items[0]
 }
 
-// dump takes what admin's /config_dump gives. Envoy has taken it, so it is not held to the API again.
+// dumpKeys are the keys by which a part of a dump is recognized that has no @type.
+var dumpKeys = map[string]string{
+	"bootstrap": "BootstrapConfigDump", "static_clusters": "ClustersConfigDump", "dynamic_active_clusters": "ClustersConfigDump", "dynamic_warming_clusters": "ClustersConfigDump",
+	"static_listeners": "ListenersConfigDump", "dynamic_listeners": "ListenersConfigDump", "static_route_configs": "RoutesConfigDump", "dynamic_route_configs": "RoutesConfigDump",
+	"ecds_filters": "EcdsConfigDump", "inline_scoped_route_configs": "ScopedRoutesConfigDump", "dynamic_scoped_route_configs": "ScopedRoutesConfigDump",
+}
+
+const adminPackage = "envoy.admin.v3."
+
+// dumpType returns the type of a part of a dump, without its package, or "".
+func dumpType(part *Node) string {
+	if typeName := typeOf(part.text("@type")); typeName != "" {
+		name, found := strings.CutPrefix(typeName, adminPackage)
+		if !found {
+			return ""
+		}
+		return name
+	}
+	for _, e := range part.pairs() {
+		if kind := dumpKeys[underscored(e.key)]; kind != "" {
+			return kind
+		}
+	}
+	return ""
+}
+
+// isDump says whether a document is a whole dump, or one part of it.
+func isDump(n *Node) bool {
+	return slices.ContainsFunc(n.list("configs"), func(part *Node) bool { return dumpType(part) != "" }) ||
+		strings.HasPrefix(typeOf(n.text("@type")), adminPackage) && dumpType(n) != ""
+}
+
+// dumpsBelow reads the dumps in what Envoy Gateway's egctl prints: by namespace and proxy, or beside the objects that they were made of.
+func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
+	for _, e := range n.entries {
+		switch {
+		case e.value.kind == mapping && isDump(e.value):
+			l.dump(e.value)
+			found = true
+		case e.value.kind == mapping && depth < 2 && recognizesNone(n):
+			found = l.dumpsBelow(e.value, depth+1) || found
+		}
+	}
+	if !found || depth > 0 {
+		return found
+	}
+	for _, e := range n.entries {
+		for _, item := range e.value.items {
+			if item.text("apiVersion") != "" && item.text("kind") != "" {
+				l.object(item)
+			}
+		}
+	}
+	return found
+}
+
+// recognizesNone says whether a document is none of Envoy's.
+func recognizesNone(n *Node) bool { return recognize(n) == "" }
+
+// named gives the keys of a message the names that they have in the API, if the text has them as JSON's: statsConfig.
+func named(n *Node, typeName string) {
+	(&api{found: &findings{}}).document(n, typeName)
+}
+
+// dump reads admin's /config_dump. Envoy has taken it, so it is not held to the API again.
 func (l *linter) dump(n *Node) {
 	s := &scope{dumped: true}
 	l.checked = true
-	for _, part := range n.list("configs") {
-		switch typeName := typeOf(part.text("@type")); strings.TrimPrefix(typeName, "envoy.admin.v3.") {
+	parts := n.list("configs")
+	if len(parts) == 0 {
+		parts = []*Node{n}
+	}
+	for _, part := range parts {
+		for _, e := range slices.Concat(part.entries, part.pairs("bootstrap")) {
+			s.inJSON = s.inJSON || e.key != underscored(e.key)
+		}
+	}
+	for _, part := range parts {
+		kind := dumpType(part)
+		if s.inJSON && kind != "" {
+			named(part, adminPackage+kind)
+		}
+		switch kind {
 		case "BootstrapConfigDump":
 			l.hold(part)
 			s.bootstrap = part.get("bootstrap")
@@ -206,20 +285,20 @@ func (l *linter) dump(n *Node) {
 			s.addEach(part, typeListener, "dynamic_listeners", "active_state", "listener")
 		// What ?resource= gives one by one.
 		case "ClustersConfigDump.StaticCluster", "ClustersConfigDump.DynamicCluster":
-			s.add(part.get("cluster"), typeCluster)
+			s.addDumped(part.get("cluster"), typeCluster)
 		case "ListenersConfigDump.StaticListener":
-			s.add(part.get("listener"), typeListener)
+			s.addDumped(part.get("listener"), typeListener)
 		case "ListenersConfigDump.DynamicListener":
-			s.add(part.get("active_state", "listener"), typeListener)
+			s.addDumped(part.get("active_state", "listener"), typeListener)
 		case "RoutesConfigDump.StaticRouteConfig", "RoutesConfigDump.DynamicRouteConfig":
-			s.add(part.get("route_config"), typeRoutes)
+			s.addDumped(part.get("route_config"), typeRoutes)
 		case "RoutesConfigDump":
 			s.addEach(part, typeRoutes, "static_route_configs", "route_config")
 			s.addEach(part, typeRoutes, "dynamic_route_configs", "route_config")
 		case "EcdsConfigDump":
 			s.addEach(part, typeExtension, "ecds_filters", "ecds_filter")
 		case "EcdsConfigDump.EcdsFilterConfig":
-			s.add(part.get("ecds_filter"), typeExtension)
+			s.addDumped(part.get("ecds_filter"), typeExtension)
 		case "ScopedRoutesConfigDump":
 			for _, of := range slices.Concat(part.list("inline_scoped_route_configs"), part.list("dynamic_scoped_route_configs")) {
 				s.addScopes(of)
@@ -231,18 +310,26 @@ func (l *linter) dump(n *Node) {
 	l.scopes = append(l.scopes, s)
 }
 
-// addScopes adds what a dump has of one connection manager's scopes.
+// addDumped adds a resource of a dump.
+func (s *scope) addDumped(n *Node, typeName string) {
+	if n != nil && s.inJSON && n.text("@type") == "" { // else the names were given with the message around it
+		named(n, typeName)
+	}
+	s.add(n, typeName)
+}
+
+// addScopes adds the scopes that a dump has of one connection manager.
 func (s *scope) addScopes(n *Node) {
 	for _, one := range n.list("scoped_route_configs") {
 		s.addScope(n.text("name"), one)
 	}
 }
 
-// addEach adds what stands under keys of each entry of a list.
+// addEach adds the resource under keys of each entry of a list.
 func (s *scope) addEach(n *Node, typeName, listKey string, keys ...string) {
 	for _, item := range n.list(listKey) {
 		if resource := item.get(keys...); resource != nil {
-			s.add(resource, typeName)
+			s.addDumped(resource, typeName)
 		}
 	}
 }
@@ -267,6 +354,7 @@ func (l *linter) object(n *Node) {
 		}
 	default:
 		l.objects = append(l.objects, n)
+		l.checked = l.checked || gatewayReads(n.text("kind"))
 	}
 }
 
@@ -294,16 +382,9 @@ func (l *linter) embedded(key string, value *Node, encoded bool) {
 	if !expected && !bytes.ContainsAny(content, ":{") {
 		return
 	}
-	at := place{file: value.file, line: value.line, column: value.column, fixed: true}
-	if value.valueLine > 0 && !encoded {
-		indent, line := 0, value.valueLine
-		for ; line <= len(value.file.starts); line++ {
-			if full := value.file.line(line); strings.TrimSpace(full) != "" {
-				indent = len(full) - len(strings.TrimLeft(full, " "))
-				break
-			}
-		}
-		at = place{file: value.file, line: value.valueLine - 1, column: indent}
+	at := embeddedAt(value)
+	if encoded {
+		at.fixed, at.line, at.column = true, value.line, value.column
 	}
 	whole := "the value of " + quoteKey(key)
 	documents, err := parse(content, at)
@@ -325,6 +406,21 @@ func (l *linter) embedded(key string, value *Node, encoded bool) {
 		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy's, so nothing of it is checked: %s", whole, takes)
 	}
 	l.parts = append(l.parts, s)
+}
+
+// embeddedAt is where a text in a text stands: line by line in a block, else all of it at its key.
+func embeddedAt(value *Node) place {
+	if value.valueLine == 0 {
+		return place{file: value.file, line: value.line, column: value.column, fixed: true}
+	}
+	indent := 0
+	for line := value.valueLine; line <= len(value.file.starts); line++ {
+		if full := value.file.line(line); strings.TrimSpace(full) != "" {
+			indent = len(full) - len(strings.TrimLeft(full, " "))
+			break
+		}
+	}
+	return place{file: value.file, line: value.valueLine - 1, column: indent}
 }
 
 // ownKeys are the keys of Healthgate's own configuration.

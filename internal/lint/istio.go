@@ -124,9 +124,9 @@ func (s *scope) checkPatches(f *findings, g *gate) {
 		if err == nil {
 			err = g.variant.readOverride(over.value.structure())
 		}
-		if !tellErrors(f, []*layer{over}, err) && g.decode([]*layer{g.layer}).err == nil {
+		if !reportErrors(f, []*layer{over}, err) && g.decode([]*layer{g.layer}).err == nil {
 			layers := []*layer{g.layer, over}
-			tellErrors(f, layers, g.decode(layers).err)
+			reportErrors(f, layers, g.decode(layers).err)
 		}
 	}
 	if !asked && g.filter.isTrue("disabled") {

@@ -37,6 +37,7 @@ func Run(inputs []Input) ([]Finding, error) {
 	for _, s := range l.joined() {
 		l.gates += len(s.check(&l.found)) + s.unseenFilters()
 	}
+	l.gates += l.checkGateway()
 	l.timers()
 	l.checkGateIsThere()
 	l.found.silence(l.files)
@@ -115,7 +116,7 @@ func (s *scope) unseenFilters() (unseen int) {
 // byLDS says whether listeners come that no file has.
 func (l *linter) byLDS() bool {
 	for _, s := range l.scopes {
-		if s.bootstrap.get("dynamic_resources", "lds_config") != nil || s.bootstrap.get("dynamic_resources", "lds_resources_locator") != nil {
+		if !s.dumped && s.bootstrap.get("dynamic_resources", "lds_config") != nil || !s.dumped && s.bootstrap.get("dynamic_resources", "lds_resources_locator") != nil {
 			return true
 		}
 	}

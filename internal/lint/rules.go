@@ -21,6 +21,7 @@ var Rules = []Rule{
 	{"reach", "a plain probe does not get to the gate"},
 	{"order", "another filter answers first, or changes the gate's reply"},
 	{"unknown-cluster", "the gate asks a cluster that is not there"},
+	{"not-asked", "a route goes to a cluster that no gate asks, or no route to one that a gate asks"},
 	{"stat-name", "the gate reads the stats of another name"},
 	{"stats", "a stats matcher leaves out what is read"},
 	{"unchecked", "nothing checks the hosts of a cluster, or it has none"},

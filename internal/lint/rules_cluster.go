@@ -157,6 +157,111 @@ func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) 
 		envoystats.ClusterScope(asked.StatName), asked.Name, envoystats.ClusterScope(statName), right)
 }
 
+// checkNotAsked finds a gate whose cluster no route goes to, and rules of Envoy Gateway's that no gate asks beside one that is asked.
+func (s *scope) checkNotAsked(f *findings, gates []*gate) {
+	const rule = "not-asked"
+	type named struct {
+		at   *Node
+		name string
+	}
+	var all []named
+	var of [][]named // by configuration
+	asked := map[string]bool{}
+	for _, g := range gates {
+		for _, p := range g.configurations() {
+			if p.config == nil || g.in.patch != nil {
+				continue
+			}
+			var some []named
+			for i, cluster := range p.config.Clusters {
+				if s.clusters[cluster.Name] != nil {
+					some = append(some, named{find(p.layers, "clusters["+strconv.Itoa(i)+"].name"), cluster.Name})
+				}
+				asked[cluster.Name] = true
+			}
+			all, of = append(all, some...), append(of, some)
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	used, whole := s.usedNames()
+	for _, some := range of {
+		if whole && len(some) > 0 && !slices.ContainsFunc(some, func(one named) bool { return used[one.name] }) {
+			f.add(some[0].at, Warning, rule, "no route goes to the cluster %q, which the gate asks, so its reply says nothing about the traffic: ask the cluster that the routes go to", some[0].name)
+		}
+	}
+	for _, one := range all {
+		end := strings.LastIndex(one.name, "/rule/")
+		if end < 0 || !gatewayRoute.MatchString(one.name) {
+			continue
+		}
+		prefix := one.name[:end+len("/rule/")]
+		var left []string
+		for name := range s.clusters {
+			if index, found := strings.CutPrefix(name, prefix); found && !asked[name] && used[name] {
+				left = append(left, "rule/"+index)
+			}
+		}
+		if len(left) > 0 {
+			slices.Sort(left)
+			f.add(one.at, Warning, rule, "%s", otherRules(one.name[:end], left))
+		}
+	}
+}
+
+// usedNames returns each name that stands in listeners and routes beside the gates' own configurations, and whether these are all routes
+// that there are.
+func (s *scope) usedNames() (used map[string]bool, whole bool) {
+	used = map[string]bool{}
+	forwards := false
+	whole = s.dumped || s.bootstrap != nil && s.bootstrap.get("dynamic_resources", "lds_config") == nil && s.bootstrap.get("dynamic_resources", "lds_resources_locator") == nil
+	var walk func(n *Node)
+	walk = func(n *Node) {
+		if n.kind == text {
+			used[n.scalar] = true
+		}
+		if contents, typeName := typed(n); n.kind == mapping && isOwn(contents, typeName) {
+			return
+		}
+		for _, e := range n.entries {
+			switch e.key {
+			case "cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin":
+				whole = false
+			}
+			used[e.key] = true // as in a map of weights
+			forwards = forwards || e.key == "cluster" || e.key == "weighted_clusters"
+			walk(e.value)
+		}
+		for _, item := range n.items {
+			walk(item)
+		}
+	}
+	for _, n := range slices.Concat(s.listeners, s.hcms) {
+		walk(n)
+	}
+	for _, routes := range s.routes {
+		walk(routes)
+	}
+	for _, of := range s.scopes {
+		for _, n := range of {
+			walk(n)
+		}
+	}
+	for _, extension := range s.extensions {
+		walk(extension)
+	}
+	for _, cluster := range s.clusters {
+		if parts := cluster.get("cluster_type"); parts != nil { // made of others
+			walk(parts)
+		}
+	}
+	for _, m := range s.connectionManagers() {
+		whole = whole && !s.routing(m).partial
+	}
+	return used, whole && forwards
+}
+
 // addChecks are the lines that check a cluster.
 const addChecks = "add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
 

@@ -27,11 +27,11 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 		} else if err == nil {
 			err = g.variant.readOverride(l.value.structure())
 		}
-		wrong = tellErrors(f, []*layer{l}, err) || wrong
+		wrong = reportErrors(f, []*layer{l}, err) || wrong
 	}
 	if !wrong { // what is wrong with two only together
 		for _, p := range g.probes {
-			tellErrors(f, p.layers, g.decode(p.layers).err)
+			reportErrors(f, p.layers, g.decode(p.layers).err)
 		}
 	}
 	if g.variant == module {
@@ -39,16 +39,21 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 	}
 }
 
-// tellErrors puts what the decoder says at its keys, and says whether it said anything.
-func tellErrors(f *findings, layers []*layer, err error) bool {
+// reportErrors reports the decoder's errors of layers, and says whether there are any.
+func reportErrors(f *findings, layers []*layer, err error) bool {
+	follows := "the filter refuses its whole configuration"
+	if layers[0].over || len(layers) > 1 {
+		follows = "its probes are answered with 503 healthgate_error, if Envoy can't refuse the update"
+	}
+	return report(f, layers, err, follows)
+}
+
+// report puts the decoder's errors at their keys, with the consequence.
+func report(f *findings, layers []*layer, err error, follows string) bool {
 	if err == nil {
 		return false
 	}
 	const rule = "config"
-	follows := "the filter refuses its whole configuration"
-	if layers[0].over || len(layers) > 1 {
-		follows = "its probes are answered with 503 healthgate_error, where Envoy can't refuse the update"
-	}
 	all := filter.Errors{}
 	if !errors.As(err, &all) {
 		f.add(layers[0].at, Error, rule, "%s; %s", err, follows)

@@ -31,6 +31,7 @@ func (s *scope) check(f *findings) []*gate {
 		g.checkNative(f)
 		s.checkClusters(f, g)
 	}
+	s.checkNotAsked(f, gates)
 	s.checkReach(f, gates)
 	s.checkStats(f, gates)
 	s.checkHTTP2(f)

@@ -10,6 +10,7 @@ type scope struct {
 	bootstrap   *Node // nil where only parts are known
 	dumped      bool  // by a running Envoy: nothing else is to come
 	allClusters bool  // a dump has all of Envoy's clusters
+	inJSON      bool  // a dump has JSON's names for fields: staticClusters
 	listeners   []*Node
 	hcms        []*Node // that stand alone
 	clusters    map[string]*Node
