@@ -51,7 +51,7 @@ func rendered(t testing.TB, one map[string]string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := map[string]bool{"case": true, "want": true, "says": true, "at": true, "envoy": true, "base": true}
+	used := map[string]bool{"case": true, "want": true, "says": true, "at": true, "envoy": true, "base": true, "answer": true}
 	text := fill(string(base), one, used)
 	for key := range one {
 		if !used[key] {

@@ -100,6 +100,7 @@ type layer struct {
 	value *Node // nil where it says nothing
 	err   error // why it can't be read at all
 	over  bool  // it is a route's
+	late  bool  // it has a form that Envoy hands to a module from 1.40 on
 }
 
 // probe is a route that asks the gate, with the configuration that counts there.
@@ -194,8 +195,9 @@ func (v variant) readLayer(packed, at *Node, key, need string) *layer {
 	switch {
 	case packed == nil || typeName == "":
 		l.err = fmt.Errorf("%s: is required, %s", key, need)
-	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct") && v == plugin:
+	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct"):
 		l.at, l.value = packed, packed.get("value")
+		l.late = v == module && typeName != "google.protobuf.Struct"
 	case (typeName == "google.protobuf.StringValue" || typeName == "google.protobuf.BytesValue") && v == module:
 		l.at = packed
 		content := []byte(packed.text("value"))

@@ -21,6 +21,9 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 	}
 	wrong := false
 	for i, l := range layers {
+		if l.late && !s.dumped {
+			f.add(l.at, Warning, "config", "a module's configuration may be a TypedStruct from Envoy 1.40 on, and Envoy before that hands over bytes that the filter refuses: write google.protobuf.Struct")
+		}
 		err := l.err
 		if err == nil && i == 0 {
 			_, err = g.variant.read(l.value.structure())

@@ -289,7 +289,8 @@ func jwtNeeds(requirement *Node) answer {
 }
 
 func transcoderActs(f filterAt) (request, reply answer) {
-	return answerOf(f.replaced(".GrpcJsonTranscoder").isTrue("request_validation_options", "reject_unknown_method")), no
+	c := f.replaced(".GrpcJsonTranscoder")
+	return answerOf(len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method")), no
 }
 
 func mcpActs(f filterAt) (request, reply answer) {
