@@ -48,7 +48,7 @@ func TestLintEndsWithWhatItFound(t *testing.T) {
 		"found":              {[]string{open}, "", 1, open + found, ""},
 		"on stdin":           {[]string{"-"}, openAdmin, 1, "<stdin>" + found, ""},
 		"not there":          {[]string{"nowhere.yaml"}, "", 2, "", "healthgate: open nowhere.yaml: no such file"},
-		"not Envoy's":        {[]string{other}, "", 2, "", "healthgate: " + other + ": nothing of Envoy's"},
+		"not Envoy's":        {[]string{other}, "", 1, other + ":1:1: warning: nothing in this file", ""},
 		"found, and unread":  {[]string{open, "nowhere.yaml"}, "", 2, open + found, "healthgate: open nowhere.yaml"},
 		"no file":            {nil, "", 2, "", "healthgate: lint looks at files: name one or more, or - for standard input"},
 		"an unknown output":  {[]string{"--output", "xml", fine}, "", 2, "", `healthgate: --output: "xml" is neither text nor json`},

@@ -216,8 +216,8 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	used = map[string]bool{}
 	forwards := false
 	whole = s.dumped || s.bootstrap != nil && s.bootstrap.get("dynamic_resources", "lds_config") == nil && s.bootstrap.get("dynamic_resources", "lds_resources_locator") == nil
-	var walk func(n *Node)
-	walk = func(n *Node) {
+	var walk func(n *Node, ofClusters bool)
+	walk = func(n *Node, ofClusters bool) {
 		if n.kind == text {
 			used[n.scalar] = true
 		}
@@ -231,29 +231,32 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 			}
 			used[e.key] = true // as in a map of weights
 			forwards = forwards || e.key == "cluster" || e.key == "weighted_clusters"
-			walk(e.value)
+			if e.key == "stat_prefix" || e.key == "name" && !ofClusters { // of a route, a virtual host, a filter
+				continue
+			}
+			walk(e.value, e.key == "clusters")
 		}
 		for _, item := range n.items {
-			walk(item)
+			walk(item, ofClusters)
 		}
 	}
 	for _, n := range slices.Concat(s.listeners, s.hcms) {
-		walk(n)
+		walk(n, false)
 	}
 	for _, routes := range s.routes {
-		walk(routes)
+		walk(routes, false)
 	}
 	for _, of := range s.scopes {
 		for _, n := range of {
-			walk(n)
+			walk(n, false)
 		}
 	}
 	for _, extension := range s.extensions {
-		walk(extension)
+		walk(extension, false)
 	}
 	for _, cluster := range s.clusters {
 		if parts := cluster.get("cluster_type"); parts != nil { // made of others
-			walk(parts)
+			walk(parts, false)
 		}
 	}
 	for _, m := range s.connectionManagers() {

@@ -150,7 +150,7 @@ func (s *scope) checkAdmin(f *findings) {
 	if err != nil || ip.Unmap().IsLoopback() { // a name, which Envoy refuses, or a placeholder
 		return
 	}
-	f.add(at, Error, "admin-open", "admin listens on %s, and whoever reaches it can stop Envoy, drain it and read its configuration: write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
+	f.add(at, Error, "admin-open", "admin listens on %s, and anyone who reaches it can stop Envoy, drain it and read its configuration: write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
 }
 
 // checkNative finds a gate that asks nothing which Envoy's own filter can't say: a percentage of each cluster, and no more.
