@@ -159,7 +159,21 @@ func (l *linter) document(n *Node, s *scope) bool {
 		return false
 	}
 	l.checked = true
-	l.found.check(n, typeName)
+	if typeName == typeHCM && n.get("stat_prefix") == nil { // an excerpt: http_filters, and the clusters that they need
+		n.entries = slices.DeleteFunc(n.entries, func(e entry) bool {
+			if e.key != "clusters" {
+				return false
+			}
+			for _, cluster := range e.value.items {
+				l.found.check(cluster, typeCluster)
+				s.add(cluster, typeCluster)
+			}
+			return true
+		})
+		l.found.checkPart(n, typeName)
+	} else {
+		l.found.check(n, typeName)
+	}
 	switch typeName {
 	case typeBootstrap:
 		if n.get("static_resources") != nil || n.get("dynamic_resources") != nil {
