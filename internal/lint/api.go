@@ -13,18 +13,18 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"healthgate/filter"
-	_ "healthgate/internal/envoyapi" // what the registry is asked for
+	_ "healthgate/internal/envoyapi" // fills protobuf's registry
 )
 
 // api holds documents to Envoy's API: each key and each value by the API's types, and then each message by the rules that
-// the API states of its fields. Keys are given the names that they have in the API, so that what comes after finds them.
+// the API states of its fields. Keys get the names that they have in the API, so that later rules find them.
 type api struct {
 	found *findings
 	// read are the messages that stand for themselves, a document's and those in an Any, to be held to the API's rules.
 	read  []readMessage
 	errs  int  // found with keys and values
 	patch bool // Istio puts it into a configuration
-	part  bool // it is merged into a message, so what is missing in it may be there
+	part  bool // it is merged into a message that may have the missing keys
 }
 
 type readMessage struct {
@@ -44,7 +44,7 @@ func (f *findings) check(n *Node, typeName string) {
 	}
 }
 
-// checkPatch holds to a type what Istio puts into a configuration: the whole of a message, or a part that is laid over one.
+// checkPatch holds a patch of Istio's to a type: a whole message, or a part that is merged into one.
 func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
 	a := &api{found: f, patch: true, part: !whole}
 	a.document(n, typeName)
@@ -56,12 +56,12 @@ func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
 	}
 }
 
-// checkPart holds a part of a message to a type: what is missing may be elsewhere.
+// checkPart holds a part of a message to a type. Missing keys may be elsewhere.
 func (f *findings) checkPart(n *Node, typeName string) {
 	(&api{found: f, part: true}).document(n, typeName)
 }
 
-// refuses is what follows from a message that does not fit.
+// refuses is the consequence of a message that does not fit.
 const refuses = ", and Envoy refuses the whole configuration"
 
 func (a *api) fail(at *Node, format string, args ...any) {
@@ -70,7 +70,7 @@ func (a *api) fail(at *Node, format string, args ...any) {
 		return
 	}
 	if a.patch {
-		format = strings.ReplaceAll(format, refuses, ", so Istio leaves it out, or Envoy refuses what comes of it")
+		format = strings.ReplaceAll(format, refuses, ", so Istio leaves it out, or Envoy refuses the result")
 	}
 	a.found.add(at, Error, "api", format, args...)
 }
@@ -82,7 +82,7 @@ func (a *api) document(n *Node, typeName string) {
 		if strings.HasPrefix(typeName, "envoy.") {
 			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, v3alpha)", typeName)
 		}
-		return // somebody's own extension
+		return // another vendor's extension
 	}
 	m := kind.New()
 	a.message(n, m)
@@ -152,7 +152,7 @@ func (a *api) twice(e *entry) {
 
 func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 	if e.key == "<<" {
-		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write what is merged out, or an alias in its place", refuses)
+		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write the merged keys out, or an alias in its place", refuses)
 		return
 	}
 	known := make([]string, message.Fields().Len())
@@ -220,7 +220,7 @@ func (a *api) mapKey(e *entry, field protoreflect.FieldDescriptor) (protoreflect
 	return value.MapKey(), true
 }
 
-// list reads a repeated field. What stands there without a dash is its only entry: protobuf's parser lets that pass, as Envoy calls it.
+// list reads a repeated field. A value without a dash is its only entry: protobuf's parser allows that, as Envoy calls it.
 func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	if n.kind != list {
 		item := *n
@@ -243,7 +243,7 @@ var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 // goDuration is how Go writes durations.
 var goDuration = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(h|m|ms|us|ns|s))+$`)
 
-// wellKnown reads protobuf's own types, which have a form of their own in JSON, and says whether the message is one.
+// wellKnown reads protobuf's well-known types, which JSON writes in another form, and says whether the message is one.
 func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	name := m.Descriptor().FullName()
 	if name.Parent() != "google.protobuf" {
@@ -292,7 +292,7 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	return true
 }
 
-// unwrap puts a value in the place of what is around it.
+// unwrap replaces a node by its only value.
 func (a *api) unwrap(n, value *Node) {
 	line, column := n.line, n.column
 	*n = *value
@@ -349,12 +349,12 @@ var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
 // of an enum in any case.
 func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	none := protoreflect.Value{}
-	wrong := func(right, mend string) (protoreflect.Value, bool) {
+	wrong := func(right, remedy string) (protoreflect.Value, bool) {
 		name := field.Name()
 		if field.ContainingMessage().FullName().Parent() == "google.protobuf" {
 			name = "this"
 		}
-		a.fail(n, "%s is %s, and Envoy's API has %s here%s", name, show(n), right, mend)
+		a.fail(n, "%s is %s, and Envoy's API has %s here%s", name, show(n), right, remedy)
 		return none, false
 	}
 	switch field.Kind() {

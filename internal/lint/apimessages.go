@@ -73,7 +73,7 @@ func (a *api) extension(n *Node, d protoreflect.MessageDescriptor) {
 	a.fail(n, "%s has no typed_config, by whose type Envoy finds an extension%s: %s", quoteKey(name), refuses, right)
 }
 
-// ofRoute finds a message on a route that belongs to the filter, where the filter has another for routes.
+// ofRoute finds the filter's message on a route, if the filter has another message for routes.
 func (a *api) ofRoute(e entry) {
 	contents, typeName := typed(e.value)
 	at := e.value
@@ -96,7 +96,7 @@ func isRouteMessage(name protoreflect.Name) bool {
 	return strings.HasSuffix(string(name), "PerRoute") || name == "PerRouteConfig"
 }
 
-// routeMessage returns the message that a filter has for routes, by any message of the same package; "" if there is none of its own.
+// routeMessage returns the message that a filter has for routes, by any message of the same package; "" if it has none.
 func routeMessage(typeName string) string {
 	if !strings.HasPrefix(typeName, "envoy.extensions.filters.http.") {
 		return ""

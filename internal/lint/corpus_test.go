@@ -23,7 +23,7 @@ var (
 	wantOne     = regexp.MustCompile(`^(error|warning) ([a-z0-9-]+)(?: ×(\d+))?$`)
 )
 
-// corpus reads testdata. What is to be found stands behind `# want:` on its line or, for files that take no comments, as lines
+// corpus reads testdata. The expected findings stand behind `# want:` on their lines or, for files that take no comments, as lines
 // "LINE SEVERITY RULE" in a file beside it that ends in .want.
 func corpus(t testing.TB) []whole {
 	t.Helper()
@@ -118,7 +118,7 @@ func TestCorpusIsFoundAsItSays(t *testing.T) {
 func TestCorpusIsFoundWhereSomethingBegins(t *testing.T) {
 	for _, w := range corpus(t) {
 		for _, input := range w.inputs {
-			if w.name == "bad-api-syntax.yaml" { // the library tells the line alone
+			if w.name == "bad-api-syntax.yaml" { // the library knows the line alone
 				continue
 			}
 			lines := strings.Split(string(input.Content), "\n")

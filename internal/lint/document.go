@@ -80,7 +80,7 @@ func (m mark) mostly(n *Node) bool {
 	return 2*known >= len(n.entries)
 }
 
-// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by what is in it,
+// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of that key,
 // another by all of its keys.
 func (m mark) fits(n *Node, key string, value *Node) bool {
 	kind := messageType(m.typeName).Descriptor()
@@ -122,7 +122,7 @@ func underscored(key string) string {
 	return snake(key)
 }
 
-// document reads a document by what it is, and says whether it is anything at all.
+// document reads a document by its type, and says whether it has one.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
 	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes

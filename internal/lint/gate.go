@@ -76,13 +76,13 @@ type gate struct {
 	probes   []probe
 
 	// A route configuration may have ten thousands of routes, all of which a virtual host enables: each of these is made once.
-	overs   map[*Node]*layer // what a level of routes says, by where it says so
+	overs   map[*Node]*layer // a level's configuration, by the node that has it
 	decoded map[[5]*layer]*decoded
 	first   map[firstKey]*Node
 	answers []probe // those whose route takes the path that the gate answers there
 }
 
-// decoded is what comes of layers that are laid over each other.
+// decoded is a merged configuration.
 type decoded struct {
 	config *filter.Config // nil where it is wrong
 	err    error          // of the whole; a layer of it may have its own
@@ -94,10 +94,10 @@ type firstKey struct {
 	path        string
 }
 
-// layer is one configuration: the filter's, or that of a level of routes, which is laid over the wider ones.
+// layer is one configuration: the filter's, or a level's of the routes, which is merged into the wider ones.
 type layer struct {
-	at    *Node // where it stands, for what is missing in it
-	value *Node // nil where it says nothing
+	at    *Node // where it stands, for missing keys
+	value *Node // nil if it has none
 	err   error // why it can't be read at all
 	over  bool  // it is a route's
 	late  bool  // it has a form that Envoy hands to a module from 1.40 on
@@ -188,7 +188,7 @@ func checkModuleName(f *findings, contents *Node) {
 	f.add(l.at, Error, "no-gate", "by the name %q Envoy searches for lib%s.so, and the module is libhealthgate.so: write name: %s", l.file, l.file, pluginName)
 }
 
-// readLayer reads a configuration of the gate's from the Any that holds it.
+// readLayer reads one configuration from the Any that holds it.
 func (v variant) readLayer(packed, at *Node, key, need string) *layer {
 	l := &layer{at: at}
 	typeName := typeOf(packed.text("@type"))
@@ -228,7 +228,7 @@ func (g *gate) findProbes(routes *Node) {
 				}
 				over, disabled := g.override(says)
 				if enabled = !disabled; over != nil {
-					layers = g.lay(layers, over)
+					layers = g.merge(layers, over)
 				}
 			}
 			p := probe{route: route, virtualHost: virtualHost, routes: routes}
@@ -237,7 +237,7 @@ func (g *gate) findProbes(routes *Node) {
 				if says := cluster.get("typed_per_filter_config", g.filter.text("name")); says != nil {
 					over, disabled := g.override(says)
 					if over != nil {
-						g.addProbe(!disabled, p, g.lay(layers, over))
+						g.addProbe(!disabled, p, g.merge(layers, over))
 					}
 				}
 			}
@@ -245,7 +245,7 @@ func (g *gate) findProbes(routes *Node) {
 	}
 }
 
-// findAnswers finds those of the probes that are answered.
+// findAnswers finds the probes whose route takes the gate's path.
 func (g *gate) findAnswers() {
 	for _, p := range g.probes {
 		if at := p.path(); at != "" && matches(p.route, g.request(at)) != no {
@@ -254,8 +254,8 @@ func (g *gate) findAnswers() {
 	}
 }
 
-// lay returns layers with what a narrower level of the routes says. Envoy tells a dynamic module of a route's most specific level alone.
-func (g *gate) lay(layers []*layer, over *layer) []*layer {
+// merge returns the layers with a narrower level's. Envoy gives a dynamic module the most specific level of a route alone.
+func (g *gate) merge(layers []*layer, over *layer) []*layer {
 	if g.variant == module {
 		layers = layers[:1]
 	}
@@ -269,7 +269,7 @@ func (g *gate) addProbe(enabled bool, p probe, layers []*layer) {
 	}
 }
 
-// override returns what a level of routes says of the gate, where it says more than that it is enabled.
+// override returns a level's configuration of the gate, nil if the level only enables it.
 func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	contents, typeName := typed(says)
 	if typeName == typeFilterConfig {
@@ -308,7 +308,7 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	return over, false
 }
 
-// decode lays layers over each other, and reads what comes of it.
+// decode merges layers, and decodes the result.
 func (g *gate) decode(layers []*layer) *decoded {
 	var key [5]*layer
 	copy(key[:], layers)
@@ -342,7 +342,7 @@ func find(layers []*layer, path string) *Node {
 			return found
 		}
 	}
-	// What is not there belongs beside what is above it.
+	// A missing key belongs to the nearest one above it.
 	for _, l := range slices.Backward(layers) {
 		if found, _ := l.value.follow(path); found != nil && found != l.value {
 			return found

@@ -2,7 +2,7 @@ package lint
 
 import "strings"
 
-// patch is one of an EnvoyFilter's of Istio's: what goes into a configuration that is not here.
+// patch is a patch of Istio's EnvoyFilter, for a configuration that is not in the files.
 type patch struct {
 	applyTo   string // HTTP_FILTER, HTTP_ROUTE, …
 	operation string // ADD, INSERT_FIRST, MERGE, …
@@ -11,12 +11,12 @@ type patch struct {
 	value     *Node
 }
 
-// whole says whether the value is all that Envoy gets, and not laid over what is there.
+// whole says whether the value is complete, and not merged into another.
 func (p *patch) whole() bool {
 	return p.operation == "ADD" || p.operation == "REPLACE" || strings.HasPrefix(p.operation, "INSERT_")
 }
 
-// patchTypes are what a patch's value is, by what it applies to.
+// patchTypes are the types of a patch's value, by applyTo.
 var patchTypes = map[string]string{
 	"LISTENER":            typeListener,
 	"FILTER_CHAIN":        "envoy.config.listener.v3.FilterChain",
@@ -30,7 +30,7 @@ var patchTypes = map[string]string{
 	"BOOTSTRAP":           typeBootstrap,
 }
 
-// envoyFilter takes an EnvoyFilter of Istio's.
+// envoyFilter reads Istio's EnvoyFilter.
 func (l *linter) envoyFilter(n *Node) {
 	s := &scope{}
 	for _, of := range n.list("spec", "configPatches") {
@@ -48,7 +48,7 @@ func (l *linter) envoyFilter(n *Node) {
 	l.parts = append(l.parts, s)
 }
 
-// addPatch takes what is whole by itself.
+// addPatch adds the resource of a whole patch.
 func (s *scope) addPatch(p *patch) {
 	switch p.applyTo {
 	case "LISTENER", "CLUSTER", "EXTENSION_CONFIG", "ROUTE_CONFIGURATION":
@@ -62,7 +62,7 @@ func (s *scope) addPatch(p *patch) {
 	}
 }
 
-// below is a mapping that has values in a list under a key, where the first stands.
+// below returns a mapping with a list of values under a key, at the place of the first.
 func (n *Node) below(key string, more ...*Node) *Node {
 	items := &Node{file: n.file, line: n.line, column: n.column, kind: list, items: append([]*Node{n}, more...)}
 	return &Node{file: n.file, line: n.line, column: n.column, kind: mapping, entries: []entry{{key, items}}}
@@ -96,7 +96,7 @@ func (s *scope) patchedManagers() []connectionManager {
 	return all
 }
 
-// checkPatches looks at what is told of a gate that Istio puts in: where, and who asks it.
+// checkPatches checks the place of a gate that Istio puts in, and the routes that enable it.
 func (s *scope) checkPatches(f *findings, g *gate) {
 	const router = "envoy.filters.http.router"
 	switch p := g.in.patch; {

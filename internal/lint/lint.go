@@ -17,14 +17,14 @@ type linter struct {
 	files   []*file
 	found   findings
 	scopes  []*scope // one for each bootstrap and dump
-	parts   []*scope // what stands beside a bootstrap or without one, one for each file and ConfigMap
+	parts   []*scope // resources without a bootstrap, one for each file and ConfigMap
 	objects []*Node  // of Kubernetes
 	gates   int      // that were found
 	holds   *Node    // the first place that could hold a gate; nil if there is none
 	checked bool     // something was read that some rule is about
 }
 
-// Run checks the inputs together: a listener, its routes and the clusters may come in files of their own. The error names each input
+// Run checks the inputs together: a listener, its routes and the clusters may come in separate files. The error names each input
 // that could not be read, and why; the findings are about the others.
 func Run(inputs []Input) ([]Finding, error) {
 	l := &linter{}

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What users copy from is without fault, also in the eyes of its own tool.
+// Lint finds nothing in the configurations that users copy.
 func TestConfigurationsToCopyAreFine(t *testing.T) {
 	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml", "../../envoy/examples/stock/*.yaml"} {
 		files, err := filepath.Glob(pattern)
@@ -47,7 +47,7 @@ func TestRulesHaveTheirBounds(t *testing.T) {
 	for name, test := range map[string]struct{ old, new, rule string }{
 		"a route that answers 399":            {"direct_response: {status: 503}", "direct_response: {status: 399}", "leaks"},
 		"a route that answers 400":            {"direct_response: {status: 503}", "direct_response: {status: 400}", ""},
-		"stale_after is what a check takes":   {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
+		"stale_after is the time of a check":  {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
 		"stale_after is less than that":       {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 6.9s\n                  clusters:", "idle"},
 		"a check in a minute where idle":      {"no_traffic_interval: 5s", "no_traffic_interval: 60s", "idle"},
 		"a check in a bit less":               {"no_traffic_interval: 5s", "no_traffic_interval: 59s", ""},
@@ -114,7 +114,7 @@ func TestJSONStandsWhereYAMLSaysIt(t *testing.T) {
 	}
 }
 
-// outline tells of a node all but its columns, which JSON counts in bytes.
+// outline renders a node without its columns, which JSON counts in bytes.
 func outline(n *Node) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d:%s", n.line, n.kind)
@@ -205,7 +205,7 @@ func mutated(random *rand.Rand, content, other []byte) []byte {
 			lines = slices.Clone(lines)
 			lines[at] = slices.Concat(key, []byte(": "), value, []byte("\n"))
 		}
-	case 3: // what is below a key moves
+	case 3: // the lines below a key move
 		lines = slices.Clone(lines)
 		lines[at] = append([]byte("  "), lines[at]...)
 	case 4:
@@ -233,7 +233,7 @@ func survive(t *testing.T, content []byte) {
 	}
 }
 
-// Whatever is put in, it neither panics nor takes long, and what it says is one line at a place that is there.
+// For any input it neither panics nor takes long, and each finding is one line at a place that exists.
 func FuzzRun(f *testing.F) {
 	for _, w := range corpus(f) {
 		for _, input := range w.inputs {
@@ -275,7 +275,7 @@ func largeDump(t testing.TB, size int) []byte {
 	return large
 }
 
-// Routes that a virtual host enables, none of which takes a probe for certain: nothing may look at each beside each other. That would need
+// Routes that a virtual host enables, none of which takes a probe for certain: no rule may compare each with each other. That would need
 // more than the minutes that go test gives.
 func TestManyRoutesAreRead(t *testing.T) {
 	whole, err := os.ReadFile("testdata/good-levels.yaml")

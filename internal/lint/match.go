@@ -177,7 +177,7 @@ func matchesHeader(header *Node, r request) answer {
 	return result
 }
 
-// headerMatches are the ways to match a header's value, the older ones of the matcher itself with those of a StringMatcher.
+// headerMatches are the ways to match a header's value, the older keys of a HeaderMatcher and the StringMatcher's for each.
 var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix", "contains_match": "contains", "safe_regex_match": "safe_regex"}
 
 func hasMatch(header *Node) bool {

@@ -11,7 +11,7 @@ import (
 	"healthgate/filter/envoystats"
 )
 
-// checkClusters looks at each cluster that a gate asks.
+// checkClusters checks each cluster that a gate asks.
 func (s *scope) checkClusters(f *findings, g *gate) {
 	for _, p := range g.configurations() {
 		if p.config == nil {
@@ -41,7 +41,7 @@ func (s *scope) checkClusters(f *findings, g *gate) {
 
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// speaksHTTP2 says whether Envoy takes a cluster to speak HTTP/2, as a health check by gRPC needs: useHttp2 in
+// speaksHTTP2 says whether a cluster speaks HTTP/2, as a health check by gRPC needs: useHttp2 in
 // source/extensions/upstreams/http/config.cc of v1.39.1, and the older fields of the cluster itself.
 func speaksHTTP2(cluster *Node) bool {
 	options := cluster.get("typed_extension_protocol_options", httpOptions)
@@ -122,12 +122,12 @@ func meantOf(name string, known []string) string {
 	return ""
 }
 
-// checkUnknown finds a cluster that is not there, where the files would have it.
+// checkUnknown finds a cluster that is not there, if the files would have it.
 func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
 	const rule = "unknown-cluster"
 	meant := meantOf(asked.Name, s.clusterNames())
 	switch {
-	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // clusters were not looked at
+	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // the files have no clusters
 	case s.discovers() && !s.dumped:
 		f.add(at, Warning, rule, "no cluster in these files is called %q, and the probe is 503 until CDS brings it%s", asked.Name, meant)
 	case s.bootstrap == nil:
@@ -153,7 +153,7 @@ func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) 
 	if cluster.text("alt_stat_name") == "" {
 		right = "leave stat_name out"
 	}
-	f.add(given, Error, "stat-name", "the gate reads the stats %s…, and Envoy keeps those of %q as %s…, so the probe is 503 for ever: %s",
+	f.add(given, Error, "stat-name", "the gate reads the stats %s…, and Envoy keeps the stats of %q as %s…, so the probe is 503 for ever: %s",
 		envoystats.ClusterScope(asked.StatName), asked.Name, envoystats.ClusterScope(statName), right)
 }
 
@@ -273,7 +273,7 @@ func byEDS(cluster *Node) bool {
 	return cluster.text("type") == "EDS" || strings.Contains(cluster.text("cluster_type", "name"), ".eds")
 }
 
-// hasNoHosts finds a cluster that picks from others' hosts or from those of its requests, and has no membership of its own.
+// hasNoHosts finds a cluster that is made of other clusters or of its requests' addresses, so it has no membership.
 func hasNoHosts(f *findings, cluster *Node) bool {
 	const rule = "unchecked"
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
@@ -288,10 +288,10 @@ func hasNoHosts(f *findings, cluster *Node) bool {
 				parts = append(parts, quoteKey(part.text("name")))
 			}
 		}
-		f.add(cluster.at("name"), Error, rule, "this cluster is made of others and has no hosts of its own, so a gate that asks it is 503 for ever: let the gate ask its parts, clusters: [%s] and require: any",
+		f.add(cluster.at("name"), Error, rule, "this cluster is made of others and has no hosts, so a gate that asks it is 503 for ever: let the gate ask its parts, clusters: [%s] and require: any",
 			clip(strings.Join(parts, ", ")))
 	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward, strings.HasPrefix(kind, "envoy.extensions.clusters.reverse_connection."):
-		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while there are calls, so a gate that asks it is 503 without traffic: ask a cluster that has hosts of its own")
+		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while there are calls, so a gate that asks it is 503 without traffic: ask a cluster that always has hosts")
 	default:
 		return false
 	}
@@ -355,12 +355,12 @@ func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked
 	}
 }
 
-// enough says whether a number of healthy hosts is what a gate asks for.
+// enough says whether a number of healthy hosts passes.
 func enough(asked filter.Cluster, healthy, total int) bool {
 	return healthy >= 0 && uint64(healthy) >= asked.Rule.MinHealthy && 100*healthy >= int(asked.Rule.MinHealthyPercent)*total
 }
 
-// idleInterval is what Envoy takes where no_traffic_interval is left out: HealthCheckerImplBase in
+// idleInterval is Envoy's default of no_traffic_interval: HealthCheckerImplBase in
 // source/extensions/health_checkers/common of v1.39.1.
 const idleInterval = time.Minute
 
@@ -384,7 +384,7 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 			if slowest > interval {
 				right = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a stale_after of more than twice that", seconds(interval))
 			}
-			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe turns to 503 and back: %s",
+			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe flaps to 503: %s",
 				cluster.text("name"), seconds(longest), check.line, right)
 		case slowest > interval && slowest >= idleInterval:
 			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that fails is noticed that late: "+

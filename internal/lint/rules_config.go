@@ -7,7 +7,7 @@ import (
 	"healthgate/filter"
 )
 
-// checkConfig holds the gate's own configuration, and each that is laid over it, to the plugin's decoder.
+// checkConfig decodes the gate's configuration, and each merged one, as the filter does.
 func (s *scope) checkConfig(f *findings, g *gate) {
 	layers := []*layer{g.layer}
 	known := map[*layer]bool{g.layer: true}
@@ -32,7 +32,7 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 		}
 		wrong = reportErrors(f, []*layer{l}, err) || wrong
 	}
-	if !wrong { // what is wrong with two only together
+	if !wrong { // errors of a merged configuration alone
 		for _, p := range g.probes {
 			reportErrors(f, p.layers, g.decode(p.layers).err)
 		}
@@ -105,7 +105,7 @@ type library struct {
 	byPath   bool
 }
 
-// checkLibraries finds Healthgate loaded from two files. Each has its own memory: what one knows, the other does not.
+// checkLibraries finds Healthgate loaded from two files. Each has its own memory.
 func (s *scope) checkLibraries(f *findings, gates []*gate) {
 	var first *library
 	for _, m := range s.connectionManagers() {
@@ -131,7 +131,7 @@ func (s *scope) checkLibraries(f *findings, gates []*gate) {
 	s.checkModules(f, gates)
 }
 
-// checkModules holds each use of the module to the bootstrap extension's, which reads the gauges for the filters of its own copy.
+// checkModules holds each use of the module to the bootstrap extension's, which reads the gauges for the filters of the same copy.
 func (s *scope) checkModules(f *findings, gates []*gate) {
 	if s.dumped { // it runs
 		return

@@ -22,7 +22,7 @@ func gatewayReads(kind string) bool {
 	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" || kind == "EnvoyPatchPolicy"
 }
 
-// envoyGateway is what the files have of an Envoy Gateway.
+// envoyGateway holds the objects of an Envoy Gateway.
 type envoyGateway struct {
 	found   *findings
 	routes  map[string]*Node // by kind/namespace/name
@@ -218,7 +218,7 @@ func keysOf(set map[string]bool) []string {
 // otherRules says that a gate asks some rules of a route and not others.
 func otherRules(route string, left []string) string {
 	return fmt.Sprintf("the gate does not ask %s of %s: Envoy Gateway numbers rules by their order, so a rule that is put before another moves the service to another cluster, and the gate goes on asking the old one: "+
-		"give the service a route of its own with one rule, or ask the cluster of each rule", clip(strings.Join(left, ", ")), route)
+		"give the service a separate route with one rule, or ask the cluster of each rule", clip(strings.Join(left, ", ")), route)
 }
 
 // checkTargets finds a policy whose routes do not match the gate's path, or let probes pass by themselves.
@@ -259,7 +259,7 @@ func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
 			}
 			if len(rule.list("backendRefs")) > 0 {
 				e.found.add(rule.get("backendRefs"), Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its backends, and a backend's reply passes for Envoy's: "+
-					"give the probe a route of its own whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
+					"give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
 			}
 		}
 		if !matched && len(route.list("spec", "rules")) > 0 {
@@ -268,7 +268,7 @@ func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
 	}
 }
 
-// checkBootstrap checks what an EnvoyProxy puts into the bootstrap: the extension that reads the gauges, from the same file as the filter.
+// checkBootstrap checks the part of the bootstrap that an EnvoyProxy has: the extension that reads the gauges, from the same file as the filter.
 func (e *envoyGateway) checkBootstrap(proxy *Node) {
 	var own *Node
 	for _, entry := range proxy.list("spec", "dynamicModules") {

@@ -26,7 +26,7 @@ func (g *gate) checkALPN(f *findings) {
 		}
 	}
 	f.add(contents.at("common_tls_context", "alpn_protocols"), Warning, "alpn",
-		"the listener has TLS and does not offer h2, so a balancer that speaks HTTP/2 (a GKE NEG) and every gRPC client are turned away: write alpn_protocols: [h2, http/1.1]")
+		"the listener has TLS and does not offer h2, so a balancer that speaks HTTP/2 (a GKE NEG) and every gRPC client cannot connect: write alpn_protocols: [h2, http/1.1]")
 }
 
 // checkUnderscores finds what refuses gRPC metadata such as user_id.

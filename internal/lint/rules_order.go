@@ -9,8 +9,8 @@ import (
 // actor is a kind of HTTP filter that can act on a probe or on the gate's reply.
 type actor struct {
 	typeName string // how the name of its type ends
-	request  string // what it does with a request that comes to it before the gate; "" if nothing
-	reply    string // what it may do with the gate's reply, which passes it on either side of the gate; "" if nothing
+	request  string // its effect on a request that comes to it before the gate; "" if nothing
+	reply    string // its effect on the gate's reply, which passes it on either side of the gate; "" if nothing
 	// acts says whether it does so, by its configuration: on a request, where yes means that no plain probe passes, and on a reply.
 	acts func(f filterAt) (request, reply answer)
 }
@@ -108,7 +108,7 @@ func (g *gate) sparing(other *Node) string {
 	return "write into the probe's route: typed_per_filter_config: {" + name + `: {"@type": type.googleapis.com/` + typeFilterConfig + ", disabled: true}}"
 }
 
-// acted returns the most that a filter does on any of the gate's routes.
+// acted returns the most that a filter does on any route of the gate.
 func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	at := func(p probe, path string) {
 		f := filterAt{contents: contents, gate: g, probe: p, request: g.request(path)}
@@ -175,7 +175,7 @@ func mostSpecific(p probe, name string) (contents *Node, typeName string) {
 	return nil, ""
 }
 
-// replaced returns the route's configuration of a filter if it has the type of the filter's own, which it replaces, or else that.
+// replaced returns the route's configuration of a filter if it has the same type as the filter's configuration, which it replaces; else the filter's.
 func (f filterAt) replaced(typeName string) *Node {
 	if f.route != nil && strings.HasSuffix(f.routeIs, typeName) {
 		return f.route

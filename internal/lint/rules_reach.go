@@ -49,17 +49,17 @@ func (g *gate) obstacles() (all []obstacle) {
 				continue // a balancer's probe over TLS offers one of these
 			}
 			all = append(all, obstacle{at, "this filter chain is for " + part.what + ", and no other chain of the listener has a gate, so a plain probe may not get to it: " +
-				"give the gate a filter chain without this, or a listener of its own"})
+				"give the gate a filter chain without this, or a separate listener"})
 		}
 	}
 	if tls := tlsContext(g.in.chain); tls.isTrue("require_client_certificate") {
-		all = append(all, obstacle{tls.get("require_client_certificate"), "a client without a certificate is turned away here, and balancers and kubelets probe without one: give the gate a listener of its own"})
+		all = append(all, obstacle{tls.get("require_client_certificate"), "a client without a certificate is refused here, and balancers and kubelets probe without one: give the gate a separate listener"})
 	}
 	for _, filter := range g.in.listener.list("listener_filters") {
 		contents, typeName := typed(filter.get("typed_config"))
 		if strings.HasSuffix(typeName, ".listener.proxy_protocol.v3.ProxyProtocol") && !contents.isTrue("allow_requests_without_proxy_protocol") {
 			all = append(all, obstacle{filter, "a connection without the PROXY protocol's header is closed here, and kubelets and many balancers probe without it: " +
-				"write allow_requests_without_proxy_protocol: true, or give the gate a listener of its own"})
+				"write allow_requests_without_proxy_protocol: true, or give the gate a separate listener"})
 		}
 	}
 	if codec := g.in.get("codec_type"); codec.text() == "HTTP2" && !hasTLS(g.in.chain) {

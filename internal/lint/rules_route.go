@@ -43,12 +43,12 @@ func (s *scope) check(f *findings) []*gate {
 
 const enablingLines = "typed_per_filter_config: {%s: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}"
 
-// enabling are the lines that have a route ask the gate.
+// enabling are the lines that enable the gate on a route.
 func (g *gate) enabling() string {
 	return strings.ReplaceAll(enablingLines, "%s", g.filter.text("name"))
 }
 
-// checkEnabled finds a gate that nobody asks.
+// checkEnabled finds a gate that no route enables.
 func (g *gate) checkEnabled(f *findings) {
 	const rule = "not-enabled"
 	if g.filter.isTrue("disabled") {
@@ -89,18 +89,18 @@ func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 	}
 }
 
-// inherits says whether a route is asked by what a wider level says: that may be meant for another route of it.
+// inherits says whether a wider level enables the gate on a route, which may be meant for another route.
 func inherits(p probe, g *gate) bool {
 	return p.route.get("typed_per_filter_config", g.filter.text("name")) == nil
 }
 
-// answersHealth says whether a route is there for grpc.health.v1.Health, which the stock door answers where grpc_services asks.
+// answersHealth says whether a route is there for grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
 func (g *gate) answersHealth(p probe) bool {
 	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
 	return g.variant == module && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
 }
 
-// checkActions finds what becomes of a probe where the filter is absent: after a slip, in an Envoy without it, for another method.
+// checkActions finds routes that let a probe pass if the filter is absent: after a slip, in an Envoy without it, for another method.
 func (g *gate) checkActions(f *findings) {
 	const rule = "leaks"
 	for _, p := range g.answers {
@@ -110,7 +110,7 @@ func (g *gate) checkActions(f *findings) {
 		switch direct := p.route.get("direct_response"); {
 		case direct == nil && p.route.get("route") != nil:
 			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, and a backend's answer passes for Envoy's: "+
-				"give the probe a route of its own, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
+				"give the probe a separate route, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
 		case direct == nil && p.route.get("redirect") != nil:
 			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, which some balancers take for healthy: "+
 				"write direct_response: {status: 503} in its place", p.path())
@@ -143,8 +143,8 @@ func (g *gate) takenBefore(p probe) *Node {
 	return first
 }
 
-// probed are the routes on which the gate answers those who probe: of the virtual host that takes IP addresses, where it has the
-// path; whoever probes by name may still find another.
+// probed returns the routes that a probe by IP address gets to: in the virtual host that takes IP addresses, if it has the
+// path. A probe by name may get to another.
 func (g *gate) probed(routes *Node) []probe {
 	byIP := virtualHostByIP(routes)
 	has := map[string]bool{}
@@ -184,11 +184,11 @@ func (g *gate) checkShadows(f *findings, routes *Node) {
 			severity, whose = Warning, "a probe from outside"
 		}
 		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its route is looked for: "+
-			"give the probe a virtual host of its own without require_tls, with domains: [\"*\"]", whose)
+			"give the probe a separate virtual host without require_tls, with domains: [\"*\"]", whose)
 	}
 }
 
-// does says what a route does with a request.
+// does names the action of a route.
 func does(route *Node) string {
 	switch {
 	case route.get("redirect") != nil:
@@ -257,7 +257,7 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 		return
 	}
 	byIP := virtualHostByIP(routes)
-	done := map[string]bool{} // paths that are answered by IP address, or have been told of
+	done := map[string]bool{} // paths that are answered by IP address, or reported
 	for _, p := range g.answers {
 		done[p.path()] = done[p.path()] || p.virtualHost == byIP
 	}
@@ -270,7 +270,7 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 		at := p.virtualHost.at("domains")
 		if byIP == nil {
 			f.add(at, Error, rule, "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
-				"give the probe's route a virtual host of its own with domains: [\"*\"]", path)
+				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
 			continue
 		}
 		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route asks the gate for %s: "+

@@ -46,8 +46,7 @@ func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, othe
 	return ofClusters, append(others, statsNeeded{g.ownScope() + c.StatPrefix + ".healthy", Warning, "no metric shows the gate's verdict"})
 }
 
-// ownScope returns the prefix of the gate's own metrics: of the Go plugin always the same, of a module what its configuration says, or
-// Envoy's default.
+// ownScope returns the prefix of the gate's metrics: the same for each Go plugin; for a module metrics_namespace, or Envoy's default.
 func (g *gate) ownScope() string {
 	if g.variant == plugin {
 		return "healthgate."
@@ -132,7 +131,7 @@ func ownMatcher(n *Node) *Node {
 	return nil
 }
 
-// says is where a matcher says what it leaves out.
+// says returns the part of a matcher that leaves stats out.
 func (n *Node) says() *Node {
 	for _, key := range []string{"reject_all", "exclusion_list", "inclusion_list"} {
 		if below := n.get(key); below != nil {

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// act is what a balancer is given, after it has noticed, to stop sending or to begin, in seconds.
+	// act is the time that a balancer has, after it has noticed, to stop sending or to begin, in seconds.
 	act = 10
-	// spare is what the kubelet is given between the end of the drain and the end of the grace, in seconds.
+	// spare is the time between the end of the drain and the end of the grace, in seconds.
 	spare = 10
-	// What a drain waits for by itself, in seconds.
+	// The defaults of a drain, in seconds.
 	defaultDelay, defaultTimeout = 30, 30
-	// What Kubernetes gives a pod to end, in seconds.
+	// Kubernetes' default, in seconds.
 	defaultGrace = 30
 )
 
@@ -27,7 +27,7 @@ type drained struct {
 	delayAt, graceAt         *Node
 }
 
-// check is a balancer's health check, with what it does besides, in seconds. 0 is not known.
+// check is a balancer's health check, with its other timers, in seconds. 0 is not known.
 type check struct {
 	at                                    *Node
 	whose                                 string
@@ -100,7 +100,7 @@ var oldVariables = map[string]int{"DRAIN_NOTICE_SECONDS": 0, "DRAIN_FINISH_SECON
 // otherDrainFlags are the flags of `healthgate drain` that are no timers, with whether a value follows.
 var otherDrainFlags = map[string]bool{"--admin": true, "--log": true, "--output": true, "-o": true, "--help": false, "-h": false}
 
-// readDrained reads a Deployment, or what is like one, that drains before it ends.
+// readDrained reads a Deployment or another workload that drains before it ends.
 func (l *linter) readDrained(object *Node) (drained, bool) {
 	d := drained{workload: object, delay: defaultDelay, timeout: defaultTimeout}
 	switch object.text("kind") {
@@ -200,17 +200,17 @@ func drainSeconds(value string) (int, bool) {
 	return 0, false
 }
 
-// readinessCheck is the kubelet's: whoever follows it acts at once.
+// readinessCheck is the kubelet's. Services follow it at once.
 func readinessCheck(container *Node) (check, bool) {
 	probe := container.get("readinessProbe")
 	return check{at: probe, whose: "the kubelet", interval: int(probe.number(10, "periodSeconds")), timeout: int(probe.number(1, "timeoutSeconds")),
 		unhealthy: int(probe.number(3, "failureThreshold")), healthy: 1}, probe != nil
 }
 
-// balancersCheck reads the objects by which clouds are told how to check.
+// balancersCheck reads the objects that configure a cloud's checks.
 func balancersCheck(object *Node) (check, bool) {
 	c := check{at: object, act: act}
-	// What the cloud takes for backends that are pods (NEGs); the timeout is no longer than the interval.
+	// The defaults for backends that are pods (NEGs); the timeout is no longer than the interval.
 	read := func(n *Node) {
 		if n == nil {
 			return

@@ -13,12 +13,12 @@ type Served struct {
 	Route      string // the name of its route, or ""
 	Host       string // a domain of its virtual host, where no probe by IP address gets there; else ""
 	TLS        bool
-	ServerName string         // what the filter chain asks a client for, or ""
+	ServerName string         // the server name that the filter chain requires, or ""
 	Proxied    bool           // the listener wants the PROXY protocol first
 	HTTP2      bool           // it speaks HTTP/2 alone
 	Config     *filter.Config // nil where it is wrong
 	Err        error          // why
-	// Prefixes are the stat prefixes by which its answers may be counted, its own first. Envoy defines no stats for a route that comes
+	// Prefixes are the stat prefixes by which its replies may be counted, its own first. Envoy defines no stats for a route that comes
 	// to a dynamic module's filter later: such a route's are counted by the filter's.
 	Prefixes []string
 	// NotAsked is set where no route asks the gate.
@@ -27,7 +27,7 @@ type Served struct {
 	Stock bool
 }
 
-// Live looks at what admin's /config_dump gives: which gates there are, and what is wrong with them.
+// Live returns the gates in admin's /config_dump, and the findings about them.
 func Live(name string, dump []byte) ([]Served, []Finding, error) {
 	l := &linter{}
 	if err := l.read(Input{name, dump}); err != nil {
