@@ -27,7 +27,7 @@ type filterAt struct {
 
 var actors = []actor{
 	{"filters.http.jwt_authn.v3.JwtAuthentication", "asks for a token, which a probe does not have (401)", "", jwtActs},
-	{"filters.http.ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses if that can't be reached (403)", "may change its headers", extAuthzActs},
+	{"filters.http.ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses if that can't be reached (403)", "may act on it", extAuthzActs},
 	{"filters.http.oauth2.v3.OAuth2", "sends a client without its cookie to log in (302)", "", oauthActs},
 	{"filters.http.basic_auth.v3.BasicAuth", "asks for a password, which a probe does not have (401)", "", unlessMissingAllowed},
 	{"filters.http.api_key_auth.v3.ApiKeyAuth", "asks for a key, which a probe does not have (401)", "", always},
