@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func (a *api) document(n *Node, typeName string) {
 	kind := messageType(typeName)
 	if kind == nil {
 		n.skipped = true
-		if strings.HasPrefix(typeName, "envoy.") {
+		if strings.HasPrefix(typeName, "envoy.") && !slices.ContainsFunc(withoutGo, func(prefix string) bool { return strings.HasPrefix(typeName, prefix) }) {
 			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, v3alpha)", typeName)
 		}
 		return // another vendor's extension
@@ -87,6 +88,13 @@ func (a *api) document(n *Node, typeName string) {
 	m := kind.New()
 	a.message(n, m)
 	a.read = append(a.read, readMessage{m.Interface(), n})
+}
+
+// withoutGo are packages of Envoy's contrib build, up to v1.40, that go-control-plane/contrib v1.36.0 does not have.
+var withoutGo = []string{
+	"envoy.extensions.filters.http.peak_ewma.", "envoy.extensions.filters.listener.postgres_inspector.", "envoy.extensions.load_balancing_policies.peak_ewma.",
+	"envoy.extensions.network_filters.peer_metadata.", "envoy.extensions.private_key_providers.kae.", "envoy.extensions.reverse_tunnel_reporters.",
+	"envoy.extensions.stat_sinks.kafka.", "envoy.extensions.stat_sinks.wasm_filter.", "envoy.tcp.metadataexchange.",
 }
 
 // messageType finds a message of Envoy's API, or nil.

@@ -27,7 +27,8 @@ type envoyGateway struct {
 	found   *findings
 	routes  map[string]*Node // by kind/namespace/name
 	proxies []*Node
-	merges  bool // clusters have the names of services
+	others  []*Node // policies that put filters before the gate, or rewrite replies
+	merges  bool    // clusters have the names of services
 }
 
 // checkGateway reads the objects by which Envoy Gateway runs the module, and returns the number of its gates.
@@ -38,6 +39,8 @@ func (l *linter) checkGateway() (gates int) {
 		if kind == "EnvoyProxy" {
 			e.proxies = append(e.proxies, object)
 			e.merges = e.merges || object.get("spec", "mergeBackends") != nil
+		} else if gatewayFilters[kind] != nil {
+			e.others = append(e.others, object)
 		} else if short := gatewayKinds[kind]; short != "" {
 			e.routes[short+"/"+object.text("metadata", "namespace")+"/"+object.text("metadata", "name")] = object
 		}
@@ -126,6 +129,7 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		return
 	}
 	e.checkTargets(policy, config)
+	e.checkOthers(policy)
 	asked := map[string]bool{}
 	for _, cluster := range config.Clusters {
 		asked[cluster.Name] = true
@@ -266,6 +270,59 @@ func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
 			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never answers: match {path: {type: Exact, value: %q}}, or set the gate's path", config.Path, target.text("name"), route.line, config.Path)
 		}
 	}
+}
+
+// gatewayFilters are the fields of policies that act on a probe, if they are for the whole Gateway: with the rule, and the effect.
+var gatewayFilters = map[string][]struct{ field, rule, does string }{
+	"SecurityPolicy": {
+		{"jwt", "order", "asks a probe for a token (401)"}, {"basicAuth", "order", "asks a probe for a password (401)"}, {"apiKeyAuth", "order", "asks a probe for a key (401)"},
+		{"oidc", "order", "sends a probe to log in (302)"}, {"extAuth", "order", "asks an authorization service about a probe (403)"},
+	},
+	"EnvoyExtensionPolicy": {
+		{"lua", "order", "runs a script on a probe and on the gate's reply"}, {"wasm", "order", "runs a program on a probe"}, {"extProc", "order", "asks a processor about a probe and the gate's reply (500)"},
+	},
+	"BackendTrafficPolicy": {{"responseOverride", "local-reply", "rewrites the gate's replies"}, {"faultInjection", "order", "answers some probes with an error, or late"}},
+}
+
+// checkOthers finds policies for a Gateway whose filters act on probes. One of the same kind for the probe's route replaces it there.
+func (e *envoyGateway) checkOthers(policy *Node) {
+	refs := func(object *Node) []*Node {
+		all := object.list("spec", "targetRefs")
+		if one := object.get("spec", "targetRef"); one != nil {
+			all = append(slices.Clone(all), one)
+		}
+		return all
+	}
+	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
+	for _, other := range e.others {
+		kind := other.text("kind")
+		if other == policy || !slices.ContainsFunc(refs(other), isGateway) || kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(refs(policy), isGateway) {
+			continue // the gate's policy is one for the route itself
+		}
+		if slices.ContainsFunc(e.others, func(o *Node) bool {
+			return o.text("kind") == kind && slices.ContainsFunc(refs(o), func(ref *Node) bool {
+				return slices.ContainsFunc(refs(policy), func(own *Node) bool {
+					return ref.text("kind") == own.text("kind") && ref.text("name") == own.text("name") && !isGateway(ref)
+				})
+			})
+		}) {
+			continue
+		}
+		for _, filter := range gatewayFilters[kind] {
+			if at := other.get("spec", filter.field); at != nil && !(filter.rule == "order" && e.orders()) {
+				e.found.add(at, Warning, filter.rule, "this %s is for the whole Gateway and %s: write one for the probe's route, which replaces it there", kind, filter.does)
+			}
+		}
+	}
+}
+
+// orders says whether an EnvoyProxy gives filters another order, which may have the gate first.
+func (e *envoyGateway) orders() bool {
+	return slices.ContainsFunc(e.proxies, func(proxy *Node) bool {
+		return slices.ContainsFunc(proxy.list("spec", "filterOrder"), func(o *Node) bool {
+			return o.text("name") == "envoy.filters.http.dynamic_modules" && o.get("before") != nil
+		})
+	})
 }
 
 // checkBootstrap checks the part of the bootstrap that an EnvoyProxy has: the extension that reads the gauges, from the same file as the filter.
