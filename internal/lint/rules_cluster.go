@@ -191,21 +191,16 @@ func (s *scope) checkNotAsked(f *findings, gates []*gate) {
 			f.add(some[0].at, Warning, rule, "no route goes to the cluster %q, which the gate asks, so its reply says nothing about the traffic: ask the cluster that the routes go to", some[0].name)
 		}
 	}
+	notAsked := map[string][]string{} // rules, by their route
+	for name := range s.clusters {
+		if route, index, found := strings.Cut(name, "/rule/"); found && !asked[name] && used[name] {
+			notAsked[route] = append(notAsked[route], "rule/"+index)
+		}
+	}
 	for _, one := range all {
-		end := strings.LastIndex(one.name, "/rule/")
-		if end < 0 || !gatewayRoute.MatchString(one.name) {
-			continue
-		}
-		prefix := one.name[:end+len("/rule/")]
-		var left []string
-		for name := range s.clusters {
-			if index, found := strings.CutPrefix(name, prefix); found && !asked[name] && used[name] {
-				left = append(left, "rule/"+index)
-			}
-		}
-		if len(left) > 0 {
-			slices.Sort(left)
-			f.add(one.at, Warning, rule, "%s", otherRules(one.name[:end], left))
+		if route, _, _ := strings.Cut(one.name, "/rule/"); len(notAsked[route]) > 0 && gatewayRoute.MatchString(one.name) {
+			slices.Sort(notAsked[route])
+			f.add(one.at, Warning, rule, "%s", otherRules(route, notAsked[route]))
 		}
 	}
 }
