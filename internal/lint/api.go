@@ -277,6 +277,10 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 			d, _ := time.ParseDuration(n.scalar)
 			n.scalar = seconds(d)
 		}
+		if placeholderWord.MatchString(n.scalar) {
+			a.errs++
+			return true
+		}
 		if n.kind != text || !apiDuration.MatchString(n.scalar) {
 			a.fail(n, "%s is no duration: write seconds with an s, as in 1.5s", show(n))
 			return true
@@ -358,6 +362,10 @@ var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
 func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	none := protoreflect.Value{}
 	wrong := func(right, remedy string) (protoreflect.Value, bool) {
+		if field.Kind() != protoreflect.StringKind && placeholderWord.MatchString(n.scalar) {
+			a.errs++
+			return none, false
+		}
 		name := field.Name()
 		if field.ContainingMessage().FullName().Parent() == "google.protobuf" {
 			name = "this"

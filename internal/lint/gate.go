@@ -291,7 +291,15 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	case g.variant == plugin:
 		own := contents.get("plugins_config", pluginName)
 		if own == nil {
-			return nil, false
+			for _, e := range contents.pairs("plugins_config") {
+				if isNear(e.key, pluginName) {
+					over = &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so this is left out; did you mean %s?", quoteKey(e.key), pluginName)}
+				}
+			}
+			if over == nil {
+				return nil, false
+			}
+			break
 		}
 		over = plugin.readLayer(own.get("config"), own, "config", "or leave the plugin out")
 	default:

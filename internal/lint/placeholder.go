@@ -6,3 +6,6 @@ import "regexp"
 var placeholder = regexp.MustCompile(`\$\{?\{?[A-Za-z_(]|\{\{|\{%|<[A-Za-z_ .-]+>|<%|@[A-Z_]+@|%[A-Z_]{3,}%|__[A-Z_]+__|#\{`)
 
 func isPlaceholder(s string) bool { return placeholder.MatchString(s) }
+
+// placeholderWord is a word in the place of a number that only a script puts in: ADMIN_PORT.
+var placeholderWord = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)+$`)
