@@ -92,7 +92,13 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 		return fieldsOf(value, field.Message())
 	case m.typeName == typeStatic:
 		for _, item := range value.items {
-			if item.kind != mapping || item.get("name") == nil && item.get("address") == nil {
+			known := 0
+			for _, e := range item.entries {
+				if isField(e.key, field.Message()) {
+					known++
+				}
+			}
+			if 2*known <= len(item.entries) || item.get("name") == nil && item.get("address") == nil {
 				return false
 			}
 		}
