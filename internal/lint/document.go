@@ -91,19 +91,25 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 	case m.typeName == typeBootstrap && len(value.entries) > 0:
 		return fieldsOf(value, field.Message())
 	case m.typeName == typeStatic:
-		for _, item := range value.items {
-			known := 0
-			for _, e := range item.entries {
-				if isField(e.key, field.Message()) {
-					known++
-				}
+		for _, e := range n.entries {
+			if of := kind.Fields().ByName(protoreflect.Name(underscored(e.key))); of != nil && !slices.ContainsFunc(e.value.items, func(item *Node) bool { return !isResource(item, of.Message()) }) {
+				continue
 			}
-			if 2*known <= len(item.entries) || item.get("name") == nil && item.get("address") == nil {
-				return false
-			}
+			return false
 		}
 	}
 	return fieldsOf(n, kind)
+}
+
+// isResource says whether an item of a list is a listener, a cluster or a secret, by most of its keys.
+func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
+	known := 0
+	for _, e := range item.entries {
+		if isField(e.key, kind) {
+			known++
+		}
+	}
+	return 2*known > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
 }
 
 // fieldsOf says whether each key of a mapping is a field of a message.
