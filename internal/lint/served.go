@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"errors"
 	"slices"
 
 	"healthgate/filter"
@@ -32,6 +33,9 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 	l := &linter{}
 	if err := l.read(Input{name, dump}); err != nil {
 		return nil, nil, err
+	}
+	if len(l.scopes) == 0 {
+		return nil, nil, errors.New("it is no /config_dump of Envoy's")
 	}
 	var all []Served
 	for _, s := range l.scopes {
