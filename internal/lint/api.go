@@ -80,8 +80,10 @@ func (a *api) document(n *Node, typeName string) {
 	kind := messageType(typeName)
 	if kind == nil {
 		n.skipped = true
-		if strings.HasPrefix(typeName, "envoy.") && !slices.ContainsFunc(withoutGo, func(prefix string) bool { return strings.HasPrefix(typeName, prefix) }) {
-			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, v3alpha)", typeName)
+		known := func(prefix string) bool { return strings.HasPrefix(typeName, prefix) }
+		if strings.HasPrefix(typeName, "envoy.") && !slices.ContainsFunc(withoutGo, known) {
+			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, "+
+				"v3alpha)", typeName)
 		}
 		return // another vendor's extension
 	}
@@ -92,8 +94,10 @@ func (a *api) document(n *Node, typeName string) {
 
 // withoutGo are packages of Envoy's contrib build, up to v1.40, that go-control-plane/contrib v1.36.0 does not have.
 var withoutGo = []string{
-	"envoy.extensions.filters.http.peak_ewma.", "envoy.extensions.filters.listener.postgres_inspector.", "envoy.extensions.load_balancing_policies.peak_ewma.",
-	"envoy.extensions.network_filters.peer_metadata.", "envoy.extensions.private_key_providers.kae.", "envoy.extensions.reverse_tunnel_reporters.",
+	"envoy.extensions.filters.http.peak_ewma.", "envoy.extensions.filters.listener.postgres_inspector.",
+	"envoy.extensions.load_balancing_policies.peak_ewma.",
+	"envoy.extensions.network_filters.peer_metadata.", "envoy.extensions.private_key_providers.kae.",
+	"envoy.extensions.reverse_tunnel_reporters.",
 	"envoy.extensions.stat_sinks.kafka.", "envoy.extensions.stat_sinks.wasm_filter.", "envoy.tcp.metadataexchange.",
 }
 
@@ -160,7 +164,8 @@ func (a *api) twice(e *entry) {
 
 func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 	if e.key == "<<" {
-		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write the merged keys out, or an alias in its place", refuses)
+		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write the merged keys out, or an alias in its "+
+			"place", refuses)
 		return
 	}
 	known := make([]string, message.Fields().Len())
@@ -168,7 +173,8 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 		known[i] = string(message.Fields().Get(i).Name())
 	}
 	if near := filter.Nearest(e.key, known); near != "" {
-		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key), message.FullName(), near)
+		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key),
+			message.FullName(), near)
 		return
 	}
 	a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: it belongs elsewhere, or to another version of the API",
@@ -259,7 +265,8 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	}
 	fields := m.Descriptor().Fields()
 	short := name.Name()
-	if n.kind == mapping && strings.HasSuffix(string(short), "Value") && fields.Len() == 1 { // BoolValue and so on, written as the messages that they are
+	// BoolValue and so on, written as the messages that they are
+	if n.kind == mapping && strings.HasSuffix(string(short), "Value") && fields.Len() == 1 {
 		for i := range n.entries {
 			if e := &n.entries[i]; e.key == "value" && len(n.entries) == 1 {
 				a.unwrap(n, e.value)
@@ -352,7 +359,10 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 func typeOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
 // quotedBoolean are the words that protobuf's parser takes in quotes, in any case (SimpleAtob of Abseil).
-var quotedBoolean = map[string]bool{"true": true, "t": true, "yes": true, "y": true, "1": true, "false": false, "f": false, "no": false, "n": false, "0": false}
+var quotedBoolean = map[string]bool{
+	"true": true, "t": true, "yes": true, "y": true, "1": true,
+	"false": false, "f": false, "no": false, "n": false, "0": false,
+}
 
 // standardBase64 is the alphabet for URLs, as the usual one. Protobuf's parser takes both, padded or not.
 var standardBase64 = strings.NewReplacer("-", "+", "_", "/")

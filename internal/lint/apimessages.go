@@ -122,14 +122,18 @@ func (a *api) terminal(n *Node) {
 		last := i == len(filters)-1
 		switch {
 		case typeName == typeRouter && !last:
-			a.fail(filters[i+1], "the filter %s stands after %s, which has to be the last%s: put it before that one", quoteKey(filters[i+1].text("name")), quoteKey(f.text("name")), refuses)
+			a.fail(filters[i+1], "the filter %s stands after %s, which has to be the last%s: put it before that one",
+				quoteKey(filters[i+1].text("name")), quoteKey(f.text("name")), refuses)
 			return
 		case last && f.isTrue("disabled") && typeName != "":
-			a.fail(f.at("disabled"), "the last filter of the chain is disabled, and Envoy needs a router there%s: put {name: envoy.filters.http.router, typed_config: {\"@type\": type.googleapis.com/%s}} behind it", refuses, typeRouter)
+			a.fail(f.at("disabled"), "the last filter of the chain is disabled, and Envoy needs a router there%s: put {name: "+
+				"envoy.filters.http.router, typed_config: {\"@type\": type.googleapis.com/%s}} behind it", refuses, typeRouter)
 		case last && isNoTerminal(contents, typeName):
-			a.fail(f, "the last filter of the chain is %s, which is no router%s: put {name: envoy.filters.http.router, typed_config: {\"@type\": type.googleapis.com/%s}} behind it", quoteKey(f.text("name")), refuses, typeRouter)
+			a.fail(f, "the last filter of the chain is %s, which is no router%s: put {name: envoy.filters.http.router, typed_config: "+
+				"{\"@type\": type.googleapis.com/%s}} behind it", quoteKey(f.text("name")), refuses, typeRouter)
 		}
-		if short := shortName(typeName); isRouteMessage(protoreflect.Name(short)) && hasMore(contents) && strings.HasPrefix(typeName, "envoy.extensions.filters.http.") {
+		ofRoute := isRouteMessage(protoreflect.Name(shortName(typeName))) && strings.HasPrefix(typeName, "envoy.extensions.filters.http.")
+		if ofRoute && hasMore(contents) {
 			a.fail(f.get("typed_config"), "%s is a message for routes, and the filter's is another%s", typeName, refuses)
 		}
 	}
@@ -141,7 +145,8 @@ func isNoTerminal(contents *Node, typeName string) bool {
 	case "Router", "McpRouter", "TypedStruct", "":
 		return false
 	}
-	return strings.HasPrefix(typeName, "envoy.extensions.filters.http.") && messageType(typeName) != nil && !contents.isTrue("terminal_filter") && !isRouteMessage(protoreflect.Name(shortName(typeName)))
+	return strings.HasPrefix(typeName, "envoy.extensions.filters.http.") && messageType(typeName) != nil &&
+		!contents.isTrue("terminal_filter") && !isRouteMessage(protoreflect.Name(shortName(typeName)))
 }
 
 func shortName(typeName string) string { return typeName[strings.LastIndexByte(typeName, '.')+1:] }

@@ -39,11 +39,15 @@ type mark struct {
 
 // marks are in the order in which they are tried.
 var marks = []mark{
-	{typeBootstrap, []string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"}, []string{"admin", "node", "cluster_manager"}},
+	{typeBootstrap,
+		[]string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"},
+		[]string{"admin", "node", "cluster_manager"}},
 	{typeRoutes, []string{"virtual_hosts"}, nil},
 	{typeListener, []string{"filter_chains", "default_filter_chain", "listener_filters", "api_listener"}, nil},
 	{typeHCM, []string{"http_filters"}, nil},
-	{typeCluster, []string{"load_assignment", "lb_policy", "eds_cluster_config", "cluster_type"}, []string{"health_checks", "connect_timeout", "dns_lookup_family"}},
+	{typeCluster,
+		[]string{"load_assignment", "lb_policy", "eds_cluster_config", "cluster_type"},
+		[]string{"health_checks", "connect_timeout", "dns_lookup_family"}},
 	{typeVirtualHost, nil, []string{"domains"}},
 	{typeRoute, nil, []string{"match"}},
 	{typeEndpoints, nil, []string{"cluster_name"}},
@@ -80,22 +84,24 @@ func (m mark) mostly(n *Node) bool {
 	return 2*known >= len(n.entries)
 }
 
-// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of that key,
+// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of
+// that key,
 // another by all of its keys.
 func (m mark) fits(n *Node, key string, value *Node) bool {
 	kind := messageType(m.typeName).Descriptor()
 	field := kind.Fields().ByName(protoreflect.Name(key))
 	switch {
-	case field.IsList() && value.kind != list && value.kind != mapping || !field.IsList() && field.Message() != nil && value.kind != mapping && field.Message().FullName() != "google.protobuf.Duration":
+	case field.IsList() && value.kind != list && value.kind != mapping || !field.IsList() && field.Message() != nil &&
+		value.kind != mapping && field.Message().FullName() != "google.protobuf.Duration":
 		return false
 	case m.typeName == typeBootstrap && len(value.entries) > 0:
 		return fieldsOf(value, field.Message())
 	case m.typeName == typeStatic:
 		for _, e := range n.entries {
-			if of := kind.Fields().ByName(protoreflect.Name(underscored(e.key))); of != nil && !slices.ContainsFunc(e.value.items, func(item *Node) bool { return !isResource(item, of.Message()) }) {
-				continue
+			of := kind.Fields().ByName(protoreflect.Name(underscored(e.key)))
+			if of == nil || slices.ContainsFunc(e.value.items, func(item *Node) bool { return !isResource(item, of.Message()) }) {
+				return false
 			}
-			return false
 		}
 	}
 	return fieldsOf(n, kind)
@@ -216,9 +222,17 @@ func (n *Node) first() *Node {
 
 // dumpKeys are the keys by which a part of a dump is recognized that has no @type.
 var dumpKeys = map[string]string{
-	"bootstrap": "BootstrapConfigDump", "static_clusters": "ClustersConfigDump", "dynamic_active_clusters": "ClustersConfigDump", "dynamic_warming_clusters": "ClustersConfigDump",
-	"static_listeners": "ListenersConfigDump", "dynamic_listeners": "ListenersConfigDump", "static_route_configs": "RoutesConfigDump", "dynamic_route_configs": "RoutesConfigDump",
-	"ecds_filters": "EcdsConfigDump", "inline_scoped_route_configs": "ScopedRoutesConfigDump", "dynamic_scoped_route_configs": "ScopedRoutesConfigDump",
+	"bootstrap":                    "BootstrapConfigDump",
+	"static_clusters":              "ClustersConfigDump",
+	"dynamic_active_clusters":      "ClustersConfigDump",
+	"dynamic_warming_clusters":     "ClustersConfigDump",
+	"static_listeners":             "ListenersConfigDump",
+	"dynamic_listeners":            "ListenersConfigDump",
+	"static_route_configs":         "RoutesConfigDump",
+	"dynamic_route_configs":        "RoutesConfigDump",
+	"ecds_filters":                 "EcdsConfigDump",
+	"inline_scoped_route_configs":  "ScopedRoutesConfigDump",
+	"dynamic_scoped_route_configs": "ScopedRoutesConfigDump",
 }
 
 const adminPackage = "envoy.admin.v3."
@@ -450,8 +464,10 @@ func embeddedAt(value *Node) place {
 }
 
 // ownKeys are the keys of Healthgate's own configuration.
-var ownKeys = map[string]bool{"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
-	"stat_prefix": true, "stale_after": true, "source": true, "admin": true}
+var ownKeys = map[string]bool{
+	"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
+	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
+}
 
 // isGatesOwn says whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
 func isGatesOwn(n *Node) bool {
@@ -485,7 +501,8 @@ func (l *linter) gatesOwn(n *Node) {
 		if all := (filter.Errors{}); errors.As(err, &all) {
 			for _, one := range all {
 				if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
-					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses it: %s", wrong)
+					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses "+
+						"it: %s", wrong)
 				}
 			}
 		}

@@ -144,7 +144,8 @@ func (s *scope) gates() []*gate {
 func isOwn(contents *Node, typeName string) bool {
 	switch typeName {
 	case typeGolang:
-		return isNear(contents.text("plugin_name"), pluginName) || path.Base(contents.text("library_path")) == "healthgate.so" || isNear(contents.text("library_id"), pluginName)
+		return isNear(contents.text("plugin_name"), pluginName) || path.Base(contents.text("library_path")) == "healthgate.so" ||
+			isNear(contents.text("library_id"), pluginName)
 	case typeModule:
 		return isModule(contents)
 	}
@@ -172,7 +173,8 @@ func (g *gate) checkNames(f *findings) {
 	switch g.variant {
 	case plugin:
 		if name := g.contents.get("plugin_name"); name != nil && name.scalar != pluginName {
-			f.add(name, Error, rule, "healthgate.so has the plugin %s alone, and none called %q, so Envoy refuses the filter: write plugin_name: %s", pluginName, name.scalar, pluginName)
+			f.add(name, Error, rule, "healthgate.so has the plugin %s alone, and none called %q, so Envoy refuses the filter: write "+
+				"plugin_name: %s", pluginName, name.scalar, pluginName)
 		}
 	case module:
 		checkModuleName(f, g.contents)
@@ -185,7 +187,8 @@ func checkModuleName(f *findings, contents *Node) {
 	if l == nil || !l.isMisspelt() {
 		return
 	}
-	f.add(l.at, Error, "no-gate", "by the name %q Envoy searches for lib%s.so, and the module is libhealthgate.so: write name: %s", l.file, l.file, pluginName)
+	f.add(l.at, Error, "no-gate", "by the name %q Envoy searches for lib%s.so, and the module is libhealthgate.so: write name: %s", l.file,
+		l.file, pluginName)
 }
 
 // readLayer reads one configuration from the Any that holds it.
@@ -287,13 +290,15 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	case routeMessage(typeName) == right && typeName != right: // the filter's message, as the rule api says
 		return nil, false
 	case typeName != right:
-		over = &layer{at: says, err: fmt.Errorf("%s: it is no configuration of this filter for a route, which Envoy refuses or leaves out; write %s", typeName, right)}
+		over = &layer{at: says, err: fmt.Errorf("%s: it is no configuration of this filter for a route, which Envoy refuses or leaves out; "+
+			"write %s", typeName, right)}
 	case g.variant == plugin:
 		own := contents.get("plugins_config", pluginName)
 		if own == nil {
 			for _, e := range contents.pairs("plugins_config") {
 				if isNear(e.key, pluginName) {
-					over = &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so this is left out; did you mean %s?", quoteKey(e.key), pluginName)}
+					over = &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so this is left out; did you mean %s?",
+						quoteKey(e.key), pluginName)}
 				}
 			}
 			if over == nil {

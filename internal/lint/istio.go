@@ -102,12 +102,14 @@ func (s *scope) checkPatches(f *findings, g *gate) {
 	switch p := g.in.patch; {
 	case p.operation == "ADD", p.operation == "INSERT_AFTER",
 		p.operation == "INSERT_BEFORE" && p.match.text("listener", "filterChain", "filter", "subFilter", "name") == router:
-		f.add(p.at, Warning, "order", "%s puts the gate behind the filters that Istio has there (JWT, RBAC, external authorization), which may answer before it: write operation: INSERT_FIRST", p.operation)
+		f.add(p.at, Warning, "order", "%s puts the gate behind the filters that Istio has there (JWT, RBAC, external authorization), which "+
+			"may answer before it: write operation: INSERT_FIRST", p.operation)
 	}
 	asked := len(g.probes) > 0
 	for _, p := range s.patches {
 		if p.applyTo == "HTTP_ROUTE" && p.operation == "ADD" && p.value.get("typed_per_filter_config", g.filter.text("name")) != nil {
-			f.add(p.at, Warning, "shadowed", "ADD puts the probe's route behind those that Istio has there, one of which may take the probe first: write operation: INSERT_FIRST")
+			f.add(p.at, Warning, "shadowed", "ADD puts the probe's route behind those that Istio has there, one of which may take the probe "+
+				"first: write operation: INSERT_FIRST")
 		}
 		if p.whole() {
 			continue
@@ -130,7 +132,7 @@ func (s *scope) checkPatches(f *findings, g *gate) {
 		}
 	}
 	if !asked && g.filter.isTrue("disabled") {
-		f.add(g.filter.at("disabled"), Warning, "not-enabled", "the filter is disabled and no patch in these files enables it, so a probe goes where its route sends it: "+
-			"put into the probe's route, by a patch of HTTP_ROUTE: %s", g.enabling())
+		f.add(g.filter.at("disabled"), Warning, "not-enabled", "the filter is disabled and no patch in these files enables it, so a probe "+
+			"goes where its route sends it: put into the probe's route, by a patch of HTTP_ROUTE: %s", g.enabling())
 	}
 }

@@ -63,19 +63,22 @@ func (l *linter) read(input Input) error {
 	}
 	l.parts = append(l.parts, s)
 	if !known {
-		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: %s", takes)
+		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is Envoy's or Kubernetes', so nothing of "+
+			"it is checked: %s", takes)
 	}
 	return nil
 }
 
 // takes is what lint reads.
-const takes = "lint takes a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap that holds one of these"
+const takes = "lint takes a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap that " +
+	"holds one of these"
 
 // notRead reports a text that is neither YAML nor JSON.
 func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole string) {
 	l.checked = true
 	if templated.Match(content) {
-		l.found.add(at, Warning, "unread", "%s, so nothing of %s is checked; it is a template: check the text that it becomes, as in helm template … | healthgate lint -", wrong.message, whole)
+		l.found.add(at, Warning, "unread", "%s, so nothing of %s is checked; it is a template: check the text that it becomes, as in helm "+
+			"template … | healthgate lint -", wrong.message, whole)
 		return
 	}
 	l.found.add(at, Error, "api", "%s, so nothing of %s is read: fix it first", wrong.message, whole)
@@ -97,7 +100,8 @@ func (l *linter) checkGateIsThere() {
 		return
 	}
 	for _, f := range l.files {
-		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is about Envoy, so nothing of it is checked: %s", takes)
+		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is about Envoy, so nothing of it is "+
+			"checked: %s", takes)
 	}
 }
 
@@ -116,7 +120,8 @@ func (s *scope) unseenFilters() (unseen int) {
 // byLDS says whether listeners come that no file has.
 func (l *linter) byLDS() bool {
 	for _, s := range l.scopes {
-		if !s.dumped && s.bootstrap.get("dynamic_resources", "lds_config") != nil || !s.dumped && s.bootstrap.get("dynamic_resources", "lds_resources_locator") != nil {
+		dynamic := s.bootstrap.get("dynamic_resources")
+		if !s.dumped && (dynamic.get("lds_config") != nil || dynamic.get("lds_resources_locator") != nil) {
 			return true
 		}
 	}

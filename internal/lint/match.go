@@ -178,7 +178,8 @@ func matchesHeader(header *Node, r request) answer {
 }
 
 // headerMatches are the ways to match a header's value, the older keys of a HeaderMatcher and the StringMatcher's for each.
-var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix", "contains_match": "contains", "safe_regex_match": "safe_regex"}
+var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix",
+	"contains_match": "contains", "safe_regex_match": "safe_regex"}
 
 func hasMatch(header *Node) bool {
 	for _, e := range header.entries {

@@ -21,7 +21,8 @@ const (
 	list
 )
 
-var kindNames = [...]string{null: "null", boolean: "true or false", number: "a number", text: "a string", mapping: "an object", list: "a list"}
+var kindNames = [...]string{null: "null", boolean: "true or false", number: "a number", text: "a string", mapping: "an object",
+	list: "a list"}
 
 func (k kind) String() string { return kindNames[k] }
 

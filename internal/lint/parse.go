@@ -76,12 +76,14 @@ func parse(content []byte, at place) ([]*Node, error) {
 		return nil, fmt.Errorf("it has more than %d MiB, up to which YAML is read; JSON is up to %d MiB", maxYAML>>20, maxJSON>>20)
 	}
 	documents, err := parseYAML(content, at)
-	if untabbed := tabbedLine.ReplaceAllFunc(content, func(line []byte) []byte { return bytes.ReplaceAll(line, []byte("\t"), []byte(" ")) }); err != nil && !bytes.Equal(untabbed, content) {
-		if again, failed := parseYAML(untabbed, at); failed == nil {
-			return again, nil
-		}
+	if err == nil {
+		return documents, nil
 	}
-	return documents, err
+	spaces := func(line []byte) []byte { return bytes.ReplaceAll(line, []byte("\t"), []byte(" ")) }
+	if again, failed := parseYAML(tabbedLine.ReplaceAllFunc(content, spaces), at); failed == nil {
+		return again, nil
+	}
+	return nil, err
 }
 
 // tabbedLine is the beginning of a line that has a tab before its comment, or has nothing else. Envoy takes it, and the library does not.

@@ -58,7 +58,8 @@ func (s *scope) checkHTTP2(f *findings) {
 	for _, cluster := range s.clusters {
 		for _, check := range cluster.list("health_checks") {
 			if at := check.get("grpc_health_check"); at != nil && !s.dumped && !speaksHTTP2(cluster) {
-				f.add(at, Error, "api", "a cluster that is checked by gRPC has to speak HTTP/2, and Envoy refuses one that does not: write typed_extension_protocol_options: {"+httpOptions+": "+
+				f.add(at, Error, "api", "a cluster that is checked by gRPC has to speak HTTP/2, and Envoy refuses one that does not: write "+
+					"typed_extension_protocol_options: {"+httpOptions+": "+
 					`{"@type": type.googleapis.com/`+httpOptions+`, explicit_http_config: {http2_protocol_options: {}}}} into it`)
 			}
 		}
@@ -188,7 +189,8 @@ func (s *scope) checkNotAsked(f *findings, gates []*gate) {
 	used, whole := s.usedNames()
 	for _, some := range of {
 		if whole && len(some) > 0 && !slices.ContainsFunc(some, func(one named) bool { return used[one.name] }) {
-			f.add(some[0].at, Warning, rule, "no route goes to the cluster %q, which the gate asks, so its reply says nothing about the traffic: ask the cluster that the routes go to", some[0].name)
+			f.add(some[0].at, Warning, rule, "no route goes to the cluster %q, which the gate asks, so its reply says nothing about the "+
+				"traffic: ask the cluster that the routes go to", some[0].name)
 		}
 	}
 	notAsked := map[string][]string{} // rules, by their route
@@ -210,7 +212,8 @@ func (s *scope) checkNotAsked(f *findings, gates []*gate) {
 func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	used = map[string]bool{}
 	forwards := false
-	whole = s.dumped || s.bootstrap != nil && s.bootstrap.get("dynamic_resources", "lds_config") == nil && s.bootstrap.get("dynamic_resources", "lds_resources_locator") == nil
+	whole = s.dumped || s.bootstrap != nil && s.bootstrap.get("dynamic_resources", "lds_config") == nil &&
+		s.bootstrap.get("dynamic_resources", "lds_resources_locator") == nil
 	var walk func(n *Node, ofClusters bool)
 	walk = func(n *Node, ofClusters bool) {
 		if n.kind == text {
@@ -261,7 +264,8 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 }
 
 // addChecks are the lines that check a cluster.
-const addChecks = "add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
+const addChecks = "add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, " +
+	"unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
 
 // byEDS says whether hosts, and how they are, come by EDS.
 func byEDS(cluster *Node) bool {
@@ -274,7 +278,8 @@ func hasNoHosts(f *findings, cluster *Node) bool {
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
 	name := cluster.text("cluster_type", "name")
 	switch {
-	case strings.HasPrefix(kind, "envoy.extensions.clusters.aggregate."), strings.HasPrefix(kind, "envoy.extensions.clusters.composite."), name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
+	case strings.HasPrefix(kind, "envoy.extensions.clusters.aggregate."), strings.HasPrefix(kind, "envoy.extensions.clusters.composite."),
+		name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
 		var parts []string
 		for _, part := range contents.list("clusters") {
 			if part.kind == text {
@@ -283,10 +288,13 @@ func hasNoHosts(f *findings, cluster *Node) bool {
 				parts = append(parts, quoteKey(part.text("name")))
 			}
 		}
-		f.add(cluster.at("name"), Error, rule, "this cluster is made of others and has no hosts, so a gate that asks it is 503 for ever: let the gate ask its parts, clusters: [%s] and require: any",
+		f.add(cluster.at("name"), Error, rule, "this cluster is made of others and has no hosts, so a gate that asks it is 503 for ever: "+
+			"let the gate ask its parts, clusters: [%s] and require: any",
 			clip(strings.Join(parts, ", ")))
-	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward, strings.HasPrefix(kind, "envoy.extensions.clusters.reverse_connection."):
-		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while there are calls, so a gate that asks it is 503 without traffic: ask a cluster that always has hosts")
+	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward,
+		strings.HasPrefix(kind, "envoy.extensions.clusters.reverse_connection."):
+		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while there are calls, so a gate that asks it is 503 without "+
+			"traffic: ask a cluster that always has hosts")
 	default:
 		return false
 	}
@@ -324,13 +332,16 @@ func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked
 			}
 		}
 		if left > 0 && enough(asked, left, len(all)) {
-			f.add(at, Warning, rule, "%d of the %d hosts of this cluster have disable_active_health_check, so each of these counts as healthy for ever and the gate passes with all of them down: leave that out",
+			f.add(at, Warning, rule, "%d of the %d hosts of this cluster have disable_active_health_check, so each of these counts as healthy "+
+				"for ever and the gate passes with all of them down: leave that out",
 				left, len(all))
 		}
 	case g.variant == plugin && c.StaleAfter > 0 && c.Admin == nil && cluster.get("cluster_type") == nil:
-		f.add(at, Error, rule, "nothing checks the hosts of this cluster, so after stale_after the gate that asks it is 503 for ever: add health_checks to it, or leave stale_after out")
+		f.add(at, Error, rule, "nothing checks the hosts of this cluster, so after stale_after the gate that asks it is 503 for ever: add "+
+			"health_checks to it, or leave stale_after out")
 	case outliers == nil:
-		f.add(at, Warning, rule, "nothing checks the hosts of this cluster, so each counts as healthy for ever and the gate passes with all of them down: %s", addChecks)
+		f.add(at, Warning, rule, "nothing checks the hosts of this cluster, so each counts as healthy for ever and the gate passes with "+
+			"all of them down: %s", addChecks)
 	default:
 		most := outliers.number(10, "max_ejection_percent") // Envoy's default
 		if known {
@@ -339,14 +350,17 @@ func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked
 				ejected = max(ejected, 1)
 			}
 			if enough(asked, len(all)-ejected, len(all)) {
-				f.add(at, Warning, rule, "outlier detection ejects at most %d of the %d hosts of this cluster (max_ejection_percent: %v), so the gate passes with all of them down: %s", ejected, len(all), most, addChecks)
+				f.add(at, Warning, rule, "outlier detection ejects at most %d of the %d hosts of this cluster (max_ejection_percent: %v), so the "+
+					"gate passes with all of them down: %s", ejected, len(all), most, addChecks)
 				return
 			}
 		} else if most < 100 && asked.Rule.MinHealthy <= 1 && float64(asked.Rule.MinHealthyPercent) <= 100-most {
-			f.add(at, Warning, rule, "outlier detection ejects at most %v %% of the hosts of this cluster (max_ejection_percent), so the gate passes with all of them down: %s", most, addChecks)
+			f.add(at, Warning, rule, "outlier detection ejects at most %v %% of the hosts of this cluster (max_ejection_percent), so the gate "+
+				"passes with all of them down: %s", most, addChecks)
 			return
 		}
-		f.add(at, Warning, rule, "nothing checks the hosts of this cluster: outlier detection brings a host back after base_ejection_time, whether it is well or not, and the gate passes again: %s", addChecks)
+		f.add(at, Warning, rule, "nothing checks the hosts of this cluster: outlier detection brings a host back after base_ejection_time, "+
+			"whether it is well or not, and the gate passes again: %s", addChecks)
 	}
 }
 
@@ -368,7 +382,8 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 		idleHealthy := check.duration(idle, "no_traffic_healthy_interval")
 		slowest := max(idle, idleHealthy)
 		jitter := check.duration(0, "interval_jitter")
-		longest := max(interval, slowest) + jitter + time.Duration(check.number(0, "interval_jitter_percent")/100*float64(max(interval, slowest))) + check.duration(0, "timeout")
+		share := check.number(0, "interval_jitter_percent") / 100
+		longest := max(interval, slowest) + jitter + time.Duration(share*float64(max(interval, slowest))) + check.duration(0, "timeout")
 		at := check
 		if written := check.get("no_traffic_interval"); written != nil {
 			at = written
@@ -377,12 +392,15 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 		case g.variant == plugin && p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
 			right := "write a stale_after of more than " + seconds(2*longest)
 			if slowest > interval {
-				right = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a stale_after of more than twice that", seconds(interval))
+				right = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a "+
+					"stale_after of more than twice that", seconds(interval))
 			}
-			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than stale_after, so the probe flaps to 503: %s",
+			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
+				"stale_after, so the probe flaps to 503: %s",
 				cluster.text("name"), seconds(longest), check.line, right)
 		case slowest > interval && slowest >= idleInterval:
-			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that fails is noticed that late: "+
+			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that "+
+				"fails is noticed that late: "+
 				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s", seconds(slowest), seconds(interval), seconds(interval))
 		}
 	}
@@ -410,14 +428,17 @@ func checkPanic(f *findings, at, cluster *Node, asked filter.Cluster) {
 				return
 			}
 		}
-		f.add(at, severity, rule, "below %v %% of healthy hosts Envoy fails each call (fail_traffic_on_panic in cluster %q), and the gate still passes: write min_healthy_percent: %v", threshold, asked.Name, threshold)
+		f.add(at, severity, rule, "below %v %% of healthy hosts Envoy fails each call (fail_traffic_on_panic in cluster %q), and the gate "+
+			"still passes: write min_healthy_percent: %v", threshold, asked.Name, threshold)
 		return
 	}
 	if percent == 0 {
 		return
 	}
-	f.add(at, Warning, rule, "between %v and %v %% of healthy hosts the gate passes, and Envoy sends to the unhealthy ones too, so calls fail: "+
-		"write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent, asked.Name)
+	f.add(at, Warning, rule, "between %v and %v %% of healthy hosts the gate passes, and Envoy sends to the unhealthy ones too, so "+
+		"calls fail: "+
+		"write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent,
+		asked.Name)
 }
 
 // failsOnPanic says whether a cluster fails each call while it panics.

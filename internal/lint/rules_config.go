@@ -22,7 +22,8 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 	wrong := false
 	for i, l := range layers {
 		if l.late && !s.dumped {
-			f.add(l.at, Warning, "config", "a module's configuration may be a TypedStruct from Envoy 1.40 on, and Envoy before that hands over bytes that the filter refuses: write google.protobuf.Struct")
+			f.add(l.at, Warning, "config", "a module's configuration may be a TypedStruct from Envoy 1.40 on, and Envoy before that hands "+
+				"over bytes that the filter refuses: write google.protobuf.Struct")
 		}
 		err := l.err
 		if err == nil && i == 0 {
@@ -91,7 +92,8 @@ func (s *scope) checkStartup(f *findings, g *gate) {
 		}
 	}
 	if extensions == 0 {
-		f.add(g.filter, Error, "config", "a dynamic module reads Envoy's gauges by a bootstrap extension, which is not there, so the filter refuses its configuration: "+
+		f.add(g.filter, Error, "config", "a dynamic module reads Envoy's gauges by a bootstrap extension, which is not there, so the "+
+			"filter refuses its configuration: "+
 			"add to the bootstrap: bootstrap_extensions: [{name: healthgate, typed_config: {\"@type\": type.googleapis.com/%s, "+
 			"dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}, extension_name: healthgate}}]", typeModuleStartup)
 	}
@@ -122,8 +124,8 @@ func (s *scope) checkLibraries(f *findings, gates []*gate) {
 				if l.path == first.path {
 					key = "library_id"
 				}
-				f.add(contents.at(key), Error, "two-libraries", "the plugin healthgate has the id %q and the path %q here, and %q and %q in line %d: Envoy loads both, "+
-					"and routes get the one that was loaded last, which can end Envoy: one library_id, one library_path",
+				f.add(contents.at(key), Error, "two-libraries", "the plugin healthgate has the id %q and the path %q here, and %q and %q in line "+
+					"%d: Envoy loads both, and routes get the one that was loaded last, which can end Envoy: one library_id, one library_path",
 					l.id, l.path, first.id, first.path, first.at.line)
 			}
 		}
@@ -144,13 +146,15 @@ func (s *scope) checkModules(f *findings, gates []*gate) {
 		case first == nil:
 			first = l
 		case l.byPath == first.byPath && l.file != first.file:
-			f.add(l.at, Error, "two-libraries", "the module is %s here, and %s in line %d: two copies of it know nothing of each other, so this one is refused: write the same in both places", l, first, first.at.line)
+			f.add(l.at, Error, "two-libraries", "the module is %s here, and %s in line %d: two copies of it know nothing of each other, so "+
+				"this one is refused: write the same in both places", l, first, first.at.line)
 		case l.byPath != first.byPath:
 			severity, follows := Error, "two copies of it know nothing of each other, so this one is refused"
 			if strings.HasSuffix(l.file, "/lib"+first.file+".so") || strings.HasSuffix(first.file, "/lib"+l.file+".so") {
 				severity, follows = Warning, "unless both are one file, the two copies know nothing of each other, and Envoy refuses this one"
 			}
-			f.add(l.at, severity, "two-libraries", "the module is loaded by %s here, and by %s in line %d: %s: write the same in both places", l, first, first.at.line, follows)
+			f.add(l.at, severity, "two-libraries", "the module is loaded by %s here, and by %s in line %d: %s: write the same in both places", l,
+				first, first.at.line, follows)
 		}
 	}
 	for _, extension := range s.bootstrap.list("bootstrap_extensions") {

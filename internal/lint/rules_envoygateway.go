@@ -2,6 +2,7 @@ package lint
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -15,7 +16,8 @@ import (
 var gatewayRoute = regexp.MustCompile(`^(httproute|grpcroute|tlsroute|tcproute|udproute)/([^/]+)/([^/]+)/rule/(-?\d+)(/.*)?$`)
 
 // gatewayKinds are the kinds of routes, as Envoy Gateway writes them in a cluster's name.
-var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grpcroute", "TLSRoute": "tlsroute", "TCPRoute": "tcproute", "UDPRoute": "udproute"}
+var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grpcroute", "TLSRoute": "tlsroute", "TCPRoute": "tcproute",
+	"UDPRoute": "udproute"}
 
 // gatewayReads says whether a kind of object is one that checkGateway reads.
 func gatewayReads(kind string) bool {
@@ -65,7 +67,7 @@ func (l *linter) checkGateway() (gates int) {
 		case "EnvoyPatchPolicy":
 			for _, patch := range object.list("spec", "jsonPatches") {
 				if strings.HasSuffix(patch.text("type"), ".Cluster") && patch.get("name") != nil {
-					e.cluster(patch.get("name"), "patches")
+					e.cluster(patch.get("name"), "this patches")
 				}
 			}
 		}
@@ -115,7 +117,8 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 	if err == nil {
 		config, err = module.read(own.value.structure())
 	}
-	report(e.found, []*layer{own}, err, "Envoy Gateway accepts it all the same, a running Envoy keeps the listener that it has, and a new one gets none")
+	report(e.found, []*layer{own}, err, "Envoy Gateway accepts it all the same, a running Envoy keeps the listener that it has, and a "+
+		"new one gets none")
 	if len(e.proxies) > 0 && e.module(entry.text("name")) == nil && !isPlaceholder(entry.text("name")) {
 		var known []string
 		for _, proxy := range e.proxies {
@@ -123,7 +126,8 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 				known = append(known, registered.text("name"))
 			}
 		}
-		e.found.add(entry.at("name"), Error, "no-gate", "no EnvoyProxy registers a module called %q, so Envoy Gateway refuses the policy%s", entry.text("name"), meantOf(entry.text("name"), known))
+		e.found.add(entry.at("name"), Error, "no-gate", "no EnvoyProxy registers a module called %q, so Envoy Gateway refuses the policy%s",
+			entry.text("name"), meantOf(entry.text("name"), known))
 	}
 	if config == nil || err != nil {
 		return
@@ -139,7 +143,8 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		if config.Admin == nil && cluster.StatName != cluster.Name {
 			continue
 		}
-		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name}, "the gate asks"); route != nil {
+		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name},
+			"the gate asks"); route != nil {
 			e.checkOtherRules(at, route, cluster.Name, asked)
 		}
 	}
@@ -154,7 +159,8 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	parts := gatewayRoute.FindStringSubmatch(name.scalar)
 	if parts == nil {
 		if who == "the gate asks" {
-			e.found.add(name, Warning, rule, "Envoy Gateway makes no cluster called %q: it calls them httproute/<namespace>/<name>/rule/<index>, or grpcroute/… if a GRPCRoute has the rule", name.scalar)
+			e.found.add(name, Warning, rule, "Envoy Gateway makes no cluster called %q: it calls them "+
+				"httproute/<namespace>/<name>/rule/<index>, or grpcroute/… if a GRPCRoute has the rule", name.scalar)
 		}
 		return nil
 	}
@@ -187,10 +193,12 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	rules := route.list("spec", "rules")
 	switch {
 	case index >= len(rules) && len(rules) > 0:
-		e.found.add(name, Error, rule, "%s the cluster %q, and %s %s (line %d) has %d rules, of which the first is rule/0", who, name.scalar, route.text("kind"), parts[3], route.line, len(rules))
+		e.found.add(name, Error, rule, "%s the cluster %q, and %s %s (line %d) has %d rules, of which the first is rule/0", who, name.scalar,
+			route.text("kind"), parts[3], route.line, len(rules))
 		return nil
 	case index >= 0 && index < len(rules) && len(rules[index].list("backendRefs")) == 0:
-		e.found.add(name, Error, rule, "%s the cluster %q, and that rule (line %d) has no backendRefs, so there is no such cluster", who, name.scalar, rules[index].line)
+		e.found.add(name, Error, rule, "%s the cluster %q, and that rule (line %d) has no backendRefs, so there is no such cluster", who,
+			name.scalar, rules[index].line)
 		return nil
 	}
 	return route
@@ -202,7 +210,8 @@ func (e *envoyGateway) checkOtherRules(at, route *Node, name string, asked map[s
 	var left []string
 	for i, rule := range route.list("spec", "rules") {
 		other := prefix + strconv.Itoa(i)
-		if len(rule.list("backendRefs")) > 0 && !slices.ContainsFunc(keysOf(asked), func(name string) bool { return name == other || strings.HasPrefix(name, other+"/") }) {
+		isAsked := func(name string) bool { return name == other || strings.HasPrefix(name, other+"/") }
+		if len(rule.list("backendRefs")) > 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(asked)), isAsked) {
 			left = append(left, "rule/"+strconv.Itoa(i))
 		}
 	}
@@ -211,17 +220,10 @@ func (e *envoyGateway) checkOtherRules(at, route *Node, name string, asked map[s
 	}
 }
 
-func keysOf(set map[string]bool) []string {
-	keys := make([]string, 0, len(set))
-	for key := range set {
-		keys = append(keys, key)
-	}
-	return keys
-}
-
 // otherRules says that a gate asks some rules of a route and not others.
 func otherRules(route string, left []string) string {
-	return fmt.Sprintf("the gate does not ask %s of %s: Envoy Gateway numbers rules by their order, so a rule that is put before another moves the service to another cluster, and the gate goes on asking the old one: "+
+	return fmt.Sprintf("the gate does not ask %s of %s: Envoy Gateway numbers rules by their order, so a rule that is put before "+
+		"another moves the service to another cluster, and the gate goes on asking the old one: "+
 		"give the service a separate route with one rule, or ask the cluster of each rule", clip(strings.Join(left, ", ")), route)
 }
 
@@ -238,7 +240,8 @@ func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
 		}
 		route := e.route(kind, policy.text("metadata", "namespace"), target.text("name"))
 		if route == nil {
-			e.found.add(target, Warning, "not-enabled", "the policy is for %s %q, which is not in these files", target.text("kind"), target.text("name"))
+			e.found.add(target, Warning, "not-enabled", "the policy is for %s %q, which is not in these files", target.text("kind"),
+				target.text("name"))
 			continue
 		}
 		if kind != "httproute" {
@@ -262,12 +265,14 @@ func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
 				}
 			}
 			if len(rule.list("backendRefs")) > 0 {
-				e.found.add(rule.get("backendRefs"), Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its backends, and a backend's reply passes for Envoy's: "+
+				e.found.add(rule.get("backendRefs"), Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its "+
+					"backends, and a backend's reply passes for Envoy's: "+
 					"give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
 			}
 		}
 		if !matched && len(route.list("spec", "rules")) > 0 {
-			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never answers: match {path: {type: Exact, value: %q}}, or set the gate's path", config.Path, target.text("name"), route.line, config.Path)
+			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never "+
+				"answers: match {path: {type: Exact, value: %q}}, or set the gate's path", config.Path, target.text("name"), route.line, config.Path)
 		}
 	}
 }
@@ -275,13 +280,21 @@ func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
 // gatewayFilters are the fields of policies that act on a probe, if they are for the whole Gateway: with the rule, and the effect.
 var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	"SecurityPolicy": {
-		{"jwt", "order", "asks a probe for a token (401)"}, {"basicAuth", "order", "asks a probe for a password (401)"}, {"apiKeyAuth", "order", "asks a probe for a key (401)"},
-		{"oidc", "order", "sends a probe to log in (302)"}, {"extAuth", "order", "asks an authorization service about a probe (403)"},
+		{"jwt", "order", "asks a probe for a token (401)"},
+		{"basicAuth", "order", "asks a probe for a password (401)"},
+		{"apiKeyAuth", "order", "asks a probe for a key (401)"},
+		{"oidc", "order", "sends a probe to log in (302)"},
+		{"extAuth", "order", "asks an authorization service about a probe (403)"},
 	},
 	"EnvoyExtensionPolicy": {
-		{"lua", "order", "runs a script on a probe and on the gate's reply"}, {"wasm", "order", "runs a program on a probe"}, {"extProc", "order", "asks a processor about a probe and the gate's reply (500)"},
+		{"lua", "order", "runs a script on a probe and on the gate's reply"},
+		{"wasm", "order", "runs a program on a probe"},
+		{"extProc", "order", "asks a processor about a probe and the gate's reply (500)"},
 	},
-	"BackendTrafficPolicy": {{"responseOverride", "local-reply", "rewrites the gate's replies"}, {"faultInjection", "order", "answers some probes with an error, or late"}},
+	"BackendTrafficPolicy": {
+		{"responseOverride", "local-reply", "rewrites the gate's replies"},
+		{"faultInjection", "order", "answers some probes with an error, or late"},
+	},
 }
 
 // checkOthers finds policies for a Gateway whose filters act on probes. One of the same kind for the probe's route replaces it there.
@@ -296,8 +309,11 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
 	for _, other := range e.others {
 		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(refs(other), isGateway) || kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(refs(policy), isGateway) {
-			continue // the gate's policy is one for the route itself
+		if other == policy || !slices.ContainsFunc(refs(other), isGateway) {
+			continue
+		}
+		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(refs(policy), isGateway) {
+			continue // the gate's policy replaces it on the probe's route
 		}
 		if slices.ContainsFunc(e.others, func(o *Node) bool {
 			return o.text("kind") == kind && slices.ContainsFunc(refs(o), func(ref *Node) bool {
@@ -310,7 +326,8 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 		}
 		for _, filter := range gatewayFilters[kind] {
 			if at := other.get("spec", filter.field); at != nil && !(filter.rule == "order" && e.orders()) {
-				e.found.add(at, Warning, filter.rule, "this %s is for the whole Gateway and %s: write one for the probe's route, which replaces it there", kind, filter.does)
+				e.found.add(at, Warning, filter.rule, "this %s is for the whole Gateway and %s: write one for the probe's route, which replaces "+
+					"it there", kind, filter.does)
 			}
 		}
 	}
@@ -325,7 +342,8 @@ func (e *envoyGateway) orders() bool {
 	})
 }
 
-// checkBootstrap checks the part of the bootstrap that an EnvoyProxy has: the extension that reads the gauges, from the same file as the filter.
+// checkBootstrap checks the part of the bootstrap that an EnvoyProxy has: the extension that reads the gauges, from the same file as
+// the filter.
 func (e *envoyGateway) checkBootstrap(proxy *Node) {
 	var own *Node
 	for _, entry := range proxy.list("spec", "dynamicModules") {
@@ -355,12 +373,15 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 			checkModuleName(e.found, contents)
 			l, file := moduleLibrary(contents.get("dynamic_module_config")), modulePath(own)
 			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
-				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies of it know nothing of each other, so the filter is refused: write the same in both places", l, file.scalar, file.line)
+				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies of it know "+
+					"nothing of each other, so the filter is refused: write the same in both places", l, file.scalar, file.line)
 			}
 		}
 	}
 	if own != nil && extensions == 0 && (bootstrap == nil || value != nil) {
-		e.found.add(own, Error, "config", "a dynamic module reads Envoy's gauges by a bootstrap extension, which is not in this EnvoyProxy, so the filter refuses its configuration: put it into spec.bootstrap, type: Merge, as bootstrap_extensions: "+
-			"[{name: healthgate, typed_config: {\"@type\": type.googleapis.com/%s, dynamic_module_config: {module: {local: {filename: %s}}, metrics_namespace: healthgate}, extension_name: healthgate}}]", typeModuleStartup, modulePath(own).text())
+		e.found.add(own, Error, "config", "a dynamic module reads Envoy's gauges by a bootstrap extension, which is not in this "+
+			"EnvoyProxy, so the filter refuses its configuration: put it into spec.bootstrap, type: Merge, as bootstrap_extensions: "+
+			"[{name: healthgate, typed_config: {\"@type\": type.googleapis.com/%s, dynamic_module_config: {module: {local: {filename: %s}}, "+
+			"metrics_namespace: healthgate}, extension_name: healthgate}}]", typeModuleStartup, modulePath(own).text())
 	}
 }

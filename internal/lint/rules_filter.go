@@ -26,7 +26,8 @@ func (g *gate) checkALPN(f *findings) {
 		}
 	}
 	f.add(contents.at("common_tls_context", "alpn_protocols"), Warning, "alpn",
-		"the listener has TLS and does not offer h2, so a balancer that speaks HTTP/2 (a GKE NEG) and every gRPC client cannot connect: write alpn_protocols: [h2, http/1.1]")
+		"the listener has TLS and does not offer h2, so a balancer that speaks HTTP/2 (a GKE NEG) and every gRPC client cannot connect: "+
+			"write alpn_protocols: [h2, http/1.1]")
 }
 
 // checkUnderscores finds what refuses gRPC metadata such as user_id.
@@ -34,8 +35,8 @@ func (g *gate) checkUnderscores(f *findings) {
 	action := g.in.get("common_http_protocol_options", "headers_with_underscores_action")
 	switch action.text() {
 	case "REJECT_REQUEST":
-		f.add(action, Warning, "underscores", "a call with a header like user_id, which is legal gRPC metadata, is reset without a line in the access log: "+
-			"leave this out, unless something behind Envoy takes user_id for user-id")
+		f.add(action, Warning, "underscores", "a call with a header like user_id, which is legal gRPC metadata, is reset without a line in "+
+			"the access log: leave this out, unless something behind Envoy takes user_id for user-id")
 	case "DROP_HEADER":
 		f.add(action, Warning, "underscores", "a header like user_id, which is legal gRPC metadata, is dropped before the backend sees it: "+
 			"leave this out, unless something behind Envoy takes user_id for user-id")
@@ -46,7 +47,8 @@ func (g *gate) checkUnderscores(f *findings) {
 func (g *gate) checkLocalReplies(f *findings) {
 	const (
 		rule  = "local-reply"
-		right = "put its filter into an and_filter with an extension_filter of type envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: \"!response.code_details.startsWith('healthgate_')\""
+		right = "put its filter into an and_filter with an extension_filter of type " +
+			"envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: \"!response.code_details.startsWith('healthgate_')\""
 	)
 	config := g.in.get("local_reply_config")
 	for _, p := range g.configurations() {
@@ -65,9 +67,11 @@ func (g *gate) checkLocalReplies(f *findings) {
 				changed := mapper.get("body") != nil || changesBody(mapper.get("body_format_override"))
 				switch {
 				case to/100 != status/100 && taken == yes:
-					f.add(mapper, Error, rule, "this mapper turns the gate's %d into %d, so that the balancer sees the opposite of the truth: %s", status, to, right)
+					f.add(mapper, Error, rule, "this mapper turns the gate's %d into %d, so that the balancer sees the opposite of the truth: %s",
+						status, to, right)
 				case to/100 != status/100:
-					f.add(mapper, Warning, rule, "this mapper may turn the gate's %d into %d, so that the balancer sees the opposite of the truth: %s", status, to, right)
+					f.add(mapper, Warning, rule, "this mapper may turn the gate's %d into %d, so that the balancer sees the opposite of the truth: "+
+						"%s", status, to, right)
 				case changed || to != status:
 					f.add(mapper, Warning, rule, "this mapper rewrites the gate's reply of status %d, which a balancer may compare: %s", status, right)
 				}
@@ -79,7 +83,8 @@ func (g *gate) checkLocalReplies(f *findings) {
 				}
 			}
 			if changesBody(formatted) {
-				f.add(formatted, Warning, rule, "this format rewrites the body of each reply of the gate, which a balancer may compare: put a mapper first that takes the gate's replies, "+
+				f.add(formatted, Warning, rule, "this format rewrites the body of each reply of the gate, which a balancer may compare: put a "+
+					"mapper first that takes the gate's replies, "+
 					"with body_format_override: {text_format_source: {inline_string: \"%%LOCAL_REPLY_BODY%%\"}}")
 			}
 		}
@@ -150,7 +155,8 @@ func (s *scope) checkAdmin(f *findings) {
 	if err != nil || ip.Unmap().IsLoopback() { // a name, which Envoy refuses, or a placeholder
 		return
 	}
-	f.add(at, Error, "admin-open", "admin listens on %s, and anyone who reaches it can stop Envoy, drain it and read its configuration: write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
+	f.add(at, Error, "admin-open", "admin listens on %s, and anyone who reaches it can stop Envoy, drain it and read its configuration: "+
+		"write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
 }
 
 // checkNative finds a gate that asks nothing which Envoy's own filter can't say: a percentage of each cluster, and no more.
@@ -166,8 +172,9 @@ func (g *gate) checkNative(f *findings) {
 	for i, cluster := range c.Clusters {
 		percentages[i] = fmt.Sprintf("%s: {value: %d}", quoteKey(cluster.Name), cluster.Rule.MinHealthyPercent)
 	}
-	f.add(g.filter, Warning, "native-is-enough", "a percentage of each cluster is all that is asked, which any Envoy can say without a plugin: "+
-		"{name: envoy.filters.http.health_check, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, "+
+	f.add(g.filter, Warning, "native-is-enough", "a percentage of each cluster is all that is asked, which any Envoy can say without a "+
+		"plugin: {name: envoy.filters.http.health_check, typed_config: {\"@type\": "+
+		"type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, "+
 		"pass_through_mode: false, cluster_min_healthy_percentages: {%s}, headers: [{name: \":path\", string_match: {exact: %s}}]}}",
 		strings.Join(percentages, ", "), strconv.Quote(c.Path))
 }

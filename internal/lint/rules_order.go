@@ -99,7 +99,8 @@ func (s *scope) checkOrder(f *findings, g *gate) {
 		case request != no:
 			f.add(other, severity, "order", "%s stands before the gate and %s, whatever the clusters are: %s", name, a.request, g.sparing(other))
 		case reply != no:
-			f.add(other, Warning, "order", "%s stands %s the gate and sees the gate's reply, as every filter of the chain does; it %s: %s", name, side, a.reply, g.sparing(other))
+			f.add(other, Warning, "order", "%s stands %s the gate and sees the gate's reply, as every filter of the chain does; it %s: %s", name,
+				side, a.reply, g.sparing(other))
 		}
 	}
 }
@@ -180,7 +181,8 @@ func mostSpecific(p probe, name string) (contents *Node, typeName string) {
 	return nil, ""
 }
 
-// replaced returns the route's configuration of a filter if it has the same type as the filter's configuration, which it replaces; else the filter's.
+// replaced returns the route's configuration of a filter if it has the same type as the filter's configuration, which it replaces; else
+// the filter's.
 func (f filterAt) replaced(typeName string) *Node {
 	if f.route != nil && strings.HasSuffix(f.routeIs, typeName) {
 		return f.route
@@ -222,7 +224,8 @@ func extAuthzActs(f filterAt) (request, reply answer) {
 	switch {
 	case isOff(c.get("filter_enabled")) && !c.get("deny_at_disable").isTrue("default_value"), c.isTrue("shadow_mode"):
 		return no, no
-	case c.isTrue("failure_mode_allow"), c.get("filter_enabled_metadata") != nil, c.get("filter_enabled") != nil && matchesFraction(c.get("filter_enabled", "default_value")) == maybe:
+	case c.isTrue("failure_mode_allow"), c.get("filter_enabled_metadata") != nil, c.get("filter_enabled") != nil &&
+		matchesFraction(c.get("filter_enabled", "default_value")) == maybe:
 		return maybe, maybe
 	}
 	return yes, maybe

@@ -57,7 +57,8 @@ func (g *gate) checkEnabled(f *findings) {
 				"put into the probe's route: %s", g.enabling())
 		}
 		for _, p := range g.probes {
-			if path := p.path(); path != "" && matches(p.route, g.request(path)) == no && !(inherits(p, g) && len(g.answers) > 0) && !g.answersHealth(p) {
+			if path := p.path(); path != "" && matches(p.route, g.request(path)) == no && !(inherits(p, g) && len(g.answers) > 0) &&
+				!g.answersHealth(p) {
 				f.add(p.route.at("match"), Error, rule, "the gate answers %q here, which this route does not match, so it never answers: "+
 					"match {path: %q}, or set the gate's path to the route's", path, path)
 			}
@@ -109,14 +110,15 @@ func (g *gate) checkActions(f *findings) {
 		}
 		switch direct := p.route.get("direct_response"); {
 		case direct == nil && p.route.get("route") != nil:
-			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, and a backend's answer passes for Envoy's: "+
+			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, "+
+				"and a backend's answer passes for Envoy's: "+
 				"give the probe a separate route, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
 		case direct == nil && p.route.get("redirect") != nil:
-			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, which some balancers take for healthy: "+
-				"write direct_response: {status: 503} in its place", p.path())
+			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, "+
+				"which some balancers take for healthy: write direct_response: {status: 503} in its place", p.path())
 		case direct != nil && direct.number(0, "status") < 400:
-			f.add(direct.at("status"), Error, rule, "where the filter is absent or switched off, this route itself answers probes with %s, so that they pass whatever the clusters are: "+
-				"write status: 503", direct.text("status"))
+			f.add(direct.at("status"), Error, rule, "where the filter is absent or switched off, this route itself answers probes with %s, so "+
+				"that they pass whatever the clusters are: write status: 503", direct.text("status"))
 		}
 	}
 }
@@ -183,8 +185,8 @@ func (g *gate) checkShadows(f *findings, routes *Node) {
 		if tls == "EXTERNAL_ONLY" {
 			severity, whose = Warning, "a probe from outside"
 		}
-		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its route is looked for: "+
-			"give the probe a separate virtual host without require_tls, with domains: [\"*\"]", whose)
+		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its "+
+			"route is looked for: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", whose)
 	}
 }
 
@@ -227,7 +229,8 @@ func hasTLS(chain *Node) bool {
 		return false
 	}
 	contents, typeName := secure(chain)
-	return contents != nil || typeName != "" || chain.get("transport_socket", "typed_config") == nil && !strings.HasSuffix(chain.text("transport_socket", "name"), "raw_buffer")
+	return contents != nil || typeName != "" || chain.get("transport_socket", "typed_config") == nil &&
+		!strings.HasSuffix(chain.text("transport_socket", "name"), "raw_buffer")
 }
 
 // tlsContext returns a filter chain's DownstreamTlsContext, or nil.
@@ -273,8 +276,8 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
 			continue
 		}
-		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route asks the gate for %s: "+
-			"put the probe's route there too", quoteKey(byIP.text("name")), byIP.line, path)
+		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route "+
+			"asks the gate for %s: put the probe's route there too", quoteKey(byIP.text("name")), byIP.line, path)
 	}
 }
 

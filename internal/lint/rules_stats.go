@@ -41,7 +41,8 @@ func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, othe
 		}
 	}
 	if prefix := g.in.text("stat_prefix"); prefix != "" {
-		others = append(others, statsNeeded{"http." + prefix + ".downstream_rq_active", Warning, "a drain does not know when the last request has ended, and waits its whole time"})
+		others = append(others, statsNeeded{"http." + prefix + ".downstream_rq_active", Warning, "a drain does not know when the last " +
+			"request has ended, and waits its whole time"})
 	}
 	return ofClusters, append(others, statsNeeded{g.ownScope() + c.StatPrefix + ".healthy", Warning, "no metric shows the gate's verdict"})
 }

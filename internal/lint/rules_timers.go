@@ -65,7 +65,8 @@ func (l *linter) timers() {
 
 func (l *linter) checkGrace(d drained) {
 	if need := d.delay + d.timeout + spare; d.grace < need {
-		l.found.add(d.graceAt, Error, "timers", "the pod is killed after %d s, and its drain takes up to %d + %d s: write terminationGracePeriodSeconds: %d (delay + timeout + %d)",
+		l.found.add(d.graceAt, Error, "timers", "the pod is killed after %d s, and its drain takes up to %d + %d s: write "+
+			"terminationGracePeriodSeconds: %d (delay + timeout + %d)",
 			d.grace, d.delay, d.timeout, need, spare)
 	}
 }
@@ -74,16 +75,19 @@ func (l *linter) checkNotice(d drained, c check) {
 	const rule = "timers"
 	at := fmt.Sprintf("%s (%s:%d)", c.whose, c.at.file.name, c.at.line)
 	if need := c.interval*c.unhealthy + c.timeout + c.act; c.interval > 0 && d.delay < need {
-		l.found.add(d.delayAt, Error, rule, "the drain gives the balancer %d s to notice, and %s takes up to %d s (interval %d × threshold %d + timeout %d + %d to act), so calls are lost: write DRAIN_DELAY: %ds",
+		l.found.add(d.delayAt, Error, rule, "the drain gives the balancer %d s to notice, and %s takes up to %d s (interval %d × threshold "+
+			"%d + timeout %d + %d to act), so calls are lost: write DRAIN_DELAY: %ds",
 			d.delay, at, need, c.interval, c.unhealthy, c.timeout, c.act, need)
 	}
 	ready := int(d.workload.number(0, "spec", "minReadySeconds"))
 	if need := c.interval*c.healthy + c.timeout + c.act; c.act > 0 && c.interval > 0 && ready < need {
-		l.found.add(d.workload.at("spec", "minReadySeconds"), Warning, rule, "a rollout ends old pods %d s after new ones are ready, and %s takes up to %d s to take a new pod in (interval %d × threshold %d + timeout %d + %d), so calls are lost: write minReadySeconds: %d",
+		l.found.add(d.workload.at("spec", "minReadySeconds"), Warning, rule, "a rollout ends old pods %d s after new ones are ready, and "+
+			"%s takes up to %d s to take a new pod in (interval %d × threshold %d + timeout %d + %d), so calls are lost: write minReadySeconds: %d",
 			ready, at, need, c.interval, c.healthy, c.timeout, c.act, need)
 	}
 	if c.draining > 0 && c.draining < d.timeout {
-		l.found.add(c.drainingAt, Warning, rule, "the balancer cuts connections off after %d s, and the drain lets requests go on for %d s: write %d, or a shorter DRAIN_TIMEOUT",
+		l.found.add(c.drainingAt, Warning, rule, "the balancer cuts connections off after %d s, and the drain lets requests go on for %d "+
+			"s: write %d, or a shorter DRAIN_TIMEOUT",
 			c.draining, d.timeout, d.timeout)
 	}
 }
@@ -155,7 +159,8 @@ func (l *linter) readDrained(object *Node) (drained, bool) {
 					l.found.add(at, Error, "timers", "%s is %q, which is no duration, so the drain ends at once: write %s 30s", flag, clip(value), flag)
 				}
 			case !other:
-				l.found.add(at, Error, "timers", "healthgate drain has no flag %s, so it ends at once and nothing drains: it has %s and %s", clip(flag), drainKeys[0].flag, drainKeys[1].flag)
+				l.found.add(at, Error, "timers", "healthgate drain has no flag %s, so it ends at once and nothing drains: it has %s and %s",
+					clip(flag), drainKeys[0].flag, drainKeys[1].flag)
 			}
 		}
 	}
@@ -203,7 +208,8 @@ func drainSeconds(value string) (int, bool) {
 // readinessCheck is the kubelet's. Services follow it at once.
 func readinessCheck(container *Node) (check, bool) {
 	probe := container.get("readinessProbe")
-	return check{at: probe, whose: "the kubelet", interval: int(probe.number(10, "periodSeconds")), timeout: int(probe.number(1, "timeoutSeconds")),
+	return check{at: probe, whose: "the kubelet", interval: int(probe.number(10, "periodSeconds")), timeout: int(probe.number(1,
+		"timeoutSeconds")),
 		unhealthy: int(probe.number(3, "failureThreshold")), healthy: 1}, probe != nil
 }
 

@@ -61,7 +61,8 @@ func (s *scope) served(g *gate) []Served {
 	answering := g.answers
 	if len(answering) == 0 {
 		d := g.decode([]*layer{g.layer})
-		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 && !g.routing.partial
+		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 &&
+			!g.routing.partial
 		if base.Path = "/"; d.config != nil {
 			base.Path = d.config.Path
 		}
