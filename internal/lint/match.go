@@ -29,6 +29,7 @@ func not(a answer) answer { return yes - a }
 type request struct {
 	path string
 	tls  answer // whether it comes over TLS
+	grpc bool   // it is a gRPC health check, and no plain GET
 }
 
 // matches says whether a route takes a probe, as the router does: envoy/config/route/v3, RouteMatch.
@@ -75,7 +76,7 @@ func matchesRegex(pattern, s string) answer {
 
 // matchesRest evaluates the rest of a match.
 func matchesRest(match *Node, r request) answer {
-	if match.get("grpc") != nil {
+	if match.get("grpc") != nil && !r.grpc {
 		return no
 	}
 	result := yes
@@ -130,10 +131,16 @@ func matchesCertificate(options *Node, r request) answer {
 func (r request) header(name string) (value string, present, known bool) {
 	switch strings.ToLower(name) {
 	case ":method":
+		if r.grpc {
+			return "POST", true, true
+		}
 		return "GET", true, true
 	case ":path":
 		return r.path, true, true
 	case "content-type":
+		if r.grpc {
+			return "application/grpc", true, true
+		}
 		return "", false, true
 	case ":scheme", "x-forwarded-proto": // Envoy sets both from the connection
 		switch r.tls {

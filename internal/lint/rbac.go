@@ -58,11 +58,10 @@ func (f filterAt) permits(n *Node) answer {
 	case n.get("not_rule") != nil:
 		return not(f.permits(n.get("not_rule")))
 	case n.get("destination_port") != nil:
-		port := f.gate.in.listener.get("address", "socket_address", "port_value")
-		if port == nil {
+		if f.port == nil {
 			return maybe
 		}
-		return answerOf(port.scalar == strconv.Itoa(int(n.number(0, "destination_port"))))
+		return answerOf(f.port.scalar == strconv.Itoa(int(n.number(0, "destination_port"))))
 	}
 	return f.isOf(n)
 }

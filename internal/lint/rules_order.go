@@ -25,8 +25,8 @@ type filterAt struct {
 	contents *Node // its configuration; nil if not known
 	route    *Node // the route's own configuration of it, with the name of its type; nil if there is none
 	routeIs  string
-	gate     *gate
 	probe    probe
+	port     *Node // of the listener
 	request  request
 }
 
@@ -39,6 +39,8 @@ var actors = []actor{
 	{"filters.http.rbac.v3.RBAC", "refuses a probe by its policies (403)", "", rbacActs},
 	{"filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", transcoderActs},
 	{"filters.http.mcp.v3.Mcp", "refuses each request that is not MCP", "", mcpActs},
+	{"filters.http.a2a.v3.A2a", "refuses each request that is not A2A", "", a2aActs},
+	{"filters.http.checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", checksumActs},
 	{"filters.http.file_server.v3.FileServerConfig", "answers with a file, or 404", "", fileServerActs},
 	{"filters.http.credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", credentialActs},
 	{"filters.http.ratelimit.v3.RateLimit", "refuses requests over its limit (429)", "", rateLimitActs},
@@ -117,7 +119,9 @@ func (g *gate) sparing(other *Node) string {
 // acted returns the most that a filter does on any route of the gate.
 func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	at := func(p probe, path string) {
-		f := filterAt{contents: contents, gate: g, probe: p, request: g.request(path)}
+		f := filterAt{contents: contents, probe: p, request: g.request(path)}
+		f.request.grpc = path == healthPath
+		f.port = g.in.listener.get("address", "socket_address", "port_value")
 		f.route, f.routeIs = mostSpecific(p, other.text("name"))
 		if f.route.isTrue("disabled") { // in the filter's own words
 			return
@@ -125,11 +129,13 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 		onRequest, onReply := a.acts(f)
 		request, reply = max(request, onRequest), max(reply, onReply)
 	}
-	if len(g.answers) == 0 {
-		if !other.isTrue("disabled") {
-			at(probe{}, "/")
+	if len(g.answers) == 0 && !other.isTrue("disabled") {
+		at(probe{}, "/")
+	}
+	for _, p := range g.probes {
+		if g.answersHealth(p) && isOn(p, other) {
+			at(p, healthPath)
 		}
-		return request, reply
 	}
 	type state struct {
 		path, routeIs string
@@ -298,7 +304,7 @@ func jwtNeeds(requirement *Node) answer {
 
 func transcoderActs(f filterAt) (request, reply answer) {
 	c := f.replaced(".GrpcJsonTranscoder")
-	return answerOf(len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method")), no
+	return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method")), no
 }
 
 func mcpActs(f filterAt) (request, reply answer) {
@@ -307,6 +313,15 @@ func mcpActs(f filterAt) (request, reply answer) {
 		mode = own
 	}
 	return answerOf(mode == "REJECT_NO_MCP"), no
+}
+
+// a2aActs: Envoy 1.40 refuses a GET, and 1.39 does not.
+func a2aActs(f filterAt) (request, reply answer) {
+	return min(answerOf(f.contents.text("traffic_mode") == "REJECT"), maybe), no
+}
+
+func checksumActs(f filterAt) (request, reply answer) {
+	return answerOf(f.contents.isTrue("reject_unmatched")), no
 }
 
 func fileServerActs(f filterAt) (request, reply answer) {
@@ -388,7 +403,7 @@ func bandwidthActs(f filterAt) (request, reply answer) {
 // csrfActs: a GET is never refused. A gRPC probe is a POST.
 func csrfActs(f filterAt) (request, reply answer) {
 	c := f.replaced(".CsrfPolicy")
-	if isOff(c.get("filter_enabled")) || !f.gate.answersHealth(f.probe) {
+	if isOff(c.get("filter_enabled")) || !f.request.grpc {
 		return no, no
 	}
 	return maybe, no

@@ -98,8 +98,11 @@ func inherits(p probe, g *gate) bool {
 // answersHealth says whether a route is there for grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
 func (g *gate) answersHealth(p probe) bool {
 	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
-	return g.variant == module && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
+	return g.variant == module && asked && matchesPath(p.route.get("match"), healthPath) != no
 }
+
+// healthPath is the path of a gRPC health check.
+const healthPath = "/grpc.health.v1.Health/Check"
 
 // checkActions finds routes that let a probe pass if the filter is absent: after a slip, in an Envoy without it, for another method.
 func (g *gate) checkActions(f *findings) {
