@@ -466,7 +466,7 @@ func TestPitfalls(t *testing.T) {
 		"RBAC":                          {[]option{filterBeside(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
 		"RBAC, mended":                  {[]option{filterBeside(false, rbac)}, 200, "", ""},
 		"ext_authz":                     {[]option{filterBeside(true, authz)}, 403, "ext_authz_error", "order"},
-		"ext_authz, mended":             {[]option{filterBeside(false, authz)}, 200, "", ""},
+		"ext_authz, mended":             {[]option{filterBeside(false, authz)}, 200, "", "order"}, // a warning: Envoy shows it the reply
 		"JWT":                           {[]option{filterBeside(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
 		"JWT, mended":                   {[]option{filterBeside(false, jwt)}, 200, "", ""},
 		"a rate limit":                  {[]option{filterBeside(true, limit)}, 429, "local_rate_limited", "order"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,17 +14,18 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"healthgate/filter"
-	_ "healthgate/internal/envoyapi" // what the registry is asked for
+	_ "healthgate/internal/envoyapi" // fills protobuf's registry
 )
 
 // api holds documents to Envoy's API: each key and each value by the API's types, and then each message by the rules that
-// the API states of its fields. Keys are given the names that they have in the API, so that what comes after finds them.
+// the API states of its fields. Keys get the names that they have in the API, so that later rules find them.
 type api struct {
 	found *findings
 	// read are the messages that stand for themselves, a document's and those in an Any, to be held to the API's rules.
 	read  []readMessage
 	errs  int  // found with keys and values
-	patch bool // it is a part of a configuration, which Istio puts there
+	patch bool // Istio puts it into a configuration
+	part  bool // it is merged into a message that may have the missing keys
 }
 
 type readMessage struct {
@@ -43,9 +45,9 @@ func (f *findings) check(n *Node, typeName string) {
 	}
 }
 
-// checkPatch holds to a type what Istio puts into a configuration: the whole of a message, or a part that is laid over one.
+// checkPatch holds a patch of Istio's to a type: a whole message, or a part that is merged into one.
 func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
-	a := &api{found: f, patch: true}
+	a := &api{found: f, patch: true, part: !whole}
 	a.document(n, typeName)
 	if !whole || a.errs > 0 {
 		return
@@ -55,29 +57,57 @@ func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
 	}
 }
 
-// refuses is what follows from a message that does not fit.
+// checkPart holds a part of a message to a type. Missing keys may be elsewhere.
+func (f *findings) checkPart(n *Node, typeName string) {
+	(&api{found: f, part: true}).document(n, typeName)
+}
+
+// refuses is the consequence of a message that does not fit.
 const refuses = ", and Envoy refuses the whole configuration"
 
 func (a *api) fail(at *Node, format string, args ...any) {
 	a.errs++
+	if at.kind == text && isPlaceholder(at.scalar) { // what will stand there is not known
+		return
+	}
 	if a.patch {
-		format = strings.ReplaceAll(format, refuses, ", so Istio leaves it out, or Envoy refuses what comes of it")
+		format = strings.ReplaceAll(format, refuses, ", so Istio leaves it out, or Envoy refuses the result")
 	}
 	a.found.add(at, Error, "api", format, args...)
 }
 
 func (a *api) document(n *Node, typeName string) {
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
-	if err != nil {
+	kind := messageType(typeName)
+	if kind == nil {
 		n.skipped = true
-		if strings.HasPrefix(typeName, "envoy.") {
-			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, v3alpha)", typeName)
+		known := func(prefix string) bool { return strings.HasPrefix(typeName, prefix) }
+		if strings.HasPrefix(typeName, "envoy.") && !slices.ContainsFunc(withoutGo, known) {
+			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, "+
+				"v3alpha)", typeName)
 		}
-		return // somebody's own extension
+		return // another vendor's extension
 	}
 	m := kind.New()
 	a.message(n, m)
 	a.read = append(a.read, readMessage{m.Interface(), n})
+}
+
+// withoutGo are packages of Envoy's contrib build, up to v1.40, that go-control-plane/contrib v1.36.0 does not have.
+var withoutGo = []string{
+	"envoy.extensions.filters.http.peak_ewma.", "envoy.extensions.filters.listener.postgres_inspector.",
+	"envoy.extensions.load_balancing_policies.peak_ewma.",
+	"envoy.extensions.network_filters.peer_metadata.", "envoy.extensions.private_key_providers.kae.",
+	"envoy.extensions.reverse_tunnel_reporters.",
+	"envoy.extensions.stat_sinks.kafka.", "envoy.extensions.stat_sinks.wasm_filter.", "envoy.tcp.metadataexchange.",
+}
+
+// messageType finds a message of Envoy's API, or nil.
+func messageType(typeName string) protoreflect.MessageType {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
+	if err != nil {
+		return nil
+	}
+	return kind
 }
 
 // message reads a mapping.
@@ -101,7 +131,11 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 			field = fields.ByJSONName(e.key)
 		}
 		if field == nil {
-			a.unknown(e, m.Descriptor())
+			if isPlaceholder(e.key) {
+				a.errs++
+			} else {
+				a.unknown(e, m.Descriptor())
+			}
 			continue
 		}
 		e.key = string(field.Name())
@@ -120,6 +154,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 		given[field.FullName()] = e.key
 		a.field(e.value, m, field)
 	}
+	a.refusals(n, m.Descriptor())
 }
 
 // twice finds a key that is repeated. Envoy takes the last.
@@ -129,7 +164,8 @@ func (a *api) twice(e *entry) {
 
 func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 	if e.key == "<<" {
-		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write what is merged out, or an alias in its place", refuses)
+		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write the merged keys out, or an alias in its "+
+			"place", refuses)
 		return
 	}
 	known := make([]string, message.Fields().Len())
@@ -137,7 +173,8 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 		known[i] = string(message.Fields().Get(i).Name())
 	}
 	if near := filter.Nearest(e.key, known); near != "" {
-		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key), message.FullName(), near)
+		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key),
+			message.FullName(), near)
 		return
 	}
 	a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: it belongs elsewhere, or to another version of the API",
@@ -197,7 +234,7 @@ func (a *api) mapKey(e *entry, field protoreflect.FieldDescriptor) (protoreflect
 	return value.MapKey(), true
 }
 
-// list reads a repeated field. What stands there without a dash is its only entry: protobuf's parser lets that pass, as Envoy calls it.
+// list reads a repeated field. A value without a dash is its only entry: protobuf's parser allows that, as Envoy calls it.
 func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	if n.kind != list {
 		item := *n
@@ -217,7 +254,10 @@ func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDesc
 
 var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 
-// wellKnown reads protobuf's own types, which have a form of their own in JSON, and says whether the message is one.
+// goDuration is how Go writes durations.
+var goDuration = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(h|m|ms|us|ns|s))+$`)
+
+// wellKnown reads protobuf's well-known types, which JSON writes in another form, and says whether the message is one.
 func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	name := m.Descriptor().FullName()
 	if name.Parent() != "google.protobuf" {
@@ -225,7 +265,8 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	}
 	fields := m.Descriptor().Fields()
 	short := name.Name()
-	if n.kind == mapping && strings.HasSuffix(string(short), "Value") && fields.Len() == 1 { // BoolValue and so on, written as the messages that they are
+	// BoolValue and so on, written as the messages that they are
+	if n.kind == mapping && strings.HasSuffix(string(short), "Value") && fields.Len() == 1 {
 		for i := range n.entries {
 			if e := &n.entries[i]; e.key == "value" && len(n.entries) == 1 {
 				a.unwrap(n, e.value)
@@ -238,6 +279,14 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	case "Duration":
 		if n.kind == mapping {
 			a.durationOfParts(n)
+		}
+		if a.patch && goDuration.MatchString(n.scalar) { // Istio takes it
+			d, _ := time.ParseDuration(n.scalar)
+			n.scalar = seconds(d)
+		}
+		if placeholderWord.MatchString(n.scalar) {
+			a.errs++
+			return true
 		}
 		if n.kind != text || !apiDuration.MatchString(n.scalar) {
 			a.fail(n, "%s is no duration: write seconds with an s, as in 1.5s", show(n))
@@ -262,7 +311,7 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	return true
 }
 
-// unwrap puts a value in the place of what is around it.
+// unwrap replaces a node by its only value.
 func (a *api) unwrap(n, value *Node) {
 	line, column := n.line, n.column
 	*n = *value
@@ -310,7 +359,10 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 func typeOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
 // quotedBoolean are the words that protobuf's parser takes in quotes, in any case (SimpleAtob of Abseil).
-var quotedBoolean = map[string]bool{"true": true, "t": true, "yes": true, "y": true, "1": true, "false": false, "f": false, "no": false, "n": false, "0": false}
+var quotedBoolean = map[string]bool{
+	"true": true, "t": true, "yes": true, "y": true, "1": true,
+	"false": false, "f": false, "no": false, "n": false, "0": false,
+}
 
 // standardBase64 is the alphabet for URLs, as the usual one. Protobuf's parser takes both, padded or not.
 var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
@@ -319,12 +371,16 @@ var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
 // of an enum in any case.
 func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	none := protoreflect.Value{}
-	wrong := func(right, mend string) (protoreflect.Value, bool) {
+	wrong := func(right, remedy string) (protoreflect.Value, bool) {
+		if field.Kind() != protoreflect.StringKind && placeholderWord.MatchString(n.scalar) {
+			a.errs++
+			return none, false
+		}
 		name := field.Name()
 		if field.ContainingMessage().FullName().Parent() == "google.protobuf" {
 			name = "this"
 		}
-		a.fail(n, "%s is %s, and Envoy's API has %s here%s", name, show(n), right, mend)
+		a.fail(n, "%s is %s, and Envoy's API has %s here%s", name, show(n), right, remedy)
 		return none, false
 	}
 	switch field.Kind() {

@@ -1,10 +1,11 @@
 package lint
 
 import (
+	"regexp"
 	"strings"
 )
 
-// What go-control-plane's generated checks return: one error for each field, and all of them together.
+// The errors of go-control-plane's generated checks: one error for each field, and all of them together.
 type (
 	fieldError interface {
 		Field() string // as Go has it: LoadAssignment, or Filters[0]
@@ -14,7 +15,7 @@ type (
 	fieldErrors interface{ AllErrors() []error }
 )
 
-// rules holds a message to what the API says of its fields.
+// rules holds a message to the API's rules for its fields.
 func (a *api) rules(read readMessage) {
 	checked, ok := read.message.(interface{ ValidateAll() error })
 	if !ok {
@@ -42,6 +43,9 @@ func (a *api) broken(err error, n *Node, path string) {
 	if path != "" {
 		name = path + "." + name
 	}
+	if a.patch && istioFills.MatchString(name) {
+		return
+	}
 	if cause := wrong.Cause(); cause != nil && whole {
 		a.broken(cause, below, name)
 		return
@@ -49,7 +53,10 @@ func (a *api) broken(err error, n *Node, path string) {
 	a.fail(below, "%s: %s, and Envoy refuses the whole configuration", name, wrong.Reason())
 }
 
-// goField finds what Go calls LoadAssignment or Filters[0], and gives it the API's name. Where it is not there, it is the
+// istioFills are fields that Istio's agent fills in, because it fetches Wasm modules itself: the hash, the cluster, the timeout.
+var istioFills = regexp.MustCompile(`\bcode\.remote\.(sha256|http_uri(\.(cluster|http_upstream_type|timeout))?)$`)
+
+// goField finds the field that Go calls LoadAssignment or Filters[0], with the API's name. If it is not there, it is the
 // nearest above it.
 func (n *Node) goField(field string) (below *Node, name string, whole bool) {
 	goName, index, indexed := strings.Cut(strings.TrimSuffix(field, "]"), "[")

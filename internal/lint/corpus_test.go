@@ -23,7 +23,7 @@ var (
 	wantOne     = regexp.MustCompile(`^(error|warning) ([a-z0-9-]+)(?: ×(\d+))?$`)
 )
 
-// corpus reads testdata. What is to be found stands behind `# want:` on its line or, for files that take no comments, as lines
+// corpus reads testdata. The expected findings stand behind `# want:` on their lines or, for files that take no comments, as lines
 // "LINE SEVERITY RULE" in a file beside it that ends in .want.
 func corpus(t testing.TB) []whole {
 	t.Helper()
@@ -34,7 +34,7 @@ func corpus(t testing.TB) []whole {
 	var all []whole
 	for _, entry := range entries {
 		name := entry.Name()
-		if name == "fuzz" || strings.HasSuffix(name, ".want") {
+		if name == "fuzz" || name == "cases" || strings.HasSuffix(name, ".want") {
 			continue
 		}
 		files := []string{filepath.Join("testdata", name)}
@@ -118,7 +118,7 @@ func TestCorpusIsFoundAsItSays(t *testing.T) {
 func TestCorpusIsFoundWhereSomethingBegins(t *testing.T) {
 	for _, w := range corpus(t) {
 		for _, input := range w.inputs {
-			if w.name == "bad-api-syntax.yaml" { // the library tells the line alone
+			if w.name == "bad-api-syntax.yaml" { // the library knows the line alone
 				continue
 			}
 			lines := strings.Split(string(input.Content), "\n")
@@ -148,6 +148,15 @@ func render(found []Finding) string {
 func TestCorpusBreaksEachRule(t *testing.T) {
 	broken, good := map[string]int{}, 0
 	all := corpus(t)
+	for _, one := range cases(t) {
+		w := whole{name: one["case"]}
+		for want := range strings.SplitSeq(one["want"], ", ") {
+			if want != "" {
+				w.want = append(w.want, want)
+			}
+		}
+		all = append(all, w)
+	}
 	for _, w := range all {
 		rules := map[string]bool{}
 		for _, want := range w.want {

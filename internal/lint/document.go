@@ -1,8 +1,16 @@
 package lint
 
 import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"regexp"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"healthgate/filter"
 )
 
 // The types of documents, and of what stands in them.
@@ -21,20 +29,29 @@ const (
 	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 
-// marks are keys by which a document without an @type is recognized: any of a line's will do. The first line that fits wins.
-var marks = []struct {
+// mark is a key by which a document without an @type is recognized. A weak one is another program's word too: it counts only if what
+// stands there has the form of Envoy's.
+type mark struct {
 	typeName string
-	keys     []string
-}{
-	{typeBootstrap, []string{"static_resources", "dynamic_resources", "admin", "node", "layered_runtime", "overload_manager", "cluster_manager", "stats_config", "bootstrap_extensions"}},
-	{typeRoutes, []string{"virtual_hosts"}},
-	{typeListener, []string{"filter_chains", "default_filter_chain", "listener_filters", "api_listener"}},
-	{typeHCM, []string{"http_filters"}},
-	{typeCluster, []string{"load_assignment", "lb_policy", "eds_cluster_config", "health_checks", "cluster_type", "connect_timeout", "dns_lookup_family"}},
-	{typeVirtualHost, []string{"domains"}},
-	{typeRoute, []string{"match"}},
-	{typeEndpoints, []string{"cluster_name"}},
-	{typeStatic, []string{"listeners", "clusters"}},
+	strong   []string
+	weak     []string
+}
+
+// marks are in the order in which they are tried.
+var marks = []mark{
+	{typeBootstrap,
+		[]string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"},
+		[]string{"admin", "node", "cluster_manager"}},
+	{typeRoutes, []string{"virtual_hosts"}, nil},
+	{typeListener, []string{"filter_chains", "default_filter_chain", "listener_filters", "api_listener"}, nil},
+	{typeHCM, []string{"http_filters"}, nil},
+	{typeCluster,
+		[]string{"load_assignment", "lb_policy", "eds_cluster_config", "cluster_type"},
+		[]string{"health_checks", "connect_timeout", "dns_lookup_family"}},
+	{typeVirtualHost, nil, []string{"domains"}},
+	{typeRoute, nil, []string{"match"}},
+	{typeEndpoints, nil, []string{"cluster_name"}},
+	{typeStatic, nil, []string{"listeners", "clusters"}},
 }
 
 // recognize returns the type of a document of Envoy's, or "".
@@ -45,18 +62,74 @@ func recognize(n *Node) string {
 	if url := n.text("@type"); url != "" {
 		return typeOf(url)
 	}
-	keys := map[string]bool{}
-	for _, e := range n.entries {
-		keys[underscored(e.key)] = true
-	}
-	for _, mark := range marks {
-		for _, key := range mark.keys {
-			if keys[key] {
-				return mark.typeName
+	for _, m := range marks {
+		for _, e := range n.entries {
+			key := underscored(e.key)
+			if slices.Contains(m.strong, key) && m.mostly(n) || slices.Contains(m.weak, key) && m.fits(n, key, e.value) {
+				return m.typeName
 			}
 		}
 	}
 	return ""
+}
+
+// mostly says whether at least half of a document's keys are fields of a mark's type, as another program's keys are not.
+func (m mark) mostly(n *Node) bool {
+	kind, known := messageType(m.typeName).Descriptor(), 0
+	for _, e := range n.entries {
+		if isField(e.key, kind) {
+			known++
+		}
+	}
+	return 2*known >= len(n.entries)
+}
+
+// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of
+// that key,
+// another by all of its keys.
+func (m mark) fits(n *Node, key string, value *Node) bool {
+	kind := messageType(m.typeName).Descriptor()
+	field := kind.Fields().ByName(protoreflect.Name(key))
+	switch {
+	case field.IsList() && value.kind != list && value.kind != mapping || !field.IsList() && field.Message() != nil &&
+		value.kind != mapping && field.Message().FullName() != "google.protobuf.Duration":
+		return false
+	case m.typeName == typeBootstrap && len(value.entries) > 0:
+		return fieldsOf(value, field.Message())
+	case m.typeName == typeStatic:
+		for _, e := range n.entries {
+			of := kind.Fields().ByName(protoreflect.Name(underscored(e.key)))
+			if of == nil || slices.ContainsFunc(e.value.items, func(item *Node) bool { return !isResource(item, of.Message()) }) {
+				return false
+			}
+		}
+	}
+	return fieldsOf(n, kind)
+}
+
+// isResource says whether an item of a list is a listener, a cluster or a secret, by most of its keys.
+func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
+	known := 0
+	for _, e := range item.entries {
+		if isField(e.key, kind) {
+			known++
+		}
+	}
+	return 2*known > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
+}
+
+// fieldsOf says whether each key of a mapping is a field of a message.
+func fieldsOf(n *Node, kind protoreflect.MessageDescriptor) bool {
+	for _, e := range n.entries {
+		if e.key != "<<" && !isField(e.key, kind) {
+			return false
+		}
+	}
+	return true
+}
+
+func isField(key string, kind protoreflect.MessageDescriptor) bool {
+	return kind.Fields().ByName(protoreflect.Name(key)) != nil || kind.Fields().ByJSONName(key) != nil
 }
 
 // underscored writes a key in JSON's form, staticResources, in protobuf's.
@@ -67,7 +140,7 @@ func underscored(key string) string {
 	return snake(key)
 }
 
-// document takes a document for what it is, and says whether it is anything at all.
+// document reads a document by its type, and says whether it has one.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
 	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes
@@ -81,8 +154,10 @@ func (l *linter) document(n *Node, s *scope) bool {
 	case n.text("apiVersion") != "" && n.text("kind") != "":
 		l.object(n)
 		return true
-	case n.get("configs") != nil && strings.HasPrefix(typeOf(n.get("configs").first().text("@type")), "envoy.admin."):
+	case isDump(n):
 		l.dump(n)
+		return true
+	case l.dumpsBelow(n, 0):
 		return true
 	case n.get("resources") != nil && n.get("resources").kind == list:
 		for _, resource := range n.list("resources") {
@@ -93,11 +168,42 @@ func (l *linter) document(n *Node, s *scope) bool {
 		}
 		return true
 	}
+	if isGatesOwn(n) {
+		l.gatesOwn(n)
+		return true
+	}
 	typeName := recognize(n)
 	if typeName == "" {
 		return false
 	}
-	l.found.check(n, typeName)
+	l.checked = true
+	if typeName == typeHCM && n.get("stat_prefix") == nil { // an excerpt: http_filters, and the clusters that they need
+		n.entries = slices.DeleteFunc(n.entries, func(e entry) bool {
+			if e.key != "clusters" {
+				return false
+			}
+			for _, cluster := range e.value.items {
+				l.found.check(cluster, typeCluster)
+				s.add(cluster, typeCluster)
+			}
+			return true
+		})
+		l.found.checkPart(n, typeName)
+	} else {
+		l.found.check(n, typeName)
+	}
+	switch typeName {
+	case typeBootstrap:
+		if n.get("static_resources") != nil || n.get("dynamic_resources") != nil {
+			l.hold(n)
+		}
+	case typeListener, typeHCM:
+		l.hold(n)
+	case typeStatic:
+		if n.get("listeners") != nil {
+			l.hold(n)
+		}
+	}
 	if typeName == typeBootstrap {
 		l.scopes = append(l.scopes, newScope(n))
 		return true
@@ -114,12 +220,99 @@ func (n *Node) first() *Node {
 	return n.items[0]
 }
 
-// dump takes what admin's /config_dump gives. Envoy has taken it, so it is not held to the API again.
+// dumpKeys are the keys by which a part of a dump is recognized that has no @type.
+var dumpKeys = map[string]string{
+	"bootstrap":                    "BootstrapConfigDump",
+	"static_clusters":              "ClustersConfigDump",
+	"dynamic_active_clusters":      "ClustersConfigDump",
+	"dynamic_warming_clusters":     "ClustersConfigDump",
+	"static_listeners":             "ListenersConfigDump",
+	"dynamic_listeners":            "ListenersConfigDump",
+	"static_route_configs":         "RoutesConfigDump",
+	"dynamic_route_configs":        "RoutesConfigDump",
+	"ecds_filters":                 "EcdsConfigDump",
+	"inline_scoped_route_configs":  "ScopedRoutesConfigDump",
+	"dynamic_scoped_route_configs": "ScopedRoutesConfigDump",
+}
+
+const adminPackage = "envoy.admin.v3."
+
+// dumpType returns the type of a part of a dump, without its package, or "".
+func dumpType(part *Node) string {
+	if typeName := typeOf(part.text("@type")); typeName != "" {
+		name, found := strings.CutPrefix(typeName, adminPackage)
+		if !found {
+			return ""
+		}
+		return name
+	}
+	for _, e := range part.pairs() {
+		if kind := dumpKeys[underscored(e.key)]; kind != "" {
+			return kind
+		}
+	}
+	return ""
+}
+
+// isDump says whether a document is a whole dump, or one part of it.
+func isDump(n *Node) bool {
+	return slices.ContainsFunc(n.list("configs"), func(part *Node) bool { return dumpType(part) != "" }) ||
+		strings.HasPrefix(typeOf(n.text("@type")), adminPackage) && dumpType(n) != ""
+}
+
+// dumpsBelow reads the dumps in what Envoy Gateway's egctl prints: by namespace and proxy, or beside the objects that they were made of.
+func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
+	for _, e := range n.entries {
+		switch {
+		case e.value.kind == mapping && isDump(e.value):
+			l.dump(e.value)
+			found = true
+		case e.value.kind == mapping && depth < 2 && recognizesNone(n):
+			found = l.dumpsBelow(e.value, depth+1) || found
+		}
+	}
+	if !found || depth > 0 {
+		return found
+	}
+	for _, e := range n.entries {
+		for _, item := range e.value.items {
+			if item.text("apiVersion") != "" && item.text("kind") != "" {
+				l.object(item)
+			}
+		}
+	}
+	return found
+}
+
+// recognizesNone says whether a document is none of Envoy's.
+func recognizesNone(n *Node) bool { return recognize(n) == "" }
+
+// named gives the keys of a message the names that they have in the API, if the text has them as JSON's: statsConfig.
+func named(n *Node, typeName string) {
+	(&api{found: &findings{}}).document(n, typeName)
+}
+
+// dump reads admin's /config_dump. Envoy has taken it, so it is not held to the API again.
 func (l *linter) dump(n *Node) {
 	s := &scope{dumped: true}
-	for _, part := range n.list("configs") {
-		switch typeName := typeOf(part.text("@type")); strings.TrimPrefix(typeName, "envoy.admin.v3.") {
+	l.checked = true
+	parts := n.list("configs")
+	if len(parts) == 0 {
+		parts = []*Node{n}
+	}
+	for _, part := range parts {
+		for _, e := range slices.Concat(part.entries, part.pairs("bootstrap")) {
+			s.inJSON = s.inJSON || e.key != underscored(e.key)
+		}
+	}
+	for _, part := range parts {
+		kind := dumpType(part)
+		if s.inJSON && kind != "" {
+			named(part, adminPackage+kind)
+		}
+		switch kind {
 		case "BootstrapConfigDump":
+			l.hold(part)
 			s.bootstrap = part.get("bootstrap")
 		case "ClustersConfigDump":
 			s.allClusters = true
@@ -127,24 +320,25 @@ func (l *linter) dump(n *Node) {
 			s.addEach(part, typeCluster, "dynamic_active_clusters", "cluster")
 			s.addEach(part, typeCluster, "dynamic_warming_clusters", "cluster")
 		case "ListenersConfigDump":
+			l.hold(part)
 			s.addEach(part, typeListener, "static_listeners", "listener")
 			s.addEach(part, typeListener, "dynamic_listeners", "active_state", "listener")
 		// What ?resource= gives one by one.
 		case "ClustersConfigDump.StaticCluster", "ClustersConfigDump.DynamicCluster":
-			s.add(part.get("cluster"), typeCluster)
+			s.addDumped(part.get("cluster"), typeCluster)
 		case "ListenersConfigDump.StaticListener":
-			s.add(part.get("listener"), typeListener)
+			s.addDumped(part.get("listener"), typeListener)
 		case "ListenersConfigDump.DynamicListener":
-			s.add(part.get("active_state", "listener"), typeListener)
+			s.addDumped(part.get("active_state", "listener"), typeListener)
 		case "RoutesConfigDump.StaticRouteConfig", "RoutesConfigDump.DynamicRouteConfig":
-			s.add(part.get("route_config"), typeRoutes)
+			s.addDumped(part.get("route_config"), typeRoutes)
 		case "RoutesConfigDump":
 			s.addEach(part, typeRoutes, "static_route_configs", "route_config")
 			s.addEach(part, typeRoutes, "dynamic_route_configs", "route_config")
 		case "EcdsConfigDump":
 			s.addEach(part, typeExtension, "ecds_filters", "ecds_filter")
 		case "EcdsConfigDump.EcdsFilterConfig":
-			s.add(part.get("ecds_filter"), typeExtension)
+			s.addDumped(part.get("ecds_filter"), typeExtension)
 		case "ScopedRoutesConfigDump":
 			for _, of := range slices.Concat(part.list("inline_scoped_route_configs"), part.list("dynamic_scoped_route_configs")) {
 				s.addScopes(of)
@@ -156,23 +350,31 @@ func (l *linter) dump(n *Node) {
 	l.scopes = append(l.scopes, s)
 }
 
-// addScopes adds what a dump has of one connection manager's scopes.
+// addDumped adds a resource of a dump.
+func (s *scope) addDumped(n *Node, typeName string) {
+	if n != nil && s.inJSON && n.text("@type") == "" { // else the names were given with the message around it
+		named(n, typeName)
+	}
+	s.add(n, typeName)
+}
+
+// addScopes adds the scopes that a dump has of one connection manager.
 func (s *scope) addScopes(n *Node) {
 	for _, one := range n.list("scoped_route_configs") {
 		s.addScope(n.text("name"), one)
 	}
 }
 
-// addEach adds what stands under keys of each entry of a list.
+// addEach adds the resource under keys of each entry of a list.
 func (s *scope) addEach(n *Node, typeName, listKey string, keys ...string) {
 	for _, item := range n.list(listKey) {
 		if resource := item.get(keys...); resource != nil {
-			s.add(resource, typeName)
+			s.addDumped(resource, typeName)
 		}
 	}
 }
 
-// object takes an object of Kubernetes'.
+// object reads an object of Kubernetes.
 func (l *linter) object(n *Node) {
 	switch n.text("kind") {
 	case "List":
@@ -182,40 +384,127 @@ func (l *linter) object(n *Node) {
 			}
 		}
 	case "EnvoyFilter":
+		l.checked = true
 		l.envoyFilter(n)
-	case "ConfigMap":
-		for _, e := range n.pairs("data") {
-			if e.value.kind == text && strings.ContainsAny(e.value.scalar, ":{") {
-				l.embedded(e.value)
+	case "ConfigMap", "Secret":
+		for _, e := range slices.Concat(n.pairs("data"), n.pairs("stringData")) {
+			if e.value.kind == text {
+				l.embedded(e.key, e.value, n.text("kind") == "Secret" && !isEntry(n.pairs("stringData"), e))
 			}
 		}
 	default:
 		l.objects = append(l.objects, n)
+		l.checked = l.checked || gatewayReads(n.text("kind"))
 	}
 }
 
-// embedded takes a text in a ConfigMap for Envoy's configuration, where it is one: a ConfigMap has other things too.
-func (l *linter) embedded(value *Node) {
-	at := place{file: value.file, line: value.line, column: value.column, fixed: true}
-	if value.valueLine > 0 {
-		indent, line := 0, value.valueLine
-		for ; line <= len(value.file.starts); line++ {
-			if full := value.file.line(line); strings.TrimSpace(full) != "" {
-				indent = len(full) - len(strings.TrimLeft(full, " "))
-				break
-			}
+func isEntry(entries []entry, e entry) bool {
+	return slices.ContainsFunc(entries, func(other entry) bool { return other.value == e.value })
+}
+
+var (
+	// envoysKey is a key of a ConfigMap under which Envoy's configuration is expected.
+	envoysKey = regexp.MustCompile(`(?i)(envoy|bootstrap).*\.(ya?ml|json)$|^(lds|cds|rds|eds|listeners?|clusters?|routes?)\.(ya?ml|json)$`)
+	// envoysText is a text that is meant to be Envoy's configuration.
+	envoysText = regexp.MustCompile(`(?m)^[ \t"-]*(static_resources|dynamic_resources|filter_chains|http_filters|virtual_hosts|load_assignment|typed_config)\b`)
+)
+
+// embedded reads a text in a ConfigMap or a Secret, which have other things too.
+func (l *linter) embedded(key string, value *Node, encoded bool) {
+	content := []byte(value.scalar)
+	if encoded {
+		var err error
+		if content, err = base64.StdEncoding.DecodeString(value.scalar); err != nil {
+			return
 		}
-		at = place{file: value.file, line: value.valueLine - 1, column: indent}
 	}
-	documents, err := parse([]byte(value.scalar), at)
+	expected := envoysKey.MatchString(key) || envoysText.Match(content)
+	if !expected && !bytes.ContainsAny(content, ":{") {
+		return
+	}
+	at := embeddedAt(value)
+	if encoded {
+		at.fixed, at.line, at.column = true, value.line, value.column
+	}
+	whole := "the value of " + quoteKey(key)
+	documents, err := parse(content, at)
+	if wrong := (*syntaxError)(nil); errors.As(err, &wrong) && expected {
+		l.notRead(&Node{file: value.file, line: wrong.line, column: wrong.column}, wrong, content, whole)
+	}
 	if err != nil {
 		return
 	}
 	s := &scope{}
+	known := false
 	for _, document := range documents {
-		if recognize(document) != "" || document.get("resources") != nil {
-			l.document(document, s)
+		if recognize(document) != "" || document.get("resources") != nil || expected {
+			known = l.document(document, s) || known
 		}
 	}
+	if expected && !known {
+		l.checked = true
+		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy's, so nothing of it is checked: %s", whole, takes)
+	}
 	l.parts = append(l.parts, s)
+}
+
+// embeddedAt is where a text in a text stands: line by line in a block, else all of it at its key.
+func embeddedAt(value *Node) place {
+	if value.valueLine == 0 {
+		return place{file: value.file, line: value.line, column: value.column, fixed: true}
+	}
+	indent := 0
+	for line := value.valueLine; line <= len(value.file.starts); line++ {
+		if full := value.file.line(line); strings.TrimSpace(full) != "" {
+			indent = len(full) - len(strings.TrimLeft(full, " "))
+			break
+		}
+	}
+	return place{file: value.file, line: value.valueLine - 1, column: indent}
+}
+
+// ownKeys are the keys of Healthgate's own configuration.
+var ownKeys = map[string]bool{
+	"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
+	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
+}
+
+// isGatesOwn says whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
+func isGatesOwn(n *Node) bool {
+	clusters := n.get("clusters")
+	if clusters == nil || clusters.kind != list || n.get("listeners") != nil {
+		return false
+	}
+	names, own := 0, len(n.entries) > 1
+	for _, e := range n.entries {
+		own = own && ownKeys[e.key]
+	}
+	for _, item := range clusters.items {
+		if item.kind == text {
+			names++
+		}
+		for _, key := range []string{"min_healthy", "min_healthy_percent", "stat_name", "degraded", "excluded"} {
+			if item.get(key) != nil {
+				return true
+			}
+		}
+	}
+	return own || names > 0 && names == len(clusters.items)
+}
+
+// gatesOwn checks Healthgate's own configuration, which stands in Envoy's otherwise.
+func (l *linter) gatesOwn(n *Node) {
+	l.checked = true
+	l.gates++
+	if _, err := module.read(n.structure()); err != nil {
+		own := &layer{at: n, value: n}
+		if all := (filter.Errors{}); errors.As(err, &all) {
+			for _, one := range all {
+				if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
+					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses "+
+						"it: %s", wrong)
+				}
+			}
+		}
+	}
 }

@@ -6,22 +6,22 @@ import (
 	"slices"
 )
 
-// Severity is how bad a finding is.
+// Severity says how sure a problem is.
 type Severity string
 
 const (
-	Error   Severity = "error"   // it does not do what it was written for
-	Warning Severity = "warning" // it may not, depending on what is not in the files
+	Error   Severity = "error"   // it will not work as configured
+	Warning Severity = "warning" // it depends on something that is not in the files
 )
 
-// Finding is one thing that is wrong.
+// Finding is one problem.
 type Finding struct {
 	File     string   `json:"file"`
 	Line     int      `json:"line"`   // from 1
 	Column   int      `json:"column"` // from 1
 	Severity Severity `json:"severity"`
 	Rule     string   `json:"rule"`
-	Message  string   `json:"message"` // what is wrong, why it matters, what to write instead; one line
+	Message  string   `json:"message"` // the problem, the reason, the remedy; one line
 }
 
 // String is the finding as a compiler would write it.
@@ -29,13 +29,13 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s: %s [%s]", f.File, f.Line, f.Column, f.Severity, f.Message, f.Rule)
 }
 
-// findings are what was found so far.
+// findings collects the findings of a run.
 type findings struct {
 	all  []Finding
 	seen map[Finding]bool
 }
 
-// add notes a finding at a node. One that two gates share is told once.
+// add adds a finding at a node. One that two gates share is added once.
 func (f *findings) add(at *Node, severity Severity, rule, format string, args ...any) {
 	found := Finding{File: at.file.name, Line: at.line, Column: at.column, Severity: severity, Rule: rule,
 		Message: oneLine(fmt.Sprintf(format, args...))}

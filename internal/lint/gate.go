@@ -1,8 +1,11 @@
 package lint
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -26,31 +29,39 @@ const (
 	typeDynamicForward = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
 )
 
-// door is the way by which the gate came into Envoy.
-type door uint8
+// variant is how Healthgate is loaded.
+type variant uint8
 
 const (
-	noDoor door = iota
-	contrib
-	stock
+	noVariant variant = iota
+	plugin
+	module
 )
 
-// decoder is the door as the gate's own decoder knows it.
-func (d door) decoder() filter.Door {
-	if d == stock {
+// decoder returns the variant as the gate's own decoder names it.
+func (v variant) decoder() filter.Door {
+	if v == module {
 		return filter.Stock
 	}
 	return filter.Contrib
 }
 
-// read has the plugin's decoder read a configuration.
-func (d door) read(raw *structpb.Struct) (*filter.Config, error) {
-	return filter.Decode(raw, d.decoder())
+// routeType returns the message that configures the filter on a route.
+func (v variant) routeType() string {
+	if v == module {
+		return typeModuleRoute
+	}
+	return typeGolangRoute
 }
 
-// readOverride is read, of a route's.
-func (d door) readOverride(raw *structpb.Struct) error {
-	_, err := filter.DecodeOverride(raw, d.decoder())
+// read decodes a configuration of the gate.
+func (v variant) read(raw *structpb.Struct) (*filter.Config, error) {
+	return filter.Decode(raw, v.decoder())
+}
+
+// readOverride checks a route's configuration.
+func (v variant) readOverride(raw *structpb.Struct) error {
+	_, err := filter.DecodeOverride(raw, v.decoder())
 	return err
 }
 
@@ -60,19 +71,19 @@ type gate struct {
 	index    int   // among the connection manager's filters
 	filter   *Node // its entry there
 	contents *Node // its typed_config
-	door     door
+	variant  variant
 	layer    *layer // its own configuration
 	routing  routing
 	probes   []probe
 
 	// A route configuration may have ten thousands of routes, all of which a virtual host enables: each of these is made once.
-	overs   map[*Node]*layer // what a level of routes says, by where it says so
+	overs   map[*Node]*layer // a level's configuration, by the node that has it
 	decoded map[[5]*layer]*decoded
 	first   map[firstKey]*Node
 	answers []probe // those whose route takes the path that the gate answers there
 }
 
-// decoded is what comes of layers that are laid over each other.
+// decoded is a merged configuration.
 type decoded struct {
 	config *filter.Config // nil where it is wrong
 	err    error          // of the whole; a layer of it may have its own
@@ -84,12 +95,13 @@ type firstKey struct {
 	path        string
 }
 
-// layer is one configuration: the filter's, or that of a level of routes, which is laid over the wider ones.
+// layer is one configuration: the filter's, or a level's of the routes, which is merged into the wider ones.
 type layer struct {
-	at    *Node // where it stands, for what is missing in it
-	value *Node // nil where it says nothing
+	at    *Node // where it stands, for missing keys
+	value *Node // nil if it has none
 	err   error // why it can't be read at all
 	over  bool  // it is a route's
+	late  bool  // it has a form that Envoy hands to a module from 1.40 on
 }
 
 // probe is a route that asks the gate, with the configuration that counts there.
@@ -109,14 +121,14 @@ func (s *scope) gates() []*gate {
 			contents, typeName := s.httpFilter(f)
 			g := &gate{in: m, index: i, filter: f, contents: contents}
 			switch {
-			case typeName == typeGolang && contents.text("plugin_name") == pluginName:
-				g.door = contrib
-				g.layer = readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
-			case typeName == typeModule && isModule(contents):
-				g.door = stock
-				g.layer = readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
-			default:
+			case !isOwn(contents, typeName):
 				continue
+			case typeName == typeGolang:
+				g.variant = plugin
+				g.layer = plugin.readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
+			default:
+				g.variant = module
+				g.layer = module.readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
 			}
 			g.routing = s.routing(m)
 			for _, routes := range g.routing.configurations {
@@ -129,15 +141,59 @@ func (s *scope) gates() []*gate {
 	return all
 }
 
-// isModule says whether a dynamic module is Healthgate's.
-func isModule(contents *Node) bool {
-	module := contents.get("dynamic_module_config")
-	return module.text("name") == pluginName || contents.text("filter_name") == pluginName ||
-		strings.HasSuffix(module.text("module", "local", "filename"), "libhealthgate.so")
+// isOwn says whether an HTTP filter is Healthgate's, or is meant to be: its name may be misspelt.
+func isOwn(contents *Node, typeName string) bool {
+	switch typeName {
+	case typeGolang:
+		return isNear(contents.text("plugin_name"), pluginName) || path.Base(contents.text("library_path")) == "healthgate.so" ||
+			isNear(contents.text("library_id"), pluginName)
+	case typeModule:
+		return isModule(contents)
+	}
+	return false
 }
 
-// readLayer reads a configuration of the gate's from the Any that holds it.
-func readLayer(packed, at *Node, key, need string) *layer {
+// isModule says whether a dynamic module is Healthgate's, or is meant to be.
+func isModule(contents *Node) bool {
+	config := contents.get("dynamic_module_config")
+	return isNear(config.text("name"), pluginName) || isNear(contents.text("filter_name"), pluginName) ||
+		path.Base(config.text("module", "local", "filename")) == "libhealthgate.so"
+}
+
+// isNear says whether a name is another one, or that with a slip.
+func isNear(name, meant string) bool {
+	return name == meant || filter.Nearest(strings.ToLower(name), []string{meant}) != "" && !versioned.MatchString(name)
+}
+
+// versioned is a name that says which version it is.
+var versioned = regexp.MustCompile(`^healthgate[-_.]?v?[0-9]`)
+
+// checkNames finds a filter of Healthgate's by whose name Envoy does not find it.
+func (g *gate) checkNames(f *findings) {
+	const rule = "no-gate"
+	switch g.variant {
+	case plugin:
+		if name := g.contents.get("plugin_name"); name != nil && name.scalar != pluginName {
+			f.add(name, Error, rule, "healthgate.so has the plugin %s alone, and none called %q, so Envoy refuses the filter: write "+
+				"plugin_name: %s", pluginName, name.scalar, pluginName)
+		}
+	case module:
+		checkModuleName(f, g.contents)
+	}
+}
+
+// checkModuleName finds a name by which Envoy searches for another file than libhealthgate.so.
+func checkModuleName(f *findings, contents *Node) {
+	l := moduleLibrary(contents.get("dynamic_module_config"))
+	if l == nil || !l.isMisspelt() {
+		return
+	}
+	f.add(l.at, Error, "no-gate", "by the name %q Envoy searches for lib%s.so, and the module is libhealthgate.so: write name: %s", l.file,
+		l.file, pluginName)
+}
+
+// readLayer reads one configuration from the Any that holds it.
+func (v variant) readLayer(packed, at *Node, key, need string) *layer {
 	l := &layer{at: at}
 	typeName := typeOf(packed.text("@type"))
 	switch {
@@ -145,9 +201,14 @@ func readLayer(packed, at *Node, key, need string) *layer {
 		l.err = fmt.Errorf("%s: is required, %s", key, need)
 	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct"):
 		l.at, l.value = packed, packed.get("value")
-	case typeName == "google.protobuf.StringValue":
+		l.late = v == module && typeName != "google.protobuf.Struct"
+	case (typeName == "google.protobuf.StringValue" || typeName == "google.protobuf.BytesValue") && v == module:
 		l.at = packed
-		l.value, l.err = parseJSON([]byte(packed.text("value")), place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
+		content := []byte(packed.text("value"))
+		if typeName == "google.protobuf.BytesValue" {
+			content, _ = base64.StdEncoding.DecodeString(packed.text("value"))
+		}
+		l.value, l.err = parseJSON(content, place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
 	default:
 		l.at = packed
 		l.err = fmt.Errorf("%s: %s is another type; write it as google.protobuf.Struct", key, typeName)
@@ -171,7 +232,7 @@ func (g *gate) findProbes(routes *Node) {
 				}
 				over, disabled := g.override(says)
 				if enabled = !disabled; over != nil {
-					layers = g.lay(layers, over)
+					layers = g.merge(layers, over)
 				}
 			}
 			p := probe{route: route, virtualHost: virtualHost, routes: routes}
@@ -180,7 +241,7 @@ func (g *gate) findProbes(routes *Node) {
 				if says := cluster.get("typed_per_filter_config", g.filter.text("name")); says != nil {
 					over, disabled := g.override(says)
 					if over != nil {
-						g.addProbe(!disabled, p, g.lay(layers, over))
+						g.addProbe(!disabled, p, g.merge(layers, over))
 					}
 				}
 			}
@@ -188,18 +249,18 @@ func (g *gate) findProbes(routes *Node) {
 	}
 }
 
-// findAnswers finds those of the probes that are answered.
+// findAnswers finds the probes whose route takes the gate's path.
 func (g *gate) findAnswers() {
 	for _, p := range g.probes {
-		if path := p.path(); path != "" && matches(p.route, path) != no {
+		if at := p.path(); at != "" && matches(p.route, g.request(at)) != no {
 			g.answers = append(g.answers, p)
 		}
 	}
 }
 
-// lay returns layers with what a narrower level of the routes says. Envoy tells a dynamic module of a route's most specific level alone.
-func (g *gate) lay(layers []*layer, over *layer) []*layer {
-	if g.door == stock {
+// merge returns the layers with a narrower level's. Envoy gives a dynamic module the most specific level of a route alone.
+func (g *gate) merge(layers []*layer, over *layer) []*layer {
+	if g.variant == module {
 		layers = layers[:1]
 	}
 	return append(slices.Clone(layers), over)
@@ -212,7 +273,7 @@ func (g *gate) addProbe(enabled bool, p probe, layers []*layer) {
 	}
 }
 
-// override returns what a level of routes says of the gate, where it says more than that it is enabled.
+// override returns a level's configuration of the gate, nil if the level only enables it.
 func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	contents, typeName := typed(says)
 	if typeName == typeFilterConfig {
@@ -226,20 +287,32 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	if known := g.overs[says]; known != nil {
 		return known, false
 	}
-	switch typeName {
-	case typeGolangRoute:
-		plugin := contents.get("plugins_config", pluginName)
-		if plugin == nil {
-			return nil, false
+	switch right := g.variant.routeType(); {
+	case routeMessage(typeName) == right && typeName != right: // the filter's message, as the rule api says
+		return nil, false
+	case typeName != right:
+		over = &layer{at: says, err: fmt.Errorf("%s: it is no configuration of this filter for a route, which Envoy refuses or leaves out; "+
+			"write %s", typeName, right)}
+	case g.variant == plugin:
+		own := contents.get("plugins_config", pluginName)
+		if own == nil {
+			for _, e := range contents.pairs("plugins_config") {
+				if isNear(e.key, pluginName) {
+					over = &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so this is left out; did you mean %s?",
+						quoteKey(e.key), pluginName)}
+				}
+			}
+			if over == nil {
+				return nil, false
+			}
+			break
 		}
-		over = readLayer(plugin.get("config"), plugin, "config", "or leave the plugin out")
-	case typeModuleRoute:
+		over = plugin.readLayer(own.get("config"), own, "config", "or leave the plugin out")
+	default:
 		if contents.get("filter_config") == nil {
 			return nil, false
 		}
-		over = readLayer(contents.get("filter_config"), contents, "filter_config", "or leave it out")
-	default:
-		return nil, false
+		over = module.readLayer(contents.get("filter_config"), contents, "filter_config", "or leave it out")
 	}
 	over.over = true
 	if g.overs == nil {
@@ -249,7 +322,7 @@ func (g *gate) override(says *Node) (over *layer, disabled bool) {
 	return over, false
 }
 
-// decode lays layers over each other, and reads what comes of it.
+// decode merges layers, and decodes the result.
 func (g *gate) decode(layers []*layer) *decoded {
 	var key [5]*layer
 	copy(key[:], layers)
@@ -257,7 +330,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 		return known
 	}
 	d := &decoded{}
-	d.config, d.err = g.door.read(merged(layers))
+	d.config, d.err = g.variant.read(merged(layers))
 	if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
 		d.config = nil
 	}
@@ -283,7 +356,7 @@ func find(layers []*layer, path string) *Node {
 			return found
 		}
 	}
-	// What is not there belongs beside what is above it.
+	// A missing key belongs to the nearest one above it.
 	for _, l := range slices.Backward(layers) {
 		if found, _ := l.value.follow(path); found != nil && found != l.value {
 			return found

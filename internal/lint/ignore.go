@@ -36,7 +36,7 @@ func (f *file) line(n int) string {
 	return strings.TrimRight(string(rest), "\r")
 }
 
-// ignored is a comment that silences a rule on its line, or where nothing else is on that line, on the next one that is more
+// ignored is a comment that silences a rule on its line or, if nothing else is on that line, on the next one that is more
 // than a comment.
 type ignored struct {
 	line, column int // of the comment
@@ -88,7 +88,7 @@ func (f *file) nextLine(n int) int {
 	return n
 }
 
-// silence takes out what comments silence, and finds fault with comments that say no reason or name no rule.
+// silence removes findings that a comment silences, and reports comments without a reason or a rule.
 func (f *findings) silence(files []*file) {
 	type key struct {
 		file string
@@ -100,7 +100,7 @@ func (f *findings) silence(files []*file) {
 		for _, i := range file.ignores() {
 			at := &Node{file: file, line: i.line, column: i.column}
 			if i.reason == "" {
-				f.add(at, Error, "ignore", "a rule is ignored without a reason, which is what the next reader asks for: write `# healthgate: ignore %s, because …`",
+				f.add(at, Error, "ignore", "a rule is ignored without a reason, which the next reader needs: write `# healthgate: ignore %s, because …`",
 					strings.Join(i.rules, ", "))
 				continue
 			}

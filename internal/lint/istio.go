@@ -2,7 +2,7 @@ package lint
 
 import "strings"
 
-// patch is one of an EnvoyFilter's of Istio's: what goes into a configuration that is not here.
+// patch is a patch of Istio's EnvoyFilter, for a configuration that is not in the files.
 type patch struct {
 	applyTo   string // HTTP_FILTER, HTTP_ROUTE, …
 	operation string // ADD, INSERT_FIRST, MERGE, …
@@ -11,12 +11,12 @@ type patch struct {
 	value     *Node
 }
 
-// whole says whether the value is all that Envoy gets, and not laid over what is there.
+// whole says whether the value is complete, and not merged into another.
 func (p *patch) whole() bool {
 	return p.operation == "ADD" || p.operation == "REPLACE" || strings.HasPrefix(p.operation, "INSERT_")
 }
 
-// patchTypes are what a patch's value is, by what it applies to.
+// patchTypes are the types of a patch's value, by applyTo.
 var patchTypes = map[string]string{
 	"LISTENER":            typeListener,
 	"FILTER_CHAIN":        "envoy.config.listener.v3.FilterChain",
@@ -30,7 +30,7 @@ var patchTypes = map[string]string{
 	"BOOTSTRAP":           typeBootstrap,
 }
 
-// envoyFilter takes an EnvoyFilter of Istio's.
+// envoyFilter reads Istio's EnvoyFilter.
 func (l *linter) envoyFilter(n *Node) {
 	s := &scope{}
 	for _, of := range n.list("spec", "configPatches") {
@@ -48,7 +48,7 @@ func (l *linter) envoyFilter(n *Node) {
 	l.parts = append(l.parts, s)
 }
 
-// addPatch takes what is whole by itself.
+// addPatch adds the resource of a whole patch.
 func (s *scope) addPatch(p *patch) {
 	switch p.applyTo {
 	case "LISTENER", "CLUSTER", "EXTENSION_CONFIG", "ROUTE_CONFIGURATION":
@@ -62,7 +62,7 @@ func (s *scope) addPatch(p *patch) {
 	}
 }
 
-// below is a mapping that has values in a list under a key, where the first stands.
+// below returns a mapping with a list of values under a key, at the place of the first.
 func (n *Node) below(key string, more ...*Node) *Node {
 	items := &Node{file: n.file, line: n.line, column: n.column, kind: list, items: append([]*Node{n}, more...)}
 	return &Node{file: n.file, line: n.line, column: n.column, kind: mapping, entries: []entry{{key, items}}}
@@ -96,18 +96,20 @@ func (s *scope) patchedManagers() []connectionManager {
 	return all
 }
 
-// checkPatches looks at what is told of a gate that Istio puts in: where, and who asks it.
+// checkPatches checks the place of a gate that Istio puts in, and the routes that enable it.
 func (s *scope) checkPatches(f *findings, g *gate) {
 	const router = "envoy.filters.http.router"
 	switch p := g.in.patch; {
 	case p.operation == "ADD", p.operation == "INSERT_AFTER",
 		p.operation == "INSERT_BEFORE" && p.match.text("listener", "filterChain", "filter", "subFilter", "name") == router:
-		f.add(p.at, Warning, "order", "%s puts the gate behind the filters that Istio has there (JWT, RBAC, external authorization), which may answer before it: write operation: INSERT_FIRST", p.operation)
+		f.add(p.at, Warning, "order", "%s puts the gate behind the filters that Istio has there (JWT, RBAC, external authorization), which "+
+			"may answer before it: write operation: INSERT_FIRST", p.operation)
 	}
 	asked := len(g.probes) > 0
 	for _, p := range s.patches {
 		if p.applyTo == "HTTP_ROUTE" && p.operation == "ADD" && p.value.get("typed_per_filter_config", g.filter.text("name")) != nil {
-			f.add(p.at, Warning, "shadowed", "ADD puts the probe's route behind those that Istio has there, one of which may take the probe first: write operation: INSERT_FIRST")
+			f.add(p.at, Warning, "shadowed", "ADD puts the probe's route behind those that Istio has there, one of which may take the probe "+
+				"first: write operation: INSERT_FIRST")
 		}
 		if p.whole() {
 			continue
@@ -122,15 +124,15 @@ func (s *scope) checkPatches(f *findings, g *gate) {
 		}
 		err := over.err
 		if err == nil {
-			err = g.door.readOverride(over.value.structure())
+			err = g.variant.readOverride(over.value.structure())
 		}
-		if !tellErrors(f, []*layer{over}, err) && g.decode([]*layer{g.layer}).err == nil {
+		if !reportErrors(f, []*layer{over}, err) && g.decode([]*layer{g.layer}).err == nil {
 			layers := []*layer{g.layer, over}
-			tellErrors(f, layers, g.decode(layers).err)
+			reportErrors(f, layers, g.decode(layers).err)
 		}
 	}
 	if !asked && g.filter.isTrue("disabled") {
-		f.add(g.filter.at("disabled"), Warning, "not-enabled", "the filter is disabled and no patch in these files enables it, so a probe goes where its route sends it: "+
-			"put into the probe's route, by a patch of HTTP_ROUTE: %s", g.enabling())
+		f.add(g.filter.at("disabled"), Warning, "not-enabled", "the filter is disabled and no patch in these files enables it, so a probe "+
+			"goes where its route sends it: put into the probe's route, by a patch of HTTP_ROUTE: %s", g.enabling())
 	}
 }

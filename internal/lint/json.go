@@ -13,7 +13,7 @@ type jsonReader struct {
 	place
 	rest   []byte
 	length int // of the whole
-	row    int // the line of what was read last, from 1
+	row    int // the current line, from 1
 	start  int // where that line starts
 	nodes  int
 	keys   map[string]string // so that a key that is repeated a million times is kept once

@@ -3,11 +3,12 @@ package lint
 import (
 	"errors"
 	"fmt"
+	"regexp"
 )
 
-// Input is a text to look at.
+// Input is a text to check.
 type Input struct {
-	Name    string // as it is told in findings
+	Name    string // as findings name it
 	Content []byte
 }
 
@@ -16,35 +17,40 @@ type linter struct {
 	files   []*file
 	found   findings
 	scopes  []*scope // one for each bootstrap and dump
-	parts   []*scope // what stands beside a bootstrap or without one, one for each file and ConfigMap
+	parts   []*scope // resources without a bootstrap, one for each file and ConfigMap
 	objects []*Node  // of Kubernetes
+	gates   int      // that were found
+	holds   *Node    // the first place that could hold a gate; nil if there is none
+	checked bool     // something was read that some rule is about
 }
 
-// Run looks at the inputs together: a listener, its routes and the clusters may come in files of their own. The error says
-// which could not be looked at, and why; the findings are of the others.
+// Run checks the inputs together: a listener, its routes and the clusters may come in separate files. The error names each input
+// that could not be read, and why; the findings are about the others.
 func Run(inputs []Input) ([]Finding, error) {
 	l := &linter{}
-	var unseen []error
+	var unread []error
 	for _, input := range inputs {
 		if err := l.read(input); err != nil {
-			unseen = append(unseen, fmt.Errorf("%s: %w", input.Name, err))
+			unread = append(unread, fmt.Errorf("%s: %w", input.Name, err))
 		}
 	}
 	for _, s := range l.joined() {
-		s.look(&l.found)
+		l.gates += len(s.check(&l.found)) + s.unseenFilters()
 	}
+	l.gates += l.checkGateway()
 	l.timers()
+	l.checkGateIsThere()
 	l.found.silence(l.files)
-	return l.found.sorted(l.files), errors.Join(unseen...)
+	return l.found.sorted(l.files), errors.Join(unread...)
 }
 
-// read takes one input.
+// read reads one input.
 func (l *linter) read(input Input) error {
 	f := newFile(input.Name, input.Content)
 	l.files = append(l.files, f)
 	documents, err := parse(input.Content, place{file: f})
 	if wrong := (*syntaxError)(nil); errors.As(err, &wrong) {
-		l.found.add(&Node{file: f, line: wrong.line, column: wrong.column}, Error, "api", "%s, so nothing in this file is read: mend it first", wrong.message)
+		l.notRead(&Node{file: f, line: wrong.line, column: wrong.column}, wrong, input.Content, "this file")
 		return nil
 	}
 	if err != nil {
@@ -57,13 +63,79 @@ func (l *linter) read(input Input) error {
 	}
 	l.parts = append(l.parts, s)
 	if !known {
-		return errors.New("nothing of Envoy's or Kubernetes' is in it: it takes a bootstrap, a listener, a route configuration, a cluster, " +
-			"what admin's /config_dump gives, a ConfigMap")
+		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is Envoy's or Kubernetes', so nothing of "+
+			"it is checked: %s", takes)
 	}
 	return nil
 }
 
-// joined returns what is to be looked at together: parts go with the bootstrap, where there is one and no other.
+// takes is what lint reads.
+const takes = "lint takes a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap that " +
+	"holds one of these"
+
+// notRead reports a text that is neither YAML nor JSON.
+func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole string) {
+	l.checked = true
+	if templated.Match(content) {
+		l.found.add(at, Warning, "unread", "%s, so nothing of %s is checked; it is a template: check the text that it becomes, as in helm "+
+			"template … | healthgate lint -", wrong.message, whole)
+		return
+	}
+	l.found.add(at, Error, "api", "%s, so nothing of %s is read: fix it first", wrong.message, whole)
+}
+
+// templated is a line that only a template's engine reads.
+var templated = regexp.MustCompile(`\{\{|\{%|<%`)
+
+// checkGateIsThere finds files in which no gate is, or nothing at all that a rule is about.
+func (l *linter) checkGateIsThere() {
+	if l.holds != nil && l.gates == 0 {
+		message := "no filter of Healthgate's is in these files, so no gate is checked: healthgate config prints the lines of one"
+		if l.byLDS() {
+			message += "; if it comes by LDS, check admin's /config_dump"
+		}
+		l.found.add(l.holds, Warning, "no-gate", "%s", message)
+	}
+	if l.checked || len(l.found.all) > 0 {
+		return
+	}
+	for _, f := range l.files {
+		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is about Envoy, so nothing of it is "+
+			"checked: %s", takes)
+	}
+}
+
+// unseenFilters counts the filters that only ECDS knows: each may be a gate.
+func (s *scope) unseenFilters() (unseen int) {
+	for _, m := range s.connectionManagers() {
+		for _, entry := range m.list("http_filters") {
+			if contents, _ := s.httpFilter(entry); contents == nil && entry.get("config_discovery") != nil {
+				unseen++
+			}
+		}
+	}
+	return unseen
+}
+
+// byLDS says whether listeners come that no file has.
+func (l *linter) byLDS() bool {
+	for _, s := range l.scopes {
+		dynamic := s.bootstrap.get("dynamic_resources")
+		if !s.dumped && (dynamic.get("lds_config") != nil || dynamic.get("lds_resources_locator") != nil) {
+			return true
+		}
+	}
+	return false
+}
+
+// hold notes a place that could hold a gate.
+func (l *linter) hold(n *Node) {
+	if l.holds == nil {
+		l.holds = n
+	}
+}
+
+// joined returns the scopes to check: the parts go with the bootstrap if there is one and no other.
 func (l *linter) joined() []*scope {
 	together := &scope{}
 	if len(l.scopes) == 1 && !l.scopes[0].dumped {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What users copy from is without fault, also in the eyes of its own tool.
+// Lint finds nothing in the configurations that users copy.
 func TestConfigurationsToCopyAreFine(t *testing.T) {
 	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml", "../../envoy/examples/stock/*.yaml"} {
 		files, err := filepath.Glob(pattern)
@@ -22,6 +22,9 @@ func TestConfigurationsToCopyAreFine(t *testing.T) {
 			t.Fatalf("found %v, %v", files, err)
 		}
 		for _, file := range files {
+			if filepath.Base(file) == "kustomization.yaml" {
+				continue
+			}
 			content, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -44,7 +47,7 @@ func TestRulesHaveTheirBounds(t *testing.T) {
 	for name, test := range map[string]struct{ old, new, rule string }{
 		"a route that answers 399":            {"direct_response: {status: 503}", "direct_response: {status: 399}", "leaks"},
 		"a route that answers 400":            {"direct_response: {status: 503}", "direct_response: {status: 400}", ""},
-		"stale_after is what a check takes":   {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
+		"stale_after is the time of a check":  {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
 		"stale_after is less than that":       {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 6.9s\n                  clusters:", "idle"},
 		"a check in a minute where idle":      {"no_traffic_interval: 5s", "no_traffic_interval: 60s", "idle"},
 		"a check in a bit less":               {"no_traffic_interval: 5s", "no_traffic_interval: 59s", ""},
@@ -65,16 +68,16 @@ func TestRulesHaveTheirBounds(t *testing.T) {
 	}
 }
 
-// What can't be read is said with its position, and what is no configuration at all is no finding.
+// A text that can't be read is reported at its position, and a text that is no configuration at all is a finding too.
 func TestWhatCantBeReadIsSaid(t *testing.T) {
 	for name, test := range map[string]struct{ content, finding, err string }{
-		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file is read: mend it first [api]", ""},
-		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing in this file is read: mend it first [api]", ""},
-		"a list of words":        {"[a, b]", "", "f: nothing of Envoy's or Kubernetes' is in it"},
-		"nothing":                {"", "", "f: nothing of Envoy's or Kubernetes' is in it"},
-		"a comment":              {"# nothing\n", "", "f: nothing of Envoy's or Kubernetes' is in it"},
-		"another program's file": {"services:\n  web: {image: nginx}\n", "", "f: nothing of Envoy's or Kubernetes' is in it"},
-		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "", ""},
+		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing of this file is read: fix it first [api]", ""},
+		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing of this file is read: fix it first [api]", ""},
+		"a list of words":        {"[a, b]", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
+		"nothing":                {"", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
+		"a comment":              {"# nothing\n", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
+		"another program's file": {"services:\n  web: {image: nginx}\n", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
+		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "f:1:1: warning: nothing in this file is about Envoy, so nothing of it is checked: lint takes a bootstrap, ", ""},
 		"an anchor in itself":    {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
 		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the anchors stand for more than", ""},
 		"YAML 1.1's booleans":    {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n", "f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
@@ -111,7 +114,7 @@ func TestJSONStandsWhereYAMLSaysIt(t *testing.T) {
 	}
 }
 
-// outline tells of a node all but its columns, which JSON counts in bytes.
+// outline renders a node without its columns, which JSON counts in bytes.
 func outline(n *Node) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d:%s", n.line, n.kind)
@@ -202,7 +205,7 @@ func mutated(random *rand.Rand, content, other []byte) []byte {
 			lines = slices.Clone(lines)
 			lines[at] = slices.Concat(key, []byte(": "), value, []byte("\n"))
 		}
-	case 3: // what is below a key moves
+	case 3: // the lines below a key move
 		lines = slices.Clone(lines)
 		lines[at] = append([]byte("  "), lines[at]...)
 	case 4:
@@ -230,7 +233,7 @@ func survive(t *testing.T, content []byte) {
 	}
 }
 
-// Whatever is put in, it neither panics nor takes long, and what it says is one line at a place that is there.
+// For any input it neither panics nor takes long, and each finding is one line at a place that exists.
 func FuzzRun(f *testing.F) {
 	for _, w := range corpus(f) {
 		for _, input := range w.inputs {
@@ -272,7 +275,7 @@ func largeDump(t testing.TB, size int) []byte {
 	return large
 }
 
-// Routes that a virtual host enables, none of which takes a probe for certain: nothing may look at each beside each other. That would need
+// Routes that a virtual host enables, none of which takes a probe for certain: no rule may compare each with each other. That would need
 // more than the minutes that go test gives.
 func TestManyRoutesAreRead(t *testing.T) {
 	whole, err := os.ReadFile("testdata/good-levels.yaml")
@@ -341,5 +344,22 @@ func TestNoMoreIsReadThanIsLookedAt(t *testing.T) {
 	content, err = ReadAll(strings.NewReader("{" + strings.Repeat(" ", maxYAML+5) + "}"))
 	if err != nil || len(content) != maxYAML+7 {
 		t.Errorf("%v: %d bytes of JSON are there", err, len(content))
+	}
+}
+
+func TestFiltersThatActAreKnownByTheirTypes(t *testing.T) {
+	for typeName, want := range map[string]bool{
+		"envoy.extensions.filters.http.lua.v3.Lua":                             true,
+		"envoy.extensions.filters.http.wasm.v3.Wasm":                           true,
+		"envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor":          true,
+		"envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter": true,
+		"envoy.extensions.filters.http.golang.v3alpha.Config":                  true,
+		"envoy.extensions.filters.http.router.v3.Router":                       false,
+		"envoy.extensions.filters.http.cors.v3.Cors":                           false,
+		"envoy.extensions.filters.http.header_to_metadata.v3.Config":           false,
+	} {
+		if got := Acts(typeName); got != want {
+			t.Errorf("%s acts: %v, want %v", typeName, got, want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package lint
 import (
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -22,13 +23,22 @@ func answerOf(b bool) answer {
 	return no
 }
 
-// matches says whether a route takes a GET of a path, as the router does: envoy/config/route/v3, RouteMatch.
-func matches(route *Node, path string) answer {
+func not(a answer) answer { return yes - a }
+
+// request is a plain probe, as far as its headers are known.
+type request struct {
+	path string
+	tls  answer // whether it comes over TLS
+	grpc bool   // it is a gRPC health check, and no plain GET
+}
+
+// matches says whether a route takes a probe, as the router does: envoy/config/route/v3, RouteMatch.
+func matches(route *Node, r request) answer {
 	match := route.get("match")
 	if match == nil {
 		return no
 	}
-	return min(matchesPath(match, path), matchesRest(match))
+	return min(matchesPath(match, r.path), matchesRest(match, r))
 }
 
 func matchesPath(match *Node, path string) answer {
@@ -64,54 +74,148 @@ func matchesRegex(pattern, s string) answer {
 	return answerOf(compiled.MatchString(s))
 }
 
-// matchesRest looks at what else a match asks of a request.
-func matchesRest(match *Node) answer {
-	if match.get("grpc") != nil {
+// matchesRest evaluates the rest of a match.
+func matchesRest(match *Node, r request) answer {
+	if match.get("grpc") != nil && !r.grpc {
 		return no
 	}
 	result := yes
 	for _, header := range match.list("headers") {
-		result = min(result, matchesHeader(header))
+		result = min(result, matchesHeader(header, r))
 	}
 	for _, key := range []string{"query_parameters", "dynamic_metadata", "filter_state", "cookies"} {
 		if len(match.list(key)) > 0 {
 			result = min(result, maybe)
 		}
 	}
-	for _, key := range []string{"runtime_fraction", "tls_context"} {
-		if match.get(key) != nil {
-			result = min(result, maybe)
-		}
+	if fraction := match.get("runtime_fraction"); fraction != nil {
+		result = min(result, matchesFraction(fraction.get("default_value")))
+	}
+	if certificate := match.get("tls_context"); certificate != nil {
+		result = min(result, matchesCertificate(certificate, r))
 	}
 	return result
 }
 
-// matchesHeader knows the method of a probe and that it is no gRPC; a balancer may send any other header.
-func matchesHeader(header *Node) answer {
-	value := ""
-	switch name := strings.ToLower(header.text("name")); name {
-	case ":method":
-		value = "GET"
-	case "content-type":
-	default:
+// matchesFraction says whether a FractionalPercent takes each request, some or none.
+func matchesFraction(fraction *Node) answer {
+	of := map[string]float64{"TEN_THOUSAND": 10_000, "MILLION": 1_000_000}[fraction.text("denominator")]
+	if of == 0 {
+		of = 100
+	}
+	switch numerator := fraction.number(0, "numerator"); {
+	case numerator >= of:
+		return yes
+	case numerator > 0:
 		return maybe
 	}
-	exact := header.get("string_match", "exact")
-	if exact == nil {
-		exact = header.get("exact_match")
+	return no
+}
+
+// matchesCertificate says whether a probe, which has no client certificate, meets a TlsContextMatchOptions.
+func matchesCertificate(options *Node, r request) answer {
+	result := yes
+	for _, key := range []string{"presented", "validated"} {
+		if wanted := options.get(key); wanted != nil && wanted.scalar == "true" {
+			result = no
+		}
 	}
-	prefix := header.get("string_match", "prefix")
-	inverted := header.isTrue("invert_match")
+	if r.tls == maybe {
+		return min(result, maybe)
+	}
+	return result
+}
+
+// header returns the value of a probe's header and whether the header is there, and whether that is known: an operator may give
+// a balancer's probe further headers.
+func (r request) header(name string) (value string, present, known bool) {
+	switch strings.ToLower(name) {
+	case ":method":
+		if r.grpc {
+			return "POST", true, true
+		}
+		return "GET", true, true
+	case ":path":
+		return r.path, true, true
+	case "content-type":
+		if r.grpc {
+			return "application/grpc", true, true
+		}
+		return "", false, true
+	case ":scheme", "x-forwarded-proto": // Envoy sets both from the connection
+		switch r.tls {
+		case yes:
+			return "https", true, true
+		case no:
+			return "http", true, true
+		}
+	}
+	return "", false, false
+}
+
+// matchesHeader matches envoy.config.route.v3.HeaderMatcher.
+func matchesHeader(header *Node, r request) answer {
+	value, present, known := r.header(header.text("name"))
+	if !known {
+		switch strings.ToLower(header.text("name")) {
+		case ":authority", "host", ":scheme", "x-forwarded-proto", "x-request-id": // there, with a value that is not known
+			present = true
+		default:
+			return maybe
+		}
+	}
+	result := maybe
+	wanted := header.get("present_match")
 	switch {
-	case exact != nil:
-		return answerOf((exact.scalar == value) != inverted)
-	case prefix != nil:
-		return answerOf((value != "" && strings.HasPrefix(value, prefix.scalar)) != inverted)
+	case wanted != nil:
+		result = answerOf(present == (wanted.scalar != "false"))
+	case !present && header.isTrue("treat_missing_header_as_empty"):
+		result = matchesValue(header, "")
+	case !present:
+		return no // inverted or not
+	case known && hasMatch(header):
+		result = matchesValue(header, value)
+	case !hasMatch(header): // none: the header is there
+		result = yes
+	}
+	if header.isTrue("invert_match") {
+		return not(result)
+	}
+	return result
+}
+
+// headerMatches are the ways to match a header's value, the older keys of a HeaderMatcher and the StringMatcher's for each.
+var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix",
+	"contains_match": "contains", "safe_regex_match": "safe_regex"}
+
+func hasMatch(header *Node) bool {
+	for _, e := range header.entries {
+		switch e.key {
+		case "name", "invert_match", "treat_missing_header_as_empty", "present_match":
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+func matchesValue(header *Node, value string) answer {
+	if matcher := header.get("string_match"); matcher != nil {
+		return matchesString(matcher, value)
+	}
+	if within := header.get("range_match"); within != nil {
+		n, err := strconv.ParseFloat(value, 64)
+		return answerOf(err == nil && n >= within.number(0, "start") && n < within.number(0, "end"))
+	}
+	for _, e := range header.entries {
+		if kind := headerMatches[e.key]; kind != "" {
+			return matchesString(&Node{kind: mapping, entries: []entry{{kind, e.value}}}, value)
+		}
 	}
 	return maybe
 }
 
-// takesIP says whether a domain other than * takes a request to an IP address, which is what balancers and kubelets probe.
+// takesIP says whether a domain other than * takes a request to an IP address, as balancers and kubelets send.
 func takesIP(domain *Node) bool {
 	host := domain.scalar
 	if at, err := netip.ParseAddrPort(host); err == nil {
@@ -130,18 +234,17 @@ func matchesString(matcher *Node, s string) answer {
 	if matcher.isTrue("ignore_case") {
 		folded = strings.ToLower
 	}
-	s = folded(s)
 	switch {
-	case matcher.get("exact") != nil:
-		return answerOf(s == folded(matcher.text("exact")))
-	case matcher.get("prefix") != nil:
-		return answerOf(strings.HasPrefix(s, folded(matcher.text("prefix"))))
-	case matcher.get("suffix") != nil:
-		return answerOf(strings.HasSuffix(s, folded(matcher.text("suffix"))))
-	case matcher.get("contains") != nil:
-		return answerOf(strings.Contains(s, folded(matcher.text("contains"))))
 	case matcher.get("safe_regex") != nil:
 		return matchesRegex(matcher.text("safe_regex", "regex"), s)
+	case matcher.get("exact") != nil:
+		return answerOf(folded(s) == folded(matcher.text("exact")))
+	case matcher.get("prefix") != nil:
+		return answerOf(strings.HasPrefix(folded(s), folded(matcher.text("prefix"))))
+	case matcher.get("suffix") != nil:
+		return answerOf(strings.HasSuffix(folded(s), folded(matcher.text("suffix"))))
+	case matcher.get("contains") != nil:
+		return answerOf(strings.Contains(folded(s), folded(matcher.text("contains"))))
 	}
 	return maybe
 }

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// kind is what a node is.
+// kind is the kind of a node.
 type kind uint8
 
 const (
@@ -21,7 +21,8 @@ const (
 	list
 )
 
-var kindNames = [...]string{null: "null", boolean: "true or false", number: "a number", text: "a string", mapping: "an object", list: "a list"}
+var kindNames = [...]string{null: "null", boolean: "true or false", number: "a number", text: "a string", mapping: "an object",
+	list: "a list"}
 
 func (k kind) String() string { return kindNames[k] }
 
@@ -29,14 +30,14 @@ func (k kind) String() string { return kindNames[k] }
 // its methods say so.
 type Node struct {
 	file         *file
-	line, column int // of the value's key where it has one, else of the value; from 1
+	line, column int // of the key that has the value, else of the value; from 1
 	valueLine    int // of a block scalar's first line of text; 0 where the text is not a block's
 	kind         kind
 	scalar       string  // as YAML or JSON resolves it; of a number, as it is written
 	entries      []entry // of a mapping, as they are written
 	items        []*Node // of a list
 	isText       bool    // of a number: Envoy's YAML takes it for a string, which protobuf makes a number of where it needs one
-	skipped      bool    // it is of a type that is not known: nothing below it was looked at
+	skipped      bool    // its type is not known, so nothing below it was checked
 }
 
 // entry is a key of a mapping and its value.

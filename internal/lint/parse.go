@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxYAML  = 8 << 20 // bytes; what is longer has to be JSON, which is read five times as fast
+	maxYAML  = 8 << 20 // bytes; a longer file must be JSON, which is read five times as fast
 	maxJSON  = 1 << 30 // bytes
 	maxDepth = 500     // of nested values
 	maxNodes = 20_000_000
@@ -32,7 +32,7 @@ func (e *syntaxError) Error() string { return e.message }
 // place is where a text stands in its file: a document in a ConfigMap stands somewhere below its key.
 type place struct {
 	file         *file
-	line, column int  // added to those of the text
+	line, column int  // are added to the lines and columns of the text
 	fixed        bool // everything stands at line and column: the text was quoted
 }
 
@@ -46,7 +46,7 @@ func (p place) put(n *Node, line, column int) {
 	n.line, n.column = p.line+line, p.column+column
 }
 
-// ReadAll reads an input, and no more of it than Run looks at: what is no file may never end.
+// ReadAll reads an input, and no more of it than Run checks: a device or a pipe may never end.
 func ReadAll(in io.Reader) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(in, maxYAML+1))
 	if err != nil || len(content) <= maxYAML || !mayBeJSON(content) {
@@ -75,10 +75,21 @@ func parse(content []byte, at place) ([]*Node, error) {
 	if len(content) > maxYAML {
 		return nil, fmt.Errorf("it has more than %d MiB, up to which YAML is read; JSON is up to %d MiB", maxYAML>>20, maxJSON>>20)
 	}
-	return parseYAML(content, at)
+	documents, err := parseYAML(content, at)
+	if err == nil {
+		return documents, nil
+	}
+	spaces := func(line []byte) []byte { return bytes.ReplaceAll(line, []byte("\t"), []byte(" ")) }
+	if again, failed := parseYAML(tabbedLine.ReplaceAllFunc(content, spaces), at); failed == nil {
+		return again, nil
+	}
+	return nil, err
 }
 
-// yaml12 says that what follows is YAML 1.2, which the library reads, and refuses for what it says.
+// tabbedLine is the beginning of a line that has a tab before its comment, or has nothing else. Envoy takes it, and the library does not.
+var tabbedLine = regexp.MustCompile(`(?m)^[ ]*\t[ \t]*(#|\r?$)`)
+
+// yaml12 is the directive of YAML 1.2. The library can read YAML 1.2, and refuses the directive.
 var yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)
 
 // yamlReader makes nodes of YAML's.
@@ -152,6 +163,11 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	case yaml.ScalarNode:
 		r.scalar(n, y)
 		return n, nil
+	case yaml.MappingNode:
+		if isTemplates(y) {
+			n.kind, n.scalar = text, "{{ … }}"
+			return n, nil
+		}
 	case yaml.SequenceNode:
 		n.kind = list
 		for _, item := range y.Content {
@@ -164,6 +180,11 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 		return n, nil
 	}
 	return n, r.mapping(n, y, depth)
+}
+
+// isTemplates says whether a mapping is {{ a placeholder }} of a template, which YAML reads as a mapping that is the key of another.
+func isTemplates(y *yaml.Node) bool {
+	return y.Style&yaml.FlowStyle != 0 && len(y.Content) == 2 && y.Content[0].Kind == yaml.MappingNode
 }
 
 func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
@@ -181,7 +202,11 @@ func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
 		for key.Kind == yaml.AliasNode {
 			key = key.Alias
 		}
-		n.entries = append(n.entries, entry{key.Value, below})
+		name := key.Value
+		if key.Kind == yaml.MappingNode {
+			name = "{{ … }}"
+		}
+		n.entries = append(n.entries, entry{name, below})
 	}
 	return nil
 }

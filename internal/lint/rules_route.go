@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// look runs each rule over a scope.
-func (s *scope) look(f *findings) {
+// check runs each rule over a scope, and returns its gates.
+func (s *scope) check(f *findings) []*gate {
 	gates := s.gates()
 	for _, g := range gates {
+		g.checkNames(f)
 		s.checkConfig(f, g)
 		g.checkEnabled(f)
 		g.checkActions(f)
@@ -30,20 +31,24 @@ func (s *scope) look(f *findings) {
 		g.checkNative(f)
 		s.checkClusters(f, g)
 	}
+	s.checkNotAsked(f, gates)
+	s.checkReach(f, gates)
 	s.checkStats(f, gates)
 	s.checkHTTP2(f)
-	s.checkLibraries(f)
+	s.checkRouteClusters(f)
+	s.checkLibraries(f, gates)
 	s.checkAdmin(f)
+	return gates
 }
 
 const enablingLines = "typed_per_filter_config: {%s: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}"
 
-// enabling are the lines that have a route ask the gate.
+// enabling are the lines that enable the gate on a route.
 func (g *gate) enabling() string {
 	return strings.ReplaceAll(enablingLines, "%s", g.filter.text("name"))
 }
 
-// checkEnabled finds a gate that nobody asks.
+// checkEnabled finds a gate that no route enables.
 func (g *gate) checkEnabled(f *findings) {
 	const rule = "not-enabled"
 	if g.filter.isTrue("disabled") {
@@ -52,7 +57,8 @@ func (g *gate) checkEnabled(f *findings) {
 				"put into the probe's route: %s", g.enabling())
 		}
 		for _, p := range g.probes {
-			if path := p.path(); path != "" && matches(p.route, path) == no && !(inherits(p, g) && len(g.answers) > 0) && !g.answersHealth(p) {
+			if path := p.path(); path != "" && matches(p.route, g.request(path)) == no && !(inherits(p, g) && len(g.answers) > 0) &&
+				!g.answersHealth(p) {
 				f.add(p.route.at("match"), Error, rule, "the gate answers %q here, which this route does not match, so it never answers: "+
 					"match {path: %q}, or set the gate's path to the route's", path, path)
 			}
@@ -72,7 +78,7 @@ func (g *gate) checkEnabled(f *findings) {
 func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 	for _, virtualHost := range routes.list("virtual_hosts") {
 		for _, route := range virtualHost.list("routes") {
-			if matches(route, path) != yes {
+			if matches(route, g.request(path)) != yes {
 				continue
 			}
 			if !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
@@ -84,18 +90,21 @@ func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 	}
 }
 
-// inherits says whether a route is asked by what a wider level says: that may be meant for another route of it.
+// inherits says whether a wider level enables the gate on a route, which may be meant for another route.
 func inherits(p probe, g *gate) bool {
 	return p.route.get("typed_per_filter_config", g.filter.text("name")) == nil
 }
 
-// answersHealth says whether a route is there for grpc.health.v1.Health, which the stock door answers where grpc_services asks.
+// answersHealth says whether a route is there for grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
 func (g *gate) answersHealth(p probe) bool {
 	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
-	return g.door == stock && asked && matchesPath(p.route.get("match"), "/grpc.health.v1.Health/Check") != no
+	return g.variant == module && asked && matchesPath(p.route.get("match"), healthPath) != no
 }
 
-// checkActions finds what becomes of a probe where the filter is absent: after a slip, in an Envoy without it, for another method.
+// healthPath is the path of a gRPC health check.
+const healthPath = "/grpc.health.v1.Health/Check"
+
+// checkActions finds routes that let a probe pass if the filter is absent: after a slip, in an Envoy without it, for another method.
 func (g *gate) checkActions(f *findings) {
 	const rule = "leaks"
 	for _, p := range g.answers {
@@ -104,14 +113,15 @@ func (g *gate) checkActions(f *findings) {
 		}
 		switch direct := p.route.get("direct_response"); {
 		case direct == nil && p.route.get("route") != nil:
-			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, and a backend's answer passes for Envoy's: "+
-				"give the probe a route of its own, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
+			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, "+
+				"and a backend's answer passes for Envoy's: "+
+				"give the probe a separate route, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
 		case direct == nil && p.route.get("redirect") != nil:
-			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, which some balancers take for healthy: "+
-				"write direct_response: {status: 503} in its place", p.path())
+			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, "+
+				"which some balancers take for healthy: write direct_response: {status: 503} in its place", p.path())
 		case direct != nil && direct.number(0, "status") < 400:
-			f.add(direct.at("status"), Error, rule, "where the filter is absent or switched off, this route itself answers probes with %s, so that they pass whatever the clusters are: "+
-				"write status: 503", direct.text("status"))
+			f.add(direct.at("status"), Error, rule, "where the filter is absent or switched off, this route itself answers probes with %s, so "+
+				"that they pass whatever the clusters are: write status: 503", direct.text("status"))
 		}
 	}
 }
@@ -122,7 +132,7 @@ func (g *gate) takenBefore(p probe) *Node {
 	first, known := g.first[key]
 	if !known {
 		for _, route := range p.virtualHost.list("routes") {
-			if matches(route, key.path) == yes {
+			if matches(route, g.request(key.path)) == yes {
 				first = route
 				break
 			}
@@ -138,8 +148,8 @@ func (g *gate) takenBefore(p probe) *Node {
 	return first
 }
 
-// probed are the routes on which the gate answers those who probe: of the virtual host that takes IP addresses, where it has the
-// path; whoever probes by name may still find another.
+// probed returns the routes that a probe by IP address gets to: in the virtual host that takes IP addresses, if it has the
+// path. A probe by name may get to another.
 func (g *gate) probed(routes *Node) []probe {
 	byIP := virtualHostByIP(routes)
 	has := map[string]bool{}
@@ -178,12 +188,12 @@ func (g *gate) checkShadows(f *findings, routes *Node) {
 		if tls == "EXTERNAL_ONLY" {
 			severity, whose = Warning, "a probe from outside"
 		}
-		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its route is looked for: "+
-			"give the probe a virtual host of its own without require_tls, with domains: [\"*\"]", whose)
+		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its "+
+			"route is looked for: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", whose)
 	}
 }
 
-// does says what a route does with a request.
+// does names the action of a route.
 func does(route *Node) string {
 	switch {
 	case route.get("redirect") != nil:
@@ -196,18 +206,54 @@ func does(route *Node) string {
 	return "sends it upstream"
 }
 
-// hasTLS says whether a filter chain's connections begin with a TLS handshake. Some transport sockets only wrap another.
-func hasTLS(chain *Node) bool {
+// secure returns the transport socket of a filter chain that encrypts, with its type, without the sockets around it.
+func secure(chain *Node) (contents *Node, typeName string) {
 	socket := chain.get("transport_socket")
-	for config := socket.get("typed_config"); config.get("transport_socket") != nil; config = socket.get("typed_config") {
-		socket = config.get("transport_socket")
+	for {
+		contents, typeName = typed(socket.get("typed_config"))
+		if strings.HasSuffix(typeName, ".QuicDownstreamTransport") {
+			return contents.get("downstream_tls_context"), typeTLS
+		}
+		inner := contents.get("transport_socket")
+		if inner == nil {
+			break
+		}
+		socket = inner
 	}
-	_, typeName := typed(socket.get("typed_config"))
-	switch {
-	case socket == nil, socket.text("name") == "envoy.transport_sockets.raw_buffer" && typeName == "":
+	if socket == nil || strings.HasSuffix(typeName, ".RawBuffer") || strings.HasSuffix(socket.text("name"), "raw_buffer") {
+		return nil, ""
+	}
+	return contents, typeName
+}
+
+// hasTLS says whether a filter chain takes TLS.
+func hasTLS(chain *Node) bool {
+	if chain.get("transport_socket") == nil {
 		return false
 	}
-	return typeName != "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" && typeName != "envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig"
+	contents, typeName := secure(chain)
+	return contents != nil || typeName != "" || chain.get("transport_socket", "typed_config") == nil &&
+		!strings.HasSuffix(chain.text("transport_socket", "name"), "raw_buffer")
+}
+
+// tlsContext returns a filter chain's DownstreamTlsContext, or nil.
+func tlsContext(chain *Node) *Node {
+	if contents, typeName := secure(chain); typeName == typeTLS {
+		return contents
+	}
+	return nil
+}
+
+// request is a plain probe of a path as it comes to the gate's connection manager.
+func (g *gate) request(path string) request {
+	r := request{path: path, tls: maybe}
+	if g.in.chain != nil {
+		r.tls = answerOf(hasTLS(g.in.chain))
+	}
+	if scheme := g.in.text("scheme_header_transformation", "scheme_to_overwrite"); scheme != "" {
+		r.tls = answerOf(scheme == "https")
+	}
+	return r
 }
 
 // checkDomains finds probes by IP address that no virtual host with the gate takes.
@@ -217,7 +263,7 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 		return
 	}
 	byIP := virtualHostByIP(routes)
-	done := map[string]bool{} // paths that are answered by IP address, or have been told of
+	done := map[string]bool{} // paths that are answered by IP address, or reported
 	for _, p := range g.answers {
 		done[p.path()] = done[p.path()] || p.virtualHost == byIP
 	}
@@ -230,11 +276,11 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 		at := p.virtualHost.at("domains")
 		if byIP == nil {
 			f.add(at, Error, rule, "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
-				"give the probe's route a virtual host of its own with domains: [\"*\"]", path)
+				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
 			continue
 		}
-		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route asks the gate for %s: "+
-			"put the probe's route there too", quoteKey(byIP.text("name")), byIP.line, path)
+		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route "+
+			"asks the gate for %s: put the probe's route there too", quoteKey(byIP.text("name")), byIP.line, path)
 	}
 }
 

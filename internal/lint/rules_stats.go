@@ -5,21 +5,22 @@ import (
 	"strings"
 
 	"healthgate/filter"
+	"healthgate/filter/envoystats"
 )
 
-// statsNeeded is a stat that something reads, and what comes of it where it is left out.
+// statsNeeded is a stat that something reads, and the consequence if it is left out.
 type statsNeeded struct {
 	name     string
 	severity Severity
 	without  string
 }
 
-// needs are the stats of a gate's configuration: of a cluster's own scope, and of all others.
+// needs returns the stats that a gate's configuration needs: those in a cluster's own scope, and all others.
 func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, others []statsNeeded) {
 	ofClusters = map[string][]statsNeeded{}
 	if c.Admin == nil {
 		for _, cluster := range c.Clusters {
-			scope := "cluster." + strings.NewReplacer("://", "_", ":/", "_", ":", "_").Replace(cluster.StatName) + "."
+			scope := envoystats.ClusterScope(cluster.StatName)
 			asked := []statsNeeded{
 				{scope + "membership_healthy", Error, "the probe is 503 while all hosts are healthy"},
 				{scope + "membership_total", Error, "the probe is 503 while all hosts are healthy"},
@@ -40,15 +41,27 @@ func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, othe
 		}
 	}
 	if prefix := g.in.text("stat_prefix"); prefix != "" {
-		others = append(others, statsNeeded{"http." + prefix + ".downstream_rq_active", Warning, "a drain can't tell when the last request has ended, and waits its whole time"})
+		others = append(others, statsNeeded{"http." + prefix + ".downstream_rq_active", Warning, "a drain does not know when the last " +
+			"request has ended, and waits its whole time"})
 	}
-	return ofClusters, append(others, statsNeeded{"healthgate." + c.StatPrefix + ".healthy", Warning, "no metric tells how the gate is"})
+	return ofClusters, append(others, statsNeeded{g.ownScope() + c.StatPrefix + ".healthy", Warning, "no metric shows the gate's verdict"})
 }
 
-// leftOut are the stats that a matcher leaves out, by what comes of that.
+// ownScope returns the prefix of the gate's metrics: the same for each Go plugin; for a module metrics_namespace, or Envoy's default.
+func (g *gate) ownScope() string {
+	if g.variant == plugin {
+		return "healthgate."
+	}
+	if namespace := g.contents.text("dynamic_module_config", "metrics_namespace"); namespace != "" {
+		return namespace + "."
+	}
+	return "dynamicmodulescustom."
+}
+
+// leftOut is the stats that each matcher leaves out, by the consequence.
 type leftOut map[*Node]map[statsNeeded][]string
 
-// note notes a stat where a matcher leaves it out.
+// note adds a stat if a matcher leaves it out.
 func (l leftOut) note(matcher *Node, need statsNeeded) {
 	if keeps(matcher, need.name) != no {
 		return
@@ -62,14 +75,14 @@ func (l leftOut) note(matcher *Node, need statsNeeded) {
 	}
 }
 
-// checkStats finds matchers that leave out what is read. There are three: the bootstrap's; a listener's own, which takes its
+// checkStats finds matchers that leave out stats that are read. There are three: the bootstrap's; a listener's own, which takes its
 // place for the plugin there; a cluster's own, which takes its place for that cluster's stats.
 func (s *scope) checkStats(f *findings, gates []*gate) {
 	missing := leftOut{}
 	bootstraps := s.bootstrap.get("stats_config", "stats_matcher")
 	for _, g := range gates {
 		plugins := bootstraps
-		if own := ownMatcher(g.in.listener); own != nil && g.door == contrib {
+		if own := ownMatcher(g.in.listener); own != nil && g.variant == plugin {
 			plugins = own
 		}
 		for _, p := range g.configurations() {
@@ -91,7 +104,9 @@ func (s *scope) checkStats(f *findings, gates []*gate) {
 				}
 				for _, need := range asked {
 					missing.note(clusters, need)
-					missing.note(plugins, need)
+					if g.variant == plugin { // it defines the gauges again, in its own scope
+						missing.note(plugins, need)
+					}
 				}
 			}
 		}
@@ -99,14 +114,17 @@ func (s *scope) checkStats(f *findings, gates []*gate) {
 	for matcher, all := range missing {
 		for follows, names := range all {
 			slices.Sort(names)
-			f.add(matcher.says(), follows.severity, "stats", "this matcher leaves out %s, so %s: let each through, as docs/envoy.md has the lines, or write source: admin",
+			f.add(matcher.says(), follows.severity, "stats", "this matcher leaves out %s, so %s: let each through, or write source: admin",
 				strings.Join(names, ", "), follows.without)
 		}
 	}
 }
 
-// ownMatcher is a listener's or a cluster's, or nil.
+// ownMatcher returns the matcher of a listener or a cluster, or nil: the field that Envoy 1.40 has, or the metadata.
 func ownMatcher(n *Node) *Node {
+	if own := n.get("stats_matcher"); own != nil {
+		return own
+	}
 	own := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher")
 	if _, typeName := typed(own); own != nil && typeName == typeStatsMatcher {
 		return own
@@ -114,7 +132,7 @@ func ownMatcher(n *Node) *Node {
 	return nil
 }
 
-// says is where a matcher says what it leaves out.
+// says returns the part of a matcher that leaves stats out.
 func (n *Node) says() *Node {
 	for _, key := range []string{"reject_all", "exclusion_list", "inclusion_list"} {
 		if below := n.get(key); below != nil {

@@ -5,20 +5,21 @@ import (
 	"strings"
 )
 
-// scope is one Envoy, as far as the files tell.
+// scope is one Envoy, as far as the files have it.
 type scope struct {
 	bootstrap   *Node // nil where only parts are known
-	dumped      bool  // by a running Envoy: nothing else is to come
+	dumped      bool  // by a running Envoy, so it is complete
 	allClusters bool  // a dump has all of Envoy's clusters
+	inJSON      bool  // a dump has JSON's names for fields: staticClusters
 	listeners   []*Node
 	hcms        []*Node // that stand alone
 	clusters    map[string]*Node
 	routes      map[string]*Node // route configurations by name
 	extensions  map[string]*Node // filters by ECDS, by name: TypedExtensionConfig
-	// Routes by scope, ScopedRouteConfiguration, by the name that a connection manager has for its scopes; what comes in a file of its
-	// own has none.
+	// Routes by scope, ScopedRouteConfiguration, by the name that a connection manager has for its scopes; a separate file
+	// has none.
 	scopes map[string][]*Node
-	// patches are what Istio puts into a configuration that is not here: nothing is known of what is around them.
+	// patches are put by Istio into a configuration that is not in the files.
 	patches []*patch
 }
 
@@ -28,7 +29,7 @@ func newScope(bootstrap *Node) *scope {
 	return s
 }
 
-// add takes a resource by its type.
+// add adds a resource by its type.
 func (s *scope) add(n *Node, typeName string) {
 	if n == nil {
 		return
@@ -56,7 +57,7 @@ func (s *scope) add(n *Node, typeName string) {
 	}
 }
 
-// addScope adds routes of a scope to those of a name.
+// addScope adds a scope's routes under a name.
 func (s *scope) addScope(name string, n *Node) {
 	if s.scopes == nil {
 		s.scopes = map[string][]*Node{}
@@ -64,7 +65,7 @@ func (s *scope) addScope(name string, n *Node) {
 	s.scopes[name] = append(s.scopes[name], n)
 }
 
-// put keeps a resource by its name.
+// put adds a resource by its name.
 func put(named *map[string]*Node, n *Node) {
 	if *named == nil {
 		*named = map[string]*Node{}
@@ -74,7 +75,7 @@ func put(named *map[string]*Node, n *Node) {
 	}
 }
 
-// join takes over what another scope has.
+// join adds the resources of another scope.
 func (s *scope) join(part *scope) {
 	s.listeners = append(s.listeners, part.listeners...)
 	s.hcms = append(s.hcms, part.hcms...)
@@ -95,12 +96,12 @@ func (s *scope) join(part *scope) {
 	s.patches = append(s.patches, part.patches...)
 }
 
-// discovers says whether clusters may come that no file has.
+// discovers says whether CDS may bring clusters that no file has.
 func (s *scope) discovers() bool {
 	return s.bootstrap.get("dynamic_resources", "cds_config") != nil || s.bootstrap.get("dynamic_resources", "cds_resources_locator") != nil
 }
 
-// typed returns what a typed_config holds, and the name of its type.
+// typed returns the message in a typed_config, and the name of its type.
 func typed(n *Node) (contents *Node, typeName string) {
 	typeName = typeOf(n.text("@type"))
 	if strings.HasSuffix(typeName, ".TypedStruct") && n.text("type_url") != "" {
@@ -114,7 +115,7 @@ type connectionManager struct {
 	*Node
 	listener *Node  // nil where it stands alone
 	chain    *Node  // the filter chain; nil where it stands alone
-	patch    *patch // what is put into it, where no more is known of it than that
+	patch    *patch // the patch that puts a filter into it, if no more of it is known
 }
 
 // connectionManagers returns all there are.
@@ -139,8 +140,8 @@ func (s *scope) connectionManagers() []connectionManager {
 	return append(all, s.patchedManagers()...)
 }
 
-// httpFilter returns what an entry of http_filters holds, and the name of its type: what ECDS brings where a file has that, else
-// what stands in until then; nil where neither is known.
+// httpFilter returns the configuration of an entry of http_filters, and the name of its type: by ECDS if a file has it, else the
+// default_config; nil if neither is known.
 func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
 	discovery := entry.get("config_discovery")
 	if discovery == nil {
@@ -152,14 +153,14 @@ func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
 	return typed(discovery.get("default_config"))
 }
 
-// routing is what a connection manager routes by, as far as the files tell.
+// routing is the routes of a connection manager, as far as the files have them.
 type routing struct {
 	configurations []*Node // one, but with scopes
-	scoped         bool    // what a request says picks one of them, or none
+	scoped         bool    // a request picks one of them, or none
 	partial        bool    // there are, or may be, virtual hosts that no file has
 }
 
-// routing returns that of a connection manager.
+// routing returns the routes of a connection manager.
 func (s *scope) routing(m connectionManager) routing {
 	r := routing{scoped: m.get("scoped_routes") != nil, partial: m.patch != nil}
 	if !r.scoped {
@@ -195,8 +196,8 @@ func (r *routing) add(routes *Node) {
 	}
 }
 
-// routesOf are the routes of a virtual host: a list, of which the first that matches is taken, or what a matcher tree picks from,
-// each of which has a match of its own too.
+// routesOf returns the routes of a virtual host: a list, of which the first match counts, or the routes in a matcher tree,
+// each of which has a match too.
 func routesOf(virtualHost *Node) []*Node {
 	matcher := virtualHost.get("matcher")
 	if matcher == nil {

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"errors"
 	"net"
 	"slices"
 
@@ -16,12 +17,12 @@ type Served struct {
 	Route      string // the name of its route, or ""
 	Host       string // a domain of its virtual host, where no probe by IP address gets there; else ""
 	TLS        bool
-	ServerName string         // what the filter chain asks a client for, or ""
+	ServerName string         // the server name that the filter chain requires, or ""
 	Proxied    bool           // the listener wants the PROXY protocol first
 	HTTP2      bool           // it speaks HTTP/2 alone
 	Config     *filter.Config // nil where it is wrong
 	Err        error          // why
-	// Prefixes are the stat prefixes by which its answers may be counted, its own first. Envoy defines no stats for a route that comes
+	// Prefixes are the stat prefixes by which its replies may be counted, its own first. Envoy defines no stats for a route that comes
 	// to a dynamic module's filter later: such a route's are counted by the filter's.
 	Prefixes []string
 	// NotAsked is set where no route asks the gate.
@@ -30,25 +31,28 @@ type Served struct {
 	Stock bool
 }
 
-// Live looks at what admin's /config_dump gives: which gates there are, and what is wrong with them.
+// Live returns the gates in admin's /config_dump, and the findings about them.
 func Live(name string, dump []byte) ([]Served, []Finding, error) {
 	l := &linter{}
 	if err := l.read(Input{name, dump}); err != nil {
 		return nil, nil, err
+	}
+	if len(l.scopes) == 0 {
+		return nil, nil, errors.New("it is no /config_dump of Envoy's")
 	}
 	var all []Served
 	for _, s := range l.scopes {
 		for _, g := range s.gates() {
 			all = append(all, s.served(g)...)
 		}
-		s.look(&l.found)
+		s.check(&l.found)
 	}
 	return all, l.found.sorted(l.files), nil
 }
 
 // served are the paths that a gate answers.
 func (s *scope) served(g *gate) []Served {
-	base := Served{Listener: g.in.listener.text("name"), Stock: g.door == stock}
+	base := Served{Listener: g.in.listener.text("name"), Stock: g.variant == module}
 	if address := g.in.listener.get("address", "socket_address"); address.text("port_value") != "" && address.text("port_value") != "0" {
 		base.Address = net.JoinHostPort(address.text("address"), address.text("port_value"))
 	}
@@ -64,7 +68,8 @@ func (s *scope) served(g *gate) []Served {
 	answering := g.answers
 	if len(answering) == 0 {
 		d := g.decode([]*layer{g.layer})
-		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 && !g.routing.partial
+		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 &&
+			!g.routing.partial
 		if base.Path = "/"; d.config != nil {
 			base.Path = d.config.Path
 		}
@@ -95,7 +100,7 @@ func (s *Served) countedBy(g *gate) {
 		return
 	}
 	s.Prefixes = []string{s.Config.StatPrefix}
-	if own := g.decode([]*layer{g.layer}).config; g.door == stock && own != nil && own.StatPrefix != s.Config.StatPrefix {
+	if own := g.decode([]*layer{g.layer}).config; g.variant == module && own != nil && own.StatPrefix != s.Config.StatPrefix {
 		s.Prefixes = append(s.Prefixes, own.StatPrefix)
 	}
 }

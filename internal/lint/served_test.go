@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// dumped is what admin shows of a gate by a door, with a virtual host and a route that each override something.
+// dumped is a dump of a gate, with a virtual host and a route that each override something.
 func dumped(filter, perRoute, ofHost, ofRoute string) []byte {
 	level := func(says string) string {
 		return fmt.Sprintf(`"typed_per_filter_config": {"healthgate": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": `+perRoute+`}}`, says)
@@ -17,21 +17,21 @@ func dumped(filter, perRoute, ofHost, ofRoute string) []byte {
 		"http_filters": [{"name": "healthgate", "disabled": true, "typed_config": %s}]}}]}]}}]}]}`, level(ofHost), level(ofRoute), filter)
 }
 
-// Envoy tells a dynamic module of a route's most specific level alone, and the golang extension lays each over the wider one.
-func TestLevelsAreLaidOverEachOtherAsTheDoorDoes(t *testing.T) {
+// Envoy gives a dynamic module the most specific level of a route alone, and the golang extension merges each into the wider one.
+func TestLevelsAreMergedAsTheVariantDoes(t *testing.T) {
 	for name, test := range map[string]struct {
 		filter, perRoute string
 		healthy          uint64
 		prefixes         []string
 	}{
-		"contrib": {
+		"plugin": {
 			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config", "library_id": "a", "library_path": "a", "plugin_name": "healthgate",
 			"plugin_config": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": {"clusters": ["a"]}}}`,
 			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute", "plugins_config": {"healthgate": {"config":
 			{"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": %s}}}}`,
 			7, []string{"route"},
 		},
-		"stock": {
+		"module": {
 			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter", "dynamic_module_config": {"name": "healthgate"},
 			"filter_name": "healthgate", "filter_config": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"clusters": ["a"]}}}`,
 			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute", "dynamic_module_config": {"name": "healthgate"},
@@ -52,5 +52,13 @@ func TestLevelsAreLaidOverEachOtherAsTheDoorDoes(t *testing.T) {
 				t.Errorf("its answers are counted by %q, want %q", got, test.prefixes)
 			}
 		})
+	}
+}
+
+func TestTextThatIsNoDumpIsAnError(t *testing.T) {
+	for _, text := range []string{"", "<html></html>", `{"error": "no"}`, `{"static_resources": {`, "a: b"} {
+		if served, found, err := Live("f", []byte(text)); err == nil || served != nil || found != nil {
+			t.Errorf("%q is read: %v, %v", text, served, found)
+		}
 	}
 }

@@ -419,10 +419,12 @@ static void superseded(void) {
     fe_stream_free(back[i]);
   }
   pass(3);
-  hg_gate_supersede(gate); // which it is already
   back[0] = watch("a"); // the gate answers there all the same
   pass(5);
   CHECK(goes_on(back[0]) && goes_on(elsewhere));
+  hg_gate_supersede(gate); // it was not replaced then, and is now
+  pass(0);
+  CHECK(ends_with(back[0], unavailable) && goes_on(elsewhere));
   fe_stream_free(back[0]);
   fe_stream_free(elsewhere);
   fe_filter_free(other);

@@ -1,0 +1,75 @@
+package lint
+
+import (
+	"slices"
+	"strings"
+)
+
+// checkReach finds gates that a balancer's plain probe does not get to. If it gets to one of them, that may be the gate that is probed.
+func (s *scope) checkReach(f *findings, gates []*gate) {
+	open := func(g *gate) bool { return g.in.chain != nil && len(g.obstacles()) == 0 }
+	if slices.ContainsFunc(gates, open) {
+		return
+	}
+	for _, g := range gates {
+		for _, o := range g.obstacles() {
+			f.add(o.at, Warning, "reach", "%s", o.says)
+		}
+	}
+}
+
+// obstacle is a reason why a plain probe does not get to a gate.
+type obstacle struct {
+	at   *Node
+	says string
+}
+
+// byClient are the parts of a filter chain's match that are about the client.
+var byClient = []struct{ key, what string }{
+	{"server_names", "clients that name a server (SNI)"},
+	{"source_prefix_ranges", "clients of some addresses"},
+	{"direct_source_prefix_ranges", "clients of some addresses"},
+	{"source_ports", "clients of some ports"},
+	{"source_type", "clients of one side"},
+	{"application_protocols", "clients that offer a protocol (ALPN)"},
+}
+
+// obstacles returns those between a plain probe and the gate.
+func (g *gate) obstacles() (all []obstacle) {
+	if g.in.chain == nil {
+		return nil
+	}
+	if match := g.in.chain.get("filter_chain_match"); match != nil {
+		for _, part := range byClient {
+			at := match.get(part.key)
+			if at == nil || at.kind == list && len(at.items) == 0 || at.scalar == "ANY" || slices.ContainsFunc(at.items,
+				func(n *Node) bool { return n.scalar == "*" }) {
+				continue
+			}
+			if offered := slices.ContainsFunc(at.items, func(n *Node) bool {
+				return n.scalar == "http/1.1" ||
+					n.scalar == "h2"
+			}); part.key == "application_protocols" && offered && hasTLS(g.in.chain) {
+				continue // a balancer's probe over TLS offers one of these
+			}
+			all = append(all, obstacle{at, "this filter chain is for " + part.what + ", and no other chain of the listener has a gate, so a " +
+				"plain probe may not get to it: give the gate a filter chain without this, or a separate listener"})
+		}
+	}
+	if tls := tlsContext(g.in.chain); tls.isTrue("require_client_certificate") {
+		all = append(all, obstacle{tls.get("require_client_certificate"), "a client without a certificate is refused here, and balancers " +
+			"and kubelets probe without one: give the gate a separate listener"})
+	}
+	for _, filter := range g.in.listener.list("listener_filters") {
+		contents, typeName := typed(filter.get("typed_config"))
+		if strings.HasSuffix(typeName, ".listener.proxy_protocol.v3.ProxyProtocol") && !contents.isTrue("allow_requests_without_proxy_protocol") {
+			all = append(all, obstacle{filter, "a connection without the PROXY protocol's header is closed here, and kubelets and many " +
+				"balancers probe without it: write allow_requests_without_proxy_protocol: true, or give the gate a separate listener"})
+		}
+	}
+	if codec := g.in.get("codec_type"); codec.text() == "HTTP2" && !hasTLS(g.in.chain) {
+		all = append(all, obstacle{codec, "this listener speaks HTTP/2 alone, without TLS, and a plain probe is HTTP/1.1: write " +
+			"codec_type: AUTO"})
+	}
+	return all
+}
