@@ -1,8 +1,9 @@
 package filter
 
 import (
-	"strings"
 	"time"
+
+	"healthgate/filter/envoystats"
 )
 
 // Value is one of Envoy's stats, read where Envoy keeps it.
@@ -47,7 +48,7 @@ func NewStatsSource(c *Config, stats Stats, process *Process, now time.Time) *St
 		s.staleAfter = c.StaleAfter
 	}
 	for i, cluster := range c.Clusters {
-		scope := statScope(cluster.StatName)
+		scope := envoystats.ClusterScope(cluster.StatName)
 		of := &s.clusters[i]
 		of.healthy = stats.Gauge(scope + membershipHealthy)
 		of.degraded = stats.Gauge(scope + membershipDegraded)
@@ -111,7 +112,7 @@ func (s *StatsSource) hasChecks(i int) bool {
 func (c *Config) GaugeNames() []string {
 	var names []string
 	for _, cluster := range c.Clusters {
-		scope := statScope(cluster.StatName)
+		scope := envoystats.ClusterScope(cluster.StatName)
 		names = append(names, scope+membershipHealthy, scope+membershipDegraded, scope+membershipTotal, scope+healthCheckHealthy)
 		if cluster.Rule.IgnoreExcluded {
 			names = append(names, scope+membershipExcluded)
@@ -132,13 +133,4 @@ const (
 )
 
 // TotalOf returns the name of the gauge with all hosts of a cluster, by the name of the cluster's stats.
-func TotalOf(statName string) string { return statScope(statName) + membershipTotal }
-
-// statScope is the beginning of the names of a cluster's stats, its last dot included: what generateStatsScope in
-// source/common/upstream/upstream_impl.cc makes. Characters are replaced as by Stats::Utility::sanitizeStatsName, and
-// every dot at the end is dropped, as seen in Envoy v1.39.1; a dot at the beginning of the name stays.
-func statScope(statName string) string {
-	return strings.TrimRight("cluster."+sanitizer.Replace(statName), ".") + "."
-}
-
-var sanitizer = strings.NewReplacer("://", "_", ":/", "_", ":", "_", "\x00", "_")
+func TotalOf(statName string) string { return envoystats.ClusterScope(statName) + membershipTotal }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"healthgate/filter/envoystats"
 )
 
 // settled is how long a cluster may take to show its first host and to have its first check.
@@ -121,7 +123,7 @@ func (g *Gate) warnOfNoCheck(i int) {
 	}
 	g.warn("cluster %q has hosts, and Envoy has checked none of them: each counts as healthy, even if it is not. "+
 		"Set health_checks on the cluster, unless discovery (EDS) or outlier_detection sets its hosts' health; "+
-		"or a stats matcher leaves out %s%s (%s)", g.config.Clusters[i].Name, statScope(g.config.Clusters[i].StatName), stat, matchers)
+		"or a stats matcher leaves out %s%s (%s)", g.config.Clusters[i].Name, envoystats.ClusterScope(g.config.Clusters[i].StatName), stat, matchers)
 }
 
 // likely is why the i-th cluster may have shown no host.
@@ -132,7 +134,7 @@ func (g *Gate) likely(i int) string {
 		return none + "; or " + unknown
 	}
 	hidden := fmt.Sprintf("%s, or one with an alt_stat_name (set clusters[%d].stat_name to it); or a stats matcher leaves out %s%s (%s)",
-		unknown, i, statScope(g.config.Clusters[i].StatName), membershipTotal, matchers)
+		unknown, i, envoystats.ClusterScope(g.config.Clusters[i].StatName), membershipTotal, matchers)
 	switch total, knows := stats.clusters[i].total.(Found); {
 	case !knows:
 		return none + "; or " + hidden
@@ -151,7 +153,7 @@ func (g *Gate) warnOfAge(i int) {
 	g.warn("cluster %q fails by stale_after (%s): its checks have not been seen to go on. "+
 		"Likely: it has no health_checks; or no_traffic_interval, 60s where it is not set, is longer than stale_after; "+
 		"or a stats matcher leaves out %s%s (%s); or Envoy has the cluster no longer",
-		g.config.Clusters[i].Name, showSeconds(g.config.StaleAfter), statScope(g.config.Clusters[i].StatName), healthCheckAttempt, matchers)
+		g.config.Clusters[i].Name, showSeconds(g.config.StaleAfter), envoystats.ClusterScope(g.config.Clusters[i].StatName), healthCheckAttempt, matchers)
 }
 
 // warnOfDrain writes a line where Envoy's draining can't be seen.

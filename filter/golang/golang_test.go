@@ -593,18 +593,20 @@ func TestPluginLinksNothingMore(t *testing.T) {
 
 // The core knows no Envoy and no door, serve knows the core, and no door is known to either.
 func TestWhoMayImportWhom(t *testing.T) {
+	const names = "healthgate/filter/envoystats"
 	for pkg, allowed := range map[string][]string{
-		"healthgate/filter":        {},
-		"healthgate/filter/admin":  {"healthgate/filter"},
-		"healthgate/filter/serve":  {"healthgate/filter", "healthgate/filter/admin"},
-		"healthgate/filter/golang": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
-		"healthgate/filter/module": {"healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
+		"healthgate/filter/envoystats": {},
+		"healthgate/filter":            {names},
+		"healthgate/filter/admin":      {names, "healthgate/filter"},
+		"healthgate/filter/serve":      {names, "healthgate/filter", "healthgate/filter/admin"},
+		"healthgate/filter/golang":     {names, "healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
+		"healthgate/filter/module":     {names, "healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
 	} {
 		for _, dependency := range dependencies(t, pkg) {
 			switch {
 			case dependency == pkg, slices.Contains(allowed, dependency):
 			case strings.HasPrefix(dependency, "healthgate"),
-				pkg != "healthgate/filter/golang" && strings.Contains(dependency, "envoy"):
+				pkg != "healthgate/filter/golang" && dependency != names && strings.Contains(dependency, "envoy"):
 				t.Errorf("%s imports %s", pkg, dependency)
 			}
 		}
@@ -619,7 +621,7 @@ func dependencies(t *testing.T, pkg string) []string {
 		t.Fatal(err)
 	}
 	found := strings.Fields(string(out))
-	if len(found) < 2 {
+	if len(found) < 1 {
 		t.Fatalf("go list found %v alone", found)
 	}
 	return found

@@ -11,6 +11,7 @@ import (
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 
 	"healthgate/filter"
+	"healthgate/filter/envoystats"
 	"healthgate/internal/envoyadmin"
 	"healthgate/internal/lint"
 )
@@ -184,7 +185,7 @@ func (s *seen) draining(c *filter.Config) bool {
 // sample is a cluster's counts by the gate's source.
 func (s *seen) sample(c *filter.Config, cluster filter.Cluster) filter.Sample {
 	if c.Admin == nil {
-		scope := statScope(cluster)
+		scope := envoystats.ClusterScope(cluster.StatName)
 		return filter.Sample{Counts: filter.Counts{Healthy: s.stats[scope+"membership_healthy"], Degraded: s.stats[scope+"membership_degraded"],
 			Total: s.stats[scope+"membership_total"], Excluded: s.stats[scope+"membership_excluded"]}}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"healthgate/filter"
+	"healthgate/filter/envoystats"
 	"healthgate/internal/lint"
 )
 
@@ -31,7 +32,7 @@ func pattern(served []lint.Served) string {
 			continue
 		}
 		for _, cluster := range gate.Config.Clusters {
-			scopes[regexp.QuoteMeta(statScope(cluster))] = true
+			scopes[regexp.QuoteMeta(envoystats.ClusterScope(cluster.StatName))] = true
 		}
 	}
 	all := `^(server\.live|` + configurationCounters + "|" + refusedCounters + gateCounters(served)
@@ -76,11 +77,6 @@ func scopesOf(stats map[string]uint64, prefixes []string) (scopes []string) {
 		})
 	}
 	return scopes
-}
-
-// statScope is the beginning of the names of a cluster's stats: Stats::Utility::sanitizeStatsName.
-func statScope(c filter.Cluster) string {
-	return strings.TrimRight("cluster."+strings.NewReplacer("://", "_", ":/", "_", ":", "_").Replace(c.StatName), ".") + "."
 }
 
 // configured is the sum of the counters of taken and refused configurations, and whether they are kept.

@@ -346,20 +346,3 @@ func TestNoMoreIsReadThanIsLookedAt(t *testing.T) {
 		t.Errorf("%v: %d bytes of JSON are there", err, len(content))
 	}
 }
-
-func TestFiltersThatActAreKnownByTheirTypes(t *testing.T) {
-	for typeName, want := range map[string]bool{
-		"envoy.extensions.filters.http.lua.v3.Lua":                             true,
-		"envoy.extensions.filters.http.wasm.v3.Wasm":                           true,
-		"envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor":          true,
-		"envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter": true,
-		"envoy.extensions.filters.http.golang.v3alpha.Config":                  true,
-		"envoy.extensions.filters.http.router.v3.Router":                       false,
-		"envoy.extensions.filters.http.cors.v3.Cors":                           false,
-		"envoy.extensions.filters.http.header_to_metadata.v3.Config":           false,
-	} {
-		if got := Acts(typeName); got != want {
-			t.Errorf("%s acts: %v, want %v", typeName, got, want)
-		}
-	}
-}

@@ -15,11 +15,6 @@ type actor struct {
 	acts func(f filterAt) (request, reply answer)
 }
 
-// Acts says whether a type of HTTP filter can act on a probe or on the gate's reply, so that it is to be disabled on the probe's route.
-func Acts(typeName string) bool {
-	return slices.ContainsFunc(actors, func(a actor) bool { return strings.HasSuffix(typeName, a.typeName) })
-}
-
 // filterAt is a filter on a probe's route.
 type filterAt struct {
 	contents *Node // its configuration; nil if not known

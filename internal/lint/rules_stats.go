@@ -16,7 +16,7 @@ type statsNeeded struct {
 }
 
 // needs returns the stats that a gate's configuration needs: those in a cluster's own scope, and all others.
-func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, others []statsNeeded) {
+func (s *scope) needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, others []statsNeeded) {
 	ofClusters = map[string][]statsNeeded{}
 	if c.Admin == nil {
 		for _, cluster := range c.Clusters {
@@ -31,7 +31,7 @@ func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, othe
 			if cluster.Rule.IgnoreExcluded {
 				asked = append(asked, statsNeeded{scope + "membership_excluded", Warning, "excluded hosts count"})
 			}
-			if c.StaleAfter > 0 {
+			if c.StaleAfter > 0 && g.variant == plugin {
 				asked = append(asked, statsNeeded{scope + "health_check.attempt", Error, "after stale_after the probe is 503 with healthgate_stale"})
 			}
 			ofClusters[cluster.Name] = asked
@@ -44,18 +44,38 @@ func needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, othe
 		others = append(others, statsNeeded{"http." + prefix + ".downstream_rq_active", Warning, "a drain does not know when the last " +
 			"request has ended, and waits its whole time"})
 	}
-	return ofClusters, append(others, statsNeeded{g.ownScope() + c.StatPrefix + ".healthy", Warning, "no metric shows the gate's verdict"})
+	return ofClusters, append(others, statsNeeded{s.ownScope(g, c.StatPrefix) + c.StatPrefix + ".healthy", Warning, "no metric shows the gate's verdict"})
 }
 
-// ownScope returns the prefix of the gate's metrics: the same for each Go plugin; for a module metrics_namespace, or Envoy's default.
-func (g *gate) ownScope() string {
+// ownScope returns the prefix of the gate's metrics: the same for each Go plugin; for a module metrics_namespace, or Envoy's default. The
+// stats of the stat_prefix "default" are those of the bootstrap extension.
+func (s *scope) ownScope(g *gate, statPrefix string) string {
 	if g.variant == plugin {
 		return "healthgate."
 	}
-	if namespace := g.contents.text("dynamic_module_config", "metrics_namespace"); namespace != "" {
+	owner := g.contents
+	if statPrefix == "default" {
+		if owner = s.startup(); owner == nil {
+			return "healthgate."
+		}
+	}
+	if namespace := owner.text("dynamic_module_config", "metrics_namespace"); namespace != "" {
 		return namespace + "."
 	}
 	return "dynamicmodulescustom."
+}
+
+// startup returns the bootstrap extension of the module, nil if it is not known.
+func (s *scope) startup() *Node {
+	if s.bootstrap == nil {
+		return nil
+	}
+	for _, extension := range s.bootstrap.list("bootstrap_extensions") {
+		if contents, typeName := typed(extension.get("typed_config")); typeName == typeModuleStartup && isStartup(contents) {
+			return contents
+		}
+	}
+	return nil
 }
 
 // leftOut is the stats that each matcher leaves out, by the consequence.
@@ -89,7 +109,7 @@ func (s *scope) checkStats(f *findings, gates []*gate) {
 			if p.config == nil {
 				continue
 			}
-			ofClusters, others := needs(g, p.config)
+			ofClusters, others := s.needs(g, p.config)
 			for _, need := range others {
 				if strings.HasPrefix(need.name, "http.") {
 					missing.note(bootstraps, need)
