@@ -18,8 +18,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-
-	"healthgate/e2e/door"
 )
 
 // Clients load Envoy during a soak, and count the replies.
@@ -38,7 +36,7 @@ type Clients struct {
 
 const unknownService = "unknown.Service"
 
-func (c *Clients) grpc() bool { return c.variant.Can(door.GRPC) == nil }
+func (c *Clients) grpc() bool { return c.variant.AnswersGRPC() }
 
 // Start starts all clients.
 func (c *Clients) Start(ctx context.Context, seed uint64) {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"healthgate/e2e/door"
 )
 
 const (
@@ -56,8 +54,8 @@ func (r *Run) observe(e Event, at Window) {
 					p = old
 				}
 				r.known[p.String()] = p
-				p.config = r.world.merged(gate, v.Can(door.Levels) == nil)
-				p.truth = r.world.evaluate(p.config, v.Can(door.Ghosts) != nil)
+				p.config = r.world.merged(gate, v.MergesLevels())
+				p.truth = r.world.evaluate(p.config, !v.ReadsGauges())
 				if p.config.hold() {
 					touched := freezes || slices.ContainsFunc(p.config.Clusters, func(c Requirement) bool { return c.Name == e.Cluster || c.Name == e.Other })
 					restarted := e.Kind == "filter" && (e.Filter >= filters/2 || e.Filter == gate.Filter)
@@ -82,7 +80,7 @@ func (r *Run) observe(e Event, at Window) {
 
 // expect is what a gate may answer within a window, and for how long it may differ. If nothing is known of it there is no answer.
 func (r *Run) expect(p *Point, at Window) (Expectation, time.Duration) {
-	reads := p.Variant.Can(door.Ghosts) == nil // gauges, and knows no cluster
+	reads := p.Variant.ReadsGauges() // gauges, and knows no cluster
 	served, forgotten := false, false
 	for _, need := range p.config.Clusters {
 		c := r.world.Clusters[need.Name]
@@ -310,7 +308,7 @@ func (r *Run) askNative(p *Point) *question {
 		return nil
 	}
 	removed := ""
-	if p.Variant.Can(door.Ghosts) == nil {
+	if p.Variant.ReadsGauges() {
 		removed = r.world.removed(p.config)
 	}
 	first := true

@@ -1,11 +1,11 @@
 // Command compare looks for a wrong answer. It takes an Envoy through random events, by a real control plane, and after each compares all
 // gates of both variants, in the one Envoy, to a model, and to Envoy's own health_check filter if that can be configured to the same; also
 // Check and Watch of grpc.health.v1.Health, and in some states the command's explain. Answers that differ are asked for again until they
-// agree, and are a disagreement if they don't within a bounded time. It prints the shortest list of events that shows one, and the seed.
+// agree, and are a disagreement if they don't within a bounded time. It prints the shortest list of events that shows a disagreement, and the seed.
 //
-//	model.go      the world, the contract of a gate, and what an event changes
+//	model.go      the world, the contract of a gate
 //	events.go     the events, and the generator
-//	timing.go     the contract of hold and stale_after: what may be answered when
+//	timing.go     the contract of hold and stale_after: which answers are allowed at a time
 //	resources.go  a world as Envoy's configuration
 //	control.go    the control plane
 //	run.go        an Envoy that goes through the events

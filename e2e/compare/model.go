@@ -42,7 +42,7 @@ var (
 	called                   = []string{ejecting, checked} // calls to these stay open
 
 	allRoutes    = "all"              // the level of the RouteConfiguration
-	virtualHosts = []string{"a", "b"} // each also a level; the routes with an override are in the first
+	virtualHosts = []string{"a", "b"} // each also a level
 )
 
 func numbered(name string, n int) (all []string) {
@@ -192,7 +192,8 @@ func duration(text string) time.Duration {
 	return d
 }
 
-// Gate is the place of a gate: a filter's own on its path, or a route with an override.
+// Gate is the place of a gate: a filter's own on its path, or a route with an override. Each route is in both virtual hosts, but for those that
+// a path alone has to name.
 type Gate struct {
 	Filter int
 	Host   string // the virtual host
@@ -208,11 +209,21 @@ func (w *World) gates() (all []Gate) {
 	}
 	for i, o := range w.Routes {
 		if o != nil {
-			all = append(all, Gate{i % filters, virtualHosts[0], i})
+			all = append(all, routeGates(i)...)
 		}
 	}
 	return all
 }
+
+func routeGates(route int) []Gate {
+	a, b := Gate{route % filters, virtualHosts[0], route}, Gate{route % filters, virtualHosts[1], route}
+	if namedByPath(route) {
+		return []Gate{a}
+	}
+	return []Gate{a, b}
+}
+
+func namedByPath(route int) bool { return route%4 == 3 }
 
 // merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts, because
 // Envoy gives a dynamic module no other.

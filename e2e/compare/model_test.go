@@ -113,11 +113,11 @@ func TestOverridesMergeKeyByKey(t *testing.T) {
 			t.Errorf("%+v, all levels %v: got %v, want %v", test.gate, test.levels, got, test.want)
 		}
 	}
-	if gates := len(w.gates()); gates != len(virtualHosts)*filters+routes {
+	if gates := len(w.gates()); gates != len(virtualHosts)*filters+routes+routes*3/4 {
 		t.Errorf("there are %d gates", gates)
 	}
 	w.apply(Event{Kind: "override", Level: "route", Route: 4})
-	if gates := len(w.gates()); gates != len(virtualHosts)*filters+routes-1 {
+	if gates := len(w.gates()); gates != len(virtualHosts)*filters+routes+routes*3/4-2 {
 		t.Errorf("there are %d gates after one has been removed", gates)
 	}
 }

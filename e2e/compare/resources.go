@@ -20,7 +20,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 
 	// The types that resources name.
 	_ "github.com/cncf/xds/go/xds/type/v3"
@@ -149,7 +148,7 @@ func (r *Resources) nativeGates() (all []Gate) {
 		all = append(all, Gate{i, virtualHosts[0], -1}, Gate{i, virtualHosts[1], -1})
 	}
 	for i := range routes {
-		all = append(all, Gate{i % filters, virtualHosts[0], i})
+		all = append(all, routeGates(i)...)
 	}
 	return all
 }
@@ -294,7 +293,7 @@ func (r *Resources) filterOf(v Variant, i int, c Config) any {
 	tree := c.tree()
 	tree["path"], tree["stat_prefix"] = Gate{i, "", -1}.path(v.Name), filterName(v, i)
 	tree["response"] = map[string]any{"details": true}
-	if i == 0 && v.Can(door.GRPC) == nil {
+	if i == 0 && v.AnswersGRPC() {
 		tree["grpc_services"] = []any{Service}
 	}
 	return r.configured(v, tree)
@@ -303,7 +302,7 @@ func (r *Resources) filterOf(v Variant, i int, c Config) any {
 // configured is a variant's filter with Healthgate's configuration.
 func (r *Resources) configured(v Variant, tree map[string]any) any {
 	filter := r.reference.Part(bed.Healthgate)
-	filter.Set(door.FilterConfig, tree)
+	filter.Set(filterConfig, tree)
 	v.Rewrite(filter)
 	return filter.Get("typed_config")
 }
@@ -318,7 +317,7 @@ func (r *Resources) callsOf() any {
 	}
 	var all []any
 	for _, v := range r.variants {
-		if v.Can(door.Ghosts) == nil || r.keep {
+		if v.ReadsGauges() || r.keep {
 			config := Config{Drain: "ignore", StaleAfter: "2s"}
 			for _, name := range names {
 				if !slices.Contains(absent, name) {
@@ -352,7 +351,7 @@ func (r *Resources) routesOf(w *World) any {
 	for _, host := range virtualHosts {
 		list := []any{map[string]any{"match": map[string]any{"prefix": "/eject"}, "route": map[string]any{"cluster": ejecting}}}
 		for _, v := range r.variants {
-			if v.Can(door.GRPC) == nil {
+			if v.AnswersGRPC() {
 				list = append(list, refused(map[string]any{"prefix": "/grpc.health.v1.Health/"}, filterName(v, 0), enabled))
 			}
 		}
@@ -376,7 +375,7 @@ func (r *Resources) routesOf(w *World) any {
 	}
 	whole := bed.Tree(map[string]any{"name": "routes", "virtual_hosts": hosts, "typed_per_filter_config": r.wider(w.Wider[allRoutes])})
 	for _, v := range r.variants {
-		if v.Name == "plugin" { // the contrib host has to know where in the routes each part stands
+		if v.Name == plugin { // the contrib host has to know where in the routes each part stands
 			v.Rewrite(whole)
 		}
 	}
@@ -416,7 +415,7 @@ func overriding(v Variant, tree map[string]any) any {
 			}}},
 		},
 	})
-	if v.Name != "plugin" {
+	if v.Name != plugin {
 		v.Rewrite(part)
 	}
 	return part.Get("")

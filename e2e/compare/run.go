@@ -16,43 +16,10 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 )
 
 // settleWithin bounds every wait for Envoy to have its configuration.
 const settleWithin = 30 * time.Second
-
-// Variant is a way in which Healthgate is loaded.
-type Variant struct {
-	Name string // plugin or module
-	door.Door
-}
-
-// pluginFor is the version of Envoy for which the Go plugin is built.
-const pluginFor = "1.39.1"
-
-// variantsOf finds the variants of a name: plugin, module or both. The empty name is all that the Envoy can load.
-func variantsOf(name string) (all []Variant, err error) {
-	if name == "" {
-		version, err := bed.EnvoyVersion()
-		if err != nil {
-			return nil, err
-		}
-		name = map[bool]string{true: "both", false: "module"}[version == pluginFor]
-	}
-	wanted := []string{name}
-	if name == "both" {
-		wanted = []string{"plugin", "module"}
-	}
-	for _, name := range wanted {
-		d, err := door.Named(map[string]string{"plugin": "contrib", "module": "stock"}[name])
-		if err != nil {
-			return nil, fmt.Errorf("variant %q: there are plugin, module and both", name)
-		}
-		all = append(all, Variant{name, d})
-	}
-	return all, nil
-}
 
 // Options are the settings of a run.
 type Options struct {
@@ -218,7 +185,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 		return err
 	}
 	for _, v := range r.Variants {
-		if v.Can(door.GRPC) == nil && !r.Without["watch"] {
+		if v.AnswersGRPC() && !r.Without["watch"] {
 			for _, host := range virtualHosts {
 				r.watches = append(r.watches, newWatch(v, host))
 			}
@@ -378,7 +345,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		err    error
 	}
 	waiting := slices.DeleteFunc(slices.Clone(r.points), func(p *Point) bool {
-		return p.Listener != "ingress" || p.config.timed() && p.Variant.Can(door.Ghosts) == nil
+		return p.Listener != "ingress" || p.config.timed() && p.Variant.ReadsGauges()
 	})
 	if len(waiting) > 40 {
 		waiting = waiting[:40]

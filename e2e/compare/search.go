@@ -35,7 +35,7 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 	defer run.Close()
 	result := &Result{Seed: seed, Drained: o.Drained, Seen: &run.Seen}
 	defer func() { result.Seconds = time.Since(began).Seconds() }()
-	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == "plugin")
+	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == plugin)
 	var events []Event
 	last := time.Now()
 	for until := began.Add(duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {

@@ -69,7 +69,7 @@ func TestFaultIsFoundAndShortened(t *testing.T) {
 	// The other way round: the model is wrong about a variant.
 	for name, wrong := range map[string]func(Variant, Answer) Answer{
 		"the plugin, of hosts that serve only because they are degraded": func(v Variant, a Answer) Answer {
-			a.Degraded = a.Degraded && v.Name != "plugin"
+			a.Degraded = a.Degraded && v.Name != plugin
 			return a
 		},
 		"the module, of a removed cluster": func(v Variant, a Answer) Answer {

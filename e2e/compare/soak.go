@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 )
 
 // The growth that is allowed between the end of the warm-up and the end.
@@ -40,7 +39,7 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 		defer clients.Stop()
 		all = append(all, clients)
 	}
-	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == "plugin")
+	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == plugin)
 	began := time.Now()
 	next := began.Add(every)
 	var warm *usage
@@ -138,7 +137,7 @@ func use(r *Run) (*usage, error) {
 		return nil, err
 	}
 	for _, v := range r.Variants {
-		if v.Can(door.Counting) == nil {
+		if v.CountsConfigurations() {
 			held, err := v.Held(r.Envoy)
 			if err != nil {
 				return nil, err
