@@ -36,7 +36,7 @@ func main() {
 	shorten := flag.Duration("shorten", 2*time.Minute, "how long to shorten the events that show a disagreement")
 	variant := flag.String("variant", "", "the `variants` in the one Envoy: plugin, module or both; by itself both, and the module in an Envoy for which the plugin is not")
 	without := flag.String("without", "", "kinds of events to leave out, with commas between; "+strings.Join(kindNames(), ","))
-	explain := flag.Int("explain", 32, "in one state of so many the command explains each gate; 0 is in none")
+	explain := flag.Int("explain", 200, "in one state of so many the command explains each gate; 0 is in none")
 	replay := flag.String("events", "", "`file` with a list of events to go through, such as the shortest of a result")
 	soak := flag.Bool("soak", false, "put Envoy under load meanwhile, log a line a minute, and fail on growth")
 	drained := flag.Bool("drained", false, "start Envoy in drain mode, as a result says; with -events")

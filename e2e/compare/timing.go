@@ -105,9 +105,6 @@ func (d *Debounce) expect(at Window) Expectation {
 	case d.known && d.standing == passing:
 		return Expectation{Answers: []Answer{d.truth}}
 	case d.known && at.To.Before(d.since.From.Add(d.wait(passing))):
-		if at.From.Before(d.since.To.Add(slack)) { // the change may not have been seen: the details are still the old ones
-			return Expectation{Status: other.Status}
-		}
 		return Expectation{Answers: []Answer{other}}
 	}
 	return Expectation{Answers: []Answer{d.truth, other}, Status: other.Status}
