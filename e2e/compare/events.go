@@ -241,7 +241,8 @@ func (g *Generator) cluster(w *World, kind string) string {
 	fits := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		c := w.Clusters[name]
 		return g.without["never-existed"] && slices.Contains(absent, name) ||
-			kind == "add" && c.Present || (kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present || kind == "rename" && hasServers(name)
+			kind == "add" && c.Present || kind == "rename" && hasServers(name) ||
+			(kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present
 	})
 	if len(fits) == 0 {
 		return shared[0]

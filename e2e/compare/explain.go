@@ -23,8 +23,8 @@ type explained struct {
 	}
 }
 
-// compareExplained compares the command's report, by the numbers and by probes, to the answers of the module's gates that a path names. The
-// numbers do not show hold.
+// compareExplained compares the command's report, by the numbers and by probes, to the module's answers, for the gates that a path names.
+// The numbers do not show hold.
 func (r *Run) compareExplained(ctx context.Context) (*Disagreement, error) {
 	for by, args := range map[string][]string{"numbers": {"--probe=false"}, "probe": nil} {
 		var questions []*question
@@ -65,7 +65,8 @@ func (r *Run) compareExplained(ctx context.Context) (*Disagreement, error) {
 
 // explain runs the command as its users do.
 func explain(ctx context.Context, admin string, args ...string) ([]explained, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), append([]string{"explain", "--admin", admin, "--output", "json"}, args...)...)
+	args = append([]string{"explain", "--admin", admin, "--output", "json"}, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), args...)
 	text, err := cmd.Output()
 	const problems = 1 // the exit code if there are any
 	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != problems) {

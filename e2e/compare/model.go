@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// World is the model: the configuration that Envoy has, and the state of the hosts behind it. Every event can be applied to every world, so a
-// list of events can be shortened anywhere.
+// World is the model: the configuration that Envoy has, and the state of the hosts behind it. Every event can be applied to every world,
+// so a list of events can be shortened anywhere.
 type World struct {
 	Clusters map[string]*Cluster
 	Filters  [filters]Config
@@ -30,9 +30,9 @@ const (
 	servers   = 8  // hosts of a cluster that has servers behind it
 )
 
-// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of one, another has active health checks, and
-// the third leaves its hosts out of the panic threshold until their first check. A cluster that few routes name, and no filter, lets Healthgate
-// drop and take up its stats. The last ones do not exist at first.
+// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of one, another has active health checks,
+// and the third leaves its hosts out of the panic threshold until their first check. A cluster that few routes name, and no filter, lets
+// Healthgate drop and take up its stats. The last ones do not exist at first.
 var (
 	ejecting, checked, fresh = "ejecting", "checked", "fresh"
 	shared                   = numbered("shared", 6)
@@ -72,7 +72,7 @@ type Host struct {
 	Locality int
 	Weight   int
 	Ejected  bool
-	Server   string // if it has one: up, down or degraded; waiting, until an event has it answer the first check
+	Server   string // if it has one: up, down or degraded; waiting, until an event lets it answer the first check
 }
 
 var states = []string{"HEALTHY", "HEALTHY", "UNKNOWN", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"}
@@ -142,7 +142,7 @@ func (c Config) String() string {
 	return string(text)
 }
 
-// merge returns the configuration with the keys of an override in the place of its own.
+// merge returns the configuration with the keys of an override in the place of the same keys.
 func (c Config) merge(o *Config) Config {
 	if o == nil {
 		return c
@@ -192,8 +192,8 @@ func duration(text string) time.Duration {
 	return d
 }
 
-// Gate is the place of a gate: a filter's own on its path, or a route with an override. Each route is in both virtual hosts, but for those that
-// a path alone has to name.
+// Gate is the place of a gate: a filter's own on its path, or a route with an override. Each route is in both virtual hosts, but for
+// those that a path alone has to name.
 type Gate struct {
 	Filter int
 	Host   string // the virtual host
@@ -225,8 +225,8 @@ func routeGates(route int) []Gate {
 
 func namedByPath(route int) bool { return route%4 == 3 }
 
-// merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts, because
-// Envoy gives a dynamic module no other.
+// merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts,
+// because Envoy gives a dynamic module no other.
 func (w *World) merged(g Gate, levels bool) Config {
 	overrides := []*Config{w.Wider[allRoutes][g.Filter], w.Wider[g.Host][g.Filter]}
 	if g.Route >= 0 {
@@ -322,7 +322,7 @@ func (w *World) removed(c Config) string {
 
 // newWorld is the world in which each run begins. It does not depend on a seed or on flags, so a printed list of events is complete.
 func newWorld() *World {
-	w := &World{Clusters: map[string]*Cluster{}, Wider: map[string]*[filters]*Config{allRoutes: {}}, Calls: map[string]bool{}}
+	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Wider: map[string]*[filters]*Config{allRoutes: {}}}
 	for _, host := range virtualHosts {
 		w.Wider[host] = &[filters]*Config{}
 	}

@@ -35,8 +35,8 @@ const (
 	typeURL = "type.googleapis.com/"
 	// Service is the service for which grpc.health.v1.Health is asked, by the module's filter 0.
 	Service = "compare.Service"
-	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and the age of their health
-	// checks is known.
+	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and the age of their
+	// health checks is known.
 	keeper = "/keeper"
 )
 
@@ -97,10 +97,11 @@ func (r *Resources) of(w *World) (map[resourcev3.Type][]types.Resource, error) {
 		if !c.Present {
 			continue
 		}
-		if err := add(resourcev3.ClusterType, name, c.Panic, func() (types.Resource, error) { return clusterOf(name, c), nil }); err != nil {
-			return nil, err
+		err := add(resourcev3.ClusterType, name, c.Panic, func() (types.Resource, error) { return clusterOf(name, c), nil })
+		if err == nil {
+			err = add(resourcev3.EndpointType, name, c.Hosts, func() (types.Resource, error) { return r.assignmentOf(name, c), nil })
 		}
-		if err := add(resourcev3.EndpointType, name, c.Hosts, func() (types.Resource, error) { return r.assignmentOf(name, c), nil }); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -108,9 +109,12 @@ func (r *Resources) of(w *World) (map[resourcev3.Type][]types.Resource, error) {
 		return func() (types.Resource, error) { return message, fromTree(build(), message) }
 	}
 	inline := fmt.Sprint(w.Filters[filters/2:])
-	err := add(resourcev3.ListenerType, "ingress", inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf("ingress", 0, w) }))
+	listener := func(name string, port int) error {
+		return add(resourcev3.ListenerType, name, inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf(name, port, w) }))
+	}
+	err := listener("ingress", 0)
 	if err == nil && w.Second {
-		err = add(resourcev3.ListenerType, "second", inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf("second", r.second, w) }))
+		err = listener("second", r.second)
 	}
 	if err == nil {
 		err = add(resourcev3.ListenerType, "calls", "", tree(&listenerv3.Listener{}, func() any { return r.callsOf() }))
@@ -234,14 +238,16 @@ func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoa
 	}
 	// Envoy refuses a priority without the one before it.
 	for p := range uint32(3) {
-		assignment.Endpoints = append(assignment.Endpoints, &endpointv3.LocalityLbEndpoints{Priority: p, Locality: &corev3.Locality{Zone: "empty"}})
+		empty := &endpointv3.LocalityLbEndpoints{Priority: p, Locality: &corev3.Locality{Zone: "empty"}}
+		assignment.Endpoints = append(assignment.Endpoints, empty)
 	}
 	return assignment
 }
 
 const manager = "filter_chains.0.filters.0.typed_config."
 
-// listenerOf is the listener of the reference configuration with the gates' filters, each of which a route enables. Its routes are a resource.
+// listenerOf is the listener of the reference configuration with the gates' filters, each of which a route enables. Its routes are a
+// resource.
 func (r *Resources) listenerOf(name string, port int, w *World) any {
 	listener := r.bare(name, port)
 	listener.Delete(manager + "route_config")

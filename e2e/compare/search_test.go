@@ -31,7 +31,7 @@ func TestShorterFindsTheShortest(t *testing.T) {
 	}
 }
 
-// options are those of `make compare`.
+// options are like the options of `make compare`.
 func options(t *testing.T) Options {
 	t.Helper()
 	if testing.Short() {
@@ -45,7 +45,8 @@ func options(t *testing.T) Options {
 }
 
 func TestRandomEventsShowNoDisagreement(t *testing.T) {
-	result, err := Search(t.Context(), options(t), uint64(time.Now().UnixNano()), 5*time.Minute, time.Minute, func(line string) { t.Log(line) })
+	log := func(line string) { t.Log(line) }
+	result, err := Search(t.Context(), options(t), uint64(time.Now().UnixNano()), 5*time.Minute, time.Minute, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +57,8 @@ func TestRandomEventsShowNoDisagreement(t *testing.T) {
 	for pair, atLeast := range map[string]int{
 		"plugin and the model": 1000, "plugin and Envoy's own filter": 50, "plugin and the model, of a removed cluster": 20,
 		"module and the model": 1000, "module and Envoy's own filter": 50, "module and the model, of a removed cluster": 20,
-		"plugin and the model, with hold": 20, "module and the model, with hold": 20, "module's Check and the model": 100, "module's Watch and the model": 200,
+		"plugin and the model, with hold": 20, "module and the model, with hold": 20,
+		"module's Check and the model": 100, "module's Watch and the model": 200,
 	} {
 		if result.Compared[pair] < atLeast {
 			t.Errorf("%s were compared %d times, want %d for it to show anything", pair, result.Compared[pair], atLeast)
@@ -111,7 +113,8 @@ func TestFaultIsFoundAndShortened(t *testing.T) {
 func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
 	o := options(t)
 	o.Explain, o.Without = 0, Without{"long freeze": true}
-	if err := Soak(t.Context(), o, uint64(time.Now().UnixNano()), 30*time.Second, 5*time.Second, func(line string) { t.Log(line) }); err != nil {
+	log := func(line string) { t.Log(line) }
+	if err := Soak(t.Context(), o, uint64(time.Now().UnixNano()), 30*time.Second, 5*time.Second, log); err != nil {
 		t.Error(err)
 	}
 }

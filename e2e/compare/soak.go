@@ -20,8 +20,9 @@ const (
 	configurationsLeft = 10
 )
 
-// Soak goes through random events as Search does, while clients probe, hang up half-way, send garbage and ordinary traffic. It logs a line for
-// each interval, and fails on a disagreement, on a reply that is none of Healthgate's, and on growth after a quarter of the time.
+// Soak goes through random events as Search does, while clients probe, hang up half-way, send garbage and ordinary traffic. It logs a
+// line for each interval, and fails on a disagreement, on a reply that is none of Healthgate's, and on growth after a quarter of the
+// time.
 func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Duration, log func(string)) error {
 	// The Go schedulers in Envoy list their goroutines.
 	o.Env = append(o.Env, fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds()))
@@ -125,14 +126,15 @@ func grown(ctx context.Context, r *Run, warm *usage, log func(string)) error {
 	return nil
 }
 
-// usage is what an Envoy uses.
+// usage is the use that an Envoy makes of the machine.
 type usage struct {
 	memory                               float64 // MiB resident
 	goroutines, configurations, requests int     // the last two: of the Go plugin
 }
 
 func (u *usage) String() string {
-	return fmt.Sprintf("%.1f MiB, %d goroutines, %d configurations and %d requests of the plugin alive", u.memory, u.goroutines, u.configurations, u.requests)
+	return fmt.Sprintf("%.1f MiB, %d goroutines, %d configurations and %d requests of the plugin alive", u.memory, u.goroutines,
+		u.configurations, u.requests)
 }
 
 // use reads it from /proc, from the contrib host, and from the last traces of the Go schedulers.
@@ -174,7 +176,8 @@ func (c *Clients) String() string {
 	text := fmt.Sprintf("%s: %d probes passed, %d failed, %d hung up; %d abuses, %d proxied", c.variant.Name, c.passed.Load(), c.failed.Load(),
 		c.aborted.Load(), c.abused.Load(), c.proxied.Load())
 	if c.grpc() {
-		text += fmt.Sprintf("; %d Checks, %d Watches with %d updates, %d ended by Envoy", c.checked.Load(), c.watched.Load(), c.updates.Load(), c.ended.Load())
+		text += fmt.Sprintf("; %d Checks, %d Watches with %d updates, %d ended by Envoy", c.checked.Load(), c.watched.Load(),
+			c.updates.Load(), c.ended.Load())
 	}
 	return strings.TrimSpace(text)
 }

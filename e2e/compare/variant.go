@@ -48,8 +48,8 @@ func variantsOf(name string) (all []Variant, err error) {
 // configuration, because Envoy gives a dynamic module no other.
 func (v Variant) MergesLevels() bool { return v.Can(door.Levels) == nil }
 
-// ReadsGauges reports whether the variant reads gauges alone: it does not know which clusters Envoy has, and that their health is checked only
-// by a counter.
+// ReadsGauges reports whether the variant reads gauges alone: it does not know which clusters Envoy has, and that their health is checked
+// only by a counter.
 func (v Variant) ReadsGauges() bool { return v.Can(door.Ghosts) == nil }
 
 // AnswersGRPC reports whether the variant answers grpc.health.v1.Health.
