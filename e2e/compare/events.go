@@ -211,7 +211,7 @@ func (g *Generator) event(kind string, w *World) Event {
 		e.Cluster = pick(g.Rand, checked, fresh, fresh)
 		e.Host, e.State = g.host(w.Clusters[e.Cluster]), pick(g.Rand, "up", "down", "degraded")
 	case "rename":
-		e.Other = pick(g.Rand, slices.Concat(shared, own, absent)...)
+		e.Other = pick(g.Rand, slices.Concat(shared, own, absent[len(never):])...)
 	case "panic":
 		e.Number = pick(g.Rand, 0, 50, 100)
 	case "override":
@@ -240,7 +240,7 @@ func (g *Generator) event(kind string, w *World) Event {
 func (g *Generator) cluster(w *World, kind string) string {
 	fits := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		c := w.Clusters[name]
-		return g.without["never-existed"] && slices.Contains(absent, name) ||
+		return slices.Contains(never, name) || g.without["never-existed"] && slices.Contains(absent, name) ||
 			kind == "add" && c.Present || kind == "rename" && hasServers(name) ||
 			(kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present
 	})

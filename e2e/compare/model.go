@@ -38,6 +38,7 @@ var (
 	shared                   = numbered("shared", 6)
 	own                      = numbered("own", routes/2)
 	absent                   = numbered("absent", 4)
+	never                    = absent[:2] // no event adds these
 	names                    = slices.Concat([]string{ejecting, checked, fresh}, shared, own, absent)
 	called                   = []string{ejecting, checked} // calls to these stay open
 
