@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// Backends are HTTP servers, each on a loopback address of its own and all on one port.
+// Backends are HTTP servers, each on another loopback address and all on one port.
 type Backends struct {
 	port    int
 	mutex   sync.Mutex

@@ -18,8 +18,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-
-	"healthgate/e2e/door"
 )
 
 // Clients load Envoy during a soak, and count the replies.
@@ -28,7 +26,8 @@ type Clients struct {
 	ingress, calls string
 
 	passed, failed, aborted, abused, proxied atomic.Int64
-	// Of grpc.health.v1.Health: Checks, Watches and their updates; and calls of both that Envoy ended, with the listener that an event replaced.
+	// Of grpc.health.v1.Health: Checks, Watches and their updates; and calls of both that Envoy ended, with the listener that an event
+	// replaced.
 	checked, watched, updates, ended atomic.Int64
 	wrong                            atomic.Pointer[error] // the first
 
@@ -38,7 +37,7 @@ type Clients struct {
 
 const unknownService = "unknown.Service"
 
-func (c *Clients) grpc() bool { return c.variant.Can(door.GRPC) == nil }
+func (c *Clients) grpc() bool { return c.variant.AnswersGRPC() }
 
 // Start starts all clients.
 func (c *Clients) Start(ctx context.Context, seed uint64) {
@@ -88,7 +87,7 @@ func (c *Clients) failure() error {
 	return nil
 }
 
-// client is an HTTP client with connections of its own.
+// client makes an HTTP client. It shares no connection.
 func client(http2 bool) *http.Client {
 	transport := &http.Transport{Protocols: &http.Protocols{}}
 	transport.Protocols.SetHTTP1(!http2)
@@ -173,9 +172,10 @@ func (c *Clients) abuse(r *rand.Rand) {
 	c.abused.Add(1)
 }
 
-// health is a client of grpc.health.v1.Health on a connection of its own, which ends with the context.
+// health makes a client of grpc.health.v1.Health. Its connection ends with the context.
 func (c *Clients) health(ctx context.Context) grpc_health_v1.HealthClient {
-	conn, err := grpc.NewClient("passthrough:///"+c.ingress, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(virtualHosts[0]))
+	conn, err := grpc.NewClient("passthrough:///"+c.ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority(virtualHosts[0]))
 	if err != nil {
 		panic(err) // of the options, which are made here
 	}
@@ -211,7 +211,8 @@ func (c *Clients) check(ctx context.Context, r *rand.Rand) func() {
 		reply, err := health.Check(call, request)
 		switch {
 		case ctx.Err() != nil || err != nil && hangsUp:
-		case request.Service == unknownService && status.Code(err) == codes.NotFound, request.Service != unknownService && err == nil && isVerdict(reply):
+		case request.Service == unknownService && status.Code(err) == codes.NotFound,
+			request.Service != unknownService && err == nil && isVerdict(reply):
 			c.checked.Add(1)
 		case err == nil:
 			c.fail(fmt.Errorf("Check of %q: %v", request.Service, reply))
@@ -260,7 +261,8 @@ func (c *Clients) abuseHealth(ctx context.Context, r *rand.Rand) func() {
 		defer cancel()
 		sometimes(r, 5, cancel)
 		method := pick(r, "Check", "Check", "List", "Other")
-		request, err := http.NewRequestWithContext(call, http.MethodPost, "http://"+c.ingress+"/grpc.health.v1.Health/"+method, bytes.NewReader(body))
+		url := "http://" + c.ingress + "/grpc.health.v1.Health/" + method
+		request, err := http.NewRequestWithContext(call, http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {
 			panic(err) // made here
 		}

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"healthgate/e2e/door"
 )
 
 const (
@@ -56,10 +54,12 @@ func (r *Run) observe(e Event, at Window) {
 					p = old
 				}
 				r.known[p.String()] = p
-				p.config = r.world.merged(gate, v.Can(door.Levels) == nil)
-				p.truth = r.world.evaluate(p.config, v.Can(door.Ghosts) != nil)
+				p.config = r.world.merged(gate, v.MergesLevels())
+				p.truth = r.world.evaluate(p.config, !v.ReadsGauges())
 				if p.config.hold() {
-					touched := freezes || slices.ContainsFunc(p.config.Clusters, func(c Requirement) bool { return c.Name == e.Cluster || c.Name == e.Other })
+					touched := freezes || slices.ContainsFunc(p.config.Clusters, func(c Requirement) bool {
+						return c.Name == e.Cluster || c.Name == e.Other
+					})
 					restarted := e.Kind == "filter" && (e.Filter >= filters/2 || e.Filter == gate.Filter)
 					if !slices.Contains(before, p) {
 						p.debounce = Debounce{}
@@ -80,9 +80,9 @@ func (r *Run) observe(e Event, at Window) {
 	}
 }
 
-// expect is what a gate may answer within a window, and for how long it may differ. If nothing is known of it there is no answer.
+// expect returns the answers that a gate may give within a window, and for how long it may differ. They are unknown if the model is.
 func (r *Run) expect(p *Point, at Window) (Expectation, time.Duration) {
-	reads := p.Variant.Can(door.Ghosts) == nil // gauges, and knows no cluster
+	reads := p.Variant.ReadsGauges() // gauges, and knows no cluster
 	served, forgotten := false, false
 	for _, need := range p.config.Clusters {
 		c := r.world.Clusters[need.Name]
@@ -134,8 +134,8 @@ type outcome struct {
 	point            *Point
 }
 
-// agree asks questions, all of them at the same time, until both sides of each agree. If they differed at first they have to agree twice: an
-// answer that comes and goes is none.
+// agree asks questions, all of them at the same time, until both sides of each agree. If they differed at first they have to agree twice:
+// an answer that comes and goes is none.
 func (r *Run) agree(ctx context.Context, questions []*question) (*Disagreement, error) {
 	return r.agreeAfter(ctx, func() error { return nil }, questions)
 }
@@ -179,7 +179,8 @@ func (r *Run) agreeAfter(ctx context.Context, prepare func() error, questions []
 			case q.since.IsZero():
 				q.since = now
 			case now.Sub(q.since) > q.got.patience && !q.agreed:
-				return &Disagreement{With: q.got.with, Where: q.got.where(), Got: q.got.got(), Want: q.got.want(), FailsOpen: q.got.open, point: q.got.point}, nil
+				return &Disagreement{With: q.got.with, Where: q.got.where(), Got: q.got.got(), Want: q.got.want(),
+					FailsOpen: q.got.open, point: q.got.point}, nil
 			default:
 				q.agreed = false
 			}
@@ -310,7 +311,7 @@ func (r *Run) askNative(p *Point) *question {
 		return nil
 	}
 	removed := ""
-	if p.Variant.Can(door.Ghosts) == nil {
+	if p.Variant.ReadsGauges() {
 		removed = r.world.removed(p.config)
 	}
 	first := true

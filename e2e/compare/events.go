@@ -42,9 +42,9 @@ var kinds = []struct {
 	{"listener", 8},      // a second one: LDS
 	{"call", 16},         // one that stays open begins or ends
 	{"drain", 16},        // /healthcheck/fail, /healthcheck/ok
-	{"reset", 8},         // /reset_counters
+	{"reset", 12},        // /reset_counters
 	{"freeze", 2},        // SIGSTOP and SIGCONT, with probes on their way
-	{"long freeze", 1},   // for longer than a sample may be old
+	{"long freeze", 2},   // for longer than a sample may be old
 	{"time", 3},          // some passes, while timed gates are compared again and again
 	{"never-existed", 0}, // not an event: gates may name clusters that never existed
 	{"hold", 0},          // not an event: gates may have hold
@@ -211,7 +211,7 @@ func (g *Generator) event(kind string, w *World) Event {
 		e.Cluster = pick(g.Rand, checked, fresh, fresh)
 		e.Host, e.State = g.host(w.Clusters[e.Cluster]), pick(g.Rand, "up", "down", "degraded")
 	case "rename":
-		e.Other = pick(g.Rand, slices.Concat(shared, own, absent)...)
+		e.Other = pick(g.Rand, slices.Concat(shared, own, absent[len(never):])...)
 	case "panic":
 		e.Number = pick(g.Rand, 0, 50, 100)
 	case "override":
@@ -240,8 +240,9 @@ func (g *Generator) event(kind string, w *World) Event {
 func (g *Generator) cluster(w *World, kind string) string {
 	fits := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		c := w.Clusters[name]
-		return g.without["never-existed"] && slices.Contains(absent, name) ||
-			kind == "add" && c.Present || (kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present || kind == "rename" && hasServers(name)
+		return slices.Contains(never, name) || g.without["never-existed"] && slices.Contains(absent, name) ||
+			kind == "add" && c.Present || kind == "rename" && hasServers(name) ||
+			(kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present
 	})
 	if len(fits) == 0 {
 		return shared[0]
@@ -326,7 +327,7 @@ func (g *Generator) config(private string, override bool) Config {
 			c.Clusters = []Requirement{g.requirement(private, native)}
 		}
 	}
-	switch timing := g.IntN(5); {
+	switch timing := g.IntN(4); {
 	case native:
 	case timing < 2 && !g.without["hold"]:
 		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"2s", "1s"})

@@ -9,10 +9,9 @@ import (
 	"path/filepath"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 )
 
-// command begins what a Disagreement is with, if it is about the command.
+// command begins With of a Disagreement about the command.
 const command = "the command's explain"
 
 // explained is a gate in the command's report.
@@ -24,14 +23,14 @@ type explained struct {
 	}
 }
 
-// compareExplained compares the command's report, by the numbers and by probes, to the answers of the module's gates. The paths of filters are
-// in both virtual hosts, so only those of routes name one gate. A gate with hold may be known by a probe alone.
+// compareExplained compares the command's report, by the numbers and by probes, to the module's answers, for the gates that a path names.
+// The numbers do not show hold.
 func (r *Run) compareExplained(ctx context.Context) (*Disagreement, error) {
 	for by, args := range map[string][]string{"numbers": {"--probe=false"}, "probe": nil} {
 		var questions []*question
 		report := map[string]explained{}
 		for _, p := range r.points {
-			if p.Gate.Route < 0 || p.Variant.Can(door.GRPC) != nil || p.config.timed() {
+			if p.Gate.Route < 0 || !namedByPath(p.Gate.Route) || !p.Variant.AnswersGRPC() || p.config.timed() {
 				continue
 			}
 			questions = append(questions, &question{pair: "explain by " + by + " and the gate", ask: func() (o outcome, err error) {
@@ -66,7 +65,8 @@ func (r *Run) compareExplained(ctx context.Context) (*Disagreement, error) {
 
 // explain runs the command as its users do.
 func explain(ctx context.Context, admin string, args ...string) ([]explained, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), append([]string{"explain", "--admin", admin, "--output", "json"}, args...)...)
+	args = append([]string{"explain", "--admin", admin, "--output", "json"}, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), args...)
 	text, err := cmd.Output()
 	const problems = 1 // the exit code if there are any
 	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != problems) {

@@ -1,11 +1,12 @@
 // Command compare looks for a wrong answer. It takes an Envoy through random events, by a real control plane, and after each compares all
-// gates of both variants, in the one Envoy, to a model, and to Envoy's own health_check filter if that can be configured to the same; also
-// Check and Watch of grpc.health.v1.Health, and in some states the command's explain. Answers that differ are asked for again until they
-// agree, and are a disagreement if they don't within a bounded time. It prints the shortest list of events that shows one, and the seed.
+// gates of both variants, in the one Envoy, to a model, and to Envoy's own health_check filter if that can be configured to the same;
+// also Check and Watch of grpc.health.v1.Health, and in some states the command's explain. Answers that differ are asked for again until
+// they agree, and are a disagreement if they don't within a bounded time. It prints the shortest list of events that shows a
+// disagreement, and the seed.
 //
-//	model.go      the world, the contract of a gate, and what an event changes
+//	model.go      the world, the contract of a gate
 //	events.go     the events, and the generator
-//	timing.go     the contract of hold and stale_after: what may be answered when
+//	timing.go     the contract of hold and stale_after: which answers are allowed at a time
 //	resources.go  a world as Envoy's configuration
 //	control.go    the control plane
 //	run.go        an Envoy that goes through the events
@@ -34,9 +35,9 @@ func main() {
 	seed := flag.Uint64("seed", 0, "the seed of the events; 0 for a random one")
 	duration := flag.Duration("for", time.Minute, "how long to look")
 	shorten := flag.Duration("shorten", 2*time.Minute, "how long to shorten the events that show a disagreement")
-	variant := flag.String("variant", "", "the `variants` in the one Envoy: plugin, module or both; by itself both, and the module in an Envoy for which the plugin is not")
+	variant := flag.String("variant", "", "the `variants` in the one Envoy: plugin, module or both; by itself all that it can load")
 	without := flag.String("without", "", "kinds of events to leave out, with commas between; "+strings.Join(kindNames(), ","))
-	explain := flag.Int("explain", 32, "in one state of so many the command explains each gate; 0 is in none")
+	explain := flag.Int("explain", 200, "in one state of so many the command explains each gate; 0 is in none")
 	replay := flag.String("events", "", "`file` with a list of events to go through, such as the shortest of a result")
 	soak := flag.Bool("soak", false, "put Envoy under load meanwhile, log a line a minute, and fail on growth")
 	drained := flag.Bool("drained", false, "start Envoy in drain mode, as a result says; with -events")

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// World is the model: the configuration that Envoy has, and the state of the hosts behind it. Every event can be applied to every world, so a
-// list of events can be shortened anywhere.
+// World is the model: the configuration that Envoy has, and the state of the hosts behind it. Every event can be applied to every world,
+// so a list of events can be shortened anywhere.
 type World struct {
 	Clusters map[string]*Cluster
 	Filters  [filters]Config
@@ -30,19 +30,20 @@ const (
 	servers   = 8  // hosts of a cluster that has servers behind it
 )
 
-// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of one, another has active health checks, and
-// the third leaves its hosts out of the panic threshold until their first check. A cluster that few routes name, and no filter, lets Healthgate
-// drop and take up its stats. The last ones do not exist at first.
+// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of one, another has active health checks,
+// and the third leaves its hosts out of the panic threshold until their first check. A cluster that few routes name, and no filter, lets
+// Healthgate drop and take up its stats. The last ones do not exist at first.
 var (
 	ejecting, checked, fresh = "ejecting", "checked", "fresh"
 	shared                   = numbered("shared", 6)
 	own                      = numbered("own", routes/2)
 	absent                   = numbered("absent", 4)
+	never                    = absent[:2] // no event adds these
 	names                    = slices.Concat([]string{ejecting, checked, fresh}, shared, own, absent)
 	called                   = []string{ejecting, checked} // calls to these stay open
 
 	allRoutes    = "all"              // the level of the RouteConfiguration
-	virtualHosts = []string{"a", "b"} // each also a level; the routes with an override are in the first
+	virtualHosts = []string{"a", "b"} // each also a level
 )
 
 func numbered(name string, n int) (all []string) {
@@ -72,7 +73,7 @@ type Host struct {
 	Locality int
 	Weight   int
 	Ejected  bool
-	Server   string // if it has one: up, down or degraded; waiting, until an event has it answer the first check
+	Server   string // if it has one: up, down or degraded; waiting, until an event lets it answer the first check
 }
 
 var states = []string{"HEALTHY", "HEALTHY", "UNKNOWN", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"}
@@ -142,7 +143,7 @@ func (c Config) String() string {
 	return string(text)
 }
 
-// merge returns the configuration with the keys of an override in the place of its own.
+// merge returns the configuration with the keys of an override in the place of the same keys.
 func (c Config) merge(o *Config) Config {
 	if o == nil {
 		return c
@@ -192,7 +193,8 @@ func duration(text string) time.Duration {
 	return d
 }
 
-// Gate is the place of a gate: a filter's own on its path, or a route with an override.
+// Gate is the place of a gate: a filter's own on its path, or a route with an override. Each route is in both virtual hosts, but for
+// those that a path alone has to name.
 type Gate struct {
 	Filter int
 	Host   string // the virtual host
@@ -208,14 +210,24 @@ func (w *World) gates() (all []Gate) {
 	}
 	for i, o := range w.Routes {
 		if o != nil {
-			all = append(all, Gate{i % filters, virtualHosts[0], i})
+			all = append(all, routeGates(i)...)
 		}
 	}
 	return all
 }
 
-// merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts, because
-// Envoy gives a dynamic module no other.
+func routeGates(route int) []Gate {
+	a, b := Gate{route % filters, virtualHosts[0], route}, Gate{route % filters, virtualHosts[1], route}
+	if namedByPath(route) {
+		return []Gate{a}
+	}
+	return []Gate{a, b}
+}
+
+func namedByPath(route int) bool { return route%4 == 3 }
+
+// merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts,
+// because Envoy gives a dynamic module no other.
 func (w *World) merged(g Gate, levels bool) Config {
 	overrides := []*Config{w.Wider[allRoutes][g.Filter], w.Wider[g.Host][g.Filter]}
 	if g.Route >= 0 {
@@ -311,7 +323,7 @@ func (w *World) removed(c Config) string {
 
 // newWorld is the world in which each run begins. It does not depend on a seed or on flags, so a printed list of events is complete.
 func newWorld() *World {
-	w := &World{Clusters: map[string]*Cluster{}, Wider: map[string]*[filters]*Config{allRoutes: {}}, Calls: map[string]bool{}}
+	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Wider: map[string]*[filters]*Config{allRoutes: {}}}
 	for _, host := range virtualHosts {
 		w.Wider[host] = &[filters]*Config{}
 	}

@@ -20,7 +20,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 
 	// The types that resources name.
 	_ "github.com/cncf/xds/go/xds/type/v3"
@@ -36,8 +35,8 @@ const (
 	typeURL = "type.googleapis.com/"
 	// Service is the service for which grpc.health.v1.Health is asked, by the module's filter 0.
 	Service = "compare.Service"
-	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and the age of their health
-	// checks is known.
+	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and the age of their
+	// health checks is known.
 	keeper = "/keeper"
 )
 
@@ -98,10 +97,11 @@ func (r *Resources) of(w *World) (map[resourcev3.Type][]types.Resource, error) {
 		if !c.Present {
 			continue
 		}
-		if err := add(resourcev3.ClusterType, name, c.Panic, func() (types.Resource, error) { return clusterOf(name, c), nil }); err != nil {
-			return nil, err
+		err := add(resourcev3.ClusterType, name, c.Panic, func() (types.Resource, error) { return clusterOf(name, c), nil })
+		if err == nil {
+			err = add(resourcev3.EndpointType, name, c.Hosts, func() (types.Resource, error) { return r.assignmentOf(name, c), nil })
 		}
-		if err := add(resourcev3.EndpointType, name, c.Hosts, func() (types.Resource, error) { return r.assignmentOf(name, c), nil }); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -109,9 +109,12 @@ func (r *Resources) of(w *World) (map[resourcev3.Type][]types.Resource, error) {
 		return func() (types.Resource, error) { return message, fromTree(build(), message) }
 	}
 	inline := fmt.Sprint(w.Filters[filters/2:])
-	err := add(resourcev3.ListenerType, "ingress", inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf("ingress", 0, w) }))
+	listener := func(name string, port int) error {
+		return add(resourcev3.ListenerType, name, inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf(name, port, w) }))
+	}
+	err := listener("ingress", 0)
 	if err == nil && w.Second {
-		err = add(resourcev3.ListenerType, "second", inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf("second", r.second, w) }))
+		err = listener("second", r.second)
 	}
 	if err == nil {
 		err = add(resourcev3.ListenerType, "calls", "", tree(&listenerv3.Listener{}, func() any { return r.callsOf() }))
@@ -149,7 +152,7 @@ func (r *Resources) nativeGates() (all []Gate) {
 		all = append(all, Gate{i, virtualHosts[0], -1}, Gate{i, virtualHosts[1], -1})
 	}
 	for i := range routes {
-		all = append(all, Gate{i % filters, virtualHosts[0], i})
+		all = append(all, routeGates(i)...)
 	}
 	return all
 }
@@ -235,14 +238,16 @@ func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoa
 	}
 	// Envoy refuses a priority without the one before it.
 	for p := range uint32(3) {
-		assignment.Endpoints = append(assignment.Endpoints, &endpointv3.LocalityLbEndpoints{Priority: p, Locality: &corev3.Locality{Zone: "empty"}})
+		empty := &endpointv3.LocalityLbEndpoints{Priority: p, Locality: &corev3.Locality{Zone: "empty"}}
+		assignment.Endpoints = append(assignment.Endpoints, empty)
 	}
 	return assignment
 }
 
 const manager = "filter_chains.0.filters.0.typed_config."
 
-// listenerOf is the listener of the reference configuration with the gates' filters, each of which a route enables. Its routes are a resource.
+// listenerOf is the listener of the reference configuration with the gates' filters, each of which a route enables. Its routes are a
+// resource.
 func (r *Resources) listenerOf(name string, port int, w *World) any {
 	listener := r.bare(name, port)
 	listener.Delete(manager + "route_config")
@@ -294,7 +299,7 @@ func (r *Resources) filterOf(v Variant, i int, c Config) any {
 	tree := c.tree()
 	tree["path"], tree["stat_prefix"] = Gate{i, "", -1}.path(v.Name), filterName(v, i)
 	tree["response"] = map[string]any{"details": true}
-	if i == 0 && v.Can(door.GRPC) == nil {
+	if i == 0 && v.AnswersGRPC() {
 		tree["grpc_services"] = []any{Service}
 	}
 	return r.configured(v, tree)
@@ -303,7 +308,7 @@ func (r *Resources) filterOf(v Variant, i int, c Config) any {
 // configured is a variant's filter with Healthgate's configuration.
 func (r *Resources) configured(v Variant, tree map[string]any) any {
 	filter := r.reference.Part(bed.Healthgate)
-	filter.Set(door.FilterConfig, tree)
+	filter.Set(filterConfig, tree)
 	v.Rewrite(filter)
 	return filter.Get("typed_config")
 }
@@ -318,7 +323,7 @@ func (r *Resources) callsOf() any {
 	}
 	var all []any
 	for _, v := range r.variants {
-		if v.Can(door.Ghosts) == nil || r.keep {
+		if v.ReadsGauges() || r.keep {
 			config := Config{Drain: "ignore", StaleAfter: "2s"}
 			for _, name := range names {
 				if !slices.Contains(absent, name) {
@@ -352,7 +357,7 @@ func (r *Resources) routesOf(w *World) any {
 	for _, host := range virtualHosts {
 		list := []any{map[string]any{"match": map[string]any{"prefix": "/eject"}, "route": map[string]any{"cluster": ejecting}}}
 		for _, v := range r.variants {
-			if v.Can(door.GRPC) == nil {
+			if v.AnswersGRPC() {
 				list = append(list, refused(map[string]any{"prefix": "/grpc.health.v1.Health/"}, filterName(v, 0), enabled))
 			}
 		}
@@ -376,7 +381,7 @@ func (r *Resources) routesOf(w *World) any {
 	}
 	whole := bed.Tree(map[string]any{"name": "routes", "virtual_hosts": hosts, "typed_per_filter_config": r.wider(w.Wider[allRoutes])})
 	for _, v := range r.variants {
-		if v.Name == "plugin" { // the contrib host has to know where in the routes each part stands
+		if v.Name == plugin { // the contrib host has to know where in the routes each part stands
 			v.Rewrite(whole)
 		}
 	}
@@ -416,7 +421,7 @@ func overriding(v Variant, tree map[string]any) any {
 			}}},
 		},
 	})
-	if v.Name != "plugin" {
+	if v.Name != plugin {
 		v.Rewrite(part)
 	}
 	return part.Get("")

@@ -16,48 +16,15 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 )
 
 // settleWithin bounds every wait for Envoy to have its configuration.
 const settleWithin = 30 * time.Second
 
-// Variant is a way in which Healthgate is loaded.
-type Variant struct {
-	Name string // plugin or module
-	door.Door
-}
-
-// pluginFor is the version of Envoy for which the Go plugin is built.
-const pluginFor = "1.39.1"
-
-// variantsOf finds the variants of a name: plugin, module or both. The empty name is all that the Envoy can load.
-func variantsOf(name string) (all []Variant, err error) {
-	if name == "" {
-		version, err := bed.EnvoyVersion()
-		if err != nil {
-			return nil, err
-		}
-		name = map[bool]string{true: "both", false: "module"}[version == pluginFor]
-	}
-	wanted := []string{name}
-	if name == "both" {
-		wanted = []string{"plugin", "module"}
-	}
-	for _, name := range wanted {
-		d, err := door.Named(map[string]string{"plugin": "contrib", "module": "stock"}[name])
-		if err != nil {
-			return nil, fmt.Errorf("variant %q: there are plugin, module and both", name)
-		}
-		all = append(all, Variant{name, d})
-	}
-	return all, nil
-}
-
 // Options are the settings of a run.
 type Options struct {
 	Variants []Variant // in the one Envoy
-	// Wrong, for a test, is what the model says of a gate in place of the truth.
+	// Wrong, for a test, replaces the model's answer of a gate.
 	Wrong   func(v Variant, a Answer) Answer
 	Explain int      // in one state of so many `healthgate explain` must agree with the module's gates; 0 is in none
 	Admin   bool     // with gates with source: admin, which nothing is compared with
@@ -92,7 +59,7 @@ type Run struct {
 	checks    Checks            // of the cluster checked
 }
 
-// Seen is what a run has seen.
+// Seen counts the comparisons of a run.
 type Seen struct {
 	Compared map[string]int `json:"compared"` // comparisons, by the two sides
 	States   int            `json:"states"`
@@ -136,8 +103,9 @@ func (d *Disagreement) String() string {
 
 // Start starts an Envoy and all that it is connected to, in the world in which each run begins.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
-	r = &Run{Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Point{}, held: map[string]bool{}, Seen: Seen{Compared: map[string]int{}, Longest: map[string]int64{},
-		Removed: map[string]int{}, Kinds: map[string]int{}, Took: map[string]float64{}}}
+	r = &Run{Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Point{}, held: map[string]bool{}}
+	r.Seen = Seen{Compared: map[string]int{}, Longest: map[string]int64{},
+		Removed: map[string]int{}, Kinds: map[string]int{}, Took: map[string]float64{}}
 	r.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer func() {
 		if err != nil {
@@ -157,7 +125,8 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port, keep: o.Without["forget"], natives: map[string]any{}, made: map[string]made{}}
+	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port, keep: o.Without["forget"],
+		natives: map[string]any{}, made: map[string]made{}}
 	for _, gate := range r.resources.nativeGates() {
 		r.resources.natives[gate.nativeName()] = nativeOf(gate, Config{})
 	}
@@ -218,7 +187,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 		return err
 	}
 	for _, v := range r.Variants {
-		if v.Can(door.GRPC) == nil && !r.Without["watch"] {
+		if v.AnswersGRPC() && !r.Without["watch"] {
 			for _, host := range virtualHosts {
 				r.watches = append(r.watches, newWatch(v, host))
 			}
@@ -356,7 +325,7 @@ func (r *Run) eject(ctx context.Context, e Event) error {
 }
 
 // freeze stops Envoy's process for some time, while probes wait for it. Time has passed for none of them, so none may be answered that the
-// sample is stale; and a probe of a gate that does not depend on health checks has the right answer.
+// sample is stale.
 func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement, err error) {
 	pid := r.Envoy.Pid()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -378,7 +347,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		err    error
 	}
 	waiting := slices.DeleteFunc(slices.Clone(r.points), func(p *Point) bool {
-		return p.Listener != "ingress" || p.config.timed() && p.Variant.Can(door.Ghosts) == nil
+		return p.Listener != "ingress" || p.config.timed() && p.Variant.ReadsGauges()
 	})
 	if len(waiting) > 40 {
 		waiting = waiting[:40]
@@ -443,7 +412,8 @@ func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) er
 		if err != nil {
 			return err
 		}
-		if active, warming := stats["cluster_manager.active_clusters"], stats["cluster_manager.warming_clusters"]; active != uint64(present) || warming != 0 {
+		active, warming := stats["cluster_manager.active_clusters"], stats["cluster_manager.warming_clusters"]
+		if active != uint64(present) || warming != 0 {
 			return fmt.Errorf("%d clusters are active and %d warming, want %d", active, warming, present)
 		}
 		for _, name := range touched {

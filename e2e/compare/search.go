@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -23,8 +24,8 @@ type Result struct {
 	Shortest     []Event       `json:"shortest,omitempty"` // the shortest list of events that was found to show it
 }
 
-// Search goes through random events of a seed, until the time is over or there is a disagreement. It shortens the events of that for at most
-// some time.
+// Search goes through random events of a seed, until the time is over or there is a disagreement. It shortens the events of that for at
+// most some time.
 func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration, log func(string)) (*Result, error) {
 	began := time.Now()
 	o.Drained = rand.New(rand.NewPCG(seed, 1)).IntN(4) == 0 && !o.Without["drain"]
@@ -35,7 +36,7 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 	defer run.Close()
 	result := &Result{Seed: seed, Drained: o.Drained, Seen: &run.Seen}
 	defer func() { result.Seconds = time.Since(began).Seconds() }()
-	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == "plugin")
+	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == plugin)
 	var events []Event
 	last := time.Now()
 	for until := began.Add(duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {
@@ -47,7 +48,8 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, bed.Tail(run.Envoy.Log(), 15))
 		}
 		if found != nil {
-			log(fmt.Sprintf("event %d, after %v, %s: %s; shortening the events", result.Events, time.Since(began).Round(time.Second/10), asJSON(event), found))
+			log(fmt.Sprintf("event %d, after %v, %s: %s; shortening the events", result.Events, time.Since(began).Round(time.Second/10),
+				asJSON(event), found))
 			result.Disagreement = found
 			if strings.HasPrefix(found.With, command) {
 				o.Explain = 1 // the shortest list has few states
@@ -102,8 +104,8 @@ func (d *Disagreement) concerns(e Event) bool {
 	return slices.ContainsFunc(clusters, func(name string) bool { return slices.Contains(named, name) })
 }
 
-// shows returns the disagreement in which a list of events ends, in an Envoy of its own. It waits for less before that is one than a search
-// does; and it lets the module sample between the events of a short list, as it did between those of a long one.
+// shows returns the disagreement in which a list of events ends, in a new Envoy. It waits for less before that is one than a search
+// does; and it lets the module sample between the events of a short list, as it did while the long one was gone through.
 func shows(ctx context.Context, events []Event, o Options) *Disagreement {
 	o.Patience = slack
 	if len(events) < 50 {
@@ -129,8 +131,8 @@ func meaningful(events []Event, drained bool) []Event {
 	return slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return !w.apply(e) })
 }
 
-// shorter returns a shorter list of events that still fails: first an end of the list, because each try is an Envoy of its own that goes
-// through all of them; then with parts left out, ever smaller ones.
+// shorter returns a shorter list of events that still fails: first an end of the list, because each try is a new Envoy that goes through all of
+// them; then without the events of some kinds, and without ever smaller parts.
 func shorter(events []Event, fails func([]Event) bool) []Event {
 	for n := 1; n < len(events); n *= 2 {
 		if end := events[len(events)-n:]; fails(end) {
@@ -138,37 +140,54 @@ func shorter(events []Event, fails func([]Event) bool) []Event {
 			break
 		}
 	}
-	for size := max(len(events)/2, 1); size > 0; {
-		parts := slices.Collect(slices.Chunk(events, size))
-		without := func(left func(i int) bool) (all []Event) {
-			for i, part := range parts {
-				if !left(i) {
-					all = append(all, part...)
+	// leaveOut leaves out the parts without which the list still fails, and reports whether there was one. part numbers the events' parts.
+	leaveOut := func(part func(i int) int) bool {
+		parts := map[int]bool{} // whether it is needless
+		for i := range events {
+			parts[part(i)] = false
+		}
+		without := func(left func(part int) bool) (some []Event) {
+			for i, e := range events {
+				if !left(part(i)) {
+					some = append(some, e)
 				}
 			}
-			return all
+			return some
 		}
-		needless := make([]bool, len(parts))
+		var mutex sync.Mutex
 		var tries sync.WaitGroup
 		slots := make(chan struct{}, 4) // a try mostly waits
-		for i := range parts {
+		for _, n := range slices.Sorted(maps.Keys(parts)) {
 			slots <- struct{}{}
 			tries.Go(func() {
-				needless[i] = len(parts) > 1 && fails(without(func(n int) bool { return n == i }))
+				some := without(func(part int) bool { return part == n })
+				if needless := len(some) > 0 && fails(some); needless {
+					mutex.Lock()
+					parts[n] = true
+					mutex.Unlock()
+				}
 				<-slots
 			})
 		}
 		tries.Wait()
-		first := slices.Index(needless, true)
-		switch some := without(func(i int) bool { return needless[i] }); {
-		case first < 0:
-			size /= 2
-		case len(some) > 0 && fails(some):
-			events = some
-		default:
-			events = without(func(i int) bool { return i == first })
+		maps.DeleteFunc(parts, func(_ int, needless bool) bool { return !needless })
+		if len(parts) == 0 {
+			return false
 		}
-		size = min(size, len(events))
+		if some := without(func(part int) bool { return parts[part] }); len(some) > 0 && fails(some) {
+			events = some
+		} else { // each of them alone is needless
+			first := slices.Min(slices.Collect(maps.Keys(parts)))
+			events = without(func(part int) bool { return part == first })
+		}
+		return true
+	}
+	kinds := kindNames()
+	leaveOut(func(i int) int { return slices.Index(kinds, events[i].Kind) })
+	for size := max(len(events)/2, 1); size > 0; size = min(size, len(events)) {
+		if !leaveOut(func(i int) int { return i / size }) {
+			size /= 2
+		}
 	}
 	return slices.Clone(events)
 }

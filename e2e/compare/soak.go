@@ -9,20 +9,20 @@ import (
 	"time"
 
 	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
 )
 
 // The growth that is allowed between the end of the warm-up and the end.
 const (
 	memoryGrowth    = 24.0 // MiB
-	goroutineGrowth = 10   // for each variant
+	goroutineGrowth = 10   // for each variant, besides one for each gate that depends on time
 	// configurationsLeft is how many configurations may be alive for each gate once all is quiet: its own, the overrides of which it was
 	// merged, and a few that Go has yet to free.
 	configurationsLeft = 10
 )
 
-// Soak goes through random events as Search does, while clients probe, hang up half-way, send garbage and ordinary traffic. It logs a line for
-// each interval, and fails on a disagreement, on a reply that is none of Healthgate's, and on growth after a quarter of the time.
+// Soak goes through random events as Search does, while clients probe, hang up half-way, send garbage and ordinary traffic. It logs a
+// line for each interval, and fails on a disagreement, on a reply that is none of Healthgate's, and on growth after a quarter of the
+// time.
 func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Duration, log func(string)) error {
 	// The Go schedulers in Envoy list their goroutines.
 	o.Env = append(o.Env, fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds()))
@@ -40,7 +40,7 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 		defer clients.Stop()
 		all = append(all, clients)
 	}
-	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == "plugin")
+	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == plugin)
 	began := time.Now()
 	next := began.Add(every)
 	var warm *usage
@@ -101,10 +101,16 @@ func grown(ctx context.Context, r *Run, warm *usage, log func(string)) error {
 				return fmt.Errorf("%s is %d, want %d (%v)", gauge, stats[gauge], len(r.watches)*watchers, err)
 			}
 		}
+		timed := 0
+		for _, p := range r.points {
+			if p.config.timed() {
+				timed++
+			}
+		}
 		switch {
 		case end.configurations > configurationsLeft*len(r.points):
 			return fmt.Errorf("%d configurations are alive, want %d at most", end.configurations, configurationsLeft*len(r.points))
-		case end.goroutines > warm.goroutines+goroutineGrowth*len(r.Variants):
+		case end.goroutines > warm.goroutines+goroutineGrowth*len(r.Variants)+timed:
 			return fmt.Errorf("%d goroutines, %d after the warm-up", end.goroutines, warm.goroutines)
 		case end.memory > warm.memory+memoryGrowth:
 			return fmt.Errorf("%.1f MiB, %.1f after the warm-up", end.memory, warm.memory)
@@ -120,14 +126,15 @@ func grown(ctx context.Context, r *Run, warm *usage, log func(string)) error {
 	return nil
 }
 
-// usage is what an Envoy uses.
+// usage is the use that an Envoy makes of the machine.
 type usage struct {
 	memory                               float64 // MiB resident
 	goroutines, configurations, requests int     // the last two: of the Go plugin
 }
 
 func (u *usage) String() string {
-	return fmt.Sprintf("%.1f MiB, %d goroutines, %d configurations and %d requests of the plugin alive", u.memory, u.goroutines, u.configurations, u.requests)
+	return fmt.Sprintf("%.1f MiB, %d goroutines, %d configurations and %d requests of the plugin alive", u.memory, u.goroutines,
+		u.configurations, u.requests)
 }
 
 // use reads it from /proc, from the contrib host, and from the last traces of the Go schedulers.
@@ -138,7 +145,7 @@ func use(r *Run) (*usage, error) {
 		return nil, err
 	}
 	for _, v := range r.Variants {
-		if v.Can(door.Counting) == nil {
+		if v.CountsConfigurations() {
 			held, err := v.Held(r.Envoy)
 			if err != nil {
 				return nil, err
@@ -146,10 +153,11 @@ func use(r *Run) (*usage, error) {
 			u.configurations, u.requests = held.Configurations, held.Requests
 		}
 	}
-	// A trace for each variant's, before the last, should that be in the middle of a line.
+	// Some traces before the last, which may be in the middle of a line: the schedulers of two variants write theirs in turn, more or less.
 	log := r.Envoy.Log()
 	traces := regexp.MustCompile(`(?m)^SCHED `).FindAllStringIndex(log, -1)
-	n := len(r.Variants)
+	const mean = 4 // traces of each
+	n := mean * len(r.Variants)
 	if len(traces) <= n {
 		return nil, errors.New("the Go schedulers have written no trace yet")
 	}
@@ -159,6 +167,7 @@ func use(r *Run) (*usage, error) {
 			u.goroutines++
 		}
 	}
+	u.goroutines /= mean
 	return u, nil
 }
 
@@ -167,7 +176,8 @@ func (c *Clients) String() string {
 	text := fmt.Sprintf("%s: %d probes passed, %d failed, %d hung up; %d abuses, %d proxied", c.variant.Name, c.passed.Load(), c.failed.Load(),
 		c.aborted.Load(), c.abused.Load(), c.proxied.Load())
 	if c.grpc() {
-		text += fmt.Sprintf("; %d Checks, %d Watches with %d updates, %d ended by Envoy", c.checked.Load(), c.watched.Load(), c.updates.Load(), c.ended.Load())
+		text += fmt.Sprintf("; %d Checks, %d Watches with %d updates, %d ended by Envoy", c.checked.Load(), c.watched.Load(),
+			c.updates.Load(), c.ended.Load())
 	}
 	return strings.TrimSpace(text)
 }

@@ -102,7 +102,8 @@ func (w *Watch) open(ingress string) error {
 	if w.conn != nil {
 		return nil
 	}
-	conn, err := grpc.NewClient("passthrough:///"+ingress, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(w.host))
+	conn, err := grpc.NewClient("passthrough:///"+ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority(w.host))
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,8 @@ func (w *Watch) open(ingress string) error {
 	for i := range watchers {
 		w.running.Go(func() {
 			for ctx.Err() == nil {
-				stream, err := w.client().Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: []string{"", Service}[i%2]}, grpc.WaitForReady(true))
+				request := &grpc_health_v1.HealthCheckRequest{Service: []string{"", Service}[i%2]}
+				stream, err := w.client().Watch(ctx, request, grpc.WaitForReady(true))
 				for err == nil {
 					var reply *grpc_health_v1.HealthCheckResponse
 					if reply, err = stream.Recv(); err == nil {
@@ -175,7 +177,8 @@ func (w *Watch) questions(r *Run) (all []*question) {
 				same = same || got == serving[a.Status]
 			}
 			return outcome{
-				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", point: gate, open: got == "SERVING" && !want.passing(),
+				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", point: gate,
+				open:  got == "SERVING" && !want.passing(),
 				where: func() string { return what + " of " + r.world.describe(gate.String(), gate.config) },
 				got:   func() string { return got },
 				want:  func() string { return fmt.Sprintf("%+v", want) },

@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// slack is how long a change may take to be seen: a Go plugin samples a gate with hold once a second between probes, and the machine is busy.
+// slack is how long a change may take to be seen: a Go plugin samples a gate with hold once a second between probes, and the machine is
+// busy.
 const slack = 1500 * time.Millisecond
 
 // Window is a time that is known by its bounds.
 type Window struct{ From, To time.Time }
 
-// Expectation is what a gate may answer within a window.
+// Expectation is the set of answers that are allowed within a window.
 type Expectation struct {
 	Answers []Answer // any of these
 	// Status, if it is not 0, is one that may come with any details.
@@ -38,7 +39,7 @@ func (e Expectation) certain() bool { return (len(e.Answers) == 1) != (e.Status 
 type Debounce struct {
 	config   Config // the gate's
 	truth    Answer
-	since    Window // when the truth became what it is, or was last interrupted
+	since    Window // when the truth changed, or was last interrupted
 	known    bool
 	standing bool // the verdict, if it is known
 }
@@ -93,7 +94,7 @@ func (d *Debounce) observe(c Config, truth Answer, at Window, touched, restarted
 	d.truth = truth
 }
 
-// expect is what the gate may answer within a window.
+// expect returns the answers that are allowed within a window.
 func (d *Debounce) expect(at Window) Expectation {
 	d.advance(at.From)
 	passing := passes(d.truth)
@@ -105,9 +106,6 @@ func (d *Debounce) expect(at Window) Expectation {
 	case d.known && d.standing == passing:
 		return Expectation{Answers: []Answer{d.truth}}
 	case d.known && at.To.Before(d.since.From.Add(d.wait(passing))):
-		if at.From.Before(d.since.To.Add(slack)) { // the change may not have been seen: the details are still the old ones
-			return Expectation{Status: other.Status}
-		}
 		return Expectation{Answers: []Answer{other}}
 	}
 	return Expectation{Answers: []Answer{d.truth, other}, Status: other.Status}
@@ -131,7 +129,7 @@ func (c *Checks) observe(moving bool, at Window, interrupted bool) {
 	}
 }
 
-// expect is what a gate with stale_after may answer within a window, if its answer were truth otherwise.
+// expect returns the answers of a gate with stale_after that are allowed within a window, if its answer were truth otherwise.
 func (c *Checks) expect(truth Answer, after time.Duration, at Window) Expectation {
 	switch {
 	case c.moving && at.From.After(c.changed.To.Add(slack)), !c.moving && c.fresh && at.To.Before(c.changed.From.Add(after-slack/2)):

@@ -26,6 +26,12 @@ func TestHoldAllowsNoOtherAnswerOutsideOfItsTolerance(t *testing.T) {
 		touched, restarted bool
 	}
 	slow, fast := &Hold{"10s", "4s"}, &Hold{"0s", "10s"}
+	const still, touched, restarted = 0, 1, 2
+	event := func(from float64, truth Answer, what int) step {
+		return step{from, from + 0.1, truth, what == touched, what == restarted}
+	}
+	begin, fail := event(0, passing, touched), event(5, failing, touched)
+	all := func(steps ...step) []step { return steps }
 	for _, test := range []struct {
 		name    string
 		hold    *Hold
@@ -33,24 +39,20 @@ func TestHoldAllowsNoOtherAnswerOutsideOfItsTolerance(t *testing.T) {
 		when    float64
 		allowed []Answer // and no other of the four
 	}{
-		{"the first truth stands at once", slow, []step{{0, 0.1, failing, true, false}}, 0.2, []Answer{failing}},
-		{"a change does not", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 8, []Answer{held200}},
-		{"the details may be the old ones at first", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 5.5, []Answer{passing, held200}},
-		{"either near its end", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 15.5, []Answer{passing, failing, held200}},
-		{"it stands after that", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 17, []Answer{failing}},
-		{"another route changes", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {7, 7.1, failing, false, false}}, 9, []Answer{held200}},
-		{"the filter is made anew", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {7, 7.1, failing, false, true}}, 9,
-			[]Answer{passing, failing, held200}},
-		{"and long after that", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {7, 7.1, failing, false, true}}, 19, []Answer{failing}},
-		{"an interruption begins it anew, if it was one", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {9, 9.1, failing, true, false}}, 18,
-			[]Answer{passing, failing, held200}},
-		{"it is over before it stands", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {9, 9.1, passing, true, false}}, 11, []Answer{passing}},
-		{"or it has just stood", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {15.5, 15.6, passing, true, false}}, 18,
-			[]Answer{passing, held503, failing}},
-		{"a way back of its own", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {20, 20.1, passing, true, false}}, 22, []Answer{held503}},
-		{"and its end", slow, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}, {20, 20.1, passing, true, false}}, 26, []Answer{passing}},
-		{"no wait to fail", fast, []step{{0, 0.1, passing, true, false}, {5, 5.1, failing, true, false}}, 7, []Answer{failing}},
-		{"so an interruption may have stood", fast, []step{{0, 0.1, passing, true, false}, {5, 5.1, passing, true, false}}, 7, []Answer{passing, held503, failing}},
+		{"the first truth stands at once", slow, all(event(0, failing, touched)), 0.2, []Answer{failing}},
+		{"a change does not", slow, all(begin, fail), 8, []Answer{held200}},
+		{"either near its end", slow, all(begin, fail), 15.5, []Answer{passing, failing, held200}},
+		{"it stands after that", slow, all(begin, fail), 17, []Answer{failing}},
+		{"another route changes", slow, all(begin, fail, event(7, failing, still)), 9, []Answer{held200}},
+		{"the filter is made anew", slow, all(begin, fail, event(7, failing, restarted)), 9, []Answer{passing, failing, held200}},
+		{"and long after that", slow, all(begin, fail, event(7, failing, restarted)), 19, []Answer{failing}},
+		{"a possible interruption", slow, all(begin, fail, event(9, failing, touched)), 18, []Answer{passing, failing, held200}},
+		{"it is over before it stands", slow, all(begin, fail, event(9, passing, touched)), 11, []Answer{passing}},
+		{"or it has just stood", slow, all(begin, fail, event(15.5, passing, touched)), 18, []Answer{passing, held503, failing}},
+		{"a way back", slow, all(begin, fail, event(20, passing, touched)), 22, []Answer{held503}},
+		{"and its end", slow, all(begin, fail, event(20, passing, touched)), 26, []Answer{passing}},
+		{"no wait to fail", fast, all(begin, fail), 7, []Answer{failing}},
+		{"so an interruption may have stood", fast, all(begin, event(5, passing, touched)), 7, []Answer{passing, held503, failing}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := Debounce{}
