@@ -360,7 +360,7 @@ func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
 func TestAnswerCountsWhileOthersProbe(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
-	e.others = 10
+	e.others = 2
 	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
 	if err != nil {
 		t.Fatal(err)
