@@ -185,6 +185,9 @@ func (c *Clients) health(ctx context.Context) grpc_health_v1.HealthClient {
 
 // endedByEnvoy counts a call that its client did not end, and fails if it may not end so.
 func (c *Clients) endedByEnvoy(what string, err error) {
+	if status.Code(err) == codes.Canceled && strings.Contains(err.Error(), "the client connection is closing") {
+		return // by Stop, which grpc-go may report before the context does
+	}
 	if status.Code(err) == codes.Unavailable {
 		c.ended.Add(1)
 		return
