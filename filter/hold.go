@@ -69,14 +69,14 @@ func (d *debounce) pending() bool {
 // anew when anything in its route configuration changes, and every filter when anything in its listener does.
 type debounces struct {
 	mutex    sync.Mutex
-	byDigest map[string][]*debounce // by the configuration's digest, oldest first; all but the last are of gates that live
+	byDigest map[string][]*debounce // by the configuration's digest, oldest first
 	sweptAt  time.Time
 }
 
 // debounceKept is how long the state of a hold waits for the next gate: that one is made with the first probe after an update.
 const debounceKept = time.Minute
 
-// join returns the state for a new gate: a copy of the state of the newest gate with the same configuration, if any.
+// join returns the state for a new gate: a copy of the state of the newest gate with the same configuration that has judged, if any.
 func (d *debounces) join(digest string, now time.Time) *debounce {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -92,11 +92,10 @@ func (d *debounces) join(digest string, now time.Time) *debounce {
 	}
 	state := &debounce{}
 	states := slices.DeleteFunc(d.byDigest[digest], func(s *debounce) bool { return s.expired(now) })
-	if len(states) > 0 {
-		newest := states[len(states)-1]
-		newest.mutex.Lock()
-		state.standing = newest.standing
-		newest.mutex.Unlock()
+	for _, other := range slices.Backward(states) {
+		if state.standing = other.now(); state.standing.known {
+			break
+		}
 	}
 	states = slices.DeleteFunc(states, func(s *debounce) bool { return !s.leftAt.IsZero() })
 	if d.byDigest == nil {
@@ -106,14 +105,25 @@ func (d *debounces) join(digest string, now time.Time) *debounce {
 	return state
 }
 
-// leave keeps the state of a closed gate for the next one, unless another gate with the same configuration lives.
+// leave keeps the state of a closed gate for the next one, unless another gate with the same configuration has judged too.
 func (d *debounces) leave(digest string, state *debounce, now time.Time) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	state.leftAt = now
-	if states := d.byDigest[digest]; len(states) > 1 {
-		d.byDigest[digest] = slices.DeleteFunc(states, func(s *debounce) bool { return s == state })
+	states := d.byDigest[digest]
+	has := func(s *debounce) bool { return s != state && s.now().known }
+	if len(states) > 1 && !state.now().known || slices.ContainsFunc(states, has) {
+		states = slices.DeleteFunc(states, func(s *debounce) bool { return s == state })
 	}
+	if d.byDigest[digest] = states; len(states) == 0 {
+		delete(d.byDigest, digest)
+	}
+}
+
+func (d *debounce) now() Standing {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.standing
 }
 
 func (d *debounce) expired(now time.Time) bool {

@@ -50,7 +50,12 @@ bool hg_is_stale(const hg_gate *gate) {
     hg_suspect(gate->oldest);
     return false;
   }
-  if (now - atomic_load(&suspected_at) < confirmed_after) return false;
+  int64_t confirm = confirmed_after;
+  if (at == hg_sampled_at()) { // the limit is 60 times the cost of a pass at least, and a pass has to end before it counts
+    int64_t twice_a_pass = atomic_load_explicit(&sample_limit, memory_order_relaxed) / 30;
+    if (twice_a_pass > confirm) confirm = twice_a_pass;
+  }
+  if (now - atomic_load(&suspected_at) < confirm) return false;
   log_age(at);
   return true;
 }

@@ -99,6 +99,7 @@ EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_config_destroy(const void *config) {
   (void)config;
+  hg_metrics_unshare();
   extension_config = NULL;
 }
 

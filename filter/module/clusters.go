@@ -10,6 +10,7 @@ import (
 type clusters struct {
 	mutex    sync.RWMutex
 	reported map[uint64]bool     // by the hash of the name: whether Envoy has the cluster, if it has reported it
+	removed  int                 // how many of them it has not
 	before   map[uint64]struct{} // hashes of the stat names of the clusters that Envoy had before
 	final    bool                // before is complete
 	unaware  bool                // Envoy reports no changes
@@ -21,19 +22,28 @@ func hashOf(name string) uint64 {
 	return h.Sum64()
 }
 
+// removedMost bounds the names that are kept of removed clusters. Beyond it only those are kept that Envoy had before and that have no
+// alt_stat_name: a report has no stat name.
+const removedMost = 100_000
+
 // report takes that Envoy has added or removed a cluster.
 func (c *clusters) report(name, statName string, removed bool) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	hash := hashOf(name)
-	if removed {
-		if _, before := c.before[hashOf(statName)]; !before && c.final {
-			delete(c.reported, hash) // unknown is as good as removed
-			return
-		}
-	}
 	if c.reported == nil {
 		c.reported = make(map[uint64]bool)
+	}
+	if has, reported := c.reported[hash]; reported && !has {
+		c.removed--
+		delete(c.reported, hash)
+	}
+	if removed {
+		if _, before := c.before[hashOf(statName)]; !before && c.final && c.removed >= removedMost {
+			delete(c.reported, hash)
+			return
+		}
+		c.removed++
 	}
 	c.reported[hash] = !removed
 }

@@ -111,7 +111,12 @@ func healthgateShareMetrics() {
 }
 
 //export healthgateStart
-func healthgateStart() { startSampling() }
+func healthgateStart() {
+	defer recovered("at the start")
+	// From now on Envoy reports which clusters it adds. Those that it has are seen before it can add another, which would still warm.
+	envoy.sampler.pass(true)
+	startSampling()
+}
 
 // startSampling is replaced by tests that sample when they say so.
 var startSampling = func() {

@@ -107,6 +107,7 @@ typedef struct hg_metric {
 // bootstrap extension is made.
 void hg_metrics_share(void *extension_config);
 void hg_metric_share(hg_buffer name, bool gauge);
+void hg_metrics_unshare(void); // at the end of the bootstrap extension: the sampler may still be at work
 // hg_metric_define returns NULL where Envoy defines none: once the filter's configuration has been made.
 hg_metric *hg_metric_define(hg_filter *filter, hg_buffer name, bool gauge);
 // Without a stream, on any thread.

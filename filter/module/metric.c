@@ -1,6 +1,7 @@
 // What is counted. The stats of the prefix "default" are defined once, in the scope of the bootstrap extension: they have the same names
 // wherever a filter is configured, and a filter chain more costs no stats. Those of another prefix are defined by each filter. Of these
 // Envoy 1.38 lets only a stream write one: what is written without a stream is pending until the next reply.
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,11 +15,18 @@ static struct {
   bool gauge;
 } shared[SHARED_MOST];
 static size_t shared_count;
-static void *shared_by; // the bootstrap extension's configuration
+static void *shared_by; // the bootstrap extension's configuration; NULL once it has ended
+static pthread_rwlock_t shared_lock = PTHREAD_RWLOCK_INITIALIZER; // of shared_by, where no stream keeps it alive
 
 void hg_metrics_share(void *extension_config) {
   shared_by = extension_config;
   shared_count = 0;
+}
+
+void hg_metrics_unshare(void) {
+  pthread_rwlock_wrlock(&shared_lock);
+  shared_by = NULL;
+  pthread_rwlock_unlock(&shared_lock);
 }
 
 void hg_metric_share(hg_buffer name, bool gauge) {
@@ -60,7 +68,10 @@ static void owe(hg_filter *filter, hg_metric *metric) {
 
 void hg_metric_add(hg_filter *filter, hg_metric *metric, uint64_t by) {
   if (metric->shared) {
-    envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(shared_by, metric->id, NULL, 0, by);
+    pthread_rwlock_rdlock(&shared_lock);
+    if (shared_by != NULL)
+      envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(shared_by, metric->id, NULL, 0, by);
+    pthread_rwlock_unlock(&shared_lock);
     return;
   }
   if (envoy_dynamic_module_callback_http_filter_config_increment_counter != NULL) {
@@ -73,7 +84,10 @@ void hg_metric_add(hg_filter *filter, hg_metric *metric, uint64_t by) {
 
 void hg_metric_set(hg_filter *filter, hg_metric *metric, uint64_t value) {
   if (metric->shared) {
-    envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(shared_by, metric->id, NULL, 0, value);
+    pthread_rwlock_rdlock(&shared_lock);
+    if (shared_by != NULL)
+      envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(shared_by, metric->id, NULL, 0, value);
+    pthread_rwlock_unlock(&shared_lock);
     return;
   }
   if (envoy_dynamic_module_callback_http_filter_config_set_gauge != NULL) {

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/cgo"
 	"slices"
@@ -67,6 +68,9 @@ func newModule() *module {
 		prefixes: make(map[prefix]int),
 	}
 	m.own = ownGauges{m.sampler.register(workersStarted), m.sampler.register(serverVersion)}
+	for _, name := range filter.ServerReads() { // sampled for the first probe, as the clusters' are
+		m.sampler.register(name)
+	}
 	return m
 }
 
@@ -137,8 +141,9 @@ func (m *module) unregister(gauges []*gauge) {
 // defineForRoutes defines the stats of all route overrides that might be merged into a filter's configuration.
 func (m *module) defineForRoutes(h *host, grpc bool) {
 	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	for p := range m.prefixes {
+	prefixes := slices.Collect(maps.Keys(m.prefixes))
+	m.mutex.Unlock() // Envoy may have to wait for a pass before it defines a stat
+	for _, p := range prefixes {
 		name := p.name
 		if name == "" {
 			name = h.prefix
@@ -275,9 +280,16 @@ func (m *module) firstProbe(g *gate) *C.hg_reply {
 	return g.now()
 }
 
+// confirmations is how many more passes a change brings at most. Envoy writes the gauges of a cluster one after the other, on its main
+// thread, so what a pass has found of them may never have been true together; what the next one finds too, was.
+const confirmations = 2
+
 // sample makes a pass and evaluates what it has changed. workersRun is whether Envoy's workers are known to have started.
 func (m *module) sample(workersRun bool) {
-	began, passed := m.sampler.pass(workersRun)
+	began, passed, changed := m.sampler.pass(workersRun)
+	for again := 0; changed && again < confirmations; again++ {
+		began, passed, changed = m.sampler.pass(workersRun)
+	}
 	if workersRun {
 		m.started.Store(true)
 	}

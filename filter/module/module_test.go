@@ -53,6 +53,7 @@ func startServing(t *testing.T) {
 	fakeenvoy.Gauge(workersStarted, 1)
 	cluster("service", 1, 0, 1)
 	cluster("other", 0, 0, 1)
+	envoy.sampler.pass(true)
 	tick()
 }
 

@@ -40,5 +40,5 @@ func (p *pace) wait(now time.Duration, newNames bool) time.Duration {
 // period is the time between two regular passes.
 func (p *pace) period() time.Duration { return max(shortestPeriod, share*p.cost) }
 
-// ageLimit is how old a sample may be at this pace.
-func (p *pace) ageLimit() time.Duration { return 3 * p.period() }
+// ageLimit is how old a sample may be at this pace. The passes before the last may have cost more, and are still to be paid for.
+func (p *pace) ageLimit() time.Duration { return max(3*p.period(), p.next-p.ended+p.period()) }

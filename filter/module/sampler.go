@@ -110,9 +110,9 @@ func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg
 	return s.passes, s.index, s.order, samples
 }
 
-// pass reads all of Envoy's gauges and keeps those that are registered. It returns when it began, and false if Envoy's side has ended.
-// final is whether Envoy's workers have started before.
-func (s *sampler) pass(final bool) (began time.Duration, passed bool) {
+// pass reads all of Envoy's gauges and keeps those that are registered. It returns when it began, false if Envoy's side has ended, and
+// whether a gauge has changed that a pass had read before. final is whether Envoy's workers have started before.
+func (s *sampler) pass(final bool) (began time.Duration, passed, changed bool) {
 	began = sinceBoot()
 	pass, i, order, samples := s.begin()
 	var found *C.hg_hashes
@@ -131,11 +131,11 @@ func (s *sampler) pass(final bool) (began time.Duration, passed bool) {
 	if passed && pass > s.stored { // else a pass that began later was faster
 		s.stored = pass
 		for place, g := range order {
-			g.store(uint64(samples[place].value), bool(samples[place].found), pass)
+			changed = g.store(uint64(samples[place].value), bool(samples[place].found), pass) || changed
 		}
 	}
 	s.spare = samples
-	return began, passed
+	return began, passed, changed
 }
 
 // last is the last pass whose samples have been stored.
@@ -145,12 +145,14 @@ func (s *sampler) last() uint64 {
 	return s.stored
 }
 
-func (g *gauge) store(value uint64, found bool, pass uint64) {
+func (g *gauge) store(value uint64, found bool, pass uint64) (changed bool) {
 	if g.covered.Load() && g.value.Load() == value && g.found.Load() == found {
-		return
+		return false
 	}
+	changed = g.covered.Load()
 	g.value.Store(value)
 	g.found.Store(found)
 	g.covered.Store(true)
 	g.changed.Store(pass)
+	return changed
 }

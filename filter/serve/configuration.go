@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -25,8 +26,9 @@ type Configuration struct {
 	// levels nest, those in between answer nobody, and cost nothing.
 	gate   atomic.Pointer[filter.Gate]
 	making sync.Mutex
-	ends   []func() // of what the gate needs while it lives; guarded by making
-	ended  bool     // nothing may be started that would have to end; guarded by making
+	ends   []func()   // of what the gate needs while it lives; guarded by making
+	ended  bool       // nothing may be started that would have to end; guarded by making
+	ending sync.Mutex // held while ends are run: whoever ends it too has to wait
 
 	overlay map[*Override]*Configuration // what was laid over it; guarded by Process.life
 	gone    bool                         // nothing is laid over it any more; guarded by Process.life
@@ -70,15 +72,21 @@ func (c *Configuration) Paths() []string { return c.paths }
 // answered. It may be called more than once.
 func (c *Configuration) End() {
 	c.process.life.Lock()
-	over := c.overlay
-	c.overlay, c.gone = nil, true
-	for override := range over {
-		delete(override.over, c)
-	}
+	c.gone = true
+	over := maps.Clone(c.overlay)
 	c.process.life.Unlock()
 	for _, laid := range over {
 		laid.End()
 	}
+	// Only now: the other side of a pair must not be gone before what came of the pair has ended.
+	c.process.life.Lock()
+	for override := range over {
+		delete(override.over, c)
+	}
+	c.overlay = nil
+	c.process.life.Unlock()
+	c.ending.Lock()
+	defer c.ending.Unlock()
 	c.making.Lock()
 	ends := c.ends
 	c.ends, c.ended = nil, true

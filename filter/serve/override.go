@@ -2,6 +2,7 @@ package serve
 
 import (
 	"fmt"
+	"maps"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -97,13 +98,17 @@ func (c *Configuration) layOver(base *Configuration, o *Override) {
 // End ends all that came of the override. It may be called more than once.
 func (o *Override) End() {
 	o.process.life.Lock()
-	over := o.over
-	o.over, o.gone = nil, true
-	for base := range over {
-		delete(base.overlay, o)
-	}
+	o.gone = true
+	over := maps.Clone(o.over)
 	o.process.life.Unlock()
 	for _, laid := range over {
 		laid.End()
 	}
+	// Only now: Configuration.End has the reason.
+	o.process.life.Lock()
+	defer o.process.life.Unlock()
+	for base := range over {
+		delete(base.overlay, o)
+	}
+	o.over = nil
 }

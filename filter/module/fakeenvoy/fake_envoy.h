@@ -72,4 +72,6 @@ void fe_destroy(fe_stream *stream);
 int fe_due(fe_stream *stream); // how many events were scheduled for it, which are then forgotten
 int fe_run(fe_stream *stream); // the events that were scheduled for it
 
+void fe_after(const char *read, void (*act)(void));
+void fe_service_degrades(void);
 #endif

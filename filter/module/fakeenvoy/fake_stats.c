@@ -116,11 +116,31 @@ void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer)
 bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config) { (void)config; return ++fe_lifecycle == 1; }
 #endif
 
+// fe_after has Envoy's main thread do something while the next pass is under way, once it has read a gauge.
+static struct {
+  const char *read;
+  void (*act)(void);
+} after;
+void fe_after(const char *read, void (*act)(void)) {
+  after.read = read;
+  after.act = act;
+}
+void fe_service_degrades(void) {
+  fe_gauge("cluster.service.membership_total", 1);
+  fe_gauge("cluster.service.membership_healthy", 0);
+  fe_gauge("cluster.service.membership_degraded", 1);
+}
+
 void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *of, hg_visitor visit, void *context) {
   (void)of;
   __atomic_add_fetch(&fe_passes, 1, __ATOMIC_SEQ_CST);
-  for (int i = 0; i < STATS; i++)
-    if (stats[i].there) visit((hg_envoy_buffer){stats[i].name, strlen(stats[i].name)}, stats[i].value, context);
+  for (int i = 0; i < STATS; i++) {
+    if (!stats[i].there) continue;
+    visit((hg_envoy_buffer){stats[i].name, strlen(stats[i].name)}, stats[i].value, context);
+    if (after.read == NULL || strcmp(after.read, stats[i].name) != 0) continue;
+    after.read = NULL;
+    after.act();
+  }
 }
 #ifdef FE_OF_1_40
 void envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names(void) {}

@@ -180,3 +180,9 @@ func Lines(with string) (lines []string) {
 	}
 	return lines
 }
+
+// ServiceDegradesAfter has the one host of the cluster service go from healthy to degraded while the next pass is under way, once the
+// pass has read a gauge.
+func ServiceDegradesAfter(read string) {
+	C.fe_after(C.CString(read), (*[0]byte)(C.fe_service_degrades))
+}
