@@ -56,13 +56,13 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 			return fmt.Errorf("event %d, %s: %s", events, asJSON(event), found)
 		}
 		if warm == nil && time.Since(began) > duration/4 {
-			if warm, err = use(run); err != nil {
+			if warm, err = use(ctx, run); err != nil {
 				return err
 			}
 		}
 		if now := time.Now(); now.After(next) {
 			next = next.Add(every)
-			used, err := use(run)
+			used, err := use(ctx, run)
 			if err != nil {
 				return err
 			}
@@ -94,7 +94,7 @@ func grown(ctx context.Context, r *Run, warm *usage, duration time.Duration, log
 			}
 		}
 		var err error
-		if end, err = use(r); err != nil {
+		if end, err = use(ctx, r); err != nil {
 			return err
 		}
 		for _, w := range r.watches {
@@ -140,7 +140,7 @@ func (u *usage) String() string {
 }
 
 // use reads it from /proc, from the contrib host, and from the last traces of the Go schedulers.
-func use(r *Run) (*usage, error) {
+func use(ctx context.Context, r *Run) (*usage, error) {
 	u := &usage{}
 	var err error
 	if u.memory, err = r.Envoy.ResidentMiB(); err != nil {
@@ -156,12 +156,19 @@ func use(r *Run) (*usage, error) {
 		}
 	}
 	// Some traces before the last, which may be in the middle of a line: the schedulers of two variants write theirs in turn, more or less.
-	log := r.Envoy.Log()
-	traces := regexp.MustCompile(`(?m)^SCHED `).FindAllStringIndex(log, -1)
+	var log string
+	var traces [][]int
 	const mean = 4 // traces of each
 	n := mean * len(r.Variants)
-	if len(traces) <= n {
-		return nil, errors.New("the Go schedulers have written no trace yet")
+	err = bed.WaitFor(ctx, 20*time.Second, func() error {
+		log = r.Envoy.Log()
+		if traces = regexp.MustCompile(`(?m)^SCHED `).FindAllStringIndex(log, -1); len(traces) <= n {
+			return errors.New("the Go schedulers have written no trace yet")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	log = log[traces[len(traces)-1-n][0]:traces[len(traces)-1][0]]
 	for _, state := range regexp.MustCompile(`(?m)^  G\d+: status=(\d+)`).FindAllStringSubmatch(log, -1) {

@@ -8,7 +8,7 @@ import (
 )
 
 // A cluster with alt_stat_name that Envoy had at the subscription, and that was removed while one of its streams keeps its stats.
-func TestReviewRemovedClusterWithAltStatName(t *testing.T) {
+func TestRemovedClusterWithAltStatName(t *testing.T) {
 	for _, updated := range []bool{false, true} {
 		c := &clusters{}
 		c.collected([]uint64{hashOf("alt")}, true)
@@ -23,7 +23,7 @@ func TestReviewRemovedClusterWithAltStatName(t *testing.T) {
 }
 
 // The same through the hooks.
-func TestReviewRemovedClusterWithAltStatNameAnswers(t *testing.T) {
+func TestRemovedClusterWithAltStatNameAnswers(t *testing.T) {
 	startServing(t)
 	cluster("alt", 1, 0, 1)
 	envoy.sampler.clusters.reset()
@@ -36,7 +36,7 @@ func TestReviewRemovedClusterWithAltStatNameAnswers(t *testing.T) {
 }
 
 // A cluster that CDS adds after the workers have started and that still warms.
-func TestReviewWarmingClusterBeforeTheFinalPass(t *testing.T) {
+func TestWarmingClusterBeforeTheFinalPass(t *testing.T) {
 	startServing(t) // one tick, which has seen that the workers run
 	cluster("warming", 1, 0, 1)
 	tick()
@@ -45,7 +45,7 @@ func TestReviewWarmingClusterBeforeTheFinalPass(t *testing.T) {
 }
 
 // The age limit lasts until the next pass, whatever passes have cost.
-func TestReviewLimitLastsUntilTheNextPass(t *testing.T) {
+func TestLimitLastsUntilTheNextPass(t *testing.T) {
 	const ms = time.Millisecond
 	for _, costs := range [][]time.Duration{{300 * ms, 50 * ms}, {100 * ms, 20 * ms}, {400 * ms, 200 * ms}} {
 		for _, limit := range []time.Duration{time.Second, defaultAgeLimit} {
@@ -63,7 +63,7 @@ func TestReviewLimitLastsUntilTheNextPass(t *testing.T) {
 }
 
 // Once a filter's clusters are sampled, a worker need not make a pass at the first probe.
-func TestReviewFirstProbeMakesNoPass(t *testing.T) {
+func TestFirstProbeMakesNoPass(t *testing.T) {
 	startServing(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
 	tick()
@@ -75,7 +75,7 @@ func TestReviewFirstProbeMakesNoPass(t *testing.T) {
 }
 
 // Hold: a gate of the same configuration that has never judged does not hide the state of one that has.
-func TestReviewHoldBesideAGateWithoutProbe(t *testing.T) {
+func TestHoldBesideAGateWithoutProbe(t *testing.T) {
 	startServing(t)
 	const config = `{"clusters": ["service"], "hold": {"unhealthy_after": "3600s"}}`
 	a := newFilter(t, config)
@@ -91,7 +91,7 @@ func TestReviewHoldBesideAGateWithoutProbe(t *testing.T) {
 }
 
 // Envoy writes the gauges of a cluster one after the other on its main thread, while a pass on another thread reads them in any order.
-func TestReviewPassBetweenTwoWrites(t *testing.T) {
+func TestPassBetweenTwoWrites(t *testing.T) {
 	for _, gauge := range []string{"membership_degraded", "membership_healthy"} {
 		t.Run(gauge, func(t *testing.T) {
 			startServing(t)

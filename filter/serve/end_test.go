@@ -8,7 +8,7 @@ import (
 )
 
 // Envoy frees a filter's configuration once End has returned, so nothing that came of it may go on, whoever ends that.
-func TestReviewEndWaitsForThePairs(t *testing.T) {
+func TestEndWaitsForThePairs(t *testing.T) {
 	for _, overrideFirst := range []bool{true, false} {
 		func() {
 			p := &Process{Lazy: true}
