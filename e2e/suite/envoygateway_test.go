@@ -56,7 +56,7 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 			t.Errorf("Check: got %v, %v, want %v", reply, err, checked)
 		}
 	}
-	s.awaitStat("dynamicmodulescustom.default.healthy", 1)
+	s.awaitStat("healthgate.default.healthy", 1)
 }
 
 // gatewaysFilter is a DynamicModule of a policy, as a filter.

@@ -6,7 +6,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 static void *extension_config, *timer;
-static size_t passes; // the counter of passes over the gauges: whether replies are still renewed
+static size_t passes; // the counter of samples: whether replies are still renewed
 
 enum { RUNS_EVERY_MS = 100 }; // so often it is seen that the main thread runs
 
@@ -114,7 +114,7 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *exte
   hg_stats_set_extension(NULL);
 }
 
-void hg_count_pass(void) {
+void hg_bootstrap_count_sample(void) {
   envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, passes, NULL, 0, 1);
 }
 

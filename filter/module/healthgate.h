@@ -65,6 +65,7 @@ uint64_t hg_hash(hg_buffer text); // FNV-1a
 // clusters, if that is not NULL. It returns false once Envoy's side of the bootstrap extension has ended.
 bool hg_pass(const hg_index *index, hg_sample *samples, hg_hashes *clusters);
 void hg_hashes_free(hg_hashes *hashes);
+void hg_count_sample(void); // all gates have been evaluated by a sample
 // hg_stats_set_extension sets Envoy's side of the bootstrap extension, NULL once it has ended, and waits for passes under way.
 void hg_stats_set_extension(void *extension);
 bool hg_stats_available(void);
@@ -87,7 +88,7 @@ void hg_suspect(int64_t limit);
 
 // ---- bootstrap.c
 
-void hg_count_pass(void); // on any thread, while there is a bootstrap extension
+void hg_bootstrap_count_sample(void); // on any thread, while there is a bootstrap extension
 
 // ---- metric.c
 

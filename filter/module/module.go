@@ -296,6 +296,7 @@ func (m *module) sample(workersRun bool) {
 	m.evaluate(func(*gate) bool { return false })
 	if passed {
 		setSampledAt(began)
+		C.hg_count_sample()
 	}
 }
 
@@ -346,6 +347,7 @@ func (m *module) tick() {
 	}()
 	if m.idle() {
 		setSampledAt(sinceBoot())
+		C.hg_count_sample()
 		return
 	}
 	m.sample(m.started.Load())

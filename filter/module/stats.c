@@ -98,12 +98,15 @@ bool hg_pass(const hg_index *index, hg_sample *samples, hg_hashes *clusters) {
   bool available = envoys != NULL;
   // Envoy holds the lock of its stats meanwhile: the visitor defines no stat and frees none.
   pass p = {index, samples, clusters};
-  if (available) {
-    envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(envoys, visit, &p);
-    hg_count_pass();
-  }
+  if (available) envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(envoys, visit, &p);
   pthread_rwlock_unlock(&lock);
   return available;
+}
+
+void hg_count_sample(void) {
+  pthread_rwlock_rdlock(&lock);
+  if (envoys != NULL) hg_bootstrap_count_sample();
+  pthread_rwlock_unlock(&lock);
 }
 
 void hg_hashes_free(hg_hashes *hashes) { free(hashes->hashes); }

@@ -112,6 +112,7 @@ static void one_pass(void) {
   CHECK(hg_pass(names, samples, &clusters));
   CHECK(!samples[0].found || (samples[0].value == 7 && clusters.count == 1));
   hg_hashes_free(&clusters);
+  hg_count_sample();
 }
 void healthgateStart(void) {
   into_go++;
