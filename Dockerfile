@@ -1,10 +1,9 @@
 # syntax=docker/dockerfile:1
 #
 # Targets:
-#   envoy             the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
-#   stock             stock Envoy with libhealthgate.so and envoy/stock.yaml
-#   stock-distroless  the same without a shell
-#   plugin, module, module-distroless  these three, by the variant that is in them
+#   plugin            the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
+#   module            stock Envoy with libhealthgate.so and envoy/module.yaml
+#   module-distroless the same without a shell
 #   backend           the gRPC service of the tests
 #   certificate       makes a self-signed certificate, for a try-out
 #   e2e               the tests themselves
@@ -94,12 +93,12 @@ ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
 
 # The files of the module's images, beside their Envoy.
-FROM scratch AS stock-files
-COPY --chmod=0644 envoy/stock.yaml /etc/envoy/envoy.yaml
+FROM scratch AS module-files
+COPY --chmod=0644 envoy/module.yaml /etc/envoy/envoy.yaml
 COPY --from=build --chmod=0644 /src/build/libhealthgate.so /etc/envoy/libhealthgate.so
 COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
 
-FROM envoyproxy/envoy:v${STOCK_ENVOY_VERSION} AS stock
+FROM envoyproxy/envoy:v${STOCK_ENVOY_VERSION} AS module
 ARG STOCK_ENVOY_VERSION
 ARG VERSION=devel
 ARG REVISION
@@ -109,15 +108,15 @@ LABEL org.opencontainers.image.title="Stock Envoy with Healthgate" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:v${STOCK_ENVOY_VERSION}"
-COPY --from=stock-files /etc/envoy /etc/envoy
-COPY --from=stock-files /usr/local/bin/healthgate /usr/local/bin/healthgate
+COPY --from=module-files /etc/envoy /etc/envoy
+COPY --from=module-files /usr/local/bin/healthgate /usr/local/bin/healthgate
 ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
 USER 101:101
 EXPOSE 8443
 ENTRYPOINT ["/usr/local/bin/envoy"]
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
 
-FROM envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION} AS stock-distroless
+FROM envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION} AS module-distroless
 ARG STOCK_ENVOY_VERSION
 ARG VERSION=devel
 ARG REVISION
@@ -127,8 +126,8 @@ LABEL org.opencontainers.image.title="Stock Envoy with Healthgate, without a she
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION}"
-COPY --from=stock-files /etc/envoy /etc/envoy
-COPY --from=stock-files /usr/local/bin/healthgate /usr/local/bin/healthgate
+COPY --from=module-files /etc/envoy /etc/envoy
+COPY --from=module-files /usr/local/bin/healthgate /usr/local/bin/healthgate
 ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
 # As in the other images, so that one key and one manifest serve all. The number has no name here.
 USER 101:101
@@ -136,10 +135,8 @@ EXPOSE 8443
 ENTRYPOINT ["/usr/local/bin/envoy"]
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
 
-FROM stock AS module
-FROM stock-distroless AS module-distroless
 
-FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS envoy
+FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS plugin
 ARG ENVOY_VERSION
 ARG VERSION=devel
 ARG REVISION
@@ -159,6 +156,3 @@ ENTRYPOINT ["/usr/local/bin/envoy"]
 # Without hot restart Envoy writes nothing, so that its root can be read-only. A drain that is gradual, as Envoy's own is, takes
 # ten minutes to reach every connection: longer than a pod has.
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
-
-# The last is the default.
-FROM envoy AS plugin

@@ -12,7 +12,7 @@ export CC
 
 # The images of `make image`, as $(IMAGE)-envoy and so on, and their architectures: the engine's own by default. PUSH=1 pushes them, with
 # a list of their contents (SBOM) and provenance; several architectures need that, since an engine's own store may not hold them.
-IMAGES := envoy stock stock-distroless backend
+IMAGES := plugin module module-distroless backend
 IMAGE ?= healthgate
 TAG ?= latest
 PLATFORMS ?=
@@ -28,7 +28,6 @@ ifeq ($(filter plugin module both,$(VARIANT)),)
 $(error VARIANT is plugin or module, and not "$(VARIANT)")
 endif
 # As the programs in e2e name it.
-DOOR = $(if $(filter module,$(VARIANT)),stock,contrib)
 export HTTPS_PORT ?= 8443
 export ADMIN_PORT ?= 9901
 
@@ -51,7 +50,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 PLUGIN  := build/healthgate.so
 MODULE  := build/libhealthgate.so
-STANDIN := build/libstandin.so
+CONTRIBHOST := build/libcontribhost.so
 BACKEND := build/backend
 COMMAND := build/healthgate
 DEMO    := build/demo
@@ -65,7 +64,7 @@ HEALTH_PROBE := build/grpc-health-probe
 # Those that are there: git lists what was removed and is not yet committed, too. What is under e2e is a Go module of its own.
 go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
 own_files = $(filter-out e2e/%,$(go_files)) go.mod go.sum
-c_files   = $(wildcard filter/module/*.c filter/module/*.h)
+c_files   = $(wildcard filter/dynamicmodule/*.c filter/dynamicmodule/*.h)
 e2e_files = $(go_files) go.mod e2e/go.mod e2e/go.sum
 E2E      := $(GO) -C e2e
 
@@ -74,7 +73,7 @@ help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
-build: $(PLUGIN) $(MODULE) $(COMMAND) $(STANDIN) $(BACKEND) ## build both doors and the command, and what they are tested and shown with
+build: $(PLUGIN) $(MODULE) $(COMMAND) $(CONTRIBHOST) $(BACKEND) ## build both variants and the command, and what they are tested and shown with
 
 .PHONY: plugin
 plugin: $(PLUGIN) ## build the plugin alone (GOARCH and CC for another architecture)
@@ -120,15 +119,15 @@ $(SUITE): $(e2e_files) | tools
 	@CGO_ENABLED=0 $(E2E) test -c -trimpath -o ../$@ ./suite
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
-$(STANDIN): $(wildcard e2e/standin/*.cc e2e/standin/*.h) e2e/standin/unused.c e2e/standin/exports.map e2e/go.mod | tools cxx
+$(CONTRIBHOST): $(wildcard e2e/contribhost/*.cc e2e/contribhost/*.h) e2e/contribhost/unused.c e2e/contribhost/exports.map e2e/go.mod | tools cxx
 	@echo "building $@"
 	@mkdir -p build
 	@abi=$$($(E2E) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
 	host=$$($(E2E) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy) && \
-	$(CC) -c -O2 -fPIC -Wall -Wextra -Werror -o build/unused.o e2e/standin/unused.c && \
+	$(CC) -c -O2 -fPIC -Wall -Wextra -Werror -o build/unused.o e2e/contribhost/unused.c && \
 	$(CXX) -std=c++17 -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ \
 	  -isystem "$$abi/abi" -isystem "$$host/contrib/golang/common/go/api" $(filter %.cc,$^) build/unused.o \
-	  -static-libstdc++ -static-libgcc -Wl,-Bsymbolic -Wl,--version-script=e2e/standin/exports.map
+	  -static-libstdc++ -static-libgcc -Wl,-Bsymbolic -Wl,--version-script=e2e/contribhost/exports.map
 	@rm -f build/unused.o
 
 $(EMPTY): e2e/bench/empty/empty.c go.mod | tools
@@ -219,7 +218,7 @@ lint: $(COMMAND) | tools ## check formatting, vet, the Dockerfile, the workflows
 	@.ci/hadolint.sh Dockerfile
 	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	@rm -rf build/manifests && mkdir -p build/manifests && $(E2E) run ./render -dir ../build/manifests
-	@found=; for file in $(filter-out envoy/kustomization.yaml,$(wildcard envoy/*.yaml envoy/examples/*.yaml envoy/examples/stock/*.yaml)) build/manifests/*.yaml; do \
+	@found=; for file in $(filter-out envoy/kustomization.yaml,$(wildcard envoy/*.yaml envoy/examples/*.yaml envoy/examples/module/*.yaml)) build/manifests/*.yaml; do \
 	  $(COMMAND) lint "$$file" || found=1; \
 	done; [ -z "$$found" ]
 
@@ -242,10 +241,10 @@ TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --
 unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds
 	@echo "running the unit tests"
 	@$(TESTS) -race ./...
-	@cd e2e && $(TESTS) -race -short ./backend/... ./door ./kubernetes ./compare && $(TESTS) ./static
+	@cd e2e && $(TESTS) -race -short ./backend/... ./testbed ./kubernetes ./compare && $(TESTS) ./repo
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
-# The stock door is for each of these, besides the version that is run whole; newest first.
+# The dynamic module is for each of these, besides the version that is run whole; newest first.
 OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # What is run of it there: the answers, reload, drain, gRPC, and exit under load. A test holds each name to the suite's.
@@ -272,37 +271,37 @@ suite_needs = everything build $(DEMO) $(CLOCK) $(EMPTY) $(EMPTYGO) $(SMALLEST) 
 IN_ENVOY = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --rerun-fails=1 --rerun-fails-max-failures=3 --packages="$(1)" -- -count=1 -timeout 30m
 STOCK = $(call IN_ENVOY,./suite)
 
-# The plugin of the contrib door is for one version of Envoy: where a version is named, all of the stock door's tests are run, and no
+# The plugin of the Go plugin is for one version of Envoy: where a version is named, all of the dynamic module's tests are run, and no
 # other.
 .PHONY: e2e
 ifdef ENVOY_VERSION
-e2e: $(suite_needs) ## run the tests in a real Envoy, by each way into it (ENVOY_VERSION=1.40.0: by the stock door in that alone)
-	@echo "running the tests in Envoy $(ENVOY_VERSION) by the stock door"
-	@cd e2e && ENVOY_VERSION=$(ENVOY_VERSION) $(STOCK) -args -door=stock
+e2e: $(suite_needs) ## run the tests in a real Envoy, by each way into it (ENVOY_VERSION=1.40.0: by the dynamic module in that alone)
+	@echo "running the tests in Envoy $(ENVOY_VERSION) by the dynamic module"
+	@cd e2e && ENVOY_VERSION=$(ENVOY_VERSION) $(STOCK) -args -variant=module
 else
 e2e: $(suite_needs)
-	@echo "running the tests in Envoy by the contrib door, and what compares, loads and measures, for a short time"
+	@echo "running the tests in Envoy by the Go plugin, and what compares, loads and measures, for a short time"
 	@cd e2e && $(call IN_ENVOY,./suite ./demo ./bench ./compare)
-	@echo "running the tests in Envoy by the stock door"
-	@cd e2e && $(STOCK) -args -door=stock
+	@echo "running the tests in Envoy by the dynamic module"
+	@cd e2e && $(STOCK) -args -variant=module
 ifndef ENVOY
 	@cd e2e && for version in $(OTHER_ENVOYS); do \
-	  echo "running a part of them in Envoy $$version by the stock door"; \
-	  ENVOY_VERSION=$$version $(STOCK) -run '$(call named,$(EVERYWHERE))' -args -door=stock; \
+	  echo "running a part of them in Envoy $$version by the dynamic module"; \
+	  ENVOY_VERSION=$$version $(STOCK) -run '$(call named,$(EVERYWHERE))' -args -variant=module; \
 	done
 endif
 endif
 
-# What takes too long for each change: the faults that say so in docs/faults.md, as often as it says.
+# What takes too long for each change: the faults that say so in docs/failure-modes.md, as often as it says.
 FAULTS := \
   Fault.* AThousandWatchersSeeEachChange SlowWatchersHoldUpNobody SilentWatchOutlastsTheIdleTimeout \
   RandomGarbageHarmsNothing EnvoyEndsInOrderWhileOldChainsDrainUnderLoad ManyConfigurationsOnFourWorkers
 
 .PHONY: faults
-faults: $(suite_needs) ## break things for a long time by the stock door, in each version of Envoy; an hour (ENVOY_VERSION=1.40.0: in that alone)
+faults: $(suite_needs) ## break things for a long time by the dynamic module, in each version of Envoy; an hour (ENVOY_VERSION=1.40.0: in that alone)
 	@cd e2e && for version in $(or $(ENVOY_VERSION),1.39.1 $(OTHER_ENVOYS)); do \
 	  echo "breaking things in Envoy $$version"; \
-	  ENVOY_VERSION=$$version $(TESTS) -count=1 -timeout 4h ./suite -door=stock -long -run '$(call named,$(FAULTS))'; \
+	  ENVOY_VERSION=$$version $(TESTS) -count=1 -timeout 4h ./suite -variant=module -long -run '$(call named,$(FAULTS))'; \
 	done
 
 .PHONY: mutants
@@ -312,7 +311,7 @@ mutants: | tools ## change the core in small ways, each of which a test must not
 	  --workers 1 --timeout-coefficient 30 --output-statuses lt --threshold-efficacy 97
 
 # The services that e2e/docker-compose.yaml has tests in: three pointed at an image, and one whose tests start Envoys of their own.
-COMPOSED := e2e e2e-stock e2e-distroless e2e-alone
+COMPOSED := e2e e2e-module e2e-distroless e2e-alone
 
 .PHONY: e2e-compose
 e2e-compose: | compose ## run the tests in containers, with the contrib and the stock images; needs docker with compose
@@ -347,7 +346,7 @@ else
 	@docker build --quiet --tag healthgate-load:latest --file e2e/kubernetes/Dockerfile build/kubernetes
 	@trap '$(KIND) delete cluster --name $(KIND_CLUSTER)' EXIT; \
 	$(KIND) create cluster --name $(KIND_CLUSTER) --config e2e/kubernetes/kind.yaml --wait 5m; \
-	$(KIND) load docker-image --name $(KIND_CLUSTER) healthgate-envoy:latest healthgate-stock:latest healthgate-backend:latest healthgate-load:latest; \
+	$(KIND) load docker-image --name $(KIND_CLUSTER) healthgate-plugin:latest healthgate-module:latest healthgate-backend:latest healthgate-load:latest; \
 	$(LOAD) run -context kind-$(KIND_CLUSTER) -on-node '$(ON_NODE)' $(RUNS)
 endif
 
@@ -373,15 +372,15 @@ fuzz: | tools ## fuzz each fuzz target for FUZZTIME (1m)
 
 .PHONY: run
 run: everything build $(DEMO) fetched ## start three backends and Envoy in front; Ctrl-C ends it (VARIANT=plugin or module, HTTPS_PORT, ADMIN_PORT)
-	@exec $(DEMO) run -door $(DOOR) -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
+	@exec $(DEMO) run -variant $(or $(VARIANT),plugin) -https-port $(HTTPS_PORT) -admin-port $(ADMIN_PORT)
 
 .PHONY: demo
 demo: everything build $(DEMO) fetched ## the same as a script that prints each answer and its reason, then exits (VARIANT)
-	@exec $(DEMO) script -door $(DOOR)
+	@exec $(DEMO) script -variant $(or $(VARIANT),plugin)
 
 .PHONY: recording
 recording: everything build $(DEMO) fetched ## make docs/demo.svg anew, from a real run (VARIANT)
-	@exec $(DEMO) record -door $(DOOR)
+	@exec $(DEMO) record -variant $(or $(VARIANT),plugin)
 
 .PHONY: cert
 cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifests out
@@ -396,12 +395,12 @@ image: | docker $(if $(PUSH),pushable) ## build the images (IMAGE=name, TAG=late
 	    $(if $(PUSH),--push --sbom=true --provenance=mode=max,--load) .; \
 	done
 
-# What a release has: both doors for each architecture, with its C compiler, and the command for each system.
+# What a release has: both variants for each architecture, with its C compiler, and the command for each system.
 DIST_CC      := amd64=x86_64-linux-gnu-gcc arm64=aarch64-linux-gnu-gcc
 DIST_SYSTEMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 .PHONY: dist
-dist: | tools ## build both doors and the command for each architecture into dist, with checksums; the plugin is named by Envoy's version
+dist: | tools ## build both variants and the command for each architecture into dist, with checksums; the plugin is named by Envoy's version
 	@for pair in $(DIST_CC); do \
 	  command -v "$${pair#*=}" >/dev/null || { echo "$${pair#*=} is missing: apt-get install gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu" >&2; exit 1; }; \
 	done

@@ -26,13 +26,13 @@ const (
 	maxDuration   = 24 * time.Hour
 )
 
-// Door is a way into Envoy. What one of them can't do its configuration may not ask for.
-type Door uint8
+// Variant is a way into Envoy. What one of them can't do its configuration may not ask for.
+type Variant uint8
 
-// The doors.
+// The variants.
 const (
-	Contrib Door = iota // Envoy's golang extension, in the contrib build
-	Stock               // a dynamic module, in any Envoy
+	Plugin Variant = iota // Envoy's golang extension, in the contrib build
+	Module                // a dynamic module, in any Envoy
 )
 
 // Config is what a user may say of a gate, with every default filled in. Decode makes one; a Config made otherwise has
@@ -106,10 +106,10 @@ var (
 )
 
 // Decode reads a configuration strictly: a key it does not know, a wrong type and a value out of range are errors, and
-// so is a repeated cluster, and what the door can't do. The error, where there is one, is of type Errors and holds all that
+// so is a repeated cluster, and what the variant can't do. The error, where there is one, is of type Errors and holds all that
 // is wrong.
-func Decode(raw *structpb.Struct, door Door) (*Config, error) {
-	c, errs := decode(raw, door, true)
+func Decode(raw *structpb.Struct, variant Variant) (*Config, error) {
+	c, errs := decode(raw, variant, true)
 	if len(errs) > 0 {
 		return nil, errs
 	}
@@ -131,8 +131,8 @@ func Digest(raw *structpb.Struct) string {
 
 // DecodeOverride reads a route override as strictly as Decode, and gives the same errors. What can be judged only together
 // with the rest is left to the Decode of what Override makes. The keys that the override leaves out have their defaults.
-func DecodeOverride(raw *structpb.Struct, door Door) (*Config, error) {
-	c, errs := decode(raw, door, false)
+func DecodeOverride(raw *structpb.Struct, variant Variant) (*Config, error) {
+	c, errs := decode(raw, variant, false)
 	if len(errs) > 0 {
 		return nil, errs
 	}
@@ -166,17 +166,17 @@ func lay(filter, route *structpb.Struct) *structpb.Struct {
 }
 
 // decode reads a configuration that is complete, or that is one to override another. What is wrong it takes for its default.
-func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
+func decode(raw *structpb.Struct, variant Variant, complete bool) (*Config, Errors) {
 	var errs Errors
 	top := object{errs: &errs, fields: raw.GetFields()}
 
 	c := &Config{
 		Path:        decodePath(&top),
-		Policy:      Policy{Clusters: decodeClusters(&top, door, complete)},
+		Policy:      Policy{Clusters: decodeClusters(&top, variant, complete)},
 		IgnoreDrain: top.oneOf("drain", "fail", "ignore") == "ignore",
 		StatPrefix:  decodeStatPrefix(&top),
 	}
-	c.Require = decodeRequire(&top, len(c.Clusters), complete && len(c.Clusters) == 0 && door == Stock)
+	c.Require = decodeRequire(&top, len(c.Clusters), complete && len(c.Clusters) == 0 && variant == Module)
 
 	hold := top.object("hold")
 	c.Hold.UnhealthyAfter = hold.duration("unhealthy_after", 0, 0, maxDuration)
@@ -187,7 +187,7 @@ func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	switch {
 	case c.Admin != nil:
 		decodeAge(&top, c)
-	case complete && door == Stock && c.StaleAfter > 0 && c.StaleAfter < MinStaleAfter && !top.failed("source") && !top.failed("admin"):
+	case complete && variant == Module && c.StaleAfter > 0 && c.StaleAfter < MinStaleAfter && !top.failed("source") && !top.failed("admin"):
 		top.fail("stale_after", "%s is shorter than the dynamic module can keep: its samples may be that old while Envoy is busy; "+
 			"set %s or more, or 0s", showSeconds(c.StaleAfter), showSeconds(MinStaleAfter))
 	}
@@ -197,8 +197,8 @@ func decode(raw *structpb.Struct, door Door, complete bool) (*Config, Errors) {
 	c.Unhealthy = decodeResponse(response.object("unhealthy"), defaultUnhealthy, 400, 599)
 	c.Details = response.boolean("details", false)
 	response.refuseUnknown()
-	c.GRPCServices = decodeServices(&top, door)
-	if most := decodeMaxWatchers(&top, door); len(c.GRPCServices) > 0 {
+	c.GRPCServices = decodeServices(&top, variant)
+	if most := decodeMaxWatchers(&top, variant); len(c.GRPCServices) > 0 {
 		c.GRPCMaxWatchers = most
 	}
 	top.refuseUnknown()
@@ -234,7 +234,7 @@ func decodeStatPrefix(top *object) string {
 	return prefix
 }
 
-func decodeClusters(top *object, door Door, required bool) []Cluster {
+func decodeClusters(top *object, variant Variant, required bool) []Cluster {
 	values, given := top.list("clusters")
 	// A gate that asks nothing of any cluster says whether Envoy's main thread lives. A drain is no reason to restart Envoy.
 	liveness := top.fields["drain"].GetStringValue() == "ignore"
@@ -243,11 +243,11 @@ func decodeClusters(top *object, door Door, required bool) []Cluster {
 		return nil
 	case !given:
 		top.fail("clusters", "is required: name at least one cluster, as in clusters: [service]")
-	case len(values) == 0 && door == Stock && (liveness || !required):
+	case len(values) == 0 && variant == Module && (liveness || !required):
 		return nil
 	case len(values) == 0 && liveness:
-		top.fail("clusters", "is empty; name at least one cluster: a gate without clusters needs the stock door")
-	case len(values) == 0 && door == Stock:
+		top.fail("clusters", "is empty; name at least one cluster: a gate without clusters is not supported by the Go plugin; use the dynamic module")
+	case len(values) == 0 && variant == Module:
 		top.fail("clusters", "is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives")
 	case len(values) == 0:
 		top.fail("clusters", "is empty; name at least one cluster")
@@ -331,13 +331,13 @@ func decodeRequire(top *object, n int, none bool) int {
 }
 
 // decodeServices returns the services of grpc.health.v1.Health, none where it is not to be answered.
-func decodeServices(top *object, door Door) []string {
+func decodeServices(top *object, variant Variant) []string {
 	values, _ := top.list("grpc_services")
 	switch {
 	case len(values) == 0:
 		return nil
-	case door != Stock:
-		top.fail("grpc_services", "needs the stock door")
+	case variant != Module:
+		top.fail("grpc_services", "is not supported by the Go plugin; use the dynamic module")
 		return nil
 	case len(values) > maxServices:
 		top.fail("grpc_services", "has %d entries; at most %d are allowed", len(values), maxServices)
@@ -364,9 +364,9 @@ func decodeServices(top *object, door Door) []string {
 	return services
 }
 
-func decodeMaxWatchers(top *object, door Door) int {
+func decodeMaxWatchers(top *object, variant Variant) int {
 	most := top.integer("grpc_max_watchers", 10_000, 1, maxWatchers)
-	if door != Stock && top.fields["grpc_max_watchers"] != nil && !top.failed("grpc_max_watchers") {
+	if variant != Module && top.fields["grpc_max_watchers"] != nil && !top.failed("grpc_max_watchers") {
 		top.fail("grpc_max_watchers", "not supported by the Go plugin; use the dynamic module")
 	}
 	return int(most)

@@ -104,7 +104,7 @@ func TestDecode(t *testing.T) {
 			want := byDefault
 			want.Clusters = slices.Clone(want.Clusters)
 			test.change(&want)
-			got, err := Decode(parse(t, test.text), Contrib)
+			got, err := Decode(parse(t, test.text), Plugin)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,8 +127,8 @@ var bad = []struct {
 }{
 	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
 	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
-	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: is empty; name at least one cluster: a gate without clusters needs the stock door`}},
-	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: needs the stock door`}},
+	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: is empty; name at least one cluster: a gate without clusters is not supported by the Go plugin; use the dynamic module`}},
+	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: is not supported by the Go plugin; use the dynamic module`}},
 	{`{"clusters": ["a"], "grpc_max_watchers": 5}`, []string{`grpc_max_watchers: not supported by the Go plugin; use the dynamic module`}},
 	{`{"clusters": ["a"], "grpc_max_watchers": 0}`, []string{`grpc_max_watchers: 0 is not between 1 and 1000000`}},
 	{`{"clusters": ["a"], "grpc_services": "b"}`, []string{`grpc_services: "b" is not a list`}},
@@ -224,7 +224,7 @@ var bad = []struct {
 func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	for _, test := range bad {
 		t.Run(clip(test.text), func(t *testing.T) {
-			c, err := Decode(parse(t, test.text), Contrib)
+			c, err := Decode(parse(t, test.text), Plugin)
 			if c != nil || err == nil {
 				t.Fatalf("got %+v, %v, want an error", c, err)
 			}
@@ -240,7 +240,7 @@ func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
 	for i := range 100_000 {
 		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
 	}
-	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"), Contrib)
+	_, err := Decode(parse(t, "{"+strings.Join(keys, ",")+"}"), Plugin)
 	if n := len(err.(Errors)); n != maxErrors {
 		t.Errorf("got %d errors, want %d", n, maxErrors)
 	}
@@ -254,7 +254,7 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 		s := parse(t, `{"clusters": [{"name": "a"}]}`)
 		s.Fields["clusters"].GetListValue().Values[0].GetStructValue().Fields["min_healthy"] = structpb.NewNumberValue(number)
 		s.Fields["require"] = structpb.NewNumberValue(number)
-		if _, err := Decode(s, Contrib); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
+		if _, err := Decode(s, Plugin); err == nil || !strings.Contains(err.Error(), "min_healthy") || !strings.Contains(err.Error(), "require") {
 			t.Errorf("%v: got %v, want two errors", number, err)
 		}
 	}
@@ -288,7 +288,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 
 func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
-		if _, err := DecodeOverride(parse(t, text), Contrib); err != nil {
+		if _, err := DecodeOverride(parse(t, text), Plugin); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -299,7 +299,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 		`{"clusters": null}`: "clusters: null is not a list",
 	} {
 		t.Run(text, func(t *testing.T) {
-			if _, err := DecodeOverride(parse(t, text), Contrib); err == nil || err.Error() != want {
+			if _, err := DecodeOverride(parse(t, text), Plugin); err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
 		})
@@ -320,7 +320,7 @@ func FuzzDecode(f *testing.F) {
 		if proto.Unmarshal(wire, s) != nil {
 			return
 		}
-		c, err := Decode(s, Contrib)
+		c, err := Decode(s, Plugin)
 		if err != nil {
 			for _, e := range err.(Errors) {
 				if text := e.Error(); len(text) > 2500 || strings.ContainsAny(text, "\n\r") {
@@ -392,16 +392,16 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := Decode(parse(t, test.within), Contrib); err != nil {
+			if _, err := Decode(parse(t, test.within), Plugin); err != nil {
 				t.Errorf("within: %v", err)
 			}
-			if _, err := Decode(parse(t, test.beyond), Contrib); err == nil {
+			if _, err := Decode(parse(t, test.beyond), Plugin); err == nil {
 				t.Error("beyond: it is taken")
 			}
 		})
 	}
 	for _, character := range "`{@[/:^,*" { // beside those that are allowed
-		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Contrib); err == nil {
+		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Plugin); err == nil {
 			t.Errorf("a stat prefix with %q is taken", character)
 		}
 	}
@@ -421,7 +421,7 @@ func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
 			if strings.HasPrefix(key, "admin.") {
 				whole = `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///a", "` + strings.TrimPrefix(key, "admin.") + `": ` + value + `}}`
 			}
-			_, err := Decode(parseLast(t, whole), Contrib)
+			_, err := Decode(parseLast(t, whole), Plugin)
 			if err != nil && len(err.(Errors)) != 1 {
 				t.Errorf("%s: %v", whole, err)
 			}
@@ -466,7 +466,7 @@ func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
 // An override is checked on its own as far as it can be.
 func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
-		if _, err := DecodeOverride(parse(t, text), Contrib); (err == nil) != good {
+		if _, err := DecodeOverride(parse(t, text), Plugin); (err == nil) != good {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}

@@ -2,7 +2,7 @@
 //
 // It is the core of Healthgate: configuration in, counts of hosts in, an answer out. It knows neither Envoy nor any
 // other host it runs in, reads no clock of its own and opens no socket, so every rule in it can be tested as a table.
-// The package filter/serve gives a configuration its life, and a door, such as filter/golang, connects that to Envoy.
+// The package filter/lifecycle gives a configuration its life, and a variant, such as filter/golang, connects that to Envoy.
 //
 // Data flows one way, a file a step, and a file needs only those above it:
 //
@@ -16,5 +16,5 @@
 //	gate.go               the steps in a row
 //	watch.go              what is done between probes: looks (warnings.go: what is warned of)
 //
-// The package filter/admin is another source for membership.go.
+// The package filter/adminsource is another source for membership.go.
 package filter

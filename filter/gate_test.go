@@ -94,7 +94,7 @@ func (h *fakeHost) counted() []string {
 
 func newGate(t testing.TB, h Host, text string) *Gate {
 	t.Helper()
-	c, err := Decode(parse(t, text), Contrib)
+	c, err := Decode(parse(t, text), Plugin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func newGateIn(c *Config, h Host, process *Process) *Gate {
 
 func decoded(t testing.TB, text string) *Config {
 	t.Helper()
-	c, err := Decode(parse(t, text), Contrib)
+	c, err := Decode(parse(t, text), Plugin)
 	if err != nil {
 		t.Fatal(err)
 	}

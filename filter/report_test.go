@@ -64,7 +64,7 @@ func (hostsOfA) Hosts(int) []HostState { return []HostState{{"10.0.0.1:80", "hea
 
 func TestReportNamesHostsWhereTheSourceKnowsThem(t *testing.T) {
 	h := newFakeHost()
-	c, err := Decode(parse(t, `{"clusters": ["a"], "response": {"details": true}}`), Contrib)
+	c, err := Decode(parse(t, `{"clusters": ["a"], "response": {"details": true}}`), Plugin)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func compileSchema(t *testing.T) *jsonschema.Schema {
 
 // beyondTheSchema are the errors that a JSON Schema can't express, as they are told.
 var beyondTheSchema = regexp.MustCompile(
-	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|needs the stock door$|use the dynamic module$`)
+	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|is not supported by the Go plugin; use the dynamic module$|use the dynamic module$`)
 
 func TestSchemaAndDecoderAgree(t *testing.T) {
 	schema := compileSchema(t)
@@ -151,9 +151,9 @@ func TestSchemaNamesTheDecodersDefaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		door, without := Contrib, `{"clusters": ["service"]`
+		variant, without := Plugin, `{"clusters": ["service"]`
 		if key == "grpc_max_watchers" { // which the Go plugin does not have, and which counts beside grpc_services alone
-			door, without = Stock, without+`, "grpc_services": ["b"]`
+			variant, without = Module, without+`, "grpc_services": ["b"]`
 		}
 		whole := without + `, ` + nest(strings.Split(key, "."), string(text)) + `}`
 		if rest, ok := strings.CutPrefix(key, "clusters[]."); ok {
@@ -162,12 +162,12 @@ func TestSchemaNamesTheDecodersDefaults(t *testing.T) {
 			}
 			whole = `{"clusters": [{"name": "service", ` + nest([]string{rest}, string(text)) + `}]}`
 		}
-		got, err := Decode(parse(t, whole), door)
+		got, err := Decode(parse(t, whole), variant)
 		if err != nil {
 			t.Errorf("%s: %v", whole, err)
 			continue
 		}
-		plain, err := Decode(parse(t, without+`}`), door)
+		plain, err := Decode(parse(t, without+`}`), variant)
 		if err != nil {
 			t.Fatal(err)
 		}

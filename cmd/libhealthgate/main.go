@@ -2,6 +2,6 @@
 // ENVOY_DYNAMIC_MODULES_SEARCH_PATH, it answers a load balancer's probes from the health that Envoy holds of its clusters.
 package main
 
-import _ "healthgate/filter/module"
+import _ "healthgate/filter/dynamicmodule"
 
 func main() {}

@@ -7,8 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // The contenders: each has a listener in the one Envoy, and answers GET /.
@@ -58,7 +57,7 @@ const (
 const rareCopies = "STAND_IN_REFRESH_MILLISECONDS=1000"
 
 // start starts an Envoy with a listener for each contender, all made from the reference configuration, and returns their addresses.
-func (b *bench) start(s size, contenders ...string) (*bed.Envoy, map[string]string, error) {
+func (b *bench) start(s size, contenders ...string) (*testbed.Envoy, map[string]string, error) {
 	dir, err := os.MkdirTemp(b.dir, "")
 	if err != nil {
 		return nil, nil, err
@@ -67,14 +66,14 @@ func (b *bench) start(s size, contenders ...string) (*bed.Envoy, map[string]stri
 	if err != nil {
 		return nil, nil, err
 	}
-	admin, err := bed.UnusedAddress() // the script needs its port
+	admin, err := testbed.UnusedAddress() // the script needs its port
 	if err != nil {
 		return nil, nil, err
 	}
 	config.Listen(0, admin.Port)
 	var listeners []any
 	for _, name := range contenders {
-		listener, err := b.listen(config.Part(bed.Listener), name)
+		listener, err := b.listen(config.Part(testbed.Listener), name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -83,16 +82,16 @@ func (b *bench) start(s size, contenders ...string) (*bed.Envoy, map[string]stri
 	config.Set("static_resources.listeners", listeners)
 	clusters := s.clusters(config, b.backend)
 	if slices.Contains(contenders, lua) {
-		script, err := bed.LoadConfig("envoy/lua.yaml")
+		script, err := testbed.LoadConfig("envoy/lua.yaml")
 		if err != nil {
 			return nil, nil, err
 		}
-		script.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0", bed.Endpoint(admin.String()))
+		script.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0", testbed.Endpoint(admin.String()))
 		clusters = append(clusters, script.Get("static_resources.clusters.1"))
 	}
 	config.Set("static_resources.clusters", clusters)
 
-	options := bed.Options{Workers: 1, Env: []string{rareCopies}}
+	options := testbed.Options{Workers: 1, Env: []string{rareCopies}}
 	if slices.ContainsFunc(contenders, isPlugin) {
 		b.plugin.Prepare(config)
 		options = b.plugin.Options(options)
@@ -105,10 +104,10 @@ func (b *bench) start(s size, contenders ...string) (*bed.Envoy, map[string]stri
 	for contender, name := range map[string]string{empty: "empty", emptyGo: "emptygo"} {
 		if i := slices.Index(contenders, contender); i >= 0 {
 			config.Set(fmt.Sprint("static_resources.listeners.", i, ".", filters, ".0.typed_config.filter_name"),
-				name+"@"+name+"@"+filepath.Join(bed.Root(), "build", name+".so"))
+				name+"@"+name+"@"+filepath.Join(testbed.Root(), "build", name+".so"))
 		}
 	}
-	envoy, err := bed.StartEnvoy(b.ctx, dir, config, options)
+	envoy, err := testbed.StartEnvoy(b.ctx, dir, config, options)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -117,30 +116,30 @@ func (b *bench) start(s size, contenders ...string) (*bed.Envoy, map[string]stri
 }
 
 // plain is the reference configuration without TLS, access log and health checks, which cost the same with each contender.
-func plain() (*bed.Config, error) {
-	config, err := bed.LoadConfig("envoy/envoy.yaml")
+func plain() (*testbed.Config, error) {
+	config, err := testbed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return nil, err
 	}
 	config.Delete("static_resources.listeners.0.filter_chains.0.transport_socket")
-	config.Delete(bed.HCM + ".access_log")
-	config.Delete(bed.Cluster + ".health_checks")
-	config.Delete(bed.Cluster + ".dns_lookup_family")
-	config.Set(bed.Cluster+".type", "STATIC")
+	config.Delete(testbed.HCM + ".access_log")
+	config.Delete(testbed.Cluster + ".health_checks")
+	config.Delete(testbed.Cluster + ".dns_lookup_family")
+	config.Set(testbed.Cluster+".type", "STATIC")
 	return config, nil
 }
 
 // clusters returns the clusters of an Envoy of this size. Their first host is the backend; the others are there to be counted.
-func (s size) clusters(config *bed.Config, backend string) []any {
+func (s size) clusters(config *testbed.Config, backend string) []any {
 	hosts := func(n int) []any {
-		all := []any{bed.Endpoint(backend)}
+		all := []any{testbed.Endpoint(backend)}
 		for i := 1; i < n; i++ {
-			all = append(all, bed.Endpoint(fmt.Sprintf("127.1.%d.%d:1", i/250, i%250+1)))
+			all = append(all, testbed.Endpoint(fmt.Sprintf("127.1.%d.%d:1", i/250, i%250+1)))
 		}
 		return all
 	}
 	cluster := func(name string, n int) any {
-		c := config.Part(bed.Cluster)
+		c := config.Part(testbed.Cluster)
 		all := hosts(n)
 		c.Set("name", name)
 		c.Set("load_assignment", map[string]any{"cluster_name": name, "endpoints": []any{
@@ -158,14 +157,14 @@ func (s size) clusters(config *bed.Config, backend string) []any {
 
 // Paths within a listener.
 var (
-	hcm        = strings.TrimPrefix(bed.HCM, bed.Listener+".")
-	filters    = strings.TrimPrefix(bed.HTTPFilters, bed.Listener+".")
-	routes     = strings.TrimPrefix(bed.Routes, bed.Listener+".")
+	hcm        = strings.TrimPrefix(testbed.HCM, testbed.Listener+".")
+	filters    = strings.TrimPrefix(testbed.HTTPFilters, testbed.Listener+".")
+	routes     = strings.TrimPrefix(testbed.Routes, testbed.Listener+".")
 	probeRoute = routes + ".0"
 )
 
 // listen makes the listener of a contender from the reference configuration's.
-func (b *bench) listen(listener *bed.Config, contender string) (any, error) {
+func (b *bench) listen(listener *testbed.Config, contender string) (any, error) {
 	listener.Set("name", contender)
 	listener.Set("address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
 	enabled := probeRoute + ".typed_per_filter_config"
@@ -176,20 +175,20 @@ func (b *bench) listen(listener *bed.Config, contender string) (any, error) {
 		listener.Delete(enabled)
 		listener.Set(filters+".0", nativeFilter("/"))
 	case lua:
-		script, err := bed.LoadConfig("envoy/lua.yaml")
+		script, err := testbed.LoadConfig("envoy/lua.yaml")
 		if err != nil {
 			return nil, err
 		}
 		listener.Delete(enabled)
-		listener.Set(filters+".0", script.Get(bed.HTTPFilters+".0"))
+		listener.Set(filters+".0", script.Get(testbed.HTTPFilters+".0"))
 	case pluginEverywhere, moduleEverywhere:
 		listener.Delete(filters + ".0.disabled")
 		listener.Delete(enabled)
-	case byModule: // answers Checks too, as envoy/stock.yaml does
+	case byModule: // answers Checks too, as envoy/module.yaml does
 		health := listener.Part(probeRoute)
 		health.Set("match", map[string]any{"prefix": "/grpc.health.v1.Health/"})
 		listener.Set(routes, slices.Insert(listener.Get(routes).([]any), 1, health.Get("")))
-		listener.Set(filters+".0."+door.FilterConfig+".grpc_services", []any{"router.Router"})
+		listener.Set(filters+".0."+testbed.FilterConfig+".grpc_services", []any{"router.Router"})
 	}
 	if isModule(contender) { // a plugin's configuration is rewritten with the rest of the bootstrap
 		b.module.Rewrite(listener)
@@ -201,7 +200,7 @@ func (b *bench) listen(listener *bed.Config, contender string) (any, error) {
 }
 
 // withoutGate removes the gate from a listener; its probe is answered by its route.
-func withoutGate(listener *bed.Config) {
+func withoutGate(listener *testbed.Config) {
 	listener.Delete(probeRoute + ".typed_per_filter_config")
 	listener.Set(probeRoute+".direct_response", map[string]any{"status": 200, "body": map[string]any{"inline_string": "ok\n"}})
 	listener.Set(filters, listener.Get(filters).([]any)[1:])

@@ -32,8 +32,7 @@ import (
 
 	"fortio.org/log"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // settings bound a run, in count and in time.
@@ -67,7 +66,7 @@ var (
 const deadline = 40 * time.Minute
 
 func main() {
-	folder := filepath.Join(bed.Root(), "e2e", "bench")
+	folder := filepath.Join(testbed.Root(), "e2e", "bench")
 	results := flag.String("results", folder, "`folder` of results.json, RESULTS.md and cost.svg")
 	only := flag.String("only", strings.Join(partNames(), ","), "the `parts` to measure, or none; the others keep their figures")
 	rounds := flag.Int("rounds", full.Rounds, "how many rounds each comparison has")
@@ -219,7 +218,7 @@ type bench struct {
 	save           func() error // writes the results so far
 	dir            string
 	backend        string // address of a gRPC server that sends back each message
-	plugin, module door.Door
+	plugin, module testbed.Variant
 }
 
 // newBench returns a bench, and a function that ends it.
@@ -234,13 +233,13 @@ func newBench(ctx context.Context, s settings) (*bench, func(), error) {
 	if b.backend, err = echo(); err != nil {
 		return nil, nil, err
 	}
-	if b.plugin, err = door.Named("contrib"); err != nil {
+	if b.plugin, err = testbed.Named("plugin"); err != nil {
 		return nil, nil, err
 	}
-	if b.module, err = door.Named("stock"); err != nil {
+	if b.module, err = testbed.Named("module"); err != nil {
 		return nil, nil, err
 	}
-	b.made.Substitute = door.HasStandIn(b.plugin)
+	b.made.Substitute = testbed.HasContribHost(b.plugin)
 	if b.dir, err = os.MkdirTemp("", "healthgate-bench-"); err != nil {
 		return nil, nil, err
 	}

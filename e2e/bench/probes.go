@@ -6,11 +6,11 @@ import (
 	"os"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // rounds loads each contender in each round, in an order that changes, after a round that is not counted.
-func (b *bench) rounds(envoy *bed.Envoy, n int, contenders []string, load func(string) (outcome, error)) (map[string][]Round, error) {
+func (b *bench) rounds(envoy *testbed.Envoy, n int, contenders []string, load func(string) (outcome, error)) (map[string][]Round, error) {
 	idle, err := b.idle(min(b.Window, 2*time.Second), envoy.Pid())
 	if err != nil {
 		return nil, err

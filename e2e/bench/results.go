@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // Results are the figures of each part, as results.json keeps them for the parts that are not measured again.
@@ -336,11 +336,11 @@ func (m MemoryResults) more(size, contender string) float64 {
 
 // versions of the programs that are run.
 func versions() (map[string]string, error) {
-	commit, err := exec.Command("git", "-C", bed.Root(), "describe", "--always", "--dirty", "--tags").Output()
+	commit, err := exec.Command("git", "-C", testbed.Root(), "describe", "--always", "--dirty", "--tags").Output()
 	if err != nil {
 		commit = []byte("unknown") // not a checkout
 	}
-	envoy, err := bed.EnvoyVersion()
+	envoy, err := testbed.EnvoyVersion()
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // get sends a request, shows the reply to a function that is not nil, and returns its status.
@@ -195,7 +195,7 @@ func (b *bench) period(e *scaleEnvoy, row *ScaleRow, measure func() error) error
 		return err
 	}
 	if failed == nil {
-		failed = bed.WaitFor(b.ctx, 30*time.Second, func() error {
+		failed = testbed.WaitFor(b.ctx, 30*time.Second, func() error {
 			after, now, err := countPasses(e)
 			if err == nil && after == before {
 				err = errors.New("no pass is made")

@@ -14,8 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // The Envoys of the tables of scale. They differ in Healthgate alone: all of them have
@@ -35,13 +34,13 @@ const (
 )
 
 type scaleEnvoy struct {
-	*bed.Envoy
+	*testbed.Envoy
 	name             string
 	clusters, chains int
 	dir, address     string // its files, and its listener
 	backend          string
-	module           door.Door
-	reference        *bed.Config
+	module           testbed.Variant
+	reference        *testbed.Config
 	checker          *http.Server // answers its checks
 	checkerAddress   string
 	checks           atomic.Int64
@@ -66,7 +65,7 @@ func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l laun
 	if e.dir, err = os.MkdirTemp(b.dir, ""); err != nil {
 		return e, l, err
 	}
-	address, err := bed.UnusedAddress()
+	address, err := testbed.UnusedAddress()
 	if err != nil {
 		return e, l, err
 	}
@@ -81,12 +80,12 @@ func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l laun
 	if err := errors.Join(e.writeHosts(e.checkerAddress), e.writeRoutes(0, 0), e.writeListener()); err != nil {
 		return e, l, err
 	}
-	options := bed.Options{Workers: 1}
+	options := testbed.Options{Workers: 1}
 	if e.gated() {
 		options = b.module.Options(options)
 	}
 	config := e.bootstrap()
-	if e.Envoy, err = bed.LaunchEnvoy(e.dir, config, options); err != nil {
+	if e.Envoy, err = testbed.LaunchEnvoy(e.dir, config, options); err != nil {
 		return e, l, err
 	}
 	e.Admin = "unix:" + e.file("admin.sock")
@@ -94,10 +93,10 @@ func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l laun
 	client := fresh()
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	err = bed.WaitFor(ctx, patience, func() error {
+	err = testbed.WaitFor(ctx, patience, func() error {
 		if !e.Alive() {
 			cancel()
-			return fmt.Errorf("envoy has ended; its log:\n%s", bed.Tail(e.Log(), 3))
+			return fmt.Errorf("envoy has ended; its log:\n%s", testbed.Tail(e.Log(), 3))
 		}
 		reply, err := client.Get("http://" + e.address + "/")
 		if err != nil {
@@ -152,7 +151,7 @@ func (e *scaleEnvoy) countChecks() (Watched, error) {
 	return Watched{Checks: e.checks.Load(), Failed: int64(strings.Count(string(log), "health_check_failure_event"))}, err
 }
 
-func (e *scaleEnvoy) bootstrap() *bed.Config {
+func (e *scaleEnvoy) bootstrap() *testbed.Config {
 	config := e.reference.Clone()
 	config.Set("static_resources.clusters", e.staticClusters())
 	config.Delete("static_resources.listeners")
@@ -173,18 +172,18 @@ func (e *scaleEnvoy) source(name string) map[string]any {
 const typeURL = "type.googleapis.com/"
 
 func (e *scaleEnvoy) staticClusters() []any {
-	service := e.reference.Part(bed.Cluster)
+	service := e.reference.Part(testbed.Cluster)
 	service.Set("type", "EDS")
 	service.Set("eds_cluster_config", map[string]any{"eds_config": e.source("hosts")})
 	service.Set("ignore_health_on_host_removal", true) // or Envoy keeps a removed host until a check fails
 	service.Set("health_checks", e.healthChecks())
 	service.Delete("load_assignment")
 	all := []any{service.Get("")}
-	cluster := func(name, host string) *bed.Config {
-		c := e.reference.Part(bed.Cluster)
+	cluster := func(name, host string) *testbed.Config {
+		c := e.reference.Part(testbed.Cluster)
 		c.Set("name", name)
 		c.Set("load_assignment", map[string]any{"cluster_name": name, "endpoints": []any{
-			map[string]any{"lb_endpoints": []any{bed.Endpoint(host)}}}})
+			map[string]any{"lb_endpoints": []any{testbed.Endpoint(host)}}}})
 		return c
 	}
 	for i := range checkedClusters {
@@ -228,7 +227,7 @@ func (e *scaleEnvoy) write(name, message string, resource any) error {
 func (e *scaleEnvoy) writeHosts(addresses ...string) error {
 	endpoints := []any{}
 	for _, address := range addresses {
-		endpoints = append(endpoints, bed.Endpoint(address))
+		endpoints = append(endpoints, testbed.Endpoint(address))
 	}
 	return e.write("hosts", "envoy.config.endpoint.v3.ClusterLoadAssignment", map[string]any{
 		"cluster_name": "service", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}}})
@@ -237,18 +236,18 @@ func (e *scaleEnvoy) writeHosts(addresses ...string) error {
 // writeListener writes the listener, each filter chain of which changes with the version. The default chain answers the probes; the others
 // are for addresses to which nothing connects.
 func (e *scaleEnvoy) writeListener() error {
-	reference := e.reference.Part(bed.Listener)
+	reference := e.reference.Part(testbed.Listener)
 	reference.Set("address.socket_address", socketAddress(e.address))
 	reference.Set(hcm+".server_name", fmt.Sprint(e.version))
-	one := func(clusters ...any) *bed.Config {
+	one := func(clusters ...any) *testbed.Config {
 		listener := reference.Clone()
 		if !e.gated() {
 			withoutGate(listener)
 			return listener
 		}
-		listener.Set(filters+".0."+door.FilterConfig+".clusters", clusters)
+		listener.Set(filters+".0."+testbed.FilterConfig+".clusters", clusters)
 		if e.name == withStale {
-			listener.Set(filters+".0."+door.FilterConfig+".stale_after", "5s")
+			listener.Set(filters+".0."+testbed.FilterConfig+".stale_after", "5s")
 		}
 		return listener
 	}
@@ -272,12 +271,12 @@ func (e *scaleEnvoy) writeListener() error {
 }
 
 func socketAddress(address string) any {
-	return bed.Tree(bed.Endpoint(address)).Get("endpoint.address.socket_address")
+	return testbed.Tree(testbed.Endpoint(address)).Get("endpoint.address.socket_address")
 }
 
 // writeRoutes writes the routes, among them some with an override; each override names another cluster, from a first one on.
 func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
-	listener := e.reference.Part(bed.Listener)
+	listener := e.reference.Part(testbed.Listener)
 	if !e.gated() {
 		withoutGate(listener)
 	}
@@ -345,7 +344,7 @@ func (e *scaleEnvoy) updateRoutes(ctx context.Context, overrides, first int) (to
 	return took, rejected, nil
 }
 
-// update writes a file, and sends a request each millisecond until the reply is of the new version. bed.WaitFor asks every ten: too
+// update writes a file, and sends a request each millisecond until the reply is of the new version. testbed.WaitFor asks every ten: too
 // seldom for an update that takes no longer.
 func (e *scaleEnvoy) update(ctx context.Context, write func() error, isNew func(*http.Response, string) bool) (time.Duration, error) {
 	if err := write(); err != nil {
@@ -372,7 +371,7 @@ func (e *scaleEnvoy) update(ctx context.Context, write func() error, isNew func(
 
 // awaitDrained waits until no filter chain of an earlier version is left.
 func (e *scaleEnvoy) awaitDrained(ctx context.Context) error {
-	return bed.WaitFor(ctx, patience, func() error {
+	return testbed.WaitFor(ctx, patience, func() error {
 		text, err := e.Get("/stats?filter=draining")
 		if err != nil {
 			return err

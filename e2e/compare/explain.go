@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // command begins With of a Disagreement about the command.
@@ -66,7 +66,7 @@ func (r *Run) compareExplained(ctx context.Context) (*Disagreement, error) {
 // explain runs the command as its users do.
 func explain(ctx context.Context, admin string, args ...string) ([]explained, error) {
 	args = append([]string{"explain", "--admin", admin, "--output", "json"}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(testbed.Root(), "build", "healthgate"), args...)
 	text, err := cmd.Output()
 	const problems = 1 // the exit code if there are any
 	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != problems) {

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 
 	// The types that resources name.
 	_ "github.com/cncf/xds/go/xds/type/v3"
@@ -56,8 +56,8 @@ func filterName(v Variant, i int) string { return fmt.Sprint(v.Name, ".", i) }
 // Resources makes Envoy's configuration of a world.
 type Resources struct {
 	variants  []Variant
-	reference *bed.Config // envoy/envoy.yaml
-	second    int         // the port of the second listener, and of the one of the calls: two of port 0 would be one to Envoy
+	reference *testbed.Config // envoy/envoy.yaml
+	second    int             // the port of the second listener, and of the one of the calls: two of port 0 would be one to Envoy
 	calls     int
 	servers   int    // the port of the servers
 	admin     string // of Envoy, if gates with source: admin poll it
@@ -270,7 +270,7 @@ func (r *Resources) listenerOf(name string, port int, w *World) any {
 		for i := range filters {
 			config := r.filterOf(v, i, w.Filters[i])
 			if i < filters/2 {
-				discovered(filterName(v, i), bed.Tree(config).Get("@type").(string))
+				discovered(filterName(v, i), testbed.Tree(config).Get("@type").(string))
 			} else {
 				all = append(all, map[string]any{"name": filterName(v, i), "disabled": true, "typed_config": config})
 			}
@@ -283,8 +283,8 @@ func (r *Resources) listenerOf(name string, port int, w *World) any {
 const detailsHeader = "x-details"
 
 // bare is the listener of the reference configuration, in plain text.
-func (r *Resources) bare(name string, port int) *bed.Config {
-	listener := r.reference.Part(bed.Listener)
+func (r *Resources) bare(name string, port int) *testbed.Config {
+	listener := r.reference.Part(testbed.Listener)
 	listener.Set("name", name)
 	listener.Set("address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": port})
 	listener.Delete("filter_chains.0.transport_socket")
@@ -292,7 +292,7 @@ func (r *Resources) bare(name string, port int) *bed.Config {
 	return listener
 }
 
-func (r *Resources) router() any { return r.reference.Get(bed.HTTPFilters + ".1") }
+func (r *Resources) router() any { return r.reference.Get(testbed.HTTPFilters + ".1") }
 
 // filterOf is a filter's configuration, by a variant.
 func (r *Resources) filterOf(v Variant, i int, c Config) any {
@@ -307,7 +307,7 @@ func (r *Resources) filterOf(v Variant, i int, c Config) any {
 
 // configured is a variant's filter with Healthgate's configuration.
 func (r *Resources) configured(v Variant, tree map[string]any) any {
-	filter := r.reference.Part(bed.Healthgate)
+	filter := r.reference.Part(testbed.Healthgate)
 	filter.Set(filterConfig, tree)
 	v.Rewrite(filter)
 	return filter.Get("typed_config")
@@ -379,7 +379,7 @@ func (r *Resources) routesOf(w *World) any {
 		hosts = append(hosts, map[string]any{"name": host, "domains": []any{host}, "routes": list,
 			"typed_per_filter_config": r.wider(w.Wider[host])})
 	}
-	whole := bed.Tree(map[string]any{"name": "routes", "virtual_hosts": hosts, "typed_per_filter_config": r.wider(w.Wider[allRoutes])})
+	whole := testbed.Tree(map[string]any{"name": "routes", "virtual_hosts": hosts, "typed_per_filter_config": r.wider(w.Wider[allRoutes])})
 	for _, v := range r.variants {
 		if v.Name == plugin { // the contrib host has to know where in the routes each part stands
 			v.Rewrite(whole)
@@ -412,7 +412,7 @@ func refused(match map[string]any, filter string, config any) any {
 
 // overriding is an override of a variant's filter.
 func overriding(v Variant, tree map[string]any) any {
-	part := bed.Tree(map[string]any{
+	part := testbed.Tree(map[string]any{
 		"@type": typeURL + "envoy.config.route.v3.FilterConfig",
 		"config": map[string]any{
 			"@type": typeURL + "envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",

@@ -15,7 +15,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // settleWithin bounds every wait for Envoy to have its configuration.
@@ -39,7 +39,7 @@ type Options struct {
 
 // Run is one Envoy that goes through events beside the model.
 type Run struct {
-	Envoy *bed.Envoy
+	Envoy *testbed.Envoy
 	Seen
 
 	Options
@@ -121,7 +121,7 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if r.control, err = newControl(ctx); err != nil {
 		return r, err
 	}
-	reference, err := bed.LoadConfig("envoy/envoy.yaml")
+	reference, err := testbed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		return r, err
 	}
@@ -132,7 +132,7 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	}
 	admin := 0 // a gate polls it, so it has to be known beforehand
 	for _, port := range []*int{&admin, &r.resources.second, &r.resources.calls} {
-		unused, err := bed.UnusedAddress()
+		unused, err := testbed.UnusedAddress()
 		if err != nil {
 			return r, err
 		}
@@ -162,9 +162,9 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 	config.Set("node", map[string]any{"id": node, "cluster": node})
 	config.Set("static_resources.clusters", []any{map[string]any{
 		"name": "control", "type": "STATIC", "connect_timeout": "1s",
-		"typed_extension_protocol_options": config.Get(bed.Cluster + ".typed_extension_protocol_options"),
+		"typed_extension_protocol_options": config.Get(testbed.Cluster + ".typed_extension_protocol_options"),
 		"load_assignment": map[string]any{"cluster_name": "control", "endpoints": []any{
-			map[string]any{"lb_endpoints": []any{bed.Endpoint(r.control.address.String())}}}},
+			map[string]any{"lb_endpoints": []any{testbed.Endpoint(r.control.address.String())}}}},
 	}})
 	config.Set("dynamic_resources", map[string]any{
 		"ads_config": map[string]any{"api_type": "GRPC", "transport_api_version": "V3",
@@ -172,7 +172,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 		"lds_config": adsTree, "cds_config": adsTree,
 	})
 	// Copying all stats every 5 ms for the contrib host would take a fifth of Envoy's main thread.
-	options := bed.Options{Env: append(r.Env, "STAND_IN_REFRESH_MILLISECONDS=20")}
+	options := testbed.Options{Env: append(r.Env, "STAND_IN_REFRESH_MILLISECONDS=20")}
 	for _, v := range r.Variants {
 		v.Prepare(config)
 		options = v.Options(options)
@@ -180,7 +180,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 	options.Sync = nil // the comparison waits by itself
 	begun := time.Now()
 	var err error
-	if r.Envoy, err = bed.StartEnvoy(ctx, r.dir, config, options); err != nil {
+	if r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options); err != nil {
 		return err
 	}
 	if err := r.settle(ctx, Event{Kind: "listener"}, nil); err != nil {
@@ -310,7 +310,7 @@ func (r *Run) eject(ctx context.Context, e Event) error {
 		}
 	}
 	gauge := "cluster." + ejecting + ".outlier_detection.ejections_active"
-	return bed.WaitFor(ctx, settleWithin, func() error {
+	return testbed.WaitFor(ctx, settleWithin, func() error {
 		for range servers {
 			if _, _, err := r.Get("ingress", virtualHosts[0], "/eject", ""); err != nil {
 				return err
@@ -332,7 +332,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		return nil, err
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // if it is stopped still
-	if err := bed.WaitFor(ctx, settleWithin, func() error {
+	if err := testbed.WaitFor(ctx, settleWithin, func() error {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if _, rest, _ := strings.Cut(string(text), ") "); err == nil && !strings.HasPrefix(rest, "T") {
 			err = fmt.Errorf("envoy has not stopped: %.20s", rest)
@@ -407,7 +407,7 @@ func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) er
 	if e.Other != "" {
 		touched = append(touched, e.Other)
 	}
-	return bed.WaitFor(ctx, settleWithin, func() error {
+	return testbed.WaitFor(ctx, settleWithin, func() error {
 		stats, err := r.Envoy.Stats("(cluster_manager.(active|warming)_clusters|cluster.(" + strings.Join(touched, "|") + ").membership_)")
 		if err != nil {
 			return err
@@ -437,7 +437,7 @@ func (r *Run) settleListeners(ctx context.Context) error {
 	if r.world.Second {
 		want = append(want, "second")
 	}
-	err := bed.WaitFor(ctx, settleWithin, func() error {
+	err := testbed.WaitFor(ctx, settleWithin, func() error {
 		stats, err := r.Envoy.Stats("listener_manager.total_listeners_warming")
 		if err != nil || stats["listener_manager.total_listeners_warming"] != 0 {
 			return fmt.Errorf("listeners are warming: %v (%v)", stats, err)

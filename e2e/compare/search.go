@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // Result is the result of a run of random events.
@@ -45,7 +45,7 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 		result.Events++
 		found, err := run.Apply(ctx, event)
 		if err != nil {
-			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, bed.Tail(run.Envoy.Log(), 15))
+			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, testbed.Tail(run.Envoy.Log(), 15))
 		}
 		if found != nil {
 			log(fmt.Sprintf("event %d, after %v, %s: %s; shortening the events", result.Events, time.Since(began).Round(time.Second/10),

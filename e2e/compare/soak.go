@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // The growth that is allowed between the end of the warm-up and the end.
@@ -50,7 +50,7 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 		event := random.Next(run.world)
 		found, err := run.Apply(ctx, event)
 		if err != nil {
-			return fmt.Errorf("event %d: %w; envoy's log ends:\n%s", events, err, bed.Tail(run.Envoy.Log(), 15))
+			return fmt.Errorf("event %d: %w; envoy's log ends:\n%s", events, err, testbed.Tail(run.Envoy.Log(), 15))
 		}
 		if found != nil {
 			return fmt.Errorf("event %d, %s: %s", events, asJSON(event), found)
@@ -84,7 +84,7 @@ func grown(ctx context.Context, r *Run, warm *usage, duration time.Duration, log
 		return errors.New("it ended before it was warm")
 	}
 	var end *usage
-	err := bed.WaitFor(ctx, 20*time.Second, func() error {
+	err := testbed.WaitFor(ctx, 20*time.Second, func() error {
 		// Go frees the configurations that Envoy has dropped some collections later, and probes bring collections about.
 		for range 2000 {
 			for _, v := range r.Variants {
@@ -160,7 +160,7 @@ func use(ctx context.Context, r *Run) (*usage, error) {
 	var traces [][]int
 	const mean = 4 // traces of each
 	n := mean * len(r.Variants)
-	err = bed.WaitFor(ctx, 20*time.Second, func() error {
+	err = testbed.WaitFor(ctx, 20*time.Second, func() error {
 		log = r.Envoy.Log()
 		if traces = regexp.MustCompile(`(?m)^SCHED `).FindAllStringIndex(log, -1); len(traces) <= n {
 			return errors.New("the Go schedulers have written no trace yet")

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // Calls are the calls that stay open, by their clusters.
@@ -29,7 +29,7 @@ type call struct {
 // (update_merge_window).
 func (r *Run) call(ctx context.Context, cluster string) error {
 	r.calls.end(cluster)
-	return bed.WaitFor(ctx, settleWithin, func() error {
+	return testbed.WaitFor(ctx, settleWithin, func() error {
 		begun, err := begin(ctx, "http://"+r.listeners["calls"]+"/call/"+cluster)
 		if err == nil {
 			r.calls[cluster] = begun

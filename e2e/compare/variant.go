@@ -3,14 +3,13 @@ package main
 import (
 	"fmt"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // Variant is a way in which Healthgate is loaded.
 type Variant struct {
 	Name string // plugin or module
-	door.Door
+	testbed.Variant
 }
 
 const (
@@ -18,13 +17,13 @@ const (
 	// pluginFor is the version of Envoy for which the Go plugin is built.
 	pluginFor = "1.39.1"
 	// filterConfig is where Healthgate's configuration stands in a filter of the reference configuration.
-	filterConfig = door.FilterConfig
+	filterConfig = testbed.FilterConfig
 )
 
 // variantsOf finds the variants of a name: plugin, module or both. The empty name is all that the Envoy can load.
 func variantsOf(name string) (all []Variant, err error) {
 	if name == "" {
-		version, err := bed.EnvoyVersion()
+		version, err := testbed.EnvoyVersion()
 		if err != nil {
 			return nil, err
 		}
@@ -35,7 +34,7 @@ func variantsOf(name string) (all []Variant, err error) {
 		wanted = []string{plugin, module}
 	}
 	for _, name := range wanted {
-		loaded, err := door.Named(map[string]string{plugin: "contrib", module: "stock"}[name])
+		loaded, err := testbed.Named(name)
 		if err != nil {
 			return nil, fmt.Errorf("variant %q: there are plugin, module and both", name)
 		}
@@ -46,14 +45,14 @@ func variantsOf(name string) (all []Variant, err error) {
 
 // MergesLevels reports whether each level of overrides overrides the wider one. If not, the most specific one alone overrides the filter's
 // configuration, because Envoy gives a dynamic module no other.
-func (v Variant) MergesLevels() bool { return v.Can(door.Levels) == nil }
+func (v Variant) MergesLevels() bool { return v.Can(testbed.Levels) == nil }
 
 // ReadsGauges reports whether the variant reads gauges alone: it does not know which clusters Envoy has, and that their health is checked
 // only by a counter.
-func (v Variant) ReadsGauges() bool { return v.Can(door.Ghosts) == nil }
+func (v Variant) ReadsGauges() bool { return v.Can(testbed.Ghosts) == nil }
 
 // AnswersGRPC reports whether the variant answers grpc.health.v1.Health.
-func (v Variant) AnswersGRPC() bool { return v.Can(door.GRPC) == nil }
+func (v Variant) AnswersGRPC() bool { return v.Can(testbed.GRPC) == nil }
 
 // CountsConfigurations reports whether its host counts the configurations that are alive.
-func (v Variant) CountsConfigurations() bool { return v.Can(door.Counting) == nil }
+func (v Variant) CountsConfigurations() bool { return v.Can(testbed.Counting) == nil }

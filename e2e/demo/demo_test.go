@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // running is `demo run` or `demo script`, as make starts it.
@@ -48,8 +48,8 @@ func (r *running) said() string {
 func begin(t *testing.T, env []string, args ...string) *running {
 	t.Helper()
 	r := &running{t: t, tmp: t.TempDir(), ended: make(chan error, 1)}
-	r.cmd = exec.Command(filepath.Join(bed.Root(), "build", "demo"), args...)
-	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = bed.Root(), r, r
+	r.cmd = exec.Command(filepath.Join(testbed.Root(), "build", "demo"), args...)
+	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = testbed.Root(), r, r
 	r.cmd.Env = append(append(os.Environ(), "TMPDIR="+r.tmp), env...)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.cmd.Start(); err != nil {
@@ -77,7 +77,7 @@ func (r *running) await(pattern string) []string {
 	r.t.Helper()
 	matcher := regexp.MustCompile(pattern)
 	var found []string
-	err := bed.WaitFor(r.t.Context(), time.Minute, func() error {
+	err := testbed.WaitFor(r.t.Context(), time.Minute, func() error {
 		if found = matcher.FindStringSubmatch(r.said()); found == nil {
 			return fmt.Errorf("it has not said %q", pattern)
 		}
@@ -123,7 +123,7 @@ func TestTakenPortsAreSaidBeforeAnythingStarts(t *testing.T) {
 	}{
 		"admin": {[]string{"-https-port", "0", "-admin-port", fmt.Sprint(admin)},
 			fmt.Sprintf(`^demo: port %d \(admin\) is taken: make run ADMIN_PORT=\d+\n$`, admin)},
-		"both, of the stock door": {[]string{"-door", "stock", "-https-port", fmt.Sprint(https), "-admin-port", fmt.Sprint(admin)},
+		"both, of the dynamic module": {[]string{"-variant", "module", "-https-port", fmt.Sprint(https), "-admin-port", fmt.Sprint(admin)},
 			fmt.Sprintf(`^demo: port %d \(https\) is taken, port %d \(admin\) is taken: make run VARIANT=module HTTPS_PORT=\d+ ADMIN_PORT=\d+\n$`, https, admin)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,10 +172,10 @@ func TestFailureLeavesTheLogAndNoKey(t *testing.T) {
 }
 
 func TestRunTellsEachCountAndLeavesNothing(t *testing.T) {
-	for _, way := range []string{"contrib", "stock"} {
+	for _, way := range []string{"plugin", "module"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			r := begin(t, nil, "run", "-door", way, "-https-port", "0", "-admin-port", "0")
+			r := begin(t, nil, "run", "-variant", way, "-https-port", "0", "-admin-port", "0")
 			r.await(`gate default +200 healthgate_ok\n`)
 			for _, name := range r.files() {
 				if strings.HasSuffix(name, ".key") {
@@ -215,14 +215,14 @@ func typeIt(t *testing.T, line string) {
 	}
 }
 
-func TestScriptGoesThroughTheAnswersByEachDoor(t *testing.T) {
+func TestScriptGoesThroughTheAnswersByEachVariant(t *testing.T) {
 	for way, want := range map[string][]string{
-		"contrib": {`a gRPC call +still passes`, `answers 503 healthgate_cluster_unhealthy \(it was asked\)`, `gate default +503 healthgate_draining`},
-		"stock":   {`grpc.health.v1.Health/Check +SERVING`, `grpc.health.v1.Health/Check +NOT_SERVING`, `libhealthgate.so, by the stock door`},
+		"plugin": {`a gRPC call +still passes`, `answers 503 healthgate_cluster_unhealthy \(it was asked\)`, `gate default +503 healthgate_draining`},
+		"module": {`grpc.health.v1.Health/Check +SERVING`, `grpc.health.v1.Health/Check +NOT_SERVING`, `libhealthgate.so, by the dynamic module`},
 	} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			r := begin(t, nil, "script", "-door", way)
+			r := begin(t, nil, "script", "-variant", way)
 			if err := r.end(); err != nil {
 				t.Fatalf("it ended with %v: %s", err, r.said())
 			}
@@ -293,7 +293,7 @@ func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
 
 // Outside a checkout the demo says so in a line.
 func TestDemoOutsideACheckoutSaysSo(t *testing.T) {
-	cmd := exec.Command(filepath.Join(bed.Root(), "build", "demo"), "run", "-https-port", "0", "-admin-port", "0")
+	cmd := exec.Command(filepath.Join(testbed.Root(), "build", "demo"), "run", "-https-port", "0", "-admin-port", "0")
 	cmd.Dir = t.TempDir()
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "run this inside the checkout of Healthgate") || strings.Contains(string(out), "goroutine") {
@@ -342,7 +342,7 @@ func TestRecordingHasEachLineAsItWasPrinted(t *testing.T) {
 
 // What the README shows was recorded from what the demo prints now.
 func TestCommittedRecordingIsOfThisDemo(t *testing.T) {
-	svg, err := os.ReadFile(filepath.Join(bed.Root(), "docs", "demo.svg"))
+	svg, err := os.ReadFile(filepath.Join(testbed.Root(), "docs", "demo.svg"))
 	if err != nil {
 		t.Fatal(err)
 	}

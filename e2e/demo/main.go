@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 func main() {
@@ -45,9 +45,9 @@ func main() {
 	}
 }
 
-// doorFlag adds -door.
-func doorFlag(flags *flag.FlagSet) *string {
-	return flags.String("door", "contrib", "the `way` into Envoy: contrib or stock")
+// variantFlag adds -variant.
+func variantFlag(flags *flag.FlagSet) *string {
+	return flags.String("variant", "plugin", "the `way` into Envoy: plugin or module")
 }
 
 func cert(_ context.Context, args []string) error {
@@ -63,7 +63,7 @@ func cert(_ context.Context, args []string) error {
 	}
 	err := os.MkdirAll(*dir, 0o700)
 	if err == nil {
-		_, err = bed.NewCertificate(*dir)
+		_, err = testbed.NewCertificate(*dir)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; it may be of another user, from a chown: remove it (sudo rm -r %s), then run this again", err, *dir)
@@ -74,7 +74,7 @@ func cert(_ context.Context, args []string) error {
 	fmt.Printf(`made %[1]s/tls.crt and %[1]s/tls.key, for localhost and %[2]d days
   a cluster   kubectl create secret tls envoy-tls --cert %[1]s/tls.crt --key %[1]s/tls.key
   a container reads them as user 101, a copy of the key: sudo install -D --mode 0400 --owner 101 --group 101 %[1]s/tls.key /etc/healthgate/tls/tls.key
-`, filepath.Clean(*dir), bed.CertificateDays)
+`, filepath.Clean(*dir), testbed.CertificateDays)
 	return nil
 }
 

@@ -16,9 +16,9 @@ type port struct {
 }
 
 // checkPorts says which ports can't be listened on, and what to type in their place.
-func checkPorts(door string, ports ...port) error {
+func checkPorts(variant string, ports ...port) error {
 	again := "make run"
-	if door != "contrib" {
+	if variant != "plugin" {
 		again += " VARIANT=module"
 	}
 	var reasons, others []string

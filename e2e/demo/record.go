@@ -13,7 +13,7 @@ import (
 
 func record(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("record", flag.ExitOnError)
-	way := doorFlag(flags)
+	way := variantFlag(flags)
 	file := flags.String("file", "docs/demo.svg", "`file` that is written")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -23,7 +23,7 @@ func record(ctx context.Context, args []string) error {
 		return err
 	}
 	title := "make demo"
-	if *way != "contrib" {
+	if *way != "plugin" {
 		title += " VARIANT=module"
 	}
 	title += fmt.Sprintf("   # %d of its %d steps", len(recorded), len(steps))

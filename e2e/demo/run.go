@@ -17,7 +17,7 @@ const looks = 200 * time.Millisecond
 
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
-	way := doorFlag(flags)
+	way := variantFlag(flags)
 	httpsPort := flags.Int("https-port", 8443, "`port` of the listener")
 	adminPort := flags.Int("admin-port", 9901, "`port` of admin")
 	if err := flags.Parse(args); err != nil {
@@ -94,7 +94,7 @@ func (s *show) describe(out io.Writer) {
 		{"curl -X POST http://" + s.admin + "/healthcheck/fail", "fail the health checks; /healthcheck/ok ends it"},
 		{"curl -s 'http://" + s.admin + "/stats?filter=healthgate'", "the metrics"},
 	} {
-		if s.door.Name() != "stock" && strings.HasPrefix(try[0], "build/demo check") {
+		if s.variant.Name() != "module" && strings.HasPrefix(try[0], "build/demo check") {
 			continue // it would ask one backend
 		}
 		fmt.Fprintf(table, "  %s\t%s\n", try[0], try[1])

@@ -12,12 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 func script(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("script", flag.ExitOnError)
-	way := doorFlag(flags)
+	way := variantFlag(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (p *player) play(ctx context.Context, s step) error {
 	if err := s.do(p); err != nil {
 		return err
 	}
-	if err := bed.WaitFor(ctx, 20*time.Second, func() error { return p.release(s) }); err != nil {
+	if err := testbed.WaitFor(ctx, 20*time.Second, func() error { return p.release(s) }); err != nil {
 		return err
 	}
 	return errors.Join(p.sayProbe(ctx, s), p.sayCall(ctx, s), p.sayCheck(ctx, s), p.sayWhy(ctx, s))
@@ -135,9 +135,9 @@ func (p *player) say(what, text string) {
 	fmt.Fprintf(p.out, "  %-*s%s\n", column, what, text)
 }
 
-// sayProbe asks as a balancer does. A door may answer a look later than the numbers say.
+// sayProbe asks as a balancer does. A variant may answer a look later than the numbers say.
 func (p *player) sayProbe(ctx context.Context, s step) error {
-	return bed.WaitFor(ctx, 10*time.Second, func() error {
+	return testbed.WaitFor(ctx, 10*time.Second, func() error {
 		status, body, err := p.probe()
 		if err == nil && status != s.status {
 			err = fmt.Errorf("GET / is answered with %d, want %d", status, s.status)
@@ -163,13 +163,13 @@ func (p *player) sayCall(ctx context.Context, s step) error {
 	return nil
 }
 
-// sayCheck asks by gRPC, which the stock door answers.
+// sayCheck asks by gRPC, which the dynamic module answers.
 func (p *player) sayCheck(ctx context.Context, s step) error {
-	if p.door.Name() != "stock" {
+	if p.variant.Name() != "module" {
 		return nil
 	}
 	want := map[bool]string{true: "SERVING", false: "NOT_SERVING"}[s.status == 200]
-	return bed.WaitFor(ctx, 10*time.Second, func() error {
+	return testbed.WaitFor(ctx, 10*time.Second, func() error {
 		state, err := checkHealth(ctx, p.envoy.Ingress, "router.Router", p.tls)
 		if err == nil && state != want {
 			err = fmt.Errorf("grpc.health.v1.Health says %s, want %s", state, want)

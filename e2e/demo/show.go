@@ -13,26 +13,25 @@ import (
 	"strings"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // show is what is shown.
 type show struct {
 	dir      string
-	door     door.Door
+	variant  testbed.Variant
 	version  string // Envoy's
 	admin    string // where admin is to be asked, as host:port
-	envoy    *bed.Envoy
+	envoy    *testbed.Envoy
 	server   *http.Server // of admin, where it is not Envoy's own
-	backends []*bed.Backend
+	backends []*testbed.Backend
 	client   *http.Client
 	tls      *tls.Config
 }
 
 // options are what a show is made with.
 type options struct {
-	door                 string
+	variant              string
 	httpsPort, adminPort int    // 0 for one that is free
 	interval             string // of the health checks
 }
@@ -40,17 +39,17 @@ type options struct {
 // start starts backends and Envoy. What it started is in the show even where it fails.
 func start(ctx context.Context, o options) (s *show, err error) {
 	s = &show{}
-	if s.door, err = door.Named(o.door); err != nil {
+	if s.variant, err = testbed.Named(o.variant); err != nil {
 		return s, err
 	}
-	if s.version, err = bed.EnvoyVersion(); err != nil {
+	if s.version, err = testbed.EnvoyVersion(); err != nil {
 		return s, err
 	}
 	if s.dir, err = os.MkdirTemp("", "healthgate-demo-"); err != nil {
 		return s, err
 	}
 	for range 3 {
-		backend, err := bed.StartBackend(ctx, "127.0.0.1:0")
+		backend, err := testbed.StartBackend(ctx, "127.0.0.1:0")
 		if err != nil {
 			return s, err
 		}
@@ -63,14 +62,14 @@ func start(ctx context.Context, o options) (s *show, err error) {
 	return s, nil
 }
 
-// reference is where a door's configuration is, and where in its filter that of the gate.
+// reference is where a variant's configuration is, and where in its filter that of the gate.
 var reference = map[string]struct{ file, gate string }{
-	"contrib": {"envoy/envoy.yaml", door.FilterConfig},
-	"stock":   {"envoy/stock.yaml", "typed_config.filter_config.value"},
+	"plugin": {"envoy/envoy.yaml", testbed.FilterConfig},
+	"module": {"envoy/module.yaml", "typed_config.filter_config.value"},
 }
 
 func (s *show) startEnvoy(ctx context.Context, o options) error {
-	certificate, err := bed.NewCertificate(s.dir)
+	certificate, err := testbed.NewCertificate(s.dir)
 	if err != nil {
 		return err
 	}
@@ -87,31 +86,31 @@ func (s *show) startEnvoy(ctx context.Context, o options) error {
 	}
 	defer log.Close()
 	written := config.Clone()
-	if s.door.Name() == "contrib" { // stock.yaml is what stock Envoy takes
-		s.door.Prepare(config)
+	if s.variant.Name() == "plugin" { // module.yaml is what stock Envoy takes
+		s.variant.Prepare(config)
 	}
-	if s.standIn() {
+	if s.contribHost() {
 		config.Set("admin.address.socket_address.port_value", 0)
 	}
-	if s.envoy, err = bed.StartEnvoy(ctx, s.dir, config, s.door.Options(bed.Options{LogFile: log})); err != nil {
+	if s.envoy, err = testbed.StartEnvoy(ctx, s.dir, config, s.variant.Options(testbed.Options{LogFile: log})); err != nil {
 		if ctx.Err() != nil {
 			return context.Canceled
 		}
 		if text, _ := os.ReadFile(s.log()); len(text) > 0 {
-			err = fmt.Errorf("%w%s\nall of it is in %s", err, bed.Tail(string(text), 10), s.log())
+			err = fmt.Errorf("%w%s\nall of it is in %s", err, testbed.Tail(string(text), 10), s.log())
 		}
 		return err
 	}
-	if s.admin = s.envoy.Admin; s.standIn() {
+	if s.admin = s.envoy.Admin; s.contribHost() {
 		return s.serveAdmin(written, o.adminPort)
 	}
 	return nil
 }
 
-// configuration is the door's reference, where it differs from what users have.
-func (s *show) configuration(o options, certificate *bed.Certificate) (*bed.Config, error) {
-	from := reference[s.door.Name()]
-	config, err := bed.LoadConfig(from.file)
+// configuration is the variant's reference, where it differs from what users have.
+func (s *show) configuration(o options, certificate *testbed.Certificate) (*testbed.Config, error) {
+	from := reference[s.variant.Name()]
+	config, err := testbed.LoadConfig(from.file)
 	if err != nil {
 		return nil, err
 	}
@@ -123,16 +122,16 @@ func (s *show) configuration(o options, certificate *bed.Certificate) (*bed.Conf
 	config.Listen(o.httpsPort, o.adminPort)
 	config.CheckEvery(o.interval)
 	config.SetEndpoints(addresses...)
-	config.Set(bed.Healthgate+"."+from.gate+".response", map[string]any{"details": true}) // on loopback alone
+	config.Set(testbed.Healthgate+"."+from.gate+".response", map[string]any{"details": true}) // on loopback alone
 	return config, nil
 }
 
-// standIn says whether the stand-in takes the golang extension's place.
-func (s *show) standIn() bool { return door.HasStandIn(s.door) }
+// contribHost says whether the contrib host takes the golang extension's place.
+func (s *show) contribHost() bool { return testbed.HasContribHost(s.variant) }
 
 // serveAdmin offers Envoy's admin with the configuration as it was written, so that explain finds the gate in it.
-func (s *show) serveAdmin(written *bed.Config, port int) error {
-	handler, err := door.AdminAsWritten(s.envoy, written)
+func (s *show) serveAdmin(written *testbed.Config, port int) error {
+	handler, err := testbed.AdminAsWritten(s.envoy, written)
 	if err != nil {
 		return err
 	}
@@ -198,9 +197,9 @@ func (s *show) setServing(n int) error {
 
 // title says what runs, and what stands in for what.
 func (s *show) title() string {
-	object := filepath.Base(s.door.Object())
-	if s.standIn() {
-		return fmt.Sprintf("Envoy %s with %s, by the contrib door\n(e2e/standin plays the golang extension, which stock Envoy lacks)", s.version, object)
+	object := filepath.Base(s.variant.Object())
+	if s.contribHost() {
+		return fmt.Sprintf("Envoy %s with %s, by the Go plugin\n(e2e/contribhost plays the golang extension, which stock Envoy lacks)", s.version, object)
 	}
-	return fmt.Sprintf("Envoy %s with %s, by the %s door", s.version, object, s.door.Name())
+	return fmt.Sprintf("Envoy %s with %s, by the %s variant", s.version, object, s.variant.Name())
 }

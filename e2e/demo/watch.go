@@ -15,7 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // change is a line of `healthgate explain --watch --output json`.
@@ -70,7 +70,7 @@ func (l *lines) print(at time.Time, what, text string) {
 }
 
 // command is the one that users have.
-func command() string { return filepath.Join(bed.Root(), "build", "healthgate") }
+func command() string { return filepath.Join(testbed.Root(), "build", "healthgate") }
 
 // watch runs `healthgate explain --watch` until the context ends, and calls tell for each change that it prints.
 func (s *show) watch(ctx context.Context, interval time.Duration, tell func(change)) error {

@@ -26,7 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"healthgate/e2e/backend/router"
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // cloud is what a balancer is told, which a test changes.
@@ -175,7 +175,7 @@ func (s *sample) Recommend(context.Context, *router.RecommendRequest) (*router.R
 // serveSample returns its address, and what ends it at once.
 func serveSample(t *testing.T, fails func() error) (address string, end func()) {
 	t.Helper()
-	certificate, err := bed.NewCertificate(t.TempDir())
+	certificate, err := testbed.NewCertificate(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func serveSample(t *testing.T, fails func() error) (address string, end func()) 
 func awaitCounts(t *testing.T, tallies map[string]*tally, fine func(Counts) bool) {
 	t.Helper()
 	for name, tally := range tallies {
-		if err := bed.WaitFor(t.Context(), 20*time.Second, func() error {
+		if err := testbed.WaitFor(t.Context(), 20*time.Second, func() error {
 			if counts := tally.now(); !fine(counts) {
 				return errors.New(name + " is not as it should be")
 			}
@@ -222,7 +222,7 @@ func TestLoadsCountWhatFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go b.keep(ctx)
-	if err := bed.WaitFor(ctx, 10*time.Second, func() error { _, err := b.pick(); return err }); err != nil {
+	if err := testbed.WaitFor(ctx, 10*time.Second, func() error { _, err := b.pick(); return err }); err != nil {
 		t.Fatal(err)
 	}
 	tallies, err := start(ctx, address, b)

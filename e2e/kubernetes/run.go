@@ -14,8 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"healthgate/e2e/bed"
 	"healthgate/e2e/kustomize"
+	"healthgate/e2e/testbed"
 )
 
 //go:embed load.yaml
@@ -275,7 +275,7 @@ func (c *cluster) up(ctx context.Context, overlay string, components []string) e
 		return err
 	}
 	defer os.RemoveAll(dir)
-	certificate, err := bed.NewCertificate(dir)
+	certificate, err := testbed.NewCertificate(dir)
 	if err != nil {
 		return err
 	}

@@ -13,10 +13,10 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
-// Build makes the objects of a folder below manifests, such as overlays/local, with components, such as stock.
+// Build makes the objects of a folder below manifests, such as overlays/local, with components, such as module.
 func Build(folder string, components ...string) (resmap.ResMap, error) {
 	built, err := build(folder, components)
 	if err != nil {
@@ -58,7 +58,7 @@ func relative(dir string, folders []string) (paths []string, err error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
-	manifests, err := filepath.EvalSymlinks(filepath.Join(bed.Root(), "manifests"))
+	manifests, err := filepath.EvalSymlinks(filepath.Join(testbed.Root(), "manifests"))
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (v Variant) Build() (resmap.ResMap, error) { return Build(v.Folder, v.Compo
 
 // Variants are base and each overlay, alone and with each set of components that is of use.
 func Variants() ([]Variant, error) {
-	overlays, err := filepath.Glob(filepath.Join(bed.Root(), "manifests", "overlays", "*"))
+	overlays, err := filepath.Glob(filepath.Join(testbed.Root(), "manifests", "overlays", "*"))
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +109,10 @@ func Variants() ([]Variant, error) {
 	return all, nil
 }
 
-// sets are the components that stand together: of two that the other door or another Prometheus tells apart, each is there.
+// sets are the components that stand together: of two that the other variant or another Prometheus tells apart, each is there.
 var sets = [][]string{
 	nil,
-	{"stock"},
+	{"module"},
 	{"metrics/pod-monitor"},
-	{"stock", "metrics/pod-monitoring", "own-service"},
+	{"module", "metrics/pod-monitoring", "own-service"},
 }

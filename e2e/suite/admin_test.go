@@ -8,17 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // adminAt has admin listen on a port of the test's choice, and the plugin poll it.
 func adminAt(t *testing.T, plugin string) option {
 	t.Helper()
 	port := unusedAddress(t).Port
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		c.Listen(0, port)
-		c.Set(door.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
+		c.Set(testbed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", fmt.Sprint("127.0.0.1:", port))))
 	})
 }
 
@@ -64,12 +63,12 @@ func TestAdminTellsOfADrainWhereAllStatsAreFilteredOut(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
 	const plugin = `{"clusters": ["service"], "source": "admin", "admin": {"address": "ADMIN", "interval": "0.1s"}}`
-	withoutStats := withConfig(func(c *bed.Config) {
+	withoutStats := withConfig(func(c *testbed.Config) {
 		c.Set("stats_config", parse(`{"stats_matcher": {"reject_all": true}}`))
 	})
 	drained := map[string]string{"x-envoy-immediate-health-check-fail": "true"}
 	t.Run("told to while it runs", func(t *testing.T) {
-		s := newSite(t, withoutStats, adminAt(t, plugin), onEveryRoute(), withConfig(func(c *bed.Config) {
+		s := newSite(t, withoutStats, adminAt(t, plugin), onEveryRoute(), withConfig(func(c *testbed.Config) {
 			addGate(c, "ignoring", fmt.Sprintf(`{"clusters": ["service"], "path": "/ignoring", "stat_prefix": "ignoring", "drain": "ignore",
 				"source": "admin", "admin": {"address": "127.0.0.1:%v", "interval": "0.1s"}}`, c.Get("admin.address.socket_address.port_value")))
 		}))
@@ -94,12 +93,12 @@ func TestAdminTellsOfADrainWhereAllStatsAreFilteredOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		ingress, admin := unusedAddress(t), unusedAddress(t)
-		s, p := prepare(t, withoutStats, withConfig(func(c *bed.Config) {
+		s, p := prepare(t, withoutStats, withConfig(func(c *testbed.Config) {
 			c.Listen(ingress.Port, admin.Port)
 			c.Set("flags_path", flags)
-			c.Set(door.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", admin.String())))
+			c.Set(testbed.PluginConfig, parse(strings.ReplaceAll(plugin, "ADMIN", admin.String())))
 		}))
-		envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options)) // it is not to be waited for: it never says that it is ready
+		envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options)) // it is not to be waited for: it never says that it is ready
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +124,7 @@ func TestClusterThatCDSRemovedIsUnknownByAdmin(t *testing.T) {
 		"admin": {"address": "ADMIN", "interval": "0.1s"}}`), func(p *plan) {
 		p.configured = append(p.configured, func(p *plan, _ []string) {
 			clusters = p.config.Clone().Get("static_resources.clusters").([]any)
-			p.config.Set(bed.HCM+".route_config.validate_clusters", false)
+			p.config.Set(testbed.HCM+".route_config.validate_clusters", false)
 		})
 	})
 	client := s.client("h2")
@@ -145,9 +144,9 @@ func TestAdminFindsAClusterWhateverItsName(t *testing.T) {
 	const name = `odd|8080.+a&b=c#d e%41;(é)\`
 	var asked func() map[string]int
 	s := newSite(t, adminAt(t, `{"clusters": ["CLUSTER"], "source": "admin", "admin": {"address": "ADMIN", "interval": "0.1s"}}`),
-		withConfig(func(c *bed.Config) {
-			c.Set(door.PluginConfig+".clusters", []any{name})
-			odd := c.Part(bed.Cluster)
+		withConfig(func(c *testbed.Config) {
+			c.Set(testbed.PluginConfig+".clusters", []any{name})
+			odd := c.Part(testbed.Cluster)
 			odd.Set("name", name)
 			c.Set("static_resources.clusters.1", odd.Get(""))
 			asked = logAdmin(t, c)
@@ -182,10 +181,10 @@ func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var asked func() map[string]int
 			s := newSite(t, adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
-				withConfig(func(c *bed.Config) {
+				withConfig(func(c *testbed.Config) {
 					addHosts(c, hosts)
-					c.Set(door.PluginConfig+".clusters", test.clusters)
-					c.Set(door.PluginConfig+".require", test.require)
+					c.Set(testbed.PluginConfig+".clusters", test.clusters)
+					c.Set(testbed.PluginConfig+".require", test.require)
 					asked = logAdmin(t, c)
 				}))
 			client := s.client("h2")
@@ -216,12 +215,12 @@ func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 }
 
 // addHosts adds a cluster "many" of so many hosts.
-func addHosts(c *bed.Config, n int) {
+func addHosts(c *testbed.Config, n int) {
 	endpoints := make([]any, n)
 	for i := range endpoints {
-		endpoints[i] = bed.Endpoint(fmt.Sprintf("10.0.%d.%d:8080", i>>8, i&0xff))
+		endpoints[i] = testbed.Endpoint(fmt.Sprintf("10.0.%d.%d:8080", i>>8, i&0xff))
 	}
-	cluster := c.Part(bed.Cluster)
+	cluster := c.Part(testbed.Cluster)
 	cluster.Delete("health_checks")
 	cluster.Set("name", "many")
 	cluster.Set("type", "STATIC")
@@ -232,7 +231,7 @@ func addHosts(c *bed.Config, n int) {
 }
 
 // logAdmin has Envoy note what admin is asked for, and returns what tells so far: each path with the bytes of its longest answer.
-func logAdmin(t *testing.T, c *bed.Config) (asked func() map[string]int) {
+func logAdmin(t *testing.T, c *testbed.Config) (asked func() map[string]int) {
 	file := filepath.Join(t.TempDir(), "admin.log")
 	c.Set("admin.access_log", []any{map[string]any{
 		"name": "envoy.access_loggers.file",

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // path probes one path.
@@ -55,7 +55,7 @@ func twoClusters(clusters *[]any) option {
 	return func(p *plan) {
 		p.cds = true
 		p.configured = append(p.configured, func(p *plan, _ []string) {
-			other := p.config.Clone().Get(bed.Cluster).(map[string]any)
+			other := p.config.Clone().Get(testbed.Cluster).(map[string]any)
 			other["name"] = "other"
 			p.config.Set("static_resources.clusters.1", other)
 			*clusters = p.config.Clone().Get("static_resources.clusters").([]any)
@@ -126,7 +126,7 @@ func TestHoldOfAFilterOutlivesAnUpdateOfItsListener(t *testing.T) {
 	s.awaitPath("/", 200)
 	s.setServing(0)
 	for i := range 3 {
-		if !s.reload(held, func(c *bed.Config) { c.Set(bed.HCM+".server_name", fmt.Sprint("update", i)) }) {
+		if !s.reload(held, func(c *testbed.Config) { c.Set(testbed.HCM+".server_name", fmt.Sprint("update", i)) }) {
 			t.Fatal("envoy refused a good listener")
 		}
 		s.awaitPath("/", 200)
@@ -154,7 +154,7 @@ func TestClusterWhoseCountersBeginAnewIsNotStale(t *testing.T) {
 // Only the module knows which clusters Envoy has, and it knows at once.
 func TestClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	var clusters []any
 	s := newSite(t, twoClusters(&clusters), withPlugin(`{"clusters": [{"name": "other", "min_healthy": 0}]}`))
 	s.setServing(1)
@@ -175,7 +175,7 @@ func TestClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt(t *testing.T) {
 // Gates whose cluster never was there, from the first probe on.
 func TestClusterThatNeverWasThereIsUnknown(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	s := newSite(t, withRDS(), withPlugin(`{"clusters": [{"name": "nope", "min_healthy": 0}]}`))
 	expect(t, "the first probe", s.path("/"), 503, "unavailable\n", nil)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "clusters": [{"name": "neither", "min_healthy": 0}]}`)
@@ -195,11 +195,11 @@ func TestListenerThatWarmsWritesNothing(t *testing.T) {
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
 	// Its routes never come.
-	config.Delete(bed.HCM + ".route_config")
-	config.Set(bed.HCM+".rds", parse(`{"route_config_name": "late", "config_source": {"resource_api_version": "V3", "initial_fetch_timeout": "0s",
+	config.Delete(testbed.HCM + ".route_config")
+	config.Set(testbed.HCM+".rds", parse(`{"route_config_name": "late", "config_source": {"resource_api_version": "V3", "initial_fetch_timeout": "0s",
 		"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "service"}}]}}}`))
-	theDoor.Prepare(config)
-	s.writeListener(config.Get(bed.Listener))
+	variant.Prepare(config)
+	s.writeListener(config.Get(testbed.Listener))
 	s.await(settle, func() error {
 		if now := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]; now != before+1 {
 			return fmt.Errorf("%d listeners are warming", now)
@@ -255,20 +255,20 @@ func TestProbesThatWaitedWhileEnvoyWasStoppedPass(t *testing.T) {
 // Many filter chains come in one update: neither the update nor a probe waits for a pass for each.
 func TestUpdateOfManyFilterChainsMakesFewPasses(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	s := newSite(t, withLDS(), alone("it counts passes"))
 	s.setServing(1)
 	s.awaitPath("/", 200)
-	chains := func(update int) func(*bed.Config) {
-		return func(c *bed.Config) {
-			first := c.Clone().Get(bed.Listener + ".filter_chains.0").(map[string]any)
+	chains := func(update int) func(*testbed.Config) {
+		return func(c *testbed.Config) {
+			first := c.Clone().Get(testbed.Listener + ".filter_chains.0").(map[string]any)
 			all := []any{first}
 			for i := range 200 {
-				chain := c.Clone().Get(bed.Listener + ".filter_chains.0").(map[string]any)
+				chain := c.Clone().Get(testbed.Listener + ".filter_chains.0").(map[string]any)
 				chain["filter_chain_match"] = map[string]any{"server_names": []any{fmt.Sprintf("host%d-%d.example", i, update)}}
 				all = append(all, chain)
 			}
-			c.Set(bed.Listener+".filter_chains", slices.Clip(all))
+			c.Set(testbed.Listener+".filter_chains", slices.Clip(all))
 		}
 	}
 	l := s.probeUntilStopped(4)

@@ -20,8 +20,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // Clients of grpc.health.v1.Health that others have written, and what they make of the gate's answers.
@@ -33,7 +32,7 @@ type asks func(t *testing.T, s *site, services []string) []string
 var secured = map[string][]option{"TLS": nil, "h2c": {withoutTLS()}}
 
 func (s *site) isPlain() bool {
-	return s.config.Get(bed.Listener+".filter_chains.0.transport_socket") == nil
+	return s.config.Get(testbed.Listener+".filter_chains.0.transport_socket") == nil
 }
 
 // dialHealth connects as a client of the listener's does, with TLS or without.
@@ -81,7 +80,7 @@ func goWatches(t *testing.T, s *site, services []string) (all []string) {
 // grpcHealthProbe is the program, of the version that the Makefile names. Its exit codes are in its README: 0 serving, 3 the call
 // failed, 4 not serving.
 func grpcHealthProbe(t *testing.T, s *site, services []string) (all []string) {
-	program := filepath.Join(bed.Root(), "build", "grpc-health-probe")
+	program := filepath.Join(testbed.Root(), "build", "grpc-health-probe")
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("%v: make build/grpc-health-probe", err)
 	}
@@ -108,7 +107,7 @@ func grpcHealthProbe(t *testing.T, s *site, services []string) (all []string) {
 
 // pythonsGRPC is the folder of Python's client, which pip fetches once, of the versions and hashes in python/requirements.txt.
 var pythonsGRPC = sync.OnceValues(func() (string, error) {
-	folder := filepath.Join(bed.Root(), "build", "python")
+	folder := filepath.Join(testbed.Root(), "build", "python")
 	if _, err := os.Stat(filepath.Join(folder, "grpc_health")); err == nil {
 		return folder, nil
 	}
@@ -119,7 +118,7 @@ var pythonsGRPC = sync.OnceValues(func() (string, error) {
 	}
 	defer os.RemoveAll(work)
 	out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-		"--require-hashes", "--target", work, "--requirement", filepath.Join(bed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
+		"--require-hashes", "--target", work, "--requirement", filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("pip can't fetch Python's gRPC client: %w\n%s", err, out)
 	}
@@ -144,7 +143,7 @@ func askPython(t *testing.T, s *site, services []string) (checked, watched []str
 	if s.isPlain() {
 		ca = ""
 	}
-	args := append([]string{filepath.Join(bed.Root(), "e2e", "suite", "python", "ask.py"), "localhost:" + port, ca}, services...)
+	args := append([]string{filepath.Join(testbed.Root(), "e2e", "suite", "python", "ask.py"), "localhost:" + port, ca}, services...)
 	ask := exec.CommandContext(t.Context(), "python3", args...)
 	ask.Env = append(os.Environ(), "PYTHONPATH="+folder, "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
 	var said strings.Builder // what is no answer
@@ -167,7 +166,7 @@ func askPython(t *testing.T, s *site, services []string) (checked, watched []str
 func TestClientsThatOthersWroteAgree(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -208,17 +207,17 @@ func TestClientsThatOthersWroteAgree(t *testing.T) {
 func TestEnvoysOwnGRPCHealthCheckAgrees(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, append(options, withHealthService())...)
-			front := newSite(t, backends(0), withConfig(func(c *bed.Config) {
+			front := newSite(t, backends(0), withConfig(func(c *testbed.Config) {
 				c.SetEndpoints(s.envoy.Ingress)
 				if s.isPlain() {
 					return
 				}
-				c.Set(bed.Cluster+".transport_socket", map[string]any{"name": "envoy.transport_sockets.tls", "typed_config": map[string]any{
+				c.Set(testbed.Cluster+".transport_socket", map[string]any{"name": "envoy.transport_sockets.tls", "typed_config": map[string]any{
 					"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost",
 					"common_tls_context": map[string]any{
 						"alpn_protocols": []any{"h2"}, "validation_context": map[string]any{"trusted_ca": map[string]any{"filename": s.cert.CertFile}},
@@ -247,7 +246,7 @@ func (s *site) reached() uint64 {
 func TestClientsBalancerTakesOutTheEnvoyThatFails(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	var sites []*site
 	var addresses []resolver.Address
 	for range 2 {

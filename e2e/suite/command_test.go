@@ -13,14 +13,13 @@ import (
 	"strings"
 	"testing"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // command runs the command as users have it, and returns what it printed and its exit code: 0 fine, 1 something was found.
 func command(t *testing.T, args ...string) (stdout []byte, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bed.Root(), "build", "healthgate"), args...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	stdout, err := cmd.Output()
@@ -35,7 +34,7 @@ func command(t *testing.T, args ...string) (stdout []byte, code int) {
 }
 
 // lint returns the rules that a configuration breaks, each once.
-func lint(t *testing.T, config *bed.Config) []string {
+func lint(t *testing.T, config *testbed.Config) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "envoy.json")
 	if err := os.WriteFile(file, config.JSON(), 0o600); err != nil {
@@ -59,14 +58,14 @@ func lint(t *testing.T, config *bed.Config) []string {
 
 // unknownCluster is the details of a cluster that Envoy does not have.
 func unknownCluster() string {
-	if theDoor.Can(door.Ghosts) == nil {
+	if variant.Can(testbed.Ghosts) == nil {
 		return "healthgate_cluster_empty"
 	}
 	return "healthgate_cluster_unknown"
 }
 
 // expectLint expects one rule to be broken, or none.
-func expectLint(t *testing.T, config *bed.Config, rule string) {
+func expectLint(t *testing.T, config *testbed.Config, rule string) {
 	t.Helper()
 	want := []string{}
 	if rule != "" {
@@ -77,21 +76,21 @@ func expectLint(t *testing.T, config *bed.Config, rule string) {
 	}
 }
 
-// What lint says beyond the pitfalls of docs/envoy.md, as Envoy does it. The service is healthy throughout.
+// What lint says beyond the pitfalls of docs/envoy-configuration.md, as Envoy does it. The service is healthy throughout.
 func TestLintSaysWhatEnvoyDoes(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	set := func(path string, value any) option { return withConfig(func(c *bed.Config) { c.Set(path, value) }) }
-	without := func(path string) option { return withConfig(func(c *bed.Config) { c.Delete(path) }) }
-	const enabling = bed.Routes + ".0.typed_per_filter_config"
+	set := func(path string, value any) option { return withConfig(func(c *testbed.Config) { c.Set(path, value) }) }
+	without := func(path string) option { return withConfig(func(c *testbed.Config) { c.Delete(path) }) }
+	const enabling = testbed.Routes + ".0.typed_per_filter_config"
 	for name, test := range map[string]pitfall{
 		"not-enabled":                 {[]option{without(enabling)}, 503, "direct_response", "not-enabled"},
-		"not-enabled, by its path":    {[]option{set(door.PluginConfig+".path", "/healthz")}, 503, "direct_response", "not-enabled"},
+		"not-enabled, by its path":    {[]option{set(testbed.PluginConfig+".path", "/healthz")}, 503, "direct_response", "not-enabled"},
 		"unknown-cluster":             {[]option{withPlugin(`{"clusters": ["servise"]}`)}, 503, unknownCluster(), "unknown-cluster"},
-		"stat-name":                   {[]option{set(bed.Cluster+".alt_stat_name", "shop")}, 503, "healthgate_cluster_empty", "stat-name"},
-		"stat-name, mended":           {[]option{set(bed.Cluster+".alt_stat_name", "shop"), withPlugin(`{"clusters": [{"name": "service", "stat_name": "shop"}]}`)}, 200, "", ""},
-		"leaks, with the filter":      {[]option{set(bed.Routes+".0.direct_response.status", 200)}, 200, "", "leaks"},
-		"leaks upstream":              {[]option{without(bed.Routes + ".0.direct_response"), set(bed.Routes+".0.route", map[string]any{"cluster": "service"})}, 200, "", "leaks"},
+		"stat-name":                   {[]option{set(testbed.Cluster+".alt_stat_name", "shop")}, 503, "healthgate_cluster_empty", "stat-name"},
+		"stat-name, mended":           {[]option{set(testbed.Cluster+".alt_stat_name", "shop"), withPlugin(`{"clusters": [{"name": "service", "stat_name": "shop"}]}`)}, 200, "", ""},
+		"leaks, with the filter":      {[]option{set(testbed.Routes+".0.direct_response.status", 200)}, 200, "", "leaks"},
+		"leaks upstream":              {[]option{without(testbed.Routes + ".0.direct_response"), set(testbed.Routes+".0.route", map[string]any{"cluster": "service"})}, 200, "", "leaks"},
 		"native-is-enough":            {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`)}, 200, "", "native-is-enough"},
 		"panic":                       {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 30, "min_healthy": 2}]}`)}, 503, "healthgate_cluster_unhealthy", "panic"},
 		"nothing, where it is plain":  {nil, 200, "", ""},
@@ -109,22 +108,22 @@ func TestLintSaysWhatEnvoyDoes(t *testing.T) {
 func TestLeaksAreSeenWithoutTheFilter(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	absent := withConfig(func(c *bed.Config) {
-		c.Set(bed.HTTPFilters, c.Get(bed.HTTPFilters).([]any)[1:])
-		c.Delete(bed.Routes + ".0.typed_per_filter_config")
-		c.Delete(bed.HCM + ".access_log.0.filter")
+	absent := withConfig(func(c *testbed.Config) {
+		c.Set(testbed.HTTPFilters, c.Get(testbed.HTTPFilters).([]any)[1:])
+		c.Delete(testbed.Routes + ".0.typed_per_filter_config")
+		c.Delete(testbed.HCM + ".access_log.0.filter")
 	})
 	for name, test := range map[string]struct {
-		change  func(*bed.Config)
+		change  func(*testbed.Config)
 		status  int
 		details string
 	}{
-		"a route that says 200": {func(c *bed.Config) { c.Set(bed.Routes+".0.direct_response.status", 200) }, 200, "direct_response"},
-		"a route upstream": {func(c *bed.Config) {
-			c.Delete(bed.Routes + ".0.direct_response")
-			c.Set(bed.Routes+".0.route", map[string]any{"cluster": "service"})
+		"a route that says 200": {func(c *testbed.Config) { c.Set(testbed.Routes+".0.direct_response.status", 200) }, 200, "direct_response"},
+		"a route upstream": {func(c *testbed.Config) {
+			c.Delete(testbed.Routes + ".0.direct_response")
+			c.Set(testbed.Routes+".0.route", map[string]any{"cluster": "service"})
 		}, 0, "via_upstream"},
-		"the reference's": {func(*bed.Config) {}, 503, "direct_response"},
+		"the reference's": {func(*testbed.Config) {}, 503, "direct_response"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -145,7 +144,7 @@ func TestLeaksAreSeenWithoutTheFilter(t *testing.T) {
 func TestUncheckedClusterPassesWithItsHostsGone(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	s := newSite(t, withConfig(func(c *bed.Config) { c.Delete(bed.Cluster + ".health_checks") }))
+	s := newSite(t, withConfig(func(c *testbed.Config) { c.Delete(testbed.Cluster + ".health_checks") }))
 	expectLint(t, s.config, "unchecked")
 	s.backends[0].Kill()
 	client := s.client("h2")
@@ -162,8 +161,8 @@ func TestUncheckedClusterPassesWithItsHostsGone(t *testing.T) {
 func TestListenerWithoutH2TurnsHTTP2Away(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	s := newSite(t, withConfig(func(c *bed.Config) {
-		c.Set(bed.Listener+".filter_chains.0.transport_socket.typed_config.common_tls_context.alpn_protocols", []any{"http/1.1"})
+	s := newSite(t, withConfig(func(c *testbed.Config) {
+		c.Set(testbed.Listener+".filter_chains.0.transport_socket.typed_config.common_tls_context.alpn_protocols", []any{"http/1.1"})
 	}))
 	expectLint(t, s.config, "alpn")
 	conn, err := tls.Dial("tcp", s.envoy.Ingress, &tls.Config{RootCAs: s.cert.Pool, NextProtos: []string{"h2"}})
@@ -175,14 +174,14 @@ func TestListenerWithoutH2TurnsHTTP2Away(t *testing.T) {
 	}
 }
 
-// written is admin of a site. Where the Envoy has the stand-in in the contrib door's place, it is that but for the configuration,
+// written is admin of a site. Where the Envoy has the contrib host in the Go plugin's place, it is that but for the configuration,
 // which is as it was written.
 func written(t *testing.T, s *site) (address string) {
 	t.Helper()
-	if theDoor.Name() == "stock" && !strings.HasPrefix(s.envoy.Admin, "unix:") {
+	if variant.Name() == "module" && !strings.HasPrefix(s.envoy.Admin, "unix:") {
 		return s.envoy.Admin
 	}
-	admin, err := door.AdminAsWritten(s.envoy, s.config)
+	admin, err := testbed.AdminAsWritten(s.envoy, s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +242,7 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 	s.setServing(0)
 	g := agree(503, "healthgate_cluster_unhealthy", "the backends fail Envoy's health checks")
 	for _, host := range g.Clusters[0].Failing {
-		if !strings.HasPrefix(host.Why, "/failed_active_hc") || !slices.ContainsFunc(s.backends, func(b *bed.Backend) bool { return b.Address == host.Address }) {
+		if !strings.HasPrefix(host.Why, "/failed_active_hc") || !slices.ContainsFunc(s.backends, func(b *testbed.Backend) bool { return b.Address == host.Address }) {
 			t.Errorf("a host that fails is %+v", host)
 		}
 	}
@@ -272,10 +271,10 @@ func TestExplainTellsWhatIsHeldAndWhatIsStale(t *testing.T) {
 	})
 	t.Run("stale", func(t *testing.T) {
 		t.Parallel()
-		needs(t, door.Aging)
-		s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *bed.Config) {
-			c.Delete(bed.HealthCheck + ".no_traffic_interval")
-			c.Delete(bed.HealthCheck + ".no_traffic_healthy_interval")
+		needs(t, testbed.Aging)
+		s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Config) {
+			c.Delete(testbed.HealthCheck + ".no_traffic_interval")
+			c.Delete(testbed.HealthCheck + ".no_traffic_healthy_interval")
 		}))
 		expectLint(t, s.config, "idle")
 		s.awaitProbe(s.client("h2"), 503, settle)

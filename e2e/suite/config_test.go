@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // A cluster that has had no traffic is checked as often as any other: without that, Envoy notices after a minute.
@@ -19,7 +19,7 @@ func TestIdleClusterIsCheckedAtItsInterval(t *testing.T) {
 // The old way, to compare with: it does what it did.
 func TestLuaConfigurationDoesWhatTheOldOneDid(t *testing.T) {
 	t.Parallel()
-	config, err := bed.LoadConfig("envoy/lua.yaml")
+	config, err := testbed.LoadConfig("envoy/lua.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

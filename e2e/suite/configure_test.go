@@ -10,7 +10,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // plainFile is a bootstrap like many, whose HTTP filters are to be put in.
@@ -45,7 +45,7 @@ func configured(t *testing.T, text string, args ...string) (file string) {
 // Envoy takes each kind of file into which the command has written a gate.
 func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	plain := fmt.Sprintf(plainFile, "")
 	replaced := func(oldNew ...string) string {
 		text := plain
@@ -81,7 +81,7 @@ func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
 			t.Parallel()
 			file := configured(t, test.text, test.args...)
 			if out, err := validated(t, file); err != nil {
-				t.Errorf("%v: %s", err, bed.Tail(out, 2))
+				t.Errorf("%v: %s", err, testbed.Tail(out, 2))
 			}
 		})
 	}
@@ -133,7 +133,7 @@ var meddling = map[string]string{
 // ordinary traffic still goes through them.
 func TestOtherFiltersDoNotMeddleWithTheGateThatConfigWrites(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	for name, filter := range meddling {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -145,7 +145,7 @@ func TestOtherFiltersDoNotMeddleWithTheGateThatConfigWrites(t *testing.T) {
 			if err := yaml.Unmarshal(text, &tree); err != nil {
 				t.Fatal(err)
 			}
-			envoy, err := bed.StartEnvoy(t.Context(), t.TempDir(), bed.Tree(tree), theDoor.Options(bed.Options{}))
+			envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.Tree(tree), variant.Options(testbed.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}

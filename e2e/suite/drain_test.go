@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // withFlagsPath has Envoy look for a file "drain" when it starts, and puts it there.
 func withFlagsPath(t *testing.T) option {
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "drain"), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -26,11 +26,11 @@ func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs an Envoy of its own")
 	matcher := func(text string) option {
-		return withConfig(func(c *bed.Config) { c.Set("stats_config", parse(text)) })
+		return withConfig(func(c *testbed.Config) { c.Set("stats_config", parse(text)) })
 	}
 	for name, options := range map[string][]option{
 		"as it is":             nil,
-		"stats flushed seldom": {withConfig(func(c *bed.Config) { c.Set("stats_flush_interval", "290s") })},
+		"stats flushed seldom": {withConfig(func(c *testbed.Config) { c.Set("stats_flush_interval", "290s") })},
 		"few stats": {matcher(`{"stats_matcher": {"inclusion_list": {"patterns": [
 			{"prefix": "cluster"}, {"prefix": "listener_manager"}, {"exact": "server.live"}, {"exact": "server.state"}]}}}`)},
 	} {
@@ -52,7 +52,7 @@ func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 // What the stats leave out can't be seen in them; that is said.
 func TestDrainThatCantBeSeenIsSaid(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) {
+	s := newSite(t, withConfig(func(c *testbed.Config) {
 		c.Set("stats_config", parse(`{"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": "cluster."}, {"prefix": "healthgate."}, {"prefix": "listener_manager"}]}}}`))
 	}))
 	client := s.client("h2")

@@ -19,24 +19,23 @@ import (
 	"google.golang.org/grpc/status"
 
 	"healthgate/e2e/backend/router"
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // What lint says of a field, Envoy says too, and does not start.
 func TestSlipInTheAPIKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	for name, change := range map[string]func(*bed.Config){
-		"an unknown field":     func(c *bed.Config) { c.Set(bed.HCM+".codec_tipe", "AUTO") },
-		"a value out of range": func(c *bed.Config) { c.Set(bed.Cluster+".connect_timeout", "-1s") },
-		"a wrong type":         func(c *bed.Config) { c.Set(bed.Cluster+".lb_policy", true) },
+	for name, change := range map[string]func(*testbed.Config){
+		"an unknown field":     func(c *testbed.Config) { c.Set(testbed.HCM+".codec_tipe", "AUTO") },
+		"a value out of range": func(c *testbed.Config) { c.Set(testbed.Cluster+".connect_timeout", "-1s") },
+		"a wrong type":         func(c *testbed.Config) { c.Set(testbed.Cluster+".lb_policy", true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, p := prepare(t, backends(0), withConfig(change))
 			expectLint(t, s.config, "api")
-			envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options))
+			envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +66,7 @@ func inANamespace(t *testing.T) bool {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("it needs ip (apt-get install iproute2)")
 	}
-	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-door="+theDoor.Name())
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-variant="+variant.Name())
 	again.Env = append(os.Environ(), inside+"=1")
 	again.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
@@ -92,7 +91,7 @@ func TestAdminOffLoopbackIsReachedFromElsewhere(t *testing.T) {
 	}
 	for address, rule := range map[string]string{"127.0.0.1": "", "0.0.0.0": "admin-open"} {
 		t.Run(address, func(t *testing.T) {
-			s := newSite(t, withConfig(func(c *bed.Config) { c.Set("admin.address.socket_address.address", address) }))
+			s := newSite(t, withConfig(func(c *testbed.Config) { c.Set("admin.address.socket_address.address", address) }))
 			expectLint(t, s.config, rule)
 			s.setServing(1)
 			client := s.client("h2")
@@ -125,9 +124,9 @@ func TestMetadataWithAnUnderscoreIsRefusedWhereLintSaysSo(t *testing.T) {
 	for action, code := range map[string]codes.Code{"REJECT_REQUEST": codes.Internal, "DROP_HEADER": codes.OK} {
 		t.Run(action, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withConfig(func(c *bed.Config) {
-				c.Set(bed.HCM+".common_http_protocol_options.headers_with_underscores_action", action)
-				c.Set(bed.HCM+".access_log.0.typed_config.log_format.json_format.user", "%REQ(user_id)%")
+			s := newSite(t, withConfig(func(c *testbed.Config) {
+				c.Set(testbed.HCM+".common_http_protocol_options.headers_with_underscores_action", action)
+				c.Set(testbed.HCM+".access_log.0.typed_config.log_format.json_format.user", "%REQ(user_id)%")
 			}))
 			expectLint(t, s.config, "underscores")
 			s.setServing(1)
@@ -167,7 +166,7 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 			for _, backend := range s.backends[1:] {
 				backend.Kill()
 			}
-			s.awaitHealthy(map[*bed.Backend]bool{s.backends[0]: true, s.backends[1]: false, s.backends[2]: false})
+			s.awaitHealthy(map[*testbed.Backend]bool{s.backends[0]: true, s.backends[1]: false, s.backends[2]: false})
 			client := s.client("h2")
 			s.awaitProbe(client, test.status, settle)
 			s.await(settle, func() error { // two of three calls go to a host that is gone
@@ -189,7 +188,7 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 func TestRouteOfTwoLibrariesIsNotAnswered(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, door.Merging) // by the stand-in, which finds plugins as the contrib host does
+	needs(t, testbed.Merging) // by the contrib host, which finds plugins as the golang extension does
 	const second = "static_resources.listeners.1.filter_chains.0.filters.0.typed_config.http_filters.0.typed_config."
 	for name, rule := range map[string]string{"one": "", "two": "two-libraries"} {
 		t.Run(name, func(t *testing.T) {
@@ -198,7 +197,7 @@ func TestRouteOfTwoLibrariesIsNotAnswered(t *testing.T) {
 				withSecondListener(`{"clusters": [{"name": "service", "min_healthy": 5}], "stat_prefix": "second"}`))
 			if rule != "" {
 				other := filepath.Join(s.dir, "other.so")
-				if err := os.WriteFile(other, []byte(readFile(t, theDoor.Object())), 0o700); err != nil {
+				if err := os.WriteFile(other, []byte(readFile(t, variant.Object())), 0o700); err != nil {
 					t.Fatal(err)
 				}
 				s.config.Set(second+"library_id", "healthgate-2")
@@ -206,7 +205,7 @@ func TestRouteOfTwoLibrariesIsNotAnswered(t *testing.T) {
 				p.config.Set(second+"filter_name", "healthgate@healthgate-2@"+other)
 			}
 			expectLint(t, s.config, rule)
-			envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, theDoor.Options(p.options))
+			envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -233,7 +232,7 @@ func TestEnvoyThatIsKilledInItsNoticeCutsOffItsCalls(t *testing.T) {
 	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
 		admin = "unix://" + path
 	}
-	drain := exec.CommandContext(t.Context(), filepath.Join(bed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay", "600s")
+	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay", "600s")
 	if err := drain.Start(); err != nil {
 		t.Fatal(err)
 	}

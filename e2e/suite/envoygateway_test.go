@@ -8,39 +8,39 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/bed"
 	"healthgate/e2e/kustomize"
+	"healthgate/e2e/testbed"
 )
 
 // What Envoy Gateway makes of the overlay: the bootstrap's part is merged into its own; the policy is a filter, with a name and a form
 // of its configuration that are Envoy Gateway's, disabled but on the policy's route; the cluster has the route's name.
 func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
-	if version, err := bed.EnvoyVersion(); err != nil || strings.HasPrefix(version, "1.38.") {
+	skipUnlessModule(t)
+	if version, err := testbed.EnvoyVersion(); err != nil || strings.HasPrefix(version, "1.38.") {
 		t.Skip("Envoy 1.38 finds no module by its path: ", err)
 	}
 	proxy, policy := gatewaysObject(t, "EnvoyProxy"), gatewaysObject(t, "EnvoyExtensionPolicy")
 	module := proxy.Get("spec.dynamicModules.0.source.local.path").(string)
-	local := strings.NewReplacer(module, filepath.Join(bed.Root(), "build", filepath.Base(module)))
+	local := strings.NewReplacer(module, filepath.Join(testbed.Root(), "build", filepath.Base(module)))
 	filter := policy.Part("spec.dynamicModule.0")
 	cluster := filter.Get("config.clusters.0").(string)
-	s := newSite(t, func(p *plan) { p.gated = false }, withConfig(func(c *bed.Config) {
+	s := newSite(t, func(p *plan) { p.gated = false }, withConfig(func(c *testbed.Config) {
 		var own map[string]any
 		if err := yaml.Unmarshal([]byte(local.Replace(proxy.Get("spec.bootstrap.value").(string))), &own); err != nil {
 			t.Fatal(err)
 		}
 		c.Set("bootstrap_extensions", own["bootstrap_extensions"])
 		name := "envoy.filters.http.dynamic_modules/envoyextensionpolicy/default/probe/dynamic-module/0"
-		c.Set(bed.Healthgate, gatewaysFilter(t, name, local.Replace(module), filter))
+		c.Set(testbed.Healthgate, gatewaysFilter(t, name, local.Replace(module), filter))
 		enabled := map[string]any{name: map[string]any{"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": map[string]any{}}}
-		c.Set(bed.Routes+".0.typed_per_filter_config", enabled)
-		health := c.Part(bed.Routes + ".0")
+		c.Set(testbed.Routes+".0.typed_per_filter_config", enabled)
+		health := c.Part(testbed.Routes + ".0")
 		health.Set("match", map[string]any{"path_separated_prefix": "/grpc.health.v1.Health"})
-		c.Set(bed.Routes, append(c.Get(bed.Routes).([]any), health.Get("")))
-		c.Set(bed.Routes+".1.route.cluster", cluster)
-		c.Set(bed.Cluster+".name", cluster)
-		c.Set(bed.Cluster+".load_assignment.cluster_name", cluster)
+		c.Set(testbed.Routes, append(c.Get(testbed.Routes).([]any), health.Get("")))
+		c.Set(testbed.Routes+".1.route.cluster", cluster)
+		c.Set(testbed.Cluster+".name", cluster)
+		c.Set(testbed.Cluster+".load_assignment.cluster_name", cluster)
 	}))
 	client := s.client("h2")
 	for _, up := range []bool{true, false, true} {
@@ -60,7 +60,7 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 }
 
 // gatewaysFilter is a DynamicModule of a policy, as a filter.
-func gatewaysFilter(t *testing.T, name, file string, module *bed.Config) map[string]any {
+func gatewaysFilter(t *testing.T, name, file string, module *testbed.Config) map[string]any {
 	t.Helper()
 	config, err := json.Marshal(module.Get("config"))
 	if err != nil {
@@ -79,7 +79,7 @@ func gatewaysFilter(t *testing.T, name, file string, module *bed.Config) map[str
 }
 
 // gatewaysObject is the overlay's object of a kind of Envoy Gateway's.
-func gatewaysObject(t *testing.T, kind string) *bed.Config {
+func gatewaysObject(t *testing.T, kind string) *testbed.Config {
 	t.Helper()
 	built, err := kustomize.Build(kustomize.EnvoyGateway)
 	if err != nil {
@@ -93,7 +93,7 @@ func gatewaysObject(t *testing.T, kind string) *bed.Config {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return bed.Tree(object).Clone()
+		return testbed.Tree(object).Clone()
 	}
 	t.Fatal("the overlay has no " + kind)
 	return nil

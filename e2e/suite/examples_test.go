@@ -16,8 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // answers are the statuses of a path: with both hosts of each cluster healthy, with one, with none, and of a drain with both.
@@ -53,10 +52,10 @@ func TestExamplesAnswerWhatTheySay(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
 	folder := "envoy/examples"
-	if theDoor.Name() == "stock" {
-		folder += "/stock"
+	if variant.Name() == "module" {
+		folder += "/module"
 	}
-	files, err := filepath.Glob(filepath.Join(bed.Root(), folder, "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(testbed.Root(), folder, "*.yaml"))
 	if err != nil || len(files) < len(examples)-1 {
 		t.Fatalf("found %v, %v", files, err)
 	}
@@ -93,14 +92,14 @@ func TestExamplesAnswerWhatTheySay(t *testing.T) {
 // example is an Envoy that has one.
 type example struct {
 	*testing.T
-	envoy    *bed.Envoy
-	backends []*bed.Backend
+	envoy    *testbed.Envoy
+	backends []*testbed.Backend
 }
 
 // startExample starts an example in front of two hosts, which all of its clusters have.
 func startExample(t *testing.T, path string) *example {
 	t.Helper()
-	config, err := bed.LoadConfig(path)
+	config, err := testbed.LoadConfig(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,9 +108,9 @@ func startExample(t *testing.T, path string) *example {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	own := bed.Healthgate + ".typed_config.plugin_config.value"
-	if theDoor.Name() == "stock" {
-		own = bed.Healthgate + ".typed_config.filter_config.value"
+	own := testbed.Healthgate + ".typed_config.plugin_config.value"
+	if variant.Name() == "module" {
+		own = testbed.Healthgate + ".typed_config.filter_config.value"
 	}
 	if config.Get("admin.address.pipe") != nil {
 		socket := filepath.Join(dir, "admin.sock")
@@ -120,20 +119,20 @@ func startExample(t *testing.T, path string) *example {
 	} else {
 		config.Set("admin.address.socket_address.port_value", 0)
 	}
-	config.Set(bed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
+	config.Set(testbed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
 	if config.Get(own+".hold") != nil {
 		config.Set(own+".hold", map[string]any{"healthy_after": "0.5s", "unhealthy_after": "0.5s"})
 	}
 	e := &example{T: t}
 	var hosts []any
 	for range 2 {
-		backend, err := bed.StartBackend(t.Context(), "127.0.0.1:0")
+		backend, err := testbed.StartBackend(t.Context(), "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(backend.Kill)
 		e.backends = append(e.backends, backend)
-		hosts = append(hosts, bed.Endpoint(backend.Address))
+		hosts = append(hosts, testbed.Endpoint(backend.Address))
 	}
 	for i := range config.Get("static_resources.clusters").([]any) {
 		cluster := fmt.Sprint("static_resources.clusters.", i)
@@ -143,10 +142,10 @@ func startExample(t *testing.T, path string) *example {
 		}
 		config.Set(cluster+".health_checks.0.interval_jitter", "0.01s")
 	}
-	if theDoor.Name() == "stock" { // as it is written
-		e.envoy, err = bed.StartEnvoy(t.Context(), dir, config, theDoor.Options(bed.Options{}))
+	if variant.Name() == "module" { // as it is written
+		e.envoy, err = testbed.StartEnvoy(t.Context(), dir, config, variant.Options(testbed.Options{}))
 	} else {
-		e.envoy, err = door.Start(t.Context(), theDoor, dir, config, bed.Options{})
+		e.envoy, err = testbed.Start(t.Context(), variant, dir, config, testbed.Options{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +187,7 @@ func (e *example) get(path, accept string) (status int, body []byte, err error) 
 
 func (e *example) await(when, path string, want int) {
 	e.Helper()
-	err := bed.WaitFor(e.Context(), settle, func() error {
+	err := testbed.WaitFor(e.Context(), settle, func() error {
 		status, _, err := e.get(path, "")
 		if err == nil && status != want {
 			err = fmt.Errorf("%s is answered with %d, want %d", path, status, want)
@@ -196,7 +195,7 @@ func (e *example) await(when, path string, want int) {
 		return err
 	})
 	if err != nil {
-		e.Fatalf("with %s: %v; envoy's log ends:\n%s", when, err, bed.Tail(e.envoy.Log(), 20))
+		e.Fatalf("with %s: %v; envoy's log ends:\n%s", when, err, testbed.Tail(e.envoy.Log(), 20))
 	}
 }
 
@@ -226,7 +225,7 @@ func (e *example) further(name string) {
 		}
 	case "route-override.yaml", "several-gates.yaml", "kubelet.yaml": // each gate has metrics of its own
 		prefixes := map[string][]string{"route-override.yaml": {"default", "spare"}, "several-gates.yaml": {"default", "cart", "checkout"}, "kubelet.yaml": {"balancer", "kubelet"}}[name]
-		err := bed.WaitFor(e.Context(), settle, func() error { // an answer may be counted after it is sent
+		err := testbed.WaitFor(e.Context(), settle, func() error { // an answer may be counted after it is sent
 			stats, err := e.envoy.Stats("healthgate.")
 			for _, prefix := range prefixes {
 				if err == nil && stats["healthgate."+prefix+".ok"] == 0 {

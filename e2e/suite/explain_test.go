@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // report is the whole of `healthgate explain`.
@@ -163,8 +163,8 @@ func TestExplainReportsAProbeThatFails(t *testing.T) {
 func TestExplainReportsAListenerThatAsksForACertificate(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	s := newSite(t, withConfig(func(c *bed.Config) {
-		tls := bed.Listener + ".filter_chains.0.transport_socket.typed_config"
+	s := newSite(t, withConfig(func(c *testbed.Config) {
+		tls := testbed.Listener + ".filter_chains.0.transport_socket.typed_config"
 		c.Set(tls+".require_client_certificate", true)
 		c.Set(tls+".common_tls_context.validation_context", map[string]any{"trusted_ca": map[string]any{
 			"filename": c.Get(tls + ".common_tls_context.tls_certificates.0.certificate_chain.filename")}})
@@ -213,11 +213,11 @@ func TestExplainNoticesAListenerThatDrainsForGood(t *testing.T) {
 func TestExplainAsksAnyListener(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	for name, change := range map[string]func(*bed.Config){
-		"without a name": func(c *bed.Config) { c.Delete(bed.Listener + ".name") },
-		"another namespace": func(c *bed.Config) {
-			if theDoor.Name() == "stock" {
-				c.Set(bed.Healthgate+".typed_config.dynamic_module_config", parse(`{"name": "healthgate", "metrics_namespace": "other"}`))
+	for name, change := range map[string]func(*testbed.Config){
+		"without a name": func(c *testbed.Config) { c.Delete(testbed.Listener + ".name") },
+		"another namespace": func(c *testbed.Config) {
+			if variant.Name() == "module" {
+				c.Set(testbed.Healthgate+".typed_config.dynamic_module_config", parse(`{"name": "healthgate", "metrics_namespace": "other"}`))
 			}
 		},
 	} {
@@ -236,7 +236,7 @@ func TestExplainAsksAnyListener(t *testing.T) {
 // An update that Envoy refuses is a problem, beside a gate that goes on and without one; so is an Envoy without a gate.
 func TestExplainReportsWhatEnvoyRefuses(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	s := newSite(t, withLDS())
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
@@ -267,26 +267,26 @@ func TestExplainReportsWhatEnvoyRefuses(t *testing.T) {
 // Routes that have not come leave a listener warming, and a cluster whose hosts were not checked yet leaves Envoy starting.
 func TestExplainReportsWhatIsWarming(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	s := newSite(t, withLDS())
 	s.setServing(1)
 	next := referenceConfig(t)
 	next.UseCertificate(s.cert)
 	next.Listen(0, 0)
-	next.Delete(bed.HCM + ".route_config")
+	next.Delete(testbed.HCM + ".route_config")
 	// The service is no control plane, and never sends routes.
-	next.Set(bed.HCM+".rds", parse(`{"route_config_name": "routes", "config_source": {"resource_api_version": "V3", "initial_fetch_timeout": "600s",
+	next.Set(testbed.HCM+".rds", parse(`{"route_config_name": "routes", "config_source": {"resource_api_version": "V3", "initial_fetch_timeout": "600s",
 		"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "service"}}]}}}`))
-	theDoor.Prepare(next)
-	s.writeListener(next.Get(bed.Listener))
+	variant.Prepare(next)
+	s.writeListener(next.Get(testbed.Listener))
 	s.awaitStat("listener_manager.total_listeners_warming", 1)
 	if r, code := explainAll(t, s.envoy.Admin); code != 0 || !slices.ContainsFunc(r.Notes, func(n string) bool {
 		return strings.HasPrefix(n, `listener "ingress" is warming: a newer configuration waits`)
 	}) {
 		t.Errorf("beside one that serves: exit code %d, notes %q, problems %+v", code, r.Notes, r.Problems)
 	}
-	next.Set(bed.Listener+".name", "another")
-	s.writeListener(next.Get(bed.Listener))
+	next.Set(testbed.Listener+".name", "another")
+	s.writeListener(next.Get(testbed.Listener))
 	s.awaitStat("listener_manager.total_listeners_active", 0)
 	r, code := explainAll(t, s.envoy.Admin)
 	if code != 1 || len(r.Problems) != 2 || !strings.HasPrefix(r.Problems[0].What, `listener "another" is warming: it does not listen yet`) ||

@@ -22,11 +22,10 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
-// What is promised in each fault, and what was seen, is in docs/faults.md.
+// What is promised in each fault, and what was seen, is in docs/failure-modes.md.
 
 // relay passes connections on, until it is cut.
 type relay struct {
@@ -101,9 +100,9 @@ func TestFaultBackendAcceptsAndNeverAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	s := newSite(t, backends(2), withConfig(func(c *bed.Config) {
-		c.Set(bed.HealthCheck+".timeout", "0.2s")
-		c.Set(bed.Endpoints+".2", bed.Endpoint(silent.Addr().String()))
+	s := newSite(t, backends(2), withConfig(func(c *testbed.Config) {
+		c.Set(testbed.HealthCheck+".timeout", "0.2s")
+		c.Set(testbed.Endpoints+".2", testbed.Endpoint(silent.Addr().String()))
 	}), withPlugin(`{"clusters": [{"name": "service", "min_healthy": 2}]}`))
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle) // the two that answer
@@ -124,10 +123,10 @@ func TestFaultBackendAcceptsAndNeverAnswers(t *testing.T) {
 
 func TestFaultBackendsFlapEvery50Milliseconds(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(2), onEveryRoute(), withConfig(func(c *bed.Config) {
+	s := newSite(t, backends(2), onEveryRoute(), withConfig(func(c *testbed.Config) {
 		c.CheckEvery("0.02s")
-		c.Set(bed.HealthCheck+".interval_jitter", "0.001s")
-		c.Set(bed.HealthCheck+".healthy_threshold", 1)
+		c.Set(testbed.HealthCheck+".interval_jitter", "0.001s")
+		c.Set(testbed.HealthCheck+".healthy_threshold", 1)
 		addGate(c, "held", `{"clusters": ["service"], "path": "/held", "stat_prefix": "held", "hold": {"unhealthy_after": "2s"}}`)
 	}))
 	client := s.client("h2")
@@ -173,7 +172,7 @@ func TestFaultTenThousandConnections(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(t, withConfig(func(c *bed.Config) { c.Delete(bed.Listener + ".filter_chains.0.transport_socket") }))
+	s := newSite(t, withConfig(func(c *testbed.Config) { c.Delete(testbed.Listener + ".filter_chains.0.transport_socket") }))
 	s.setServing(1)
 	conns := make([]net.Conn, connections)
 	for i := range conns {
@@ -223,7 +222,7 @@ func ask(conn net.Conn, request string) (status int, err error) {
 
 func TestFaultSlowLoris(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) { c.Set(bed.HCM+".request_headers_timeout", "2s") }))
+	s := newSite(t, withConfig(func(c *testbed.Config) { c.Set(testbed.HCM+".request_headers_timeout", "2s") }))
 	s.setServing(1)
 	// Each sends a byte now and then, and never comes to an end.
 	ended := make(chan error, 200)
@@ -366,7 +365,7 @@ func TestFaultStormOfHTTP2Resets(t *testing.T) {
 		return nil
 	})
 	load.mustAllBe(200, 110)
-	s.awaitFreed("requests", 2000, func(h door.Held) int { return h.Requests })
+	s.awaitFreed("requests", 2000, func(h testbed.Held) int { return h.Requests })
 }
 
 // resetStreams opens streams on a connection and resets each at once. Its error is Envoy's having closed the connection.
@@ -400,7 +399,7 @@ func (s *site) resetStreams(header []byte, streams int, resets *atomic.Int64) er
 
 func TestFaultPipelinedHTTP1(t *testing.T) {
 	t.Parallel()
-	needs(t, door.Pipelining)
+	needs(t, testbed.Pipelining)
 	s := newSite(t)
 	s.setServing(1)
 	conn := s.dialTLS(t.Context(), "http/1.1")
@@ -432,9 +431,9 @@ func TestFaultPipelinedHTTP1(t *testing.T) {
 
 func TestFaultFullDiskForTheAccessLog(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) {
-		c.Delete(bed.HCM + ".access_log.0.filter") // each probe is logged
-		c.Set(bed.HCM+".access_log.0", map[string]any{"name": "full", "typed_config": map[string]any{
+	s := newSite(t, withConfig(func(c *testbed.Config) {
+		c.Delete(testbed.HCM + ".access_log.0.filter") // each probe is logged
+		c.Set(testbed.HCM+".access_log.0", map[string]any{"name": "full", "typed_config": map[string]any{
 			"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "/dev/full",
 		}})
 	}))
@@ -455,7 +454,7 @@ func TestFaultFullDiskForTheAccessLog(t *testing.T) {
 func TestFaultSIGKILLUnderLoad(t *testing.T) {
 	t.Parallel()
 	port := unusedAddress(t).Port
-	s := newSite(t, withConfig(func(c *bed.Config) { c.Set(bed.Listener+".address.socket_address.port_value", port) }))
+	s := newSite(t, withConfig(func(c *testbed.Config) { c.Set(testbed.Listener+".address.socket_address.port_value", port) }))
 	s.setServing(1)
 	load := s.probeUntilStopped(4)
 	enough := func(more int) {
@@ -470,7 +469,7 @@ func TestFaultSIGKILLUnderLoad(t *testing.T) {
 	enough(200)
 	for range 3 {
 		s.envoy.Kill()
-		s.restart(bed.Options{})
+		s.restart(testbed.Options{})
 		enough(200)
 	}
 	// While it was gone there was no answer, and never a wrong one.
@@ -484,8 +483,8 @@ func TestFaultSIGKILLUnderLoad(t *testing.T) {
 func TestFaultHotRestartUnderLoad(t *testing.T) {
 	t.Parallel()
 	port := unusedAddress(t).Port
-	s := newSite(t, backends(2), onEveryRoute(), withConfig(func(c *bed.Config) {
-		c.Set(bed.Listener+".address.socket_address.port_value", port)
+	s := newSite(t, backends(2), onEveryRoute(), withConfig(func(c *testbed.Config) {
+		c.Set(testbed.Listener+".address.socket_address.port_value", port)
 		c.Set("stats_flush_interval", "0.05s")
 		addGate(c, "three", `{"clusters": [{"name": "service", "min_healthy": 3}], "path": "/three", "stat_prefix": "three"}`)
 	}))
@@ -494,7 +493,7 @@ func TestFaultHotRestartUnderLoad(t *testing.T) {
 	load := s.probeUntilStopped(4)
 	for range 2 {
 		before := s.envoy
-		s.restart(bed.Options{TakeOver: before})
+		s.restart(testbed.Options{TakeOver: before})
 		// Each on a connection of its own, until the old process has gone: either may answer.
 		asked := 0
 		for before.Alive() {
@@ -522,10 +521,10 @@ func TestFaultHotRestartUnderLoad(t *testing.T) {
 func TestFaultHotRestartToFewerClusters(t *testing.T) {
 	t.Parallel()
 	port, admin := unusedAddress(t).Port, unusedAddress(t)
-	s := newSite(t, onEveryRoute(), withConfig(func(c *bed.Config) {
+	s := newSite(t, onEveryRoute(), withConfig(func(c *testbed.Config) {
 		c.Listen(port, admin.Port)
 		c.Set("stats_flush_interval", "0.05s")
-		extra := c.Part(bed.Cluster)
+		extra := c.Part(testbed.Cluster)
 		extra.Set("name", "extra")
 		c.Set("static_resources.clusters.1", extra.Get(""))
 		addGate(c, "stats", `{"clusters": ["extra"], "path": "/stats", "stat_prefix": "stats"}`)
@@ -539,10 +538,10 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 		return nil
 	})
 	// The new one has no such cluster, and answers so that it can be told from the old one.
-	s.config.Set("static_resources.clusters", []any{s.config.Get(bed.Cluster)})
-	s.config.Set(bed.HTTPFilters+".1."+door.FilterConfig+".response.healthy.body", "new\n")
+	s.config.Set("static_resources.clusters", []any{s.config.Get(testbed.Cluster)})
+	s.config.Set(testbed.HTTPFilters+".1."+testbed.FilterConfig+".response.healthy.body", "new\n")
 	before := s.envoy
-	s.restart(bed.Options{TakeOver: before})
+	s.restart(testbed.Options{TakeOver: before})
 	byStats, byAdmin := 0, 0
 	for before.Alive() {
 		client := s.client("http/1.1") // a connection of its own: either process may answer
@@ -568,7 +567,7 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 
 func TestFaultWallClockJumps(t *testing.T) {
 	t.Parallel()
-	clock := filepath.Join(bed.Root(), "build", "clock.so")
+	clock := filepath.Join(testbed.Root(), "build", "clock.so")
 	if _, err := os.Stat(clock); err != nil {
 		t.Fatalf("%v: make build/clock.so", err)
 	}
@@ -585,7 +584,7 @@ func TestFaultWallClockJumps(t *testing.T) {
 	}
 	set(0)
 	s := newSite(t, onEveryRoute(), withEnv("LD_PRELOAD="+clock, "CLOCK_JUMP="+jump), withPlugin(`{"clusters": ["service"], "stale_after": "2s"}`),
-		withConfig(func(c *bed.Config) {
+		withConfig(func(c *testbed.Config) {
 			addGate(c, "held", `{"clusters": ["service"], "path": "/held", "stat_prefix": "held", "hold": {"unhealthy_after": "60s"}}`)
 		}))
 	client := s.client("h2")
@@ -653,7 +652,7 @@ func TestFaultFloodOfLDSUpdates(t *testing.T) {
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
 	update := func(i int) {
-		config.Set(door.PluginConfig, parse(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "flood%d"}`, i%7)))
+		config.Set(testbed.PluginConfig, parse(fmt.Sprintf(`{"clusters": ["service"], "stat_prefix": "flood%d"}`, i%7)))
 		s.update(config.Clone())
 	}
 	const warmUp, updates = 300, 1000
@@ -667,7 +666,7 @@ func TestFaultFloodOfLDSUpdates(t *testing.T) {
 	}
 	t.Logf("%d updates took %v", updates, time.Since(began))
 	load.mustAllBe(200, 100)
-	s.awaitFreed("configurations", 7, func(h door.Held) int { return h.Configurations })
+	s.awaitFreed("configurations", 7, func(h testbed.Held) int { return h.Configurations })
 	s.await(60*time.Second, func() error {
 		if after := s.residentMiB(); after > before+16 {
 			return fmt.Errorf("envoy has grown by %.1f MiB in %d updates", after-before, updates)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // wire is a connection of HTTP/2 on which anything can be sent.
@@ -277,7 +277,7 @@ func (s *site) random(r *rand.Rand) {
 func TestGarbageIsAnsweredByTheRule(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	s.stats("healthgate.") // after a look
@@ -307,7 +307,7 @@ func (s *site) mustBeUnharmed() {
 func TestRandomGarbageHarmsNothing(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	seed := rand.Uint64()

@@ -15,8 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // healthRoute is the route on which the filter answers grpc.health.v1.Health.
@@ -30,10 +29,10 @@ var healthRoute = map[string]any{
 
 // withHealthService makes the filter answer grpc.health.v1.Health, for the service and for all.
 func withHealthService() option {
-	return withConfig(func(c *bed.Config) {
-		routes := c.Get(bed.Routes).([]any)
-		c.Set(bed.Routes, slices.Insert(routes, 1, bed.Tree(healthRoute).Clone().Get("")))
-		c.Set(door.PluginConfig+".grpc_services", []any{"router.Router"})
+	return withConfig(func(c *testbed.Config) {
+		routes := c.Get(testbed.Routes).([]any)
+		c.Set(testbed.Routes, slices.Insert(routes, 1, testbed.Tree(healthRoute).Clone().Get("")))
+		c.Set(testbed.PluginConfig+".grpc_services", []any{"router.Router"})
 	})
 }
 
@@ -53,7 +52,7 @@ const (
 
 func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	t.Parallel()
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	health := s.health()
 	for _, up := range []bool{true, false, true} {
@@ -84,7 +83,7 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 
 func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 	t.Parallel()
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	crowd := s.newCrowd(50, s.conns(4)...)
@@ -114,7 +113,7 @@ func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 // A watcher's stream ends with its client, and nothing of it stays.
 func TestWatchersThatGoLeaveNothing(t *testing.T) {
 	t.Parallel()
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	health := s.health()
@@ -140,7 +139,7 @@ func TestWatchersThatGoLeaveNothing(t *testing.T) {
 // grpc-go's own health checking, in its load balancer, takes the Envoy out and back in.
 func TestClientsOwnHealthCheckingGoesByTheGate(t *testing.T) {
 	t.Parallel()
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	conn := s.dialGRPC(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
@@ -207,7 +206,7 @@ func (c *crowd) mustStay() {
 func TestWatchEndsWithItsOverride(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
 	var crowd *crowd
@@ -252,7 +251,7 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 func TestWatchOutlastsUpdatesOfOtherRoutes(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
 	const override = `{"clusters": ["service", "nobody"], "require": "any"}`
@@ -285,12 +284,12 @@ func TestWatchOutlastsUpdatesOfOtherRoutes(t *testing.T) {
 func TestOverridesBesideEachOtherLeaveEachOthersWatchers(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, door.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *bed.Config) {
-		route := bed.Tree(healthRoute).Clone()
+	needs(t, testbed.GRPC)
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) {
+		route := testbed.Tree(healthRoute).Clone()
 		route.Set("match.headers", []any{map[string]any{"name": "x-side", "string_match": map[string]any{"exact": "other"}}})
 		route.Set("typed_per_filter_config.healthgate", forRoute(`{"clusters": ["nobody"]}`))
-		c.Set(bed.Routes, slices.Insert(c.Get(bed.Routes).([]any), 0, route.Get("")))
+		c.Set(testbed.Routes, slices.Insert(c.Get(testbed.Routes).([]any), 0, route.Get("")))
 	}))
 	s.setServing(1)
 	health := s.health()
@@ -333,8 +332,8 @@ func TestOverridesBesideEachOtherLeaveEachOthersWatchers(t *testing.T) {
 func TestWatchersAreLimited(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *bed.Config) { c.Set(door.PluginConfig+".grpc_max_watchers", 20) }))
+	needs(t, testbed.GRPC)
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) { c.Set(testbed.PluginConfig+".grpc_max_watchers", 20) }))
 	s.setServing(1)
 	crowd := s.newCrowd(5, s.conns(4)...)
 	crowd.await(serving, 1)
@@ -394,7 +393,7 @@ func TestWatchersAreLimited(t *testing.T) {
 func TestWatchEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	began := time.Now()

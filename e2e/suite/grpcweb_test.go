@@ -9,8 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // web is a client of gRPC-Web.
@@ -72,8 +71,8 @@ func (w web) call(path, body string) (grpcStatus, message string, header http.He
 
 // withGRPCWeb puts Envoy's grpc_web before the gate.
 func withGRPCWeb() option {
-	return withConfig(func(c *bed.Config) {
-		c.Set(bed.HTTPFilters, slices.Insert(c.Get(bed.HTTPFilters).([]any), 0, any(map[string]any{
+	return withConfig(func(c *testbed.Config) {
+		c.Set(testbed.HTTPFilters, slices.Insert(c.Get(testbed.HTTPFilters).([]any), 0, any(map[string]any{
 			"name": "envoy.filters.http.grpc_web", "typed_config": map[string]any{
 				"@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
 			},
@@ -111,11 +110,11 @@ func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
 func TestAnswersOfTheGateComeThroughGRPCWeb(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *bed.Config) {
-		c.Set(door.PluginConfig+".grpc_max_watchers", 1)
-		c.Set(door.PluginConfig+".response", map[string]any{"unhealthy": map[string]any{"body": "50 % of\nthe hösts~"}})
-		c.Delete(bed.HCM + ".access_log.0.filter")
+	needs(t, testbed.GRPC)
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) {
+		c.Set(testbed.PluginConfig+".grpc_max_watchers", 1)
+		c.Set(testbed.PluginConfig+".response", map[string]any{"unhealthy": map[string]any{"body": "50 % of\nthe hösts~"}})
+		c.Delete(testbed.HCM + ".access_log.0.filter")
 	}), withGRPCWeb())
 	s.setServing(1)
 	s.newCrowd(1, s.dialGRPC()).await(serving, 1)

@@ -12,8 +12,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/bed"
 	"healthgate/e2e/kustomize"
+	"healthgate/e2e/testbed"
 )
 
 // envoysDeployment is Envoy's Deployment, as kustomize makes it of base with components.
@@ -48,7 +48,7 @@ func asDeployed(t *testing.T, envoy *appsv1.Deployment) option {
 			file = m.SubPath
 		}
 	}
-	config, err := bed.LoadConfig("envoy/" + file)
+	config, err := testbed.LoadConfig("envoy/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // lintCase is a case of internal/lint/testdata/cases, as a bootstrap for stock Envoy.
@@ -33,11 +33,11 @@ type lintCase struct {
 // lintCases returns the cases that this Envoy can read: not those of the plugin, of files that are no bootstrap, or of a later version.
 func lintCases(t *testing.T) (all []lintCase) {
 	t.Helper()
-	version, err := bed.EnvoyVersion()
+	version, err := testbed.EnvoyVersion()
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Join(bed.Root(), "internal/lint/testdata/cases")
+	folder := filepath.Join(testbed.Root(), "internal/lint/testdata/cases")
 	base, err := os.ReadFile(filepath.Join(folder, "module.base"))
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func lintCases(t *testing.T) (all []lintCase) {
 // Envoy refuses each of lint's cases that says so, and takes each other one.
 func TestLintsCasesAreWhatEnvoySays(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	var mutex sync.Mutex
 	taken, refused := 0, 0
 	atOnce := make(chan struct{}, 2)
@@ -99,7 +99,7 @@ func TestLintsCasesAreWhatEnvoySays(t *testing.T) {
 					refused++
 				}
 				if one.refused != (err != nil) {
-					t.Errorf("Envoy refuses it: %v, want %v\n%s", err != nil, one.refused, bed.Tail(out, 3))
+					t.Errorf("Envoy refuses it: %v, want %v\n%s", err != nil, one.refused, testbed.Tail(out, 3))
 				}
 			})
 		}
@@ -113,7 +113,7 @@ func TestLintsCasesAreWhatEnvoySays(t *testing.T) {
 // listener or the mapper is no problem, and another if lint reports it.
 func TestLintsCasesAnswerAsTheySay(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	answered := 0
 	atOnce := make(chan struct{}, 2)
 	t.Run("cases", func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestLintsCasesAnswerAsTheySay(t *testing.T) {
 // startCase starts Envoy with a configuration, and returns the address of its listener once all hosts were checked.
 func startCase(t *testing.T, text string) (listener string) {
 	t.Helper()
-	path, err := bed.EnvoyPath()
+	path, err := testbed.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func startCase(t *testing.T, text string) (listener string) {
 	}
 	var log bytes.Buffer
 	envoy := exec.CommandContext(t.Context(), path, "--config-path", file, "--admin-address-path", adminFile, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
-	envoy.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(bed.Root(), "build"))
+	envoy.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(testbed.Root(), "build"))
 	envoy.Stdout, envoy.Stderr = &log, &log
 	if err := envoy.Start(); err != nil {
 		t.Fatal(err)
@@ -171,7 +171,7 @@ func startCase(t *testing.T, text string) (listener string) {
 		_ = envoy.Process.Kill()
 		_ = envoy.Wait()
 		if t.Failed() {
-			t.Log(bed.Tail(log.String(), 5))
+			t.Log(testbed.Tail(log.String(), 5))
 		}
 	})
 	deadline := time.Now().Add(settle)

@@ -9,14 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
-// alive asks as the kubelet does by the stock component's livenessProbe: 2xx and 3xx pass.
+// alive asks as the kubelet does by the module component's livenessProbe: 2xx and 3xx pass.
 func (s *site) alive() error {
 	s.t.Helper()
-	probe := envoysDeployment(s.t, "stock").Spec.Template.Spec.Containers[0].LivenessProbe
+	probe := envoysDeployment(s.t, "module").Spec.Template.Spec.Containers[0].LivenessProbe
 	if reply := s.plain(probe.HTTPGet.Port.StrVal, http.MethodGet, probe.HTTPGet.Path); reply.status < 200 || reply.status >= 400 {
 		return fmt.Errorf("liveness is answered with %d %q", reply.status, reply.body)
 	}
@@ -26,8 +25,8 @@ func (s *site) alive() error {
 // Of the configuration that ships, in each state in which readiness fails, and in some more.
 func TestLivenessPassesWhateverTheClustersAndADrainSay(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
-	s := newSite(t, asDeployed(t, envoysDeployment(t, "stock")), backends(2), withCDS(), withConfig(func(c *bed.Config) {
+	skipUnlessModule(t)
+	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), backends(2), withCDS(), withConfig(func(c *testbed.Config) {
 		c.Set(routeConfiguration+".validate_clusters", false)
 		c.Set("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections", 2)
 	}))
@@ -60,8 +59,8 @@ func TestLivenessPassesWhateverTheClustersAndADrainSay(t *testing.T) {
 // What the gate reads of others is nothing: no stat that is left out fails it.
 func TestLivenessNeedsNoStats(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
-	s := newSite(t, asDeployed(t, envoysDeployment(t, "stock")), withConfig(func(c *bed.Config) {
+	skipUnlessModule(t)
+	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), withConfig(func(c *testbed.Config) {
 		c.Set("stats_config", map[string]any{"stats_matcher": map[string]any{"reject_all": true}})
 	}))
 	s.awaitProbe(s.client("h2"), 503, settle)
@@ -70,11 +69,11 @@ func TestLivenessNeedsNoStats(t *testing.T) {
 	}
 }
 
-// By either door's command too: an Envoy that has all the connections that it may have is busy, and not to be restarted.
+// By either variant's command too: an Envoy that has all the connections that it may have is busy, and not to be restarted.
 func TestAliveAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	s := newSite(t, withConfig(func(c *bed.Config) {
+	s := newSite(t, withConfig(func(c *testbed.Config) {
 		c.Set("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections", 1)
 	}))
 	s.dialTLS(t.Context(), "h2")
@@ -103,8 +102,8 @@ func (s *site) refusesConnections() bool {
 
 func TestLivenessFailsOnAMainThreadThatHangs(t *testing.T) {
 	t.Parallel()
-	needs(t, door.Hanging, door.Liveness)
-	s := newSite(t, asDeployed(t, envoysDeployment(t, "stock")))
+	needs(t, testbed.Hanging, testbed.Liveness)
+	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")))
 	s.setServing(1)
 	if err := s.alive(); err != nil {
 		t.Fatal(err)

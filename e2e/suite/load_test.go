@@ -15,8 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 func dialPlain(t *testing.T, address string) *grpc.ClientConn {
@@ -104,13 +103,13 @@ func TestFiftyThousandProbesWithAbortsAndGarbage(t *testing.T) {
 	}
 	expect(t, "a probe afterwards", s.probe(s.client("h2")), 200, "ok\n", nil)
 	// What is not answered is finalized by the collector too.
-	s.awaitFreed("requests", 2000, func(h door.Held) int { return h.Requests })
+	s.awaitFreed("requests", 2000, func(h testbed.Held) int { return h.Requests })
 }
 
 // A metric call that fails as it does when Envoy has dropped the configuration panics in the SDK, inside the filter.
 func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
 	t.Parallel()
-	needs(t, door.LosingStats)
+	needs(t, testbed.LosingStats)
 	s := newSite(t, alone("it breaks the plugin"))
 	client := s.client("h2")
 	s.setServing(1)
@@ -137,7 +136,7 @@ func TestBackendsThatDieAreNoticed(t *testing.T) {
 	for _, backend := range s.backends {
 		backend.Kill()
 	}
-	s.awaitHealthy(map[*bed.Backend]bool{s.backends[0]: false, s.backends[1]: false})
+	s.awaitHealthy(map[*testbed.Backend]bool{s.backends[0]: false, s.backends[1]: false})
 	s.awaitProbe(client, 503, time.Second)
 	if err := syscall.Kill(s.envoy.Pid(), 0); err != nil {
 		t.Errorf("envoy: %v", err)

@@ -8,26 +8,26 @@ import (
 	"strings"
 	"testing"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // askedFor are the metrics that the alerts and the dashboard ask for.
 func askedFor(t *testing.T) []string {
 	t.Helper()
-	text := readFile(t, filepath.Join(bed.Root(), "manifests", "alerts.yaml")) + readFile(t, filepath.Join(bed.Root(), "manifests", "components", "metrics", "dashboard.json"))
+	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t, filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
 	text = strings.ReplaceAll(text, "${gate}", "healthgate_default")
 	names := regexp.MustCompile(`\benvoy_\w+`).FindAllString(text, -1)
 	slices.Sort(names)
 	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "envoy_cluster_name" }) // a label
 }
 
-// What is scraped by the shipped manifests has each metric that the alerts and the dashboard ask for, by either door.
+// What is scraped by the shipped manifests has each metric that the alerts and the dashboard ask for, by either variant.
 func TestAlertsAndDashboardAskForWhatEnvoyShows(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
 	components := []string{"metrics/pod-monitor"}
-	if theDoor.Name() == "stock" {
-		components = append(components, "stock")
+	if variant.Name() == "module" {
+		components = append(components, "module")
 	}
 	s := newSite(t, asDeployed(t, envoysDeployment(t, components...)))
 	s.setServing(1)
@@ -43,7 +43,7 @@ func TestAlertsAndDashboardAskForWhatEnvoyShows(t *testing.T) {
 	}
 	for _, name := range names {
 		onlyStock := name == "envoy_healthgate_looks" || strings.HasPrefix(name, "envoy_healthgate_default_grpc_")
-		if there := regexp.MustCompile(`(?m)^` + name + `(\{| )`).MatchString(shown.body); !there && (!onlyStock || theDoor.Name() == "stock") {
+		if there := regexp.MustCompile(`(?m)^` + name + `(\{| )`).MatchString(shown.body); !there && (!onlyStock || variant.Name() == "module") {
 			t.Errorf("%s is asked for, and not shown", name)
 		}
 	}

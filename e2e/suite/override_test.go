@@ -7,8 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // withSecondListener adds a listener like the first, with another configuration of the plugin.
@@ -83,7 +82,7 @@ func ofCDS(clusters *[]any) option {
 }
 
 // unvalidated has the routes name clusters that are not there.
-func unvalidated(c *bed.Config) { c.Set(bed.HCM+".route_config.validate_clusters", false) }
+func unvalidated(c *testbed.Config) { c.Set(testbed.HCM+".route_config.validate_clusters", false) }
 
 // removeClusters has CDS take every cluster away.
 func (s *site) removeClusters() {
@@ -94,7 +93,7 @@ func (s *site) removeClusters() {
 
 func TestListenersThatShareRoutesEachTurnStale(t *testing.T) {
 	t.Parallel()
-	needs(t, door.Ghosts)
+	needs(t, testbed.Ghosts)
 	var clusters []any
 	s := newSite(t, withRDS(), ofCDS(&clusters), withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`))
 	s.awaitProbe(s.client("h2"), 200, settle)
@@ -110,7 +109,7 @@ func TestListenersThatShareRoutesEachTurnStale(t *testing.T) {
 // Updates that come more often than stale_after must not keep fresh what is gone.
 func TestUpdatesDontMakeARemovedClusterAnyFresher(t *testing.T) {
 	t.Parallel()
-	needs(t, door.Ghosts)
+	needs(t, testbed.Ghosts)
 	var clusters []any
 	s := newSite(t, withLDS(), ofCDS(&clusters), withPlugin(`{"clusters": ["service"], "stale_after": "3s"}`))
 	client := s.client("h2")
@@ -142,15 +141,15 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 	expect(t, "two of one cluster", s.mustDo(client, "GET", "/readyz", nil), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_error"`, settle)
 
-	if !s.reload(`{"clusters": ["service", {"name": "nobody", "min_healthy": 0}]}`, func(c *bed.Config) {
-		c.Delete(bed.HCM + ".route_config")
-		c.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
+	if !s.reload(`{"clusters": ["service", {"name": "nobody", "min_healthy": 0}]}`, func(c *testbed.Config) {
+		c.Delete(testbed.HCM + ".route_config")
+		c.Set(testbed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
 	}) {
 		t.Fatal("envoy refused a good listener")
 	}
 	s.await(settle, func() error {
 		reply := s.mustDo(s.client("h2"), "GET", "/readyz", nil)
-		if theDoor.Can(door.Ghosts) != nil { // it knows that there is no such cluster
+		if variant.Can(testbed.Ghosts) != nil { // it knows that there is no such cluster
 			if !strings.Contains(s.envoy.Log(), `"details":"healthgate_cluster_unknown"`) {
 				return errors.New("the error stays as it was")
 			}
@@ -167,7 +166,7 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, door.Levels)
+	needs(t, testbed.Levels)
 	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
 	for name, levels := range map[string][2]string{
 		"the widest":          {`{"paht": "/"}`, `{}`},
@@ -204,7 +203,7 @@ func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
 // What lies between the filter and the route that answers writes no metrics of its own.
 func TestLevelThatAnswersNobodyHasNoMetrics(t *testing.T) {
 	t.Parallel()
-	needs(t, door.LateStats)
+	needs(t, testbed.LateStats)
 	s := newSite(t, withOverride(routeConfiguration, forRoute(`{"stat_prefix": "between", "hold": {"unhealthy_after": "1s"}}`)),
 		withRoute("/readyz", `{"path": "/readyz", "stat_prefix": "kubelet"}`))
 	s.setServing(1)

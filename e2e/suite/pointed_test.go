@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // point is what the suite is pointed at. There is one for all tests: run them with -test.parallel=1.
 type point struct {
-	envoy    *bed.Envoy
-	cert     *bed.Certificate
-	backends []*bed.Backend
+	envoy    *testbed.Envoy
+	cert     *testbed.Certificate
+	backends []*testbed.Backend
 }
 
 var thePoint *point
@@ -27,27 +27,27 @@ var thePoint *point
 // pointed returns what the suite is pointed at, or nil where it starts things itself.
 func pointed(t *testing.T) *point {
 	t.Helper()
-	if os.Getenv(bed.PointIngress) == "" || thePoint != nil {
+	if os.Getenv(testbed.PointIngress) == "" || thePoint != nil {
 		return thePoint
 	}
-	pem, err := os.ReadFile(os.Getenv(bed.PointCA))
+	pem, err := os.ReadFile(os.Getenv(testbed.PointCA))
 	if err != nil {
-		t.Fatalf("%s: %v", bed.PointCA, err)
+		t.Fatalf("%s: %v", testbed.PointCA, err)
 	}
 	at := &point{
-		envoy: bed.EnvoyAt(os.Getenv(bed.PointIngress), os.Getenv(bed.PointAdmin), theDoor.Options(bed.Options{}).Sync),
-		cert:  &bed.Certificate{CertFile: os.Getenv(bed.PointCA), Pool: x509.NewCertPool()},
+		envoy: testbed.EnvoyAt(os.Getenv(testbed.PointIngress), os.Getenv(testbed.PointAdmin), variant.Options(testbed.Options{}).Sync),
+		cert:  &testbed.Certificate{CertFile: os.Getenv(testbed.PointCA), Pool: x509.NewCertPool()},
 	}
 	if !at.cert.Pool.AppendCertsFromPEM(pem) {
-		t.Fatalf("%s: %s has no certificate", bed.PointCA, os.Getenv(bed.PointCA))
+		t.Fatalf("%s: %s has no certificate", testbed.PointCA, os.Getenv(testbed.PointCA))
 	}
-	for pair := range strings.SplitSeq(os.Getenv(bed.PointBackends), ",") {
+	for pair := range strings.SplitSeq(os.Getenv(testbed.PointBackends), ",") {
 		address, control, ok := strings.Cut(pair, "=")
 		resolved, err := net.ResolveTCPAddr("tcp", address) // Envoy tells its hosts by their IP addresses
 		if !ok || err != nil {
-			t.Fatalf("%s: %q is not host:port=host:port: %v", bed.PointBackends, pair, err)
+			t.Fatalf("%s: %q is not host:port=host:port: %v", testbed.PointBackends, pair, err)
 		}
-		at.backends = append(at.backends, bed.BackendAt(resolved.String(), control))
+		at.backends = append(at.backends, testbed.BackendAt(resolved.String(), control))
 	}
 	settle = 90 * time.Second
 	thePoint = at
@@ -89,12 +89,12 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 	for _, backend := range s.backends {
 		pairs = append(pairs, backend.Address+"="+backend.Control)
 	}
-	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m", "-door="+theDoor.Name())
-	suite.Env = append(os.Environ(), bed.PointIngress+"="+s.envoy.Ingress, bed.PointAdmin+"="+s.envoy.Admin,
-		bed.PointCA+"="+s.cert.CertFile, bed.PointBackends+"="+strings.Join(pairs, ","))
+	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m", "-variant="+variant.Name())
+	suite.Env = append(os.Environ(), testbed.PointIngress+"="+s.envoy.Ingress, testbed.PointAdmin+"="+s.envoy.Admin,
+		testbed.PointCA+"="+s.cert.CertFile, testbed.PointBackends+"="+strings.Join(pairs, ","))
 	out, err := suite.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the suite ended with %v:\n%s", err, bed.Tail(string(out), 200))
+		t.Fatalf("the suite ended with %v:\n%s", err, testbed.Tail(string(out), 200))
 	}
 	passed, skipped, hollow := results(string(out))
 	if len(hollow) > 0 {
@@ -110,7 +110,7 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 			t.Errorf("%s has not passed", name)
 		}
 	}
-	why := regexp.MustCompile(`(?m)^ {4}\w+_test\.go:\d+: (not where the suite is pointed at an Envoy: |it is about the stock door|.* door can't: )`)
+	why := regexp.MustCompile(`(?m)^ {4}\w+_test\.go:\d+: (not where the suite is pointed at an Envoy: |it is about the dynamic module|.* cannot: )`)
 	if n := len(why.FindAllString(string(out), -1)); n < len(skipped) {
 		t.Errorf("%d tests are skipped, %d say why", len(skipped), n)
 	}

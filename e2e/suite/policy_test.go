@@ -10,8 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // edsHost is a host as discovery describes it; without active health checks that is its health.
@@ -34,7 +33,7 @@ func (s *site) writeHosts(hosts ...edsHost) {
 	endpoints := []any{}
 	var healthy, degraded uint64
 	for _, host := range hosts {
-		endpoint := bed.Endpoint(host.address)
+		endpoint := testbed.Endpoint(host.address)
 		endpoint["health_status"] = host.status
 		endpoints = append(endpoints, endpoint)
 		switch host.status {
@@ -225,7 +224,7 @@ func TestHoldSeesWhatHappensBetweenProbes(t *testing.T) {
 
 func TestClusterThatCDSRemovedTurnsStale(t *testing.T) {
 	t.Parallel()
-	needs(t, door.Ghosts)
+	needs(t, testbed.Ghosts)
 	var clusters []any
 	s := newSite(t, ofCDS(&clusters), withPlugin(`{"clusters": ["service"], "stale_after": "2s"}`))
 	client := s.client("h2")
@@ -270,10 +269,10 @@ func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
 	s := newSite(t, backends(0), func(p *plan) {
 		p.configured = append(p.configured, func(p *plan, _ []string) {
 			p.config.SetEndpoints(unusedAddress(t).String())
-			p.config.Delete(bed.Cluster + ".health_checks")
-			p.config.Set(bed.Cluster+".outlier_detection", parse(`{"consecutive_5xx": 3, "interval": "0.1s", "base_ejection_time": "60s", "max_ejection_percent": 100}`))
+			p.config.Delete(testbed.Cluster + ".health_checks")
+			p.config.Set(testbed.Cluster+".outlier_detection", parse(`{"consecutive_5xx": 3, "interval": "0.1s", "base_ejection_time": "60s", "max_ejection_percent": 100}`))
 		})
-	}, adminAt(t, `{"clusters": ["service"]}`), withConfig(func(c *bed.Config) {
+	}, adminAt(t, `{"clusters": ["service"]}`), withConfig(func(c *testbed.Config) {
 		port := c.Get("admin.address.socket_address.port_value")
 		addGate(c, "byadmin", fmt.Sprintf(`{"clusters": ["service"], "path": "/byadmin", "stat_prefix": "byadmin", "source": "admin",
 			"admin": {"address": "127.0.0.1:%v", "interval": "0.1s"}}`, port))
@@ -297,8 +296,8 @@ func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
 }
 
 // addGate puts another healthgate behind the first, for all routes.
-func addGate(c *bed.Config, name, plugin string) {
-	gate := c.Clone().Get(bed.Healthgate).(map[string]any)
+func addGate(c *testbed.Config, name, plugin string) {
+	gate := c.Clone().Get(testbed.Healthgate).(map[string]any)
 	gate["name"] = name
 	delete(gate, "disabled")
 	gate["typed_config"].(map[string]any)["plugin_config"].(map[string]any)["value"] = parse(plugin)
@@ -306,15 +305,15 @@ func addGate(c *bed.Config, name, plugin string) {
 }
 
 // addFilter puts a filter behind the first, which stays what the paths of bed name.
-func addFilter(c *bed.Config, filter any) {
-	c.Set(bed.HTTPFilters, slices.Insert(c.Get(bed.HTTPFilters).([]any), 1, filter))
+func addFilter(c *testbed.Config, filter any) {
+	c.Set(testbed.HTTPFilters, slices.Insert(c.Get(testbed.HTTPFilters).([]any), 1, filter))
 }
 
 // beside is a site with gates of each percentage, Envoy's own filter of the same, and one gate by admin.
 func beside(t *testing.T, percents []int) *site {
 	t.Helper()
 	return newSite(t, withEDS(), onEveryRoute(), adminAt(t, `{"clusters": [{"name": "service", "min_healthy": 0}], "response": {"details": true}}`),
-		withConfig(func(c *bed.Config) {
+		withConfig(func(c *testbed.Config) {
 			port := c.Get("admin.address.socket_address.port_value")
 			for _, percent := range percents {
 				addGate(c, fmt.Sprint("gate", percent), fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 0, "min_healthy_percent": %d}],
@@ -340,7 +339,7 @@ func beside(t *testing.T, percents []int) *site {
 func TestAgreesWithEnvoysOwnFilterThroughRandomStates(t *testing.T) {
 	t.Parallel()
 	states := 2000
-	if theDoor.Name() == "stock" {
+	if variant.Name() == "module" {
 		states = 400 // each waits for a look
 	}
 	seed := rand.Uint64()

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"healthgate/e2e/backend/router"
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 func TestAnswerFollowsTheHealthyHosts(t *testing.T) {
@@ -49,9 +49,9 @@ func TestAnswerCountsTheHostsWhereverTheyListen(t *testing.T) {
 		"unix socket": "unix:" + filepath.Join(t.TempDir(), "backend.sock"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, backendsAt(address), withConfig(func(c *bed.Config) {
-				c.Set(bed.Cluster+".type", "STATIC") // Envoy resolves no name of a unix socket
-				c.Delete(bed.Cluster + ".dns_lookup_family")
+			s := newSite(t, backendsAt(address), withConfig(func(c *testbed.Config) {
+				c.Set(testbed.Cluster+".type", "STATIC") // Envoy resolves no name of a unix socket
+				c.Delete(testbed.Cluster + ".dns_lookup_family")
 			}))
 			client := s.client("h2")
 			s.setServing(1)
@@ -72,12 +72,12 @@ func TestFailsBeforeTheFirstHealthCheckPassed(t *testing.T) {
 	defer silent.Close()
 	// Envoy does not serve before the first check of a cluster of its own start; so this one comes later.
 	var cluster any
-	s := newSite(t, backends(0), withCDS(), withConfig(func(c *bed.Config) {
+	s := newSite(t, backends(0), withCDS(), withConfig(func(c *testbed.Config) {
 		c.SetEndpoints(silent.Addr().String())
-		c.Set(bed.HealthCheck+".timeout", "60s")
-		cluster = c.Get(bed.Cluster)
+		c.Set(testbed.HealthCheck+".timeout", "60s")
+		cluster = c.Get(testbed.Cluster)
 		c.Set("static_resources.clusters", []any{})
-		c.Set(bed.HCM+".route_config.validate_clusters", false)
+		c.Set(testbed.HCM+".route_config.validate_clusters", false)
 	}))
 	s.writeClusters(cluster)
 	s.awaitGauges("service", 0, 1)
@@ -92,7 +92,7 @@ func TestFailsBeforeTheFirstHealthCheckPassed(t *testing.T) {
 
 func TestFailsWhereTheNameDoesNotResolve(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(0), withConfig(func(c *bed.Config) { c.SetEndpoints("service.invalid:8080") }))
+	s := newSite(t, backends(0), withConfig(func(c *testbed.Config) { c.SetEndpoints("service.invalid:8080") }))
 	reply := s.probe(s.client("http/1.1"))
 	if reply.status != 503 {
 		t.Errorf("a cluster without hosts gives %d, want 503", reply.status)
@@ -152,9 +152,9 @@ func TestWhatIsNoProbePassesAsIfTheFilterWereNotThere(t *testing.T) {
 	for name, options := range map[string][]option{
 		"disabled by default": nil,
 		"on every route":      {onEveryRoute()},
-		"without the filter": {withConfig(func(c *bed.Config) {
-			c.Set(bed.HTTPFilters, []any{c.Get(bed.HTTPFilters + ".1")})
-			c.Delete(bed.Routes + ".0.typed_per_filter_config")
+		"without the filter": {withConfig(func(c *testbed.Config) {
+			c.Set(testbed.HTTPFilters, []any{c.Get(testbed.HTTPFilters + ".1")})
+			c.Delete(testbed.Routes + ".0.typed_per_filter_config")
 		})},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -332,8 +332,8 @@ func TestClientsThatHangUpLeaveNothingBehind(t *testing.T) {
 
 func TestAThousandProbesAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) {
-		c.Set(bed.HCM+".http2_protocol_options.max_concurrent_streams", 1000)
+	s := newSite(t, withConfig(func(c *testbed.Config) {
+		c.Set(testbed.HCM+".http2_protocol_options.max_concurrent_streams", 1000)
 	}))
 	s.setServing(1)
 	for _, protocol := range protocols {

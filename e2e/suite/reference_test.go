@@ -22,14 +22,13 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/backend/router"
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // asInTheImage starts Envoy with the flags of the image's command, and with the drain time that Envoy has by itself.
 func asInTheImage(t *testing.T) option {
 	t.Helper()
-	command := regexp.MustCompile(`(?m)^CMD (\["--config-path.*\])$`).FindStringSubmatch(readFile(t, filepath.Join(bed.Root(), "Dockerfile")))
+	command := regexp.MustCompile(`(?m)^CMD (\["--config-path.*\])$`).FindStringSubmatch(readFile(t, filepath.Join(testbed.Root(), "Dockerfile")))
 	if command == nil {
 		t.Fatal("the Dockerfile has no CMD that starts Envoy")
 	}
@@ -82,19 +81,19 @@ func TestDrainKeepsConnectionsDuringTheNoticeAndMovesThemOnAfterIt(t *testing.T)
 // markingProbes puts into the configuration what envoy/examples/mark-probes.yaml has more.
 func markingProbes(t *testing.T) option {
 	t.Helper()
-	example, err := bed.LoadConfig("envoy/examples/mark-probes.yaml")
+	example, err := testbed.LoadConfig("envoy/examples/mark-probes.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return withConfig(func(c *bed.Config) {
-		c.Set(bed.HCM+".access_log.0.filter", example.Get(bed.HCM+".access_log.0.filter"))
-		c.Set(bed.HTTPFilters, append([]any{example.Get(bed.HTTPFilters + ".0")}, c.Get(bed.HTTPFilters).([]any)...))
+	return withConfig(func(c *testbed.Config) {
+		c.Set(testbed.HCM+".access_log.0.filter", example.Get(testbed.HCM+".access_log.0.filter"))
+		c.Set(testbed.HTTPFilters, append([]any{example.Get(testbed.HTTPFilters + ".0")}, c.Get(testbed.HTTPFilters).([]any)...))
 	})
 }
 
 // silent leaves every stat out.
 func silent() option {
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		c.Set("stats_config", map[string]any{"stats_matcher": map[string]any{"reject_all": true}})
 	})
 }
@@ -174,7 +173,7 @@ func adminOnASocket(t *testing.T) option {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		c.Set("admin.address", map[string]any{"pipe": map[string]any{"path": filepath.Join(dir, "admin.sock"), "mode": 0o600}})
 	})
 }
@@ -226,7 +225,7 @@ func TestDrainThatSeesNoRequestWaitsAllOfItsTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withConfig(func(c *bed.Config) {
+			s := newSite(t, withConfig(func(c *testbed.Config) {
 				c.Set("stats_config", map[string]any{"stats_matcher": parse(matcher)})
 			}))
 			s.setServing(1)
@@ -299,8 +298,8 @@ func TestDrainSpeaksInTheContainersLog(t *testing.T) {
 // gRPC's metadata may have an underscore in its name, and it arrives.
 func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) {
-		c.Set(bed.HCM+".access_log.0.typed_config.log_format.json_format.user", "%REQ(user_id)%")
+	s := newSite(t, withConfig(func(c *testbed.Config) {
+		c.Set(testbed.HCM+".access_log.0.typed_config.log_format.json_format.user", "%REQ(user_id)%")
 	}))
 	s.setServing(1)
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "somebody"), settle)
@@ -314,7 +313,7 @@ func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
 // commentedOut returns what stands behind a comment of the reference configuration, in lines of its own that are comments too.
 func commentedOut(t *testing.T, comment string) map[string]any {
 	t.Helper()
-	_, rest, found := strings.Cut(readFile(t, filepath.Join(bed.Root(), "envoy", "envoy.yaml")), comment+"\n")
+	_, rest, found := strings.Cut(readFile(t, filepath.Join(testbed.Root(), "envoy", "envoy.yaml")), comment+"\n")
 	if !found {
 		t.Fatalf("envoy.yaml lacks %q", comment)
 	}
@@ -341,9 +340,9 @@ func TestHTTP10IsAnsweredWithTheLinesThatTheCommentHas(t *testing.T) {
 		status  string
 	}{
 		"without": {nil, "HTTP/1.1 426 Upgrade Required"},
-		"with": {[]option{withConfig(func(c *bed.Config) {
+		"with": {[]option{withConfig(func(c *testbed.Config) {
 			for key, value := range commentedOut(t, "unless these two lines are there:") {
-				c.Set(bed.HCM+"."+key, value)
+				c.Set(testbed.HCM+"."+key, value)
 			}
 		})}, "HTTP/1.0 200 OK"},
 	} {
@@ -376,15 +375,15 @@ func TestDefaultCheckOfAnALBOfVersionGRPCPassesWithoutABackend(t *testing.T) {
 	}
 }
 
-// mend returns the lines that docs/envoy.md has under a heading.
+// mend returns the lines that docs/envoy-configuration.md has under a heading.
 func mend(t *testing.T, heading string) map[string]any {
 	t.Helper()
-	_, rest, found := strings.Cut(readFile(t, filepath.Join(bed.Root(), "docs", "envoy.md")), "\n## "+heading+"\n")
+	_, rest, found := strings.Cut(readFile(t, filepath.Join(testbed.Root(), "docs", "envoy-configuration.md")), "\n## "+heading+"\n")
 	rest, _, _ = strings.Cut(rest, "\n## ")
 	_, rest, shown := strings.Cut(rest, "```yaml\n")
 	text, _, _ := strings.Cut(rest, "```")
 	if !found || !shown {
-		t.Fatalf("docs/envoy.md has no lines under %q", heading)
+		t.Fatalf("docs/envoy-configuration.md has no lines under %q", heading)
 	}
 	lines := map[string]any{}
 	if err := yaml.UnmarshalStrict([]byte(text), &lines); err != nil {
@@ -395,18 +394,18 @@ func mend(t *testing.T, heading string) map[string]any {
 
 // Where things are besides.
 const (
-	virtualHosts = bed.HCM + ".route_config.virtual_hosts"
-	localReplies = bed.HCM + ".local_reply_config"
+	virtualHosts = testbed.HCM + ".route_config.virtual_hosts"
+	localReplies = testbed.HCM + ".local_reply_config"
 )
 
 // filterBeside puts a filter before Healthgate, or behind it.
 func filterBeside(before bool, filter string) option {
-	return withConfig(func(c *bed.Config) {
-		all, other := c.Get(bed.HTTPFilters).([]any), parse(filter)
+	return withConfig(func(c *testbed.Config) {
+		all, other := c.Get(testbed.HTTPFilters).([]any), parse(filter)
 		if before {
-			c.Set(bed.HTTPFilters, append([]any{other}, all...))
+			c.Set(testbed.HTTPFilters, append([]any{other}, all...))
 		} else {
-			c.Set(bed.HTTPFilters, slices.Insert(slices.Clone(all), 1, other))
+			c.Set(testbed.HTTPFilters, slices.Insert(slices.Clone(all), 1, other))
 		}
 	})
 }
@@ -435,7 +434,7 @@ const (
 
 // apology is a local_reply_config that says sorry.
 func apology(t *testing.T, mended bool) option {
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		mapper := parse(`{"filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 200, "runtime_key": "yours"}}}},
 			"status_code": 500, "body": {"inline_string": "sorry"}}`).(map[string]any)
 		if mended {
@@ -448,21 +447,23 @@ func apology(t *testing.T, mended bool) option {
 	})
 }
 
-// Each pitfall of docs/envoy.md that shows in the answer to a probe alone: what is seen with it, and that the mend mends it. The
+// Each pitfall of docs/envoy-configuration.md that shows in the answer to a probe alone: what is seen with it, and that the mend mends it. The
 // service is healthy throughout.
 func TestPitfalls(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	inTheClear := func(c *bed.Config) { c.Delete(bed.Listener + ".filter_chains.0.transport_socket") }
-	byDomain := func(c *bed.Config) { c.Set(virtualHosts+".0.domains", []any{"grpc.example.com"}) }
-	probesHost := func(c *bed.Config) { c.Set(virtualHosts+".1", mend(t, "A virtual host for the probe")) }
-	requireTLS := func(c *bed.Config) { c.Set(virtualHosts+".0.require_tls", "ALL") }
+	inTheClear := func(c *testbed.Config) { c.Delete(testbed.Listener + ".filter_chains.0.transport_socket") }
+	byDomain := func(c *testbed.Config) { c.Set(virtualHosts+".0.domains", []any{"grpc.example.com"}) }
+	probesHost := func(c *testbed.Config) { c.Set(virtualHosts+".1", mend(t, "A virtual host for the probe")) }
+	requireTLS := func(c *testbed.Config) { c.Set(virtualHosts+".0.require_tls", "ALL") }
 	redirect := parse(`{"match": {"prefix": "/"}, "redirect": {"https_redirect": true}}`)
 	for name, test := range map[string]pitfall{
-		"require_tls":                   {[]option{withConfig(inTheClear), withConfig(requireTLS)}, 301, "direct_response", "shadowed"},
-		"require_tls, mended":           {[]option{withConfig(inTheClear), withConfig(requireTLS), withConfig(byDomain), withConfig(probesHost)}, 200, "", ""},
-		"a redirect":                    {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes, append([]any{redirect}, c.Get(bed.Routes).([]any)...)) })}, 301, "direct_response", "shadowed"},
-		"a redirect, mended":            {[]option{withConfig(func(c *bed.Config) { c.Set(bed.Routes+".2", redirect) })}, 200, "", ""},
+		"require_tls":         {[]option{withConfig(inTheClear), withConfig(requireTLS)}, 301, "direct_response", "shadowed"},
+		"require_tls, mended": {[]option{withConfig(inTheClear), withConfig(requireTLS), withConfig(byDomain), withConfig(probesHost)}, 200, "", ""},
+		"a redirect": {[]option{withConfig(func(c *testbed.Config) {
+			c.Set(testbed.Routes, append([]any{redirect}, c.Get(testbed.Routes).([]any)...))
+		})}, 301, "direct_response", "shadowed"},
+		"a redirect, mended":            {[]option{withConfig(func(c *testbed.Config) { c.Set(testbed.Routes+".2", redirect) })}, 200, "", ""},
 		"RBAC":                          {[]option{filterBeside(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
 		"RBAC, mended":                  {[]option{filterBeside(false, rbac)}, 200, "", ""},
 		"ext_authz":                     {[]option{filterBeside(true, authz)}, 403, "ext_authz_error", "order"},
@@ -488,7 +489,7 @@ func TestPitfalls(t *testing.T) {
 // meet probes an Envoy that has the pitfall.
 func (p pitfall) meet(t *testing.T) {
 	t.Helper()
-	options := append(p.options, withConfig(func(c *bed.Config) { c.Delete(bed.HCM + ".access_log.0.filter") }))
+	options := append(p.options, withConfig(func(c *testbed.Config) { c.Delete(testbed.HCM + ".access_log.0.filter") }))
 	s := newSite(t, options...)
 	expectLint(t, s.config, p.rule)
 	s.await(settle, func() error { // not by a gauge, which may be left out
@@ -501,7 +502,7 @@ func (p pitfall) meet(t *testing.T) {
 	client := s.client("http/1.1")
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	scheme := "https://"
-	if s.config.Get(bed.Listener+".filter_chains.0.transport_socket") == nil {
+	if s.config.Get(testbed.Listener+".filter_chains.0.transport_socket") == nil {
 		scheme = "http://"
 	}
 	for range 2 { // a rate limit lets the first one pass
@@ -522,21 +523,21 @@ func (p pitfall) meet(t *testing.T) {
 }
 
 func withStatsMatcher(matcher string) option {
-	return withConfig(func(c *bed.Config) { c.Set("stats_config", map[string]any{"stats_matcher": parse(matcher)}) })
+	return withConfig(func(c *testbed.Config) { c.Set("stats_config", map[string]any{"stats_matcher": parse(matcher)}) })
 }
 
 func withClusterStatsMatcher(matcher string) option {
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		own := parse(matcher).(map[string]any)
 		own["@type"] = "type.googleapis.com/envoy.config.metrics.v3.StatsMatcher"
-		c.Set(bed.Cluster+".metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": own}})
+		c.Set(testbed.Cluster+".metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": own}})
 	})
 }
 
-// The names that docs/envoy.md has a stats matcher let through are all that is needed, by the gate and by a drain.
+// The names that docs/envoy-configuration.md has a stats matcher let through are all that is needed, by the gate and by a drain.
 func TestStatsMatcherOfTheDocsLetsThroughWhatIsNeeded(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *bed.Config) {
+	s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Config) {
 		c.Set("stats_config", mend(t, "Stats matchers"))
 	}))
 	s.setServing(1)
@@ -567,12 +568,12 @@ func TestClustersWithoutHostsOfTheirOwnNeverPass(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, backends(0), withConfig(func(c *bed.Config) {
+			s := newSite(t, backends(0), withConfig(func(c *testbed.Config) {
 				for _, key := range []string{"type", "dns_lookup_family", "load_assignment", "health_checks", "common_lb_config"} {
-					c.Delete(bed.Cluster + "." + key)
+					c.Delete(testbed.Cluster + "." + key)
 				}
 				for key, value := range parse(changes).(map[string]any) {
-					c.Set(bed.Cluster+"."+key, value)
+					c.Set(testbed.Cluster+"."+key, value)
 				}
 			}))
 			if reply := s.probe(s.client("h2")); reply.status != 503 {
@@ -586,15 +587,15 @@ func TestClustersWithoutHostsOfTheirOwnNeverPass(t *testing.T) {
 // The gauges are of the cluster: a subset of it may have no host at all.
 func TestSubsetWithoutAHostIsNotSeen(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *bed.Config) {
+	s := newSite(t, withConfig(func(c *testbed.Config) {
 		stage := func(value string) any {
 			return map[string]any{"filter_metadata": map[string]any{"envoy.lb": map[string]any{"stage": value}}}
 		}
-		c.Set(bed.Cluster+".lb_subset_config", parse(`{"fallback_policy": "NO_FALLBACK", "subset_selectors": [{"keys": ["stage"]}]}`))
-		c.Set(bed.Routes+".1.route.metadata_match", stage("new"))
+		c.Set(testbed.Cluster+".lb_subset_config", parse(`{"fallback_policy": "NO_FALLBACK", "subset_selectors": [{"keys": ["stage"]}]}`))
+		c.Set(testbed.Routes+".1.route.metadata_match", stage("new"))
 	}), func(p *plan) {
 		p.configured = append(p.configured, func(p *plan, _ []string) {
-			p.config.Set(bed.Endpoints+".0.metadata", parse(`{"filter_metadata": {"envoy.lb": {"stage": "old"}}}`))
+			p.config.Set(testbed.Endpoints+".0.metadata", parse(`{"filter_metadata": {"envoy.lb": {"stage": "old"}}}`))
 		})
 	})
 	s.setServing(1)
@@ -610,9 +611,9 @@ func TestSubsetWithoutAHostIsNotSeen(t *testing.T) {
 func TestProbeIsAnsweredAtTheConnectionLimitByAListenerOfItsOwn(t *testing.T) {
 	t.Parallel()
 	const monitor = "overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections"
-	s := newSite(t, withConfig(func(c *bed.Config) {
+	s := newSite(t, withConfig(func(c *testbed.Config) {
 		c.Set(monitor, 2)
-		probes := c.Part(bed.Listener)
+		probes := c.Part(testbed.Listener)
 		probes.Set("name", "probes")
 		for key, value := range mend(t, "A listener for probes") {
 			probes.Set(key, value)
@@ -643,13 +644,13 @@ func TestIdleClusterTurnsStaleWithoutTheLines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if status == 503 {
-				needs(t, door.Aging)
+				needs(t, testbed.Aging)
 			}
-			s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *bed.Config) {
+			s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Config) {
 				for key := range mend(t, "An idle cluster") {
-					c.Delete(bed.HealthCheck + "." + key)
+					c.Delete(testbed.HealthCheck + "." + key)
 					if status == 200 {
-						c.Set(bed.HealthCheck+"."+key, "0.1s")
+						c.Set(testbed.HealthCheck+"."+key, "0.1s")
 					}
 				}
 			}))
@@ -692,15 +693,15 @@ func TestClusterThatWarmsFailsTheProbeUnlessThatIsHeld(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer silent.Close()
-			var cluster *bed.Config
-			s := newSite(t, append(test.options, withCDS(), withConfig(func(c *bed.Config) {
-				cluster = c.Part(bed.Cluster)
-				c.Set(bed.HCM+".route_config.validate_clusters", false)
+			var cluster *testbed.Config
+			s := newSite(t, append(test.options, withCDS(), withConfig(func(c *testbed.Config) {
+				cluster = c.Part(testbed.Cluster)
+				c.Set(testbed.HCM+".route_config.validate_clusters", false)
 			}))...)
 			s.setServing(1)
 			client := s.client("h2")
 			s.awaitProbe(client, 200, settle)
-			cluster.Set("load_assignment.endpoints.0.lb_endpoints", []any{bed.Endpoint(silent.Addr().String())})
+			cluster.Set("load_assignment.endpoints.0.lb_endpoints", []any{testbed.Endpoint(silent.Addr().String())})
 			cluster.Set("health_checks.0.timeout", "60s")
 			s.writeClusters(cluster.Get(""))
 			s.await(settle, func() error {
@@ -719,7 +720,7 @@ func TestClusterThatWarmsFailsTheProbeUnlessThatIsHeld(t *testing.T) {
 	}
 }
 
-// holding is the plugin's configuration with the lines of docs/envoy.md.
+// holding is the plugin's configuration with the lines of docs/envoy-configuration.md.
 func holding(t *testing.T) string {
 	t.Helper()
 	config := mend(t, "A cluster that warms")
@@ -733,9 +734,9 @@ func holding(t *testing.T) string {
 
 // byAdmin has the health come from admin, wherever it listens.
 func byAdmin() option {
-	return withConfig(func(c *bed.Config) {
+	return withConfig(func(c *testbed.Config) {
 		path := c.Get("admin.address.pipe.path").(string)
-		c.Set(door.PluginConfig, map[string]any{
+		c.Set(testbed.PluginConfig, map[string]any{
 			"clusters": []any{"service"}, "source": "admin", "admin": map[string]any{"address": "unix://" + path, "interval": "0.1s"},
 		})
 	})

@@ -6,18 +6,17 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // reload gives Envoy its listener anew, with another configuration of the plugin, and waits until it has taken or
 // refused it. Changes are made of the listener besides.
-func (s *site) reload(plugin string, changes ...func(*bed.Config)) (taken bool) {
+func (s *site) reload(plugin string, changes ...func(*testbed.Config)) (taken bool) {
 	s.t.Helper()
 	config := referenceConfig(s.t)
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
-	config.Set(door.PluginConfig, parse(plugin))
+	config.Set(testbed.PluginConfig, parse(plugin))
 	for _, change := range changes {
 		change(config)
 	}
@@ -25,12 +24,12 @@ func (s *site) reload(plugin string, changes ...func(*bed.Config)) (taken bool) 
 }
 
 // reloadListener gives Envoy the listener of a configuration.
-func (s *site) reloadListener(config *bed.Config) (taken bool) {
+func (s *site) reloadListener(config *testbed.Config) (taken bool) {
 	s.t.Helper()
 	const lds = "listener_manager.lds."
 	before := s.stats(lds)
-	theDoor.Prepare(config)
-	s.writeListener(config.Get(bed.Listener))
+	variant.Prepare(config)
+	s.writeListener(config.Get(testbed.Listener))
 	s.await(settle, func() error {
 		after := s.stats(lds)
 		taken = after[lds+"update_success"] > before[lds+"update_success"]
@@ -59,7 +58,7 @@ func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, p := prepare(t, backends(0), withPlugin(test.plugin))
-			envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options))
+			envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +68,7 @@ func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 			}
 			for _, want := range test.errors {
 				if !strings.Contains(envoy.Log(), want) {
-					t.Errorf("envoy's log lacks %q; it ends:\n%s", want, bed.Tail(envoy.Log(), 5))
+					t.Errorf("envoy's log lacks %q; it ends:\n%s", want, testbed.Tail(envoy.Log(), 5))
 				}
 			}
 		})
@@ -115,12 +114,12 @@ var badConfigurations = map[string]struct {
 
 func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 	t.Parallel()
-	s, p := prepare(t, backends(0), withConfig(func(c *bed.Config) {
-		c.Set(bed.Healthgate+".typed_config.plugin_config", map[string]any{
+	s, p := prepare(t, backends(0), withConfig(func(c *testbed.Config) {
+		c.Set(testbed.Healthgate+".typed_config.plugin_config", map[string]any{
 			"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s",
 		})
 	}))
-	envoy, err := bed.LaunchEnvoy(s.dir, p.config, theDoor.Options(p.options))
+	envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +128,7 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 		t.Fatal("envoy ended well, want a failure")
 	}
 	want := "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
-	if theDoor.Name() == "stock" { // which is not told of the type
+	if variant.Name() == "module" { // which is not told of the type
 		want = "write it as google.protobuf.Struct"
 	}
 	if !strings.Contains(envoy.Log(), want) {
@@ -143,8 +142,8 @@ func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	value := map[string]any{"clusters": []any{"service"}}
 	for _, kind := range []string{"google.protobuf.Struct", "xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"} {
 		t.Run(kind, func(t *testing.T) {
-			s := newSite(t, withConfig(func(c *bed.Config) {
-				c.Set(bed.Healthgate+".typed_config.plugin_config", map[string]any{"@type": "type.googleapis.com/" + kind, "value": value})
+			s := newSite(t, withConfig(func(c *testbed.Config) {
+				c.Set(testbed.Healthgate+".typed_config.plugin_config", map[string]any{"@type": "type.googleapis.com/" + kind, "value": value})
 			}))
 			s.setServing(1)
 			s.awaitProbe(s.client("h2"), 200, time.Second)
@@ -172,9 +171,9 @@ func TestBadUpdateIsRefusedAndTheOldOneGoesOn(t *testing.T) {
 
 // awaitFreed waits until no more than so many of something are held. Go frees what Envoy has dropped some collections
 // later, and probes bring collections about.
-func (s *site) awaitFreed(what string, atMost int, count func(door.Held) int) {
+func (s *site) awaitFreed(what string, atMost int, count func(testbed.Held) int) {
 	s.t.Helper()
-	if err := theDoor.Can(door.Counting); err != nil {
+	if err := variant.Can(testbed.Counting); err != nil {
 		s.t.Logf("how many %s are alive is not known: %v", what, err)
 		return
 	}
@@ -183,7 +182,7 @@ func (s *site) awaitFreed(what string, atMost int, count func(door.Held) int) {
 		for range 500 {
 			s.probe(client)
 		}
-		held, err := theDoor.Held(s.envoy)
+		held, err := variant.Held(s.envoy)
 		if err != nil {
 			return err
 		}

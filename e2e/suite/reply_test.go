@@ -17,8 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // A body after a status that has none would be the beginning of the next reply, over HTTP/1.1, and an error of the protocol
@@ -44,7 +43,7 @@ func TestStatusWithoutABodySendsNone(t *testing.T) {
 				t.Fatal(err)
 			}
 			probes := 5
-			if theDoor.Can(door.Pipelining) != nil {
+			if variant.Can(testbed.Pipelining) != nil {
 				probes = 2
 			}
 			send(t, conn, strings.Repeat("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", probes))
@@ -83,8 +82,8 @@ func (s *site) grpcProbe(conn *grpc.ClientConn, method string) error {
 func TestGRPCCallOfThePathIsAProbe(t *testing.T) {
 	t.Parallel()
 	const method = "/AWS.ALB/healthcheck"
-	s := newSite(t, withPlugin(`{"clusters": ["service"], "path": "`+method+`"}`), withConfig(func(c *bed.Config) {
-		c.Set(bed.Routes+".0.match.path", method)
+	s := newSite(t, withPlugin(`{"clusters": ["service"], "path": "`+method+`"}`), withConfig(func(c *testbed.Config) {
+		c.Set(testbed.Routes+".0.match.path", method)
 	}))
 	conn, client := s.dialGRPC(), s.client("h2")
 	for _, step := range []struct {
@@ -128,14 +127,14 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	}
 	const rule = `{"clusters": [{"name": "service", "min_healthy_percent": 50, "excluded": "%s"}], "path": "%s", "stat_prefix": "%s"}`
 	s := newSite(t, withEDS(), withPlugin(fmt.Sprintf(rule, "count", "/", "counting")),
-		withRoute("/ignoring", fmt.Sprintf(rule, "ignore", "/ignoring", "ignoring")), withConfig(func(c *bed.Config) {
+		withRoute("/ignoring", fmt.Sprintf(rule, "ignore", "/ignoring", "ignoring")), withConfig(func(c *testbed.Config) {
 			checks := referenceConfig(t)
 			checks.CheckEvery("0.1s")
-			checks.Set(bed.HealthCheck+".timeout", "60s")
-			c.Set(bed.Cluster+".health_checks", checks.Get(bed.Cluster+".health_checks"))
-			c.Set(bed.Cluster+".common_lb_config.ignore_new_hosts_until_first_hc", true)
+			checks.Set(testbed.HealthCheck+".timeout", "60s")
+			c.Set(testbed.Cluster+".health_checks", checks.Get(testbed.Cluster+".health_checks"))
+			c.Set(testbed.Cluster+".common_lb_config.ignore_new_hosts_until_first_hc", true)
 		}))
-	backend, err := bed.StartBackend(t.Context(), "127.0.0.1:0")
+	backend, err := testbed.StartBackend(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +142,7 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	place := func(addresses ...string) {
 		endpoints := []any{}
 		for _, address := range addresses {
-			endpoints = append(endpoints, bed.Endpoint(address))
+			endpoints = append(endpoints, testbed.Endpoint(address))
 		}
 		s.write("eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", map[string]any{
 			"cluster_name": "service", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}},
@@ -166,7 +165,7 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 // A variant that knows which clusters Envoy has says so.
 func TestClusterThatEnvoyDoesNotHaveIsExplained(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	s := newSite(t, withPlugin(`{"clusters": [{"name": "nobody", "min_healthy": 0}]}`))
 	s.setServing(1)
 	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
@@ -191,9 +190,9 @@ func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if test.status == 503 {
-				needs(t, door.Aging)
+				needs(t, testbed.Aging)
 			}
-			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *bed.Config) { c.Delete(bed.Cluster + ".health_checks") }))
+			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *testbed.Config) { c.Delete(testbed.Cluster + ".health_checks") }))
 			s.awaitProbe(s.client("h2"), test.status, settle)
 			for _, want := range test.want {
 				s.awaitLines(want, 1, 45*time.Second)

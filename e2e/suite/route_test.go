@@ -6,8 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // forRoute is a route's configuration of the plugin, which also enables it there.
@@ -24,7 +23,7 @@ func forRoute(plugin string) map[string]any {
 }
 
 // addRoute puts a probe's route with a configuration of its own before the others, which are at the path routes.
-func addRoute(c *bed.Config, routes, path, plugin string) {
+func addRoute(c *testbed.Config, routes, path, plugin string) {
 	c.Set(routes, slices.Insert(c.Get(routes).([]any), 0, any(map[string]any{
 		"match":                   map[string]any{"path": path},
 		"direct_response":         map[string]any{"status": 503},
@@ -33,7 +32,7 @@ func addRoute(c *bed.Config, routes, path, plugin string) {
 }
 
 func withRoute(path, plugin string) option {
-	return withConfig(func(c *bed.Config) { addRoute(c, bed.Routes, path, plugin) })
+	return withConfig(func(c *testbed.Config) { addRoute(c, testbed.Routes, path, plugin) })
 }
 
 func TestRouteHasRulesOfItsOwn(t *testing.T) {
@@ -65,7 +64,7 @@ func TestRouteHasRulesOfItsOwn(t *testing.T) {
 // The routes of a listener's own route_config are read at the first request, on a worker; an error there would end Envoy.
 func TestBadRouteOfTheListenersOwnFailsItsProbesAndEnvoyLives(t *testing.T) {
 	t.Parallel()
-	needs(t, door.BadRoutes)
+	needs(t, testbed.BadRoutes)
 	s := newSite(t, withRoute("/readyz", `{"path": "/readyz", "require": 7}`), withRoute("/broken", `{"path": "/broken", "paht": "/"}`))
 	s.setServing(1)
 	client := s.client("h2")
@@ -94,7 +93,7 @@ func TestBadRouteOfAnUpdateIsRefused(t *testing.T) {
 		config := referenceConfig(t)
 		config.UseCertificate(s.cert)
 		config.Listen(0, 0)
-		addRoute(config, bed.Routes, "/readyz", plugin)
+		addRoute(config, testbed.Routes, "/readyz", plugin)
 		return s.reloadListener(config)
 	}
 	if update(`{"path": "/readyz", "drian": "ignore"}`) {

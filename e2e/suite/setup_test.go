@@ -1,4 +1,4 @@
-// Package suite is the tests in a real Envoy, run once for each way into it: go test ./suite -door=contrib.
+// Package suite is the tests in a real Envoy, run once for each way into it: go test ./suite -variant=plugin.
 package suite
 
 import (
@@ -22,19 +22,18 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
-var doorName = flag.String("door", "contrib", "the `way` into Envoy that the suite takes")
+var variantName = flag.String("variant", "plugin", "the `way` into Envoy that the suite takes")
 
-// theDoor is the way into Envoy that all tests take.
-var theDoor door.Door
+// variant is the way into Envoy that all tests take.
+var variant testbed.Variant
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	var err error
-	if theDoor, err = door.Named(*doorName); err != nil {
+	if variant, err = testbed.Named(*variantName); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -49,11 +48,11 @@ var settle = 20 * time.Second
 type site struct {
 	t        *testing.T
 	dir      string
-	envoy    *bed.Envoy
-	cert     *bed.Certificate
-	backends []*bed.Backend
-	config   *bed.Config // what Envoy was started with, as it is written for the door
-	routes   *bed.Config // with withRDS, as they were at the start
+	envoy    *testbed.Envoy
+	cert     *testbed.Certificate
+	backends []*testbed.Backend
+	config   *testbed.Config // what Envoy was started with, as it is written for the variant
+	routes   *testbed.Config // with withRDS, as they were at the start
 }
 
 // option changes what a site is made of, before it is started.
@@ -62,10 +61,10 @@ type option func(*plan)
 type plan struct {
 	addresses []string // of the backends to start
 	flags     []string // of each backend
-	config    *bed.Config
+	config    *testbed.Config
 	gated     bool   // the configuration has filters of Healthgate's
 	alone     string // why the site must be the test's own
-	options   bed.Options
+	options   testbed.Options
 	second    any            // the configuration of the plugin in a second listener, where there is one
 	hidden    map[string]any // the stats matcher of that listener's own
 	// What Envoy takes from a file.
@@ -82,18 +81,18 @@ func backends(n int) option {
 func backendsAt(addresses ...string) option { return func(p *plan) { p.addresses = addresses } }
 
 // withConfig changes the configuration as it is written.
-func withConfig(change func(*bed.Config)) option {
+func withConfig(change func(*testbed.Config)) option {
 	return func(p *plan) { p.configured = append(p.configured, func(p *plan, _ []string) { change(p.config) }) }
 }
 
 // withPlugin replaces the plugin's configuration.
 func withPlugin(text string) option {
-	return withConfig(func(c *bed.Config) { c.Set(door.PluginConfig, parse(text)) })
+	return withConfig(func(c *testbed.Config) { c.Set(testbed.PluginConfig, parse(text)) })
 }
 
 // onEveryRoute enables the filter for all traffic, which the reference configuration does not.
 func onEveryRoute() option {
-	return withConfig(func(c *bed.Config) { c.Delete(bed.Healthgate + ".disabled") })
+	return withConfig(func(c *testbed.Config) { c.Delete(testbed.Healthgate + ".disabled") })
 }
 
 func withEnv(variables ...string) option { return func(p *plan) { p.options.Env = variables } }
@@ -122,7 +121,7 @@ func newSite(t *testing.T, options ...option) *site {
 		return at.site(t, options...)
 	}
 	s, p := prepare(t, options...)
-	envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, theDoor.Options(p.options))
+	envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +130,11 @@ func newSite(t *testing.T, options ...option) *site {
 }
 
 // use has the site be that of an Envoy, which ends with the test.
-func (s *site) use(envoy *bed.Envoy) {
+func (s *site) use(envoy *testbed.Envoy) {
 	s.envoy = envoy
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
-			s.t.Logf("envoy's log ends:\n%s", bed.Tail(envoy.Log(), 60))
+			s.t.Logf("envoy's log ends:\n%s", testbed.Tail(envoy.Log(), 60))
 		}
 		envoy.Kill()
 	})
@@ -149,9 +148,9 @@ func (s *site) in(t *testing.T) *site {
 }
 
 // restart starts another Envoy with the site's configuration.
-func (s *site) restart(options bed.Options) {
+func (s *site) restart(options testbed.Options) {
 	s.t.Helper()
-	envoy, err := door.Start(s.t.Context(), theDoor, s.t.TempDir(), s.config.Clone(), options)
+	envoy, err := testbed.Start(s.t.Context(), variant, s.t.TempDir(), s.config.Clone(), options)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -175,7 +174,7 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	config := p.config
 	s := &site{t: t, dir: t.TempDir()}
 	var err error
-	if s.cert, err = bed.NewCertificate(s.dir); err != nil {
+	if s.cert, err = testbed.NewCertificate(s.dir); err != nil {
 		t.Fatal(err)
 	}
 	addresses := s.startBackends(p)
@@ -194,9 +193,9 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 		s.takeRoutes(config)
 	}
 	if p.second != nil {
-		second := config.Part(bed.Listener)
+		second := config.Part(testbed.Listener)
 		second.Set("name", "second")
-		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0."+door.FilterConfig, p.second)
+		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0."+testbed.FilterConfig, p.second)
 		if p.hidden != nil {
 			second.Set("metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": p.hidden}})
 		}
@@ -204,10 +203,10 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 	}
 	s.config = config.Clone()
 	if p.gated {
-		theDoor.Prepare(config)
+		variant.Prepare(config)
 	}
 	if p.lds {
-		s.writeListener(config.Get(bed.Listener))
+		s.writeListener(config.Get(testbed.Listener))
 		s.takeFromFile(config, "lds", "listeners")
 	}
 	if p.cds {
@@ -221,7 +220,7 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 func (s *site) startBackends(p *plan) (addresses []string) {
 	s.t.Helper()
 	for _, address := range p.addresses {
-		backend, err := bed.StartBackend(s.t.Context(), address, p.flags...)
+		backend, err := testbed.StartBackend(s.t.Context(), address, p.flags...)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -233,25 +232,25 @@ func (s *site) startBackends(p *plan) (addresses []string) {
 }
 
 // takeHosts has the first cluster take its hosts from a file, and check none.
-func (s *site) takeHosts(config *bed.Config) {
+func (s *site) takeHosts(config *testbed.Config) {
 	s.t.Helper()
 	s.writeHosts()
-	config.Set(bed.Cluster+".type", "EDS")
+	config.Set(testbed.Cluster+".type", "EDS")
 	for _, key := range []string{"load_assignment", "health_checks", "dns_lookup_family"} {
-		config.Delete(bed.Cluster + "." + key)
+		config.Delete(testbed.Cluster + "." + key)
 	}
-	config.Set(bed.Cluster+".eds_cluster_config", map[string]any{"eds_config": s.fromFile("eds")})
+	config.Set(testbed.Cluster+".eds_cluster_config", map[string]any{"eds_config": s.fromFile("eds")})
 	config.Set("node", node)
 }
 
 // takeRoutes has the listener take its routes from a file.
-func (s *site) takeRoutes(config *bed.Config) {
+func (s *site) takeRoutes(config *testbed.Config) {
 	s.t.Helper()
-	s.routes = config.Part(bed.HCM + ".route_config")
+	s.routes = config.Part(testbed.HCM + ".route_config")
 	s.routes.Set("name", "routes")
 	s.writeRoutes(s.routes.Clone())
-	config.Delete(bed.HCM + ".route_config")
-	config.Set(bed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
+	config.Delete(testbed.HCM + ".route_config")
+	config.Set(testbed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
 	config.Set("node", node)
 }
 
@@ -259,7 +258,7 @@ func (s *site) takeRoutes(config *bed.Config) {
 var node = map[string]any{"id": "e2e", "cluster": "e2e"}
 
 // takeFromFile has Envoy take what was static from the file in the site's folder.
-func (s *site) takeFromFile(config *bed.Config, kind, static string) {
+func (s *site) takeFromFile(config *testbed.Config, kind, static string) {
 	config.Delete("static_resources." + static)
 	config.Set("node", node)
 	if config.Get("dynamic_resources") == nil {
@@ -289,9 +288,9 @@ func (s *site) writeClusters(clusters ...any) {
 	s.write("cds", "envoy.config.cluster.v3.Cluster", clusters...)
 }
 
-func (s *site) writeRoutes(routes *bed.Config) {
+func (s *site) writeRoutes(routes *testbed.Config) {
 	s.t.Helper()
-	theDoor.Rewrite(routes)
+	variant.Rewrite(routes)
 	s.write("rds", "envoy.config.route.v3.RouteConfiguration", routes.Get(""))
 }
 
@@ -464,14 +463,14 @@ func (s *site) awaitProbe(client *http.Client, status int, atMost time.Duration)
 
 func (s *site) await(atMost time.Duration, ready func() error) {
 	s.t.Helper()
-	if err := bed.WaitFor(s.t.Context(), atMost, ready); err != nil {
+	if err := testbed.WaitFor(s.t.Context(), atMost, ready); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
 // awaitHealthy waits until Envoy's own gauge of the cluster says so many healthy hosts of so many. Each host's own state
 // is awaited first, since equal counts can hide hosts that have swapped places.
-func (s *site) awaitHealthy(serving map[*bed.Backend]bool) {
+func (s *site) awaitHealthy(serving map[*testbed.Backend]bool) {
 	s.t.Helper()
 	healthy := uint64(0)
 	want := map[string]string{}
@@ -510,7 +509,7 @@ func (s *site) awaitGauges(cluster string, healthy, total uint64) {
 // setServing makes the first n backends SERVING and the others not, and waits until Envoy has noticed.
 func (s *site) setServing(n int) {
 	s.t.Helper()
-	serving := map[*bed.Backend]bool{}
+	serving := map[*testbed.Backend]bool{}
 	for i, backend := range s.backends {
 		if err := backend.SetServing(i < n); err != nil {
 			s.t.Fatal(err)
@@ -538,11 +537,11 @@ func (s *site) residentMiB() float64 {
 	return held
 }
 
-// needs skips a test that asks of the door what that can't do. What a test can do without stands in a subtest of its own.
-func needs(t *testing.T, abilities ...door.Ability) {
+// needs skips a test that asks of the variant what that can't do. What a test can do without stands in a subtest of its own.
+func needs(t *testing.T, abilities ...testbed.Ability) {
 	t.Helper()
 	for _, ability := range abilities {
-		if err := theDoor.Can(ability); err != nil {
+		if err := variant.Can(ability); err != nil {
 			t.Skip(err)
 		}
 	}
@@ -551,13 +550,13 @@ func needs(t *testing.T, abilities ...door.Ability) {
 // hang has Envoy's main thread hang for some seconds, and returns what tells its end.
 func (s *site) hang(seconds int) <-chan error {
 	s.t.Helper()
-	needs(s.t, door.Hanging)
-	return theDoor.Hang(s.envoy, seconds)
+	needs(s.t, testbed.Hanging)
+	return variant.Hang(s.envoy, seconds)
 }
 
 func (s *site) loseMetrics(lost bool) {
 	s.t.Helper()
-	if err := theDoor.LoseMetrics(s.envoy, lost); err != nil {
+	if err := variant.LoseMetrics(s.envoy, lost); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -625,7 +624,7 @@ func (s *site) dialTLS(ctx context.Context, protocol string) net.Conn {
 // unusedAddress is one on which nothing listens.
 func unusedAddress(t *testing.T) *net.TCPAddr {
 	t.Helper()
-	address, err := bed.UnusedAddress()
+	address, err := testbed.UnusedAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -633,9 +632,9 @@ func unusedAddress(t *testing.T) *net.TCPAddr {
 }
 
 // referenceConfig is the reference configuration.
-func referenceConfig(t *testing.T) *bed.Config {
+func referenceConfig(t *testing.T) *testbed.Config {
 	t.Helper()
-	config, err := bed.LoadConfig("envoy/envoy.yaml")
+	config, err := testbed.LoadConfig("envoy/envoy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"healthgate/e2e/backend/router"
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // lifecycle runs what Kubernetes runs beside an Envoy: healthgate alive, or healthgate drain.
@@ -27,7 +27,7 @@ func (s *site) lifecycle(ctx context.Context, command string, env ...string) (st
 	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
 		admin = "unix://" + path
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bed.Root(), "build", "healthgate"), command)
+	cmd := exec.CommandContext(ctx, filepath.Join(testbed.Root(), "build", "healthgate"), command)
 	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+admin, "CONTAINER_LOG=/dev/null"), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -99,8 +99,8 @@ func TestShutdownLosesNoCall(t *testing.T) {
 }
 
 func shutDownUnderLoad(t *testing.T, streams int) {
-	health := withConfig(func(c *bed.Config) {
-		c.Set(bed.Routes+".2", map[string]any{
+	health := withConfig(func(c *testbed.Config) {
+		c.Set(testbed.Routes+".2", map[string]any{
 			"match": map[string]any{"prefix": "/grpc.health.v1.Health/"}, "route": map[string]any{"cluster": "service", "timeout": "0s"},
 		})
 	})

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"healthgate/e2e/bed"
+	"healthgate/e2e/testbed"
 )
 
 // spelledOf has a cluster of which %s is a part.
@@ -117,7 +117,7 @@ var spellingsOfGates = map[string][]string{
 // whatever the API's documentation says.
 func TestLintTakesWhatEnvoyTakes(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	taken, refused := 0, 0
 	for base, of := range map[string]map[string][]string{spelledOf: spellings, spelledGate: spellingsOfGates} {
 		for into, values := range of {
@@ -134,7 +134,7 @@ func TestLintTakesWhatEnvoyTakes(t *testing.T) {
 					refused++
 				}
 				if slip := slipFound(t, file); (slip == "") != takes {
-					t.Errorf("%s: Envoy takes it: %v; lint says %q\n%s", fmt.Sprintf(into, value), takes, slip, bed.Tail(out, 2))
+					t.Errorf("%s: Envoy takes it: %v; lint says %q\n%s", fmt.Sprintf(into, value), takes, slip, testbed.Tail(out, 2))
 				}
 			}
 		}
@@ -174,7 +174,7 @@ const unchecked = aListener + `              - match: {prefix: /shop.v1.Checkout
 // What the command writes into a file, Envoy takes.
 func TestEnvoyTakesWhatConfigWrites(t *testing.T) {
 	t.Parallel()
-	skipUnlessStock(t)
+	skipUnlessModule(t)
 	file := filepath.Join(t.TempDir(), "envoy.yaml")
 	if err := os.WriteFile(file, []byte(unchecked), 0o600); err != nil {
 		t.Fatal(err)
@@ -183,19 +183,19 @@ func TestEnvoyTakesWhatConfigWrites(t *testing.T) {
 		t.Fatalf("it ends with %d: %s", code, out)
 	}
 	if out, err := validated(t, file); err != nil {
-		t.Errorf("%v: %s", err, bed.Tail(out, 2))
+		t.Errorf("%v: %s", err, testbed.Tail(out, 2))
 	}
 }
 
 // validated has Envoy read a configuration, the module's with it.
 func validated(t *testing.T, file string) (log string, err error) {
 	t.Helper()
-	envoy, err := bed.EnvoyPath()
+	envoy, err := testbed.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
 	}
 	validate := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "--config-path", file)
-	validate.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(bed.Root(), "build"))
+	validate.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(testbed.Root(), "build"))
 	out, err := validate.CombinedOutput()
 	return string(out), err
 }

@@ -6,8 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
@@ -84,12 +83,12 @@ func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
 		"alt_stat_name colon": {"service", "the:service", `{"clusters": [{"name": "service", "stat_name": "the:service"}]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *bed.Config) {
-				c.Set(bed.Cluster+".name", test.cluster)
-				c.Set(bed.Cluster+".load_assignment.cluster_name", test.cluster)
-				c.Set(bed.Routes+".1.route.cluster", test.cluster)
+			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *testbed.Config) {
+				c.Set(testbed.Cluster+".name", test.cluster)
+				c.Set(testbed.Cluster+".load_assignment.cluster_name", test.cluster)
+				c.Set(testbed.Routes+".1.route.cluster", test.cluster)
 				if test.altStatName != "" {
-					c.Set(bed.Cluster+".alt_stat_name", test.altStatName)
+					c.Set(testbed.Cluster+".alt_stat_name", test.altStatName)
 				}
 			}))
 			s.awaitProbe(s.client("h2"), 200, settle)
@@ -107,9 +106,9 @@ func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
 	skipWherePointed(t, "it needs configurations of its own")
 	for name, options := range map[string][]option{
 		"a cluster that is not there": {withPlugin(`{"clusters": ["service", "nobody"]}`)},
-		"stats that are left out": {withPlugin(`{"clusters": [{"name": "service"}, "nobody"]}`), withConfig(func(c *bed.Config) {
+		"stats that are left out": {withPlugin(`{"clusters": [{"name": "service"}, "nobody"]}`), withConfig(func(c *testbed.Config) {
 			c.Set("stats_config", parse(`{"stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.nobody."}]}}}`))
-			other := c.Clone().Get(bed.Cluster).(map[string]any)
+			other := c.Clone().Get(testbed.Cluster).(map[string]any)
 			other["name"] = "nobody"
 			c.Set("static_resources.clusters.1", other)
 		})},
@@ -117,7 +116,7 @@ func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if len(options) == 1 {
-				needs(t, door.Ghosts)
+				needs(t, testbed.Ghosts)
 			}
 			s := newSite(t, options...)
 			s.setServing(1)
@@ -131,7 +130,7 @@ func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
 				}
 			}
 			if strings.Contains(log, `cluster "service" has shown no host`) {
-				t.Errorf("the warning is there for another cluster, too:\n%s", bed.Tail(log, 5))
+				t.Errorf("the warning is there for another cluster, too:\n%s", testbed.Tail(log, 5))
 			}
 		})
 	}

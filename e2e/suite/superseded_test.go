@@ -5,8 +5,7 @@ import (
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
 // A Watch ends when its filter's configuration is replaced, by ECDS on a connection that stays, or by LDS on one that drains. Its client
@@ -14,14 +13,14 @@ import (
 func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	states := []struct {
 		cluster string
 		want    grpc_health_v1.HealthCheckResponse_ServingStatus
 	}{{"nobody", notServing}, {"service", serving}, {"nobody", notServing}, {"service", serving}}
 	t.Run("ECDS", func(t *testing.T) {
 		t.Parallel()
-		var filter *bed.Config
+		var filter *testbed.Config
 		var s *site
 		var p *plan
 		// update has ECDS give the filter another cluster.
@@ -29,17 +28,17 @@ func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 			next := filter.Clone()
 			next.Set("typed_config.plugin_config.value.clusters", []any{cluster})
 			next.Delete("disabled")
-			theDoor.Rewrite(next)
+			variant.Rewrite(next)
 			s.write("ecds", "envoy.config.core.v3.TypedExtensionConfig", next.Get(""))
 		}
-		s, p = prepare(t, withHealthService(), withConfig(func(c *bed.Config) { filter = c.Part(bed.Healthgate) }))
+		s, p = prepare(t, withHealthService(), withConfig(func(c *testbed.Config) { filter = c.Part(testbed.Healthgate) }))
 		update("service")
-		p.config.Set(bed.Healthgate, map[string]any{"name": "healthgate", "disabled": true, "config_discovery": map[string]any{
+		p.config.Set(testbed.Healthgate, map[string]any{"name": "healthgate", "disabled": true, "config_discovery": map[string]any{
 			"config_source": s.fromFile("ecds"),
 			"type_urls":     []any{"type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"},
 		}})
 		p.config.Set("node", node)
-		envoy, err := bed.StartEnvoy(t.Context(), s.dir, p.config, theDoor.Options(p.options))
+		envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,8 +62,8 @@ func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 		crowd := s.newCrowd(3, s.conns(2)...)
 		crowd.await(serving, 1)
 		for _, state := range states {
-			if !s.reload(`{"clusters": ["`+state.cluster+`"], "grpc_services": ["router.Router"]}`, func(c *bed.Config) {
-				c.Set(bed.Routes, append([]any{bed.Tree(healthRoute).Clone().Get("")}, c.Get(bed.Routes).([]any)...))
+			if !s.reload(`{"clusters": ["`+state.cluster+`"], "grpc_services": ["router.Router"]}`, func(c *testbed.Config) {
+				c.Set(testbed.Routes, append([]any{testbed.Tree(healthRoute).Clone().Get("")}, c.Get(testbed.Routes).([]any)...))
 			}) {
 				t.Fatal("envoy refused a good listener")
 			}

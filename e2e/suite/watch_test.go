@@ -18,11 +18,10 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"healthgate/e2e/bed"
-	"healthgate/e2e/door"
+	"healthgate/e2e/testbed"
 )
 
-var long = flag.Bool("long", false, "do what takes minutes as often as docs/faults.md says")
+var long = flag.Bool("long", false, "do what takes minutes as often as docs/failure-modes.md says")
 
 // times is how often something is done: seldom, or often with -long.
 func times(seldom, often int) int {
@@ -34,7 +33,7 @@ func times(seldom, often int) int {
 
 // withoutTLS makes the listener take plain connections: HTTP/2 with prior knowledge, h2c.
 func withoutTLS() option {
-	return withConfig(func(c *bed.Config) { c.Delete(bed.Listener + ".filter_chains.0.transport_socket") })
+	return withConfig(func(c *testbed.Config) { c.Delete(testbed.Listener + ".filter_chains.0.transport_socket") })
 }
 
 // watcher is a call of Watch, and what it was sent.
@@ -167,7 +166,7 @@ func statusOf(passing bool) grpc_health_v1.HealthCheckResponse_ServingStatus {
 func TestAThousandWatchersSeeEachChange(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
 	changes := int64(times(20, 100))
@@ -244,7 +243,7 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 func TestSlowWatchersHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
 	conn, reader := s.slowClient()
@@ -291,9 +290,9 @@ func TestSlowWatchersHoldUpNobody(t *testing.T) {
 
 // withSmallBuffers limits how much a connection holds that its client does not read.
 func withSmallBuffers() option {
-	return withConfig(func(c *bed.Config) {
-		c.Set(bed.Listener+".per_connection_buffer_limit_bytes", 4096)
-		c.Set(bed.Listener+".socket_options", []any{map[string]any{
+	return withConfig(func(c *testbed.Config) {
+		c.Set(testbed.Listener+".per_connection_buffer_limit_bytes", 4096)
+		c.Set(testbed.Listener+".socket_options", []any{map[string]any{
 			"level": syscall.SOL_SOCKET, "name": syscall.SO_SNDBUF, "int_value": 4096, "state": "STATE_PREBIND",
 		}})
 	})
@@ -303,7 +302,7 @@ func withSmallBuffers() option {
 func TestWatchThatBeginsOnAFullConnectionIsBlocked(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
 	conn, reader := s.slowClient()
@@ -353,15 +352,15 @@ func (s *site) probePlain() int {
 	return status
 }
 
-// An update a half-minute keeps idle timeouts away. That it comes is tested in filter/module too, by a clock that is put forward.
+// An update a half-minute keeps idle timeouts away. That it comes is tested in filter/dynamicmodule too, by a clock that is put forward.
 func TestSilentWatchOutlastsTheIdleTimeout(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	if !*long {
 		t.Skip("it takes a minute: -long")
 	}
-	s := newSite(t, withHealthService(), withConfig(func(c *bed.Config) { c.Set(bed.HCM+".stream_idle_timeout", "45s") }))
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) { c.Set(testbed.HCM+".stream_idle_timeout", "45s") }))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	crowd := s.newCrowd(10, s.dialGRPC())
@@ -387,7 +386,7 @@ func TestSilentWatchOutlastsTheIdleTimeout(t *testing.T) {
 func TestHealthServiceFollowsADrain(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs a configuration of its own")
-	needs(t, door.GRPC)
+	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withFlagsPath(t))
 	s.setServing(1)
 	crowd := s.newCrowd(1, s.dialGRPC())

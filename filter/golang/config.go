@@ -14,36 +14,38 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/filter"
-	"healthgate/filter/serve"
+	"healthgate/filter/lifecycle"
 )
 
 // Parser reads configurations for Envoy; it is the config parser that Envoy is given.
 type Parser struct{}
 
 // configuration is what Envoy holds of a filter's configuration.
-type configuration struct{ *serve.Configuration }
+type configuration struct{ *lifecycle.Configuration }
 
 // Destroy is called by Envoy when the configuration has gone on its side, perhaps while a probe still uses it here.
 func (c configuration) Destroy() { c.End() }
 
 // merged is what Envoy holds of a route's configuration that was laid over another. It has no Destroy: it ends with what it
 // was made of, and Envoy lets go of it also for as long as its route is asked from under another parent.
-type merged struct{ *serve.Configuration }
+type merged struct{ *lifecycle.Configuration }
 
 // serving is either of them.
-type serving interface{ serving() *serve.Configuration }
+type serving interface {
+	serving() *lifecycle.Configuration
+}
 
-func (c configuration) serving() *serve.Configuration { return c.Configuration }
-func (c merged) serving() *serve.Configuration        { return c.Configuration }
+func (c configuration) serving() *lifecycle.Configuration { return c.Configuration }
+func (c merged) serving() *lifecycle.Configuration        { return c.Configuration }
 
 // override is what Envoy holds of a route's configuration.
-type override struct{ *serve.Override }
+type override struct{ *lifecycle.Override }
 
 // Destroy is called by Envoy when the route has gone.
 func (o override) Destroy() { o.End() }
 
 var (
-	process    serve.Process
+	process    lifecycle.Process
 	mainThread atomic.Int64 // its id, once a filter's configuration was parsed on it; 0 before
 )
 
@@ -74,7 +76,7 @@ func (Parser) Parse(configured *anypb.Any, callbacks api.ConfigCallbackHandler) 
 }
 
 func parseRoute(configured *anypb.Any) (parsed any, err error) {
-	var route *serve.Override
+	var route *lifecycle.Override
 	func() {
 		defer func() {
 			if cause := recover(); cause != nil {

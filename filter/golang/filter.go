@@ -1,4 +1,4 @@
-// Package golang is the door into Envoy's golang extension (contrib/golang in Envoy v1.39.1). It decides nothing: it turns
+// Package golang is the variant into Envoy's golang extension (contrib/golang in Envoy v1.39.1). It decides nothing: it turns
 // Envoy's callbacks into calls of the package serve, and answers into Envoy's.
 package golang
 
@@ -6,7 +6,7 @@ import (
 	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
 
 	"healthgate/filter"
-	"healthgate/filter/serve"
+	"healthgate/filter/lifecycle"
 )
 
 // NewStream makes the filter of one stream; it is the factory that Envoy is given. It is called outside the recover of
@@ -23,9 +23,9 @@ func NewStream(parsed any, callbacks api.FilterCallbackHandler) api.StreamFilter
 type stream struct {
 	api.PassThroughStreamFilter
 	callbacks     api.FilterCallbackHandler
-	configuration *serve.Configuration // nil where Envoy gave none of this package's
-	probe         bool                 // a probe whose end has not come yet
-	report        bool                 // its client accepts a report
+	configuration *lifecycle.Configuration // nil where Envoy gave none of this package's
+	probe         bool                     // a probe whose end has not come yet
+	report        bool                     // its client accepts a report
 }
 
 // DecodeHeaders answers a probe, or waits for its end: a client that is answered before it has finished sees its HTTP/2
@@ -37,7 +37,7 @@ func (s *stream) DecodeHeaders(headers api.RequestHeaderMap, endStream bool) (st
 	}
 	if s.configuration.Reports() {
 		// The reply to a request that calls itself gRPC has a message, in a header, in the place of a body.
-		s.report = serve.AcceptsJSON(headers.GetRaw("accept")) && !filter.IsGRPC(headers.GetRaw("content-type"))
+		s.report = lifecycle.AcceptsJSON(headers.GetRaw("accept")) && !filter.IsGRPC(headers.GetRaw("content-type"))
 	}
 	if !endStream {
 		s.probe = true

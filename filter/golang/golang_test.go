@@ -591,16 +591,16 @@ func TestPluginLinksNothingMore(t *testing.T) {
 	}
 }
 
-// The core knows no Envoy and no door, serve knows the core, and no door is known to either.
+// The core knows no Envoy and no variant, serve knows the core, and no variant is known to either.
 func TestWhoMayImportWhom(t *testing.T) {
 	const names = "healthgate/filter/envoystats"
 	for pkg, allowed := range map[string][]string{
-		"healthgate/filter/envoystats": {},
-		"healthgate/filter":            {names},
-		"healthgate/filter/admin":      {names, "healthgate/filter"},
-		"healthgate/filter/serve":      {names, "healthgate/filter", "healthgate/filter/admin"},
-		"healthgate/filter/golang":     {names, "healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
-		"healthgate/filter/module":     {names, "healthgate/filter", "healthgate/filter/admin", "healthgate/filter/serve"},
+		"healthgate/filter/envoystats":    {},
+		"healthgate/filter":               {names},
+		"healthgate/filter/adminsource":   {names, "healthgate/filter"},
+		"healthgate/filter/lifecycle":     {names, "healthgate/filter", "healthgate/filter/adminsource"},
+		"healthgate/filter/golang":        {names, "healthgate/filter", "healthgate/filter/adminsource", "healthgate/filter/lifecycle"},
+		"healthgate/filter/dynamicmodule": {names, "healthgate/filter", "healthgate/filter/adminsource", "healthgate/filter/lifecycle"},
 	} {
 		for _, dependency := range dependencies(t, pkg) {
 			switch {

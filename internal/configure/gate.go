@@ -45,9 +45,9 @@ func (g Gate) Validate() error {
 	if err != nil {
 		return err
 	}
-	variant := filter.Contrib
+	variant := filter.Plugin
 	if g.Module {
-		variant = filter.Stock
+		variant = filter.Module
 	}
 	_, err = filter.Decode(s, variant)
 	return err

@@ -147,7 +147,7 @@ func (s *seen) evaluate(served lint.Served) Gate {
 	samples := make([]filter.Sample, len(c.Clusters))
 	for i, cluster := range c.Clusters {
 		samples[i] = s.sample(c, cluster)
-		samples[i].Unknown = samples[i].Unknown || served.Stock && s.clusters[cluster.Name] == nil
+		samples[i].Unknown = samples[i].Unknown || served.Module && s.clusters[cluster.Name] == nil
 		g.Clusters = append(g.Clusters, s.cluster(cluster, samples[i]))
 	}
 	verdict := c.Judge(samples)

@@ -568,7 +568,7 @@ func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
 	served := []lint.Served{{Prefixes: []string{"late", "default"}, Path: "/"}}
 	served[0].Config, _ = filter.Decode(&structpb.Struct{Fields: map[string]*structpb.Value{
 		"clusters": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("service")}}),
-	}}, filter.Stock)
+	}}, filter.Module)
 	admin := e.start(t)
 	seen, err := observe(t.Context(), admin, &dump{}, served)
 	if err != nil {

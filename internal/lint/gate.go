@@ -39,11 +39,11 @@ const (
 )
 
 // decoder returns the variant as the gate's own decoder names it.
-func (v variant) decoder() filter.Door {
+func (v variant) decoder() filter.Variant {
 	if v == module {
-		return filter.Stock
+		return filter.Module
 	}
-	return filter.Contrib
+	return filter.Plugin
 }
 
 // routeType returns the message that configures the filter on a route.

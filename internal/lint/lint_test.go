@@ -16,7 +16,7 @@ import (
 
 // Lint finds nothing in the configurations that users copy.
 func TestConfigurationsToCopyAreFine(t *testing.T) {
-	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml", "../../envoy/examples/stock/*.yaml"} {
+	for _, pattern := range []string{"../../envoy/*.yaml", "../../envoy/examples/*.yaml", "../../envoy/examples/module/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) < 3 {
 			t.Fatalf("found %v, %v", files, err)

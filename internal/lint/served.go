@@ -27,8 +27,8 @@ type Served struct {
 	Prefixes []string
 	// NotAsked is set where no route asks the gate.
 	NotAsked bool
-	// Stock is set where it is a dynamic module, which knows when a cluster is not there.
-	Stock bool
+	// Module is set where it is a dynamic module, which knows when a cluster is not there.
+	Module bool
 }
 
 // Live returns the gates in admin's /config_dump, and the findings about them.
@@ -52,7 +52,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 
 // served are the paths that a gate answers.
 func (s *scope) served(g *gate) []Served {
-	base := Served{Listener: g.in.listener.text("name"), Stock: g.variant == module}
+	base := Served{Listener: g.in.listener.text("name"), Module: g.variant == module}
 	if address := g.in.listener.get("address", "socket_address"); address.text("port_value") != "" && address.text("port_value") != "0" {
 		base.Address = net.JoinHostPort(address.text("address"), address.text("port_value"))
 	}

@@ -1,0 +1,96 @@
+// What loads plugins.
+
+#include "contribhost.h"
+
+#include <map>
+
+#include <dlfcn.h>
+
+namespace contribhost {
+
+namespace {
+
+// Libraries by their id, loaded once and never unloaded: a Go runtime can't be. As in the golang extension's DsoManager, a
+// filter finds its plugin by the library, and a route by the plugin's name.
+std::mutex plugins_lock;
+std::map<std::string, std::unique_ptr<Plugin>> libraries;
+std::map<std::string, Plugin*> plugins;
+
+// As dlsymInternal in contrib/golang/common/dso/dso.cc, and in its words.
+template <class F> bool find_symbol(F& function, void* library, const std::string& path, const char* name) {
+  function = reinterpret_cast<F>(dlsym(library, name));
+  if (function == nullptr) {
+    log_line(envoy_dynamic_module_type_log_level_Error,
+             "lib: " + path + ", cannot find symbol: " + name + ", err: " + dlerror());
+  }
+  return function != nullptr;
+}
+
+// Finds the ten functions that HttpFilterDsoImpl in dso.cc asks for. Each that is missing is logged.
+bool find_functions(Plugin& plugin, void* library, const std::string& path) {
+  bool found = true;
+  found &= find_symbol(plugin.new_config, library, path, "envoyGoFilterNewHttpPluginConfig");
+  found &= find_symbol(plugin.merge_config, library, path, "envoyGoFilterMergeHttpPluginConfig");
+  found &= find_symbol(plugin.destroy_config, library, path, "envoyGoFilterDestroyHttpPluginConfig");
+  found &= find_symbol(plugin.on_header, library, path, "envoyGoFilterOnHttpHeader");
+  found &= find_symbol(plugin.on_data, library, path, "envoyGoFilterOnHttpData");
+  found &= find_symbol(plugin.on_log, library, path, "envoyGoFilterOnHttpLog");
+  found &= find_symbol(plugin.on_stream_complete, library, path, "envoyGoFilterOnHttpStreamComplete");
+  found &= find_symbol(plugin.on_destroy, library, path, "envoyGoFilterOnHttpDestroy");
+  // Never called here: the first is for a request that waits in Go, the second for contrib's own tests.
+  void *request_sema_dec, *clean_up;
+  found &= find_symbol(request_sema_dec, library, path, "envoyGoRequestSemaDec");
+  found &= find_symbol(clean_up, library, path, "envoyGoFilterCleanUp");
+  return found;
+}
+
+// Opens a library; null if it is no plugin, and the log says why.
+std::unique_ptr<Plugin> open_plugin(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_LAZY);
+  if (library == nullptr) {
+    log_line(envoy_dynamic_module_type_log_level_Error, "cannot load : " + path + " error: " + dlerror());
+    return nullptr;
+  }
+  auto plugin = std::make_unique<Plugin>();
+  if (!find_functions(*plugin, library, path)) {
+    dlclose(library);
+    return nullptr;
+  }
+  return plugin;
+}
+
+} // namespace
+
+// Returns a plugin name that lives for ever, since requests of any age point at it.
+const std::string* intern(const std::string& name) {
+  static std::mutex lock;
+  static std::map<std::string, std::unique_ptr<std::string>> names;
+  std::lock_guard<std::mutex> guard(lock);
+  auto& slot = names[name];
+  if (slot == nullptr) {
+    slot = std::make_unique<std::string>(name);
+  }
+  return slot.get();
+}
+
+Plugin* find_plugin(const std::string& name) {
+  std::lock_guard<std::mutex> guard(plugins_lock);
+  auto it = plugins.find(name);
+  return it == plugins.end() ? nullptr : it->second;
+}
+
+Plugin* load_plugin(const std::string& name, const std::string& library_id, const std::string& path) {
+  std::lock_guard<std::mutex> guard(plugins_lock);
+  if (auto it = libraries.find(library_id); it != libraries.end()) {
+    return plugins[name] = it->second.get();
+  }
+  auto plugin = open_plugin(path);
+  if (plugin == nullptr) {
+    // Contrib's exception, which Envoy shows with the refusal; a module's refusal has no text of its own.
+    log_line(envoy_dynamic_module_type_log_level_Error, "golang_filter: load library failed: " + library_id + " " + path);
+    return nullptr;
+  }
+  return plugins[name] = (libraries[library_id] = std::move(plugin)).get();
+}
+
+} // namespace contribhost

@@ -1,0 +1,137 @@
+package testbed
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+)
+
+// contrib is the golang extension of Envoy's contrib build, or the contrib host in its place.
+type goPlugin struct {
+	// The Envoy lacks the extension, and any Envoy can load the contrib host. It has faults that a test can ask for.
+	contribHost bool
+}
+
+func newPlugin() (Variant, error) {
+	path, err := EnvoyPath()
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	// A function that the extension offers to plugins, by its name.
+	return goPlugin{contribHost: !bytes.Contains(program, []byte("envoyGoFilterHttpSendLocalReply"))}, nil
+}
+
+func (goPlugin) Name() string   { return "plugin" }
+func (goPlugin) Object() string { return built("healthgate.so") }
+
+// HasContribHost says whether the contrib host takes the place of the golang extension in the Envoy that is run.
+func HasContribHost(d Variant) bool { c, ok := d.(goPlugin); return ok && c.contribHost }
+
+func (c goPlugin) Rewrite(part *Config) {
+	if c.contribHost {
+		part.Change(place{}.swap)
+		return
+	}
+	part.Change(load)
+}
+
+func (c goPlugin) Prepare(bootstrap *Config) {
+	c.Rewrite(bootstrap)
+	if c.contribHost {
+		addContribHost(bootstrap)
+	}
+}
+
+// load has each golang filter load the plugin that was built: in the file it is the one in the image.
+func load(node any) any {
+	switch n := node.(type) {
+	case []any:
+		for i := range n {
+			n[i] = load(n[i])
+		}
+	case map[string]any:
+		if n["@type"] == golangType {
+			n["library_path"] = goPlugin{}.Object()
+		}
+		for key := range n {
+			n[key] = load(n[key])
+		}
+	}
+	return node
+}
+
+func (c goPlugin) Options(o Options) Options {
+	o.Needs = append(o.Needs, c.Object())
+	if c.contribHost {
+		o.Needs = append(o.Needs, contribHostObject())
+		o.Env = append(o.Env, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+built(""))
+		o.Sync = copyStats
+	}
+	return o
+}
+
+// copyStats has the contrib host copy Envoy's stats and hand on the plugin's, so that what admin shows is what the plugin reads
+// and writes. In the golang extension the two are one.
+func copyStats(envoy *Envoy) error {
+	_, err := envoy.Ask(http.MethodPost, contribHostPath)
+	if err != nil && strings.Contains(err.Error(), "404") {
+		return nil // an Envoy without the contrib host, which somebody else has started
+	}
+	return err
+}
+
+func (c goPlugin) Can(a Ability) error {
+	switch a {
+	case Levels, Ghosts, Aging, Defining, LateStats, Pipelining, BadRoutes:
+		return nil
+	case GRPC, Liveness:
+		return &Cannot{"Go plugin", a, "use the dynamic module"}
+	}
+	if c.contribHost {
+		return nil
+	}
+	return &Cannot{"Go plugin", a, "only the contrib host can be asked for it"}
+}
+
+func (c goPlugin) Held(envoy *Envoy) (held Held, err error) {
+	if !c.contribHost {
+		return held, nil
+	}
+	text, err := envoy.Ask(http.MethodPost, contribHostPath)
+	if err != nil {
+		return held, err
+	}
+	return held, json.Unmarshal([]byte(text), &held)
+}
+
+// Merges is how often the contrib host's host has had the plugin merge two configurations.
+func Merges(envoy *Envoy) (int, error) {
+	text, err := envoy.Ask(http.MethodPost, contribHostPath)
+	if err != nil {
+		return 0, err
+	}
+	var reply struct{ Merges int }
+	return reply.Merges, json.Unmarshal([]byte(text), &reply)
+}
+
+func (c goPlugin) Hang(envoy *Envoy, seconds int) <-chan error {
+	hung := make(chan error, 1)
+	go func() {
+		_, err := envoy.Post(fmt.Sprint(contribHostPath, "?hang=", seconds))
+		hung <- err
+	}()
+	return hung
+}
+
+func (c goPlugin) LoseMetrics(envoy *Envoy, lost bool) error {
+	word := map[bool]string{true: "gone", false: "back"}[lost]
+	_, err := envoy.Post(contribHostPath + "?metrics=" + word)
+	return err
+}

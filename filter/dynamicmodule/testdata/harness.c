@@ -1,0 +1,423 @@
+// The C of the module without Go: run by a test under the sanitizers of addresses, of undefined behaviour and of threads. What Go
+// would decide is said here.
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../fakeenvoy/fake_envoy.h"
+#include "../go.h"
+
+#define CHECK(is)                                                                  \
+  do {                                                                             \
+    if (!(is)) {                                                                   \
+      fprintf(stderr, "%s:%d: %s: not so: %s\n", __FILE__, __LINE__, __func__, #is); \
+      exit(1);                                                                     \
+    }                                                                              \
+  } while (0)
+
+// ---- the clock, in the place of libc's
+
+static _Atomic int64_t ahead; // seconds by which it is put forward
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  long failed = syscall(SYS_clock_gettime, clock, now);
+  now->tv_sec += ahead;
+  return (int)failed;
+}
+
+// all_is_new lets the main thread run and samples be taken.
+static void all_is_new(void) {
+  hg_main_thread_runs();
+  hg_sampled(hg_now());
+}
+
+// ---- Go
+
+// into_go counts the calls of Go by which a worker could be held up: all but those for configurations.
+static atomic_int into_go, laid, first_probes;
+static hg_reply *kept[3];
+static bool refuses;
+static hg_gate *last_laid;
+
+static hg_reply *make(hg_filter *filter, hg_gate *gate, uint32_t status, const char *details) {
+  hg_reply *reply = hg_reply_new(status, status < 300, HG_BUFFER("body\n"), (hg_buffer){details, strlen(details)});
+  hg_reply_header(reply, HG_BUFFER("content-type"), HG_BUFFER("text/plain"));
+  hg_reply_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
+  if (filter != NULL) reply->counters[0] = filter->metrics;
+  hg_gate_keep(gate, reply);
+  return reply;
+}
+
+enum { OK, FAILS, STALE };
+
+static hg_gate *make_gate(hg_filter *filter, const char *path) {
+  hg_gate *gate = hg_gate_new();
+  hg_gate_path(gate, (hg_buffer){path, strlen(path)});
+  gate->oldest = INT64_C(5000000000);
+  hg_reply *replies[3] = {make(filter, gate, 200, "ok"), make(filter, gate, 503, "fails"), make(filter, gate, 503, "stale")};
+  gate->stale = gate->error = replies[STALE];
+  if (kept[OK] == NULL) memcpy(kept, replies, sizeof kept);
+  gate->handle = (uintptr_t)replies[OK];
+  hg_gate_publish(gate, replies[OK]);
+  return gate;
+}
+
+bool healthgateFilterNew(hg_filter *filter, char *config, size_t length) {
+  (void)config, (void)length;
+  hg_metric_define(filter, HG_BUFFER("healthy"), true);
+  hg_metric_define(filter, HG_BUFFER("watchers"), true);
+  hg_metric_define(filter, HG_BUFFER("answers"), false);
+  filter->handle = (uintptr_t)filter;
+  return !refuses;
+}
+hg_gate *healthgateOwnGate(uintptr_t handle) {
+  hg_filter *filter = (hg_filter *)handle;
+  hg_gate *gate = make_gate(filter, "/");
+  hg_gate_services(gate, 2, HG_BUFFER("not"), HG_BUFFER("serving"));
+  hg_gate_service(gate, 0, HG_BUFFER(""));
+  hg_gate_service(gate, 1, HG_BUFFER("a.Service"));
+  gate->watchers = filter->metrics->next;
+  return gate;
+}
+void healthgateFilterEnd(uintptr_t filter) { (void)filter; }
+bool healthgateRouteNew(hg_route *route, char *config, size_t length) {
+  (void)config;
+  route->overrides = length > 0;
+  return !refuses;
+}
+void healthgateRouteEnd(uintptr_t route) { (void)route; }
+hg_gate *healthgateLay(uintptr_t filter, uintptr_t route) {
+  (void)filter, (void)route;
+  into_go++;
+  laid++;
+  return refuses ? NULL : (last_laid = make_gate(NULL, "/route"));
+}
+hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length) {
+  (void)gate;
+  into_go++;
+  if (length != 16 || memcmp(accept, "application/json", 16) != 0) return NULL;
+  hg_reply *report = hg_reply_new(200, true, HG_BUFFER("{}\n"), HG_BUFFER("report"));
+  report->once = true;
+  return report;
+}
+static hg_index *names;
+// one_pass is what Go does with all gauges, on the main thread and on workers.
+static void one_pass(void) {
+  hg_sample samples[2] = {{0}};
+  hg_hashes clusters = {0};
+  CHECK(hg_pass(names, samples, &clusters));
+  CHECK(!samples[0].found || (samples[0].value == 7 && clusters.count == 1));
+  hg_hashes_free(&clusters);
+  hg_count_sample();
+}
+void healthgateStart(void) {
+  into_go++;
+  one_pass();
+  hg_sampled(hg_now());
+}
+const hg_reply *healthgateFirstProbe(uintptr_t gate) {
+  first_probes++;
+  one_pass();
+  return refuses ? NULL : (const hg_reply *)gate;
+}
+void healthgateWithoutLifecycle(void) {}
+void healthgateShareMetrics(void) { hg_metric_share(HG_BUFFER("shared"), false); }
+void healthgateCluster(char *name, size_t length, bool removed) {
+  (void)name, (void)length, (void)removed;
+  into_go++;
+}
+void healthgateStop(void) { into_go++; }
+
+// ---- what is asked
+
+static fe_filter *filter;
+
+static fe_stream *ask(const char *method, const char *path, const char *type) {
+  fe_stream *stream = fe_stream_new(filter, NULL, method, path, type, NULL);
+  if (fe_headers(stream, true) == HG_HEADERS_CONTINUE) CHECK(stream->replies == 0);
+  return stream;
+}
+
+static void probes(void) {
+  const struct {
+    const char *method, *path, *type;
+    bool mine;
+  } all[] = {
+      {"GET", "/", NULL, true},      {"HEAD", "/", NULL, true},       {"GET", "/?a=b", NULL, true},
+      {"GET", "/?", NULL, true},     {"GET", "//", NULL, false},      {"GET", "", NULL, false},
+      {"POST", "/", NULL, false},    {"POST", "/", "text/a", false},  {"POST", "/", "application/grpc", true},
+      {"PUT", "/", NULL, false},     {"GET", NULL, NULL, false},      {"POST", "/", "application/grpc+a", true},
+      {NULL, "/", NULL, false},      {"get", "/", NULL, false},       {"POST", "/", "application/grpc-web", false},
+      {"GET", "/a", NULL, false},    {"GE", "/", NULL, false},        {"POST", "/", "application/grp", false},
+  };
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    fe_stream *stream = ask(all[i].method, all[i].path, all[i].type);
+    CHECK(stream->replies == all[i].mine);
+    if (all[i].mine) CHECK(stream->status == 200 && strcmp(stream->details, "ok") == 0);
+    CHECK((strstr(stream->headers, "grpc-status: 0") != NULL) == (all[i].mine && all[i].type != NULL));
+    fe_stream_free(stream);
+  }
+}
+
+static bool is_stale(void) {
+  fe_stream *stream = ask("GET", "/", NULL);
+  bool stale = strcmp(stream->details, "stale") == 0;
+  CHECK(stale == (stream->status == 503));
+  fe_stream_free(stream);
+  return stale;
+}
+
+// A gate's first probe is evaluated by Go, which publishes its reply for the others; it may end meanwhile.
+static void first_probe(void) {
+  hg_gate *gate = hg_filter_gate((hg_filter *)filter->module);
+  const hg_reply *reply = atomic_load(&gate->now);
+  hg_gate_publish(gate, NULL);
+  CHECK(!is_stale() && first_probes == 1);
+  refuses = true;
+  fe_stream *stream = ask("GET", "/", NULL);
+  CHECK(stream->status == 503 && first_probes == 2);
+  fe_stream_free(stream);
+  refuses = false;
+  hg_gate_publish(gate, reply);
+  CHECK(!is_stale() && first_probes == 2);
+}
+
+static void probe_ends_with_its_body(void) {
+  fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, NULL);
+  CHECK(fe_headers(stream, false) == HG_HEADERS_STOP && fe_body(stream, "abc", 3, false) == HG_BODY_STOP_NO_BUFFER && stream->replies == 0);
+  CHECK(fe_trailers(stream) == HG_TRAILERS_STOP && stream->replies == 1);
+  fe_stream_free(stream);
+  stream = fe_stream_new(filter, NULL, "PUT", "/", NULL, NULL);
+  CHECK(fe_headers(stream, false) == HG_HEADERS_CONTINUE && fe_body(stream, "abc", 3, true) == HG_BODY_CONTINUE);
+  CHECK(fe_trailers(stream) == HG_TRAILERS_CONTINUE && stream->replies == 0);
+  fe_stream_free(stream);
+}
+
+static const int64_t second = INT64_C(1000000000);
+
+static void hang(void) { // until it is noticed
+  hg_sampled(hg_now() - 6 * second);
+  CHECK(!is_stale()); // the first time
+  while (!is_stale()) usleep(1000);
+}
+
+static void old_samples_fail(void) {
+  int64_t began = hg_now();
+  hang();
+  CHECK(hg_now() - began >= second / 10 - second / 100); // the clock is coarse
+  CHECK(is_stale());
+  char *log = fe_log(), *line = strstr(log, "have not been sampled");
+  CHECK(line != NULL && strstr(line + 1, "have not been sampled") == NULL);
+  free(log);
+  hg_set_sample_limit(7 * second); // passes that are so far apart
+  CHECK(!is_stale());
+  hg_set_sample_limit(0);
+  CHECK(is_stale());
+  hg_sampled(hg_now());
+  CHECK(!is_stale());
+  // A process that was stopped: its workers go on first.
+  ahead += 60;
+  CHECK(!is_stale());
+  hg_main_thread_runs();
+  hg_sampled(hg_now());
+  usleep(150000);
+  CHECK(!is_stale());
+  // Something that goes on while the main thread hangs has seen it before the first probe.
+  hg_sampled(hg_now() - 6 * second);
+  hg_suspect(7 * second); // not old enough
+  hg_suspect(5 * second);
+  usleep(150000);
+  CHECK(is_stale());
+  hg_sampled(hg_now());
+  // The main thread hangs, and samples are taken all the same.
+  ahead += 6;
+  hg_sampled(hg_now());
+  CHECK(!is_stale());
+  while (!is_stale()) {
+    usleep(1000);
+    hg_sampled(hg_now());
+  }
+  log = fe_log();
+  CHECK(strstr(log, "main thread hangs") != NULL);
+  free(log);
+  hg_main_thread_runs();
+  CHECK(!is_stale());
+}
+
+static void reports(void) {
+  ((hg_filter *)filter->module)->gate->details = true;
+  const char *accepts[] = {NULL, "*/*", "application/json"}, *want[] = {"ok", "ok", "report"};
+  for (int i = 0; i < 3; i++) {
+    fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, accepts[i]);
+    fe_headers(stream, true);
+    CHECK(strcmp(stream->details, want[i]) == 0);
+    fe_stream_free(stream);
+  }
+  CHECK(into_go == 2);
+  // While the main thread hangs, a report would be of the past.
+  ((hg_filter *)filter->module)->gate->details = false;
+  hang();
+  ((hg_filter *)filter->module)->gate->details = true;
+  fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, "application/json");
+  fe_headers(stream, true);
+  CHECK(strcmp(stream->details, "stale") == 0 && into_go == 2);
+  fe_stream_free(stream);
+  hg_sampled(hg_now());
+  into_go = 0;
+  ((hg_filter *)filter->module)->gate->details = false;
+}
+
+static void routes(void) {
+  const void *route = fe_route_new("x", 1), *plain = fe_route_new("", 0);
+  fe_filter *other = fe_filter_new("", 0);
+  fe_stream *waiting = fe_stream_new(filter, route, "GET", "/route", NULL, NULL);
+  CHECK(fe_headers(waiting, false) == HG_HEADERS_STOP);
+  for (int i = 0; i < 3; i++) {
+    fe_stream *stream = fe_stream_new(i == 1 ? other : filter, route, "GET", "/route", NULL, NULL);
+    fe_headers(stream, true);
+    CHECK(stream->replies == 1);
+    fe_stream_free(stream);
+    stream = fe_stream_new(filter, route, "GET", "/", NULL, NULL);
+    CHECK(fe_headers(stream, true) == HG_HEADERS_CONTINUE);
+    fe_stream_free(stream);
+    stream = fe_stream_new(filter, plain, "GET", "/", NULL, NULL);
+    CHECK(fe_headers(stream, true) == HG_HEADERS_STOP);
+    fe_stream_free(stream);
+  }
+  CHECK(laid == 2);
+  fe_filter_free(other); // before its route
+  other = fe_filter_new("", 0);
+  for (int i = 0; i < 2; i++) { // what the first filter has stays, and the new one has its own
+    fe_stream *stream = fe_stream_new(i == 0 ? filter : other, route, "GET", "/route", NULL, NULL);
+    fe_headers(stream, true);
+    CHECK(laid == 2 + i);
+    fe_stream_free(stream);
+  }
+  fe_filter_free(other);
+  fe_route_free(route);  // before a stream that has its gate
+  fe_body(waiting, "", 0, true);
+  CHECK(waiting->replies == 1);
+  fe_stream_free(waiting);
+  fe_route_free(plain);
+
+  refuses = true; // Go fails
+  CHECK(fe_route_new("x", 1) == NULL && fe_filter_new("", 0) == NULL);
+  refuses = false;
+  route = fe_route_new("x", 1);
+  refuses = true;
+  fe_stream *stream = fe_stream_new(filter, route, "GET", "/", NULL, NULL);
+  fe_headers(stream, true);
+  CHECK(stream->status == 503);
+  fe_stream_free(stream);
+  fe_route_free(route);
+  refuses = false;
+}
+
+#include "harness_grpc.c"
+
+// Workers probe, watch, and are laid over, while the main thread publishes, and configurations come and go.
+static atomic_bool done;
+static void *work(void *route) {
+  while (!done) {
+    fe_stream *probe = fe_stream_new(filter, route, "GET", route != NULL ? "/route" : "/", NULL, NULL);
+    fe_headers(probe, true);
+    CHECK(probe->replies == 1);
+    fe_stream_free(probe);
+    fe_stream *watch = call("Watch");
+    fe_body(watch, one_message, sizeof one_message, true);
+    for (int i = 0; i < 20; i++) fe_run(watch);
+    fe_stream_free(watch);
+  }
+  return NULL;
+}
+static void threads(void) {
+  const void *route = fe_route_new("x", 1);
+  pthread_t workers[4];
+  for (size_t i = 0; i < 4; i++) pthread_create(&workers[i], NULL, work, i % 2 == 0 ? (void *)route : NULL);
+  hg_reply *replies[3];
+  memcpy(replies, kept, sizeof kept);
+  hg_gate *gate = ((hg_filter *)filter->module)->gate;
+  for (int i = 0; i < 2000; i++) {
+    hg_gate_publish(gate, replies[i % 2]);
+    hg_metric_set((hg_filter *)filter->module, ((hg_filter *)filter->module)->metrics->next->next, (uint64_t)i);
+    fe_timer_fires();
+    hg_watch_tell();
+    fe_route_free(fe_route_new("x", 1));
+  }
+  done = true;
+  for (size_t i = 0; i < 4; i++) pthread_join(workers[i], NULL);
+  hg_gate_publish(gate, replies[OK]);
+  fe_route_free(route);
+}
+
+static void end_of_envoy(void) {
+  fe_stream *watch = call("Watch");
+  fe_body(watch, one_message, sizeof one_message, true);
+  fe_shutdown();
+  CHECK(fe_ended == 0 && fe_timer_ms == 10);
+  fe_timer_fires();
+  CHECK(fe_ended == 0);
+  fe_run(watch);
+  CHECK(strcmp(watch->trailers, "grpc-status: 14\n") == 0);
+  fe_timer_fires();
+  CHECK(fe_ended == 1 && fe_timers == 0);
+  fe_stream_free(watch);
+  watch = call("Watch"); // that comes late
+  fe_body(watch, one_message, sizeof one_message, true);
+  CHECK(strcmp(watch->trailers, "grpc-status: 14\n") == 0);
+  fe_stream_free(watch);
+}
+
+extern const char *envoy_dynamic_module_on_program_init(void);
+
+int main(void) {
+#ifdef FE_WITHOUT_LIFECYCLE
+  CHECK(envoy_dynamic_module_on_program_init() == NULL);
+  char *line = fe_log();
+  CHECK(strstr(line, "bootstrap_extension_enable_cluster_lifecycle; it needs Envoy 1.38") != NULL);
+  free(line);
+  fe_clear_log();
+  return 0;
+#endif
+#ifdef FE_OF_1_40
+  CHECK(strcmp(envoy_dynamic_module_on_program_init(), "v0.2.0") == 0);
+#else
+  CHECK(strcmp(envoy_dynamic_module_on_program_init(), "v0.1.0") == 0);
+#endif
+  names = hg_index_new(2, strlen("cluster.a.membership_totalnone"));
+  hg_index_add(names, HG_BUFFER("cluster.a.membership_total"), 0);
+  hg_index_add(names, HG_BUFFER("none"), strlen("cluster.a.membership_total"));
+  fe_gauge("cluster.a.membership_total", 7);
+  CHECK(!fe_bootstrap("{\"a\": 1}") && fe_bootstrap("{}") && !fe_bootstrap(""));
+  CHECK(fe_initialized == 1);
+  fe_server_initialized();
+  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 100 && fe_looks == 1);
+  filter = fe_filter_new("", 0);
+  first_probe();
+  into_go = 0;
+  probes();
+  probe_ends_with_its_body();
+  old_samples_fail();
+  CHECK(into_go == 0);
+  reports();
+  routes();
+  CHECK(into_go == laid);
+  into_go = 0;
+  grpc();
+  CHECK(into_go == 0);
+  threads();
+  owed();
+  end_of_envoy();
+  CHECK(fe_metric(filter, "watchers") == 0 && fe_schedulers == 0);
+  fe_filter_free(filter);
+  fe_stop_bootstrap();
+  hg_sample samples[2] = {{0}};
+  CHECK(!hg_pass(names, samples, NULL) && !samples[0].found); // Envoy's side has ended
+  hg_index_free(names);
+  fe_clear_log();
+  return 0;
+}
