@@ -35,7 +35,7 @@ type standalone struct {
 	*tools
 	dir    string // of this run
 	server *exec.Cmd
-	log    output // of Envoy Gateway and its Envoy
+	log    output // of Envoy Gateway
 	ended  chan struct{}
 	pid    int    // of its Envoy
 	admin  string // where its Envoy's admin listens
@@ -81,8 +81,8 @@ func startLoopback() error {
 
 // prepare writes Envoy Gateway's configuration, and puts the Envoy to run where Envoy Gateway looks for that version.
 //
-// Envoy Gateway's Envoy ends with Envoy Gateway, since a parent's death kills it. A shell between the two keeps it alive, as in
-// Kubernetes, where they are two pods.
+// Envoy Gateway's Envoy ends with Envoy Gateway here: its parent's death kills it, and so does a log that no process reads. A shell between
+// the two keeps it alive, as in Kubernetes, where they are two pods.
 func (s *standalone) prepare() error {
 	bin := filepath.Join(s.dir, "data", "envoy-versions", s.envoyVersion, "bin")
 	for _, folder := range []string{bin, s.resources()} {
@@ -90,8 +90,8 @@ func (s *standalone) prepare() error {
 			return err
 		}
 	}
-	between := fmt.Sprintf("#!/bin/sh\n'%s' \"$@\" &\n{ echo $!; printf '%%s\\n' \"$@\"; } > '%[2]s.next'\nmv '%[2]s.next' '%[2]s'\nwait\n",
-		s.envoy, s.startedFile())
+	between := fmt.Sprintf("#!/bin/sh\n'%s' \"$@\" >> '%s' 2>&1 &\n"+
+		"{ echo $!; printf '%%s\\n' \"$@\"; } > '%[3]s.next'\nmv '%[3]s.next' '%[3]s'\nwait\n", s.envoy, s.logFile(), s.startedFile())
 	if err := os.WriteFile(filepath.Join(bin, "envoy"), []byte(between), 0o700); err != nil {
 		return err
 	}
@@ -119,8 +119,19 @@ extensionApis: {enableBackend: true, enableEnvoyPatchPolicy: true}
 func (s *standalone) resources() string  { return filepath.Join(s.dir, "resources") }
 func (s *standalone) configFile() string { return filepath.Join(s.dir, "envoy-gateway.yaml") }
 
+func (s *standalone) logFile() string    { return filepath.Join(s.dir, "envoy.log") }
+
 // startedFile has the process id of the last Envoy that was started, and its flags, one a line.
 func (s *standalone) startedFile() string { return filepath.Join(s.dir, "started") }
+
+// envoyLog returns what its Envoys have written, their access log among it.
+func (s *standalone) envoyLog() string {
+	text, err := os.ReadFile(s.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
 
 // apply replaces the file that Envoy Gateway watches.
 func (s *standalone) apply(objects overlay) error {

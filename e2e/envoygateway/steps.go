@@ -45,7 +45,8 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 	defer func() {
 		s.end()
 		if err != nil {
-			err = fmt.Errorf("%w\nthe log of Envoy Gateway and Envoy ends:\n%s", err, testbed.Tail(s.log.String(), 30))
+			err = fmt.Errorf("%w\nEnvoy Gateway's log ends:\n%s\nEnvoy's log ends:\n%s", err, testbed.Tail(s.log.String(), 20),
+				testbed.Tail(s.envoyLog(), 20))
 		}
 	}()
 	var hosts []*testbed.Backend
@@ -161,13 +162,13 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 			if err := failing(); err != nil {
 				return err
 			}
-			if !strings.Contains(s.log.String(), `"response_code_details":"healthgate_cluster_unhealthy"`) {
+			if !strings.Contains(s.envoyLog(), `"response_code_details":"healthgate_cluster_unhealthy"`) {
 				return errors.New("the access log has no line for it")
 			}
 			return nil
 		}},
 		{"all hosts serve again: 200, and no line in the access log", serve(true), checked, func() error {
-			if strings.Contains(s.log.String(), `"response_code_details":"healthgate_ok"`) {
+			if strings.Contains(s.envoyLog(), `"response_code_details":"healthgate_ok"`) {
 				return errors.New("the access log has a line for a probe that passed")
 			}
 			return passing()

@@ -227,13 +227,29 @@ func otherRules(route string, left []string) string {
 		"give the service a separate route with one rule, or ask the cluster of each rule", clip(strings.Join(left, ", ")), route)
 }
 
+// targets returns what a policy targets.
+func targets(policy *Node) []*Node {
+	all := policy.list("spec", "targetRefs")
+	if one := policy.get("spec", "targetRef"); one != nil {
+		all = append(slices.Clone(all), one)
+	}
+	return all
+}
+
+// sections returns the names of the Gateway's listeners to which a policy's routes are attached, "" for all listeners.
+func (e *envoyGateway) sections(policy *Node) (names []string) {
+	for _, target := range targets(policy) {
+		route := e.route(gatewayKinds[target.text("kind")], policy.text("metadata", "namespace"), target.text("name"))
+		for _, parent := range route.list("spec", "parentRefs") {
+			names = append(names, parent.text("sectionName"))
+		}
+	}
+	return names
+}
+
 // checkTargets finds a policy whose routes do not match the gate's path, or let probes pass by themselves.
 func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
-	targets := policy.list("spec", "targetRefs")
-	if one := policy.get("spec", "targetRef"); one != nil {
-		targets = append(targets, one)
-	}
-	for _, target := range targets {
+	for _, target := range targets(policy) {
 		kind := gatewayKinds[target.text("kind")]
 		if kind == "" || len(e.routes) == 0 {
 			continue
@@ -299,25 +315,23 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 
 // checkOthers finds policies for a Gateway whose filters act on probes. One of the same kind for the probe's route replaces it there.
 func (e *envoyGateway) checkOthers(policy *Node) {
-	refs := func(object *Node) []*Node {
-		all := object.list("spec", "targetRefs")
-		if one := object.get("spec", "targetRef"); one != nil {
-			all = append(slices.Clone(all), one)
-		}
-		return all
-	}
 	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
+	sections := e.sections(policy)
+	reaches := func(ref *Node) bool { // the probe's route
+		section := ref.text("sectionName")
+		return isGateway(ref) && (section == "" || len(sections) == 0 || slices.Contains(sections, section) || slices.Contains(sections, ""))
+	}
 	for _, other := range e.others {
 		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(refs(other), isGateway) {
+		if other == policy || !slices.ContainsFunc(targets(other), reaches) {
 			continue
 		}
-		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(refs(policy), isGateway) {
+		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) {
 			continue // the gate's policy replaces it on the probe's route
 		}
 		if slices.ContainsFunc(e.others, func(o *Node) bool {
-			return o.text("kind") == kind && slices.ContainsFunc(refs(o), func(ref *Node) bool {
-				return slices.ContainsFunc(refs(policy), func(own *Node) bool {
+			return o.text("kind") == kind && slices.ContainsFunc(targets(o), func(ref *Node) bool {
+				return slices.ContainsFunc(targets(policy), func(own *Node) bool {
 					return ref.text("kind") == own.text("kind") && ref.text("name") == own.text("name") && !isGateway(ref)
 				})
 			})
@@ -326,8 +340,8 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 		}
 		for _, filter := range gatewayFilters[kind] {
 			if at := other.get("spec", filter.field); at != nil && !(filter.rule == "order" && e.orders()) {
-				e.found.add(at, Warning, filter.rule, "this %s is for the whole Gateway and %s: write one for the probe's route, which replaces "+
-					"it there", kind, filter.does)
+				e.found.add(at, Warning, filter.rule, "this %s is for the Gateway's listener of the probe and %s: give the probe a listener of "+
+					"its own, or write a %[1]s for the probe's route, which replaces this one there", kind, filter.does)
 			}
 		}
 	}

@@ -33,6 +33,9 @@ func (g *gate) checkALPN(f *findings) {
 
 // checkUnderscores finds what refuses gRPC metadata such as user_id.
 func (g *gate) checkUnderscores(f *findings) {
+	if !g.forwards() {
+		return
+	}
 	action := g.in.get("common_http_protocol_options", "headers_with_underscores_action")
 	switch action.text() {
 	case "REJECT_REQUEST":
@@ -42,6 +45,23 @@ func (g *gate) checkUnderscores(f *findings) {
 		f.add(action, Warning, "underscores", "a header like user_id, which is legal gRPC metadata, is dropped before the backend sees it: "+
 			"leave this out, unless something behind Envoy takes user_id for user-id")
 	}
+}
+
+// forwards reports whether the connection manager may forward a request: by a route of its own, or by one that no file has.
+func (g *gate) forwards() bool {
+	if g.routing.partial || len(g.routing.configurations) == 0 {
+		return true
+	}
+	for _, routes := range g.routing.configurations {
+		for _, virtualHost := range routes.list("virtual_hosts") {
+			for _, route := range routesOf(virtualHost) {
+				if route.get("direct_response") == nil && route.get("redirect") == nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // checkLocalReplies finds mappers that change the gate's replies, and a format of all bodies.
