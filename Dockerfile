@@ -4,6 +4,7 @@
 #   plugin            the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
 #   module            stock Envoy with libhealthgate.so and envoy/module.yaml
 #   module-distroless the same without a shell
+#   module-only       libhealthgate.so and nothing else, for a Kubernetes image volume or a COPY --from into an image of your own
 #   backend           the gRPC service of the tests
 #   certificate       makes a self-signed certificate, for a try-out
 #   e2e               the tests themselves
@@ -91,6 +92,16 @@ USER 101:101
 WORKDIR /src/e2e/suite
 ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
+
+FROM scratch AS module-only
+ARG VERSION=devel
+ARG REVISION
+LABEL org.opencontainers.image.title="Healthgate's dynamic module" \
+      org.opencontainers.image.description="libhealthgate.so, for stock Envoy 1.38 to 1.40" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build --chmod=0644 /src/build/libhealthgate.so /libhealthgate.so
 
 # The files of the module's images, beside their Envoy.
 FROM scratch AS module-files

@@ -12,7 +12,7 @@ export CC
 
 # The images of `make image`, as $(IMAGE)-envoy and so on, and their architectures: the engine's own by default. PUSH=1 pushes them, with
 # a list of their contents (SBOM) and provenance; several architectures need that, since an engine's own store may not hold them.
-IMAGES := plugin module module-distroless backend
+IMAGES := plugin module module-distroless module-only backend
 IMAGE ?= healthgate
 TAG ?= latest
 PLATFORMS ?=
@@ -241,7 +241,7 @@ TESTS := $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --
 unit: | tools ## run the unit tests with the race detector, what is read and not run, and fuzz for seconds
 	@echo "running the unit tests"
 	@$(TESTS) -race ./...
-	@cd e2e && $(TESTS) -race -short ./backend/... ./testbed ./kubernetes ./compare && $(TESTS) ./repo
+	@cd e2e && $(TESTS) -race -short ./backend/... ./testbed ./kubernetes ./compare ./envoygateway && $(TESTS) ./repo
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
 # The dynamic module is for each of these, besides the version that is run whole; newest first.
@@ -349,6 +349,11 @@ else
 	$(KIND) load docker-image --name $(KIND_CLUSTER) healthgate-plugin:latest healthgate-module:latest healthgate-backend:latest healthgate-load:latest; \
 	$(LOAD) run -context kind-$(KIND_CLUSTER) -on-node '$(ON_NODE)' $(RUNS)
 endif
+
+# No target needs it, so that no other run takes as long.
+.PHONY: e2e-envoy-gateway
+e2e-envoy-gateway: build fetched ## run the overlay in a real Envoy Gateway, without containers; 5 minutes, and the first time 15 more and 4 GB (EG_VERSION=v1.8.3, ENVOY_VERSION, UPDATE=1 commits what egctl makes)
+	@$(E2E) run ./envoygateway $(if $(EG_VERSION),-version $(EG_VERSION)) $(if $(UPDATE),-update)
 
 .PHONY: bench
 bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its peers and write e2e/bench/RESULTS.md; half an hour, on a quiet machine (BENCH='-only scale')

@@ -23,8 +23,8 @@ type overlay []*unstructured.Unstructured
 var kindsRead = []string{"Gateway", "HTTPRoute", "GRPCRoute", "Service", "EnvoyProxy", "EnvoyExtensionPolicy", "EnvoyPatchPolicy",
 	"BackendTrafficPolicy", "ClientTrafficPolicy", "HTTPRouteFilter"}
 
-// renderOverlay renders the overlay and adds what its user has in the cluster: a GatewayClass, and a certificate.
-func renderOverlay(certificate *testbed.Certificate) (overlay, error) {
+// renderOverlay renders the overlay.
+func renderOverlay() (overlay, error) {
 	rendered, err := kustomize.Build(kustomize.EnvoyGateway)
 	if err != nil {
 		return nil, err
@@ -42,8 +42,14 @@ func renderOverlay(certificate *testbed.Certificate) (overlay, error) {
 		if err != nil {
 			return nil, err
 		}
+		one.SetNamespace("default")
 		objects = append(objects, one)
 	}
+	return objects, nil
+}
+
+// inCluster returns the overlay with what its user has in the cluster: a GatewayClass, and a certificate.
+func (o overlay) inCluster(certificate *testbed.Certificate) (overlay, error) {
 	var pair [2]string
 	for i, file := range []string{certificate.CertFile, certificate.KeyFile} {
 		text, err := os.ReadFile(file)
@@ -52,16 +58,11 @@ func renderOverlay(certificate *testbed.Certificate) (overlay, error) {
 		}
 		pair[i] = base64.StdEncoding.EncodeToString(text)
 	}
-	objects = append(objects,
-		object("gateway.networking.k8s.io/v1", "GatewayClass", "eg",
-			"spec", map[string]any{"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"}),
-		object("v1", "Secret", "envoy-tls", "type", "kubernetes.io/tls", "data", map[string]any{"tls.crt": pair[0], "tls.key": pair[1]}))
-	for _, o := range objects {
-		if o.GetKind() != "GatewayClass" {
-			o.SetNamespace("default")
-		}
-	}
-	return objects, nil
+	class := object("gateway.networking.k8s.io/v1", "GatewayClass", "eg",
+		"spec", map[string]any{"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"})
+	secret := object("v1", "Secret", "envoy-tls", "type", "kubernetes.io/tls", "data", map[string]any{"tls.crt": pair[0], "tls.key": pair[1]})
+	secret.SetNamespace("default")
+	return append(o.clone(), class, secret), nil
 }
 
 // readObject reads an object from YAML.

@@ -81,8 +81,8 @@ func startLoopback() error {
 
 // prepare writes Envoy Gateway's configuration, and puts the Envoy to run where Envoy Gateway looks for that version.
 //
-// Envoy Gateway's Envoy ends with Envoy Gateway here: its parent's death kills it, and so does a log that no process reads. A shell between
-// the two keeps it alive, as in Kubernetes, where they are two pods.
+// Envoy Gateway's Envoy ends with Envoy Gateway here: a parent's death signal, which either of them asks for, and a log that no process
+// reads. A shell between the two keeps it alive, as in Kubernetes, where they are two pods.
 func (s *standalone) prepare() error {
 	bin := filepath.Join(s.dir, "data", "envoy-versions", s.envoyVersion, "bin")
 	for _, folder := range []string{bin, s.resources()} {
@@ -90,8 +90,15 @@ func (s *standalone) prepare() error {
 			return err
 		}
 	}
-	between := fmt.Sprintf("#!/bin/sh\n'%s' \"$@\" >> '%s' 2>&1 &\n"+
-		"{ echo $!; printf '%%s\\n' \"$@\"; } > '%[3]s.next'\nmv '%[3]s.next' '%[3]s'\nwait\n", s.envoy, s.logFile(), s.startedFile())
+	between := fmt.Sprintf(`#!/bin/sh
+{
+  '%s' "$@" >> '%s' 2>&1 &
+  { echo $!; printf '%%s\n' "$@"; } > '%[3]s.next'
+  mv '%[3]s.next' '%[3]s'
+  wait
+} &
+wait
+`, s.envoy, s.logFile(), s.startedFile())
 	if err := os.WriteFile(filepath.Join(bin, "envoy"), []byte(between), 0o700); err != nil {
 		return err
 	}
@@ -119,7 +126,7 @@ extensionApis: {enableBackend: true, enableEnvoyPatchPolicy: true}
 func (s *standalone) resources() string  { return filepath.Join(s.dir, "resources") }
 func (s *standalone) configFile() string { return filepath.Join(s.dir, "envoy-gateway.yaml") }
 
-func (s *standalone) logFile() string    { return filepath.Join(s.dir, "envoy.log") }
+func (s *standalone) logFile() string { return filepath.Join(s.dir, "envoy.log") }
 
 // startedFile has the process id of the last Envoy that was started, and its flags, one a line.
 func (s *standalone) startedFile() string { return filepath.Join(s.dir, "started") }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -37,31 +38,62 @@ func (t *tools) egctlTranslate(ctx context.Context, dir string, objects overlay,
 	return out, nil
 }
 
-// compare translates the overlay and compares the result with the committed one, or replaces that.
-func (t *tools) compare(ctx context.Context, dir string, objects overlay, update bool) error {
+// translated returns what egctl makes of the overlay, as it is committed.
+func (t *tools) translated(ctx context.Context, dir string, objects overlay) ([]byte, error) {
 	raw, err := t.egctlTranslate(ctx, dir, objects.forTranslation(), "xds")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, raw, "", " "); err != nil {
-		return err
+		return nil, err
 	}
-	made := indented.Bytes()
-	if update {
-		return os.WriteFile(committed(), made, 0o644)
-	}
-	want, err := os.ReadFile(committed())
+	return indented.Bytes(), nil
+}
+
+// compare compares what egctl makes of the overlay with what is committed.
+func (t *tools) compare(ctx context.Context, dir string, objects overlay) error {
+	made, err := t.translated(ctx, dir, objects)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(made, want) {
-		return nil
+	want, err := os.ReadFile(committed())
+	if err != nil || bytes.Equal(made, want) {
+		return err
 	}
 	file := filepath.Join(dir, "egctl.json")
 	if err := os.WriteFile(file, made, 0o600); err != nil {
 		return err
 	}
 	diff, _ := exec.CommandContext(ctx, "diff", "-u", committed(), file).CombinedOutput()
-	return fmt.Errorf("egctl %s makes something else of the overlay than is committed: make e2e-envoy-gateway UPDATE=1\n%s", t.version, diff)
+	return fmt.Errorf("egctl %s makes something else of the overlay than is committed; make e2e-envoy-gateway UPDATE=1 replaces it:\n%s", t.version, diff)
+}
+
+// update replaces what is committed.
+func (t *tools) update(ctx context.Context, dir string, objects overlay) error {
+	made, err := t.translated(ctx, dir, objects)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(committed(), made, 0o644); err != nil {
+		return err
+	}
+	sum, err := overlaySum()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(sumFile(), []byte(sum+"\n"), 0o644)
+}
+
+// sumFile returns the file with the overlay's sum when egctl.json was made.
+func sumFile() string { return filepath.Join(filepath.Dir(committed()), "overlay.sha256") }
+
+// overlaySum returns a sum of the overlay's objects.
+func overlaySum() (string, error) {
+	objects, err := renderOverlay()
+	if err != nil {
+		return "", err
+	}
+	text, err := objects.yaml()
+	return fmt.Sprintf("%x", sha256.Sum256(text)), err
 }

@@ -127,6 +127,7 @@ var kinds = map[string]func() any{
 	"networking.k8s.io/v1/Ingress":               func() any { return &networkingv1.Ingress{} },
 	"gateway.networking.k8s.io/v1/Gateway":       func() any { return &gatewayv1.Gateway{} },
 	"gateway.networking.k8s.io/v1/HTTPRoute":     func() any { return &gatewayv1.HTTPRoute{} },
+	"gateway.networking.k8s.io/v1/GRPCRoute":     func() any { return &gatewayv1.GRPCRoute{} },
 	"cloud.google.com/v1/BackendConfig":          func() any { return &backendConfig{} },
 	"networking.gke.io/v1/ManagedCertificate":    func() any { return &managedCertificate{} },
 	"networking.gke.io/v1/HealthCheckPolicy":     func() any { return &healthCheckPolicy{} },
