@@ -56,7 +56,7 @@ func healthgateRouteNew(r *C.hg_route, configured *C.char, length C.size_t) (usa
 		return false
 	}
 	r.handle = C.uintptr_t(cgo.NewHandle(o))
-	r.overrides = C.bool(!o.Empty())
+	r.overrides = C.bool(!o.config.Empty())
 	return true
 }
 
