@@ -189,7 +189,7 @@ func TestMakeImageAsksFirstWhetherItCanPush(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			var want []string
-			for _, image := range []string{"plugin", "module", "module-distroless", "backend"} {
+			for _, image := range []string{"plugin", "module", "module-distroless", "module-only", "backend"} {
 				want = append(want, fmt.Sprintf("buildx build --target %[1]s --platform linux/amd64 --tag a/b-%[1]s:v1 --build-arg VERSION=v1.2.3 --build-arg REVISION=abc %[2]s .", image, test.want))
 			}
 			if !slices.Equal(lines, want) {
@@ -204,7 +204,7 @@ func TestMakeImageNeedsNoGo(t *testing.T) {
 	t.Parallel()
 	folder, told := fakeDocker(t, "docker", "", "v0.17.0")
 	out, lines, err := makes(t, folder, told, "image", "GO=/nowhere/go", "VERSION=v1", "REVISION=abc")
-	if err != nil || len(lines) != 4 || lines[0] != "buildx build --target plugin --tag healthgate-plugin:latest --build-arg VERSION=v1 --build-arg REVISION=abc --load ." {
+	if err != nil || len(lines) != 5 || lines[0] != "buildx build --target plugin --tag healthgate-plugin:latest --build-arg VERSION=v1 --build-arg REVISION=abc --load ." {
 		t.Errorf("%v: docker was told %q: %s", err, lines, out)
 	}
 }

@@ -3,43 +3,30 @@ package suite
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"testing"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	// The types that Envoy Gateway uses besides.
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
@@ -56,18 +43,18 @@ const (
 func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	certificate, err := testbed.NewCertificate(t.TempDir())
+	s := &site{t: t, dir: t.TempDir()}
+	var err error
+	if s.cert, err = testbed.NewCertificate(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	admin := filepath.Join(s.dir, "admin.sock")
+	config := gatewaysBootstrap(t, "unix:"+admin, s.cert, s.startBackends(newPlan(t, backends(2))))
+	envoy, err := testbed.StartEnvoy(t.Context(), s.dir, config, variant.Options(testbed.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin := filepath.Join(t.TempDir(), "admin.sock")
-	s := newSite(t, backends(2), func(p *plan) {
-		p.gated = false
-		p.configured = append(p.configured, func(p *plan, addresses []string) {
-			p.config = gatewaysConfig(t, admin, certificate, addresses)
-		})
-	})
-	s.cert = certificate
+	s.use(envoy)
 	conn, err := grpc.NewClient("passthrough:///"+s.at(gatewaysProbe).envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -150,9 +137,9 @@ func egctlOutput() string {
 	return filepath.Join(testbed.Root(), "e2e", "envoygateway", "testdata", "egctl.json")
 }
 
-// gatewaysConfig returns what egctl prints as one static configuration: admin at a socket, every listener at a free port of loopback, the
-// cluster with its hosts and checked often, routes, certificate and module in their places.
-func gatewaysConfig(t *testing.T, admin string, certificate *testbed.Certificate, hosts []string) *testbed.Config {
+// gatewaysBootstrap returns what egctl prints as one static configuration: admin at a socket, each listener at a free port of loopback, the
+// cluster with its hosts and checked often, and routes, certificate and module in their places.
+func gatewaysBootstrap(t *testing.T, admin string, certificate *testbed.Certificate, hosts []string) *testbed.Bootstrap {
 	t.Helper()
 	var printed struct{ XDS map[string]json.RawMessage }
 	if err := json.Unmarshal([]byte(readFile(t, egctlOutput())), &printed); err != nil {
@@ -162,25 +149,25 @@ func gatewaysConfig(t *testing.T, admin string, certificate *testbed.Certificate
 	if err := protojson.Unmarshal(printed.XDS["default/envoy"], dump); err != nil {
 		t.Fatal(err)
 	}
-	var bootstrap *bootstrapv3.Bootstrap
+	b := &testbed.Bootstrap{}
 	var listeners []*listenerv3.Listener
 	var clusters []*clusterv3.Cluster
 	routes := map[string]*routev3.RouteConfiguration{}
 	for _, part := range dump.Configs {
-		switch part := unpacked(t, part).(type) {
+		switch part := unpack(t, part).(type) {
 		case *adminv3.BootstrapConfigDump:
-			bootstrap = part.Bootstrap
+			b.Bootstrap = part.Bootstrap
 		case *adminv3.ListenersConfigDump:
 			for _, one := range part.DynamicListeners {
-				listeners = append(listeners, unpacked(t, one.ActiveState.Listener).(*listenerv3.Listener))
+				listeners = append(listeners, unpack(t, one.ActiveState.Listener).(*listenerv3.Listener))
 			}
 		case *adminv3.ClustersConfigDump:
 			for _, one := range part.DynamicActiveClusters {
-				clusters = append(clusters, unpacked(t, one.Cluster).(*clusterv3.Cluster))
+				clusters = append(clusters, unpack(t, one.Cluster).(*clusterv3.Cluster))
 			}
 		case *adminv3.RoutesConfigDump:
 			for _, one := range part.DynamicRouteConfigs {
-				routeConfig := unpacked(t, one.RouteConfig).(*routev3.RouteConfiguration)
+				routeConfig := unpack(t, one.RouteConfig).(*routev3.RouteConfiguration)
 				routes[routeConfig.Name] = routeConfig
 			}
 		}
@@ -188,107 +175,52 @@ func gatewaysConfig(t *testing.T, admin string, certificate *testbed.Certificate
 	if len(clusters) != 1 || clusters[0].Name != gatewaysCluster || len(listeners) != 3 || len(routes) != 2 {
 		t.Fatalf("egctl printed %d clusters, %d listeners, %d routes", len(clusters), len(listeners), len(routes))
 	}
-	adminAddress := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: admin}}}
-	bootstrap.Admin.Address = adminAddress
-	bootstrap.DynamicResources, bootstrap.Node = nil, nil
-	bootstrap.ClusterManager.LocalClusterName = ""
-	static := bootstrap.StaticResources
-	static.Clusters = nil // those of Envoy Gateway's server
-	static.Clusters = append(clusters, &clusterv3.Cluster{Name: "prometheus_stats", LoadAssignment: assignment("prometheus_stats", adminAddress)})
+	static := b.StaticResources
+	isServers := func(cluster *clusterv3.Cluster) bool { return cluster.Name != "prometheus_stats" } // of Envoy Gateway's server
+	static.Clusters = append(clusters, slices.DeleteFunc(static.Clusters, isServers)...)
 	static.Listeners = append(static.Listeners, listeners...)
-	var addresses []*corev3.Address
-	for _, host := range hosts {
-		addresses = append(addresses, socketAddress(t, host))
-	}
-	clusters[0].ClusterDiscoveryType, clusters[0].EdsClusterConfig = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, nil
-	clusters[0].LoadAssignment = assignment(gatewaysCluster, addresses...)
-	often := durationpb.New(100e6)
-	check := clusters[0].HealthChecks[0]
-	check.Interval, check.NoTrafficInterval, check.NoTrafficHealthyInterval = often, often, often
+	b.Listen(0, 0)
+	b.Admin.Address = testbed.AddressOf(admin)
+	b.DynamicResources, b.Node, b.ClusterManager = nil, nil, nil
+	testbed.Patch(b.Cluster(), fmt.Sprintf("{type: STATIC, eds_cluster_config: null, load_assignment: {cluster_name: %s, endpoints: [{}]}}", gatewaysCluster))
+	b.SetEndpoints(hosts...)
+	b.CheckEvery("0.1s")
+	testbed.SetEndpoints(static.Clusters[1], admin)
 	for _, listener := range static.Listeners {
-		listener.Address = socketAddress(t, "127.0.0.1:0")
 		for _, chain := range append(listener.FilterChains, listener.DefaultFilterChain) {
 			for _, filter := range chain.GetFilters() {
-				if manager, is := unpacked(t, filter.GetTypedConfig()).(*hcmv3.HttpConnectionManager); is {
-					withRoutes(t, manager, routes)
-					filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(t, manager)}
+				if manager, is := b.Unpack(filter.GetTypedConfig()).(*hcmv3.HttpConnectionManager); is {
+					placeRoutes(b, manager, routes)
 				}
 			}
 			if socket := chain.GetTransportSocket(); socket != nil {
-				tls := unpacked(t, socket.GetTypedConfig()).(*tlsv3.DownstreamTlsContext)
-				tls.CommonTlsContext.TlsCertificateSdsSecretConfigs = nil
-				tls.CommonTlsContext.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(certificate.CertFile), PrivateKey: file(certificate.KeyFile)}}
-				socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: packed(t, tls)}
+				tls := b.Unpack(socket.GetTypedConfig()).(*tlsv3.DownstreamTlsContext)
+				testbed.Patch(tls.CommonTlsContext, fmt.Sprintf(`{tls_certificate_sds_secret_configs: null,
+					tls_certificates: [{certificate_chain: {filename: %q}, private_key: {filename: %q}}]}`, certificate.CertFile, certificate.KeyFile))
 			}
 		}
 	}
-	text, err := protojson.Marshal(bootstrap)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tree any
-	if err := json.Unmarshal(text, &tree); err != nil {
-		t.Fatal(err)
-	}
-	return testbed.Tree(tree)
+	return b
 }
 
-// withRoutes puts routes in the place of RDS, and the module's file in that of the image.
-func withRoutes(t *testing.T, manager *hcmv3.HttpConnectionManager, routes map[string]*routev3.RouteConfiguration) {
-	t.Helper()
+// placeRoutes puts routes in the place of RDS, and the module that was built here in that of the image.
+func placeRoutes(b *testbed.Bootstrap, manager *hcmv3.HttpConnectionManager, routes map[string]*routev3.RouteConfiguration) {
 	if name := manager.GetRds().GetRouteConfigName(); name != "" {
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes[name]}
 	}
 	for _, filter := range manager.HttpFilters {
-		if own, is := unpacked(t, filter.GetTypedConfig()).(*modulev3.DynamicModuleFilter); is {
-			local := own.DynamicModuleConfig.Module.GetLocal()
-			local.Specifier = file(filepath.Join(testbed.Root(), "build", filepath.Base(local.GetFilename()))).Specifier
-			filter.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(t, own)}
+		if own, is := b.Unpack(filter.GetTypedConfig()).(*modulev3.DynamicModuleFilter); is {
+			file := filepath.Join(testbed.Root(), "build", filepath.Base(own.DynamicModuleConfig.Module.GetLocal().GetFilename()))
+			testbed.Patch(own.DynamicModuleConfig.Module, fmt.Sprintf("{local: {filename: %q}}", file))
 		}
 	}
 }
 
-func file(name string) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: name}}
-}
-
-func assignment(cluster string, addresses ...*corev3.Address) *endpointv3.ClusterLoadAssignment {
-	locality := &endpointv3.LocalityLbEndpoints{}
-	for _, address := range addresses {
-		locality.LbEndpoints = append(locality.LbEndpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-			Endpoint: &endpointv3.Endpoint{Address: address}}})
-	}
-	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
-}
-
-func socketAddress(t *testing.T, hostport string) *corev3.Address {
-	t.Helper()
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.ParseUint(port, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{Address: host,
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(number)}}}}
-}
-
-func unpacked(t *testing.T, packed *anypb.Any) proto.Message {
+func unpack(t *testing.T, packed *anypb.Any) proto.Message {
 	t.Helper()
 	message, err := packed.UnmarshalNew()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return message
-}
-
-func packed(t *testing.T, message proto.Message) *anypb.Any {
-	t.Helper()
-	any, err := anypb.New(message)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return any
 }
