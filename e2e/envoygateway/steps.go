@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -179,8 +180,18 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 		}
 	}
 	probes := s.probeOn(ctx)
+	before := probes.sent.Load()
 	for _, step := range []step{
-		{"Envoy Gateway is killed: 200", func() error { s.kill(); return nil }, checked, passing},
+		{"Envoy Gateway is killed, and 100 probes: 200", func() error { s.kill(); return nil }, checked, func() error {
+			connected, err := s.ask("/stats?filter=^control_plane.connected_state$")
+			if err == nil && !strings.HasSuffix(strings.TrimSpace(connected), ": 0") {
+				err = errors.New("Envoy has not noticed it")
+			}
+			if err == nil && probes.sent.Load() < before+100 {
+				err = errors.New("100 probes are not sent yet")
+			}
+			return errors.Join(err, passing())
+		}},
 		{"no host serves: 503", func() error { probes.stop(); return serve(false)() }, checked, failing},
 		{"all hosts serve again: 200", serve(true), checked, passing},
 	} {
@@ -188,10 +199,10 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 			return err
 		}
 	}
-	if probes.failed > 0 || probes.sent == 0 {
-		return fmt.Errorf("%d of %d probes while Envoy Gateway was killed got no 200", probes.failed, probes.sent)
+	if failed := probes.failed.Load(); failed > 0 {
+		return fmt.Errorf("%d of %d probes while Envoy Gateway was killed got no 200", failed, probes.sent.Load())
 	}
-	fmt.Printf("all as it should be; %d probes while Envoy Gateway was killed, all 200\n", probes.sent)
+	fmt.Printf("all as it should be; %d probes while Envoy Gateway was killed, all 200\n", probes.sent.Load())
 	return nil
 }
 
@@ -322,8 +333,8 @@ func (s *standalone) explains(text string) func() error {
 
 // probes are sent one after the other until they are stopped.
 type probes struct {
-	stop         func() // ends them; sent and failed are then whole
-	sent, failed int
+	stop         func()
+	sent, failed atomic.Int64
 }
 
 func (s *standalone) probeOn(ctx context.Context) *probes {
@@ -335,10 +346,10 @@ func (s *standalone) probeOn(ctx context.Context) *probes {
 		defer close(done)
 		for ctx.Err() == nil {
 			status, err := s.probe()
-			p.sent++
 			if err != nil || status != http.StatusOK {
-				p.failed++
+				p.failed.Add(1)
 			}
+			p.sent.Add(1)
 		}
 	}()
 	return p

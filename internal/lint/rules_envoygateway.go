@@ -21,30 +21,39 @@ var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grp
 
 // gatewayReads says whether a kind of object is one that checkGateway reads.
 func gatewayReads(kind string) bool {
-	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" || kind == "EnvoyPatchPolicy"
+	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" || kind == "EnvoyPatchPolicy" || kind == "HTTPRouteFilter"
 }
 
 // envoyGateway holds the objects of an Envoy Gateway.
 type envoyGateway struct {
 	found   *findings
 	routes  map[string]*Node // by kind/namespace/name
+	filters map[string]*Node // each HTTPRouteFilter, by its name
 	proxies []*Node
 	others  []*Node // policies that put filters before the gate, or rewrite replies
 	merges  bool    // clusters have the names of services
+	patched bool    // a patch sets how often an idle cluster is checked
 }
 
 // checkGateway reads the objects by which Envoy Gateway runs the module, and returns the number of its gates.
 func (l *linter) checkGateway() (gates int) {
-	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}}
+	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}, filters: map[string]*Node{}}
 	for _, object := range l.objects {
 		kind := object.text("kind")
 		if kind == "EnvoyProxy" {
 			e.proxies = append(e.proxies, object)
 			e.merges = e.merges || object.get("spec", "mergeBackends") != nil
+		} else if kind == "HTTPRouteFilter" {
+			e.filters[object.text("metadata", "name")] = object
 		} else if gatewayFilters[kind] != nil {
 			e.others = append(e.others, object)
 		} else if short := gatewayKinds[kind]; short != "" {
 			e.routes[short+"/"+object.text("metadata", "namespace")+"/"+object.text("metadata", "name")] = object
+		}
+	}
+	for _, object := range l.objects {
+		for _, patch := range object.list("spec", "jsonPatches") {
+			e.patched = e.patched || strings.HasSuffix(patch.text("operation", "path"), "/no_traffic_interval")
 		}
 	}
 	for _, proxy := range e.proxies {
@@ -145,6 +154,7 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		}
 		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name},
 			"the gate asks"); route != nil {
+			e.checkIdle(route)
 			e.checkOtherRules(at, route, cluster.Name, asked)
 		}
 	}
@@ -250,6 +260,11 @@ func (e *envoyGateway) sections(policy *Node) (names []string) {
 // checkTargets finds a policy whose routes do not match the gate's path, or let probes pass by themselves.
 func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
 	for _, target := range targets(policy) {
+		if target.text("kind") == "Gateway" {
+			e.found.add(target, Warning, "leaks", "the policy is for the whole Gateway, so if the filter is absent or refused, probes go where "+
+				"the other routes lead, and a backend's reply passes for Envoy's: give the probe a separate HTTPRoute, and target that")
+			continue
+		}
 		kind := gatewayKinds[target.text("kind")]
 		if kind == "" || len(e.routes) == 0 {
 			continue
@@ -260,35 +275,52 @@ func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
 				target.text("name"))
 			continue
 		}
-		if kind != "httproute" {
-			continue
-		}
-		matched := false
-		for _, rule := range route.list("spec", "rules") {
-			if len(rule.list("matches")) == 0 { // every path
-				matched = true
-			}
-			for _, match := range rule.list("matches") {
-				value := match.text("path", "value")
-				switch match.text("path", "type") {
-				case "Exact":
-					matched = matched || value == config.Path
-				case "RegularExpression":
-					matched = matched || matchesRegex(value, config.Path) != no
-				default:
-					prefix := strings.TrimSuffix(value, "/")
-					matched = matched || prefix == "" || config.Path == prefix || strings.HasPrefix(config.Path, prefix+"/")
-				}
-			}
-			if len(rule.list("backendRefs")) > 0 {
-				e.found.add(rule.get("backendRefs"), Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its "+
-					"backends, and a backend's reply passes for Envoy's: "+
-					"give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
+		rules := route.list("spec", "rules")
+		taken := false
+		for _, rule := range rules {
+			if takesProbe(rule, config) {
+				taken = true
+				e.checkLeak(rule)
 			}
 		}
-		if !matched && len(route.list("spec", "rules")) > 0 {
-			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never "+
-				"answers: match {path: {type: Exact, value: %q}}, or set the gate's path", config.Path, target.text("name"), route.line, config.Path)
+		if len(rules) > 0 && !taken {
+			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of %s %s (line %d) matches, so it never "+
+				"answers: target an HTTPRoute that matches {path: {type: Exact, value: %q}}", config.Path, target.text("kind"), target.text("name"),
+				route.line, config.Path)
+		}
+	}
+}
+
+// takesProbe reports whether a rule of a route takes the gate's path.
+func takesProbe(rule *Node, config *config.Config) bool {
+	all := rule.list("matches")
+	return len(all) == 0 || slices.ContainsFunc(all, func(match *Node) bool {
+		if method := match.get("method"); method != nil && method.kind == mapping { // of a GRPCRoute
+			return method.text("service") == "grpc.health.v1.Health" && len(config.GRPCServices) > 0
+		}
+		value := match.text("path", "value")
+		switch match.text("path", "type") {
+		case "Exact":
+			return value == config.Path
+		case "RegularExpression":
+			return matchesRegex(value, config.Path) != no
+		}
+		prefix := strings.TrimSuffix(value, "/")
+		return prefix == "" || config.Path == prefix || strings.HasPrefix(config.Path, prefix+"/")
+	})
+}
+
+// checkLeak finds a rule of the probe's route that lets probes pass if the filter is absent.
+func (e *envoyGateway) checkLeak(rule *Node) {
+	const right = "give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}"
+	if backends := rule.get("backendRefs"); len(rule.list("backendRefs")) > 0 {
+		e.found.add(backends, Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its backends, and a backend's "+
+			"reply passes for Envoy's: "+right)
+	}
+	for _, filter := range rule.list("filters") {
+		own := e.filters[filter.text("extensionRef", "name")]
+		if direct := own.get("spec", "directResponse"); direct != nil && direct.number(200, "statusCode") < 400 {
+			e.found.add(direct, Warning, "leaks", "if the filter is absent, each probe gets this reply, and passes: write statusCode: 503")
 		}
 	}
 }
@@ -311,6 +343,23 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 		{"responseOverride", "local-reply", "rewrites the gate's replies"},
 		{"faultInjection", "order", "answers some probes with an error, or late"},
 	},
+}
+
+// checkIdle finds health checks of the gate's cluster that need minutes to find a host healthy.
+func (e *envoyGateway) checkIdle(route *Node) {
+	for _, other := range e.others {
+		active := other.get("spec", "healthCheck", "active")
+		isRoutes := func(ref *Node) bool {
+			return ref.text("kind") == "Gateway" || ref.text("kind") == route.text("kind") && ref.text("name") == route.text("metadata", "name")
+		}
+		n := active.number(1, "healthyThreshold")
+		if n <= 1 || e.patched || !slices.ContainsFunc(targets(other), isRoutes) {
+			continue
+		}
+		e.found.add(active.at("healthyThreshold"), Warning, "idle", "while the cluster has had no traffic Envoy checks it once in 60s, whatever "+
+			"interval says, so the gate takes up to %g minutes to recover: write healthyThreshold: 1, or patch no_traffic_interval by an "+
+			"EnvoyPatchPolicy", n)
+	}
 }
 
 // checkOthers finds policies for a Gateway whose filters act on probes. One of the same kind for the probe's route replaces it there.
@@ -385,6 +434,7 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 			}
 			extensions++
 			checkModuleName(e.found, contents)
+			e.checkSearchPath(proxy, contents)
 			l, file := moduleLibrary(contents.get("dynamic_module_config")), modulePath(own)
 			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
 				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies of it know "+
@@ -398,4 +448,31 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 			"[{name: healthgate, typed_config: {\"@type\": type.googleapis.com/%s, dynamic_module_config: {module: {local: {filename: %s}}, "+
 			"metrics_namespace: healthgate}, extension_name: healthgate}}]", typeModuleStartup, modulePath(own).text())
 	}
+}
+
+// checkSearchPath finds a bootstrap extension whose module Envoy Gateway's own Envoy image cannot find.
+func (e *envoyGateway) checkSearchPath(proxy, extension *Node) {
+	const variable = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
+	name := extension.get("dynamic_module_config", "name")
+	kubernetes := proxy.get("spec", "provider", "kubernetes")
+	if name == nil || kubernetes == nil {
+		return
+	}
+	for _, workload := range []string{"envoyDeployment", "envoyDaemonSet"} {
+		container := kubernetes.get(workload, "container")
+		if container.get("image") != nil || container.get("imageRepository") != nil {
+			return // it may set the variable
+		}
+	}
+	if mentions(kubernetes, variable) {
+		return
+	}
+	e.found.add(name, Error, "config", "Envoy searches for this module in the folder that %s names, which Envoy Gateway's own image does not "+
+		"set, so Envoy does not start: add it to spec.provider.kubernetes.envoyDeployment.container.env", variable)
+}
+
+// mentions reports whether a text is a value somewhere in a node.
+func mentions(n *Node, text string) bool {
+	return n != nil && (n.scalar == text || slices.ContainsFunc(n.items, func(item *Node) bool { return mentions(item, text) }) ||
+		slices.ContainsFunc(n.entries, func(e entry) bool { return mentions(e.value, text) }))
 }
