@@ -195,7 +195,7 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 		}
 	}
 	// Within a minute one line tells of all of it.
-	if lines := log.all(); len(lines) != 1 || !strings.HasPrefix(lines[0], "healthgate: admin at "+a.path+" can't be asked") {
+	if lines := log.all(); len(lines) != 1 || !strings.HasPrefix(lines[0], "healthgate: can't poll admin at "+a.path+": ") {
 		t.Errorf("got lines %q, want one", lines)
 	}
 }
@@ -302,7 +302,7 @@ func TestNewSourceIsStaleUntilALookThatComesAtOnce(t *testing.T) {
 func TestLookBringsASourceAllThatItWantsOrOneMoreIsMade(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		asked  wanted
+		wanted wanted
 		source Source
 		want   bool
 	}{
@@ -315,7 +315,7 @@ func TestLookBringsASourceAllThatItWantsOrOneMoreIsMade(t *testing.T) {
 		{"hosts that nobody wanted", wanted{"a": false}, Source{names: []string{"a"}, reports: true}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := test.asked.has(&test.source); got != test.want {
+			if got := test.wanted.covers(&test.source); got != test.want {
 				t.Errorf("got %v", got)
 			}
 		})
