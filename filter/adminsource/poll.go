@@ -21,7 +21,7 @@ const (
 	// hundred thousand hosts. A response that took longer than stale_after is stale when it arrives.
 	maxPollTime = 15 * time.Second
 	// maxServerInfo bounds the response to /server_info, in bytes. It may have Envoy's whole configuration, from its command line.
-	maxServerInfo = 16 << 20
+	maxServerInfo = 4 << 20
 	// maxPath is in bytes. Envoy refuses requests whose headers have more than 60 KiB.
 	maxPath = 16 << 10
 )
@@ -90,7 +90,7 @@ func get(ctx context.Context, client *http.Client, path string, read func(respon
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return errors.Unwrap(err) // of an url.Error, which repeats the path
+		return errors.Unwrap(err) // of a url.Error, which repeats the path
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {

@@ -20,6 +20,7 @@ const (
 
 // Pollers are the pollers of a process, one for each address. The zero value is ready.
 type Pollers struct {
+	dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil for that of net.Dialer
 	mutex  sync.Mutex
 	active map[endpoint]*poller
 }
@@ -177,10 +178,11 @@ func (s *Source) Hosts(i int) []policy.Host {
 
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
-	dialer := &net.Dialer{}
-	client := newClient(func(ctx context.Context) (net.Conn, error) {
-		return dialer.DialContext(ctx, p.endpoint.network, p.endpoint.address)
-	})
+	dial := p.pollers.dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	client := newClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, p.endpoint.network, p.endpoint.address) })
 	defer client.CloseIdleConnections()
 	timer := time.NewTimer(pause(time.Duration(p.interval.Load()), 0)) // the first source makes the first poll due before
 	defer timer.Stop()
