@@ -38,13 +38,13 @@ type metric struct {
 
 func (m *metric) Increment(by int64) {
 	if m.c != nil {
-		C.hg_metric_add(m.host.filter, m.c, C.uint64_t(by))
+		C.hg_metric_add(&m.host.filter.metrics, m.c, C.uint64_t(by))
 	}
 }
 
 func (m *metric) Record(value uint64) {
 	if m.c != nil {
-		C.hg_metric_set(m.host.filter, m.c, C.uint64_t(value))
+		C.hg_metric_set(&m.host.filter.metrics, m.c, C.uint64_t(value))
 	}
 }
 
@@ -148,7 +148,7 @@ func (h *host) metric(name string, gauge bool) *metric {
 	if m := h.metrics[name]; m != nil {
 		return m
 	}
-	m := &metric{h, C.hg_metric_define(h.filter, text(strings.TrimPrefix(name, scope)), C.bool(gauge))}
+	m := &metric{h, C.hg_metric_define(&h.filter.metrics, text(strings.TrimPrefix(name, scope)), C.bool(gauge))}
 	if m.c == nil {
 		prefix, last := cutLast(name)
 		if own := h.metrics[scope+h.prefix+"."+last]; own != nil && last != healthy {

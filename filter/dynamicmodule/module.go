@@ -218,7 +218,7 @@ func (m *module) gateOf(merged *lifecycle.Configuration, c *configuration, o *ov
 	g := m.gates[merged]
 	if g != nil {
 		g.filter, g.override = c, o
-		C.hg_gate_hold(g.c)
+		C.hg_gate_ref(g.c)
 	}
 	m.mutex.Unlock()
 	if g == nil { // it has ended already
@@ -233,16 +233,16 @@ func (m *module) brokenGate(c *configuration, merged *lifecycle.Configuration) *
 	if err != nil {
 		return errorGate(merged.Paths()).c
 	}
-	g := &gate{c: C.hg_gate_new(), core: own, replies: make(map[*gates.Reply]*C.hg_reply)}
+	g := &gate{c: C.hg_gate_create(), core: own, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.failAlways(merged.Paths(), g.reply(own.FailingReply(policy.Error)))
 	return g.c
 }
 
 // errorGate fails every probe, and counts none.
 func errorGate(paths []string) *gate {
-	g := &gate{c: C.hg_gate_new()}
+	g := &gate{c: C.hg_gate_create()}
 	reply := newReply(gates.FailClosed())
-	C.hg_gate_keep(g.c, reply)
+	C.hg_gate_add_reply(g.c, reply)
 	g.failAlways(paths, reply)
 	return g
 }
@@ -296,7 +296,7 @@ func (m *module) sample(workersRun bool) {
 	m.evaluate(func(*gate) bool { return false })
 	if passed {
 		setSampledAt(began)
-		C.hg_count_sample()
+		C.hg_metrics_count_sample()
 	}
 }
 
@@ -343,11 +343,11 @@ func (m *module) tick() {
 	cpu := cpuTime()
 	defer func() {
 		m.pace.passed(sinceBoot(), cpuTime()-cpu)
-		C.hg_set_sample_limit(C.int64_t(m.pace.ageLimit()))
+		C.hg_age_set_sample_limit(C.int64_t(m.pace.ageLimit()))
 	}()
 	if m.idle() {
 		setSampledAt(sinceBoot())
-		C.hg_count_sample()
+		C.hg_metrics_count_sample()
 		return
 	}
 	m.sample(m.started.Load())
@@ -423,10 +423,10 @@ func (m *module) everySecond() {
 		m.mutex.Lock()
 		limit := defaultAgeLimit
 		for _, g := range m.active {
-			limit = min(limit, time.Duration(g.c.oldest))
+			limit = min(limit, time.Duration(g.c.age_limit))
 		}
 		m.mutex.Unlock()
-		C.hg_suspect(C.int64_t(limit))
+		C.hg_age_check(C.int64_t(limit))
 		notifyWatchers()
 	}
 }

@@ -14,9 +14,23 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/filter/dynamicmodule/fakeenvoy"
+	"healthgate/filter/version"
 )
 
+// loadLog is the log of Envoy after it has loaded the module twice.
+var loadLog string
+
+func TestVersionIsLoggedOnce(t *testing.T) {
+	if want := "2 healthgate: " + version.String() + ", dynamic module\n"; loadLog != want {
+		t.Errorf("the log has %q, want %q", loadLog, want)
+	}
+}
+
 func TestMain(m *testing.M) {
+	if !fakeenvoy.Load() || !fakeenvoy.Load() {
+		panic("the module refuses to load")
+	}
+	loadLog = fakeenvoy.Log()
 	// Without the bootstrap extension: once, before there is one.
 	if fakeenvoy.NewFilter(`{"clusters": ["service"]}`) != nil || len(fakeenvoy.Lines("4 healthgate: the bootstrap extension is missing")) != 1 {
 		panic("a filter without the bootstrap extension is taken, or not told of:\n" + fakeenvoy.Log())
@@ -412,7 +426,7 @@ func TestWatchSeesEachChange(t *testing.T) {
 
 // A probe's path is C's, but for a gate's first probe and for a report.
 func TestNoProbeCallsGo(t *testing.T) {
-	for file, want := range map[string][]string{"probe.c": {"healthgateReport"}, "gate.c": {"healthgateFirstProbe"}, "age.c": nil, "stats.c": nil} {
+	for file, want := range map[string][]string{"probe.c": {"healthgateReport"}, "gate.c": {"healthgateFirstProbe"}, "age.c": nil, "metric.c": nil, "stream.c": nil} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

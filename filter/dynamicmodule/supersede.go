@@ -66,7 +66,7 @@ func (m *module) markSuperseded(now time.Time) (any bool) {
 		}
 		if by > g.supersededBy { // one that was replaced by mistake has watchers again
 			g.supersededBy, any = by, true
-			C.hg_gate_supersede(g.c)
+			C.hg_watch_supersede(g.c)
 		}
 	}
 	return any
