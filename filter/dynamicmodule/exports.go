@@ -57,7 +57,7 @@ func healthgateRouteCreate(r *C.hg_route, configured *C.char, length C.size_t) (
 		return false
 	}
 	r.handle = C.uintptr_t(cgo.NewHandle(o))
-	r.overrides = C.bool(!o.Empty())
+	r.overrides = C.bool(!o.config.Empty())
 	return true
 }
 

@@ -60,11 +60,11 @@ func (h *host) Error(line string)                        { log(C.HG_LOG_ERROR, l
 func (h *host) Now() time.Time                           { return time.Now() }
 func (h *host) NewReader() lifecycle.Reader              { return &reader{host: h} }
 
-// Gone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
-func (h *host) Gone(any) bool { return false }
+// IsGone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
+func (h *host) IsGone(any) bool { return false }
 
 var _ interface {
-	lifecycle.Host
+	lifecycle.Envoy
 	lifecycle.Sampler
 } = (*host)(nil)
 

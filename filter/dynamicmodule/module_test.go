@@ -174,7 +174,7 @@ func TestConfigurationIsRefusedWithAllErrors(t *testing.T) {
 		`{}`:                            "clusters: is required",
 		`clusters: [service]`:           "filter_config: can't be read",
 		`[]`:                            "filter_config: can't be read",
-		`{"clusters": [], "paht": "/"}`: "clusters: is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives; paht: unknown key, did you mean path?",
+		`{"clusters": [], "paht": "/"}`: "clusters: is empty; name at least one cluster, or set drain: ignore for a gate that fails only if Envoy's main thread hangs; paht: unknown key, did you mean path?",
 	} {
 		fakeenvoy.Reset()
 		if f := fakeenvoy.NewFilter(config); f != nil {

@@ -62,7 +62,9 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 
 type hostsOfA struct{ Source }
 
-func (hostsOfA) Hosts(int) []policy.Host { return []policy.Host{{Address: "10.0.0.1:80", Status: "healthy"}} }
+func (hostsOfA) Hosts(int) []policy.Host {
+	return []policy.Host{{Address: "10.0.0.1:80", Status: "healthy"}}
+}
 
 func TestReportNamesHostsWhereTheSourceKnowsThem(t *testing.T) {
 	h := newFakeHost()

@@ -1,5 +1,3 @@
-// Package golang is the variant into Envoy's golang extension (contrib/golang in Envoy v1.39.1). It decides nothing: it turns
-// Envoy's callbacks into calls of the package serve, and answers into Envoy's.
 package golang
 
 import (
@@ -9,12 +7,11 @@ import (
 	"healthgate/filter/lifecycle"
 )
 
-// NewStream makes the filter of one stream; it is the factory that Envoy is given. It is called outside the recover of
-// Envoy's SDK, where a panic would end Envoy, so it does nothing that can.
+// NewStream is the plugin's filter factory: it makes the filter of one stream. It must not panic: Envoy's SDK does not recover here.
 func NewStream(parsed any, callbacks api.FilterCallbackHandler) api.StreamFilter {
 	s := &stream{callbacks: callbacks}
-	if c, ok := parsed.(serving); ok {
-		s.configuration = c.serving()
+	if c, ok := parsed.(hasConfiguration); ok {
+		s.configuration = c.configuration()
 	}
 	return s
 }
@@ -23,30 +20,30 @@ func NewStream(parsed any, callbacks api.FilterCallbackHandler) api.StreamFilter
 type stream struct {
 	api.PassThroughStreamFilter
 	callbacks     api.FilterCallbackHandler
-	configuration *lifecycle.Configuration // nil where Envoy gave none of this package's
-	probe         bool                     // a probe whose end has not come yet
-	report        bool                     // its client accepts a report
+	configuration *lifecycle.Configuration // nil if Envoy's is not of this package
+	probe         bool                     // a probe that has not ended yet
+	report        bool                     // the client accepts a report
 }
 
-// DecodeHeaders answers a probe, or waits for its end: a client that is answered before it has finished sees its HTTP/2
-// stream reset. Everything else goes on down the chain.
+// DecodeHeaders answers a probe once it has ended: a client that is answered earlier sees its HTTP/2 stream reset. Every other request
+// continues.
 func (s *stream) DecodeHeaders(headers api.RequestHeaderMap, endStream bool) (status api.StatusType) {
 	defer s.recoverTo(&status)
 	if s.configuration == nil || !s.isProbe(headers) {
 		return api.Continue
 	}
-	if s.configuration.Reports() {
-		// The reply to a request that calls itself gRPC has a message, in a header, in the place of a body.
+	if s.configuration.HasReports() {
+		// A gRPC reply has no body, but a message in a header.
 		s.report = lifecycle.AcceptsJSON(headers.GetRaw("accept")) && !gate.IsGRPC(headers.GetRaw("content-type"))
 	}
 	if !endStream {
 		s.probe = true
-		return api.StopAndBufferWatermark // in headers: wait, and call for each piece of the body
+		return api.StopAndBufferWatermark // waits, and calls DecodeData with each part of the body
 	}
 	return s.answer()
 }
 
-// isProbe asks Envoy for as few headers as it can: each is a call.
+// isProbe reads as few headers as it can: each is a call into Envoy.
 func (s *stream) isProbe(headers api.RequestHeaderMap) bool {
 	method, contentType := headers.GetRaw(":method"), ""
 	if method == "POST" {
@@ -55,7 +52,7 @@ func (s *stream) isProbe(headers api.RequestHeaderMap) bool {
 	return s.configuration.IsProbe(method, headers.GetRaw(":path"), contentType)
 }
 
-// DecodeData throws a probe's body away.
+// DecodeData discards a probe's body.
 func (s *stream) DecodeData(_ api.BufferInstance, endStream bool) (status api.StatusType) {
 	defer s.recoverTo(&status)
 	switch {
@@ -83,13 +80,12 @@ func (s *stream) send(r *gate.Reply) api.StatusType {
 	return api.LocalReply
 }
 
-// recoverTo turns a panic into the reply that fails closed. A panic in that, such as Envoy's word that the client has
-// gone, is left to the SDK.
+// recoverTo turns a panic into the reply that fails closed. If that panics too, for example because the client is gone, the SDK recovers.
 func (s *stream) recoverTo(status *api.StatusType) {
 	cause := recover()
 	if cause == nil {
 		return
 	}
-	process.LogPanic(host{}, "in a probe, answered with 503", cause)
+	process.LogPanic(envoy{}, "in a probe, answered with 503", cause)
 	*status = s.send(s.configuration.Failure())
 }

@@ -12,13 +12,13 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Errors is all that is wrong with a configuration, each with the path of its key; of very many, the first.
+// Errors are the errors of a configuration, each a KeyError; if there are very many, the first ones.
 type Errors []error
 
-// maxErrors is how many errors are told: they end in one line of a log.
+// maxErrors bounds the one line in the log that reports them.
 const maxErrors = 32
 
-// Error is one line, since it ends in a log.
+// Error returns one line, for the log.
 func (e Errors) Error() string {
 	lines := make([]string, len(e))
 	for i, err := range e {
@@ -27,36 +27,35 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "; ")
 }
 
-// Unwrap lets errors.Is and errors.As see each of them.
+// Unwrap returns the errors, for errors.Is and errors.As.
 func (e Errors) Unwrap() []error { return e }
 
-// KeyError is what is wrong with one key. Each of Errors is one.
+// KeyError is what is wrong with one key.
 type KeyError struct {
-	Path    string // of the key, as in clusters[0].min_healthy; a key that needs quotes is quoted
+	Path    string // the key's path, as in clusters[0].min_healthy; a key that needs quotes is quoted
 	Message string // what is wrong, and what would be right
 }
 
 func (e *KeyError) Error() string { return e.Path + ": " + e.Message }
 
-// object is a message of the configuration while it is read. Each read marks its key as known, so that what is left over
-// can be refused. The zero object, for a message that was left out, has every default.
+// object reads one object of the configuration. Each method marks its key as known, so that refuseUnknown can report the others.
+// The zero object, for one that is left out, has every default.
 type object struct {
-	path   string // of this object, "" at the top
+	at     string // the object's own path, "" at the top
 	fields map[string]*structpb.Value
 	known  []string
 	errs   *Errors
 }
 
-// at returns the path of a key of this object.
-func (o *object) at(key string) string {
-	if o.path == "" {
+func (o *object) pathOf(key string) string {
+	if o.at == "" {
 		return key
 	}
-	return o.path + "." + key
+	return o.at + "." + key
 }
 
 func (o *object) fail(key, format string, args ...any) {
-	o.errs.add(o.at(key), fmt.Sprintf(format, args...))
+	o.errs.add(o.pathOf(key), fmt.Sprintf(format, args...))
 }
 
 func (e *Errors) add(path, message string) {
@@ -65,11 +64,11 @@ func (e *Errors) add(path, message string) {
 	}
 }
 
-// failed says whether something was wrong with a key already, or with what is in it: what follows of that is not told too.
+// failed reports whether a key or something in it is wrong already: what follows from that is not reported too.
 func (o *object) failed(key string) bool {
-	at := o.at(key)
+	path := o.pathOf(key)
 	return slices.ContainsFunc(*o.errs, func(err error) bool {
-		rest, ok := strings.CutPrefix(err.(*KeyError).Path, at)
+		rest, ok := strings.CutPrefix(err.(*KeyError).Path, path)
 		return ok && (rest == "" || rest[0] == '.')
 	})
 }
@@ -81,7 +80,6 @@ func (o *object) get(key string) *structpb.Value {
 	return o.fields[key]
 }
 
-// text reads a string of at most maxBytes.
 func (o *object) text(key, byDefault string, maxBytes int) string {
 	value := o.get(key)
 	if value == nil {
@@ -99,8 +97,8 @@ func (o *object) text(key, byDefault string, maxBytes int) string {
 	return s.StringValue
 }
 
-// required reads a string that must be there, and says whether one was.
-func (o *object) required(key string, maxBytes int) (string, bool) {
+// requiredText also reports whether a string is given.
+func (o *object) requiredText(key string, maxBytes int) (string, bool) {
 	if o.get(key) == nil {
 		o.fail(key, "is required")
 		return "", false
@@ -110,7 +108,7 @@ func (o *object) required(key string, maxBytes int) (string, bool) {
 	return s, isText
 }
 
-// oneOf reads one of some words, the first of which is the default.
+// oneOf reads one of several words. The first is the default.
 func (o *object) oneOf(key string, words ...string) string {
 	value := o.get(key)
 	if value == nil {
@@ -123,8 +121,7 @@ func (o *object) oneOf(key string, words ...string) string {
 	return words[0]
 }
 
-// integer reads a whole number from least to most.
-func (o *object) integer(key string, byDefault, least, most int64) int64 {
+func (o *object) integer(key string, byDefault, lowest, highest int64) int64 {
 	value := o.get(key)
 	if value == nil {
 		return byDefault
@@ -133,15 +130,14 @@ func (o *object) integer(key string, byDefault, least, most int64) int64 {
 	switch {
 	case !ok || number.NumberValue != math.Trunc(number.NumberValue): // NaN is unequal to itself
 		o.fail(key, "%s is not a whole number", show(value))
-	case number.NumberValue < float64(least) || number.NumberValue > float64(most):
-		o.fail(key, "%s is not between %d and %d", show(value), least, most)
+	case number.NumberValue < float64(lowest) || number.NumberValue > float64(highest):
+		o.fail(key, "%s is not between %d and %d", show(value), lowest, highest)
 	default:
 		return int64(number.NumberValue)
 	}
 	return byDefault
 }
 
-// boolean reads true or false.
 func (o *object) boolean(key string, byDefault bool) bool {
 	value := o.get(key)
 	if value == nil {
@@ -155,11 +151,10 @@ func (o *object) boolean(key string, byDefault bool) bool {
 	return b.BoolValue
 }
 
-// seconds is a duration as protobuf's JSON has it, and so Envoy.
+// seconds matches a duration in the JSON of protobuf, and so of Envoy.
 var seconds = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 
-// duration reads a duration from least to most.
-func (o *object) duration(key string, byDefault, least, most time.Duration) time.Duration {
+func (o *object) duration(key string, byDefault, shortest, longest time.Duration) time.Duration {
 	value := o.get(key)
 	if value == nil {
 		return byDefault
@@ -170,19 +165,19 @@ func (o *object) duration(key string, byDefault, least, most time.Duration) time
 		return byDefault
 	}
 	d, err := time.ParseDuration(s.StringValue)
-	if err != nil || d < least || d > most { // an error is one of range: the form is known
-		o.fail(key, "%s is not between %s and %s", show(value), ShowSeconds(least), ShowSeconds(most))
+	if err != nil || d < shortest || d > longest { // the form is right, so an error is one of range
+		o.fail(key, "%s is not between %s and %s", show(value), ShowSeconds(shortest), ShowSeconds(longest))
 		return byDefault
 	}
 	return d
 }
 
-// ShowSeconds renders a duration as a configuration has it.
+// ShowSeconds renders a duration as a configuration has it, as in 1.5s.
 func ShowSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
-// object reads a message.
-func (o *object) object(key string) *object {
-	child := &object{path: o.at(key), errs: o.errs}
+// child reads an object.
+func (o *object) child(key string) *object {
+	child := &object{at: o.pathOf(key), errs: o.errs}
 	value := o.get(key)
 	if value == nil {
 		return child
@@ -196,7 +191,7 @@ func (o *object) object(key string) *object {
 	return child
 }
 
-// list reads a list, and says whether one was given: not where it is left out, nor where it is something else.
+// list also reports whether a list is given, and not something else.
 func (o *object) list(key string) ([]*structpb.Value, bool) {
 	value := o.get(key)
 	if value == nil {
@@ -210,23 +205,23 @@ func (o *object) list(key string) ([]*structpb.Value, bool) {
 	return l.ListValue.GetValues(), true
 }
 
-// entry reads the i-th entry of the list at key, for which a string stands in short form for its key shortKey. It returns nil
-// for what is neither.
+// entry reads the i-th entry of the list at key. A string is short for an object with only the key shortKey. entry returns nil for
+// anything else.
 func (o *object) entry(key string, i int, value *structpb.Value, shortKey string) *object {
-	child := &object{path: o.at(key) + "[" + strconv.Itoa(i) + "]", errs: o.errs}
+	entry := &object{at: o.pathOf(key) + "[" + strconv.Itoa(i) + "]", errs: o.errs}
 	switch kind := value.GetKind().(type) {
 	case *structpb.Value_StructValue:
-		child.fields = kind.StructValue.GetFields()
+		entry.fields = kind.StructValue.GetFields()
 	case *structpb.Value_StringValue:
-		child.fields = map[string]*structpb.Value{shortKey: value}
+		entry.fields = map[string]*structpb.Value{shortKey: value}
 	default:
-		o.errs.add(child.path, show(value)+" is not a name or an object")
+		o.errs.add(entry.at, show(value)+" is not a name or an object")
 		return nil
 	}
-	return child
+	return entry
 }
 
-// refuseUnknown reports each key that nothing has read.
+// refuseUnknown reports each key that no method has read.
 func (o *object) refuseUnknown() {
 	unknown := make([]string, 0, len(o.fields))
 	for key := range o.fields {
@@ -244,7 +239,7 @@ func (o *object) refuseUnknown() {
 	}
 }
 
-// show renders a value for an error: short, and on one line.
+// show renders a value for an error, short and on one line.
 func show(value *structpb.Value) string {
 	switch v := value.GetKind().(type) {
 	case *structpb.Value_NullValue:
@@ -263,10 +258,10 @@ func show(value *structpb.Value) string {
 	return "nothing"
 }
 
-// plainKey is a key that needs no quotes in an error.
+// plainKey matches a key that needs no quotes in an error.
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
-// showKey renders a key that a user wrote, whatever is in it: it ends in a log.
+// showKey renders a key as it was written, whatever is in it, for the log.
 func showKey(key string) string {
 	if plainKey.MatchString(key) {
 		return key
@@ -274,21 +269,21 @@ func showKey(key string) string {
 	return strconv.Quote(clip(key))
 }
 
-// clip shortens what a user wrote to what an error can carry.
+// clip shortens what was written for an error.
 func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
+	const maxBytes = 64
+	if len(s) <= maxBytes {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
+	return strings.ToValidUTF8(s[:maxBytes], "") + "…"
 }
 
-// Nearest returns the known key that key was probably meant to be, or "".
+// Nearest returns the known key that key was probably meant to be, or "" if none is near.
 func Nearest(key string, known []string) string {
 	if len(key) > 64 {
 		return ""
 	}
-	best, bestDistance := "", 3 // more than two edits is another word
+	best, bestDistance := "", 3 // with more than two edits it is another word
 	for _, k := range known {
 		if d := distance(key, k); d < bestDistance && d < len(k) {
 			best, bestDistance = k, d
