@@ -172,7 +172,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 		"lds_config": adsTree, "cds_config": adsTree,
 	})
 	// Copying all stats every 5 ms for the contrib host would take a fifth of Envoy's main thread.
-	options := testbed.Options{Env: append(r.Env, "STAND_IN_REFRESH_MILLISECONDS=20")}
+	options := testbed.Options{Env: append(r.Env, "CONTRIB_HOST_REFRESH_MILLISECONDS=20")}
 	for _, v := range r.Variants {
 		v.Prepare(config)
 		options = v.Options(options)
