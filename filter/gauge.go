@@ -32,8 +32,8 @@ func (g *gauges) leave(j *journal) {
 		return
 	}
 	g.byPrefix[j.prefix] = left
-	if writer := newestJudged(left); writer != nil {
-		writer.record()
+	for writer := newestJudged(left); writer != nil && !writer.recordIfAlive(); writer = newestJudged(left) {
+		left = left[:slices.Index(left, writer)] // an older one, which Envoy may still have
 	}
 }
 

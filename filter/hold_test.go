@@ -154,6 +154,58 @@ func TestHoldGoesOnInTheNextGateWithTheSameConfiguration(t *testing.T) {
 	}
 }
 
+// losableHost is a host whose gauges can't be written once Envoy has dropped the configuration.
+type losableHost struct {
+	*fakeHost
+	lost *bool
+}
+
+type losableGauge struct {
+	SettableGauge
+	lost *bool
+}
+
+func (h losableHost) NewGauge(name string) SettableGauge {
+	return losableGauge{h.fakeHost.NewGauge(name), h.lost}
+}
+
+func (g losableGauge) Record(value uint64) {
+	if *g.lost {
+		panic("the configuration is gone")
+	}
+	g.SettableGauge.Record(value)
+}
+
+// Envoy drops a filter's configuration with the gates of several routes, which share a stat prefix. A state that stayed behind
+// would be the first one of every later gate, however old it is: the gate would pass again after each change of the routes.
+func TestGatesOfADroppedConfigurationLeaveNoStateOfAHold(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`
+	h, process, lost := newFakeHost(), &Process{}, false
+	h.setCluster("a", of(1, 0, 1))
+	older := newGateIn(decoded(t, text), h, process)
+	host := losableHost{h, &lost}
+	first, second := newGateIn(decoded(t, text), host, process), newGateIn(decoded(t, text), host, process)
+	for _, g := range []*Gate{older, first, second} {
+		g.Answer()
+	}
+	named(h.own, "healthgate.default.healthy").Record(0)
+	lost = true
+	first.Close()
+	if named(h.own, "healthgate.default.healthy").Get() != 1 {
+		t.Error("the gate that Envoy still has does not write the gauge")
+	}
+	second.Close()
+
+	h.setCluster("a", of(0, 0, 1))
+	older.Answer()
+	h.now = h.now.Add(2 * time.Second)
+	older.Answer()
+	older.Close()
+	if got := newGateIn(decoded(t, text), h, process).Answer().Details; got != "healthgate_cluster_unhealthy" {
+		t.Errorf("got %s, want healthgate_cluster_unhealthy", got)
+	}
+}
+
 func TestStatesOfHoldsAreForgotten(t *testing.T) {
 	h, process := newFakeHost(), &Process{}
 	for range 100 {

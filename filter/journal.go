@@ -137,6 +137,14 @@ func (j *journal) record() {
 	j.metrics.healthy.Record(healthy)
 }
 
+// recordIfAlive is record, and reports whether Envoy still has the configuration of the journal's gate. Envoy drops all gates of a
+// configuration at once, so a gate that is closed may find that another one can't write any more: the host panics then.
+func (j *journal) recordIfAlive() (alive bool) {
+	defer func() { alive = recover() == nil }()
+	j.record()
+	return true
+}
+
 // since is when the answer last changed.
 func (j *journal) since() time.Time {
 	j.change.Lock()
