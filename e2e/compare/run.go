@@ -103,7 +103,10 @@ func (d *Disagreement) String() string {
 func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{
 		Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Gate{}, held: map[string]bool{},
-		Seen:   Seen{Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{}, Took: map[string]float64{}},
+		Seen: Seen{
+			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
+			Took: map[string]float64{},
+		},
 		client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
 	}
 	defer func() {
