@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // document is a filter_config that has been read. Many filters and overrides share one: treat it as immutable.
@@ -38,7 +38,7 @@ func (d *documents) read(configured []byte) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	read := &document{raw, filter.Digest(raw)}
+	read := &document{raw, config.Digest(raw)}
 	if len(d.byText) >= documentsMost || d.byText == nil {
 		d.byText = make(map[string]*document)
 	}

@@ -13,8 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	gates "healthgate/filter/gate"
 	"healthgate/filter/lifecycle"
+	"healthgate/filter/policy"
 )
 
 // gate is one gate, and its replies as C has them.
@@ -23,14 +25,14 @@ type gate struct {
 	configuration *lifecycle.Configuration
 	filter        *configuration // that the gate is of, and the route override; both guarded by module.mutex
 	override      *override      // nil if the gate is the filter's own
-	core          *filter.Gate
+	core          *gates.Gate
 	reader        *reader
 	handle        cgo.Handle
 	warnings      []dueWarning // guarded by module.mutex
 	supersededBy  uint64       // the serial of what has replaced its configuration, 0 if nothing has; guarded by module.mutex
 
 	mutex     sync.Mutex
-	replies   map[*filter.Reply]*C.hg_reply
+	replies   map[*gates.Reply]*C.hg_reply
 	published *C.hg_reply // nil before the first evaluation
 	pass      uint64      // that the last evaluation was after
 	ended     bool
@@ -43,8 +45,8 @@ type dueWarning struct {
 }
 
 // newGate makes what C needs of a gate. Its first reply is published at its first probe.
-func newGate(c *lifecycle.Configuration, core *filter.Gate, r *reader) *gate {
-	g := &gate{c: C.hg_gate_new(), configuration: c, core: core, reader: r, replies: make(map[*filter.Reply]*C.hg_reply)}
+func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
+	g := &gate{c: C.hg_gate_new(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.handle = C.uintptr_t(g.handle)
 	config := c.Config()
@@ -54,8 +56,8 @@ func newGate(c *lifecycle.Configuration, core *filter.Gate, r *reader) *gate {
 	if config.StaleAfter > 0 {
 		g.c.oldest = C.int64_t(config.StaleAfter)
 	}
-	g.c.stale = g.reply(core.Unjudged(filter.Stale))
-	g.c.error = g.reply(core.Unjudged(filter.Error))
+	g.c.stale = g.reply(core.FailingReply(policy.Stale))
+	g.c.error = g.reply(core.FailingReply(policy.Error))
 	if len(config.GRPCServices) > 0 {
 		g.serveGRPC(config)
 	}
@@ -79,7 +81,7 @@ func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
 	C.hg_gate_publish(g.c, reply)
 }
 
-func (g *gate) serveGRPC(config *filter.Config) {
+func (g *gate) serveGRPC(config *config.Config) {
 	prefix, services := config.StatPrefix, config.GRPCServices
 	g.c.content = C.uint64_t(contentOf(config))
 	g.c.watchers_max = C.size_t(config.GRPCMaxWatchers)
@@ -105,7 +107,7 @@ func (g *gate) end() {
 }
 
 // reply returns a reply as C has it, made once.
-func (g *gate) reply(r *filter.Reply) *C.hg_reply {
+func (g *gate) reply(r *gates.Reply) *C.hg_reply {
 	made := g.replies[r]
 	if made == nil {
 		made = g.newReply(r)
@@ -115,7 +117,7 @@ func (g *gate) reply(r *filter.Reply) *C.hg_reply {
 	return made
 }
 
-func (g *gate) newReply(r *filter.Reply) *C.hg_reply {
+func (g *gate) newReply(r *gates.Reply) *C.hg_reply {
 	made := newReply(r)
 	all, byReason := g.core.Counters(r)
 	made.counters[0] = all.(*metric).c
@@ -125,7 +127,7 @@ func (g *gate) newReply(r *filter.Reply) *C.hg_reply {
 	return made
 }
 
-func newReply(r *filter.Reply) *C.hg_reply {
+func newReply(r *gates.Reply) *C.hg_reply {
 	made := C.hg_reply_new(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
 	for key, values := range r.Headers {
 		for _, value := range values {

@@ -15,8 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/envoystats"
+	gates "healthgate/filter/gate"
 	"healthgate/filter/lifecycle"
+	"healthgate/filter/policy"
 )
 
 // module is what all configurations of one Envoy share.
@@ -60,7 +63,7 @@ var envoy = newModule()
 
 func newModule() *module {
 	m := &module{
-		process:  lifecycle.Process{Variant: filter.Module, Lazy: true},
+		process:  lifecycle.Process{Variant: config.Module, Lazy: true},
 		names:    make(chan struct{}, 1),
 		gates:    make(map[*lifecycle.Configuration]*gate),
 		filters:  make(map[*configuration]struct{}),
@@ -68,7 +71,7 @@ func newModule() *module {
 		prefixes: make(map[prefix]int),
 	}
 	m.own = ownGauges{m.sampler.register(workersStarted), m.sampler.register(serverVersion)}
-	for _, name := range filter.ServerReads() { // sampled for the first probe, as the clusters' are
+	for _, name := range envoystats.ServerGauges() { // sampled for the first probe, as the clusters' are
 		m.sampler.register(name)
 	}
 	return m
@@ -121,11 +124,11 @@ func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configura
 }
 
 // register adds the gauges that a configuration's gates will read to what is sampled.
-func (m *module) register(c *filter.Config) (gauges []*gauge) {
+func (m *module) register(c *config.Config) (gauges []*gauge) {
 	if c.Admin != nil {
 		return nil
 	}
-	for _, name := range c.GaugeNames() {
+	for _, name := range envoystats.ClusterGauges(c.Clusters) {
 		gauges = append(gauges, m.sampler.register(name))
 	}
 	return gauges
@@ -233,15 +236,15 @@ func (m *module) brokenGate(c *configuration, merged *lifecycle.Configuration) *
 	if err != nil {
 		return errorGate(merged.Paths()).c
 	}
-	g := &gate{c: C.hg_gate_new(), core: own, replies: make(map[*filter.Reply]*C.hg_reply)}
-	g.failAlways(merged.Paths(), g.reply(own.Unjudged(filter.Error)))
+	g := &gate{c: C.hg_gate_new(), core: own, replies: make(map[*gates.Reply]*C.hg_reply)}
+	g.failAlways(merged.Paths(), g.reply(own.FailingReply(policy.Error)))
 	return g.c
 }
 
 // errorGate fails every probe, and counts none.
 func errorGate(paths []string) *gate {
 	g := &gate{c: C.hg_gate_new()}
-	reply := newReply(filter.FailClosed())
+	reply := newReply(gates.FailClosed())
 	C.hg_gate_keep(g.c, reply)
 	g.failAlways(paths, reply)
 	return g

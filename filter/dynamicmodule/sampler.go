@@ -27,7 +27,7 @@ type sampler struct {
 	spare  []C.hg_sample
 }
 
-// gauge is one of Envoy's gauges. It is a filter.Value and a filter.Found.
+// gauge is one of Envoy's gauges. It is a envoystats.Value and a envoystats.Found.
 type gauge struct {
 	name    string
 	value   atomic.Uint64

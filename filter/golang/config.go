@@ -13,7 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/envoystats"
+	"healthgate/filter/gate"
 	"healthgate/filter/lifecycle"
 )
 
@@ -136,14 +137,14 @@ func unpack(configured *anypb.Any) (*structpb.Struct, error) {
 // host is Envoy as a gate sees it.
 type host struct{ *handles }
 
-func (h host) Gauge(name string) filter.Value            { return h.gauge(name) }
-func (h host) Counter(name string) filter.Value          { return h.counter(name) }
-func (h host) NewCounter(name string) filter.Counter     { return h.counter(name) }
-func (h host) NewGauge(name string) filter.SettableGauge { return h.gauge(name) }
-func (h host) Info(line string)                          { api.LogInfo(line) }
-func (h host) Warn(line string)                          { api.LogWarn(line) }
-func (h host) Error(line string)                         { api.LogError(line) }
-func (h host) Now() time.Time                            { return time.Now() }
+func (h host) Gauge(name string) envoystats.Value      { return h.gauge(name) }
+func (h host) Counter(name string) envoystats.Value    { return h.counter(name) }
+func (h host) NewCounter(name string) gate.Counter     { return h.counter(name) }
+func (h host) NewGauge(name string) gate.SettableGauge { return h.gauge(name) }
+func (h host) Info(line string)                        { api.LogInfo(line) }
+func (h host) Warn(line string)                        { api.LogWarn(line) }
+func (h host) Error(line string)                       { api.LogError(line) }
+func (h host) Now() time.Time                          { return time.Now() }
 
 // Gone knows what the SDK of Envoy v1.39.1 panics with once the configuration or the stream has gone: errRequestFinished and
 // errFilterDestroyed in contrib/golang/filters/http/source/go/pkg/http/type.go.

@@ -5,7 +5,7 @@ package golang
 import (
 	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
 
-	"healthgate/filter"
+	"healthgate/filter/gate"
 	"healthgate/filter/lifecycle"
 )
 
@@ -37,7 +37,7 @@ func (s *stream) DecodeHeaders(headers api.RequestHeaderMap, endStream bool) (st
 	}
 	if s.configuration.Reports() {
 		// The reply to a request that calls itself gRPC has a message, in a header, in the place of a body.
-		s.report = lifecycle.AcceptsJSON(headers.GetRaw("accept")) && !filter.IsGRPC(headers.GetRaw("content-type"))
+		s.report = lifecycle.AcceptsJSON(headers.GetRaw("accept")) && !gate.IsGRPC(headers.GetRaw("content-type"))
 	}
 	if !endStream {
 		s.probe = true
@@ -78,7 +78,7 @@ func (s *stream) DecodeTrailers(api.RequestTrailerMap) (status api.StatusType) {
 
 func (s *stream) answer() api.StatusType { return s.send(s.configuration.Answer(s.report)) }
 
-func (s *stream) send(r *filter.Reply) api.StatusType {
+func (s *stream) send(r *gate.Reply) api.StatusType {
 	s.callbacks.DecoderFilterCallbacks().SendLocalReply(r.Status, r.Body, r.Headers, r.GRPCStatus, r.Details)
 	return api.LocalReply
 }

@@ -591,23 +591,18 @@ func TestPluginLinksNothingMore(t *testing.T) {
 	}
 }
 
-// The core knows no Envoy and no variant, serve knows the core, and no variant is known to either.
+// Imports only point downwards, only envoystats and the variants know Envoy, and no variant is known to another package.
 func TestWhoMayImportWhom(t *testing.T) {
-	const names = "healthgate/filter/envoystats"
-	for pkg, allowed := range map[string][]string{
-		"healthgate/filter/envoystats":    {},
-		"healthgate/filter":               {names},
-		"healthgate/filter/adminsource":   {names, "healthgate/filter"},
-		"healthgate/filter/lifecycle":     {names, "healthgate/filter", "healthgate/filter/adminsource"},
-		"healthgate/filter/golang":        {names, "healthgate/filter", "healthgate/filter/adminsource", "healthgate/filter/lifecycle"},
-		"healthgate/filter/dynamicmodule": {names, "healthgate/filter", "healthgate/filter/adminsource", "healthgate/filter/lifecycle"},
-	} {
-		for _, dependency := range dependencies(t, pkg) {
+	order := []string{"policy", "config", "envoystats", "gate", "adminsource", "lifecycle"}
+	for i, name := range append(order, "golang", "dynamicmodule") {
+		allowed := order[:min(i, len(order))]
+		for _, dependency := range dependencies(t, "healthgate/filter/"+name) {
+			below, ours := strings.CutPrefix(dependency, "healthgate/filter/")
 			switch {
-			case dependency == pkg, slices.Contains(allowed, dependency):
-			case strings.HasPrefix(dependency, "healthgate"),
-				pkg != "healthgate/filter/golang" && dependency != names && strings.Contains(dependency, "envoy"):
-				t.Errorf("%s imports %s", pkg, dependency)
+			case below == name, slices.Contains(allowed, below):
+			case ours, strings.HasPrefix(dependency, "healthgate"), name == "policy",
+				name != "golang" && strings.Contains(dependency, "envoy"):
+				t.Errorf("%s imports %s", name, dependency)
 			}
 		}
 	}

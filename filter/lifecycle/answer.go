@@ -3,13 +3,13 @@ package lifecycle
 import (
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/gate"
 )
 
 // IsProbe says whether a request is a probe of this configuration. contentType is needed of a POST alone.
 func (c *Configuration) IsProbe(method, path, contentType string) bool {
 	for _, probed := range c.paths {
-		if filter.IsProbe(probed, method, path, contentType) {
+		if gate.IsProbe(probed, method, path, contentType) {
 			return true
 		}
 	}
@@ -33,7 +33,7 @@ func AcceptsJSON(accept string) bool {
 
 // Answer answers a probe, with a report where report says so and the configuration gives them. It may panic where Envoy
 // does; Failure is the answer then.
-func (c *Configuration) Answer(report bool) *filter.Reply {
+func (c *Configuration) Answer(report bool) *gate.Reply {
 	switch {
 	case c.err != nil:
 		c.tell()
@@ -46,10 +46,10 @@ func (c *Configuration) Answer(report bool) *filter.Reply {
 
 // Failure is the answer that fails closed. It never panics, and is counted where it can be: by the gate of the
 // configuration, or by the filter's own where it has none.
-func (c *Configuration) Failure() (r *filter.Reply) {
+func (c *Configuration) Failure() (r *gate.Reply) {
 	defer func() {
 		if recover() != nil {
-			r = filter.FailClosed()
+			r = gate.FailClosed()
 		}
 	}()
 	for _, of := range []*Configuration{c, c.filters} {
@@ -57,7 +57,7 @@ func (c *Configuration) Failure() (r *filter.Reply) {
 			return gate.Failure()
 		}
 	}
-	return filter.FailClosed()
+	return gate.FailClosed()
 }
 
 // tell logs, once, why a configuration that a probe is answered by can't be used.

@@ -7,7 +7,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/gate"
 )
 
 // Configuration is that of a filter, or one that a route's override was laid over. Its methods are safe for use from any
@@ -16,7 +17,7 @@ type Configuration struct {
 	process *Process
 	host    Host             // of the filter
 	raw     *structpb.Struct // as it was read, for an override to be laid over
-	config  *filter.Config   // nil where it can't be used
+	config  *config.Config   // nil where it can't be used
 	err     error            // why it can't be used
 	told    atomic.Bool      // of err, in Envoy's log
 	paths   []string         // of what is a probe of it
@@ -24,7 +25,7 @@ type Configuration struct {
 
 	// Its gate, once there is one. A configuration that an override was laid over gets its gate with the first probe: where
 	// levels nest, those in between answer nobody, and cost nothing.
-	gate   atomic.Pointer[filter.Gate]
+	gate   atomic.Pointer[gate.Gate]
 	making sync.Mutex
 	ends   []func()   // of what the gate needs while it lives; guarded by making
 	ended  bool       // nothing may be started that would have to end; guarded by making
@@ -37,7 +38,7 @@ type Configuration struct {
 // Configure reads a filter's configuration and, unless the process is lazy, starts its gate. The error, where there is one, tells all that is wrong, and
 // nothing was started.
 func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, error) {
-	config, err := filter.Decode(raw, p.Variant)
+	config, err := config.Decode(raw, p.Variant)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, er
 
 // Gate is what answers the configuration's probes, started where there is none yet; by a variant that asks it beforehand. The
 // error is why the configuration can't be used.
-func (c *Configuration) Gate() (*filter.Gate, error) {
+func (c *Configuration) Gate() (*gate.Gate, error) {
 	if c.err != nil {
 		c.tell()
 		return nil, c.err
@@ -63,7 +64,7 @@ func (c *Configuration) Gate() (*filter.Gate, error) {
 func (c *Configuration) Filters() *Configuration { return c.filters }
 
 // Config is what the configuration says, nil where it can't be used.
-func (c *Configuration) Config() *filter.Config { return c.config }
+func (c *Configuration) Config() *config.Config { return c.config }
 
 // Paths are those whose requests are probes.
 func (c *Configuration) Paths() []string { return c.paths }
@@ -96,7 +97,7 @@ func (c *Configuration) End() {
 
 // started returns the gate, and starts it where there is none yet; of an ended configuration it starts nothing that would
 // have to end. It is called on a thread on which Envoy can define stats.
-func (c *Configuration) started() *filter.Gate {
+func (c *Configuration) started() *gate.Gate {
 	if gate := c.gate.Load(); gate != nil {
 		return gate
 	}

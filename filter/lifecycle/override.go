@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // Override is a route's configuration, as it is before it is laid over a filter's. Where levels nest (a RouteConfiguration,
@@ -14,7 +14,7 @@ import (
 type Override struct {
 	process *Process
 	raw     *structpb.Struct
-	config  *filter.Config // by itself; nil if it can't be used
+	config  *config.Config // by itself; nil if it can't be used
 	err     error          // why it can't be used, whatever it is laid over
 	gone    bool           // Envoy has dropped it; guarded by Process.life
 
@@ -26,12 +26,12 @@ type Override struct {
 // NewOverride reads a route's configuration, and always returns one to lay over a filter's. The error, where there is one,
 // is for a variant that can still refuse it; else the route's probes are failed.
 func (p *Process) NewOverride(raw *structpb.Struct) (*Override, error) {
-	config, err := filter.DecodeOverride(raw, p.Variant)
+	config, err := config.DecodeOverride(raw, p.Variant)
 	return &Override{process: p, raw: raw, config: config, err: err}, err
 }
 
 // Config is the override by itself, with defaults for the keys that it leaves out; nil if it can't be used.
-func (o *Override) Config() *filter.Config { return o.config }
+func (o *Override) Config() *config.Config { return o.config }
 
 // Sets reports whether the override has a key.
 func (o *Override) Sets(key string) bool { return o.raw.GetFields()[key] != nil }
@@ -82,14 +82,14 @@ func (c *Configuration) layOver(base *Configuration, o *Override) {
 			}
 		}
 	}()
-	c.raw = filter.Override(base.raw, o.raw)
+	c.raw = config.Merge(base.raw, o.raw)
 	switch {
 	case base.err != nil:
 		c.err = base.err
 	case o.err != nil:
 		c.err = o.err
 	default:
-		if c.config, c.err = filter.Decode(c.raw, c.process.Variant); c.err == nil {
+		if c.config, c.err = config.Decode(c.raw, c.process.Variant); c.err == nil {
 			c.paths = []string{c.config.Path}
 		}
 	}

@@ -8,13 +8,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"healthgate/filter"
 	"healthgate/filter/adminsource"
+	"healthgate/filter/config"
+	"healthgate/filter/envoystats"
+	"healthgate/filter/gate"
 )
 
 // Host is Envoy as a variant shows it to one configuration of a filter.
 type Host interface {
-	filter.Host
+	gate.Envoy
 	// Error writes a line to Envoy's log.
 	Error(line string)
 	// Gone says whether a panic is the variant's word for a configuration whose side in Envoy has gone.
@@ -29,9 +31,9 @@ type Sampler interface {
 
 // Reader is the Host of one gate, whose stats are sampled until it is closed.
 type Reader interface {
-	filter.Host
+	gate.Envoy
 	// Register adds the gate, which reads its stats through this Reader, to the sampler; the returned function removes it.
-	Register(c *Configuration, gate *filter.Gate) (unregister func())
+	Register(c *Configuration, gate *gate.Gate) (unregister func())
 	// Close ends the sampling of the stats that only this Reader has asked for.
 	Close()
 }
@@ -39,12 +41,13 @@ type Reader interface {
 // Process is what all configurations of one Envoy have in common. The zero value is ready, for the Go plugin.
 type Process struct {
 	// Variant is the way into Envoy.
-	Variant filter.Variant
+	Variant config.Variant
 	// Lazy is whether the gate of a filter is made with its first probe, as that of a merged configuration is: of a thousand filter
 	// chains few are ever probed. Otherwise it is made with the configuration, while Envoy can define its stats.
 	Lazy bool
 
-	gates   filter.Process
+	ages    envoystats.Ages
+	gates   gate.Process
 	pollers adminsource.Pollers
 	// life guards what configurations and overrides know of each other. It is held while a pair is made, which reads its
 	// configuration, and never while Envoy is called.

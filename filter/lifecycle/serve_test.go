@@ -17,7 +17,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/envoystats"
+	"healthgate/filter/gate"
 )
 
 // fakeEnvoy is an Envoy: its stats by name, its log.
@@ -97,15 +98,15 @@ func (h fakeHost) define(name string) handle {
 	return handle
 }
 
-func (h fakeHost) Gauge(name string) filter.Value            { return h.define(name) }
-func (h fakeHost) Counter(name string) filter.Value          { return h.define(name) }
-func (h fakeHost) NewCounter(name string) filter.Counter     { return h.define(name) }
-func (h fakeHost) NewGauge(name string) filter.SettableGauge { return h.define(name) }
-func (h fakeHost) Info(line string)                          { h.log("info: " + line) }
-func (h fakeHost) Warn(line string)                          { h.log("warn: " + line) }
-func (h fakeHost) Error(line string)                         { h.log("error: " + line) }
-func (h fakeHost) Now() time.Time                            { return time.Now() }
-func (h fakeHost) Gone(cause any) bool                       { return cause == goneWord }
+func (h fakeHost) Gauge(name string) envoystats.Value      { return h.define(name) }
+func (h fakeHost) Counter(name string) envoystats.Value    { return h.define(name) }
+func (h fakeHost) NewCounter(name string) gate.Counter     { return h.define(name) }
+func (h fakeHost) NewGauge(name string) gate.SettableGauge { return h.define(name) }
+func (h fakeHost) Info(line string)                        { h.log("info: " + line) }
+func (h fakeHost) Warn(line string)                        { h.log("warn: " + line) }
+func (h fakeHost) Error(line string)                       { h.log("error: " + line) }
+func (h fakeHost) Now() time.Time                          { return time.Now() }
+func (h fakeHost) Gone(cause any) bool                     { return cause == goneWord }
 
 func (e *fakeEnvoy) log(line string) {
 	e.mutex.Lock()
@@ -401,7 +402,7 @@ func TestPanicBetweenProbesIsLoggedAndWatchedOn(t *testing.T) {
 		if n := envoy.logged("error: healthgate: panic between probes: a bug: "); n != 2 {
 			t.Errorf("%d lines after a minute, want 2: %q", n, envoy.lines)
 		}
-		if got := c.Failure(); got != filter.FailClosed() {
+		if got := c.Failure(); got != gate.FailClosed() {
 			t.Errorf("a failure that can't be counted is %+v", got)
 		}
 		host.broken.Store(false)

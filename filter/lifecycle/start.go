@@ -5,11 +5,12 @@ import (
 	"sync"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/envoystats"
+	"healthgate/filter/gate"
 )
 
 // start makes the gate, and what it needs while it lives.
-func (c *Configuration) start() *filter.Gate {
+func (c *Configuration) start() *gate.Gate {
 	c.making.Lock()
 	defer c.making.Unlock()
 	if gate := c.gate.Load(); gate != nil {
@@ -23,7 +24,7 @@ func (c *Configuration) start() *filter.Gate {
 			c.run(ends)
 		}
 	}()
-	host := filter.Host(c.host)
+	host := gate.Envoy(c.host)
 	sampler, samples := c.host.(Sampler)
 	var reader Reader
 	if samples {
@@ -31,7 +32,7 @@ func (c *Configuration) start() *filter.Gate {
 		c.ends = append(c.ends, reader.Close)
 		host = reader
 	}
-	gate := filter.NewGate(c.config, c.source(host), host, &c.process.gates)
+	gate := gate.New(c.config, c.source(host), host, &c.process.gates)
 	c.ends = append(c.ends, gate.Close)
 	if samples {
 		c.ends = append(c.ends, reader.Register(c, gate))
@@ -52,20 +53,20 @@ func (c *Configuration) run(ends []func()) {
 }
 
 // source opens the source of the clusters' health.
-func (c *Configuration) source(host filter.Host) filter.Source {
+func (c *Configuration) source(host gate.Envoy) gate.Source {
 	if c.config.Admin != nil {
 		polled := c.process.pollers.Source(c.config, c.host.Warn)
 		// A configuration that takes the place of this one finds what was seen last: its first probe would be stale else.
 		c.ends = append(c.ends, func() { time.AfterFunc(c.config.StaleAfter, polled.Close) })
 		return polled
 	}
-	stats := filter.NewStatsSource(c.config, host, &c.process.gates, host.Now())
+	stats := envoystats.NewSource(c.config.Clusters, c.config.StaleAfter, host, &c.process.ages, host.Now())
 	c.ends = append(c.ends, stats.Close)
 	return stats
 }
 
 // warn has the gate look at what it can warn of, when it is time.
-func (c *Configuration) warn(gate *filter.Gate) {
+func (c *Configuration) warn(gate *gate.Gate) {
 	for _, warning := range gate.Warnings() {
 		timer := time.AfterFunc(warning.After, func() { c.guarded("in a warning", warning.Check) })
 		c.ends = append(c.ends, func() { timer.Stop() })
@@ -73,8 +74,8 @@ func (c *Configuration) warn(gate *filter.Gate) {
 }
 
 // watch has the gate look at the clusters between probes, until it is ended or Envoy's side has gone.
-func (c *Configuration) watch(gate *filter.Gate) {
-	every := gate.WatchEvery()
+func (c *Configuration) watch(gate *gate.Gate) {
+	every := gate.EvaluationInterval()
 	if every == 0 {
 		return
 	}
@@ -88,7 +89,7 @@ func (c *Configuration) watch(gate *filter.Gate) {
 				return
 			case <-tick.C:
 			}
-			if !c.guarded("between probes", gate.Watch) {
+			if !c.guarded("between probes", func() { gate.Evaluate() }) {
 				return
 			}
 		}
