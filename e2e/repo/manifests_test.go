@@ -488,17 +488,17 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
 	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
-		"delay":                   env["DRAIN_DELAY"],
-		"timeout":                 env["DRAIN_TIMEOUT"],
-		"grace":                   fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
-		"readiness":               fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
-		"taking in":               fmt.Sprint(envoy.MinReadySeconds),
-		"names":                   fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
-		"hanging":                 fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
-		"starting, module":        fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
-		"notice, Envoy Gateway":   strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
-		"drain, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
-		"taken in, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
+		"delay":                     env["DRAIN_DELAY"],
+		"timeout":                   env["DRAIN_TIMEOUT"],
+		"grace":                     fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
+		"readiness":                 fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
+		"new Envoys":                fmt.Sprint(envoy.MinReadySeconds),
+		"new hosts":                 fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
+		"hanging":                   fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"starting, module":          fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
+		"delay, Envoy Gateway":      strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
+		"timeout, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
+		"new Envoys, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
 	}
 	sums := table(t, 1)
 	for name, b := range balancers(t) {
