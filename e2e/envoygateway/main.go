@@ -1,7 +1,7 @@
 // Command envoygateway runs manifests/overlays/envoy-gateway in a real Envoy Gateway, without containers.
 //
-// It builds egctl and envoy-gateway from their Go module, compares what egctl makes of the overlay with testdata/egctl.json, and runs a
-// standalone Envoy Gateway (provider Custom, resources from files, Envoy as a process of the host) in a network namespace of its own.
+// It builds egctl and envoy-gateway from their Go module, translates the overlay by egctl, compares the result with testdata/egctl.json, and
+// runs a standalone Envoy Gateway (provider Custom, resources from files, Envoy as a process of the host) in a network namespace.
 package main
 
 import (
@@ -22,7 +22,7 @@ const pinned = "v1.9.1"
 
 func main() {
 	version := flag.String("version", pinned, "the `version` of Envoy Gateway")
-	update := flag.Bool("update", false, "replace testdata/egctl.json by what egctl makes of the overlay now")
+	update := flag.Bool("update", false, "replace testdata/egctl.json by a new translation")
 	inside := flag.Bool("inside", false, "internal: this process is in the network namespace")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -64,17 +64,17 @@ func run(ctx context.Context, version string, update, inside bool) error {
 	begun := time.Now()
 	switch {
 	case version != pinned:
-		fmt.Printf("what egctl makes of the overlay is not compared: %s has made what is committed\n", pinned)
+		fmt.Printf("the translation is not compared: the committed one is by %s\n", pinned)
 	case update:
 		if err := t.update(ctx, dir, objects); err != nil {
 			return err
 		}
-		passed("what egctl makes of the overlay is written to "+committed(), begun)
+		passed("egctl's translation of the overlay is written to "+committed(), begun)
 	default:
 		if err := t.compare(ctx, dir, objects); err != nil {
 			return err
 		}
-		passed("egctl makes of the overlay what is committed", begun)
+		passed("egctl's translation of the overlay is as committed", begun)
 	}
 	self, err := os.Executable()
 	if err != nil {

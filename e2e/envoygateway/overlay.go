@@ -184,7 +184,7 @@ func (o overlay) without(kind, name string) overlay {
 	return slices.DeleteFunc(o.clone(), func(one *unstructured.Unstructured) bool { return one.GetKind() == kind && one.GetName() == name })
 }
 
-// withFirstRule returns the overlay with a rule before the others of the service's route, to a backend of its own.
+// withFirstRule returns the overlay with another rule, to another backend, before the rule of the service.
 func (o overlay) withFirstRule(address string) overlay {
 	o = o.clone()
 	route := o.get("GRPCRoute", "service")
@@ -196,7 +196,7 @@ func (o overlay) withFirstRule(address string) overlay {
 	return append(o, backend("first", address))
 }
 
-// withGate returns the overlay with a key of the gate's configuration set.
+// withGate returns the overlay with one key set in the configuration of the gate.
 func (o overlay) withGate(key string, value any) overlay {
 	o = o.clone()
 	module := items(o.get("EnvoyExtensionPolicy", "probe"), "spec", "dynamicModule")[0].(map[string]any)

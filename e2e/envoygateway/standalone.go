@@ -41,7 +41,7 @@ type standalone struct {
 	admin  string // where its Envoy's admin listens
 }
 
-// output is what a process has written so far.
+// output collects the text that a process writes.
 type output struct {
 	mutex sync.Mutex
 	text  bytes.Buffer
@@ -82,7 +82,7 @@ func startLoopback() error {
 // prepare writes Envoy Gateway's configuration, and puts the Envoy to run where Envoy Gateway looks for that version.
 //
 // Envoy Gateway's Envoy ends with Envoy Gateway here: a parent's death signal, which either of them asks for, and a log that no process
-// reads. A shell between the two keeps it alive, as in Kubernetes, where they are two pods.
+// reads. A shell between the two keeps it alive, because in Kubernetes they are two pods.
 func (s *standalone) prepare() error {
 	bin := filepath.Join(s.dir, "data", "envoy-versions", s.envoyVersion, "bin")
 	for _, folder := range []string{bin, s.resources()} {
@@ -131,7 +131,7 @@ func (s *standalone) logFile() string { return filepath.Join(s.dir, "envoy.log")
 // startedFile has the process id of the last Envoy that was started, and its flags, one a line.
 func (s *standalone) startedFile() string { return filepath.Join(s.dir, "started") }
 
-// envoyLog returns what its Envoys have written, their access log among it.
+// envoyLog returns the output of its Envoys, with their access log.
 func (s *standalone) envoyLog() string {
 	text, err := os.ReadFile(s.logFile())
 	if err != nil {
@@ -300,7 +300,7 @@ func (s *standalone) explain() (*report, error) {
 	return r, nil
 }
 
-// healthgate runs the command and returns what it prints, and its exit code, which is no error.
+// healthgate runs the command and returns its output and its exit code. Exit code 1, for problems found, is no error.
 func (s *standalone) healthgate(args ...string) (out string, code int, err error) {
 	text, err := exec.Command(s.command, args...).Output()
 	var exit *exec.ExitError

@@ -19,12 +19,12 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// step is one thing that is done, and what must be seen after it within a time.
+// step is an action and its effect.
 type step struct {
 	what   string
-	do     func() error
+	do     func() error // nil: only the effect is awaited
 	within time.Duration
-	see    func() error
+	see    func() error // returns an error as long as the effect is not there
 }
 
 // How long Envoy takes to notice a host that changes, if its cluster is checked every 5 s; and if it has had no traffic and is checked
@@ -120,7 +120,7 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 			}
 			return err
 		}},
-		{"no host of the service serves, and the gate asks rule/0: 200", serve(false), idle, func() error {
+		{"no host of rule/1 serves, and the gate asks rule/0: 200", serve(false), idle, func() error {
 			if err := s.hostsOf("grpcroute/default/service/rule/1", 0, 3)(); err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ import (
 // tools are the programs that are run.
 type tools struct {
 	version       string // of Envoy Gateway
-	folder        string // of what is built and run
+	folder        string // of egctl and envoy-gateway
 	egctl, server string
 	command       string // build/healthgate
 	envoy, module string
@@ -54,8 +54,8 @@ func find(version string, inside bool) (*tools, error) {
 	return t, errors.Join(missing...)
 }
 
-// inNamespace has a command run in a network namespace of its own, where Envoy Gateway's fixed ports are free, and in a process
-// namespace, with which everything that it starts ends.
+// inNamespace makes a command run in a new network namespace, in which Envoy Gateway's fixed ports are free, and in a new process namespace,
+// which ends with the command and takes with it everything that the command has started.
 func inNamespace(cmd *exec.Cmd) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	if user := os.Getuid(); user != 0 {

@@ -13,7 +13,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// committed returns the file with what egctl makes of the overlay, which the suite starts in a stock Envoy in every run.
+// committed returns the file of the committed translation, which the suite starts in a stock Envoy in every run.
 func committed() string {
 	return filepath.Join(testbed.Root(), "e2e", "envoygateway", "testdata", "egctl.json")
 }
@@ -38,7 +38,7 @@ func (t *tools) egctlTranslate(ctx context.Context, dir string, objects overlay,
 	return out, nil
 }
 
-// translated returns what egctl makes of the overlay, as it is committed.
+// translated returns egctl's translation of the overlay, in the form that is committed.
 func (t *tools) translated(ctx context.Context, dir string, objects overlay) ([]byte, error) {
 	raw, err := t.egctlTranslate(ctx, dir, objects.forTranslation(), "xds")
 	if err != nil {
@@ -51,7 +51,7 @@ func (t *tools) translated(ctx context.Context, dir string, objects overlay) ([]
 	return indented.Bytes(), nil
 }
 
-// compare compares what egctl makes of the overlay with what is committed.
+// compare fails unless egctl's translation of the overlay equals the committed one.
 func (t *tools) compare(ctx context.Context, dir string, objects overlay) error {
 	made, err := t.translated(ctx, dir, objects)
 	if err != nil {
@@ -66,10 +66,10 @@ func (t *tools) compare(ctx context.Context, dir string, objects overlay) error 
 		return err
 	}
 	diff, _ := exec.CommandContext(ctx, "diff", "-u", committed(), file).CombinedOutput()
-	return fmt.Errorf("egctl %s makes something else of the overlay than is committed; make e2e-envoy-gateway UPDATE=1 replaces it:\n%s", t.version, diff)
+	return fmt.Errorf("egctl %s translates the overlay into something else than is committed; make e2e-envoy-gateway UPDATE=1 replaces that:\n%s", t.version, diff)
 }
 
-// update replaces what is committed.
+// update replaces the committed translation.
 func (t *tools) update(ctx context.Context, dir string, objects overlay) error {
 	made, err := t.translated(ctx, dir, objects)
 	if err != nil {
@@ -85,7 +85,7 @@ func (t *tools) update(ctx context.Context, dir string, objects overlay) error {
 	return os.WriteFile(sumFile(), []byte(sum+"\n"), 0o644)
 }
 
-// sumFile returns the file with the overlay's sum when egctl.json was made.
+// sumFile returns the file with the sum of the overlay that was translated.
 func sumFile() string { return filepath.Join(filepath.Dir(committed()), "overlay.sha256") }
 
 // overlaySum returns a sum of the overlay's objects.

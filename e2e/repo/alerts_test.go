@@ -66,7 +66,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 			 GATEhealthy{job="envoy", instance="a"} 0x20
 			 GATEhealthy{job="envoy", instance="b"} 1x20`, map[string]bool{"HealthgateFailing": true},
 		},
-		"it drains, as it was told to": {
+		"it drains": {
 			`envoy_server_live{job="envoy", instance="a"} 0x20
 			 GATEhealthy{job="envoy", instance="a"} 0x20`, nil,
 		},

@@ -237,7 +237,7 @@ func otherRules(route string, left []string) string {
 		"give the service a separate route with one rule, or ask the cluster of each rule", clip(strings.Join(left, ", ")), route)
 }
 
-// targets returns what a policy targets.
+// targets returns the targets of a policy.
 func targets(policy *Node) []*Node {
 	all := policy.list("spec", "targetRefs")
 	if one := policy.get("spec", "targetRef"); one != nil {
@@ -246,7 +246,7 @@ func targets(policy *Node) []*Node {
 	return all
 }
 
-// sections returns the names of the Gateway's listeners to which a policy's routes are attached, "" for all listeners.
+// sections returns the names of the listeners to which a policy's routes are attached, "" for all listeners of a Gateway.
 func (e *envoyGateway) sections(policy *Node) (names []string) {
 	for _, target := range targets(policy) {
 		route := e.route(gatewayKinds[target.text("kind")], policy.text("metadata", "namespace"), target.text("name"))
@@ -345,7 +345,7 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	},
 }
 
-// checkIdle finds health checks of the gate's cluster that need minutes to find a host healthy.
+// checkIdle finds health checks that take minutes to find a host healthy.
 func (e *envoyGateway) checkIdle(route *Node) {
 	for _, other := range e.others {
 		active := other.get("spec", "healthCheck", "active")
