@@ -92,7 +92,7 @@ func (s *standalone) prepare() error {
 	}
 	between := fmt.Sprintf(`#!/bin/sh
 {
-  '%s' "$@" >> '%s' 2>&1 &
+  '%s' --disable-hot-restart "$@" >> '%s' 2>&1 &
   { echo $!; printf '%%s\n' "$@"; } > '%[3]s.next'
   mv '%[3]s.next' '%[3]s'
   wait
