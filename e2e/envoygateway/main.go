@@ -1,7 +1,7 @@
 // Command envoygateway runs manifests/overlays/envoy-gateway in a real Envoy Gateway, without containers.
 //
-// It builds egctl and envoy-gateway from their Go module, translates the overlay by egctl, compares the result with testdata/egctl.json, and
-// runs a standalone Envoy Gateway (provider Custom, resources from files, Envoy as a process of the host) in a network namespace.
+// It builds egctl and envoy-gateway from their Go module, translates the overlay by egctl, compares the result with testdata/egctl.json,
+// and runs a standalone Envoy Gateway (provider Custom, resources from files, Envoy as a process of the host) in a network namespace.
 package main
 
 import (

@@ -137,7 +137,9 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 			}
 			return err
 		}},
-		{"Envoy Gateway's status says Accepted", nil, checked, func() error { return s.isAccepted(ctx, objects.withGate("min_helthy", int64(1))) }},
+		{"Envoy Gateway's status says Accepted", nil, checked, func() error {
+			return s.isAccepted(ctx, objects.withGate("min_helthy", int64(1)))
+		}},
 		{"lint finds the key in the files", nil, checked, func() error { return s.lintObjects(spoiled, "config") }},
 		{"explain reports that a configuration was refused", nil, checked, s.explains("min_helthy")},
 		{"the gate goes on: 503", serve(false), checked, failing},
@@ -229,7 +231,7 @@ func readPatches() (*unstructured.Unstructured, error) {
 	return o, nil
 }
 
-// hosts returns a check of the healthy hosts and all hosts of the service's cluster.
+// hosts returns a check that the cluster of the gate has so many healthy hosts of so many.
 func (s *standalone) hosts(healthy, total uint64) func() error {
 	return s.hostsOf("grpcroute/default/service/rule/0", healthy, total)
 }

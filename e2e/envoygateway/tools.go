@@ -54,8 +54,8 @@ func find(version string, inside bool) (*tools, error) {
 	return t, errors.Join(missing...)
 }
 
-// inNamespace makes a command run in a new network namespace, in which Envoy Gateway's fixed ports are free, and in a new process namespace,
-// which ends with the command and takes with it everything that the command has started.
+// inNamespace makes a command run in a new network namespace, in which Envoy Gateway's fixed ports are free, and in a new process
+// namespace, which ends with the command and takes with it everything that the command has started.
 func inNamespace(cmd *exec.Cmd) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	if user := os.Getuid(); user != 0 {
@@ -77,7 +77,8 @@ func (t *tools) build(ctx context.Context) error {
 	if len(packages) == 0 {
 		return nil
 	}
-	fmt.Printf("building %s; the first time this takes 14 CPU-minutes, 1.5 GB of modules and 2 GB of build cache\n", strings.Join(packages, " and "))
+	fmt.Printf("building %s; the first time this takes 14 CPU-minutes, 1.5 GB of modules and 2 GB of build cache\n",
+		strings.Join(packages, " and "))
 	install := exec.CommandContext(ctx, "go", append([]string{"install"}, packages...)...)
 	install.Dir = os.TempDir() // Envoy Gateway's own go.mod counts, and not the one here
 	install.Env = append(os.Environ(), "GOBIN="+t.folder, "GOFLAGS=-buildvcs=false")

@@ -66,7 +66,8 @@ func (t *tools) compare(ctx context.Context, dir string, objects overlay) error 
 		return err
 	}
 	diff, _ := exec.CommandContext(ctx, "diff", "-u", committed(), file).CombinedOutput()
-	return fmt.Errorf("egctl %s translates the overlay into something else than is committed; make e2e-envoy-gateway UPDATE=1 replaces that:\n%s", t.version, diff)
+	return fmt.Errorf("egctl %s translates the overlay into something else than is committed (make e2e-envoy-gateway UPDATE=1):\n%s",
+		t.version, diff)
 }
 
 // update replaces the committed translation.
@@ -85,7 +86,7 @@ func (t *tools) update(ctx context.Context, dir string, objects overlay) error {
 	return os.WriteFile(sumFile(), []byte(sum+"\n"), 0o644)
 }
 
-// sumFile returns the file with the sum of the overlay that was translated.
+// sumFile returns the file with the sum of the translated overlay.
 func sumFile() string { return filepath.Join(filepath.Dir(committed()), "overlay.sha256") }
 
 // overlaySum returns a sum of the overlay's objects.

@@ -41,6 +41,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	if len(rules) != 5 {
 		t.Errorf("there are %d rules, want 5", len(rules))
 	}
+	unchecked := map[string]bool{"HealthgateUnchecked": true}
 	const gate = `envoy_healthgate_default_`
 	for name, test := range map[string]struct {
 		series string // a point a minute, for 20 minutes
@@ -88,11 +89,11 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 		},
 		"a cluster is not checked any more": {
 			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 900x20`, map[string]bool{"HealthgateUnchecked": true},
+			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 900x20`, unchecked,
 		},
 		"a cluster of Envoy Gateway's is not checked any more": {
 			`envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
-			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 900x20`, map[string]bool{"HealthgateUnchecked": true},
+			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 900x20`, unchecked,
 		},
 		"a cluster is checked once a minute, since it has had no traffic": {
 			`envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
@@ -100,7 +101,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 		},
 		"another Envoy has the health checks": {
 			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="b", envoy_cluster_name="service"} 0+36x20`, map[string]bool{"HealthgateUnchecked": true},
+			 envoy_cluster_health_check_attempt{job="envoy", instance="b", envoy_cluster_name="service"} 0+36x20`, unchecked,
 		},
 		"no Envoy checks a cluster": {
 			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="tracing"} 1x20

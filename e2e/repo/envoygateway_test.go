@@ -126,16 +126,19 @@ func TestEnvoyGatewaysObjectsFindEachOther(t *testing.T) {
 	policy := testbed.Tree(get[map[string]any](t, objects, "EnvoyExtensionPolicy/probe"))
 	proxy := testbed.Tree(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
 	cluster := "grpcroute/default/" + route.Name + "/rule/0"
-	const container = "spec.provider.kubernetes.envoyDeployment.container."
+	deployment := proxy.Part("spec.provider.kubernetes.envoyDeployment")
+	folder := deployment.Get("container.env.0.value")
+	extension := gatewaysBootstrap(t, objects).Part("bootstrap_extensions.0.typed_config.dynamic_module_config")
 	for what, pair := range map[string][2]any{
-		"the gate's cluster":        {policy.Get("spec.dynamicModule.0.config.clusters.0"), cluster},
-		"the checked gRPC service":  {policy.Get("spec.dynamicModule.0.config.grpc_services.0"), traffic.Get("spec.healthCheck.active.grpc.service")},
+		"the gate's cluster": {policy.Get("spec.dynamicModule.0.config.clusters.0"), cluster},
+		"the checked gRPC service": {policy.Get("spec.dynamicModule.0.config.grpc_services.0"),
+			traffic.Get("spec.healthCheck.active.grpc.service")},
 		"the policy's module":       {policy.Get("spec.dynamicModule.0.name"), proxy.Get("spec.dynamicModules.0.name")},
-		"the folder of the module":  {filepath.Dir(proxy.Get("spec.dynamicModules.0.source.local.path").(string)), proxy.Get(container + "env.0.value")},
-		"the volume's place":        {proxy.Get(container + "volumeMounts.0.mountPath"), proxy.Get(container + "env.0.value")},
-		"the volume":                {proxy.Get(container + "volumeMounts.0.name"), proxy.Get("spec.provider.kubernetes.envoyDeployment.pod.volumes.0.name")},
-		"where admin listens":       {proxy.Get(container + "env.1.value"), "127.0.0.1:19000"},
-		"the bootstrap's extension": {gatewaysBootstrap(t, objects).Get("bootstrap_extensions.0.typed_config.dynamic_module_config.name"), "healthgate"},
+		"the folder of the module":  {filepath.Dir(proxy.Get("spec.dynamicModules.0.source.local.path").(string)), folder},
+		"the volume's place":        {deployment.Get("container.volumeMounts.0.mountPath"), folder},
+		"the volume":                {deployment.Get("container.volumeMounts.0.name"), deployment.Get("pod.volumes.0.name")},
+		"where admin listens":       {deployment.Get("container.env.1.value"), "127.0.0.1:19000"},
+		"the bootstrap's extension": {extension.Get("name"), "healthgate"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
@@ -198,9 +201,9 @@ func checkPatches(t *testing.T, cluster string) {
 // The tests above rely on the schemas.
 func TestEnvoyGatewaysSchemasFindErrors(t *testing.T) {
 	for name, test := range map[string]struct{ kind, text string }{
-		"an unknown field": {"EnvoyExtensionPolicy", `{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: EnvoyExtensionPolicy, metadata: {name: x},
+		"an unknown field": {"EnvoyExtensionPolicy", `{metadata: {name: x},
 			spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: x}], dynamicModule: [{name: x, metricsNamespace: x}]}}`},
-		"an unknown value":          {"EnvoyProxy", `{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: EnvoyProxy, metadata: {name: x}, spec: {bootstrap: {type: Add}}}`},
+		"an unknown value":          {"EnvoyProxy", `{metadata: {name: x}, spec: {bootstrap: {type: Add}}}`},
 		"a name out of its pattern": {"EnvoyProxy", `{spec: {dynamicModules: [{name: Health_Gate, source: {local: {path: /x}}}]}}`},
 		"a missing field":           {"EnvoyPatchPolicy", `{spec: {type: JSONPatch}}`},
 	} {

@@ -76,7 +76,8 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 			}
 			return nil
 		})
-		if reply, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), asked("router.Router")); err != nil || reply.Status != step.health {
+		reply, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), asked("router.Router"))
+		if err != nil || reply.Status != step.health {
 			t.Errorf("Check: got %v, %v, want %v", reply, err, step.health)
 		}
 		r, code := explainAll(t, "unix://"+admin)
@@ -84,8 +85,8 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 			t.Errorf("explain: exit code %d, and %+v", code, r)
 		}
 	}
-	service := s.at(gatewaysService).dialGRPC()
-	if _, err := router.NewRouterClient(service).Recommend(t.Context(), &router.RecommendRequest{Points: []*router.Point{{Latitude: 48}}}); err != nil {
+	munich := &router.RecommendRequest{Points: []*router.Point{{Latitude: 48.137, Longitude: 11.575}}}
+	if _, err := router.NewRouterClient(s.at(gatewaysService).dialGRPC()).Recommend(t.Context(), munich); err != nil {
 		t.Errorf("a call of the service: %v", err)
 	}
 	// Its own listener has a certificate, and the probe's has none: neither answers for the other.
@@ -182,7 +183,8 @@ func gatewaysBootstrap(t *testing.T, admin string, certificate *testbed.Certific
 	b.Listen(0, 0)
 	b.Admin.Address = testbed.AddressOf(admin)
 	b.DynamicResources, b.Node, b.ClusterManager = nil, nil, nil
-	testbed.Patch(b.Cluster(), fmt.Sprintf("{type: STATIC, eds_cluster_config: null, load_assignment: {cluster_name: %s, endpoints: [{}]}}", gatewaysCluster))
+	testbed.Patch(b.Cluster(), fmt.Sprintf("{type: STATIC, eds_cluster_config: null, load_assignment: {cluster_name: %s, endpoints: [{}]}}",
+		gatewaysCluster))
 	b.SetEndpoints(hosts...)
 	b.CheckEvery("0.1s")
 	testbed.SetEndpoints(static.Clusters[1], admin)
@@ -203,7 +205,7 @@ func gatewaysBootstrap(t *testing.T, admin string, certificate *testbed.Certific
 	return b
 }
 
-// placeRoutes puts routes in the place of RDS, and the module that was built here in that of the image.
+// placeRoutes replaces RDS by the routes, and the path of the module by that of build/libhealthgate.so.
 func placeRoutes(b *testbed.Bootstrap, manager *hcmv3.HttpConnectionManager, routes map[string]*routev3.RouteConfiguration) {
 	if name := manager.GetRds().GetRouteConfigName(); name != "" {
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes[name]}

@@ -21,7 +21,8 @@ var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grp
 
 // gatewayReads says whether a kind of object is one that checkGateway reads.
 func gatewayReads(kind string) bool {
-	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" || kind == "EnvoyPatchPolicy" || kind == "HTTPRouteFilter"
+	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" ||
+		kind == "EnvoyPatchPolicy" || kind == "HTTPRouteFilter"
 }
 
 // envoyGateway holds the objects of an Envoy Gateway.
@@ -310,7 +311,7 @@ func takesProbe(rule *Node, config *config.Config) bool {
 	})
 }
 
-// checkLeak finds a rule of the probe's route that lets probes pass if the filter is absent.
+// checkLeak finds a reply of the rule that passes for the gate's if the filter is absent.
 func (e *envoyGateway) checkLeak(rule *Node) {
 	const right = "give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}"
 	if backends := rule.get("backendRefs"); len(rule.list("backendRefs")) > 0 {
