@@ -261,7 +261,8 @@ EVERYWHERE := \
   OverrideThatComesAgainIsAnsweredByItsCluster HoldOfAnOverrideOutlivesAnUpdateOfItsRoutes HoldOfAFilterOutlivesAnUpdateOfItsListener \
   ClusterWhoseCountersBeginAnewIsNotStale ClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt ClusterThatNeverWasThereIsUnknown \
   ListenerThatWarmsWritesNothing ProbesThatWaitedWhileEnvoyWasStoppedPass UpdateOfManyFilterChainsMakesFewPasses \
-  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersOfTheGateComeThroughGRPCWeb
+  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersOfTheGateComeThroughGRPCWeb \
+  EnvoyGatewaysConfigurationAnswers
 
 empty :=
 # The regular expression that `go test -run` takes for a list of tests.
