@@ -19,8 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -61,23 +61,17 @@ func (o *output) String() string {
 
 // startLoopback brings up lo, which is down in a new network namespace.
 func startLoopback() error {
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(socket)
-	var request struct {
-		name  [syscall.IFNAMSIZ]byte
-		flags uint16
-		_     [22]byte
+	defer unix.Close(socket)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
 	}
-	copy(request.name[:], "lo")
-	request.flags = syscall.IFF_UP | syscall.IFF_RUNNING
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo)
 }
 
 // prepare writes Envoy Gateway's configuration, and puts the Envoy to run where Envoy Gateway looks for that version.
@@ -126,8 +120,7 @@ extensionApis: {enableBackend: true, enableEnvoyPatchPolicy: true}
 
 func (s *standalone) resources() string  { return filepath.Join(s.dir, "resources") }
 func (s *standalone) configFile() string { return filepath.Join(s.dir, "envoy-gateway.yaml") }
-
-func (s *standalone) logFile() string { return filepath.Join(s.dir, "envoy.log") }
+func (s *standalone) logFile() string    { return filepath.Join(s.dir, "envoy.log") }
 
 // startedFile has the process id of the last Envoy that was started, and its flags, one a line.
 func (s *standalone) startedFile() string { return filepath.Join(s.dir, "started") }

@@ -40,9 +40,11 @@ func find(version string, inside bool) (*tools, error) {
 			missing = append(missing, fmt.Errorf("%s is missing: make build", file))
 		}
 	}
-	if err := inNamespace(exec.Command("true")).Run(); !inside && err != nil {
-		missing = append(missing, fmt.Errorf("no network namespace can be made (%w): run this as root, or allow unprivileged user namespaces: "+
-			"sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1", err))
+	if !inside {
+		if err := inNamespace(exec.Command("true")).Run(); err != nil {
+			missing = append(missing, fmt.Errorf("no network namespace can be made (%w): run this as root, or allow unprivileged user "+
+				"namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1", err))
+		}
 	}
 	var err error
 	if t.envoy, err = testbed.EnvoyPath(); err == nil {
