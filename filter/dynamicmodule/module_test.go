@@ -140,7 +140,7 @@ func TestAnswersFollowTheGauges(t *testing.T) {
 			t.Errorf("%s is %d, want %d", name, got, want)
 		}
 	}
-	if turned := fakeenvoy.Lines("2 healthgate: gate default turns from"); len(turned) != 3 {
+	if turned := fakeenvoy.Lines("2 healthgate: gate default changed from"); len(turned) != 3 {
 		t.Errorf("the log has %q", turned)
 	}
 }

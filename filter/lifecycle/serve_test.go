@@ -202,7 +202,7 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 			t.Errorf("%d goroutines became %d", goroutines, now)
 		}
 		for _, prefix := range []string{"https", "http"} {
-			if n := envoy.logged("gate " + prefix + " turns from 200"); n != 1 {
+			if n := envoy.logged("gate " + prefix + " changed from 200"); n != 1 {
 				t.Errorf("%s: %d lines for one change", prefix, n)
 			}
 		}
@@ -317,7 +317,7 @@ func TestPairEndsWithEither(t *testing.T) {
 				synctest.Wait()
 				envoy.set("cluster.service.membership_healthy", 0)
 				time.Sleep(time.Minute)
-				if n := envoy.logged("deep turns"); n != 0 {
+				if n := envoy.logged("deep changed"); n != 0 {
 					t.Errorf("it is still watched: %v", envoy.lines)
 				}
 				// The hold begins with this probe: nobody has looked since.
