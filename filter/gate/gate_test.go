@@ -125,7 +125,7 @@ func newGate(t testing.TB, envoy Envoy, text string) *Gate {
 
 // newGateIn makes the gate of a configuration in a process.
 func newGateIn(c *config.Config, envoy Envoy, process *Process) *Gate {
-	return New(c, newSource(c, envoy), envoy, process)
+	return New(c, 0, newSource(c, envoy), envoy, process)
 }
 
 func newSource(c *config.Config, envoy Envoy) Source {
@@ -323,7 +323,7 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	c := decode(t, `{"clusters": ["a"]}`)
 	var process Process
 	source := &drainSource{Source: envoystats.NewSource(c.Clusters, c.StaleAfter, envoy, &envoystats.Ages{}, envoy.Now())}
-	g := New(c, source, envoy, &process)
+	g := New(c, 0, source, envoy, &process)
 	source.known = true
 	for _, draining := range []bool{false, true, false} {
 		source.draining = draining

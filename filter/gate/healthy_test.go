@@ -43,8 +43,20 @@ func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
 	up("b", 0)
 	second.Answer()
 	gauge(1, "a closed one still answers")
-	first.Close()
-	other.Close()
+	newSerial := func(cluster string, serial uint64) *Gate {
+		c := decode(t, `{"clusters": ["`+cluster+`"], "stat_prefix": "p"}`)
+		return New(c, serial, newSource(c, envoy), envoy, &process)
+	}
+	older, newest := newSerial("c", 1), newSerial("a", 2)
+	newest.Answer()
+	gauge(1, "the newest passes")
+	between := newSerial("c", 1)
+	older.Answer()
+	between.Answer()
+	gauge(1, "gates of older configurations were made or used later")
+	for _, g := range []*Gate{first, other, older, between, newest} {
+		g.Close()
+	}
 	if n := len(process.gauges.byPrefix); n != 0 {
 		t.Errorf("%d prefixes are kept without a gate", n)
 	}

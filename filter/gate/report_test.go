@@ -69,7 +69,7 @@ func (hostsOfA) Hosts(int) []policy.Host {
 func TestReportNamesHostsIfTheSourceKnowsThem(t *testing.T) {
 	envoy := newFakeEnvoy()
 	c := decode(t, `{"clusters": ["a"], "response": {"details": true}}`)
-	g := New(c, hostsOfA{newSource(c, envoy)}, envoy, &Process{})
+	g := New(c, 0, hostsOfA{newSource(c, envoy)}, envoy, &Process{})
 	var got report
 	if err := json.Unmarshal([]byte(g.Report().Body), &got); err != nil {
 		t.Fatal(err)

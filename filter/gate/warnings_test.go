@@ -104,7 +104,7 @@ func (unknownSource) Sample(time.Time, int) policy.Sample { return policy.Sample
 
 func TestUnknownClusterIsWarnedOf(t *testing.T) {
 	envoy := newFakeEnvoy()
-	New(decode(t, `{"clusters": ["a"]}`), unknownSource{}, envoy, &Process{}).warnOfNoHost(0)
+	New(decode(t, `{"clusters": ["a"]}`), 0, unknownSource{}, envoy, &Process{}).warnOfNoHost(0)
 	if len(envoy.lines) != 1 || !strings.Contains(envoy.lines[0], `Envoy has no cluster "a", so it fails`) {
 		t.Errorf("got %q", envoy.lines)
 	}
@@ -117,7 +117,7 @@ func (staleSource) Sample(time.Time, int) policy.Sample { return policy.Sample{S
 
 func TestStaleSourceIsNotWarnedOfAsAnEmptyCluster(t *testing.T) {
 	envoy := newFakeEnvoy()
-	New(decode(t, `{"clusters": ["a"]}`), staleSource{}, envoy, &Process{}).warnOfNoHost(0)
+	New(decode(t, `{"clusters": ["a"]}`), 0, staleSource{}, envoy, &Process{}).warnOfNoHost(0)
 	if len(envoy.lines) != 0 {
 		t.Errorf("got %q", envoy.lines)
 	}
