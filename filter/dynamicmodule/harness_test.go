@@ -37,6 +37,9 @@ func cFiles(t *testing.T, patterns ...string) []string {
 
 // The C without Go, under the sanitizers; what it does is in testdata/harness.c.
 func TestCUnderSanitizers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 15 s")
+	}
 	const memory, threads = "-fsanitize=address,undefined", "-fsanitize=thread"
 	for name, flags := range map[string][]string{
 		"memory":                            {memory},

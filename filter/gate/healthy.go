@@ -26,7 +26,7 @@ func (g *healthyGauges) register(m *metrics) {
 	g.byPrefix[m.prefix] = slices.Insert(all, at, m)
 }
 
-// unregister also makes the gate that is the newest now write the gauge.
+// unregister also makes the newest gate that is left write the gauge, or an older one if Envoy has dropped its configuration, too.
 func (g *healthyGauges) unregister(m *metrics) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -36,8 +36,8 @@ func (g *healthyGauges) unregister(m *metrics) {
 		return
 	}
 	g.byPrefix[m.prefix] = left
-	if writer := newestEvaluated(left); writer != nil {
-		writer.writeHealthy()
+	for writer := newestEvaluated(left); writer != nil && !writer.tryWriteHealthy(); writer = newestEvaluated(left) {
+		left = left[:slices.Index(left, writer)]
 	}
 }
 

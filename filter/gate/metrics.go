@@ -134,6 +134,14 @@ func (m *metrics) writeHealthy() {
 	m.healthy.Record(healthy)
 }
 
+// tryWriteHealthy reports whether it could write the gauge. Envoy drops all gates of a filter's configuration at once, so the gate may be
+// dropped and not yet closed: writing a stat panics then.
+func (m *metrics) tryWriteHealthy() (written bool) {
+	defer func() { written = recover() == nil }()
+	m.writeHealthy()
+	return true
+}
+
 // since returns when the verdict last changed.
 func (m *metrics) since() time.Time {
 	m.mutex.Lock()
