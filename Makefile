@@ -249,15 +249,15 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # What is run of it there: the answers, reload, drain, gRPC, and exit under load. A test holds each name to the suite's.
 EVERYWHERE := \
-  AnswerFollowsTheHealthyHosts ReplyIsWhatTheContractSays WhatIsAProbe RouteHasRulesOfItsOwn StartHasNoGap \
-  ModuleNeedsItsBootstrapExtensionOnce BadUpdateIsRefusedAndTheOldOneGoesOn BadRouteOfAnUpdateIsRefused \
-  ClusterThatIsRemovedUnderALiveStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
-  HealthServiceAnswersByTheGate WatchersSeeChangesAndTheEndOfEnvoy WatchersThatGoLeaveNothing GarbageIsAnsweredByTheRule \
-  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyWell EnvoyEndsInOrderWhileOldChainsDrainUnderLoad \
-  OverrideThatComesAgainIsAnsweredByItsCluster HoldOfAnOverrideOutlivesAnUpdateOfItsRoutes HoldOfAFilterOutlivesAnUpdateOfItsListener \
-  ClusterWhoseCountersBeginAnewIsNotStale ClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt ClusterThatNeverWasThereIsUnknown \
-  ListenerThatWarmsWritesNothing ProbesThatWaitedWhileEnvoyWasStoppedPass UpdateOfManyFilterChainsMakesFewPasses \
-  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersOfTheGateComeThroughGRPCWeb
+  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
+  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays UpdateWithABadOverrideIsRefused \
+  ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
+  HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy WatchersOfClosedClientsEnd GarbageGetsItsStatus \
+  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyInOrder EnvoyEndsInOrderWhileOldFilterChainsDrain \
+  OverrideFollowsItsClusterAfterItWasRemovedAndAdded HoldOfAnOverrideContinuesAfterARouteUpdate HoldOfAFilterContinuesAfterAListenerUpdate \
+  ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain ClusterThatNeverExistedIsUnknown \
+  WarmingListenerWritesNoMetricsAndNoLog ProbesThatWaitedForAStoppedEnvoyPass UpdateOfManyFilterChainsNeedsFewPasses \
+  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb
 
 # The tests of a list, as go test -run takes them.
 empty :=
@@ -294,8 +294,8 @@ endif
 
 # What takes too long for each change: the faults that say so in docs/failure-modes.md, as often as it says.
 FAULTS := \
-  Fault.* AThousandWatchersSeeEachChange SlowWatchersHoldUpNobody SilentWatchOutlastsTheIdleTimeout \
-  RandomGarbageHarmsNothing EnvoyEndsInOrderWhileOldChainsDrainUnderLoad ManyConfigurationsOnFourWorkers
+  Fault.* AThousandWatchersGetEachChange SlowWatchersDoNotDelayOthers IdleWatchSurvivesTheIdleTimeout \
+  RandomGarbageLeavesEnvoyIntact EnvoyEndsInOrderWhileOldFilterChainsDrain ManyGatesOnFourWorkers
 
 .PHONY: faults
 faults: $(suite_needs) ## break things for a long time by the dynamic module, in each version of Envoy; an hour (ENVOY_VERSION=1.40.0: in that alone)

@@ -148,7 +148,7 @@ func use(ctx context.Context, r *Run) (*usage, error) {
 	}
 	for _, v := range r.Variants {
 		if v.CountsConfigurations() {
-			held, err := v.Held(r.Envoy)
+			held, err := v.LiveObjects(r.Envoy)
 			if err != nil {
 				return nil, err
 			}

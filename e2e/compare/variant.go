@@ -45,14 +45,14 @@ func variantsOf(name string) (all []Variant, err error) {
 
 // MergesLevels reports whether each level of overrides overrides the wider one. If not, the most specific one alone overrides the filter's
 // configuration, because Envoy gives a dynamic module no other.
-func (v Variant) MergesLevels() bool { return v.Can(testbed.Levels) == nil }
+func (v Variant) MergesLevels() bool { return v.Can(testbed.OverrideLevels) == nil }
 
 // ReadsGauges reports whether the variant reads gauges alone: it does not know which clusters Envoy has, and that their health is checked
 // only by a counter.
-func (v Variant) ReadsGauges() bool { return v.Can(testbed.Ghosts) == nil }
+func (v Variant) ReadsGauges() bool { return v.Can(testbed.UnnoticedRemovals) == nil }
 
 // AnswersGRPC reports whether the variant answers grpc.health.v1.Health.
 func (v Variant) AnswersGRPC() bool { return v.Can(testbed.GRPC) == nil }
 
 // CountsConfigurations reports whether its host counts the configurations that are alive.
-func (v Variant) CountsConfigurations() bool { return v.Can(testbed.Counting) == nil }
+func (v Variant) CountsConfigurations() bool { return v.Can(testbed.CountLiveObjects) == nil }
