@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -8,57 +9,53 @@ import (
 	"slices"
 	"testing"
 
+	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
-// answers are the statuses of a path with both hosts healthy, with one, with none, and during a drain with both.
+// answers are the statuses of a path: with two, one and no healthy host in each cluster, and while Envoy drains with two.
 type answers struct{ both, one, none, drain int }
 
 var (
-	plain = answers{200, 200, 503, 503}
-	two   = answers{200, 503, 503, 503} // a gate that needs two hosts
+	oneHost  = answers{200, 200, 503, 503}
+	twoHosts = answers{200, 503, 503, 503}
 )
 
-// examples has the answers of each example by path.
-var examples = map[string]map[string]answers{
-	"admin.yaml":          {"/": plain},
-	"any-of-several.yaml": {"/": plain},
-	"degraded.yaml":       {"/": plain},
-	"details.yaml":        {"/": plain},
-	"drain-ignore.yaml":   {"/": {200, 200, 503, 200}},
-	"excluded.yaml":       {"/": plain},
-	"grpc-services.yaml":  {"/": plain},
-	"hold.yaml":           {"/": plain},
-	"kubelet.yaml":        {"/": plain, "/readyz": {200, 200, 503, 200}},
-	"mark-probes.yaml":    {"/": plain},
-	"percent.yaml":        {"/": two},
-	"require.yaml":        {"/": plain},
-	"response-204.yaml":   {"/": {204, 204, 429, 429}},
-	"route-override.yaml": {"/": plain, "/spare": two},
-	"several-gates.yaml":  {"/": plain, "/cart": plain, "/checkout": plain},
-	"stale-after.yaml":    {"/": plain},
+// exampleAnswers are the answers of each path, by example. "" is the reference configuration itself.
+var exampleAnswers = map[string]map[string]answers{
+	"":               {"/": oneHost},
+	"admin":          {"/": oneHost},
+	"any-of-several": {"/": oneHost},
+	"degraded":       {"/": oneHost},
+	"details":        {"/": oneHost},
+	"drain-ignore":   {"/": {200, 200, 503, 200}},
+	"excluded":       {"/": oneHost},
+	"hold":           {"/": oneHost},
+	"kubelet":        {"/": oneHost, "/readyz": {200, 200, 503, 200}},
+	"mark-probes":    {"/": oneHost},
+	"percent":        {"/": twoHosts},
+	"require":        {"/": oneHost},
+	"response":       {"/": {204, 204, 429, 429}},
+	"route-override": {"/": oneHost, "/spare": twoHosts},
+	"several-gates":  {"/": oneHost, "/cart": oneHost, "/checkout": oneHost},
+	"stale-after":    {"/": oneHost},
 }
 
 // Each example gives the documented answers, started as it is except for addresses and intervals.
 func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it changes the configuration")
-	folder := "envoy/examples"
-	if variant.Name() == "module" {
-		folder += "/module"
+	names, err := examples.Names(filepath.Join(testbed.Root(), "envoy"))
+	if err != nil || len(names) != len(exampleAnswers)-1 {
+		t.Fatalf("found %v, %v; want %d examples", names, err, len(exampleAnswers)-1)
 	}
-	files, err := filepath.Glob(filepath.Join(testbed.Root(), folder, "*.yaml"))
-	if err != nil || len(files) < len(examples)-1 {
-		t.Fatalf("found %v, %v", files, err)
-	}
-	for _, file := range files {
-		name := filepath.Base(file)
-		t.Run(name, func(t *testing.T) {
+	for _, name := range append(names, "") {
+		t.Run(cmp.Or(name, "reference"), func(t *testing.T) {
 			t.Parallel()
-			if examples[name] == nil {
-				t.Fatal("this test does not know its answers")
+			if exampleAnswers[name] == nil {
+				t.Fatal("exampleAnswers does not have this example")
 			}
-			s := startExample(t, folder+"/"+name)
+			s := startExample(t, name)
 			for _, step := range []struct {
 				serving int
 				drain   string
@@ -76,7 +73,7 @@ func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 					}
 				}
 				s.post("/healthcheck/" + step.drain)
-				for path, want := range examples[name] {
+				for path, want := range exampleAnswers[name] {
 					s.awaitPath(path, step.want(want))
 				}
 			}
@@ -85,10 +82,31 @@ func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 	}
 }
 
-// startExample starts an example in front of two hosts, which all of its clusters have.
-func startExample(t *testing.T, path string) *site {
+// readExample returns an example in the variant's form; "" is the reference configuration.
+func readExample(t *testing.T, name string) *testbed.Bootstrap {
 	t.Helper()
-	config := readConfig(t, path)
+	tree, err := examples.Read(filepath.Join(testbed.Root(), "envoy"), name, variant.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := testbed.ParseBootstrap(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// startExample starts an example without TLS in front of two hosts, which all of its clusters have.
+func startExample(t *testing.T, name string) *site {
+	t.Helper()
+	config := readExample(t, name)
+	for _, listener := range config.StaticResources.Listeners {
+		listener.FilterChains[0].TransportSocket = nil
+	}
 	options := []option{backends(2), func(p *plan) { p.config = config }}
 	if config.Admin.Address.GetPipe() != nil {
 		options = append(options, adminOnASocket(t), withConfig(func(c *testbed.Bootstrap) {
@@ -112,7 +130,7 @@ func checkExample(s *site, name string) {
 	t := s.t
 	t.Helper()
 	switch name {
-	case "admin.yaml", "details.yaml":
+	case "admin", "details":
 		var report struct {
 			Status string
 			Checks map[string]any
@@ -121,13 +139,16 @@ func checkExample(s *site, name string) {
 		if err := json.Unmarshal([]byte(reply.body), &report); err != nil || report.Status != "pass" || len(report.Checks) == 0 {
 			t.Errorf("%v: the report is %s", err, reply.body)
 		}
-	case "grpc-services.yaml":
+	case "":
+		if variant.Can(testbed.GRPC) != nil {
+			return
+		}
 		if reply, err := s.dialHealth().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
 			t.Errorf("Check: got %v, %v", reply, err)
 		}
-	case "route-override.yaml", "several-gates.yaml", "kubelet.yaml": // each gate has its own metrics
-		prefixes := map[string][]string{"route-override.yaml": {"default", "spare"}, "several-gates.yaml": {"default", "cart", "checkout"},
-			"kubelet.yaml": {"balancer", "kubelet"}}[name]
+	case "route-override", "several-gates", "kubelet": // each gate has its own metrics
+		prefixes := map[string][]string{"route-override": {"default", "spare"}, "several-gates": {"default", "cart", "checkout"},
+			"kubelet": {"balancer", "kubelet"}}[name]
 		s.await(settle, func() error { // a reply may be counted after it is sent
 			stats := s.stats("healthgate.")
 			for _, prefix := range prefixes {

@@ -8,10 +8,10 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// markingProbes adds the access log's filter and the first HTTP filter of envoy/examples/mark-probes.yaml.
+// markingProbes applies envoy/examples/mark-probes.yaml to the configuration.
 func markingProbes(t *testing.T) option {
 	t.Helper()
-	example := readConfig(t, "envoy/examples/mark-probes.yaml").HCM()
+	example := readExample(t, "mark-probes").HCM()
 	return withConfig(func(c *testbed.Bootstrap) {
 		c.HCM().AccessLog[0].Filter = example.AccessLog[0].Filter
 		c.PrependFilter(example.HttpFilters[0])

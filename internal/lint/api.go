@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	_ "healthgate/internal/envoyapi" // fills protobuf's registry
 )
 
@@ -172,7 +172,7 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 	for i := range known {
 		known[i] = string(message.Fields().Get(i).Name())
 	}
-	if near := filter.Nearest(e.key, known); near != "" {
+	if near := config.Nearest(e.key, known); near != "" {
 		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key),
 			message.FullName(), near)
 		return
@@ -468,7 +468,7 @@ func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Va
 		for i := range names {
 			names[i] = string(values.Get(i).Name())
 		}
-		if near := filter.Nearest(strings.ToUpper(n.scalar), names); near != "" {
+		if near := config.Nearest(strings.ToUpper(n.scalar), names); near != "" {
 			names = []string{near}
 		}
 		a.fail(n, "%s is %s, which Envoy's API does not have here: write %s", field.Name(), show(n), strings.Join(names, ", "))

@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // The types of documents, and of what stands in them.
@@ -498,9 +498,9 @@ func (l *linter) gatesOwn(n *Node) {
 	l.gates++
 	if _, err := module.read(n.structure()); err != nil {
 		own := &layer{at: n, value: n}
-		if all := (filter.Errors{}); errors.As(err, &all) {
+		if all := (config.Errors{}); errors.As(err, &all) {
 			for _, one := range all {
-				if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
+				if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
 					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses "+
 						"it: %s", wrong)
 				}

@@ -11,7 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // The name of plugin, module and filter.
@@ -39,11 +39,11 @@ const (
 )
 
 // decoder returns the variant as the gate's own decoder names it.
-func (v variant) decoder() filter.Variant {
+func (v variant) decoder() config.Variant {
 	if v == module {
-		return filter.Module
+		return config.Module
 	}
-	return filter.Plugin
+	return config.Plugin
 }
 
 // routeType returns the message that configures the filter on a route.
@@ -55,13 +55,13 @@ func (v variant) routeType() string {
 }
 
 // read decodes a configuration of the gate.
-func (v variant) read(raw *structpb.Struct) (*filter.Config, error) {
-	return filter.Decode(raw, v.decoder())
+func (v variant) read(raw *structpb.Struct) (*config.Config, error) {
+	return config.Decode(raw, v.decoder())
 }
 
 // readOverride checks a route's configuration.
 func (v variant) readOverride(raw *structpb.Struct) error {
-	_, err := filter.DecodeOverride(raw, v.decoder())
+	_, err := config.DecodeOverride(raw, v.decoder())
 	return err
 }
 
@@ -85,7 +85,7 @@ type gate struct {
 
 // decoded is a merged configuration.
 type decoded struct {
-	config *filter.Config // nil where it is wrong
+	config *config.Config // nil where it is wrong
 	err    error          // of the whole; a layer of it may have its own
 }
 
@@ -110,7 +110,7 @@ type probe struct {
 	virtualHost *Node
 	routes      *Node          // the route configuration
 	layers      []*layer       // the filter's first, then from the widest level to the route's
-	config      *filter.Config // nil where it is wrong
+	config      *config.Config // nil where it is wrong
 }
 
 // gates returns the gates of a scope.
@@ -162,7 +162,7 @@ func isModule(contents *Node) bool {
 
 // isNear says whether a name is another one, or that with a slip.
 func isNear(name, meant string) bool {
-	return name == meant || filter.Nearest(strings.ToLower(name), []string{meant}) != "" && !versioned.MatchString(name)
+	return name == meant || config.Nearest(strings.ToLower(name), []string{meant}) != "" && !versioned.MatchString(name)
 }
 
 // versioned is a name that says which version it is.
@@ -344,7 +344,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 func merged(layers []*layer) *structpb.Struct {
 	whole := layers[0].value.structure()
 	for _, over := range layers[1:] {
-		whole = filter.Override(whole, over.value.structure())
+		whole = config.MergeRaw(whole, over.value.structure())
 	}
 	return whole
 }
@@ -372,7 +372,7 @@ func find(layers []*layer, path string) *Node {
 // configurations returns each configuration by which probes are answered, with its layers: one probe for each.
 func (g *gate) configurations() []probe {
 	var distinct []probe
-	known := map[*filter.Config]bool{}
+	known := map[*config.Config]bool{}
 	for _, p := range g.probes {
 		if p.config != nil && !known[p.config] {
 			known[p.config] = true

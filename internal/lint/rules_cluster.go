@@ -7,8 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/filter/envoystats"
+	"healthgate/filter/policy"
 )
 
 // checkClusters checks each cluster that a gate asks.
@@ -114,7 +115,7 @@ func (s *scope) clusterNames() []string {
 
 // meantOf is what follows a name that is not there.
 func meantOf(name string, known []string) string {
-	if near := filter.Nearest(name, known); near != "" {
+	if near := config.Nearest(name, known); near != "" {
 		return ": did you mean " + quoteKey(near) + "?"
 	}
 	if len(known) > 0 {
@@ -124,7 +125,7 @@ func meantOf(name string, known []string) string {
 }
 
 // checkUnknown finds a cluster that is not there, if the files would have it.
-func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
+func (s *scope) checkUnknown(f *findings, at *Node, asked policy.Cluster) {
 	const rule = "unknown-cluster"
 	meant := meantOf(asked.Name, s.clusterNames())
 	switch {
@@ -139,7 +140,7 @@ func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
 }
 
 // checkStatName finds a cluster whose stats have another name than the gate reads.
-func checkStatName(f *findings, given, at, cluster *Node, asked filter.Cluster) {
+func checkStatName(f *findings, given, at, cluster *Node, asked policy.Cluster) {
 	statName := cluster.text("alt_stat_name")
 	if statName == "" {
 		statName = asked.Name
@@ -316,7 +317,7 @@ func endpoints(cluster *Node) (all []*Node, known bool) {
 }
 
 // checkUnchecked finds a cluster whose hosts count as healthy although they are down.
-func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked filter.Cluster) {
+func checkUnchecked(f *findings, g *gate, cluster *Node, c *config.Config, asked policy.Cluster) {
 	const rule = "unchecked"
 	if byEDS(cluster) {
 		return
@@ -365,7 +366,7 @@ func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked
 }
 
 // enough says whether a number of healthy hosts passes.
-func enough(asked filter.Cluster, healthy, total int) bool {
+func enough(asked policy.Cluster, healthy, total int) bool {
 	return healthy >= 0 && uint64(healthy) >= asked.Rule.MinHealthy && 100*healthy >= int(asked.Rule.MinHealthyPercent)*total
 }
 
@@ -411,7 +412,7 @@ func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), '
 
 // checkPanic finds a gate that passes while Envoy panics: it sends to unhealthy hosts then, or fails each call. A gate that asks for more
 // than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each call fails.
-func checkPanic(f *findings, at, cluster *Node, asked filter.Cluster) {
+func checkPanic(f *findings, at, cluster *Node, asked policy.Cluster) {
 	const rule = "panic"
 	threshold := 50.0 // Envoy's default
 	if given := cluster.get("common_lb_config", "healthy_panic_threshold"); given != nil {
@@ -457,7 +458,7 @@ func failsOnPanic(cluster *Node) bool {
 }
 
 // passesInPanic says whether the gate passes with some number of healthy hosts, of a total, that is below the threshold.
-func passesInPanic(asked filter.Cluster, total int, threshold float64) bool {
+func passesInPanic(asked policy.Cluster, total int, threshold float64) bool {
 	for healthy := range total {
 		if enough(asked, healthy, total) && float64(100*healthy/total) < threshold {
 			return true

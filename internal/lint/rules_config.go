@@ -4,7 +4,7 @@ import (
 	"errors"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // checkConfig decodes the gate's configuration, and each merged one, as the filter does.
@@ -58,13 +58,13 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 		return false
 	}
 	const rule = "config"
-	all := filter.Errors{}
+	all := config.Errors{}
 	if !errors.As(err, &all) {
 		f.add(layers[0].at, Error, rule, "%s; %s", err, follows)
 		return true
 	}
 	for _, one := range all {
-		if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
+		if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
 			f.add(find(layers, wrong.Path), Error, rule, "%s; %s", wrong, follows)
 		}
 	}

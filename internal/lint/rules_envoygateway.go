@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // gatewayRoute is the name of a cluster that Envoy Gateway makes of a route's rule, by the rule's place in the route.
@@ -113,7 +113,7 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		own.err = fmt.Errorf("config: it is no object; write clusters: [httproute/<namespace>/<name>/rule/0] below it")
 	}
 	err := own.err
-	var config *filter.Config
+	var config *config.Config
 	if err == nil {
 		config, err = module.read(own.value.structure())
 	}
@@ -179,7 +179,7 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 			}
 		}
 		slices.Sort(known)
-		if near := filter.Nearest(key, known); meant == "" && near != "" {
+		if near := config.Nearest(key, known); meant == "" && near != "" {
 			meant = ": did you mean " + near + "/rule/" + parts[4] + "?"
 		}
 		if meant != "" {
@@ -228,7 +228,7 @@ func otherRules(route string, left []string) string {
 }
 
 // checkTargets finds a policy whose routes do not match the gate's path, or let probes pass by themselves.
-func (e *envoyGateway) checkTargets(policy *Node, config *filter.Config) {
+func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
 	targets := policy.list("spec", "targetRefs")
 	if one := policy.get("spec", "targetRef"); one != nil {
 		targets = append(targets, one)

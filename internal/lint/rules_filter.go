@@ -6,7 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/policy"
 )
 
 // checkALPN finds a listener on which HTTP/2 can't be agreed on.
@@ -180,8 +181,8 @@ func (g *gate) checkNative(f *findings) {
 }
 
 // nativeSays says whether Envoy's health_check filter could be asked for the same.
-func nativeSays(c *filter.Config) bool {
-	plain := c.Require == len(c.Clusters) && !c.IgnoreDrain && c.Hold == filter.Hold{} && c.StaleAfter == 0 && c.Admin == nil && !c.Details &&
+func nativeSays(c *config.Config) bool {
+	plain := c.Require == len(c.Clusters) && !c.IgnoreDrain && c.Hold == policy.Hold{} && c.StaleAfter == 0 && c.Admin == nil && !c.Details &&
 		c.Healthy.Status == 200 && c.Unhealthy.Status == 503 && c.StatPrefix == "default"
 	for _, cluster := range c.Clusters {
 		r := cluster.Rule

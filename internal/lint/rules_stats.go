@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/filter/envoystats"
 )
 
@@ -16,7 +16,7 @@ type statsNeeded struct {
 }
 
 // needs returns the stats that a gate's configuration needs: those in a cluster's own scope, and all others.
-func (s *scope) needs(g *gate, c *filter.Config) (ofClusters map[string][]statsNeeded, others []statsNeeded) {
+func (s *scope) needs(g *gate, c *config.Config) (ofClusters map[string][]statsNeeded, others []statsNeeded) {
 	ofClusters = map[string][]statsNeeded{}
 	if c.Admin == nil {
 		for _, cluster := range c.Clusters {

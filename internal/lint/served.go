@@ -5,7 +5,7 @@ import (
 	"net"
 	"slices"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // Served is a gate as a running Envoy has it: one path on one listener.
@@ -20,7 +20,7 @@ type Served struct {
 	ServerName string         // the server name that the filter chain requires, or ""
 	Proxied    bool           // the listener wants the PROXY protocol first
 	HTTP2      bool           // it speaks HTTP/2 alone
-	Config     *filter.Config // nil where it is wrong
+	Config     *config.Config // nil where it is wrong
 	Err        error          // why
 	// Prefixes are the stat prefixes by which its replies may be counted, its own first. Envoy defines no stats for a route that comes
 	// to a dynamic module's filter later: such a route's are counted by the filter's.
