@@ -16,10 +16,12 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// path probes one path.
+// path probes a path on a new connection, so that Envoy's newest listener answers.
 func (s *site) path(path string) *answer {
 	s.t.Helper()
-	return s.mustDo(s.client("h2"), http.MethodGet, path, nil)
+	client := s.client("h2")
+	defer client.CloseIdleConnections()
+	return s.mustDo(client, http.MethodGet, path, nil)
 }
 
 func (s *site) awaitPath(path string, status int) {

@@ -140,12 +140,16 @@ func TestConfigDisablesOtherFiltersOnTheProbeRoute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			config, err := testbed.ParseBootstrap(text)
+			config, err := yaml.YAMLToJSON(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.RawJSON(config), variant.Options(testbed.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
 			s := &site{t: t, dir: t.TempDir()}
-			s.start(&plan{config: config})
+			s.use(envoy)
 			get := func(path string) string {
 				reply, err := http.Get("http://" + s.envoy.Ingress + path)
 				if err != nil {
