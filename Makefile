@@ -351,7 +351,7 @@ else
 endif
 
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its peers and write e2e/bench/RESULTS.md; 20 minutes, on a quiet machine (BENCH='-only scale')
+bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure it beside its peers and write e2e/bench/RESULTS.md; up to half an hour, on a quiet machine (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
 # The Go plugin is for one version of Envoy: in another one the module alone is compared.

@@ -49,7 +49,7 @@ type settings struct {
 }
 
 var (
-	// full takes about 20 minutes.
+	// full takes up to half an hour.
 	full = settings{Rounds: 31, Load: 300 * time.Millisecond, Probes: 300_000, Starts: 5, Window: 40 * time.Second,
 		Clusters: []int{100, 1000, 5000, 10000}, RouteSize: 5000, Overrides: 100, Chains: []int{1, 100, 1000}, ChainedSize: 1000,
 		Updates: 5, Changes: 6}

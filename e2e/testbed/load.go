@@ -47,17 +47,18 @@ type Outcome struct {
 func StartLoad(p Pace, send func(client int) (answer string)) *Load {
 	l := newLoad()
 	options := l.runnerOptions(p)
-	for client := range options.NumThreads {
-		options.Runners = append(options.Runners, runner(func() {
+	load := periodic.NewPeriodicRunner(&options) // empties the options
+	for client := range load.Options().Runners {
+		load.Options().Runners[client] = runner(func() {
 			answer := send(client)
 			l.mutex.Lock()
 			defer l.mutex.Unlock()
 			l.answers[answer]++
-		}))
+		})
 	}
 	go func() {
 		defer close(l.done)
-		l.finish(periodic.NewPeriodicRunner(&options).Run())
+		l.finish(load.Run())
 	}()
 	return l
 }
@@ -106,6 +107,7 @@ func (l *Load) runnerOptions(p Pace) periodic.RunnerOptions {
 	options := periodic.RunnerOptions{
 		QPS: p.PerSecond, Duration: p.For, NumThreads: max(1, p.Clients), Exactly: p.Requests, Out: io.Discard, Stop: l.stop,
 		Percentiles: []float64{50, 99}, Resolution: 10e-6, NoCatchUp: true,
+		Uniform: true, // the clients do not all send at the same time
 	}
 	if p.PerSecond == 0 {
 		options.QPS = -1
