@@ -352,6 +352,9 @@ func TestCommittedRecordingIsOfTheCurrentDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if strings.Contains(string(svg), "%!") {
+		t.Error("docs/demo.svg has a formatting error")
+	}
 	text := strings.Join(textOf(t, string(svg)), "\n") + "\n"
 	for _, step := range recorded {
 		_, after, found := strings.Cut(text, "# "+step.what+"\n")

@@ -97,7 +97,7 @@ text { font: %[4]dpx ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans
 @media (prefers-reduced-motion: no-preference) {
 `, width, height, escaped(title), fontSize)
 	for i, line := range lines {
-		fmt.Fprintf(&b, " .l%[1]d { animation: l%[1]d %[2].1fs infinite step-end }", i, total.Seconds())
+		fmt.Fprintf(&b, " .l%d { animation: l%d %.1fs infinite step-end }", i, i, total.Seconds())
 		fmt.Fprintf(&b, " @keyframes l%d { 0%% { opacity: 0 } %.2f%% { opacity: 1 } }\n", i, 100*line.at.Seconds()/total.Seconds())
 	}
 	fmt.Fprintf(&b, `}
