@@ -25,6 +25,7 @@ const (
 	typeEndpoints    = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 	typeExtension    = "envoy.config.core.v3.TypedExtensionConfig"
 	typeScopedRoutes = "envoy.config.route.v3.ScopedRouteConfiguration"
+	typeScopes       = "envoy.admin.v3.ScopedRoutesConfigDump.ScopedRouteConfigs" // no message: the scopes of one connection manager
 	typeRouteList    = "envoy.config.route.v3.RouteList"
 	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
@@ -73,7 +74,7 @@ func recognize(n *Node) string {
 	return ""
 }
 
-// mostly says whether at least half of a document's keys are fields of a mark's type, as another program's keys are not.
+// mostly reports whether at least half of a document's keys are fields of a mark's type, as another program's keys are not.
 func (m mark) mostly(n *Node) bool {
 	kind, known := messageType(m.typeName).Descriptor(), 0
 	for _, e := range n.entries {
@@ -84,7 +85,7 @@ func (m mark) mostly(n *Node) bool {
 	return 2*known >= len(n.entries)
 }
 
-// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of
+// fits reports whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of
 // that key,
 // another by all of its keys.
 func (m mark) fits(n *Node, key string, value *Node) bool {
@@ -107,7 +108,7 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 	return fieldsOf(n, kind)
 }
 
-// isResource says whether an item of a list is a listener, a cluster or a secret, by most of its keys.
+// isResource reports whether an item of a list is a listener, a cluster or a secret, by most of its keys.
 func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
 	known := 0
 	for _, e := range item.entries {
@@ -118,7 +119,7 @@ func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
 	return 2*known > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
 }
 
-// fieldsOf says whether each key of a mapping is a field of a message.
+// fieldsOf reports whether each key of a mapping is a field of a message.
 func fieldsOf(n *Node, kind protoreflect.MessageDescriptor) bool {
 	for _, e := range n.entries {
 		if e.key != "<<" && !isField(e.key, kind) {
@@ -140,7 +141,7 @@ func underscored(key string) string {
 	return snake(key)
 }
 
-// document reads a document by its type, and says whether it has one.
+// document reads a document by its type, and reports whether it has one.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
 	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes
@@ -151,7 +152,7 @@ func (l *linter) document(n *Node, s *scope) bool {
 		return known
 	case n.kind != mapping:
 		return false
-	case n.text("apiVersion") != "" && n.text("kind") != "":
+	case isObject(n):
 		l.object(n)
 		return true
 	case isDump(n):
@@ -195,79 +196,84 @@ func (l *linter) document(n *Node, s *scope) bool {
 	switch typeName {
 	case typeBootstrap:
 		if n.get("static_resources") != nil || n.get("dynamic_resources") != nil {
-			l.hold(n)
+			l.noteGatePlace(n)
 		}
 	case typeListener, typeHCM:
-		l.hold(n)
+		l.noteGatePlace(n)
 	case typeStatic:
 		if n.get("listeners") != nil {
-			l.hold(n)
+			l.noteGatePlace(n)
 		}
 	}
 	if typeName == typeBootstrap {
-		l.scopes = append(l.scopes, newScope(n))
+		bootstrap := newScope()
+		bootstrap.bootstrap = n
+		bootstrap.add(n.get("static_resources"), typeStatic)
+		l.scopes = append(l.scopes, bootstrap)
 		return true
 	}
 	s.add(n, typeName)
 	return true
 }
 
-// first returns the first item of a list.
-func (n *Node) first() *Node {
-	if n == nil || len(n.items) == 0 {
-		return nil
-	}
-	return n.items[0]
-}
-
-// dumpKeys are the keys by which a part of a dump is recognized that has no @type.
-var dumpKeys = map[string]string{
-	"bootstrap":                    "BootstrapConfigDump",
-	"static_clusters":              "ClustersConfigDump",
-	"dynamic_active_clusters":      "ClustersConfigDump",
-	"dynamic_warming_clusters":     "ClustersConfigDump",
-	"static_listeners":             "ListenersConfigDump",
-	"dynamic_listeners":            "ListenersConfigDump",
-	"static_route_configs":         "RoutesConfigDump",
-	"dynamic_route_configs":        "RoutesConfigDump",
-	"ecds_filters":                 "EcdsConfigDump",
-	"inline_scoped_route_configs":  "ScopedRoutesConfigDump",
-	"dynamic_scoped_route_configs": "ScopedRoutesConfigDump",
-}
-
 const adminPackage = "envoy.admin.v3."
 
-// dumpType returns the type of a part of a dump, without its package, or "".
+// dumpedResource is where a part of a /config_dump has resources: in a list, whose items ?resource= returns one by one.
+type dumpedResource struct {
+	part, list, item string
+	path             []string // from an item to the resource
+	typeName         string
+}
+
+var dumpedResources = []dumpedResource{
+	{"ClustersConfigDump", "static_clusters", "StaticCluster", []string{"cluster"}, typeCluster},
+	{"ClustersConfigDump", "dynamic_active_clusters", "DynamicCluster", []string{"cluster"}, typeCluster},
+	{"ClustersConfigDump", "dynamic_warming_clusters", "DynamicCluster", []string{"cluster"}, typeCluster},
+	{"ListenersConfigDump", "static_listeners", "StaticListener", []string{"listener"}, typeListener},
+	{"ListenersConfigDump", "dynamic_listeners", "DynamicListener", []string{"active_state", "listener"}, typeListener},
+	{"RoutesConfigDump", "static_route_configs", "StaticRouteConfig", []string{"route_config"}, typeRoutes},
+	{"RoutesConfigDump", "dynamic_route_configs", "DynamicRouteConfig", []string{"route_config"}, typeRoutes},
+	{"EcdsConfigDump", "ecds_filters", "EcdsFilterConfig", []string{"ecds_filter"}, typeExtension},
+	{"ScopedRoutesConfigDump", "inline_scoped_route_configs", "InlineScopedRouteConfigs", nil, typeScopes},
+	{"ScopedRoutesConfigDump", "dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", nil, typeScopes},
+}
+
+// dumpType returns the type of a part of a dump without its package, by its @type or its keys, or "".
 func dumpType(part *Node) string {
 	if typeName := typeOf(part.text("@type")); typeName != "" {
-		name, found := strings.CutPrefix(typeName, adminPackage)
-		if !found {
-			return ""
+		if name, found := strings.CutPrefix(typeName, adminPackage); found {
+			return name
 		}
-		return name
+		return ""
 	}
 	for _, e := range part.pairs() {
-		if kind := dumpKeys[underscored(e.key)]; kind != "" {
-			return kind
+		key := underscored(e.key)
+		if key == "bootstrap" {
+			return "BootstrapConfigDump"
+		}
+		for _, d := range dumpedResources {
+			if d.list == key {
+				return d.part
+			}
 		}
 	}
 	return ""
 }
 
-// isDump says whether a document is a whole dump, or one part of it.
+// isDump returns whether a document is a whole dump, or one part of it.
 func isDump(n *Node) bool {
 	return slices.ContainsFunc(n.list("configs"), func(part *Node) bool { return dumpType(part) != "" }) ||
 		strings.HasPrefix(typeOf(n.text("@type")), adminPackage) && dumpType(n) != ""
 }
 
-// dumpsBelow reads the dumps in what Envoy Gateway's egctl prints: by namespace and proxy, or beside the objects that they were made of.
+// dumpsBelow reads the dumps in the output of Envoy Gateway's egctl: by namespace and proxy, or beside the objects that they were made of.
 func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	for _, e := range n.entries {
 		switch {
 		case e.value.kind == mapping && isDump(e.value):
 			l.dump(e.value)
 			found = true
-		case e.value.kind == mapping && depth < 2 && recognizesNone(n):
+		case e.value.kind == mapping && depth < 2 && recognize(n) == "":
 			found = l.dumpsBelow(e.value, depth+1) || found
 		}
 	}
@@ -276,7 +282,7 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	}
 	for _, e := range n.entries {
 		for _, item := range e.value.items {
-			if item.text("apiVersion") != "" && item.text("kind") != "" {
+			if isObject(item) {
 				l.object(item)
 			}
 		}
@@ -284,97 +290,67 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	return found
 }
 
-// recognizesNone says whether a document is none of Envoy's.
-func recognizesNone(n *Node) bool { return recognize(n) == "" }
-
-// named gives the keys of a message the names that they have in the API, if the text has them as JSON's: statsConfig.
-func named(n *Node, typeName string) {
+// rename gives the keys of a message their names in the API, if the text has those of JSON: statsConfig.
+func rename(n *Node, typeName string) {
 	(&api{found: &findings{}}).document(n, typeName)
 }
 
-// dump reads admin's /config_dump. Envoy has taken it, so it is not held to the API again.
+// dump reads admin's /config_dump. Envoy has accepted it, so it is not checked against the API again.
 func (l *linter) dump(n *Node) {
-	s := &scope{dumped: true}
+	s := newScope()
+	s.dumped = true
 	l.checked = true
 	parts := n.list("configs")
 	if len(parts) == 0 {
 		parts = []*Node{n}
 	}
-	for _, part := range parts {
-		for _, e := range slices.Concat(part.entries, part.pairs("bootstrap")) {
-			s.inJSON = s.inJSON || e.key != underscored(e.key)
+	inJSON := slices.ContainsFunc(parts, func(part *Node) bool {
+		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool { return e.key != underscored(e.key) })
+	})
+	add := func(n *Node, typeName string) {
+		if inJSON && n.text("@type") == "" { // otherwise renamed with the message around it
+			rename(n, typeName)
 		}
+		s.add(n, typeName)
 	}
 	for _, part := range parts {
 		kind := dumpType(part)
-		if s.inJSON && kind != "" {
-			named(part, adminPackage+kind)
+		if inJSON && kind != "" {
+			rename(part, adminPackage+kind)
 		}
 		switch kind {
 		case "BootstrapConfigDump":
-			l.hold(part)
+			l.noteGatePlace(part)
 			s.bootstrap = part.get("bootstrap")
 		case "ClustersConfigDump":
 			s.allClusters = true
-			s.addEach(part, typeCluster, "static_clusters", "cluster")
-			s.addEach(part, typeCluster, "dynamic_active_clusters", "cluster")
-			s.addEach(part, typeCluster, "dynamic_warming_clusters", "cluster")
 		case "ListenersConfigDump":
-			l.hold(part)
-			s.addEach(part, typeListener, "static_listeners", "listener")
-			s.addEach(part, typeListener, "dynamic_listeners", "active_state", "listener")
-		// What ?resource= gives one by one.
-		case "ClustersConfigDump.StaticCluster", "ClustersConfigDump.DynamicCluster":
-			s.addDumped(part.get("cluster"), typeCluster)
-		case "ListenersConfigDump.StaticListener":
-			s.addDumped(part.get("listener"), typeListener)
-		case "ListenersConfigDump.DynamicListener":
-			s.addDumped(part.get("active_state", "listener"), typeListener)
-		case "RoutesConfigDump.StaticRouteConfig", "RoutesConfigDump.DynamicRouteConfig":
-			s.addDumped(part.get("route_config"), typeRoutes)
-		case "RoutesConfigDump":
-			s.addEach(part, typeRoutes, "static_route_configs", "route_config")
-			s.addEach(part, typeRoutes, "dynamic_route_configs", "route_config")
-		case "EcdsConfigDump":
-			s.addEach(part, typeExtension, "ecds_filters", "ecds_filter")
-		case "EcdsConfigDump.EcdsFilterConfig":
-			s.addDumped(part.get("ecds_filter"), typeExtension)
-		case "ScopedRoutesConfigDump":
-			for _, of := range slices.Concat(part.list("inline_scoped_route_configs"), part.list("dynamic_scoped_route_configs")) {
-				s.addScopes(of)
+			l.noteGatePlace(part)
+		}
+		for _, d := range dumpedResources {
+			items := part.list(d.list)
+			if kind == d.part+"."+d.item {
+				items = []*Node{part}
+			} else if kind != d.part {
+				continue
 			}
-		case "ScopedRoutesConfigDump.InlineScopedRouteConfigs", "ScopedRoutesConfigDump.DynamicScopedRouteConfigs":
-			s.addScopes(part)
+			for _, item := range items {
+				if resource := item.get(d.path...); resource != nil {
+					add(resource, d.typeName)
+				}
+			}
+			if kind != d.part {
+				break // the two kinds of clusters share an item
+			}
 		}
 	}
 	l.scopes = append(l.scopes, s)
 }
 
-// addDumped adds a resource of a dump.
-func (s *scope) addDumped(n *Node, typeName string) {
-	if n != nil && s.inJSON && n.text("@type") == "" { // else the names were given with the message around it
-		named(n, typeName)
-	}
-	s.add(n, typeName)
-}
+// isObject returns whether a document is a Kubernetes object.
+func isObject(n *Node) bool { return n.text("apiVersion") != "" && n.text("kind") != "" }
 
-// addScopes adds the scopes that a dump has of one connection manager.
-func (s *scope) addScopes(n *Node) {
-	for _, one := range n.list("scoped_route_configs") {
-		s.addScope(n.text("name"), one)
-	}
-}
-
-// addEach adds the resource under keys of each entry of a list.
-func (s *scope) addEach(n *Node, typeName, listKey string, keys ...string) {
-	for _, item := range n.list(listKey) {
-		if resource := item.get(keys...); resource != nil {
-			s.addDumped(resource, typeName)
-		}
-	}
-}
-
-// object reads an object of Kubernetes.
+// object reads a Kubernetes object.
 func (l *linter) object(n *Node) {
 	switch n.text("kind") {
 	case "List":
@@ -434,7 +410,7 @@ func (l *linter) embedded(key string, value *Node, encoded bool) {
 	if err != nil {
 		return
 	}
-	s := &scope{}
+	s := newScope()
 	known := false
 	for _, document := range documents {
 		if recognize(document) != "" || document.get("resources") != nil || expected {
@@ -469,7 +445,7 @@ var ownKeys = map[string]bool{
 	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
 }
 
-// isGatesOwn says whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
+// isGatesOwn reports whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
 func isGatesOwn(n *Node) bool {
 	clusters := n.get("clusters")
 	if clusters == nil || clusters.kind != list || n.get("listeners") != nil {
@@ -496,7 +472,7 @@ func isGatesOwn(n *Node) bool {
 func (l *linter) gatesOwn(n *Node) {
 	l.checked = true
 	l.gates++
-	if _, err := module.read(n.structure()); err != nil {
+	if _, err := filter.Decode(n.structure(), module); err != nil {
 		own := &layer{at: n, value: n}
 		if all := (filter.Errors{}); errors.As(err, &all) {
 			for _, one := range all {

@@ -14,14 +14,14 @@ type Input struct {
 
 // linter is one run.
 type linter struct {
-	files   []*file
-	found   findings
-	scopes  []*scope // one for each bootstrap and dump
-	parts   []*scope // resources without a bootstrap, one for each file and ConfigMap
-	objects []*Node  // of Kubernetes
-	gates   int      // that were found
-	holds   *Node    // the first place that could hold a gate; nil if there is none
-	checked bool     // something was read that some rule is about
+	files     []*file
+	found     findings
+	scopes    []*scope // one for each bootstrap and dump
+	parts     []*scope // resources without a bootstrap, one for each file and ConfigMap
+	objects   []*Node  // of Kubernetes
+	gates     int      // that were found
+	gatePlace *Node    // the first place that could have a gate; nil if there is none
+	checked   bool     // something was read that some rule is about
 }
 
 // Run checks the inputs together: a listener, its routes and the clusters may come in separate files. The error names each input
@@ -57,7 +57,7 @@ func (l *linter) read(input Input) error {
 		return err
 	}
 	known := false
-	s := &scope{}
+	s := newScope()
 	for _, document := range documents {
 		known = l.document(document, s) || known
 	}
@@ -89,12 +89,12 @@ var templated = regexp.MustCompile(`\{\{|\{%|<%`)
 
 // checkGateIsThere finds files in which no gate is, or nothing at all that a rule is about.
 func (l *linter) checkGateIsThere() {
-	if l.holds != nil && l.gates == 0 {
+	if l.gatePlace != nil && l.gates == 0 {
 		message := "no filter of Healthgate's is in these files, so no gate is checked: healthgate config prints the lines of one"
 		if l.byLDS() {
 			message += "; if it comes by LDS, check admin's /config_dump"
 		}
-		l.found.add(l.holds, Warning, "no-gate", "%s", message)
+		l.found.add(l.gatePlace, Warning, "no-gate", "%s", message)
 	}
 	if l.checked || len(l.found.all) > 0 {
 		return
@@ -117,27 +117,26 @@ func (s *scope) unseenFilters() (unseen int) {
 	return unseen
 }
 
-// byLDS says whether listeners come that no file has.
+// byLDS reports whether listeners come that no file has.
 func (l *linter) byLDS() bool {
 	for _, s := range l.scopes {
-		dynamic := s.bootstrap.get("dynamic_resources")
-		if !s.dumped && (dynamic.get("lds_config") != nil || dynamic.get("lds_resources_locator") != nil) {
+		if !s.dumped && s.discovers("lds") {
 			return true
 		}
 	}
 	return false
 }
 
-// hold notes a place that could hold a gate.
-func (l *linter) hold(n *Node) {
-	if l.holds == nil {
-		l.holds = n
+// noteGatePlace notes the first place that could have a gate.
+func (l *linter) noteGatePlace(n *Node) {
+	if l.gatePlace == nil {
+		l.gatePlace = n
 	}
 }
 
 // joined returns the scopes to check: the parts go with the bootstrap if there is one and no other.
 func (l *linter) joined() []*scope {
-	together := &scope{}
+	together := newScope()
 	if len(l.scopes) == 1 && !l.scopes[0].dumped {
 		together = l.scopes[0]
 	}

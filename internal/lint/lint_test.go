@@ -83,8 +83,8 @@ func TestWhatCantBeReadIsSaid(t *testing.T) {
 		"YAML 1.1's booleans":    {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n", "f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
 		"Envoy's own tag":        {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n", "f:2:24: error: admin listens on 0.0.0.0", ""},
 		"YAML 1.2 by its name":   {"%YAML 1.2\n---\nadmin: {profile_path: 5}\n", "f:3:9: error: profile_path is 5, and Envoy's API has a string here: put it into quotes [api]", ""},
-		"a merge key":            {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: << is a key like any other to Envoy, which knows no merging", ""},
-		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and this one counts: leave the other one out [api]", ""},
+		"a merge key":            {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: Envoy does not support the merge key <<", ""},
+		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and Envoy uses the last: remove the other one [api]", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := Run([]Input{{"f", []byte(test.content)}})

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,6 +96,14 @@ func (n *Node) pairs(keys ...string) []entry {
 	return n.entries
 }
 
+// first returns the first item of a list.
+func (n *Node) first() *Node {
+	if n == nil || len(n.items) == 0 {
+		return nil
+	}
+	return n.items[0]
+}
+
 // text returns the scalar at keys, or "".
 func (n *Node) text(keys ...string) string {
 	if n = n.get(keys...); n == nil {
@@ -103,7 +112,12 @@ func (n *Node) text(keys ...string) string {
 	return n.scalar
 }
 
-// isTrue says whether the value at keys is true.
+// has returns whether a list has one of some words.
+func (n *Node) has(words ...string) bool {
+	return slices.ContainsFunc(n.list(), func(item *Node) bool { return slices.Contains(words, item.scalar) })
+}
+
+// isTrue returns whether the value at keys is true.
 func (n *Node) isTrue(keys ...string) bool {
 	n = n.get(keys...)
 	return n != nil && n.kind == boolean && n.scalar == "true"
@@ -169,7 +183,7 @@ func (n *Node) structure() *structpb.Struct {
 }
 
 // follow returns the node at a path as the core writes it, clusters[0].min_healthy, and where that is not there the
-// nearest above it; whole says whether it got to the end.
+// nearest above it; whole reports whether it got to the end.
 func (n *Node) follow(path string) (found *Node, whole bool) {
 	for path != "" {
 		path = strings.TrimPrefix(path, ".")

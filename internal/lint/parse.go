@@ -56,6 +56,8 @@ func ReadAll(in io.Reader) ([]byte, error) {
 	return append(content, rest...), err
 }
 
+var byteOrderMark = []byte("\uFEFF")
+
 func mayBeJSON(content []byte) bool {
 	trimmed := bytes.TrimLeft(content, " \t\r\n\uFEFF")
 	return len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[')
@@ -182,7 +184,7 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	return n, r.mapping(n, y, depth)
 }
 
-// isTemplates says whether a mapping is {{ a placeholder }} of a template, which YAML reads as a mapping that is the key of another.
+// isTemplates reports whether a mapping is {{ a placeholder }} of a template, which YAML reads as a mapping that is the key of another.
 func isTemplates(y *yaml.Node) bool {
 	return y.Style&yaml.FlowStyle != 0 && len(y.Content) == 2 && y.Content[0].Kind == yaml.MappingNode
 }

@@ -39,22 +39,19 @@ func (g *gate) obstacles() (all []obstacle) {
 	if g.in.chain == nil {
 		return nil
 	}
-	if match := g.in.chain.get("filter_chain_match"); match != nil {
-		for _, part := range byClient {
-			at := match.get(part.key)
-			if at == nil || at.kind == list && len(at.items) == 0 || at.scalar == "ANY" || slices.ContainsFunc(at.items,
-				func(n *Node) bool { return n.scalar == "*" }) {
-				continue
-			}
-			if offered := slices.ContainsFunc(at.items, func(n *Node) bool {
-				return n.scalar == "http/1.1" ||
-					n.scalar == "h2"
-			}); part.key == "application_protocols" && offered && hasTLS(g.in.chain) {
-				continue // a balancer's probe over TLS offers one of these
-			}
-			all = append(all, obstacle{at, "this filter chain is for " + part.what + ", and no other chain of the listener has a gate, so a " +
-				"plain probe may not get to it: give the gate a filter chain without this, or a separate listener"})
+	if matcher := g.in.listener.get("filter_chain_matcher"); matcher != nil && (chainMatcher{g.in}).selects(matcher) == no {
+		all = append(all, obstacle{matcher, "this matcher selects the gate's filter chain only for some clients, and no other chain that " +
+			"it selects has a gate, so a plain probe may not reach it: select it for all others by on_no_match, or give the gate a separate " +
+			"listener"})
+	}
+	for _, part := range byClient {
+		at := g.in.chain.get("filter_chain_match", part.key)
+		if at == nil || at.kind == list && len(at.items) == 0 || at.scalar == "ANY" ||
+			part.key == "application_protocols" && (hasTLS(g.in.chain) || g.in.inspectsHTTP()) && at.has("http/1.1", "h2") || at.has("*") {
+			continue // a balancer's probe over TLS offers http/1.1 or h2
 		}
+		all = append(all, obstacle{at, "this filter chain is for " + part.what + ", and no other chain of the listener has a gate, so a " +
+			"plain probe may not reach it: give the gate a filter chain without this, or a separate listener"})
 	}
 	if tls := tlsContext(g.in.chain); tls.isTrue("require_client_certificate") {
 		all = append(all, obstacle{tls.get("require_client_certificate"), "a client without a certificate is refused here, and balancers " +
@@ -72,4 +69,12 @@ func (g *gate) obstacles() (all []obstacle) {
 			"codec_type: AUTO"})
 	}
 	return all
+}
+
+// inspectsHTTP returns whether the listener finds out the protocol of connections without TLS.
+func (m connectionManager) inspectsHTTP() bool {
+	return slices.ContainsFunc(m.listener.list("listener_filters"), func(filter *Node) bool {
+		_, typeName := typed(filter.get("typed_config"))
+		return shortName(typeName) == "HttpInspector"
+	})
 }
