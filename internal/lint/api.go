@@ -69,7 +69,6 @@ func (a *api) fail(at *Node, format string, args ...any) {
 func (a *api) document(n *Node, typeName string) {
 	kind := messageType(typeName)
 	if kind == nil {
-		n.skipped = true
 		known := func(prefix string) bool { return strings.HasPrefix(typeName, prefix) }
 		if strings.HasPrefix(typeName, "envoy.") && !slices.ContainsFunc(withoutGo, known) {
 			a.fail(n.at("@type"), "%s is no type of Envoy's API%s: check the name and its version (v3, v3alpha)", typeName, refuses)

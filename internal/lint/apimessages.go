@@ -165,17 +165,14 @@ func (a *api) uniqueClusters(n *Node) {
 	}
 }
 
-// chainNames reports filter chains that a filter_chain_matcher cannot select: it needs unique names, and no filter_chain_match.
+// chainNames reports filter chains that a filter_chain_matcher cannot select: it needs unique names.
 func (a *api) chainNames(n *Node) {
 	if n.get("filter_chain_matcher") == nil {
 		return
 	}
 	known := map[string]*Node{}
 	for _, chain := range n.list("filter_chains") {
-		switch match := chain.get("filter_chain_match"); {
-		case match != nil && hasMore(match):
-			a.fail(match, "filter_chain_match and the listener's filter_chain_matcher exclude each other%s: remove one of them", refuses)
-		case chain.text("name") == "":
+		if chain.text("name") == "" {
 			a.fail(chain, "a filter chain without a name cannot be selected by filter_chain_matcher%s: write name", refuses)
 		}
 		a.unique(known, chain.at("name"), chain.text("name"), "filter chain")

@@ -37,7 +37,7 @@ func (c chainMatcher) leads(onMatch *Node) answer {
 // branch returns the OnMatch of a MatcherTree that takes the probe. A custom_match is by address.
 func (c chainMatcher) branch(tree, byDefault *Node) *Node {
 	value, known := c.input(tree.get("input"))
-	if known != yes {
+	if known != yes || tree.get("custom_match") != nil {
 		return byDefault
 	}
 	if exact := tree.get("exact_match_map", "map", value); exact != nil {
@@ -74,8 +74,10 @@ func (c chainMatcher) input(n *Node) (value string, known answer) {
 	_, typeName := typed(n.get("typed_config"))
 	switch shortName(typeName) {
 	case "DestinationPortInput":
-		port := c.listener.text("address", "socket_address", "port_value")
-		return port, answerOf(port != "")
+		if port := c.listener.text("address", "socket_address", "port_value"); port != "" && port != "0" {
+			return port, yes
+		}
+		return "", maybe
 	case "TransportProtocolInput":
 		if hasTLS(c.chain) {
 			return "tls", yes

@@ -13,7 +13,7 @@ import (
 	"healthgate/filter"
 )
 
-// The types of documents, and of what stands in them.
+// The types of documents and of their parts.
 const (
 	typeBootstrap    = "envoy.config.bootstrap.v3.Bootstrap"
 	typeStatic       = "envoy.config.bootstrap.v3.Bootstrap.StaticResources"
@@ -30,15 +30,15 @@ const (
 	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 
-// mark is a key by which a document without an @type is recognized. A weak one is another program's word too: it counts only if what
-// stands there has the form of Envoy's.
+// mark has the keys that identify a document without an @type. A weak key is used by other programs too: it counts only if the value has
+// the form of Envoy's.
 type mark struct {
 	typeName string
 	strong   []string
 	weak     []string
 }
 
-// marks are in the order in which they are tried.
+// marks has the marks in the order in which they are tried.
 var marks = []mark{
 	{typeBootstrap,
 		[]string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"},
@@ -55,7 +55,7 @@ var marks = []mark{
 	{typeStatic, nil, []string{"listeners", "clusters"}},
 }
 
-// recognize returns the type of a document of Envoy's, or "".
+// recognize returns the type of a document, or "" if it is none of Envoy's.
 func recognize(n *Node) string {
 	if n.kind != mapping {
 		return ""
@@ -74,20 +74,12 @@ func recognize(n *Node) string {
 	return ""
 }
 
-// mostly reports whether at least half of a document's keys are fields of a mark's type, as another program's keys are not.
+// mostly reports whether at least half of a document's keys are fields of a mark's type.
 func (m mark) mostly(n *Node) bool {
-	kind, known := messageType(m.typeName).Descriptor(), 0
-	for _, e := range n.entries {
-		if isField(e.key, kind) {
-			known++
-		}
-	}
-	return 2*known >= len(n.entries)
+	return 2*fieldCount(n, messageType(m.typeName).Descriptor()) >= len(n.entries)
 }
 
-// fits reports whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of
-// that key,
-// another by all of its keys.
+// fits reports whether a document has the form of a mark's type: a bootstrap by the value of a weak key, another by all of its keys.
 func (m mark) fits(n *Node, key string, value *Node) bool {
 	kind := messageType(m.typeName).Descriptor()
 	field := kind.Fields().ByName(protoreflect.Name(key))
@@ -108,15 +100,19 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 	return fieldsOf(n, kind)
 }
 
-// isResource reports whether an item of a list is a listener, a cluster or a secret, by most of its keys.
+// isResource reports whether an item of a list is a listener, a cluster or a secret: most of its keys are fields.
 func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
-	known := 0
-	for _, e := range item.entries {
+	return 2*fieldCount(item, kind) > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
+}
+
+// fieldCount returns how many keys of a mapping are fields of a message.
+func fieldCount(n *Node, kind protoreflect.MessageDescriptor) (count int) {
+	for _, e := range n.entries {
 		if isField(e.key, kind) {
-			known++
+			count++
 		}
 	}
-	return 2*known > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
+	return count
 }
 
 // fieldsOf reports whether each key of a mapping is a field of a message.
@@ -133,7 +129,7 @@ func isField(key string, kind protoreflect.MessageDescriptor) bool {
 	return kind.Fields().ByName(protoreflect.Name(key)) != nil || kind.Fields().ByJSONName(key) != nil
 }
 
-// underscored writes a key in JSON's form, staticResources, in protobuf's.
+// underscored returns a key of JSON's form, staticResources, in protobuf's.
 func underscored(key string) string {
 	if !strings.ContainsFunc(key, func(r rune) bool { return r >= 'A' && r <= 'Z' }) {
 		return key
@@ -141,7 +137,7 @@ func underscored(key string) string {
 	return snake(key)
 }
 
-// document reads a document by its type, and reports whether it has one.
+// document reads a document by its type, and reports whether the type is known.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
 	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes
@@ -379,13 +375,13 @@ func isEntry(entries []entry, e entry) bool {
 }
 
 var (
-	// envoysKey is a key of a ConfigMap under which Envoy's configuration is expected.
+	// envoysKey matches a key of a ConfigMap that should have Envoy's configuration.
 	envoysKey = regexp.MustCompile(`(?i)(envoy|bootstrap).*\.(ya?ml|json)$|^(lds|cds|rds|eds|listeners?|clusters?|routes?)\.(ya?ml|json)$`)
-	// envoysText is a text that is meant to be Envoy's configuration.
+	// envoysText matches a text that is meant to be Envoy's configuration.
 	envoysText = regexp.MustCompile(`(?m)^[ \t"-]*(static_resources|dynamic_resources|filter_chains|http_filters|virtual_hosts|load_assignment|typed_config)\b`)
 )
 
-// embedded reads a text in a ConfigMap or a Secret, which have other things too.
+// embedded reads a text in a ConfigMap or a Secret, if it is Envoy's configuration.
 func (l *linter) embedded(key string, value *Node, encoded bool) {
 	content := []byte(value.scalar)
 	if encoded {
@@ -419,12 +415,12 @@ func (l *linter) embedded(key string, value *Node, encoded bool) {
 	}
 	if expected && !known {
 		l.checked = true
-		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy's, so nothing of it is checked: %s", whole, takes)
+		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy, so nothing in it is checked: %s", whole, readable)
 	}
 	l.parts = append(l.parts, s)
 }
 
-// embeddedAt is where a text in a text stands: line by line in a block, else all of it at its key.
+// embeddedAt returns the place of a text in a value: line by line in a block scalar, else the place of its key.
 func embeddedAt(value *Node) place {
 	if value.valueLine == 0 {
 		return place{file: value.file, line: value.line, column: value.column, fixed: true}
@@ -439,13 +435,13 @@ func embeddedAt(value *Node) place {
 	return place{file: value.file, line: value.valueLine - 1, column: indent}
 }
 
-// ownKeys are the keys of Healthgate's own configuration.
+// ownKeys has the keys of Healthgate's own configuration.
 var ownKeys = map[string]bool{
 	"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
 	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
 }
 
-// isGatesOwn reports whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
+// isGatesOwn reports whether a document is Healthgate's own configuration: its clusters are names, or have keys that Envoy's have not.
 func isGatesOwn(n *Node) bool {
 	clusters := n.get("clusters")
 	if clusters == nil || clusters.kind != list || n.get("listeners") != nil {
@@ -468,19 +464,10 @@ func isGatesOwn(n *Node) bool {
 	return own || names > 0 && names == len(clusters.items)
 }
 
-// gatesOwn checks Healthgate's own configuration, which stands in Envoy's otherwise.
+// gatesOwn checks Healthgate's own configuration in a file of its own.
 func (l *linter) gatesOwn(n *Node) {
 	l.checked = true
 	l.gates++
-	if _, err := filter.Decode(n.structure(), module); err != nil {
-		own := &layer{at: n, value: n}
-		if all := (filter.Errors{}); errors.As(err, &all) {
-			for _, one := range all {
-				if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
-					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses "+
-						"it: %s", wrong)
-				}
-			}
-		}
-	}
+	_, err := filter.Decode(n.structure(), module)
+	report(&l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
 }

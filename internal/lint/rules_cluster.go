@@ -221,17 +221,12 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 			walk(item, inClusters)
 		}
 	}
-	resources := slices.Concat(s.listeners, s.hcms, slices.Collect(maps.Values(s.routes)), slices.Collect(maps.Values(s.extensions)))
-	for _, scopes := range s.scopes {
-		resources = append(resources, scopes...)
-	}
-	for _, cluster := range s.clusters {
-		if parts := cluster.get("cluster_type"); parts != nil { // an aggregate
-			resources = append(resources, parts)
+	for _, n := range s.resources() {
+		if isCluster := n == s.clusters[n.text("name")]; !isCluster {
+			walk(n, false)
+		} else if parts := n.get("cluster_type"); parts != nil { // an aggregate
+			walk(parts, false)
 		}
-	}
-	for _, n := range resources {
-		walk(n, false)
 	}
 	for _, m := range s.connectionManagers() {
 		whole = whole && !s.routing(m).partial

@@ -63,6 +63,32 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 	return true
 }
 
+// checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain. It returns
+// one gate for each, of which no more is checked.
+func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
+	placed := map[*Node]bool{}
+	for _, g := range gates {
+		placed[g.contents] = true
+	}
+	for _, extension := range s.extensions { // a listener that is not in the files may use it
+		contents, _ := typed(extension.get("typed_config"))
+		placed[contents] = true
+	}
+	for _, resource := range s.resources() {
+		resource.each(func(n *Node) {
+			for _, e := range n.pairs("typed_per_filter_config") { // the rule api reports the filter's message there
+				placed[e.value] = true
+			}
+			if contents, typeName := typed(n); isGate(contents, typeName) && !placed[contents] {
+				f.add(n, Warning, "unread", "this Healthgate filter is not in the http_filters of a connection manager, so lint does not check it: "+
+					"add it there, with disabled: true, and enable it on the probe's route")
+				misplaced = append(misplaced, &gate{contents: contents})
+			}
+		})
+	}
+	return misplaced
+}
+
 // startups returns Healthgate's bootstrap extensions in a bootstrap.
 func startups(bootstrap *Node) (all []*Node) {
 	for _, extension := range bootstrap.list("bootstrap_extensions") {

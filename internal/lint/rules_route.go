@@ -38,7 +38,7 @@ func (s *scope) check(f *findings) []*gate {
 	s.checkRouteClusters(f)
 	s.checkLibraries(f, gates)
 	s.checkAdmin(f)
-	return gates
+	return append(gates, s.checkMisplaced(f, gates)...)
 }
 
 // enablingLines returns the lines that enable the gate on a route.

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -78,6 +79,18 @@ func (s *scope) join(part *scope) {
 		s.scopes[name] = append(s.scopes[name], scopes...)
 	}
 	s.patches = append(s.patches, part.patches...)
+}
+
+// resources returns all resources.
+func (s *scope) resources() []*Node {
+	all := slices.Concat(s.listeners, s.hcms)
+	for _, named := range []map[string]*Node{s.routes, s.extensions, s.clusters} {
+		all = slices.AppendSeq(all, maps.Values(named))
+	}
+	for _, scopes := range s.scopes {
+		all = append(all, scopes...)
+	}
+	return all
 }
 
 // discovers reports whether clusters ("cds") or listeners ("lds") may come by xDS.
