@@ -2,7 +2,6 @@ package lint
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -10,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"healthgate/internal/envoyyaml"
 )
 
 const (
@@ -77,22 +78,8 @@ func parse(content []byte, at place) ([]*Node, error) {
 	if len(content) > maxYAML {
 		return nil, fmt.Errorf("it has more than %d MiB, up to which YAML is read; JSON is up to %d MiB", maxYAML>>20, maxJSON>>20)
 	}
-	documents, err := parseYAML(content, at)
-	if err == nil {
-		return documents, nil
-	}
-	spaces := func(line []byte) []byte { return bytes.ReplaceAll(line, []byte("\t"), []byte(" ")) }
-	if again, failed := parseYAML(tabbedLine.ReplaceAllFunc(content, spaces), at); failed == nil {
-		return again, nil
-	}
-	return nil, err
+	return parseYAML(content, at)
 }
-
-// tabbedLine matches a line with a tab before its comment, or with only a tab. Envoy accepts it, and the library does not.
-var tabbedLine = regexp.MustCompile(`(?m)^[ ]*\t[ \t]*(#|\r?$)`)
-
-// yaml12 matches the directive of YAML 1.2. The library reads YAML 1.2, and refuses the directive.
-var yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)
 
 // yamlReader makes nodes of the library's.
 type yamlReader struct {
@@ -102,24 +89,13 @@ type yamlReader struct {
 }
 
 func parseYAML(content []byte, at place) (documents []*Node, err error) {
-	defer func() { // the library panics on some inputs that are no YAML
-		if cause := recover(); cause != nil {
-			documents, err = nil, &syntaxError{at.line + 1, at.column + 1, fmt.Sprint("not YAML: ", cause)}
-		}
-	}()
-	decoder := yaml.NewDecoder(bytes.NewReader(yaml12.ReplaceAll(content, []byte("%YAML 1.1"))))
+	decoded, err := envoyyaml.Decode(content)
+	if err != nil {
+		return nil, at.syntax(err)
+	}
 	reader := &yamlReader{place: at}
-	for {
-		var document yaml.Node
-		switch err := decoder.Decode(&document); {
-		case errors.Is(err, io.EOF):
-			return documents, nil
-		case err != nil:
-			return nil, at.syntax(err)
-		case len(document.Content) == 0:
-			continue
-		}
-		n, err := reader.node(document.Content[0], 0)
+	for _, document := range decoded {
+		n, err := reader.node(document, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -127,6 +103,7 @@ func parseYAML(content []byte, at place) (documents []*Node, err error) {
 			documents = append(documents, n)
 		}
 	}
+	return documents, nil
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
