@@ -79,7 +79,7 @@ func (p place) swap(node any) any {
 		case n["virtual_hosts"] != nil:
 			p.swapRoutes(n)
 		case n["filters"] != nil && p.chain == "":
-			p.chain = digest(n)
+			p.chain = digestTree(n)
 		case n["filter_chains"] != nil || n["default_filter_chain"] != nil:
 			p = p.at(n["name"])
 			typed, _ := Tree(n).Get("metadata.typed_filter_metadata").(map[string]any)
@@ -105,7 +105,7 @@ type level struct {
 // swapRoutes gives each configuration of the plugin in a RouteConfiguration all those above it, since the contrib host learns of
 // the most specific alone.
 func (p place) swapRoutes(routes map[string]any) {
-	key := digest(routes) // listeners that take it from the same source share it
+	key := digestTree(routes) // listeners that take it from the same source share it
 	if p.chain != "" {
 		key = p.chain + strings.Join(p.path, ".")
 	}
@@ -155,7 +155,7 @@ func overrides(node map[string]any, key string, above map[string][]level) map[st
 		of := slices.Clip(levels[filter])
 		for _, plugin := range slices.Sorted(maps.Keys(plugins)) {
 			config := plugins[plugin].(map[string]any)["config"]
-			of = append(of, level{plugin, digest(fmt.Sprint(key, "/", filter, "/", plugin)), config})
+			of = append(of, level{plugin, digestTree(fmt.Sprint(key, "/", filter, "/", plugin)), config})
 		}
 		levels[filter] = of
 		lines, configs := "", []any{}
@@ -183,7 +183,7 @@ func status(text string, messages ...any) map[string]any {
 	return map[string]any{"@type": typeURL + "google.rpc.Status", "message": text, "details": messages}
 }
 
-func digest(node any) string {
+func digestTree(node any) string {
 	text, err := json.Marshal(node)
 	if err != nil {
 		panic(err) // it holds what YAML can hold

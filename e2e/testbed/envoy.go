@@ -52,8 +52,17 @@ type Options struct {
 	TakeOver *Envoy
 }
 
+// Configuration is what Envoy is started with.
+type Configuration interface{ JSON() []byte }
+
+// RawJSON is a configuration as text, for a test of one that no message can hold.
+type RawJSON []byte
+
+// JSON returns the text.
+func (r RawJSON) JSON() []byte { return r }
+
 // StartEnvoy starts an Envoy in a folder with a configuration, and returns once it serves.
-func StartEnvoy(ctx context.Context, dir string, config *Config, options Options) (*Envoy, error) {
+func StartEnvoy(ctx context.Context, dir string, config Configuration, options Options) (*Envoy, error) {
 	e, err := LaunchEnvoy(dir, config, options)
 	if err != nil {
 		return nil, err
@@ -75,7 +84,7 @@ func StartEnvoy(ctx context.Context, dir string, config *Config, options Options
 }
 
 // LaunchEnvoy starts an Envoy and does not wait for anything; Wait tells how one that can't start has ended.
-func LaunchEnvoy(dir string, config *Config, options Options) (*Envoy, error) {
+func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, error) {
 	envoy, err := EnvoyPath()
 	if err != nil {
 		return nil, err

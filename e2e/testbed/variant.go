@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // Variant is a way into Envoy.
@@ -18,6 +20,9 @@ type Variant interface {
 	Name() string
 	// Object is the file that Envoy loads.
 	Object() string
+	// Convert changes a message that is written for the Go plugin (a bootstrap, a listener, a RouteConfiguration, a filter) into the
+	// variant's form for the Envoy that is run. A bootstrap also gets what the variant needs there.
+	Convert(proto.Message)
 	// Rewrite changes a part of a configuration that is written for the variant (a listener wherever it stands, or a
 	// RouteConfiguration) for the Envoy that there is.
 	Rewrite(part *Config)
@@ -88,8 +93,13 @@ func Named(name string) (Variant, error) {
 }
 
 // Start starts an Envoy with a variant and a configuration that is written for it, and returns once it serves.
-func Start(ctx context.Context, d Variant, dir string, config *Config, options Options) (*Envoy, error) {
-	d.Prepare(config)
+func Start(ctx context.Context, d Variant, dir string, config Configuration, options Options) (*Envoy, error) {
+	switch c := config.(type) {
+	case *Config:
+		d.Prepare(c)
+	case *Bootstrap:
+		config = c.For(d)
+	}
 	return StartEnvoy(ctx, dir, config, d.Options(options))
 }
 

@@ -2,16 +2,18 @@ package testbed
 
 import (
 	"context"
-	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// AdminAsWritten is an Envoy's admin interface, but for /config_dump: that shows a static configuration as it was written. Where the
-// contrib host takes the golang extension's place, what Envoy has itself is the contrib host's.
-func AdminAsWritten(envoy *Envoy, config *Config) (http.Handler, error) {
+// AdminAsWritten serves an Envoy's admin interface, except that /config_dump shows a static configuration as it was written. Envoy itself
+// shows the contrib host's form, if that takes the place of the golang extension.
+func AdminAsWritten(envoy *Envoy, config Configuration) (http.Handler, error) {
 	dump, err := configDump(config)
 	if err != nil {
 		return nil, err
@@ -36,18 +38,19 @@ func AdminAsWritten(envoy *Envoy, config *Config) (http.Handler, error) {
 }
 
 // configDump is what admin's /config_dump says of a bootstrap without dynamic resources.
-func configDump(config *Config) ([]byte, error) {
-	const admin = typeURL + "envoy.admin.v3."
-	listeners, clusters := []any{}, []any{}
-	for _, listener := range config.Get("static_resources.listeners").([]any) {
-		listeners = append(listeners, map[string]any{"listener": listener})
+func configDump(config Configuration) ([]byte, error) {
+	b, err := ParseBootstrap(config.JSON())
+	if err != nil {
+		return nil, err
 	}
-	for _, cluster := range config.Get("static_resources.clusters").([]any) {
-		clusters = append(clusters, map[string]any{"cluster": cluster})
+	listeners, clusters := &adminv3.ListenersConfigDump{}, &adminv3.ClustersConfigDump{}
+	for _, listener := range b.GetStaticResources().GetListeners() {
+		listeners.StaticListeners = append(listeners.StaticListeners, &adminv3.ListenersConfigDump_StaticListener{Listener: Any(listener)})
 	}
-	return json.Marshal(map[string]any{"configs": []any{
-		map[string]any{"@type": admin + "BootstrapConfigDump", "bootstrap": config.Get("")},
-		map[string]any{"@type": admin + "ClustersConfigDump", "static_clusters": clusters},
-		map[string]any{"@type": admin + "ListenersConfigDump", "static_listeners": listeners},
-	}})
+	for _, cluster := range b.GetStaticResources().GetClusters() {
+		clusters.StaticClusters = append(clusters.StaticClusters, &adminv3.ClustersConfigDump_StaticCluster{Cluster: Any(cluster)})
+	}
+	return marshalJSON(&adminv3.ConfigDump{Configs: []*anypb.Any{
+		Any(&adminv3.BootstrapConfigDump{Bootstrap: b.Bootstrap}), Any(clusters), Any(listeners),
+	}}), nil
 }

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/policy"
 )
 
 // maxHosts is how many hosts of a cluster are kept for a report: the first that Envoy names. All are counted.
@@ -20,8 +20,8 @@ type wanted map[string]bool
 
 // cluster is what admin says of one cluster.
 type cluster struct {
-	counts filter.Counts
-	hosts  []filter.HostState // at most maxHosts
+	counts policy.Counts
+	hosts  []policy.Host // at most maxHosts
 }
 
 // readClusters reads the answer to /clusters?format=json, and returns those of the wanted clusters that Envoy has. An answer
@@ -102,7 +102,7 @@ func (c *cluster) add(h *host) {
 		c.counts.Excluded++
 	}
 	if len(c.hosts) < maxHosts {
-		c.hosts = append(c.hosts, filter.HostState{Address: h.Address.String(), Status: state})
+		c.hosts = append(c.hosts, policy.Host{Address: h.Address.String(), Status: state})
 	}
 }
 

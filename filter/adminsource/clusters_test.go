@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"healthgate/filter"
+	"healthgate/filter/policy"
 )
 
 func TestHostsAreCountedAsEnvoyCountsThem(t *testing.T) {
@@ -49,7 +49,7 @@ func TestHostsAreCountedAsEnvoyCountsThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := filter.Counts{Total: 1}
+			want := policy.Counts{Total: 1}
 			switch host.health {
 			case "healthy":
 				want.Healthy = 1

@@ -11,7 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"healthgate/filter"
+	"healthgate/filter/policy"
 )
 
 // What is read by hand is what Envoy's own types would read: envoy.admin.v3.Clusters, written as Envoy writes it.
@@ -59,7 +59,7 @@ func randomStatus(r *rand.Rand, name string) (*adminv3.ClusterStatus, *cluster) 
 		status.HostStatuses = append(status.HostStatuses, &adminv3.HostStatus{
 			Address: at, HealthStatus: health, Weight: r.Uint32(), Hostname: "service",
 		})
-		c.hosts = append(c.hosts, filter.HostState{Address: where, Status: stateOf(health)})
+		c.hosts = append(c.hosts, policy.Host{Address: where, Status: stateOf(health)})
 		c.counts.Total++
 		switch stateOf(health) {
 		case "healthy":

@@ -8,7 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/policy"
 )
 
 const (
@@ -39,8 +40,8 @@ type poller struct {
 	asked   wanted                    // what the newest look brings, or would have brought; nil before the first
 }
 
-// Source is the clusters of one configuration, seen by a poller. It is a filter.Source, a filter.HostSource and a
-// filter.DrainSource.
+// Source is the clusters of one configuration, seen by a poller. It is a gate.Source, a gate.HostSource and a
+// gate.DrainSource.
 type Source struct {
 	pollers    *Pollers
 	poller     *poller
@@ -52,7 +53,7 @@ type Source struct {
 // Source returns the source of a configuration, and has its address polled until the source is closed. A cluster that no
 // other source wants is stale until the first look for it, which is made at once. warn takes a line where admin can't be
 // used, at most once a minute.
-func (p *Pollers) Source(c *filter.Config, warn func(line string)) *Source {
+func (p *Pollers) Source(c *config.Config, warn func(line string)) *Source {
 	s := &Source{pollers: p, reports: c.Details, staleAfter: c.StaleAfter}
 	for _, cluster := range c.Clusters {
 		s.names = append(s.names, cluster.Name)
@@ -147,15 +148,15 @@ func (w wanted) has(s *Source) bool {
 }
 
 // Sample gives what was seen last. Where that is too old, or nothing was seen yet, it is stale.
-func (s *Source) Sample(now time.Time, i int) filter.Sample {
+func (s *Source) Sample(now time.Time, i int) policy.Sample {
 	latest := s.poller.latest.Load()
 	if latest == nil {
-		return filter.Sample{Stale: true}
+		return policy.Sample{Stale: true}
 	}
 	name := s.names[i]
 	c := latest.clusters[name]
 	_, asked := latest.asked[name]
-	sample := filter.Sample{Stale: !asked || now.Sub(latest.at) > s.staleAfter, Unknown: asked && c == nil}
+	sample := policy.Sample{Stale: !asked || now.Sub(latest.at) > s.staleAfter, Unknown: asked && c == nil}
 	if c != nil {
 		sample.Counts = c.counts
 	}
@@ -169,7 +170,7 @@ func (s *Source) Draining() (draining, known bool) {
 }
 
 // Hosts gives the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.
-func (s *Source) Hosts(i int) []filter.HostState {
+func (s *Source) Hosts(i int) []policy.Host {
 	if latest := s.poller.latest.Load(); latest != nil && latest.clusters[s.names[i]] != nil {
 		return latest.clusters[s.names[i]].hosts
 	}

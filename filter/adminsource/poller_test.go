@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/gate"
+	"healthgate/filter/policy"
 )
 
 // fakeAdmin is an admin interface on a unix socket.
@@ -86,21 +88,21 @@ func (a *fakeAdmin) has(names ...string) {
 	})
 }
 
-func (a *fakeAdmin) config(interval, staleAfter time.Duration) *filter.Config {
-	return &filter.Config{
-		Policy:     filter.Policy{Clusters: []filter.Cluster{{Name: "a"}, {Name: "nobody"}}},
+func (a *fakeAdmin) config(interval, staleAfter time.Duration) *config.Config {
+	return &config.Config{
+		Policy:     policy.Policy{Clusters: []policy.Cluster{{Name: "a"}, {Name: "nobody"}}},
 		StaleAfter: staleAfter,
 		Details:    true,
-		Admin:      &filter.Admin{Network: "unix", Address: a.path, Interval: interval},
+		Admin:      &config.Admin{Network: "unix", Address: a.path, Interval: interval},
 	}
 }
 
 // configOf is of clusters that are looked at once a minute, unless something wants it at once.
-func (a *fakeAdmin) configOf(details bool, names ...string) *filter.Config {
+func (a *fakeAdmin) configOf(details bool, names ...string) *config.Config {
 	c := a.config(time.Minute, time.Hour)
 	c.Details, c.Clusters = details, nil
 	for _, name := range names {
-		c.Clusters = append(c.Clusters, filter.Cluster{Name: name})
+		c.Clusters = append(c.Clusters, policy.Cluster{Name: name})
 	}
 	return c
 }
@@ -160,15 +162,15 @@ func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
 	s := pollers.Source(a.config(50*time.Millisecond, 200*time.Millisecond), log.add)
 	defer s.Close()
 	for i := range 2 {
-		if got := s.Sample(time.Now(), i); got != (filter.Sample{Stale: true}) {
+		if got := s.Sample(time.Now(), i); got != (policy.Sample{Stale: true}) {
 			t.Errorf("got %+v before the first answer, want stale", got)
 		}
 	}
 	close(gate)
 	waitFor(t, "the first answer", func() bool {
-		return s.Sample(time.Now(), 0) == filter.Sample{Counts: filter.Counts{Healthy: 1, Total: 1, Excluded: 1}}
+		return s.Sample(time.Now(), 0) == policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1, Excluded: 1}}
 	})
-	if got := s.Sample(time.Now(), 1); got != (filter.Sample{Unknown: true}) {
+	if got := s.Sample(time.Now(), 1); got != (policy.Sample{Unknown: true}) {
 		t.Errorf("got %+v for a cluster that is not there, want unknown and not stale", got)
 	}
 	a.answer(2, 3)
@@ -216,7 +218,7 @@ func TestSourceKnowsOfADrain(t *testing.T) {
 	var log warnings
 	s := pollers.Source(a.config(100*time.Millisecond, time.Minute), log.add)
 	defer s.Close()
-	var source filter.DrainSource = s
+	var source gate.DrainSource = s
 	if draining, known := source.Draining(); (draining || known) && s.poller.latest.Load() == nil {
 		t.Errorf("before the first look it says %v, %v", draining, known)
 	}
@@ -249,13 +251,13 @@ func TestNewSourceIsStaleUntilALookThatComesAtOnce(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s
 	}
-	up := filter.Sample{Counts: filter.Counts{Healthy: 1, Total: 1}}
+	up := policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1}}
 	first := of(false, "a", "gone")
 	waitFor(t, "the first look", func() bool { return first.Sample(time.Now(), 0) == up })
 
 	// What it wants is known already.
 	again := of(false, "gone", "a")
-	if got := again.Sample(time.Now(), 0); got != (filter.Sample{Unknown: true}) {
+	if got := again.Sample(time.Now(), 0); got != (policy.Sample{Unknown: true}) {
 		t.Errorf("got %+v for a cluster that the last look did not find, want unknown", got)
 	}
 	if got := again.Sample(time.Now(), 1); got != up {
@@ -277,14 +279,14 @@ func TestNewSourceIsStaleUntilALookThatComesAtOnce(t *testing.T) {
 	}
 	// This look is too late for another one.
 	third := of(true, "c", "a")
-	for i, want := range []filter.Sample{{Stale: true}, {Stale: true}, up} {
+	for i, want := range []policy.Sample{{Stale: true}, {Stale: true}, up} {
 		if got := second.Sample(time.Now(), i); got != want {
 			t.Errorf("got %+v of the %d. cluster before the look, want %+v", got, i+1, want)
 		}
 	}
 	close(gate)
 	waitFor(t, "the second source", func() bool {
-		return second.Sample(time.Now(), 0) == up && second.Sample(time.Now(), 1) == filter.Sample{Unknown: true}
+		return second.Sample(time.Now(), 0) == up && second.Sample(time.Now(), 1) == policy.Sample{Unknown: true}
 	})
 	waitFor(t, "the third source, and hosts", func() bool {
 		return third.Sample(time.Now(), 0) == up && len(third.Hosts(0)) == 1 && len(third.Hosts(1)) == 1
@@ -328,7 +330,7 @@ func TestWhatNoSourceWantsAnyMoreIsNotKept(t *testing.T) {
 	c := a.config(100*time.Millisecond, time.Minute)
 	stays := pollers.Source(c, log.add)
 	defer stays.Close()
-	c.Clusters = []filter.Cluster{{Name: "b"}}
+	c.Clusters = []policy.Cluster{{Name: "b"}}
 	goes := pollers.Source(c, log.add)
 	waitFor(t, "both", func() bool { return tally(kept(stays)) == "a 1/1 kept 1, b 1/1 kept 1" })
 	goes.Close()

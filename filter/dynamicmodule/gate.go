@@ -13,8 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	gates "healthgate/filter/gate"
 	"healthgate/filter/lifecycle"
+	"healthgate/filter/policy"
 )
 
 // gate is one gate, and its replies as C has them.
@@ -23,14 +25,14 @@ type gate struct {
 	configuration *lifecycle.Configuration
 	filter        *configuration // that the gate is of, and the route override; both guarded by module.mutex
 	override      *override      // nil if the gate is the filter's own
-	core          *filter.Gate
+	core          *gates.Gate
 	reader        *reader
 	handle        cgo.Handle
 	warnings      []dueWarning // guarded by module.mutex
 	supersededBy  uint64       // the serial of what has replaced its configuration, 0 if nothing has; guarded by module.mutex
 
 	mutex     sync.Mutex
-	replies   map[*filter.Reply]*C.hg_reply
+	replies   map[*gates.Reply]*C.hg_reply
 	published *C.hg_reply // nil before the first evaluation
 	pass      uint64      // that the last evaluation was after
 	ended     bool
@@ -43,19 +45,19 @@ type dueWarning struct {
 }
 
 // newGate makes what C needs of a gate. Its first reply is published at its first probe.
-func newGate(c *lifecycle.Configuration, core *filter.Gate, r *reader) *gate {
-	g := &gate{c: C.hg_gate_new(), configuration: c, core: core, reader: r, replies: make(map[*filter.Reply]*C.hg_reply)}
+func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
+	g := &gate{c: C.hg_gate_create(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.handle = C.uintptr_t(g.handle)
 	config := c.Config()
 	g.setPaths(c.Paths())
 	g.c.details = C.bool(config.Details)
-	g.c.oldest = C.int64_t(defaultAgeLimit)
+	g.c.age_limit = C.int64_t(defaultAgeLimit)
 	if config.StaleAfter > 0 {
-		g.c.oldest = C.int64_t(config.StaleAfter)
+		g.c.age_limit = C.int64_t(config.StaleAfter)
 	}
-	g.c.stale = g.reply(core.Unjudged(filter.Stale))
-	g.c.error = g.reply(core.Unjudged(filter.Error))
+	g.c.stale = g.reply(core.FailingReply(policy.Stale))
+	g.c.error = g.reply(core.FailingReply(policy.Error))
 	if len(config.GRPCServices) > 0 {
 		g.serveGRPC(config)
 	}
@@ -67,25 +69,25 @@ func newGate(c *lifecycle.Configuration, core *filter.Gate, r *reader) *gate {
 
 func (g *gate) setPaths(paths []string) {
 	for _, path := range paths {
-		C.hg_gate_path(g.c, text(path))
+		C.hg_gate_add_path(g.c, text(path))
 	}
 }
 
 // failAlways makes the gate one that sends the same reply to all probes.
 func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
 	g.setPaths(paths)
-	g.c.oldest = math.MaxInt64
+	g.c.age_limit = math.MaxInt64
 	g.c.error, g.c.stale = reply, reply
 	C.hg_gate_publish(g.c, reply)
 }
 
-func (g *gate) serveGRPC(config *filter.Config) {
+func (g *gate) serveGRPC(config *config.Config) {
 	prefix, services := config.StatPrefix, config.GRPCServices
-	g.c.content = C.uint64_t(contentOf(config))
+	g.c.config_hash = C.uint64_t(contentOf(config))
 	g.c.watchers_max = C.size_t(config.GRPCMaxWatchers)
-	C.hg_gate_services(g.c, C.size_t(len(services)), text(string(list(services, notServing))), text(string(list(services, serving))))
+	C.hg_gate_set_services(g.c, C.size_t(len(services)), text(string(list(services, notServing))), text(string(list(services, serving))))
 	for i, service := range services {
-		C.hg_gate_service(g.c, C.size_t(i), text(service))
+		C.hg_gate_set_service(g.c, C.size_t(i), text(service))
 	}
 	counters := grpcCounters(prefix)
 	g.c.checks = g.reader.metric(counters[0], false).c
@@ -101,21 +103,21 @@ func (g *gate) end() {
 	}
 	g.mutex.Unlock()
 	g.handle.Delete()
-	C.hg_gate_release(g.c)
+	C.hg_gate_unref(g.c)
 }
 
 // reply returns a reply as C has it, made once.
-func (g *gate) reply(r *filter.Reply) *C.hg_reply {
+func (g *gate) reply(r *gates.Reply) *C.hg_reply {
 	made := g.replies[r]
 	if made == nil {
 		made = g.newReply(r)
-		C.hg_gate_keep(g.c, made)
+		C.hg_gate_add_reply(g.c, made)
 		g.replies[r] = made
 	}
 	return made
 }
 
-func (g *gate) newReply(r *filter.Reply) *C.hg_reply {
+func (g *gate) newReply(r *gates.Reply) *C.hg_reply {
 	made := newReply(r)
 	all, byReason := g.core.Counters(r)
 	made.counters[0] = all.(*metric).c
@@ -125,11 +127,11 @@ func (g *gate) newReply(r *filter.Reply) *C.hg_reply {
 	return made
 }
 
-func newReply(r *filter.Reply) *C.hg_reply {
-	made := C.hg_reply_new(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
+func newReply(r *gates.Reply) *C.hg_reply {
+	made := C.hg_reply_create(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
 	for key, values := range r.Headers {
 		for _, value := range values {
-			C.hg_reply_header(made, text(key), text(value))
+			C.hg_reply_add_header(made, text(key), text(value))
 		}
 	}
 	return made
@@ -205,6 +207,6 @@ func (g *gate) nextWarning() (next time.Time) {
 func (g *gate) report() *C.hg_reply {
 	g.core.Activate()
 	made := g.newReply(g.core.EvaluateAndReport())
-	made.once = true
+	made.single_use = true
 	return made
 }

@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // grpcCounters are the names of what counts calls of grpc.health.v1.Health: Check and List, and Watch.
@@ -37,7 +37,7 @@ func list(services []string, status uint64) []byte {
 }
 
 // contentOf returns a hash of a configuration, never 0: two configurations with the same hash answer alike.
-func contentOf(config *filter.Config) uint64 {
+func contentOf(config *config.Config) uint64 {
 	text, err := json.Marshal(config)
 	if err != nil {
 		panic(err) // it has nothing that JSON can't express

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/filter/dynamicmodule/fakeenvoy"
 )
 
@@ -126,7 +126,7 @@ func TestContentTellsConfigurationsApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			config, err := filter.Decode(raw, filter.Module)
+			config, err := config.Decode(raw, config.Module)
 			if err != nil {
 				t.Fatal(err)
 			}

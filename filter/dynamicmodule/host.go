@@ -13,7 +13,8 @@ import (
 	"time"
 	"unsafe"
 
-	"healthgate/filter"
+	"healthgate/filter/envoystats"
+	gates "healthgate/filter/gate"
 	"healthgate/filter/lifecycle"
 )
 
@@ -28,8 +29,8 @@ type host struct {
 	warned  map[string]bool // of stat prefixes that Envoy could define no stats for
 }
 
-// metric is a stat of the module's own; one that Envoy has not defined ignores what is written to it. It is a filter.Counter and
-// a filter.SettableGauge.
+// metric is a stat of the module's own; one that Envoy has not defined ignores what is written to it. It is a gates.Counter and
+// a gates.SettableGauge.
 type metric struct {
 	host *host
 	c    *C.hg_metric
@@ -37,33 +38,33 @@ type metric struct {
 
 func (m *metric) Increment(by int64) {
 	if m.c != nil {
-		C.hg_metric_add(m.host.filter, m.c, C.uint64_t(by))
+		C.hg_metric_add(&m.host.filter.metrics, m.c, C.uint64_t(by))
 	}
 }
 
 func (m *metric) Record(value uint64) {
 	if m.c != nil {
-		C.hg_metric_set(m.host.filter, m.c, C.uint64_t(value))
+		C.hg_metric_set(&m.host.filter.metrics, m.c, C.uint64_t(value))
 	}
 }
 
 // Gauge and Counter find nothing: each gate reads Envoy's stats through a reader of its own.
-func (h *host) Gauge(string) filter.Value   { return &gauge{} }
-func (h *host) Counter(string) filter.Value { return &gauge{} }
+func (h *host) Gauge(string) envoystats.Value   { return &gauge{} }
+func (h *host) Counter(string) envoystats.Value { return &gauge{} }
 
-func (h *host) NewCounter(name string) filter.Counter     { return h.metric(name, false) }
-func (h *host) NewGauge(name string) filter.SettableGauge { return h.metric(name, true) }
-func (h *host) Info(line string)                          { log(C.HG_LOG_INFO, line) }
-func (h *host) Warn(line string)                          { log(C.HG_LOG_WARN, line) }
-func (h *host) Error(line string)                         { log(C.HG_LOG_ERROR, line) }
-func (h *host) Now() time.Time                            { return time.Now() }
-func (h *host) NewReader() lifecycle.Reader               { return &reader{host: h} }
+func (h *host) NewCounter(name string) gates.Counter     { return h.metric(name, false) }
+func (h *host) NewGauge(name string) gates.SettableGauge { return h.metric(name, true) }
+func (h *host) Info(line string)                         { log(C.HG_LOG_INFO, line) }
+func (h *host) Warn(line string)                         { log(C.HG_LOG_WARN, line) }
+func (h *host) Error(line string)                        { log(C.HG_LOG_ERROR, line) }
+func (h *host) Now() time.Time                           { return time.Now() }
+func (h *host) NewReader() lifecycle.Reader              { return &reader{host: h} }
 
-// Gone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
-func (h *host) Gone(any) bool { return false }
+// IsGone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
+func (h *host) IsGone(any) bool { return false }
 
 var _ interface {
-	lifecycle.Host
+	lifecycle.Envoy
 	lifecycle.Sampler
 } = (*host)(nil)
 
@@ -74,19 +75,19 @@ type reader struct {
 	clusters []uint64 // hashes of names
 }
 
-func (r *reader) Gauge(name string) filter.Value {
+func (r *reader) Gauge(name string) envoystats.Value {
 	g := r.module.sampler.register(name)
 	r.gauges = append(r.gauges, g)
 	return g
 }
 
-func (r *reader) Cluster(name, statName string) filter.Value {
-	e := &existence{&r.module.sampler.clusters, hashOf(name), hashOf(clusterKey(statName)), r.Gauge(filter.TotalOf(statName)).(*gauge)}
+func (r *reader) Cluster(name, statName string) envoystats.Value {
+	e := &existence{&r.module.sampler.clusters, hashOf(name), hashOf(clusterKey(statName)), r.Gauge(envoystats.TotalOf(statName)).(*gauge)}
 	r.clusters = append(r.clusters, e.name)
 	return e
 }
 
-func (r *reader) Register(c *lifecycle.Configuration, core *filter.Gate) (unregister func()) {
+func (r *reader) Register(c *lifecycle.Configuration, core *gates.Gate) (unregister func()) {
 	g := newGate(c, core, r)
 	r.module.add(g)
 	return func() {
@@ -113,10 +114,10 @@ func (r *reader) changedSince(pass uint64) bool {
 
 var _ interface {
 	lifecycle.Reader
-	filter.Clusters
+	envoystats.Clusters
 } = (*reader)(nil)
 
-// existence is 1 while Envoy has a cluster. It is a filter.Value.
+// existence is 1 while Envoy has a cluster. It is a envoystats.Value.
 type existence struct {
 	clusters   *clusters
 	name, stat uint64 // hashes
@@ -132,7 +133,7 @@ func (e *existence) Get() uint64 {
 
 // clusterKey is the part of a stat's name that stands for the cluster.
 func clusterKey(statName string) string {
-	key := strings.TrimPrefix(filter.TotalOf(statName), "cluster.")
+	key := strings.TrimPrefix(envoystats.TotalOf(statName), "cluster.")
 	return key[:max(0, strings.LastIndexByte(key, '.'))]
 }
 
@@ -147,7 +148,7 @@ func (h *host) metric(name string, gauge bool) *metric {
 	if m := h.metrics[name]; m != nil {
 		return m
 	}
-	m := &metric{h, C.hg_metric_define(h.filter, text(strings.TrimPrefix(name, scope)), C.bool(gauge))}
+	m := &metric{h, C.hg_metric_define(&h.filter.metrics, text(strings.TrimPrefix(name, scope)), C.bool(gauge))}
 	if m.c == nil {
 		prefix, last := cutLast(name)
 		if own := h.metrics[scope+h.prefix+"."+last]; own != nil && last != healthy {
@@ -188,7 +189,7 @@ const sharedPrefix = "default"
 
 // allMetrics are the names of the stats of a prefix.
 func allMetrics(prefix string, grpc bool) (counters, gauges []string) {
-	counters, gauges = filter.MetricNames(prefix)
+	counters, gauges = gates.MetricNames(prefix)
 	if grpc {
 		counters, gauges = append(counters, grpcCounters(prefix)...), append(gauges, grpcGauge(prefix))
 	}

@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // Gate is the gate to add.
@@ -44,11 +44,11 @@ func (g Gate) Validate() error {
 	if err != nil {
 		return err
 	}
-	variant := filter.Plugin
+	variant := config.Plugin
 	if g.Module {
-		variant = filter.Module
+		variant = config.Module
 	}
-	_, err = filter.Decode(s, variant)
+	_, err = config.Decode(s, variant)
 	return err
 }
 

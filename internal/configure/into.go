@@ -9,7 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"go.yaml.in/yaml/v3"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // Place selects the place of the gate in a file. Empty fields select nothing.
@@ -281,7 +281,7 @@ func (w *writer) clusterIn(t *text, cluster value) error {
 
 // suggestion is the end of an error about an unknown name: the likely one, or all.
 func suggestion(name string, names []string) string {
-	if near := filter.Nearest(name, names); near != "" {
+	if near := config.Nearest(name, names); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
 	}
 	if len(names) == 0 {

@@ -10,8 +10,9 @@ import (
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/filter/envoystats"
+	"healthgate/filter/policy"
 	"healthgate/internal/envoyadmin"
 	"healthgate/internal/lint"
 )
@@ -139,20 +140,20 @@ func (s *seen) evaluate(served lint.Served) Gate {
 	g := Gate{Listener: served.Listener, Path: served.Path, Clusters: []Cluster{}, Unknown: []string{}, Problems: []string{}}
 	c := served.Config
 	if c == nil {
-		g.Answer = Answer{Status: 503, Details: filter.Error.Details(), By: "numbers"}
+		g.Answer = Answer{Status: 503, Details: policy.Error.Details(), By: "numbers"}
 		g.Next = fmt.Sprintf("fix its configuration (%v); Envoy's log has it, \"healthgate:\"", served.Err)
 		return g
 	}
 	g.Name = c.StatPrefix
-	samples := make([]filter.Sample, len(c.Clusters))
+	samples := make([]policy.Sample, len(c.Clusters))
 	for i, cluster := range c.Clusters {
 		samples[i] = s.sample(c, cluster)
 		samples[i].Unknown = samples[i].Unknown || served.Module && s.clusters[cluster.Name] == nil
 		g.Clusters = append(g.Clusters, s.cluster(cluster, samples[i]))
 	}
-	verdict := c.Judge(samples)
+	verdict := c.Evaluate(samples)
 	if s.draining(c) {
-		verdict = filter.Verdict{Reason: filter.Draining}
+		verdict = policy.Verdict{Reason: policy.Draining}
 	}
 	g.answer(c, verdict)
 	s.uncertain(served, &g, verdict)
@@ -164,7 +165,7 @@ func (s *seen) evaluate(served lint.Served) Gate {
 }
 
 // answer sets the reply that a verdict becomes.
-func (g *Gate) answer(c *filter.Config, v filter.Verdict) {
+func (g *Gate) answer(c *config.Config, v policy.Verdict) {
 	g.Answer = Answer{Passing: v.Passing, Status: c.Unhealthy.Status, Details: v.Reason.Details(), By: "numbers"}
 	if v.Passing {
 		g.Answer.Status = c.Healthy.Status
@@ -172,7 +173,7 @@ func (g *Gate) answer(c *filter.Config, v filter.Verdict) {
 }
 
 // draining says whether the gate sees that Envoy fails its health checks.
-func (s *seen) draining(c *filter.Config) bool {
+func (s *seen) draining(c *config.Config) bool {
 	if c.IgnoreDrain {
 		return false
 	}
@@ -183,17 +184,17 @@ func (s *seen) draining(c *filter.Config) bool {
 }
 
 // sample is a cluster's counts by the gate's source.
-func (s *seen) sample(c *filter.Config, cluster filter.Cluster) filter.Sample {
+func (s *seen) sample(c *config.Config, cluster policy.Cluster) policy.Sample {
 	if c.Admin == nil {
 		scope := envoystats.ClusterScope(cluster.StatName)
-		return filter.Sample{Counts: filter.Counts{Healthy: s.stats[scope+"membership_healthy"], Degraded: s.stats[scope+"membership_degraded"],
+		return policy.Sample{Counts: policy.Counts{Healthy: s.stats[scope+"membership_healthy"], Degraded: s.stats[scope+"membership_degraded"],
 			Total: s.stats[scope+"membership_total"], Excluded: s.stats[scope+"membership_excluded"]}}
 	}
 	status := s.clusters[cluster.Name]
 	if status == nil {
-		return filter.Sample{Unknown: true}
+		return policy.Sample{Unknown: true}
 	}
-	counts := filter.Counts{}
+	counts := policy.Counts{}
 	for _, host := range status.GetHostStatuses() {
 		counts.Total++
 		switch envoyadmin.State(host.GetHealthStatus()) {
@@ -206,13 +207,13 @@ func (s *seen) sample(c *filter.Config, cluster filter.Cluster) filter.Sample {
 			counts.Excluded++
 		}
 	}
-	return filter.Sample{Counts: counts}
+	return policy.Sample{Counts: counts}
 }
 
 // cluster describes one, with its unhealthy hosts.
-func (s *seen) cluster(asked filter.Cluster, sample filter.Sample) Cluster {
+func (s *seen) cluster(asked policy.Cluster, sample policy.Sample) Cluster {
 	c := Cluster{Name: asked.Name, Healthy: sample.Healthy, Degraded: sample.Degraded, Excluded: sample.Excluded, Total: sample.Total,
-		Needs: needs(asked.Rule), Reason: asked.Judge(sample).Reason.String(), Failing: []Host{}}
+		Needs: needs(asked.Rule), Reason: asked.Evaluate(sample).Reason.String(), Failing: []Host{}}
 	for _, host := range s.clusters[asked.Name].GetHostStatuses() {
 		state := envoyadmin.State(host.GetHealthStatus())
 		if state == envoyadmin.Healthy || state == envoyadmin.Degraded {
@@ -226,7 +227,7 @@ func (s *seen) cluster(asked filter.Cluster, sample filter.Sample) Cluster {
 }
 
 // needs is a rule in words.
-func needs(r filter.Rule) string {
+func needs(r policy.Rule) string {
 	var all []string
 	if r.MinHealthy > 0 {
 		all = append(all, fmt.Sprint(r.MinHealthy))
@@ -242,9 +243,9 @@ func needs(r filter.Rule) string {
 }
 
 // uncertain adds the facts that the numbers can't show, and a probe may.
-func (s *seen) uncertain(served lint.Served, g *Gate, v filter.Verdict) {
+func (s *seen) uncertain(served lint.Served, g *Gate, v policy.Verdict) {
 	c := served.Config
-	held := c.Hold != filter.Hold{} && v.Reason != filter.Draining
+	held := c.Hold != policy.Hold{} && v.Reason != policy.Draining
 	healthy, kept := uint64(0), false
 	for _, scope := range scopesOf(s.stats, served.Prefixes[:min(1, len(served.Prefixes))]) {
 		if healthy, kept = s.stats[scope+"healthy"]; kept {
@@ -252,7 +253,7 @@ func (s *seen) uncertain(served lint.Served, g *Gate, v filter.Verdict) {
 		}
 	}
 	if held && kept && (healthy == 1) != v.Passing { // with hold the gauge is kept up between probes
-		g.answer(c, filter.Verdict{Reason: filter.Held, Passing: healthy == 1})
+		g.answer(c, policy.Verdict{Reason: policy.Held, Passing: healthy == 1})
 	} else if held {
 		g.Unknown = append(g.Unknown, "hold: whether the answer is about to change")
 	}

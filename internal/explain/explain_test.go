@@ -15,7 +15,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/internal/envoyadmin"
 	"healthgate/internal/lint"
 )
@@ -566,9 +566,9 @@ func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
 	// Of an older filter, that knew the route.
 	e.stats["healthgate.late.ok"], e.stats["healthgate.late.failed"] = 3, 4
 	served := []lint.Served{{Prefixes: []string{"late", "default"}, Path: "/"}}
-	served[0].Config, _ = filter.Decode(&structpb.Struct{Fields: map[string]*structpb.Value{
+	served[0].Config, _ = config.Decode(&structpb.Struct{Fields: map[string]*structpb.Value{
 		"clusters": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("service")}}),
-	}}, filter.Module)
+	}}, config.Module)
 	admin := e.start(t)
 	seen, err := observe(t.Context(), admin, &dump{}, served)
 	if err != nil {

@@ -5,35 +5,36 @@ import (
 	"slices"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/policy"
 )
 
 // next is the step that README's table has for a reason.
-func (s *seen) next(c *filter.Config, g *Gate, reason filter.Reason) string {
-	if g.Answer.Details == filter.Held.Details() {
+func (s *seen) next(c *config.Config, g *Gate, reason policy.Reason) string {
+	if g.Answer.Details == policy.Held.Details() {
 		return fmt.Sprintf("hold delays the change (unhealthy_after %v, healthy_after %v): Envoy's log has the last change, and the pending one",
 			c.Hold.UnhealthyAfter, c.Hold.HealthyAfter)
 	}
 	switch reason {
-	case filter.OK:
+	case policy.OK:
 		return ""
-	case filter.Draining:
+	case policy.Draining:
 		return "Envoy fails its health checks, after a rollout or by hand: after `healthgate drain` only a restart ends it; " +
 			"POST /healthcheck/ok on admin takes back a POST /healthcheck/fail alone"
-	case filter.ClusterUnknown:
+	case policy.ClusterUnknown:
 		return s.nextOfUnknown(g)
-	case filter.ClusterEmpty:
+	case policy.ClusterEmpty:
 		return s.nextOfEmpty(c, g)
-	case filter.ClusterUnhealthy:
+	case policy.ClusterUnhealthy:
 		next := "the backends fail Envoy's health checks: see the log of a host above, and whether it can be reached from here"
 		for _, cluster := range g.Clusters {
-			if cluster.Reason == filter.ClusterUnhealthy.String() {
+			if cluster.Reason == policy.ClusterUnhealthy.String() {
 				next += s.dump.clusters[cluster.Name].recovery()
 				break
 			}
 		}
 		return next
-	case filter.Stale:
+	case policy.Stale:
 		return "the clusters have not been checked for longer than stale_after: CDS has removed one, no_traffic_interval is longer than that, " +
 			"or Envoy's main thread hangs"
 	}
@@ -56,9 +57,9 @@ func (s *seen) nextOfUnknown(g *Gate) string {
 }
 
 // nextOfEmpty distinguishes the causes of an empty cluster.
-func (s *seen) nextOfEmpty(c *filter.Config, g *Gate) string {
+func (s *seen) nextOfEmpty(c *config.Config, g *Gate) string {
 	for i, cluster := range c.Clusters {
-		if g.Clusters[i].Reason != filter.ClusterEmpty.String() {
+		if g.Clusters[i].Reason != policy.ClusterEmpty.String() {
 			continue
 		}
 		status, config := s.clusters[cluster.Name], s.dump.clusters[cluster.Name]
@@ -88,11 +89,11 @@ func (s *seen) nextOfEmpty(c *filter.Config, g *Gate) string {
 }
 
 // nextOf is next, by the details that the counters show.
-func (s *seen) nextOf(c *filter.Config, g *Gate, details string) string {
+func (s *seen) nextOf(c *config.Config, g *Gate, details string) string {
 	if c == nil {
 		return g.Next
 	}
-	for reason := filter.OK; reason <= filter.Error; reason++ {
+	for reason := policy.OK; reason <= policy.Error; reason++ {
 		if reason.Details() == details {
 			return s.next(c, g, reason)
 		}
@@ -108,7 +109,7 @@ func (s *seen) similar(g *Gate) string {
 	}
 	slices.Sort(names)
 	for _, cluster := range g.Clusters {
-		if near := filter.Nearest(cluster.Name, names); near != "" && s.clusters[cluster.Name] == nil {
+		if near := config.Nearest(cluster.Name, names); near != "" && s.clusters[cluster.Name] == nil {
 			return "; did you mean " + near + "?"
 		}
 	}

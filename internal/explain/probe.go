@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/policy"
 	"healthgate/internal/envoyadmin"
 	"healthgate/internal/lint"
 )
@@ -182,7 +182,7 @@ func (p *prober) try(ctx context.Context, served lint.Served, first reply, scope
 		}
 		t.after, t.later = stats, stats
 		if answered(t.after, scopes) >= answered(before, scopes)+t.sent {
-			if t.details = reasonIn(before, t.after, scopes, first.Status < 400); t.details != filter.Held.Details() || late > 3 {
+			if t.details = reasonIn(before, t.after, scopes, first.Status < 400); t.details != policy.Held.Details() || late > 3 {
 				break
 			}
 			late++
@@ -224,11 +224,11 @@ func (p *prober) closes(t trial) bool {
 func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	computed := g.Answer
 	g.Answer = Answer{Passing: r.Status < 400, Status: r.Status, Details: details, Since: r.since, By: "probe"}
-	if details == filter.ClusterEmpty.Details() && computed.Details == filter.ClusterUnknown.Details() {
+	if details == policy.ClusterEmpty.Details() && computed.Details == policy.ClusterUnknown.Details() {
 		// The gate can't know that Envoy lacks the cluster; one answer has one reason.
 		for i := range g.Clusters {
-			if g.Clusters[i].Reason == filter.ClusterUnknown.String() {
-				g.Clusters[i].Reason = filter.ClusterEmpty.String()
+			if g.Clusters[i].Reason == policy.ClusterUnknown.String() {
+				g.Clusters[i].Reason = policy.ClusterEmpty.String()
 			}
 		}
 		return

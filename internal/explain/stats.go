@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"healthgate/filter"
 	"healthgate/filter/envoystats"
+	"healthgate/filter/policy"
 	"healthgate/internal/lint"
 )
 
@@ -104,14 +104,14 @@ func (s *seen) refusedBefore() (notes []string) {
 func reasonGrown(before, after map[string]uint64, scope string, passing bool) (details string, counted bool) {
 	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
 	if passing {
-		return filter.OK.Details(), grown("ok")
+		return policy.OK.Details(), grown("ok")
 	}
-	for reason := filter.Draining; reason <= filter.Error; reason++ {
+	for reason := policy.Draining; reason <= policy.Error; reason++ {
 		if grown("failed_" + reason.String()) {
 			return reason.Details(), true
 		}
 	}
-	return filter.Held.Details(), grown("failed") // a held answer counts in failed alone
+	return policy.Held.Details(), grown("failed") // a held answer counts in failed alone
 }
 
 // answered is how many answers the counters in some scopes have.

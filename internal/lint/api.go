@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	_ "healthgate/internal/envoyapi" // fills protobuf's registry
 )
 
@@ -160,7 +160,7 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 		known[i] = string(message.Fields().Get(i).Name())
 	}
 	right := "it belongs elsewhere, or to another version of the API"
-	if near := filter.Nearest(e.key, known); near != "" {
+	if near := config.Nearest(e.key, known); near != "" {
 		right = "did you mean " + near + "?"
 	}
 	a.fail(e.value, "%s is not a field of %s%s: %s", quoteKey(e.key), message.FullName(), refuses, right)
@@ -452,7 +452,7 @@ func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Va
 		for i := range names {
 			names[i] = string(values.Get(i).Name())
 		}
-		if near := filter.Nearest(strings.ToUpper(n.scalar), names); near != "" {
+		if near := config.Nearest(strings.ToUpper(n.scalar), names); near != "" {
 			names = []string{near}
 		}
 		a.fail(n, "%s is %s, which Envoy's API does not have here: write %s", field.Name(), show(n), strings.Join(names, ", "))

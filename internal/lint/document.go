@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // The types of documents and of their parts.
@@ -468,6 +468,6 @@ func isGatesOwn(n *Node) bool {
 func (l *linter) gatesOwn(n *Node) {
 	l.checked = true
 	l.gates++
-	_, err := filter.Decode(n.structure(), module)
+	_, err := config.Decode(n.structure(), module)
 	report(&l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // gateName is the name of the plugin, of the module and of the filter in it.
@@ -28,8 +28,8 @@ const (
 )
 
 const (
-	plugin = filter.Plugin
-	module = filter.Module
+	plugin = config.Plugin
+	module = config.Module
 )
 
 // gate is a Healthgate filter in a connection manager.
@@ -38,7 +38,7 @@ type gate struct {
 	index    int   // among the connection manager's filters
 	filter   *Node // its entry there
 	contents *Node // its typed_config
-	variant  filter.Variant
+	variant  config.Variant
 	layer    *layer // the filter's own configuration
 	routing  routing
 	probes   []probe
@@ -53,7 +53,7 @@ type gate struct {
 
 // decoded is a merged configuration.
 type decoded struct {
-	config *filter.Config // nil if it is refused
+	config *config.Config // nil if it is refused
 	err    error          // of the merged configuration; a layer may have an error too
 }
 
@@ -84,7 +84,7 @@ type probe struct {
 	virtualHost *Node
 	routes      *Node          // the route configuration
 	layers      []*layer       // the filter's first, then from the widest level to the route's
-	config      *filter.Config // nil if it is refused
+	config      *config.Config // nil if it is refused
 }
 
 // gates returns the gates of a scope.
@@ -138,7 +138,7 @@ func isModule(contents *Node) bool {
 
 // isNear reports whether a name is healthgate, perhaps misspelt.
 func isNear(name string) bool {
-	return name == gateName || filter.Nearest(strings.ToLower(name), []string{gateName}) != "" && !versioned.MatchString(name)
+	return name == gateName || config.Nearest(strings.ToLower(name), []string{gateName}) != "" && !versioned.MatchString(name)
 }
 
 // versioned matches a name with a version in it.
@@ -162,7 +162,7 @@ func checkModuleName(f *findings, contents *Node) {
 }
 
 // readLayer reads a configuration from the Any that contains it.
-func readLayer(variant filter.Variant, packed, at *Node, key, need string) *layer {
+func readLayer(variant config.Variant, packed, at *Node, key, need string) *layer {
 	l := &layer{at: at}
 	typeName := typeOf(packed.text("@type"))
 	if typeName != "" {
@@ -304,10 +304,10 @@ func (g *gate) decode(layers []*layer) *decoded {
 	if d == nil {
 		merged := layers[0].value.structure()
 		for _, narrower := range layers[1:] {
-			merged = filter.Override(merged, narrower.value.structure())
+			merged = config.MergeRaw(merged, narrower.value.structure())
 		}
 		d = &decoded{}
-		d.config, d.err = filter.Decode(merged, g.variant)
+		d.config, d.err = config.Decode(merged, g.variant)
 		if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
 			d.config = nil
 		}
@@ -317,7 +317,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 }
 
 // own returns the filter's own configuration, or nil.
-func (g *gate) own() *filter.Config { return g.decode([]*layer{g.layer}).config }
+func (g *gate) own() *config.Config { return g.decode([]*layer{g.layer}).config }
 
 // errorOf returns the decoder's error of one layer.
 func (g *gate) errorOf(l *layer) (err error) {
@@ -325,9 +325,9 @@ func (g *gate) errorOf(l *layer) (err error) {
 		return l.err
 	}
 	if l.isOverride {
-		_, err = filter.DecodeOverride(l.value.structure(), g.variant)
+		_, err = config.DecodeOverride(l.value.structure(), g.variant)
 	} else {
-		_, err = filter.Decode(l.value.structure(), g.variant)
+		_, err = config.Decode(l.value.structure(), g.variant)
 	}
 	return err
 }
@@ -353,7 +353,7 @@ func find(layers []*layer, path string) *Node {
 // configurations returns one probe for each distinct configuration that is not refused; without a probe, the filter's own.
 func (g *gate) configurations() []probe {
 	var distinct []probe
-	known := map[*filter.Config]bool{}
+	known := map[*config.Config]bool{}
 	for _, p := range g.probes {
 		if p.config != nil && !known[p.config] {
 			known[p.config] = true

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/filter/envoystats"
+	"healthgate/filter/policy"
 )
 
 // checkClusters checks each cluster of a gate.
@@ -101,7 +102,7 @@ func (s *scope) clusterNames() []string { return slices.Sorted(maps.Keys(s.clust
 
 // suggestion is the end of a finding about an unknown name: the likely one, or all.
 func suggestion(name string, known []string) string {
-	if near := filter.Nearest(name, known); near != "" {
+	if near := config.Nearest(name, known); near != "" {
 		return ": did you mean " + quoteKey(near) + "?"
 	}
 	if len(known) > 0 {
@@ -111,7 +112,7 @@ func suggestion(name string, known []string) string {
 }
 
 // checkUnknown reports an unknown cluster, if the files should have it.
-func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
+func (s *scope) checkUnknown(f *findings, at *Node, asked policy.Cluster) {
 	severity, message := Error, "Envoy has no cluster %q, so the gate is always 503%s"
 	switch {
 	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // the files have no clusters
@@ -125,7 +126,7 @@ func (s *scope) checkUnknown(f *findings, at *Node, asked filter.Cluster) {
 }
 
 // checkStatName reports a cluster whose stats have another name than the gate reads.
-func checkStatName(f *findings, at, name, cluster *Node, asked filter.Cluster) {
+func checkStatName(f *findings, at, name, cluster *Node, asked policy.Cluster) {
 	statName, right := cluster.text("alt_stat_name"), "remove stat_name"
 	if statName == "" {
 		statName = asked.Name
@@ -276,7 +277,7 @@ func endpoints(cluster *Node) (all []*Node, known bool) {
 }
 
 // checkUnchecked reports a cluster whose hosts count as healthy although they are down.
-func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked filter.Cluster) {
+func checkUnchecked(f *findings, g *gate, cluster *Node, c *config.Config, asked policy.Cluster) {
 	const addChecks = ": add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, " +
 		"unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
 	if cluster.text("type") == "EDS" || strings.Contains(cluster.text("cluster_type", "name"), ".eds") {
@@ -323,7 +324,7 @@ func checkUnchecked(f *findings, g *gate, cluster *Node, c *filter.Config, asked
 }
 
 // passes reports whether a number of healthy hosts is enough.
-func passes(asked filter.Cluster, healthy, total int) bool {
+func passes(asked policy.Cluster, healthy, total int) bool {
 	return healthy >= 0 && uint64(healthy) >= asked.Rule.MinHealthy && 100*healthy >= int(asked.Rule.MinHealthyPercent)*total
 }
 
@@ -361,7 +362,7 @@ func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), '
 
 // checkPanic reports a gate that passes while Envoy panics: Envoy then sends to unhealthy hosts, or fails each request. A gate that needs
 // more than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each request fails.
-func checkPanic(f *findings, at, cluster *Node, asked filter.Cluster) {
+func checkPanic(f *findings, at, cluster *Node, asked policy.Cluster) {
 	threshold := 50.0 // Envoy's default
 	if given := cluster.get("common_lb_config", "healthy_panic_threshold"); given != nil {
 		threshold = given.number(0, "value")
@@ -398,7 +399,7 @@ func failsOnPanic(cluster *Node) bool {
 }
 
 // passesInPanic reports whether the gate passes with a number of healthy hosts, of a total, that is below the threshold.
-func passesInPanic(asked filter.Cluster, total int, threshold float64) bool {
+func passesInPanic(asked policy.Cluster, total int, threshold float64) bool {
 	for healthy := range total {
 		if passes(asked, healthy, total) && float64(100*healthy/total) < threshold {
 			return true

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"path"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // checkConfig decodes the gate's configuration, and each merged one, as the filter does.
@@ -51,12 +51,12 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 	if err == nil {
 		return false
 	}
-	all := filter.Errors{}
+	all := config.Errors{}
 	if !errors.As(err, &all) {
 		f.add(layers[0].at, Error, "config", "%s; %s", err, follows)
 	}
 	for _, one := range all {
-		if wrong := (*filter.KeyError)(nil); errors.As(one, &wrong) {
+		if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
 			f.add(find(layers, wrong.Path), Error, "config", "%s; %s", wrong, follows)
 		}
 	}

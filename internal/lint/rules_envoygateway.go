@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // gatewayRoute matches the name that Envoy Gateway gives the cluster of a route's rule.
@@ -107,10 +107,10 @@ func (e *envoyGateway) isGate(entry *Node) bool {
 // checkPolicy checks a gate in an EnvoyExtensionPolicy. Envoy Gateway accepts any configuration of a module.
 func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 	own := &layer{at: entry, value: entry.get("config")}
-	var decoded *filter.Config
+	var decoded *config.Config
 	err := errors.New("config: an object is required, with at least clusters: [httproute/<namespace>/<name>/rule/0]")
 	if own.value != nil && own.value.kind == mapping {
-		decoded, err = filter.Decode(own.value.structure(), module)
+		decoded, err = config.Decode(own.value.structure(), module)
 	}
 	report(e.found, []*layer{own}, err, "Envoy Gateway still accepts it; a running Envoy keeps its listener, and a new one gets none")
 	if len(e.proxies) > 0 && e.module(entry.text("name")) == nil && !isPlaceholder(entry.text("name")) {
@@ -176,7 +176,7 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 			}
 		}
 		slices.Sort(known)
-		if near := filter.Nearest(key, known); meant == "" && near != "" {
+		if near := config.Nearest(key, known); meant == "" && near != "" {
 			meant = ": did you mean " + near + "/rule/" + parts[4] + "?"
 		}
 		if meant != "" {
@@ -225,7 +225,7 @@ func otherRules(route string, left []string) string {
 }
 
 // checkTargets reports a policy whose routes do not match the gate's path, or let probes pass without the filter.
-func (e *envoyGateway) checkTargets(policy *Node, gate *filter.Config) {
+func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 	for _, target := range targets(policy) {
 		kind := gatewayKinds[target.text("kind")]
 		if kind == "" || len(e.routes) == 0 {

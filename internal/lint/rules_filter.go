@@ -7,7 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
+	"healthgate/filter/policy"
 )
 
 // checkALPN reports a TLS listener without HTTP/2.
@@ -166,8 +167,8 @@ func (g *gate) checkNative(f *findings) {
 }
 
 // isNative reports whether Envoy's health_check filter can do the same.
-func isNative(c *filter.Config) bool {
-	plain := c.Require == len(c.Clusters) && !c.IgnoreDrain && c.Hold == filter.Hold{} && c.StaleAfter == 0 && c.Admin == nil && !c.Details &&
+func isNative(c *config.Config) bool {
+	plain := c.Require == len(c.Clusters) && !c.IgnoreDrain && c.Hold == policy.Hold{} && c.StaleAfter == 0 && c.Admin == nil && !c.Details &&
 		c.Healthy.Status == 200 && c.Unhealthy.Status == 503 && c.StatPrefix == "default"
 	for _, cluster := range c.Clusters {
 		r := cluster.Rule

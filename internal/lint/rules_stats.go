@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 	"healthgate/filter/envoystats"
 )
 
@@ -65,7 +65,7 @@ func (s *scope) checkStats(f *findings, gates []*gate) {
 }
 
 // needClusterStats notes the stats of clusters that a gate reads.
-func (s *scope) needClusterStats(missing missingStats, g *gate, c *filter.Config, bootstraps, filters *Node) {
+func (s *scope) needClusterStats(missing missingStats, g *gate, c *config.Config, bootstraps, filters *Node) {
 	for _, cluster := range c.Clusters {
 		matchers := []*Node{bootstraps}
 		if own := ownMatcher(s.clusters[cluster.Name]); own != nil {

@@ -5,7 +5,7 @@ import (
 	"net"
 	"slices"
 
-	"healthgate/filter"
+	"healthgate/filter/config"
 )
 
 // Served is a gate of a running Envoy: one path on one listener.
@@ -20,7 +20,7 @@ type Served struct {
 	ServerName string         // the server name that the filter chain requires, or ""
 	Proxied    bool           // the listener requires the PROXY protocol
 	HTTP2      bool           // it speaks only HTTP/2
-	Config     *filter.Config // nil if it is refused
+	Config     *config.Config // nil if it is refused
 	Err        error          // the reason
 	// Prefixes has the stat prefixes that may count its replies, its own first: a route that a dynamic module's filter gets later has no
 	// stats of its own, and the filter's count its replies.

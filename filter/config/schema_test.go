@@ -1,0 +1,188 @@
+package config
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+func compileSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	file, err := os.Open("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	document, err := jsonschema.UnmarshalJSON(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("schema.json", document); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := compiler.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// beyondTheSchema are the errors that a JSON Schema can't express, as they are told.
+var beyondTheSchema = regexp.MustCompile(
+	`is repeated; clusters\[0\] has it|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|not supported by the Go plugin; use the dynamic module`)
+
+func TestSchemaAndDecoderAgree(t *testing.T) {
+	schema := compileSchema(t)
+	check := func(text string) error {
+		var value any
+		if err := json.Unmarshal([]byte(text), &value); err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(value)
+	}
+	for _, test := range good {
+		if err := check(test.text); err != nil {
+			t.Errorf("%s: the decoder takes it, the schema does not: %v", test.text, err)
+		}
+	}
+	seen := 0
+	for _, test := range bad {
+		err := check(test.text)
+		if slices.ContainsFunc(test.errors, func(e string) bool { return !beyondTheSchema.MatchString(e) }) {
+			seen++
+			if err == nil {
+				t.Errorf("%s: the decoder refuses it, the schema does not", test.text)
+			}
+		}
+	}
+	if seen < len(bad)*3/4 {
+		t.Errorf("the schema was asked about %d of %d bad examples only", seen, len(bad))
+	}
+}
+
+// keys are the keys of a schema's object, with the defaults that they have, by their paths.
+func keys(t *testing.T) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]any{}
+	var walk func(path string, node map[string]any)
+	walk = func(path string, node map[string]any) {
+		for key, value := range node["properties"].(map[string]any) {
+			child, at := value.(map[string]any), key
+			if path != "" {
+				at = path + "." + key
+			}
+			if child["properties"] == nil {
+				found[at] = child["default"]
+			} else {
+				walk(at, child)
+			}
+		}
+	}
+	walk("", schema)
+	walk("clusters[]", schema["$defs"].(map[string]any)["cluster"].(map[string]any))
+	return found
+}
+
+// The documentation's table has each key of the schema, with its default, and no other.
+func TestDocumentationHasEachKeyAndItsDefault(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## Keys\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(section, -1) {
+		rows[row[1]] = strings.Trim(row[2], "` ")
+	}
+	for key, value := range keys(t) {
+		row, there := rows[key]
+		if !there {
+			t.Errorf("docs/configuration.md lacks %s", key)
+			continue
+		}
+		delete(rows, key)
+		want := "required"
+		switch v := value.(type) {
+		case nil:
+		case string:
+			want = v
+			if strings.Contains(v, "\n") {
+				quoted, _ := json.Marshal(v)
+				want = string(quoted)
+			}
+			if v == "" {
+				want = "the name"
+			}
+		default:
+			text, _ := json.Marshal(v)
+			want = string(text)
+		}
+		if row != want {
+			t.Errorf("docs/configuration.md says that %s is %q by default, the schema %q", key, row, want)
+		}
+	}
+	for key := range rows {
+		t.Errorf("docs/configuration.md has %s, the schema does not", key)
+	}
+}
+
+// Each default that the schema names is the decoder's.
+func TestSchemaNamesTheDecodersDefaults(t *testing.T) {
+	for key, value := range keys(t) {
+		if value == nil || strings.HasPrefix(key, "admin.") {
+			continue
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		variant, without := Plugin, `{"clusters": ["service"]`
+		if key == "grpc_max_watchers" { // which the Go plugin does not have, and which counts beside grpc_services alone
+			variant, without = Module, without+`, "grpc_services": ["b"]`
+		}
+		whole := without + `, ` + nest(strings.Split(key, "."), string(text)) + `}`
+		if rest, ok := strings.CutPrefix(key, "clusters[]."); ok {
+			if rest == "name" {
+				continue
+			}
+			whole = `{"clusters": [{"name": "service", ` + nest([]string{rest}, string(text)) + `}]}`
+		}
+		got, err := Decode(parse(t, whole), variant)
+		if err != nil {
+			t.Errorf("%s: %v", whole, err)
+			continue
+		}
+		plain, err := Decode(parse(t, without+`}`), variant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := json.Marshal(got)
+		b, _ := json.Marshal(plain)
+		if string(a) != string(b) {
+			t.Errorf("%s is not the default: got %s, want %s", whole, a, b)
+		}
+	}
+}
+
+// nest renders a value below keys, without the outermost braces.
+func nest(path []string, value string) string {
+	if len(path) == 1 {
+		return `"` + path[0] + `": ` + value
+	}
+	return `"` + path[0] + `": {` + nest(path[1:], value) + `}`
+}

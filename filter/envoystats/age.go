@@ -1,0 +1,65 @@
+package envoystats
+
+import (
+	"container/list"
+	"sync"
+	"time"
+
+	"healthgate/filter/policy"
+)
+
+// Ages has the ages of the clusters' counters by name, for all configurations of a process: a new configuration does not make a
+// cluster fresh. The zero value is ready.
+type Ages struct {
+	mutex  sync.Mutex
+	byName map[string]*Age
+	unused list.List // of *Age without readers, the one unregistered first in front
+}
+
+// maxUnusedAges bounds the ages without readers that are kept.
+const maxUnusedAges = 10_000
+
+// Age is the age of one counter.
+type Age struct {
+	*policy.CounterAge
+	ages   *Ages
+	name   string
+	refs   int           // guarded by ages.mutex
+	unused *list.Element // its place in ages.unused while refs is 0; guarded by ages.mutex
+}
+
+// register returns the age of a counter, which reads value now. Each call needs one unregister.
+func (a *Ages) register(name string, now time.Time, value uint64) *Age {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	age := a.byName[name]
+	switch {
+	case age == nil:
+		age = &Age{CounterAge: policy.NewCounterAge(now, value), ages: a, name: name}
+		if a.byName == nil {
+			a.byName = make(map[string]*Age)
+		}
+		a.byName[name] = age
+	case age.refs == 0:
+		a.unused.Remove(age.unused)
+		age.Resume(now)
+	}
+	age.refs++
+	age.Read(now, value)
+	return age
+}
+
+// unregister ends one register. The age is kept for a configuration that follows after a gap.
+func (age *Age) unregister() {
+	a := age.ages
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if age.refs--; age.refs > 0 {
+		return
+	}
+	age.unused = a.unused.PushBack(age)
+	if a.unused.Len() > maxUnusedAges {
+		oldest := a.unused.Remove(a.unused.Front()).(*Age)
+		delete(a.byName, oldest.name)
+	}
+}

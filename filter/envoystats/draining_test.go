@@ -1,0 +1,87 @@
+package envoystats
+
+import "testing"
+
+func TestDraining(t *testing.T) {
+	type stats struct{ live, state uint64 }
+	for _, test := range []struct {
+		name  string
+		steps []stats
+		want  []bool
+	}{
+		{"serves, drains, serves", []stats{{1, 0}, {0, 0}, {0, 1}, {1, 1}, {1, 0}}, []bool{false, true, true, false, false}},
+		{"neither is kept", []stats{{0, 0}, {0, 0}}, []bool{false, false}},
+		{"started in drain mode", []stats{{0, 1}, {1, 1}, {0, 1}, {0, 0}}, []bool{true, false, true, true}},
+		{"live is left out", []stats{{0, 0}, {0, 1}, {0, 0}}, []bool{false, true, false}},
+		{"other states say nothing", []stats{{0, 2}, {0, 3}}, []bool{false, false}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h, l := newFakeStats(), Draining{}
+			server := l.NewReader(h)
+			for i, s := range test.steps {
+				h.set(ServerLive, s.live)
+				h.set(ServerState, s.state)
+				if got := server.Draining(); got != test.want[i] {
+					t.Errorf("step %d, %+v: got %v, want %v", i, s, got, test.want[i])
+				}
+			}
+		})
+	}
+}
+
+// Two listeners, of which one leaves the stat out by a matcher of its own: its 0 must not pass for a drain, nor hide one.
+func TestDrainIsAskedOfTheGatesThatCanSeeIt(t *testing.T) {
+	var l Draining
+	visible, hidden := newFakeStats(), newFakeStats()
+	hidden.set(ServerLive, 0)
+	one, other := l.NewReader(visible), l.NewReader(hidden)
+	expect := func(when string, want bool) {
+		t.Helper()
+		if got := other.Draining(); got != want {
+			t.Errorf("%s: got %v, want %v", when, got, want)
+		}
+	}
+	expect("nobody has seen it", false)
+	one.Draining()
+	expect("another reads 1", false)
+	visible.set(ServerLive, 0)
+	expect("another reads 0", true)
+	visible.set(ServerLive, 1)
+	expect("another reads 1 again", false)
+	visible.set(ServerLive, 0)
+	one.Draining()
+	one.Close()
+	expect("the other has gone, and last read 0", true)
+	again := newFakeStats()
+	third := l.NewReader(again)
+	third.Draining()
+	third.Close()
+	expect("one that has gone last read 1", false)
+}
+
+// goneValue is a stat of a gate whose side in Envoy has gone.
+type goneValue struct{ gone bool }
+
+func (g *goneValue) Get() uint64 {
+	if g.gone {
+		panic("gone")
+	}
+	return 1
+}
+
+func TestGateThatHasGoneIsNotAsked(t *testing.T) {
+	var l Draining
+	value := &goneValue{}
+	(&DrainReader{process: &l, live: value, state: &number{}}).Draining()
+	value.gone = true
+	if l.NewReader(newDrained()).Draining() {
+		t.Error("a drain is told, where the last that was read is 1")
+	}
+}
+
+// newDrained is a host whose server.live reads 0.
+func newDrained() *fakeStats {
+	h := newFakeStats()
+	h.set(ServerLive, 0)
+	return h
+}

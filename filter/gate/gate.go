@@ -1,0 +1,258 @@
+package gate
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"healthgate/filter/config"
+	"healthgate/filter/envoystats"
+	"healthgate/filter/policy"
+)
+
+// Gate answers the probes of one configuration. Its methods are safe for concurrent use.
+type Gate struct {
+	config   *config.Config
+	envoy    Envoy
+	source   Source
+	stats    *envoystats.Source // source, if the configuration has source: stats
+	drains   DrainSource        // source, if it knows about draining
+	server   *envoystats.DrainReader
+	process  *Process
+	replies  *replies
+	metrics  *metrics
+	clusters []history
+	debounce *debounce   // nil without hold
+	active   atomic.Bool // there was a probe: from then on the gate counts and logs changes
+}
+
+// history is what the gate remembers of one cluster.
+type history struct {
+	hasHadHosts atomic.Bool
+	outcome     atomic.Pointer[outcome] // with details only
+}
+
+// outcome is a cluster's reason, and since when it is that.
+type outcome struct {
+	reason policy.Reason
+	since  time.Time
+}
+
+// New makes the gate of a decoded configuration, and defines its stats in Envoy.
+func New(c *config.Config, source Source, envoy Envoy, process *Process) *Gate {
+	g := &Gate{
+		config:   c,
+		envoy:    envoy,
+		source:   source,
+		server:   process.draining.NewReader(envoy),
+		process:  process,
+		replies:  newReplies(c),
+		metrics:  newMetrics(c.StatPrefix, envoy, &process.gauges),
+		clusters: make([]history, len(c.Clusters)),
+	}
+	g.stats, _ = source.(*envoystats.Source)
+	g.drains, _ = source.(DrainSource)
+	if c.Hold.Configured() {
+		g.debounce = process.holds.register(c.Digest(), envoy.Now())
+	}
+	// Record for gates that are made during a drain that this one has seen Envoy before it.
+	g.server.Own()
+	return g
+}
+
+// Close ends what the gate shares with others. A closed gate still answers.
+func (g *Gate) Close() {
+	g.server.Close()
+	g.metrics.close()
+	if g.debounce != nil {
+		g.process.holds.unregister(g.config.Digest(), g.debounce, g.envoy.Now())
+	}
+}
+
+// Activate records that there was a probe. Until then the gate may belong to a listener that is still warming beside another one
+// that serves: it writes no gauge and no log line, and counts no transition.
+func (g *Gate) Activate() {
+	if !g.active.Load() { // a store per probe would move the cache line between workers
+		g.active.Store(true)
+	}
+}
+
+// Answer evaluates the clusters as they are now, and counts the reply to a probe. It allocates nothing unless the verdict changes.
+func (g *Gate) Answer() *Reply {
+	g.Activate()
+	return g.counted(g.Evaluate())
+}
+
+// Report is Answer with a report for its body, if the reply can have one.
+func (g *Gate) Report() *Reply {
+	g.Activate()
+	return g.counted(g.EvaluateAndReport())
+}
+
+// Failure counts and returns the reply to a probe that could not be evaluated.
+func (g *Gate) Failure() *Reply { return g.counted(g.FailingReply(policy.Error)) }
+
+// Evaluate returns the reply for the clusters as they are now, without counting it.
+func (g *Gate) Evaluate() *Reply {
+	var buffer [config.MaxClusters]policy.Sample
+	return g.replies.of(g.evaluate(buffer[:len(g.clusters)]))
+}
+
+// EvaluateAndReport is Evaluate with a report for its body, if the reply can have one.
+func (g *Gate) EvaluateAndReport() *Reply {
+	samples := make([]policy.Sample, len(g.clusters))
+	verdict := g.evaluate(samples)
+	r := newReport(verdict, g.metrics.since())
+	hosts, _ := g.source.(HostSource)
+	for i, cluster := range g.config.Clusters {
+		var ofCluster []policy.Host
+		if hosts != nil {
+			ofCluster = hosts.Hosts(i)
+		}
+		r.add(cluster, samples[i], g.clusters[i].outcome.Load().since, ofCluster)
+	}
+	return withReport(g.replies.of(verdict), r)
+}
+
+// FailingReply returns the reply for a reason that does not come from the clusters: Stale or Error.
+func (g *Gate) FailingReply(reason policy.Reason) *Reply {
+	return g.replies.of(policy.Verdict{Reason: reason})
+}
+
+// Counters returns the counters of a reply: ok, or failed and that of its reason. The second may be nil.
+func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.metrics.counters(r.Verdict) }
+
+// DependsOnTime reports whether the verdict can change while Envoy's stats stay the same: hold delays a change, or the source is not
+// Envoy's stats.
+func (g *Gate) DependsOnTime() bool {
+	return g.stats == nil || g.debounce != nil && g.debounce.current().Pending
+}
+
+// EvaluationInterval returns how often the gate must be evaluated between probes, for hold and stale_after; 0 for never.
+func (g *Gate) EvaluationInterval() time.Duration {
+	const shortest, longest, perDuration = 50 * time.Millisecond, time.Second, 4
+	least := time.Duration(0)
+	for _, d := range []time.Duration{g.config.Hold.UnhealthyAfter, g.config.Hold.HealthyAfter, g.config.StaleAfter} {
+		if d > 0 && (least == 0 || d < least) {
+			least = d
+		}
+	}
+	if least == 0 {
+		return 0
+	}
+	return min(max(least/perDuration, shortest), longest)
+}
+
+func (g *Gate) counted(r *Reply) *Reply {
+	g.metrics.count(r.Verdict)
+	return r
+}
+
+// evaluate fills samples and returns the verdict. Draining wins over the clusters and over hold.
+func (g *Gate) evaluate(samples []policy.Sample) policy.Verdict {
+	now := g.now()
+	verdict := g.sample(now, samples)
+	if !verdict.Passing {
+		// Envoy writes a cluster's gauges one after the other, and the first sample may have been taken in between.
+		verdict = g.sample(now, samples)
+	}
+	g.remember(now, samples)
+	if g.debounce != nil {
+		verdict = g.debounced(now, verdict)
+	}
+	if !g.config.IgnoreDrain && g.isDraining() {
+		verdict = policy.Verdict{Reason: policy.Draining}
+	}
+	if !g.active.Load() {
+		return verdict
+	}
+	if before, changed := g.metrics.update(verdict); changed {
+		g.envoy.Info(g.changeLine(before, g.replies.of(verdict), samples))
+	}
+	return verdict
+}
+
+func (g *Gate) sample(now time.Time, samples []policy.Sample) policy.Verdict {
+	for i := range samples {
+		samples[i] = g.source.Sample(now, i)
+	}
+	return g.config.Policy.Evaluate(samples)
+}
+
+// isDraining reports whether Envoy fails its health checks. The source decides if it knows, but a drain that server.live shows
+// counts before the source has sampled again.
+func (g *Gate) isDraining() bool {
+	if g.drains != nil {
+		if draining, known := g.drains.Draining(); known {
+			own, _ := g.server.Own()
+			return draining || own
+		}
+	}
+	return g.server.Draining()
+}
+
+// now returns the time if the configuration needs it; reading a clock takes time.
+func (g *Gate) now() time.Time {
+	if g.config.StaleAfter > 0 || g.config.Details || g.config.Hold.Configured() {
+		return g.envoy.Now()
+	}
+	return time.Time{}
+}
+
+func (g *Gate) remember(now time.Time, samples []policy.Sample) {
+	for i, s := range samples {
+		h := &g.clusters[i]
+		if s.Total > 0 && !h.hasHadHosts.Load() { // a store per probe would move the cache line between workers
+			h.hasHadHosts.Store(true)
+			g.process.warnings.found(hostsOf(g.config.Clusters[i].StatName))
+		}
+		if !g.config.Details {
+			continue
+		}
+		reason := g.config.Clusters[i].Evaluate(s).Reason
+		if last := h.outcome.Load(); last == nil || last.reason != reason {
+			h.outcome.CompareAndSwap(last, &outcome{reason, now})
+		}
+	}
+}
+
+// debounced applies hold. A stale cluster fails at once; hold does not delay it.
+func (g *Gate) debounced(now time.Time, verdict policy.Verdict) policy.Verdict {
+	if verdict.Reason == policy.Stale {
+		return verdict
+	}
+	passing := g.debounce.next(g.config.Hold, now, verdict.Passing)
+	if passing == verdict.Passing {
+		return verdict
+	}
+	return policy.Verdict{Reason: policy.Held, Passing: passing}
+}
+
+// logName is how a gate's log lines begin.
+func (g *Gate) logName() string { return "healthgate: gate " + g.config.StatPrefix }
+
+// changeLine is the log line of a changed verdict, with the numbers.
+func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) string {
+	change := "starts with"
+	switch before {
+	case failing:
+		change = fmt.Sprintf("turns from %d to", g.config.Unhealthy.Status)
+	case passing:
+		change = fmt.Sprintf("turns from %d to", g.config.Healthy.Status)
+	}
+	clusters := make([]string, len(samples))
+	for i, s := range samples {
+		clusters[i] = fmt.Sprintf("cluster %q has %d healthy and %d degraded of %d hosts", g.config.Clusters[i].Name, s.Healthy, s.Degraded, s.Total)
+		if s.Excluded > 0 {
+			clusters[i] += fmt.Sprintf(", %d excluded", s.Excluded)
+		}
+		switch {
+		case s.Stale:
+			clusters[i] += ", long ago"
+		case s.Unknown:
+			clusters[i] = fmt.Sprintf("cluster %q is not there", g.config.Clusters[i].Name)
+		}
+	}
+	return fmt.Sprintf("%s %s %d %s: %s", g.logName(), change, reply.Status, reply.Details, strings.Join(clusters, ", "))
+}
