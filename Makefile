@@ -253,6 +253,7 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # The tests that run in each of them: replies, updates, draining, gRPC, and shutdown under load.
 EVERYWHERE := \
+<<<<<<< HEAD
   AnswerFollowsTheHealthyHosts ReplyIsWhatTheContractSays WhatIsAProbe RouteHasRulesOfItsOwn StartHasNoGap \
   ModuleNeedsItsBootstrapExtensionOnce BadUpdateIsRefusedAndTheOldOneGoesOn BadRouteOfAnUpdateIsRefused \
   ClusterThatIsRemovedUnderALiveStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
@@ -263,6 +264,17 @@ EVERYWHERE := \
   ListenerThatWarmsWritesNothing ProbesThatWaitedWhileEnvoyWasStoppedPass UpdateOfManyFilterChainsMakesFewPasses \
   WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersOfTheGateComeThroughGRPCWeb \
   EnvoyGatewaysConfigurationAnswers
+=======
+  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
+  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays UpdateWithABadOverrideIsRefused \
+  ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
+  HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy WatchersOfClosedClientsEnd GarbageGetsItsStatus \
+  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyInOrder EnvoyEndsInOrderWhileOldFilterChainsDrain \
+  OverrideFollowsItsClusterAfterItWasRemovedAndAdded HoldOfAnOverrideContinuesAfterARouteUpdate HoldOfAFilterContinuesAfterAListenerUpdate \
+  ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain ClusterThatNeverExistedIsUnknown \
+  WarmingListenerWritesNoMetricsAndNoLog ProbesThatWaitedForAStoppedEnvoyPass UpdateOfManyFilterChainsNeedsFewPasses \
+  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb
+>>>>>>> main
 
 empty :=
 # The regular expression that `go test -run` takes for a list of tests.
@@ -300,8 +312,8 @@ compare: build fetched ## random events: both variants, Envoy's own filter and a
 
 # Runs the faults of docs/failure-modes.md for as long as they need.
 FAULTS := \
-  Fault.* AThousandWatchersSeeEachChange SlowWatchersHoldUpNobody SilentWatchOutlastsTheIdleTimeout \
-  RandomGarbageHarmsNothing EnvoyEndsInOrderWhileOldChainsDrainUnderLoad ManyConfigurationsOnFourWorkers
+  Fault.* AThousandWatchersGetEachChange SlowWatchersDoNotDelayOthers IdleWatchSurvivesTheIdleTimeout \
+  RandomGarbageLeavesEnvoyIntact EnvoyEndsInOrderWhileOldFilterChainsDrain ManyGatesOnFourWorkers
 
 .PHONY: chaos
 chaos: $(suite_needs) ## faults for a long time, in each version of Envoy; an hour (ENVOY_VERSION=1.40.0: in that version alone)

@@ -2,14 +2,20 @@ package suite
 
 import (
 	"encoding/json"
+<<<<<<< HEAD
 	"fmt"
 	"net/http"
+=======
+	"errors"
+	"fmt"
+>>>>>>> main
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+<<<<<<< HEAD
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -27,11 +33,19 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+=======
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+>>>>>>> main
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
 )
 
+<<<<<<< HEAD
 const (
 	gatewaysProbe   = "default/envoy/probe"
 	gatewaysService = "default/envoy/https"
@@ -40,6 +54,10 @@ const (
 )
 
 // What egctl makes of manifests/overlays/envoy-gateway, as it is committed, runs in a stock Envoy, without Envoy Gateway.
+=======
+// What Envoy Gateway generates from the overlay: it merges the EnvoyProxy's bootstrap into its own; the policy becomes a filter with a name
+// and a form of configuration that are Envoy Gateway's, disabled except on the policy's route; the cluster has the route's name.
+>>>>>>> main
 func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
@@ -48,6 +66,7 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	if s.cert, err = testbed.NewCertificate(s.dir); err != nil {
 		t.Fatal(err)
 	}
+<<<<<<< HEAD
 	admin := filepath.Join(s.dir, "admin.sock")
 	config := gatewaysBootstrap(t, "unix:"+admin, s.cert, s.startBackends(newPlan(t, backends(2))))
 	envoy, err := testbed.StartEnvoy(t.Context(), s.dir, config, variant.Options(testbed.Options{}))
@@ -56,6 +75,87 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	}
 	s.use(envoy)
 	conn, err := grpc.NewClient("passthrough:///"+s.at(gatewaysProbe).envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()))
+=======
+	var proxy struct {
+		Spec struct {
+			Bootstrap      struct{ Value string }
+			DynamicModules []struct {
+				Source struct{ Local struct{ Path string } }
+			}
+		}
+	}
+	var policy struct {
+		Spec struct{ DynamicModule []gatewaysModule }
+	}
+	gatewaysObject(t, "EnvoyProxy", &proxy)
+	gatewaysObject(t, "EnvoyExtensionPolicy", &policy)
+	path, module := proxy.Spec.DynamicModules[0].Source.Local.Path, policy.Spec.DynamicModule[0]
+	local := strings.NewReplacer(path, filepath.Join(testbed.Root(), "build", filepath.Base(path)))
+	cluster := module.Config.Clusters[0]
+	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+		own, err := testbed.ParseBootstrap([]byte(local.Replace(proxy.Spec.Bootstrap.Value)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.BootstrapExtensions = own.BootstrapExtensions
+		name := "envoy.filters.http.dynamic_modules/envoyextensionpolicy/default/probe/dynamic-module/0"
+		c.HCM().HttpFilters[0] = module.filter(t, name, local.Replace(path))
+		probe := c.ProbeRoute()
+		probe.TypedPerFilterConfig = map[string]*anypb.Any{name: testbed.Any(testbed.Enabling(&anypb.Any{}))}
+		health := proto.CloneOf(probe)
+		testbed.Patch(health, `match: {path: null, path_separated_prefix: /grpc.health.v1.Health}`)
+		c.Patch(c.ServiceRoute(), "route: {cluster: "+cluster+"}")
+		c.VirtualHost().Routes = append(c.VirtualHost().Routes, health)
+		testbed.RenameCluster(c.Cluster(), cluster)
+	}))
+	client := s.client("h2")
+	for _, up := range []bool{true, false, true} {
+		if err := s.backends[0].SetServing(up); err != nil {
+			t.Fatal(err)
+		}
+		status, checked := 503, notServing
+		if up {
+			status, checked = 200, serving
+		}
+		s.awaitProbe(client, status, settle)
+		if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != checked {
+			t.Errorf("Check: got %v, %v, want %v", reply, err, checked)
+		}
+	}
+	s.awaitStat("healthgate.default.healthy", 1)
+}
+
+// gatewaysModule is a dynamic module of an EnvoyExtensionPolicy.
+type gatewaysModule struct {
+	FilterName string
+	Config     struct{ Clusters []string }
+	raw        json.RawMessage // of Config
+}
+
+// UnmarshalJSON also keeps the whole of Config.
+func (m *gatewaysModule) UnmarshalJSON(text []byte) error {
+	type plain gatewaysModule
+	var raw struct{ Config json.RawMessage }
+	if err := errors.Join(json.Unmarshal(text, (*plain)(m)), json.Unmarshal(text, &raw)); err != nil {
+		return err
+	}
+	m.raw = raw.Config
+	return nil
+}
+
+// filter returns the filter that Envoy Gateway generates from the module, whose file is given by its path.
+func (m gatewaysModule) filter(t *testing.T, name, file string) *hcmv3.HttpFilter {
+	t.Helper()
+	filter := testbed.Parse[*modulev3.DynamicModuleFilter](fmt.Sprintf(`{dynamic_module_config: {module: {local: {filename: %q}}}, filter_name: %q}`, file, m.FilterName))
+	filter.FilterConfig = testbed.Any(wrapperspb.String(string(m.raw)))
+	return &hcmv3.HttpFilter{Name: name, Disabled: true, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: testbed.Any(filter)}}
+}
+
+// gatewaysObject reads the overlay's object of a kind of Envoy Gateway.
+func gatewaysObject(t *testing.T, kind string, object any) {
+	t.Helper()
+	built, err := kustomize.Build(kustomize.EnvoyGateway)
+>>>>>>> main
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +170,7 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+<<<<<<< HEAD
 		s.await(settle, func() error {
 			if reply := s.plain(gatewaysProbe, http.MethodGet, "/"); reply.status != step.status {
 				return fmt.Errorf("the probe gets %d, want %d", reply.status, step.status)
@@ -225,4 +326,16 @@ func unpack(t *testing.T, packed *anypb.Any) proto.Message {
 		t.Fatal(err)
 	}
 	return message
+=======
+		text, err := resource.MarshalJSON()
+		if err == nil {
+			err = json.Unmarshal(text, object)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("the overlay has no " + kind)
+>>>>>>> main
 }
