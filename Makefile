@@ -253,18 +253,6 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # The tests that run in each of them: replies, updates, draining, gRPC, and shutdown under load.
 EVERYWHERE := \
-<<<<<<< HEAD
-  AnswerFollowsTheHealthyHosts ReplyIsWhatTheContractSays WhatIsAProbe RouteHasRulesOfItsOwn StartHasNoGap \
-  ModuleNeedsItsBootstrapExtensionOnce BadUpdateIsRefusedAndTheOldOneGoesOn BadRouteOfAnUpdateIsRefused \
-  ClusterThatIsRemovedUnderALiveStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
-  HealthServiceAnswersByTheGate WatchersSeeChangesAndTheEndOfEnvoy WatchersThatGoLeaveNothing GarbageIsAnsweredByTheRule \
-  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyWell EnvoyEndsInOrderWhileOldChainsDrainUnderLoad \
-  OverrideThatComesAgainIsAnsweredByItsCluster HoldOfAnOverrideOutlivesAnUpdateOfItsRoutes HoldOfAFilterOutlivesAnUpdateOfItsListener \
-  ClusterWhoseCountersBeginAnewIsNotStale ClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt ClusterThatNeverWasThereIsUnknown \
-  ListenerThatWarmsWritesNothing ProbesThatWaitedWhileEnvoyWasStoppedPass UpdateOfManyFilterChainsMakesFewPasses \
-  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersOfTheGateComeThroughGRPCWeb \
-  EnvoyGatewaysConfigurationAnswers
-=======
   AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
   ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays UpdateWithABadOverrideIsRefused \
   ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
@@ -273,8 +261,8 @@ EVERYWHERE := \
   OverrideFollowsItsClusterAfterItWasRemovedAndAdded HoldOfAnOverrideContinuesAfterARouteUpdate HoldOfAFilterContinuesAfterAListenerUpdate \
   ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain ClusterThatNeverExistedIsUnknown \
   WarmingListenerWritesNoMetricsAndNoLog ProbesThatWaitedForAStoppedEnvoyPass UpdateOfManyFilterChainsNeedsFewPasses \
-  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb
->>>>>>> main
+  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb \
+  EnvoyGatewaysConfigurationAnswers
 
 empty :=
 # The regular expression that `go test -run` takes for a list of tests.

@@ -32,14 +32,9 @@ type envoyGateway struct {
 	routes  map[string]*Node // by kind/namespace/name
 	filters map[string]*Node // each HTTPRouteFilter, by its name
 	proxies []*Node
-<<<<<<< HEAD
-	others  []*Node // policies that put filters before the gate, or rewrite replies
-	merges  bool    // clusters have the names of services
-	patched bool    // a patch sets how often an idle cluster is checked
-=======
 	others  []*Node // policies that add filters before the gate, or rewrite replies
 	merges  bool    // clusters are named after services
->>>>>>> main
+	patched bool    // a patch sets how often Envoy checks a cluster without traffic
 }
 
 // checkGateway checks the objects by which Envoy Gateway runs the module, and returns the number of their gates.
@@ -153,12 +148,8 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 			continue
 		}
 		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name},
-<<<<<<< HEAD
-			"the gate asks"); route != nil {
-			e.checkIdle(route)
-=======
 			gateUses); route != nil {
->>>>>>> main
+			e.checkIdle(route)
 			e.checkOtherRules(at, route, cluster.Name, asked)
 		}
 	}
@@ -244,40 +235,14 @@ func otherRules(route string, left []string) string {
 		"give the service a separate route with one rule, or name the cluster of each rule", clip(strings.Join(left, ", ")), route)
 }
 
-<<<<<<< HEAD
-// targets returns the targets of a policy.
-func targets(policy *Node) []*Node {
-	all := policy.list("spec", "targetRefs")
-	if one := policy.get("spec", "targetRef"); one != nil {
-		all = append(slices.Clone(all), one)
-	}
-	return all
-}
-
-// sections returns the names of the listeners to which a policy's routes are attached, "" for all listeners of a Gateway.
-func (e *envoyGateway) sections(policy *Node) (names []string) {
-	for _, target := range targets(policy) {
-		route := e.route(gatewayKinds[target.text("kind")], policy.text("metadata", "namespace"), target.text("name"))
-		for _, parent := range route.list("spec", "parentRefs") {
-			names = append(names, parent.text("sectionName"))
-		}
-	}
-	return names
-}
-
-// checkTargets finds a policy whose routes do not match the gate's path, or let probes pass by themselves.
-func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
-	for _, target := range targets(policy) {
-		if target.text("kind") == "Gateway" {
-			e.found.add(target, Warning, "leaks", "the policy is for the whole Gateway, so if the filter is absent or refused, probes go where "+
-				"the other routes lead, and a backend's reply passes for Envoy's: give the probe a separate HTTPRoute, and target that")
-			continue
-		}
-=======
 // checkTargets reports a policy whose routes do not match the gate's path, or let probes pass without the filter.
 func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 	for _, target := range targets(policy) {
->>>>>>> main
+		if target.text("kind") == "Gateway" {
+			e.found.add(target, Warning, "leaks", "the policy is for the whole Gateway, so without the filter (absent or refused) probes follow "+
+				"the other routes, and backends answer in Envoy's place: give the probe a separate HTTPRoute, and target that")
+			continue
+		}
 		kind := gatewayKinds[target.text("kind")]
 		if kind == "" || len(e.routes) == 0 {
 			continue
@@ -288,84 +253,70 @@ func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 				target.text("name"))
 			continue
 		}
-<<<<<<< HEAD
 		rules := route.list("spec", "rules")
-		taken := false
+		matched := false
 		for _, rule := range rules {
-			if takesProbe(rule, config) {
-				taken = true
+			if matchesGate(rule, gate) {
+				matched = true
 				e.checkLeak(rule)
 			}
 		}
-		if len(rules) > 0 && !taken {
+		if !matched && len(rules) > 0 {
 			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of %s %s (line %d) matches, so it never "+
-				"answers: target an HTTPRoute that matches {path: {type: Exact, value: %q}}", config.Path, target.text("kind"), target.text("name"),
-				route.line, config.Path)
+				"answers: target an HTTPRoute that matches {path: {type: Exact, value: %q}}", gate.Path, target.text("kind"),
+				target.text("name"), route.line, gate.Path)
 		}
 	}
 }
 
-// takesProbe reports whether a rule of a route takes the gate's path.
-func takesProbe(rule *Node, config *config.Config) bool {
+// matchesGate reports whether a rule of a route matches the gate's path.
+func matchesGate(rule *Node, gate *config.Config) bool {
 	all := rule.list("matches")
 	return len(all) == 0 || slices.ContainsFunc(all, func(match *Node) bool {
 		if method := match.get("method"); method != nil && method.kind == mapping { // of a GRPCRoute
-			return method.text("service") == "grpc.health.v1.Health" && len(config.GRPCServices) > 0
+			return method.text("service") == "grpc.health.v1.Health" && len(gate.GRPCServices) > 0
 		}
 		value := match.text("path", "value")
 		switch match.text("path", "type") {
 		case "Exact":
-			return value == config.Path
+			return value == gate.Path
 		case "RegularExpression":
-			return matchesRegex(value, config.Path) != no
+			return matchesRegex(value, gate.Path) != no
 		}
 		prefix := strings.TrimSuffix(value, "/")
-		return prefix == "" || config.Path == prefix || strings.HasPrefix(config.Path, prefix+"/")
+		return prefix == "" || gate.Path == prefix || strings.HasPrefix(gate.Path, prefix+"/")
 	})
 }
 
-// checkLeak finds a reply of the rule that passes for the gate's if the filter is absent.
+// checkLeak reports a rule of the probe's route that lets probes pass without the filter.
 func (e *envoyGateway) checkLeak(rule *Node) {
-	const right = "give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}"
-	if backends := rule.get("backendRefs"); len(rule.list("backendRefs")) > 0 {
-		e.found.add(backends, Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its backends, and a backend's "+
-			"reply passes for Envoy's: "+right)
+	if len(rule.list("backendRefs")) > 0 {
+		e.found.add(rule.get("backendRefs"), Warning, "leaks", "without the filter (absent or refused) this rule sends probes to its backends, "+
+			"which answer in Envoy's place: give the probe a separate route whose filter is an HTTPRouteFilter with "+
+			"directResponse: {statusCode: 503}")
 	}
 	for _, filter := range rule.list("filters") {
-		own := e.filters[filter.text("extensionRef", "name")]
-		if direct := own.get("spec", "directResponse"); direct != nil && direct.number(200, "statusCode") < 400 {
-			e.found.add(direct, Warning, "leaks", "if the filter is absent, each probe gets this reply, and passes: write statusCode: 503")
-=======
-		if kind != "httproute" {
+		direct := e.filters[filter.text("extensionRef", "name")].get("spec", "directResponse")
+		if direct != nil && direct.number(200, "statusCode") < 400 {
+			e.found.add(direct, Warning, "leaks", "without the filter each probe gets this reply, and passes: write statusCode: 503")
+		}
+	}
+}
+
+// checkIdle reports health checks that take minutes to find a host healthy.
+func (e *envoyGateway) checkIdle(route *Node) {
+	for _, other := range e.others {
+		active := other.get("spec", "healthCheck", "active")
+		isForRoute := func(ref *Node) bool {
+			return ref.text("kind") == "Gateway" || ref.text("kind") == route.text("kind") && ref.text("name") == route.text("metadata", "name")
+		}
+		n := active.number(1, "healthyThreshold")
+		if n <= 1 || e.patched || !slices.ContainsFunc(targets(other), isForRoute) {
 			continue
 		}
-		matched := false
-		for _, rule := range route.list("spec", "rules") {
-			if len(rule.list("matches")) == 0 { // every path
-				matched = true
-			}
-			for _, match := range rule.list("matches") {
-				value := match.text("path", "value")
-				switch match.text("path", "type") {
-				case "Exact":
-					matched = matched || value == gate.Path
-				case "RegularExpression":
-					matched = matched || matchesRegex(value, gate.Path) != no
-				default:
-					prefix := strings.TrimSuffix(value, "/")
-					matched = matched || prefix == "" || gate.Path == prefix || strings.HasPrefix(gate.Path, prefix+"/")
-				}
-			}
-			if len(rule.list("backendRefs")) > 0 {
-				e.found.add(rule.get("backendRefs"), Warning, "leaks", "without the filter (absent or refused) this rule sends probes to its "+
-					"backends, which answer in Envoy's place: give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
-			}
-		}
-		if !matched && len(route.list("spec", "rules")) > 0 {
-			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never "+
-				"answers: match {path: {type: Exact, value: %q}}, or set the gate's path", gate.Path, target.text("name"), route.line, gate.Path)
->>>>>>> main
-		}
+		e.found.add(active.at("healthyThreshold"), Warning, "idle", "Envoy checks a cluster without traffic once in 60s, whatever interval "+
+			"says, so the gate takes up to %g minutes to recover: write healthyThreshold: 1, or patch no_traffic_interval by an "+
+			"EnvoyPatchPolicy", n)
 	}
 }
 
@@ -389,38 +340,6 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	},
 }
 
-<<<<<<< HEAD
-// checkIdle finds health checks that take minutes to find a host healthy.
-func (e *envoyGateway) checkIdle(route *Node) {
-	for _, other := range e.others {
-		active := other.get("spec", "healthCheck", "active")
-		isRoutes := func(ref *Node) bool {
-			return ref.text("kind") == "Gateway" || ref.text("kind") == route.text("kind") && ref.text("name") == route.text("metadata", "name")
-		}
-		n := active.number(1, "healthyThreshold")
-		if n <= 1 || e.patched || !slices.ContainsFunc(targets(other), isRoutes) {
-			continue
-		}
-		e.found.add(active.at("healthyThreshold"), Warning, "idle", "while the cluster has had no traffic Envoy checks it once in 60s, whatever "+
-			"interval says, so the gate takes up to %g minutes to recover: write healthyThreshold: 1, or patch no_traffic_interval by an "+
-			"EnvoyPatchPolicy", n)
-	}
-}
-
-// checkOthers finds policies for a Gateway whose filters act on probes. One of the same kind for the probe's route replaces it there.
-func (e *envoyGateway) checkOthers(policy *Node) {
-	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
-	sections := e.sections(policy)
-	reaches := func(ref *Node) bool { // the probe's route
-		section := ref.text("sectionName")
-		return isGateway(ref) && (section == "" || len(sections) == 0 || slices.Contains(sections, section) || slices.Contains(sections, ""))
-	}
-	for _, other := range e.others {
-		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(targets(other), reaches) {
-			continue
-		}
-=======
 // targets returns the references to the targets of a policy.
 func targets(policy *Node) []*Node {
 	all := policy.list("spec", "targetRefs")
@@ -430,15 +349,30 @@ func targets(policy *Node) []*Node {
 	return all
 }
 
+// sections returns the names of the listeners to which a policy's routes are attached, "" for all listeners of a Gateway.
+func (e *envoyGateway) sections(policy *Node) (names []string) {
+	for _, target := range targets(policy) {
+		route := e.route(gatewayKinds[target.text("kind")], policy.text("metadata", "namespace"), target.text("name"))
+		for _, parent := range route.list("spec", "parentRefs") {
+			names = append(names, parent.text("sectionName"))
+		}
+	}
+	return names
+}
+
 // checkOthers reports policies for a Gateway whose filters act on probes. A policy of the same kind for the probe's route replaces them.
 func (e *envoyGateway) checkOthers(policy *Node) {
 	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
+	sections := e.sections(policy)
+	reachesProbe := func(ref *Node) bool {
+		section := ref.text("sectionName")
+		return isGateway(ref) && (section == "" || len(sections) == 0 || slices.Contains(sections, section) || slices.Contains(sections, ""))
+	}
 	for _, other := range e.others {
 		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(targets(other), isGateway) {
+		if other == policy || !slices.ContainsFunc(targets(other), reachesProbe) {
 			continue
 		}
->>>>>>> main
 		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) {
 			continue // the gate's policy replaces it on the probe's route
 		}
@@ -453,8 +387,8 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 		}
 		for _, filter := range gatewayFilters[kind] {
 			if at := other.get("spec", filter.field); at != nil && !(filter.rule == "order" && e.orders()) {
-				e.found.add(at, Warning, filter.rule, "this %s is for the Gateway's listener of the probe and %s: give the probe a listener of "+
-					"its own, or write a %[1]s for the probe's route, which replaces this one there", kind, filter.does)
+				e.found.add(at, Warning, filter.rule, "this %s is for the probe's listener and %s: give the probe a separate listener, or write "+
+					"a %[1]s for the probe's route, which replaces this one there", kind, filter.does)
 			}
 		}
 	}
@@ -502,17 +436,17 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 		}
 	}
 	if own != nil && extensions == 0 && (bootstrap == nil || value != nil) {
-		e.found.add(own, Error, "config", needsStartup, "spec.bootstrap (type: Merge)", fmt.Sprintf("{module: {local: {filename: %s}}, metrics_namespace: healthgate}",
-			modulePath(own).text()))
+		e.found.add(own, Error, "config", needsStartup, "spec.bootstrap (type: Merge)",
+			fmt.Sprintf("{module: {local: {filename: %s}}, metrics_namespace: healthgate}", modulePath(own).text()))
 	}
 }
 
-// checkSearchPath finds a bootstrap extension whose module Envoy Gateway's own Envoy image cannot find.
+// checkSearchPath reports a bootstrap extension whose module Envoy Gateway's own Envoy image cannot find.
 func (e *envoyGateway) checkSearchPath(proxy, extension *Node) {
 	const variable = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
 	name := extension.get("dynamic_module_config", "name")
 	kubernetes := proxy.get("spec", "provider", "kubernetes")
-	if name == nil || kubernetes == nil {
+	if name == nil || kubernetes == nil || mentions(kubernetes, variable) {
 		return
 	}
 	for _, workload := range []string{"envoyDeployment", "envoyDaemonSet"} {
@@ -520,9 +454,6 @@ func (e *envoyGateway) checkSearchPath(proxy, extension *Node) {
 		if container.get("image") != nil || container.get("imageRepository") != nil {
 			return // it may set the variable
 		}
-	}
-	if mentions(kubernetes, variable) {
-		return
 	}
 	e.found.add(name, Error, "config", "Envoy searches for this module in the folder that %s names, which Envoy Gateway's own image does not "+
 		"set, so Envoy does not start: add it to spec.provider.kubernetes.envoyDeployment.container.env", variable)
