@@ -17,7 +17,7 @@ type metrics struct {
 
 	// A reply is counted in ok, or in failed and by its reason.
 	ok, failed  Counter
-	byReason    [policy.Reasons]Counter // of failures; nil for Held, which has no counter of its own
+	byReason    [policy.Reasons]Counter // of failures; nil for Held, which has no counter
 	transitions Counter
 	healthy     SettableGauge
 
@@ -34,7 +34,7 @@ const (
 	passing
 )
 
-// MetricNames returns the names of a gate's own stats, by its stat prefix.
+// MetricNames returns the names of all metrics of a stat prefix.
 func MetricNames(prefix string) (counters, gauges []string) {
 	scope := metricScope(prefix)
 	counters = []string{scope + "ok", scope + "failed", scope + "transitions"}

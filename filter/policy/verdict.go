@@ -1,6 +1,6 @@
 package policy
 
-// Rule is what one cluster must fulfil.
+// Rule is the condition for one cluster to pass.
 type Rule struct {
 	MinHealthy        uint64 // counted hosts, 0 to 1000000; default 1
 	MinHealthyPercent uint64 // counted hosts in percent of the total, 0 to 100; default 0
