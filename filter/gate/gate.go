@@ -236,9 +236,9 @@ func (g *Gate) logName() string { return "healthgate: gate " + g.config.StatPref
 func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) string {
 	change := "starts with"
 	switch before {
-	case failing:
+	case stateFailing:
 		change = fmt.Sprintf("changed from %d to", g.config.Unhealthy.Status)
-	case passing:
+	case statePassing:
 		change = fmt.Sprintf("changed from %d to", g.config.Healthy.Status)
 	}
 	clusters := make([]string, len(samples))

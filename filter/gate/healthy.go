@@ -8,9 +8,9 @@ import (
 
 // The values of healthy.state.
 const (
-	notEvaluated uint32 = iota
-	failing
-	passing
+	stateNotEvaluated uint32 = iota
+	stateFailing
+	statePassing
 )
 
 // healthy is a gate's last verdict, for the gauge healthy. Envoy has one gauge for each stat prefix, and several gates may share it. Of the
@@ -72,7 +72,7 @@ func (h *healthy) update() {
 
 func newestEvaluated(all []*healthy) *healthy {
 	for _, h := range slices.Backward(all) {
-		if h.state.Load() != notEvaluated {
+		if h.state.Load() != stateNotEvaluated {
 			return h
 		}
 	}
@@ -81,7 +81,7 @@ func newestEvaluated(all []*healthy) *healthy {
 
 func (h *healthy) write() {
 	value := uint64(0)
-	if h.state.Load() == passing {
+	if h.state.Load() == statePassing {
 		value = 1
 	}
 	h.gauge.Record(value)

@@ -76,9 +76,9 @@ func (m *metrics) counters(v policy.Verdict) (all, byReason Counter) {
 
 // update records a verdict. If it changes the state, update returns true, once, and the state before.
 func (m *metrics) update(v policy.Verdict) (before uint32, changed bool) {
-	state := failing
+	state := stateFailing
 	if v.Passing {
-		state = passing
+		state = statePassing
 	}
 	if m.healthy.state.Load() == state {
 		return state, false
@@ -104,7 +104,7 @@ func (m *metrics) change(state uint32) (before uint32, changed bool) {
 		}
 	}()
 	m.healthy.update()
-	if before != notEvaluated {
+	if before != stateNotEvaluated {
 		m.transitions.Increment(1)
 	}
 	return before, true
