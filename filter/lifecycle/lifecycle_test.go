@@ -533,7 +533,7 @@ func TestNextConfigurationUsesTheLastPollOfAdmin(t *testing.T) {
 	answer(t, configure(t, p, text, side), "healthgate_ok")
 }
 
-func TestReportNeedsDetailsAndAClientThatWantsIt(t *testing.T) {
+func TestReportNeedsDetailsAndAnAcceptHeader(t *testing.T) {
 	for details, asked := range map[bool]bool{true: true, false: true} {
 		t.Run(fmt.Sprint("details ", details), func(t *testing.T) {
 			c := configure(t, &Process{}, fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details), newFakeEnvoy().newFilter())
