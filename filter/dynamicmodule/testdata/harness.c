@@ -396,7 +396,7 @@ int main(void) {
   CHECK(!fe_bootstrap("{\"a\": 1}") && fe_bootstrap("{}") && !fe_bootstrap(""));
   CHECK(fe_initialized == 1);
   fe_server_initialized();
-  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 100 && fe_looks == 1);
+  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 100 && fe_shared_metric("looks") == 1);
   filter = fe_filter_new("", 0);
   first_probe();
   go_calls = 0;

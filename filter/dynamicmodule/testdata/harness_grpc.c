@@ -648,20 +648,20 @@ static void races(void) {
 
 // Envoy destroys a stream while it is sent any of the parts.
 static void deaths(void) {
-  for (int dies_at = 1; dies_at < 5; dies_at++)
+  for (int destroyed_at = 1; destroyed_at < 5; destroyed_at++)
     for (int i = 0; i < 4; i++) {
       const char *methods[] = {"Check", "List", "Watch", "Other"};
       fe_stream *stream = call(methods[i]);
-      stream->dies_at = dies_at;
+      stream->destroyed_at = destroyed_at;
       fe_body(stream, one_message, sizeof one_message, true);
-      hg_gate_publish(module_filter()->gate, kept[dies_at % 2]);
+      hg_gate_publish(module_filter()->gate, kept[destroyed_at % 2]);
       hg_watch_notify();
       if (!stream->destroyed) fe_run(stream);
       fe_stream_free(stream);
     }
   hg_gate_publish(module_filter()->gate, kept[OK]);
   fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, NULL);
-  stream->dies_at = 1;
+  stream->destroyed_at = 1;
   fe_headers(stream, true);
   CHECK(stream->replies == 0);
   fe_stream_free(stream);
