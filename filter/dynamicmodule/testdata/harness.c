@@ -324,7 +324,7 @@ static void *work(void *route) {
     fe_headers(probe, true);
     CHECK(probe->replies == 1);
     fe_stream_free(probe);
-    // A worker looks up the stats of an override while another one flushes those of the filter.
+    // A worker looks up the stats of an override while another one flushes the stats of the filter.
     pthread_mutex_lock(&defining);
     CHECK(hg_metric_define(&module_filter()->metrics, HG_BUFFER("shared"), false) != NULL);
     pthread_mutex_unlock(&defining);
