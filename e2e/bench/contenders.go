@@ -52,7 +52,7 @@ const (
 )
 
 // rareCopies makes the contrib host copy Envoy's stats rarely: contrib's golang extension copies none.
-const rareCopies = "STAND_IN_REFRESH_MILLISECONDS=1000"
+const rareCopies = "CONTRIB_HOST_REFRESH_MILLISECONDS=1000"
 
 // start starts an Envoy with a listener for each contender, made from the reference configuration, and returns their addresses.
 func (b *bench) start(s size, contenders ...string) (*testbed.Envoy, map[string]string, error) {

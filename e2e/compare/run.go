@@ -167,7 +167,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 	testbed.Patch(config.DynamicResources, `
 ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}`)
 	// The contrib host would take a fifth of Envoy's main thread to copy all stats every 5 ms.
-	options := testbed.Options{Env: append(r.Env, "STAND_IN_REFRESH_MILLISECONDS=20")}
+	options := testbed.Options{Env: append(r.Env, "CONTRIB_HOST_REFRESH_MILLISECONDS=20")}
 	for _, v := range r.Variants {
 		v.Convert(config.Bootstrap)
 		options = v.Options(options)

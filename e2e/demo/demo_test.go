@@ -272,7 +272,7 @@ func TestCertificateKeyIsPrivateAndKeepReusesTheCertificate(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
 		t.Fatal(err)
 	}
-	first = made("-keep")
+	made("-keep")
 	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != nil {
 		t.Errorf("-keep without a key: %v", err)
 	}

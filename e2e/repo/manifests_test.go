@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -489,17 +488,17 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
 	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
-		"delay":                   env["DRAIN_DELAY"],
-		"timeout":                 env["DRAIN_TIMEOUT"],
-		"grace":                   fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
-		"readiness":               fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
-		"taking in":               fmt.Sprint(envoy.MinReadySeconds),
-		"names":                   fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
-		"hanging":                 fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
-		"starting, module":        fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
-		"notice, Envoy Gateway":   strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
-		"drain, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
-		"taken in, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
+		"delay":                     env["DRAIN_DELAY"],
+		"timeout":                   env["DRAIN_TIMEOUT"],
+		"grace":                     fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
+		"readiness":                 fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
+		"new Envoys":                fmt.Sprint(envoy.MinReadySeconds),
+		"new hosts":                 fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
+		"hanging":                   fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"starting, module":          fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
+		"delay, Envoy Gateway":      strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
+		"timeout, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
+		"new Envoys, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
 	}
 	sums := table(t, 1)
 	for name, b := range balancers(t) {
@@ -516,38 +515,6 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 		if rows[name] != value {
 			t.Errorf("the table has %q for %s, the manifests %q", rows[name], name, value)
 		}
-	}
-}
-
-// The old pods of the service are there until Envoy knows the new ones: a DNS cache keeps addresses for up to 30 s, Envoy asks
-// every 5 s, and then a new host is checked.
-func TestServicesRolloutWaitsForItsNames(t *testing.T) {
-	const cached, asked = 30, 5
-	objects := render(t, "base")
-	var interval, jitter int
-	health := configuration(t, objects).Part(testbed.HealthCheck)
-	if _, err := fmt.Sscanf(fmt.Sprintf("%v %v", health.Get("interval"), health.Get("interval_jitter")), "%ds %ds", &interval, &jitter); err != nil {
-		t.Fatal(err)
-	}
-	if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < cached+asked+interval+jitter {
-		t.Errorf("the service's old pods go after %d s, Envoy knows the new ones after %d s", ready, cached+asked+interval+jitter)
-	}
-}
-
-// Where DNS does not answer, an Envoy has no listener for some time, which restarting it does not mend.
-func TestStockEnvoyMayWaitForNames(t *testing.T) {
-	const unanswered = 120 // seconds, as seen in a cluster
-	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
-	if allowed := starting.PeriodSeconds * starting.FailureThreshold; allowed < 2*unanswered {
-		t.Errorf("it is restarted after %d s", allowed)
-	}
-}
-
-// A node can be drained while the backends are down, and no Envoy is Ready for that.
-func TestEnvoysThatAreNotReadyMayBeEvicted(t *testing.T) {
-	policy := get[*policyv1.PodDisruptionBudget](t, render(t, "base"), "PodDisruptionBudget/envoy").Spec.UnhealthyPodEvictionPolicy
-	if policy == nil || *policy != policyv1.AlwaysAllow {
-		t.Errorf("the PodDisruptionBudget has the policy %v", policy)
 	}
 }
 
@@ -646,31 +613,6 @@ func TestALBReachesTheGate(t *testing.T) {
 	}
 }
 
-// The lines for version GRPC stand in place of lines that are there, and ask for the gate's path and gRPC's OK.
-func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
-	text, err := os.ReadFile(inRoot("manifests", "overlays", "aws-alb", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "```yaml\n")
-	snippet, _, _ := strings.Cut(rest, "```")
-	var lines map[string]string
-	if err := yaml.UnmarshalStrict([]byte(snippet), &lines); err != nil {
-		t.Fatal(err)
-	}
-	const prefix = "alb.ingress.kubernetes.io/"
-	want := map[string]string{prefix + "backend-protocol-version": "GRPC", prefix + "healthcheck-path": "/", prefix + "success-codes": "0"}
-	if !maps.Equal(lines, want) {
-		t.Errorf("README.md has %v, want %v", lines, want)
-	}
-	ingress := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy")
-	for name := range lines {
-		if ingress.Annotations[name] == "" {
-			t.Errorf("%s stands in place of nothing", name)
-		}
-	}
-}
-
 // Whoever scrapes asks the pods, the port and the path that are there.
 func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
 	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
@@ -696,23 +638,5 @@ func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
 				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
 			}
 		})
-	}
-}
-
-// No secret is made from what is in the repository.
-func TestTheKeyComesFromASecretThatIsNotHere(t *testing.T) {
-	for _, variant := range variants(t) {
-		objects := render(t, variant.Folder, variant.Components...)
-		if variant.Folder == kustomize.EnvoyGateway {
-			gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
-			if ref := gateway.Spec.Listeners[0].TLS.CertificateRefs[0]; ref.Name != "envoy-tls" {
-				t.Errorf("the Gateway's certificate is %+v", ref)
-			}
-			continue
-		}
-		pod := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec
-		if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == "envoy-tls" }) {
-			t.Errorf("%s: envoy mounts no Secret envoy-tls", variant)
-		}
 	}
 }

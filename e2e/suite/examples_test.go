@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,57 +17,53 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
-// answers are the statuses of a path: with both hosts of each cluster healthy, with one, with none, and of a drain with both.
+// answers are the statuses of a path: with two, one and no healthy host in each cluster, and while Envoy drains with two.
 type answers struct{ both, one, none, drain int }
 
 var (
-	plain = answers{200, 200, 503, 503}
-	two   = answers{200, 503, 503, 503} // of two hosts
+	oneHost  = answers{200, 200, 503, 503}
+	twoHosts = answers{200, 503, 503, 503}
 )
 
-// examples are what the paths of each example answer.
-var examples = map[string]map[string]answers{
-	"admin.yaml":          {"/": plain},
-	"any-of-several.yaml": {"/": plain},
-	"degraded.yaml":       {"/": plain},
-	"details.yaml":        {"/": plain},
-	"drain-ignore.yaml":   {"/": {200, 200, 503, 200}},
-	"excluded.yaml":       {"/": plain},
-	"grpc-services.yaml":  {"/": plain},
-	"hold.yaml":           {"/": plain},
-	"kubelet.yaml":        {"/": plain, "/readyz": {200, 200, 503, 200}},
-	"mark-probes.yaml":    {"/": plain},
-	"percent.yaml":        {"/": two},
-	"require.yaml":        {"/": plain},
-	"response-204.yaml":   {"/": {204, 204, 429, 429}},
-	"route-override.yaml": {"/": plain, "/spare": two},
-	"several-gates.yaml":  {"/": plain, "/cart": plain, "/checkout": plain},
-	"stale-after.yaml":    {"/": plain},
+// exampleAnswers are the answers of each path, by example. "" is the reference configuration itself.
+var exampleAnswers = map[string]map[string]answers{
+	"":               {"/": oneHost},
+	"admin":          {"/": oneHost},
+	"any-of-several": {"/": oneHost},
+	"degraded":       {"/": oneHost},
+	"details":        {"/": oneHost},
+	"drain-ignore":   {"/": {200, 200, 503, 200}},
+	"excluded":       {"/": oneHost},
+	"hold":           {"/": oneHost},
+	"kubelet":        {"/": oneHost, "/readyz": {200, 200, 503, 200}},
+	"mark-probes":    {"/": oneHost},
+	"percent":        {"/": twoHosts},
+	"require":        {"/": oneHost},
+	"response":       {"/": {204, 204, 429, 429}},
+	"route-override": {"/": oneHost, "/spare": twoHosts},
+	"several-gates":  {"/": oneHost, "/cart": oneHost, "/checkout": oneHost},
+	"stale-after":    {"/": oneHost},
 }
 
-// Each example is started as it is written, but for its addresses and for how often hosts are checked, and answers what it says.
-func TestExamplesAnswerWhatTheySay(t *testing.T) {
+// Each example is started as it is written, except for its addresses, TLS and how often hosts are checked.
+func TestExamplesAnswerAsDescribed(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it needs configurations of its own")
-	folder := "envoy/examples"
-	if variant.Name() == "module" {
-		folder += "/module"
+	names, err := examples.Names(filepath.Join(testbed.Root(), "envoy"))
+	if err != nil || len(names) != len(exampleAnswers)-1 {
+		t.Fatalf("found %v, %v; want %d examples", names, err, len(exampleAnswers)-1)
 	}
-	files, err := filepath.Glob(filepath.Join(testbed.Root(), folder, "*.yaml"))
-	if err != nil || len(files) < len(examples)-1 {
-		t.Fatalf("found %v, %v", files, err)
-	}
-	for _, file := range files {
-		name := filepath.Base(file)
-		t.Run(name, func(t *testing.T) {
+	for _, name := range append(names, "") {
+		t.Run(cmp.Or(name, "reference"), func(t *testing.T) {
 			t.Parallel()
-			if examples[name] == nil {
-				t.Fatal("nothing says what it answers")
+			if exampleAnswers[name] == nil {
+				t.Fatal("exampleAnswers does not have this example")
 			}
-			e := startExample(t, folder+"/"+name)
+			e := startExample(t, name)
 			for _, step := range []struct {
 				name    string
 				serving int
@@ -80,7 +77,7 @@ func TestExamplesAnswerWhatTheySay(t *testing.T) {
 				{"both hosts again", 2, "ok", func(a answers) int { return a.both }},
 			} {
 				e.step(step.serving, step.drain)
-				for path, want := range examples[name] {
+				for path, want := range exampleAnswers[name] {
 					e.await(step.name, path, step.want(want))
 				}
 			}
@@ -96,13 +93,14 @@ type example struct {
 	backends []*testbed.Backend
 }
 
-// startExample starts an example in front of two hosts, which all of its clusters have.
-func startExample(t *testing.T, path string) *example {
+// startExample starts an Envoy with an example. Each cluster has the same two hosts.
+func startExample(t *testing.T, name string) *example {
 	t.Helper()
-	config, err := testbed.LoadConfig(path)
+	bootstrap, err := examples.Read(filepath.Join(testbed.Root(), "envoy"), name, variant.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
+	config := testbed.Tree(bootstrap)
 	dir, err := os.MkdirTemp("", "e2e") // a short path, since a socket's is bounded
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +117,11 @@ func startExample(t *testing.T, path string) *example {
 	} else {
 		config.Set("admin.address.socket_address.port_value", 0)
 	}
-	config.Set(testbed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
+	for i := range config.Get("static_resources.listeners").([]any) {
+		listener := fmt.Sprint("static_resources.listeners.", i)
+		config.Set(listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
+		config.Delete(listener + ".filter_chains.0.transport_socket")
+	}
 	if config.Get(own+".hold") != nil {
 		config.Set(own+".hold", map[string]any{"healthy_after": "0.5s", "unhealthy_after": "0.5s"})
 	}
@@ -142,7 +144,7 @@ func startExample(t *testing.T, path string) *example {
 		}
 		config.Set(cluster+".health_checks.0.interval_jitter", "0.01s")
 	}
-	if variant.Name() == "module" { // as it is written
+	if variant.Name() == "module" {
 		e.envoy, err = testbed.StartEnvoy(t.Context(), dir, config, variant.Options(testbed.Options{}))
 	} else {
 		e.envoy, err = testbed.Start(t.Context(), variant, dir, config, testbed.Options{})
@@ -154,7 +156,7 @@ func startExample(t *testing.T, path string) *example {
 	return e
 }
 
-// step has so many hosts serve, and Envoy fail its health checks or not.
+// step sets how many hosts serve, and whether Envoy fails its health checks: drain is "fail" or "ok".
 func (e *example) step(serving int, drain string) {
 	e.Helper()
 	for i, backend := range e.backends {
@@ -167,7 +169,7 @@ func (e *example) step(serving int, drain string) {
 	}
 }
 
-// get asks for a path, with an accept header or none.
+// get requests a path, with an accept header if accept is not empty.
 func (e *example) get(path, accept string) (status int, body []byte, err error) {
 	request, err := http.NewRequest(http.MethodGet, "http://"+e.envoy.Ingress+path, nil)
 	if err != nil {
@@ -199,11 +201,11 @@ func (e *example) await(when, path string, want int) {
 	}
 }
 
-// further looks at what an example is about besides its statuses, with both hosts healthy.
+// further checks what an example changes besides statuses. Both hosts are healthy.
 func (e *example) further(name string) {
 	e.Helper()
 	switch name {
-	case "admin.yaml", "details.yaml":
+	case "admin", "details":
 		var report struct {
 			Status string
 			Checks map[string]any
@@ -211,7 +213,10 @@ func (e *example) further(name string) {
 		if _, body, err := e.get("/", "application/json"); err != nil || json.Unmarshal(body, &report) != nil || report.Status != "pass" || len(report.Checks) == 0 {
 			e.Errorf("%v: the report is %s", err, body)
 		}
-	case "grpc-services.yaml":
+	case "":
+		if variant.Can(testbed.GRPC) != nil {
+			return
+		}
 		conn, err := grpc.NewClient("passthrough:///"+e.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			e.Fatal(err)
@@ -223,8 +228,10 @@ func (e *example) further(name string) {
 		if err != nil || reply.Status != serving {
 			e.Errorf("Check: got %v, %v", reply, err)
 		}
-	case "route-override.yaml", "several-gates.yaml", "kubelet.yaml": // each gate has metrics of its own
-		prefixes := map[string][]string{"route-override.yaml": {"default", "spare"}, "several-gates.yaml": {"default", "cart", "checkout"}, "kubelet.yaml": {"balancer", "kubelet"}}[name]
+	case "route-override", "several-gates", "kubelet": // each gate has metrics of its own
+		prefixes := map[string][]string{
+			"route-override": {"default", "spare"}, "several-gates": {"default", "cart", "checkout"}, "kubelet": {"balancer", "kubelet"},
+		}[name]
 		err := testbed.WaitFor(e.Context(), settle, func() error { // an answer may be counted after it is sent
 			stats, err := e.envoy.Stats("healthgate.")
 			for _, prefix := range prefixes {

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/backend/router"
+	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
@@ -78,13 +79,14 @@ func TestDrainKeepsConnectionsDuringTheNoticeAndMovesThemOnAfterIt(t *testing.T)
 	}
 }
 
-// markingProbes puts into the configuration what envoy/examples/mark-probes.yaml has more.
+// markingProbes applies envoy/examples/mark-probes.yaml to the configuration.
 func markingProbes(t *testing.T) option {
 	t.Helper()
-	example, err := testbed.LoadConfig("envoy/examples/mark-probes.yaml")
+	bootstrap, err := examples.Read(filepath.Join(testbed.Root(), "envoy"), "mark-probes", "plugin")
 	if err != nil {
 		t.Fatal(err)
 	}
+	example := testbed.Tree(bootstrap)
 	return withConfig(func(c *testbed.Config) {
 		c.Set(testbed.HCM+".access_log.0.filter", example.Get(testbed.HCM+".access_log.0.filter"))
 		c.Set(testbed.HTTPFilters, append([]any{example.Get(testbed.HTTPFilters + ".0")}, c.Get(testbed.HTTPFilters).([]any)...))

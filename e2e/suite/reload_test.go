@@ -85,7 +85,7 @@ var badConfigurations = map[string]struct {
 		`{"clusters": [{"name": "service", "min_healty": 1}, "service"], "path": "x", "drain": "maybe", "stat_prefix": "a b"}`,
 		[]string{
 			"clusters[0].min_healty: unknown key, did you mean min_healthy?",
-			"clusters[1].name: \"service\" is repeated, it stands in clusters[0] already",
+			"clusters[1].name: \"service\" is repeated; clusters[0] has it already",
 			"path: \"x\" does not start with /",
 			"drain: \"maybe\" is not fail or ignore",
 			"stat_prefix: \"a b\" has a character other than",

@@ -110,10 +110,7 @@ func TestDecode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if (got.digest != "") != got.Hold.Configured() {
-				t.Errorf("the digest is %q", got.digest)
-			}
-			if got.digest = ""; !reflect.DeepEqual(*got, want) {
+			if got.written = (written{}); !reflect.DeepEqual(*got, want) {
 				t.Errorf("got  %+v\nwant %+v", *got, want)
 			}
 		})
@@ -129,8 +126,8 @@ var bad = []struct {
 }{
 	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
 	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
-	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: is empty; name at least one cluster: a gate without clusters is not supported by the Go plugin; use the dynamic module`}},
-	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: is not supported by the Go plugin; use the dynamic module`}},
+	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: an empty list is not supported by the Go plugin; use the dynamic module, or name at least one cluster`}},
+	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: not supported by the Go plugin; use the dynamic module`}},
 	{`{"clusters": ["a"], "grpc_max_watchers": 5}`, []string{`grpc_max_watchers: not supported by the Go plugin; use the dynamic module`}},
 	{`{"clusters": ["a"], "grpc_max_watchers": 0}`, []string{`grpc_max_watchers: 0 is not between 1 and 1000000`}},
 	{`{"clusters": ["a"], "grpc_services": "b"}`, []string{`grpc_services: "b" is not a list`}},
@@ -143,7 +140,7 @@ var bad = []struct {
 	{`{"clusters": [1, true, null]}`, []string{
 		`clusters[0]: 1 is not a name or an object`, `clusters[1]: true is not a name or an object`, `clusters[2]: null is not a name or an object`,
 	}},
-	{`{"clusters": ["a", {"name": "b"}, {"name": "a"}]}`, []string{`clusters[2].name: "a" is repeated, it stands in clusters[0] already`}},
+	{`{"clusters": ["a", {"name": "b"}, {"name": "a"}]}`, []string{`clusters[2].name: "a" is repeated; clusters[0] has it already`}},
 	{`{"clusters": [{"name": "a", "min_healty": 1}]}`, []string{`clusters[0].min_healty: unknown key, did you mean min_healthy?`}},
 	{`{"clusters": [{"name": "a", "zone": 1}]}`, []string{`clusters[0].zone: unknown key, known are name, stat_name, min_healthy, min_healthy_percent, degraded, excluded`}},
 	{`{"clusters": [{"name": "a", "min_healthy": 1.5}]}`, []string{`clusters[0].min_healthy: 1.5 is not a whole number`}},
@@ -166,7 +163,7 @@ var bad = []struct {
 	{`{"clusters": ["a"], "require": []}`, []string{`require: a list is not all, any or a number of clusters`}},
 	{`{"clusters": ["a"], "path": "x"}`, []string{`path: "x" does not start with /`}},
 	{`{"clusters": ["a"], "path": ""}`, []string{`path: "" does not start with /`}},
-	{`{"clusters": ["a"], "path": "/?a"}`, []string{`path: "/?a" has a query or a fragment; probes are compared without them`}},
+	{`{"clusters": ["a"], "path": "/?a"}`, []string{`path: "/?a" has a query or a fragment; leave it out, probes are compared without it`}},
 	{`{"clusters": ["a"], "path": "/a b"}`, []string{`path: "/a b" has a space or a control character, which no request's path has`}},
 	{`{"clusters": ["a"], "path": "/` + strings.Repeat("x", 1024) + `"}`, []string{`path: has 1025 bytes; at most 1024 are allowed`}},
 	{`{"clusters": ["a"], "drain": true}`, []string{`drain: true is not fail or ignore`}},
@@ -182,8 +179,8 @@ var bad = []struct {
 	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
 	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
 	{`{"clusters": ["a"], "a\nb": 1, "": 1}`, []string{
-		`"": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services, grpc_max_watchers`,
-		`"a\nb": unknown key, known are path, clusters, drain, stat_prefix, require, hold, stale_after, source, admin, response, grpc_services, grpc_max_watchers`,
+		`"": unknown key, known are path, clusters, require, drain, stat_prefix, hold, stale_after, source, admin, response, grpc_services, grpc_max_watchers`,
+		`"a\nb": unknown key, known are path, clusters, require, drain, stat_prefix, hold, stale_after, source, admin, response, grpc_services, grpc_max_watchers`,
 	}},
 	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
 	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
@@ -200,7 +197,7 @@ var bad = []struct {
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback; admin must not be reachable from elsewhere`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "0.0.0.0:9901"}}`, []string{`admin.address: "0.0.0.0:9901" is not on loopback; admin must not be reachable from elsewhere`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "localhost:9901"}}`, []string{`admin.address: "localhost:9901" is neither unix:///path nor an IP address and port, as in 127.0.0.1:9901`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:0"}}`, []string{`admin.address: "127.0.0.1:0" has port 0`}},
+	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:0"}}`, []string{`admin.address: "127.0.0.1:0" has port 0; give the port of Envoy's admin interface`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix://relative"}}`, []string{`admin.address: "unix://relative" is not unix:// and an absolute path of at most 107 bytes`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.01s"}}`, []string{`admin.interval: "0.01s" is not between 0.1s and 60s`}},
 	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "port": 1}}`, []string{`admin.port: unknown key, known are interval, address`}},
@@ -212,13 +209,13 @@ var bad = []struct {
 	{`{"clusters": ["a"], "source": 5, "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: 5 is not stats or admin`}},
 	{`{"clusters": ["a"], "source": "admn", "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: "admn" is not stats or admin`}},
 	{`{"clusters": ["a"], "source": "admin", "stale_after": "9s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
-		`stale_after: 9s is shorter than admin.interval (10s), so that each look would be stale before the next; set 30s or more`,
+		`stale_after: 9s is shorter than admin.interval (10s), so each poll would be stale before the next one; set 30s or more`,
 	}},
 	{`{"clusters": ["a"], "source": "admin", "stale_after": 9, "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
 		`stale_after: 9 is not a duration in seconds, as in "1.5s"`,
 	}},
 	{`{"clusters": ["a", "a"], "path": 1, "paht": "/", "drain": "x"}`, []string{
-		`path: 1 is not a string`, `clusters[1].name: "a" is repeated, it stands in clusters[0] already`,
+		`path: 1 is not a string`, `clusters[1].name: "a" is repeated; clusters[0] has it already`,
 		`drain: "x" is not fail or ignore`, `paht: unknown key, did you mean path?`,
 	}},
 }
@@ -274,7 +271,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 	} {
 		t.Run(test.route, func(t *testing.T) {
 			base := parse(t, filter)
-			got := Merge(base, parse(t, test.route))
+			got := MergeRaw(base, parse(t, test.route))
 			if want := parse(t, test.want); !proto.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
@@ -283,7 +280,7 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 			}
 		})
 	}
-	if got := Merge(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
+	if got := MergeRaw(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
 		t.Errorf("over nothing: got %v", got)
 	}
 }
@@ -458,7 +455,7 @@ func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
 		{`{"drain": "ignore"}`, true},
 	} {
 		t.Run(test.route, func(t *testing.T) {
-			if kept := Merge(parse(t, filter), parse(t, test.route)).GetFields()["admin"] != nil; kept != test.kept {
+			if kept := MergeRaw(parse(t, filter), parse(t, test.route)).GetFields()["admin"] != nil; kept != test.kept {
 				t.Errorf("admin is kept: %v", kept)
 			}
 		})

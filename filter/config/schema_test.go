@@ -35,7 +35,7 @@ func compileSchema(t *testing.T) *jsonschema.Schema {
 
 // beyondTheSchema are the errors that a JSON Schema can't express, as they are told.
 var beyondTheSchema = regexp.MustCompile(
-	`is repeated, it stands in|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|is not supported by the Go plugin; use the dynamic module$|use the dynamic module$`)
+	`is repeated; clusters\[0\] has it|to 1, the number of clusters$|is not between 0s and 86400s$|is not between 0.1s and 60s$|is shorter than admin.interval|not supported by the Go plugin; use the dynamic module`)
 
 func TestSchemaAndDecoderAgree(t *testing.T) {
 	schema := compileSchema(t)

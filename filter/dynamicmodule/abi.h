@@ -1,6 +1,5 @@
 // The functions of Envoy's that Healthgate calls. Each is weak: the module loads where one is missing, says so and is refused.
-#ifndef HEALTHGATE_ABI_H
-#define HEALTHGATE_ABI_H
+#pragma once
 
 #include "abi_types.h"
 
@@ -67,4 +66,3 @@ HG_WEAK void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(vo
 // From Envoy 1.40 on. It is not called: it shows which version of the ABI Envoy has.
 HG_WEAK void envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names(void);
 
-#endif

@@ -1,6 +1,5 @@
 // The types of Envoy's ABI for dynamic modules, v0.1.0, as far as Healthgate uses them. A test compiles them beside Envoy's own.
-#ifndef HEALTHGATE_ABI_TYPES_H
-#define HEALTHGATE_ABI_TYPES_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,4 +35,3 @@ enum { HG_HEADERS_CONTINUE = 0, HG_HEADERS_STOP = 1 };
 enum { HG_BODY_CONTINUE = 0, HG_BODY_STOP_NO_BUFFER = 3 };
 enum { HG_TRAILERS_CONTINUE = 0, HG_TRAILERS_STOP = 1 };
 
-#endif

@@ -1,23 +1,24 @@
-// What Envoy calls of the bootstrap extension, on the main thread: the clock, the clusters' life, the end.
+// The hooks of the bootstrap extension, all on the main thread: load, start, signs of life, cluster changes, shutdown.
 #include <stdio.h>
 
+#include "age.h"
 #include "go.h"
+#include "metric.h"
+#include "sample.h"
+#include "watch.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
 static void *extension_config, *timer;
-static size_t passes; // the counter of samples: whether replies are still renewed
 
-enum { RUNS_EVERY_MS = 100 }; // so often it is seen that the main thread runs
+enum { SIGN_OF_LIFE_EVERY_MS = 100, SHUTDOWN_EVERY_MS = 10, SHUTDOWN_TURNS_MAX = 50 }; // half a second at most
 
-// ending is set while Envoy waits for the watchers to end; done and context are how it is told.
+// shutdown is set while Envoy waits for the watchers to end, until done is called.
 static struct {
   void (*done)(void *);
   void *context;
   int turns;
-} ending;
-
-enum { END_EVERY_MS = 10, END_TURNS_MOST = 50 }; // half a second at most
+} shutdown;
 
 typedef struct {
   const char *name;
@@ -26,7 +27,7 @@ typedef struct {
 
 #define NEEDED(function) {#function, (const void *)(uintptr_t)(envoy_dynamic_module_callback_##function)}
 
-// first_missing returns the name of a function that Envoy lacks, NULL where it has them all.
+// first_missing returns the name of a function that Envoy lacks, or NULL.
 static const char *first_missing(void) {
   const needed all[] = {
       NEEDED(log),
@@ -68,8 +69,10 @@ static const char *first_missing(void) {
 EXPORT const char *envoy_dynamic_module_on_program_init(void) {
   const char *missing = first_missing();
   // Envoy logs a warning for a module of another ABI version than its own. Each function has kept its types since v0.1.0.
-  if (missing == NULL)
+  if (missing == NULL) {
+    healthgateLoad();
     return envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names != NULL ? "v0.2.0" : "v0.1.0";
+  }
   char line[256];
   int length = snprintf(line, sizeof line, "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; it needs Envoy 1.38 or later",
                         missing);
@@ -78,7 +81,6 @@ EXPORT const char *envoy_dynamic_module_on_program_init(void) {
 }
 
 EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *envoy, hg_envoy_buffer name, hg_envoy_buffer config) {
-  (void)name;
   if (extension_config != NULL) {
     hg_log(HG_LOG_ERROR, HG_BUFFER("healthgate: bootstrap_extensions has this module twice; leave one of them out"));
     return NULL;
@@ -89,91 +91,73 @@ EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_config_new(void *
     return NULL;
   }
   extension_config = envoy;
-  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(envoy, HG_BUFFER("looks"), NULL, 0, &passes);
   hg_metrics_share(envoy);
-  healthgateShareMetrics();
-  // Envoy takes no traffic before.
+  healthgateDefineShared();
+  // Envoy waits for this before it accepts traffic.
   envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(envoy);
   return &extension_config;
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_config_destroy(const void *config) {
-  (void)config;
   hg_metrics_unshare();
   extension_config = NULL;
 }
 
 EXPORT const void *envoy_dynamic_module_on_bootstrap_extension_new(const void *config, void *envoy) {
-  (void)config;
-  hg_stats_set_extension(envoy);
+  hg_sample_set_extension(envoy);
   return &extension_config;
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *extension) {
-  (void)extension;
-  hg_stats_set_extension(NULL);
-}
-
-void hg_bootstrap_count_sample(void) {
-  envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(extension_config, passes, NULL, 0, 1);
+  hg_sample_set_extension(NULL);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
-  (void)envoy;
-  (void)extension;
   if (!envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config))
     healthgateWithoutLifecycle();
   timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
-  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, RUNS_EVERY_MS);
-  hg_main_thread_runs();
+  envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, SIGN_OF_LIFE_EVERY_MS);
+  hg_age_main_thread_runs();
   healthgateStart();
 }
 
-static void end(void) {
+static void end_shutdown(void) {
   envoy_dynamic_module_callback_bootstrap_extension_timer_delete(timer);
   timer = NULL;
   healthgateStop();
-  ending.done(ending.context);
+  shutdown.done(shutdown.context);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_timer_fired(void *envoy, const void *config, void *fired) {
-  (void)envoy;
-  (void)config;
-  uint64_t next = RUNS_EVERY_MS;
-  hg_main_thread_runs();
-  if (ending.done != NULL) {
-    if (hg_watch_tell() == 0 || ++ending.turns == END_TURNS_MOST) {
-      end();
+  uint64_t next = SIGN_OF_LIFE_EVERY_MS;
+  hg_age_main_thread_runs();
+  if (shutdown.done != NULL) {
+    if (hg_watch_notify() == 0 || ++shutdown.turns == SHUTDOWN_TURNS_MAX) {
+      end_shutdown();
       return;
     }
-    next = END_EVERY_MS;
+    next = SHUTDOWN_EVERY_MS;
   }
   envoy_dynamic_module_callback_bootstrap_extension_timer_enable(fired, next);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_shutdown(void *envoy, const void *extension, void (*done)(void *), void *context) {
-  (void)envoy;
-  (void)extension;
-  ending.done = done;
-  ending.context = context;
-  hg_watch_stop();
-  if (timer == NULL) { // Envoy ends before it was ready
+  shutdown.done = done;
+  shutdown.context = context;
+  hg_watch_stop_all();
+  if (timer == NULL) { // Envoy shuts down before it was ready
     done(context);
-  } else if (hg_watch_tell() == 0) {
-    end();
+  } else if (hg_watch_notify() == 0) {
+    end_shutdown();
   } else {
-    envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, END_EVERY_MS);
+    envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, SHUTDOWN_EVERY_MS);
   }
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_cluster_add_or_update(void *envoy, const void *config, hg_envoy_buffer name) {
-  (void)envoy;
-  (void)config;
   healthgateCluster((char *)name.ptr, name.length, false);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_cluster_removal(void *envoy, const void *config, hg_envoy_buffer name) {
-  (void)envoy;
-  (void)config;
   healthgateCluster((char *)name.ptr, name.length, true);
 }

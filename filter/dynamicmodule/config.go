@@ -13,37 +13,36 @@ import (
 	"healthgate/filter/config"
 )
 
-// document is a filter_config that has been read. Many filters and overrides share one: treat it as immutable.
-type document struct {
-	raw    *structpb.Struct
-	digest string
-}
+// documents keeps the filter_configs that were decoded last, for filters or for route overrides: an update of a thousand filter chains
+// or of a hundred routes brings most of them again.
+type documents[T any] struct {
+	decode func(*structpb.Struct, config.Variant) (T, error)
 
-// documents keeps those that were read last: an update of a thousand filter chains or of a hundred routes brings most of them again.
-type documents struct {
 	mutex  sync.Mutex
-	byText map[string]*document
+	byText map[string]T
 }
 
-// documentsMost bounds what is kept; beyond it all are read again.
+// documentsMost bounds what is kept; beyond it all are decoded again.
 const documentsMost = 2_000
 
-func (d *documents) read(configured []byte) (*document, error) {
+func (d *documents[T]) read(configured []byte) (decoded T, err error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	if found := d.byText[string(configured)]; found != nil {
+	if found, ok := d.byText[string(configured)]; ok {
 		return found, nil
 	}
 	raw, err := unpack(configured)
 	if err != nil {
-		return nil, err
+		return decoded, err
 	}
-	read := &document{raw, config.Digest(raw)}
+	if decoded, err = d.decode(raw, config.Module); err != nil {
+		return decoded, err
+	}
 	if len(d.byText) >= documentsMost || d.byText == nil {
-		d.byText = make(map[string]*document)
+		d.byText = make(map[string]T)
 	}
-	d.byText[string(configured)] = read
-	return read, nil
+	d.byText[string(configured)] = decoded
+	return decoded, nil
 }
 
 // unpack reads a filter_config: Envoy hands a google.protobuf.Struct over as JSON and the text of a google.protobuf.StringValue as

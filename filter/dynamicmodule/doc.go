@@ -1,15 +1,32 @@
-// Package dynamicmodule is the variant into any stock Envoy from 1.38 on: a dynamic module, by Envoy's ABI v0.1.0.
+// Package dynamicmodule is the dynamic module: it connects Envoy's ABI for dynamic modules, v0.1.0, to package lifecycle. It runs in any
+// stock Envoy from 1.38 on.
 //
-// C answers on Envoy's workers, Go decides on its main thread: a timer has all gauges passed over, Go judges each gate by them and
-// publishes its reply, and a probe is sent what is published, without a call into Go. healthgate.h says which file of C answers
-// which question; those of Go are:
+// Go decides and C answers. A thread of Go samples Envoy's gauges, evaluates each gate and publishes its reply; a worker sends a probe the
+// published reply without calling Go. The files in reading order, each of which uses only those before it:
 //
-//	module.go   what C calls: each of Envoy's events that Go decides something on
-//	config.go   what is configured, as Envoy hands it over
-//	variant.go     filters, routes, and the looks at their gates
-//	gate.go     one gate: what it is judged, and what its probes are sent
-//	host.go     Envoy as a gate sees it
-//	sampler.go  the stats of Envoy's that gates read, and the clusters that it has removed
-//	pace.go     when to look next
-//	grpc.go     what grpc.health.v1.Health answers for a gate
+//	abi_types.h, abi.h  Envoy's types and functions
+//	base.c              log, memory, hash, clock
+//	go.h                the functions of Go that C calls
+//	sample.c            one pass over all gauges
+//	age.c               how old samples are, and whether the main thread hangs
+//	metric.c            Healthgate's own stats
+//	gate.c              the replies of a gate, and the published one
+//	route.c             which gate a stream has
+//	stream.c            one request
+//	probe.c             the reply to a probe
+//	message.c           the request of a gRPC call, parsed as it arrives
+//	response.c          the parts of a gRPC response
+//	group.c             how many calls of Watch are open, and whether their configuration still answers
+//	watch.c             the open calls of Watch
+//	grpc.c              calls of grpc.health.v1.Health
+//	http.c              the hooks of the filter
+//	bootstrap.c         the hooks of the bootstrap extension
+//	unused.c            the hooks that a health gate does not need
+//
+//	envoylog.go         Envoy's log, and strings for C
+//	clusters.go         which clusters Envoy has
+//	sampler.go          the gauges that gates read
+//	pace.go             when to sample next
+//	document.go         a configuration, from Envoy's bytes
+//	...
 package dynamicmodule

@@ -11,10 +11,11 @@ import (
 	"fmt"
 	"runtime/cgo"
 	"strings"
-
+	"sync"
 	"unsafe"
 
 	"healthgate/filter/lifecycle"
+	"healthgate/filter/version"
 )
 
 // What C calls. Nothing may panic out of here: that would end Envoy.
@@ -24,10 +25,10 @@ const missing = `healthgate: the bootstrap extension is missing, without which t
 	`bootstrap_extensions: [{name: healthgate, typed_config: {"@type": type.googleapis.com/envoy.extensions.bootstrap.dynamic_modules.v3.` +
 	`DynamicModuleBootstrapExtension, dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}, extension_name: healthgate}}]`
 
-//export healthgateFilterNew
-func healthgateFilterNew(f *C.hg_filter, configured *C.char, length C.size_t) (usable C.bool) {
+//export healthgateFilterCreate
+func healthgateFilterCreate(f *C.hg_filter, configured *C.char, length C.size_t) (usable C.bool) {
 	defer refuse("a filter's configuration", &usable)
-	if !bool(C.hg_stats_available()) {
+	if !bool(C.hg_sample_available()) {
 		log(C.HG_LOG_ERROR, missing)
 		return false
 	}
@@ -40,15 +41,15 @@ func healthgateFilterNew(f *C.hg_filter, configured *C.char, length C.size_t) (u
 	return true
 }
 
-//export healthgateFilterEnd
-func healthgateFilterEnd(handle C.uintptr_t) {
+//export healthgateFilterDestroy
+func healthgateFilterDestroy(handle C.uintptr_t) {
 	defer recovered("at the end of a filter's configuration")
 	envoy.end(handleOf[*configuration](handle))
 	cgo.Handle(handle).Delete()
 }
 
-//export healthgateRouteNew
-func healthgateRouteNew(r *C.hg_route, configured *C.char, length C.size_t) (usable C.bool) {
+//export healthgateRouteCreate
+func healthgateRouteCreate(r *C.hg_route, configured *C.char, length C.size_t) (usable C.bool) {
 	defer refuse("a route's configuration", &usable)
 	o, err := envoy.newOverride(bytesOf(configured, length))
 	if err != nil {
@@ -56,19 +57,19 @@ func healthgateRouteNew(r *C.hg_route, configured *C.char, length C.size_t) (usa
 		return false
 	}
 	r.handle = C.uintptr_t(cgo.NewHandle(o))
-	r.overrides = C.bool(!o.Empty())
+	r.overrides = C.bool(!o.config.Empty())
 	return true
 }
 
-//export healthgateRouteEnd
-func healthgateRouteEnd(handle C.uintptr_t) {
+//export healthgateRouteDestroy
+func healthgateRouteDestroy(handle C.uintptr_t) {
 	defer recovered("at the end of a route's configuration")
 	envoy.endOverride(handleOf[*override](handle))
 	cgo.Handle(handle).Delete()
 }
 
-//export healthgateOwnGate
-func healthgateOwnGate(filter C.uintptr_t) (gate *C.hg_gate) {
+//export healthgateFilterGate
+func healthgateFilterGate(filter C.uintptr_t) (gate *C.hg_gate) {
 	defer func() {
 		if gate == nil { // after a panic
 			gate = errorGate([]string{"/"}).c
@@ -78,8 +79,8 @@ func healthgateOwnGate(filter C.uintptr_t) (gate *C.hg_gate) {
 	return envoy.ownGate(handleOf[*configuration](filter))
 }
 
-//export healthgateLay
-func healthgateLay(filter, route C.uintptr_t) (gate *C.hg_gate) {
+//export healthgateMergedGate
+func healthgateMergedGate(filter, route C.uintptr_t) (gate *C.hg_gate) {
 	defer recovered("in a route's configuration, answered with 503")
 	return envoy.merge(handleOf[*configuration](filter), handleOf[*override](route))
 }
@@ -99,8 +100,14 @@ func healthgateFirstProbe(of C.uintptr_t) (reply *C.hg_reply) {
 	return envoy.firstProbe(handleOf[*gate](of))
 }
 
-//export healthgateShareMetrics
-func healthgateShareMetrics() {
+// logVersion writes the version once per process, even if Envoy loads the module again.
+var logVersion = sync.OnceFunc(func() { log(C.HG_LOG_INFO, "healthgate: "+version.String()+", dynamic module") })
+
+//export healthgateLoad
+func healthgateLoad() { logVersion() }
+
+//export healthgateDefineShared
+func healthgateDefineShared() {
 	counters, gauges := allMetrics(sharedPrefix, true)
 	for _, name := range counters {
 		C.hg_metric_share(text(strings.TrimPrefix(name, scope)), false)

@@ -46,15 +46,15 @@ type dueWarning struct {
 
 // newGate makes what C needs of a gate. Its first reply is published at its first probe.
 func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
-	g := &gate{c: C.hg_gate_new(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
+	g := &gate{c: C.hg_gate_create(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.handle = C.uintptr_t(g.handle)
 	config := c.Config()
 	g.setPaths(c.Paths())
 	g.c.details = C.bool(config.Details)
-	g.c.oldest = C.int64_t(defaultAgeLimit)
+	g.c.age_limit = C.int64_t(defaultAgeLimit)
 	if config.StaleAfter > 0 {
-		g.c.oldest = C.int64_t(config.StaleAfter)
+		g.c.age_limit = C.int64_t(config.StaleAfter)
 	}
 	g.c.stale = g.reply(core.FailingReply(policy.Stale))
 	g.c.error = g.reply(core.FailingReply(policy.Error))
@@ -69,25 +69,25 @@ func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 
 func (g *gate) setPaths(paths []string) {
 	for _, path := range paths {
-		C.hg_gate_path(g.c, text(path))
+		C.hg_gate_add_path(g.c, text(path))
 	}
 }
 
 // failAlways makes the gate one that sends the same reply to all probes.
 func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
 	g.setPaths(paths)
-	g.c.oldest = math.MaxInt64
+	g.c.age_limit = math.MaxInt64
 	g.c.error, g.c.stale = reply, reply
 	C.hg_gate_publish(g.c, reply)
 }
 
 func (g *gate) serveGRPC(config *config.Config) {
 	prefix, services := config.StatPrefix, config.GRPCServices
-	g.c.content = C.uint64_t(contentOf(config))
+	g.c.config_hash = C.uint64_t(contentOf(config))
 	g.c.watchers_max = C.size_t(config.GRPCMaxWatchers)
-	C.hg_gate_services(g.c, C.size_t(len(services)), text(string(list(services, notServing))), text(string(list(services, serving))))
+	C.hg_gate_set_services(g.c, C.size_t(len(services)), text(string(list(services, notServing))), text(string(list(services, serving))))
 	for i, service := range services {
-		C.hg_gate_service(g.c, C.size_t(i), text(service))
+		C.hg_gate_set_service(g.c, C.size_t(i), text(service))
 	}
 	counters := grpcCounters(prefix)
 	g.c.checks = g.reader.metric(counters[0], false).c
@@ -103,7 +103,7 @@ func (g *gate) end() {
 	}
 	g.mutex.Unlock()
 	g.handle.Delete()
-	C.hg_gate_release(g.c)
+	C.hg_gate_unref(g.c)
 }
 
 // reply returns a reply as C has it, made once.
@@ -111,7 +111,7 @@ func (g *gate) reply(r *gates.Reply) *C.hg_reply {
 	made := g.replies[r]
 	if made == nil {
 		made = g.newReply(r)
-		C.hg_gate_keep(g.c, made)
+		C.hg_gate_add_reply(g.c, made)
 		g.replies[r] = made
 	}
 	return made
@@ -128,10 +128,10 @@ func (g *gate) newReply(r *gates.Reply) *C.hg_reply {
 }
 
 func newReply(r *gates.Reply) *C.hg_reply {
-	made := C.hg_reply_new(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
+	made := C.hg_reply_create(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
 	for key, values := range r.Headers {
 		for _, value := range values {
-			C.hg_reply_header(made, text(key), text(value))
+			C.hg_reply_add_header(made, text(key), text(value))
 		}
 	}
 	return made
@@ -207,6 +207,6 @@ func (g *gate) nextWarning() (next time.Time) {
 func (g *gate) report() *C.hg_reply {
 	g.core.Activate()
 	made := g.newReply(g.core.EvaluateAndReport())
-	made.once = true
+	made.single_use = true
 	return made
 }

@@ -1,34 +1,34 @@
-// Groups of watchers. Those of one configuration are counted, since their number is limited. Those of one filter and :authority are
-// ended once calls from there are answered by another configuration: a stream keeps the configuration alive that it began with, so
-// nothing else shows that a route's override was changed or removed.
+// The watchers of one configuration are counted, because their number is limited. Those of one filter and :authority are ended once calls
+// from there are answered by another configuration. A stream keeps the configuration alive that it began with, so nothing else shows that
+// a route's override was changed or removed.
+#include "group.h"
+
 #include <pthread.h>
 #include <search.h>
 #include <stdlib.h>
 
-#include "grpc.h"
-
-// A worker that is behind the others may answer by the old configuration for so long.
+// Workers get an update one after the other: for so long, some may still answer by the old configuration.
 static const int64_t settled_after = INT64_C(1000000000);
 
-enum { CONTENTS_MAX = 4 };
+enum { HASHES_MAX = 4 };
 
 struct hg_group {
-  const hg_filter *filter; // which its watchers keep alive
+  const hg_filter *filter; // its watchers keep it alive
   bool limited;
-  uint64_t key; // the content, or the :authority
+  uint64_t key; // config_hash if limited, else the :authority
   size_t watchers;
 
-  // Of an :authority: the configurations that answer there. There are several where routes differ by more than the :authority.
-  uint64_t contents[CONTENTS_MAX];
-  size_t content_count;
+  // Of an :authority: the configurations that answer there. There are several if routes differ by more than the :authority.
+  uint64_t config_hashes[HASHES_MAX];
+  size_t hash_count;
   uint64_t newest;    // the greatest serial of an override that has answered
-  int64_t changed_at; // when contents changed last, 0 for never
+  int64_t changed_at; // when config_hashes changed last, 0 for never
   hg_origin last;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of all groups
-static void *groups;                                     // a tree
-atomic_size_t hg_groups_count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // guards all groups
+static void *groups;                                     // a search tree
+atomic_size_t hg_group_count;
 
 static int compare(const void *a, const void *b) {
   const hg_group *x = a, *y = b;
@@ -46,12 +46,12 @@ static hg_group *find(const hg_filter *filter, bool limited, uint64_t key) {
 static hg_group *find_or_create(const hg_filter *filter, bool limited, uint64_t key) {
   hg_group *group = find(filter, limited, key);
   if (group != NULL) return group;
-  group = hg_new(sizeof *group);
+  group = hg_alloc(sizeof *group);
   group->filter = filter;
   group->limited = limited;
   group->key = key;
   if (tsearch(group, &groups, compare) == NULL) abort(); // memory is out
-  atomic_fetch_add(&hg_groups_count, 1);
+  atomic_fetch_add(&hg_group_count, 1);
   return group;
 }
 
@@ -59,18 +59,18 @@ static void leave(hg_group *group) {
   if (--group->watchers > 0) return;
   tdelete(group, &groups, compare);
   free(group);
-  atomic_fetch_sub(&hg_groups_count, 1);
+  atomic_fetch_sub(&hg_group_count, 1);
 }
 
 bool hg_groups_join(hg_groups *joined, const hg_origin *origin, size_t max) {
   pthread_mutex_lock(&lock);
-  hg_group *limited = find_or_create(origin->filter, true, origin->content);
+  hg_group *limited = find_or_create(origin->filter, true, origin->config_hash);
   bool full = limited->watchers >= max;
   if (!full) {
     limited->watchers++;
     hg_group *addressed = find_or_create(origin->filter, false, origin->authority);
     if (addressed->watchers++ == 0) {
-      addressed->contents[addressed->content_count++] = origin->content;
+      addressed->config_hashes[addressed->hash_count++] = origin->config_hash;
       addressed->newest = origin->serial;
       addressed->last = *origin;
     }
@@ -87,41 +87,41 @@ void hg_groups_leave(hg_groups *joined) {
   pthread_mutex_unlock(&lock);
 }
 
-static bool has(const hg_group *group, uint64_t content) {
-  for (size_t i = 0; i < group->content_count; i++)
-    if (group->contents[i] == content) return true;
+static bool answers(const hg_group *group, uint64_t config_hash) {
+  for (size_t i = 0; i < group->hash_count; i++)
+    if (group->config_hashes[i] == config_hash) return true;
   return false;
 }
 
-// settle draws the conclusion from the last call, and returns whether the configurations of the group are others since.
-static bool settle(hg_group *group) {
+// update draws the conclusion from the last call, and returns whether the group's configurations have changed.
+static bool update(hg_group *group) {
   const hg_origin *last = &group->last;
-  bool is_newer = last->serial > group->newest, is_new = !has(group, last->content);
+  bool is_newer = last->serial > group->newest, is_new = !answers(group, last->config_hash);
   if (is_new && !is_newer && hg_now() - group->changed_at < settled_after) return false;
   if (is_newer) group->newest = last->serial;
   if (!is_new) return false;
-  // Envoy makes the overrides of a route configuration anew with each update, so one that answers after a newer one has answered is
-  // in use beside it. The filter's own configuration proves nothing by that: it answers again once an override is removed.
-  if (is_newer || last->serial == 0 || group->content_count == CONTENTS_MAX) group->content_count = 0;
-  group->contents[group->content_count++] = last->content;
+  // Envoy recreates all overrides of a route configuration with each update. So an override that answers after a newer one has answered is
+  // in use beside it. The filter's own configuration may also answer because the override was removed.
+  if (is_newer || last->serial == 0 || group->hash_count == HASHES_MAX) group->hash_count = 0;
+  group->config_hashes[group->hash_count++] = last->config_hash;
   group->changed_at = hg_now();
   return true;
 }
 
 bool hg_groups_observe(const hg_origin *origin) {
-  if (atomic_load(&hg_groups_count) == 0) return false;
+  if (atomic_load(&hg_group_count) == 0) return false;
   pthread_mutex_lock(&lock);
   hg_group *group = find(origin->filter, false, origin->authority);
   if (group != NULL) group->last = *origin;
-  bool changed = group != NULL && settle(group);
+  bool changed = group != NULL && update(group);
   pthread_mutex_unlock(&lock);
   return changed;
 }
 
-bool hg_groups_outdated(const hg_groups *joined, uint64_t content) {
+bool hg_groups_outdated(const hg_groups *joined, uint64_t config_hash) {
   pthread_mutex_lock(&lock);
-  settle(joined->addressed);
-  bool outdated = !has(joined->addressed, content);
+  update(joined->addressed);
+  bool outdated = !answers(joined->addressed, config_hash);
   pthread_mutex_unlock(&lock);
   return outdated;
 }

@@ -38,13 +38,13 @@ type metric struct {
 
 func (m *metric) Increment(by int64) {
 	if m.c != nil {
-		C.hg_metric_add(m.host.filter, m.c, C.uint64_t(by))
+		C.hg_metric_add(&m.host.filter.metrics, m.c, C.uint64_t(by))
 	}
 }
 
 func (m *metric) Record(value uint64) {
 	if m.c != nil {
-		C.hg_metric_set(m.host.filter, m.c, C.uint64_t(value))
+		C.hg_metric_set(&m.host.filter.metrics, m.c, C.uint64_t(value))
 	}
 }
 
@@ -60,11 +60,11 @@ func (h *host) Error(line string)                        { log(C.HG_LOG_ERROR, l
 func (h *host) Now() time.Time                           { return time.Now() }
 func (h *host) NewReader() lifecycle.Reader              { return &reader{host: h} }
 
-// Gone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
-func (h *host) Gone(any) bool { return false }
+// IsGone is never true: a gate is evaluated only while Envoy's side of its configuration is there.
+func (h *host) IsGone(any) bool { return false }
 
 var _ interface {
-	lifecycle.Host
+	lifecycle.Envoy
 	lifecycle.Sampler
 } = (*host)(nil)
 
@@ -148,7 +148,7 @@ func (h *host) metric(name string, gauge bool) *metric {
 	if m := h.metrics[name]; m != nil {
 		return m
 	}
-	m := &metric{h, C.hg_metric_define(h.filter, text(strings.TrimPrefix(name, scope)), C.bool(gauge))}
+	m := &metric{h, C.hg_metric_define(&h.filter.metrics, text(strings.TrimPrefix(name, scope)), C.bool(gauge))}
 	if m.c == nil {
 		prefix, last := cutLast(name)
 		if own := h.metrics[scope+h.prefix+"."+last]; own != nil && last != healthy {

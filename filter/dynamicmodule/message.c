@@ -1,8 +1,6 @@
-// The request of a call: a protobuf message, read as it comes in. protobuf accepts fields that it does not know, and so does this; it
-// keeps the service's name alone, whatever the size of the rest.
-#include <string.h>
+#include "message.h"
 
-#include "grpc.h"
+// Unknown fields are allowed, as in protobuf's own parsers.
 
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, GROUP = 3, END_OF_GROUP = 4, FIXED32 = 5 }; // protobuf's wire types
 
@@ -29,8 +27,8 @@ static void expect(hg_message *message, int what) {
   message->shift = 0;
 }
 
-// take_varint returns whether the byte is the last one of its varint.
-static bool take_varint(hg_message *message, unsigned char byte) {
+// parse_varint returns whether the byte is the last one of its varint.
+static bool parse_varint(hg_message *message, unsigned char byte) {
   if (message->shift == 63 && byte > 1) message->malformed = true; // more than 64 bits
   message->varint |= (uint64_t)(byte & 0x7f) << message->shift;
   message->shift += 7;
@@ -99,9 +97,9 @@ static void begin_field(hg_message *message, uint64_t tag) {
   }
 }
 
-static void take_byte(hg_message *message, unsigned char byte) {
+static void parse_byte(hg_message *message, unsigned char byte) {
   message->count++;
-  if (!take_varint(message, byte) || message->malformed) return;
+  if (!parse_varint(message, byte) || message->malformed) return;
   if (message->expects == HG_TAG)
     begin_field(message, message->varint);
   else if (message->expects == HG_LENGTH)
@@ -110,20 +108,20 @@ static void take_byte(hg_message *message, unsigned char byte) {
     expect(message, HG_TAG);
 }
 
-// take_value takes the bytes of a field's value, and returns how many they were.
-static size_t take_value(hg_message *message, const char *bytes, size_t length) {
-  size_t taken = length < message->left ? length : message->left;
+// parse_value reads bytes of a field's value, and returns how many.
+static size_t parse_value(hg_message *message, const char *bytes, size_t length) {
+  size_t used = length < message->left ? length : message->left;
   if (message->expects == HG_NAME) {
-    memcpy(message->name + message->name_length, bytes, taken);
-    message->name_length += taken;
+    memcpy(message->name + message->name_length, bytes, used);
+    message->name_length += used;
   }
-  message->count += (uint32_t)taken;
-  message->left -= (uint32_t)taken;
+  message->count += (uint32_t)used;
+  message->left -= (uint32_t)used;
   if (message->left == 0) end_value(message);
-  return taken;
+  return used;
 }
 
-void hg_message_take(hg_message *message, const char *bytes, size_t length) {
+void hg_message_parse(hg_message *message, const char *bytes, size_t length) {
   for (; length > 0 && message->prefix_count < sizeof message->prefix; bytes++, length--) {
     const unsigned char *prefix = message->prefix;
     message->prefix[message->prefix_count++] = (unsigned char)*bytes;
@@ -132,21 +130,21 @@ void hg_message_take(hg_message *message, const char *bytes, size_t length) {
   }
   if (length == 0) return;
   // The rest of a request that is too long is ignored.
-  if (message->length > HG_MESSAGE_MAX || length > message->length - message->count) message->too_much = true;
-  while (length > 0 && !message->too_much && !message->malformed && message->prefix[0] == 0) {
-    size_t taken = 1;
+  if (message->length > HG_MESSAGE_MAX || length > message->length - message->count) message->too_long = true;
+  while (length > 0 && !message->too_long && !message->malformed && message->prefix[0] == 0) {
+    size_t used = 1;
     if (message->expects == HG_SKIPPED || message->expects == HG_NAME)
-      taken = take_value(message, bytes, length);
+      used = parse_value(message, bytes, length);
     else
-      take_byte(message, (unsigned char)*bytes);
-    bytes += taken;
-    length -= taken;
+      parse_byte(message, (unsigned char)*bytes);
+    bytes += used;
+    length -= used;
   }
 }
 
 const char *hg_message_error(const hg_message *message) {
   if (message->malformed) return "the message is malformed";
-  if (message->prefix_count < sizeof message->prefix || message->prefix[0] != 0 || message->too_much || message->count < message->length)
+  if (message->prefix_count < sizeof message->prefix || message->prefix[0] != 0 || message->too_long || message->count < message->length)
     return "the request is not one whole message";
   if (message->expects != HG_TAG || message->shift > 0 || message->depth > 0) return "the message is malformed";
   return NULL;

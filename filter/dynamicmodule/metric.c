@@ -1,128 +1,129 @@
-// What is counted. The stats of the prefix "default" are defined once, in the scope of the bootstrap extension: they have the same names
-// wherever a filter is configured, and a filter chain more costs no stats. Those of another prefix are defined by each filter. Of these
-// Envoy 1.38 lets only a stream write one: what is written without a stream is pending until the next reply.
+#include "metric.h"
+
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "healthgate.h"
-
-// shared are the stats of the prefix "default".
-enum { SHARED_MOST = 24 };
+// The stats of stat_prefix "default" are defined once, in the scope of the bootstrap extension: they have the same names for all filters,
+// and one more filter chain costs no stats. The array does not change while there are filters.
+enum { SHARED_MAX = 24 };
 static struct {
   hg_buffer name;
-  size_t id;
-  bool gauge;
-} shared[SHARED_MOST];
+  hg_metric metric;
+} shared[SHARED_MAX];
 static size_t shared_count;
-static void *shared_by; // the bootstrap extension's configuration; NULL once it has ended
-static pthread_rwlock_t shared_lock = PTHREAD_RWLOCK_INITIALIZER; // of shared_by, where no stream keeps it alive
+static void *extension_config; // NULL once it has ended
+static size_t samples_counter;
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER; // keeps extension_config alive where no stream does
 
-void hg_metrics_share(void *extension_config) {
-  shared_by = extension_config;
+void hg_metrics_share(void *config) {
+  extension_config = config;
   shared_count = 0;
+  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(config, HG_BUFFER("looks"), NULL, 0, &samples_counter);
 }
 
 void hg_metrics_unshare(void) {
-  pthread_rwlock_wrlock(&shared_lock);
-  shared_by = NULL;
-  pthread_rwlock_unlock(&shared_lock);
+  pthread_rwlock_wrlock(&lock);
+  extension_config = NULL;
+  pthread_rwlock_unlock(&lock);
 }
 
 void hg_metric_share(hg_buffer name, bool gauge) {
-  if (shared_count == SHARED_MOST) abort();
-  size_t id = 0;
-  unsigned result = gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_define_gauge(shared_by, name, NULL, 0, &id)
-                          : envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(shared_by, name, NULL, 0, &id);
-  if (result != HG_METRIC_SUCCESS) return;
-  shared[shared_count].name = hg_copy(name);
-  shared[shared_count].id = id;
-  shared[shared_count++].gauge = gauge;
-}
-
-static hg_metric *keep(hg_filter *filter, size_t id, bool gauge, bool is_shared) {
-  hg_metric *metric = hg_new(sizeof *metric);
-  metric->id = id;
-  metric->gauge = gauge;
-  metric->shared = is_shared;
-  metric->next = filter->metrics;
-  filter->metrics = metric;
-  return metric;
-}
-
-hg_metric *hg_metric_define(hg_filter *filter, hg_buffer name, bool gauge) {
-  for (size_t i = 0; i < shared_count; i++)
-    if (shared[i].gauge == gauge && shared[i].name.length == name.length && memcmp(shared[i].name.ptr, name.ptr, name.length) == 0)
-      return keep(filter, shared[i].id, gauge, true);
+  if (shared_count == SHARED_MAX) abort();
   size_t id = 0;
   unsigned result =
-      gauge ? envoy_dynamic_module_callback_http_filter_config_define_gauge(filter->envoy, name, NULL, 0, &id)
-            : envoy_dynamic_module_callback_http_filter_config_define_counter(filter->envoy, name, NULL, 0, &id);
-  return result == HG_METRIC_SUCCESS ? keep(filter, id, gauge, false) : NULL;
+      gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_define_gauge(extension_config, name, NULL, 0, &id)
+            : envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(extension_config, name, NULL, 0, &id);
+  if (result != HG_METRIC_SUCCESS) return;
+  shared[shared_count].name = hg_copy(name);
+  shared[shared_count].metric = (hg_metric){.id = id, .gauge = gauge, .shared = true};
+  shared_count++;
 }
 
-static void owe(hg_filter *filter, hg_metric *metric) {
-  atomic_store(&metric->due, true);
-  atomic_store(&filter->indebted, true);
+hg_metric *hg_metric_define(hg_metrics *metrics, hg_buffer name, bool gauge) {
+  for (size_t i = 0; i < shared_count; i++)
+    if (shared[i].metric.gauge == gauge && hg_equal(shared[i].name, (hg_envoy_buffer){name.ptr, name.length})) return &shared[i].metric;
+  size_t id = 0;
+  unsigned result = gauge ? envoy_dynamic_module_callback_http_filter_config_define_gauge(metrics->envoy, name, NULL, 0, &id)
+                          : envoy_dynamic_module_callback_http_filter_config_define_counter(metrics->envoy, name, NULL, 0, &id);
+  if (result != HG_METRIC_SUCCESS) return NULL;
+  hg_metric *metric = hg_alloc(sizeof *metric);
+  metric->id = id;
+  metric->gauge = gauge;
+  metric->next = metrics->first;
+  return metrics->first = metric;
 }
 
-void hg_metric_add(hg_filter *filter, hg_metric *metric, uint64_t by) {
+void hg_metrics_free(hg_metrics *metrics) {
+  for (hg_metric *metric = metrics->first, *next; metric != NULL; metric = next) {
+    next = metric->next;
+    free(metric);
+  }
+}
+
+// write_shared writes a shared stat: it adds to a counter, and sets a gauge.
+static void write_shared(size_t id, bool gauge, uint64_t value) {
+  pthread_rwlock_rdlock(&lock);
+  if (extension_config != NULL)
+    (gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge
+           : envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter)(extension_config, id, NULL, 0, value);
+  pthread_rwlock_unlock(&lock);
+}
+
+void hg_metrics_count_sample(void) { write_shared(samples_counter, false, 1); }
+
+// set_pending leaves a stat to the next reply: Envoy 1.38 lets only a stream write the stats of a filter.
+static void set_pending(hg_metrics *metrics, hg_metric *metric) {
+  atomic_store(&metric->pending, true);
+  atomic_store(&metrics->pending, true);
+}
+
+void hg_metric_add(hg_metrics *metrics, hg_metric *metric, uint64_t by) {
   if (metric->shared) {
-    pthread_rwlock_rdlock(&shared_lock);
-    if (shared_by != NULL)
-      envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(shared_by, metric->id, NULL, 0, by);
-    pthread_rwlock_unlock(&shared_lock);
-    return;
+    write_shared(metric->id, false, by);
+  } else if (envoy_dynamic_module_callback_http_filter_config_increment_counter != NULL) {
+    envoy_dynamic_module_callback_http_filter_config_increment_counter(metrics->envoy, metric->id, NULL, 0, by);
+  } else {
+    atomic_fetch_add(&metric->value, by);
+    set_pending(metrics, metric);
   }
-  if (envoy_dynamic_module_callback_http_filter_config_increment_counter != NULL) {
-    envoy_dynamic_module_callback_http_filter_config_increment_counter(filter->envoy, metric->id, NULL, 0, by);
-    return;
-  }
-  atomic_fetch_add(&metric->owed, by);
-  owe(filter, metric);
 }
 
-void hg_metric_set(hg_filter *filter, hg_metric *metric, uint64_t value) {
+void hg_metric_set(hg_metrics *metrics, hg_metric *metric, uint64_t value) {
   if (metric->shared) {
-    pthread_rwlock_rdlock(&shared_lock);
-    if (shared_by != NULL)
-      envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge(shared_by, metric->id, NULL, 0, value);
-    pthread_rwlock_unlock(&shared_lock);
-    return;
+    write_shared(metric->id, true, value);
+  } else if (envoy_dynamic_module_callback_http_filter_config_set_gauge != NULL) {
+    envoy_dynamic_module_callback_http_filter_config_set_gauge(metrics->envoy, metric->id, NULL, 0, value);
+  } else {
+    atomic_store(&metric->value, value);
+    set_pending(metrics, metric);
   }
-  if (envoy_dynamic_module_callback_http_filter_config_set_gauge != NULL) {
-    envoy_dynamic_module_callback_http_filter_config_set_gauge(filter->envoy, metric->id, NULL, 0, value);
-    return;
-  }
-  atomic_store(&metric->owed, value);
-  owe(filter, metric);
 }
 
-void hg_count(void *stream, const hg_metric *metric) {
+void hg_metric_increment(void *stream, const hg_metric *metric) {
   if (metric == NULL) return;
   if (metric->shared)
-    envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter(shared_by, metric->id, NULL, 0, 1);
+    (metric->gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_increment_gauge
+                   : envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter)(extension_config, metric->id, NULL, 0, 1);
   else
-    envoy_dynamic_module_callback_http_filter_increment_counter(stream, metric->id, NULL, 0, 1);
+    (metric->gauge ? envoy_dynamic_module_callback_http_filter_increment_gauge
+                   : envoy_dynamic_module_callback_http_filter_increment_counter)(stream, metric->id, NULL, 0, 1);
 }
 
-void hg_gauge_move(void *stream, const hg_metric *metric, bool up) {
+void hg_metric_decrement(void *stream, const hg_metric *metric) {
   if (metric == NULL) return;
   if (metric->shared)
-    (up ? envoy_dynamic_module_callback_bootstrap_extension_config_increment_gauge
-        : envoy_dynamic_module_callback_bootstrap_extension_config_decrement_gauge)(shared_by, metric->id, NULL, 0, 1);
+    envoy_dynamic_module_callback_bootstrap_extension_config_decrement_gauge(extension_config, metric->id, NULL, 0, 1);
   else
-    (up ? envoy_dynamic_module_callback_http_filter_increment_gauge
-        : envoy_dynamic_module_callback_http_filter_decrement_gauge)(stream, metric->id, NULL, 0, 1);
+    envoy_dynamic_module_callback_http_filter_decrement_gauge(stream, metric->id, NULL, 0, 1);
 }
 
-void hg_metrics_pay(hg_filter *filter, void *stream) {
-  if (!atomic_load_explicit(&filter->indebted, memory_order_relaxed) || !atomic_exchange(&filter->indebted, false)) return;
-  for (hg_metric *metric = filter->metrics; metric != NULL; metric = metric->next) {
-    if (!atomic_exchange(&metric->due, false)) continue;
+void hg_metrics_flush(hg_metrics *metrics, void *stream) {
+  if (!atomic_load_explicit(&metrics->pending, memory_order_relaxed) || !atomic_exchange(&metrics->pending, false)) return;
+  for (hg_metric *metric = metrics->first; metric != NULL; metric = metric->next) {
+    if (!atomic_exchange(&metric->pending, false)) continue;
     if (metric->gauge)
-      envoy_dynamic_module_callback_http_filter_set_gauge(stream, metric->id, NULL, 0, atomic_load(&metric->owed));
+      envoy_dynamic_module_callback_http_filter_set_gauge(stream, metric->id, NULL, 0, atomic_load(&metric->value));
     else
-      envoy_dynamic_module_callback_http_filter_increment_counter(stream, metric->id, NULL, 0, atomic_exchange(&metric->owed, 0));
+      envoy_dynamic_module_callback_http_filter_increment_counter(stream, metric->id, NULL, 0, atomic_exchange(&metric->value, 0));
   }
 }

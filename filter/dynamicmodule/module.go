@@ -26,7 +26,8 @@ import (
 type module struct {
 	process   lifecycle.Process
 	sampler   sampler
-	documents documents
+	configs   documents[*config.Config]
+	overrides documents[*config.Override]
 	started   atomic.Bool   // Envoy's workers have started
 	names     chan struct{} // has an element if there are names that no pass has covered yet
 
@@ -63,12 +64,14 @@ var envoy = newModule()
 
 func newModule() *module {
 	m := &module{
-		process:  lifecycle.Process{Variant: config.Module, Lazy: true},
-		names:    make(chan struct{}, 1),
-		gates:    make(map[*lifecycle.Configuration]*gate),
-		filters:  make(map[*configuration]struct{}),
-		routes:   make(map[*override]struct{}),
-		prefixes: make(map[prefix]int),
+		process:   lifecycle.Process{Lazy: true},
+		configs:   documents[*config.Config]{decode: config.Decode},
+		overrides: documents[*config.Override]{decode: config.DecodeOverride},
+		names:     make(chan struct{}, 1),
+		gates:     make(map[*lifecycle.Configuration]*gate),
+		filters:   make(map[*configuration]struct{}),
+		routes:    make(map[*override]struct{}),
+		prefixes:  make(map[prefix]int),
 	}
 	m.own = ownGauges{m.sampler.register(workersStarted), m.sampler.register(serverVersion)}
 	for _, name := range envoystats.ServerGauges() { // sampled for the first probe, as the clusters' are
@@ -82,29 +85,26 @@ type configuration struct {
 	*lifecycle.Configuration
 	host   *host
 	gauges []*gauge // sampled, so that its first probe need not
-	digest string   // of what it says
 	serial uint64
 }
 
 // override is a route's configuration.
 type override struct {
 	*lifecycle.Override
+	config *config.Override
 	prefix prefix
 	gauges []*gauge // sampled, so that its first probe need not
-	digest string   // of what it says
 	serial uint64
 }
 
 // newConfiguration reads a filter's configuration. Its gate is made with its first stream.
 func (m *module) newConfiguration(f *C.hg_filter, configured []byte) (*configuration, error) {
-	read, err := m.documents.read(configured)
+	decoded, err := m.configs.read(configured)
 	if err != nil {
 		return nil, err
 	}
-	c := &configuration{host: &host{module: m, filter: f}, digest: read.digest}
-	if c.Configuration, err = m.process.Configure(read.raw, c.host); err != nil {
-		return nil, err
-	}
+	c := &configuration{host: &host{module: m, filter: f}}
+	c.Configuration = m.process.Configure(decoded, c.host)
 	c.host.prefix = c.Config().StatPrefix
 	grpc := len(c.Config().GRPCServices) > 0
 	c.host.define(c.host.prefix, grpc)
@@ -168,19 +168,16 @@ func (m *module) newOverride(configured []byte) (*override, error) {
 	if len(configured) == 0 {
 		configured = []byte("{}")
 	}
-	read, err := m.documents.read(configured)
+	decoded, err := m.overrides.read(configured)
 	if err != nil {
 		return nil, err
 	}
-	o := &override{digest: read.digest}
-	if o.Override, err = m.process.NewOverride(read.raw); err != nil {
-		return nil, err
+	o := &override{Override: m.process.NewOverride(decoded), config: decoded}
+	if decoded.Sets("stat_prefix") {
+		o.prefix.name = decoded.Config().StatPrefix
 	}
-	if o.Sets("stat_prefix") {
-		o.prefix.name = o.Config().StatPrefix
-	}
-	o.prefix.grpc = o.Sets("grpc_services")
-	o.gauges = m.register(o.Config())
+	o.prefix.grpc = decoded.Sets("grpc_services")
+	o.gauges = m.register(decoded.Config())
 	m.mutex.Lock()
 	m.serial++
 	o.serial = m.serial
@@ -210,7 +207,7 @@ func (m *module) ownGate(c *configuration) *C.hg_gate { return m.gateOf(c.Config
 
 // merge returns the gate of a route's configuration merged into a filter's, referenced once for the caller.
 func (m *module) merge(c *configuration, o *override) *C.hg_gate {
-	return m.gateOf(o.Over(c.Configuration), c, o)
+	return m.gateOf(o.MergeInto(c.Configuration), c, o)
 }
 
 func (m *module) gateOf(merged *lifecycle.Configuration, c *configuration, o *override) *C.hg_gate {
@@ -221,7 +218,7 @@ func (m *module) gateOf(merged *lifecycle.Configuration, c *configuration, o *ov
 	g := m.gates[merged]
 	if g != nil {
 		g.filter, g.override = c, o
-		C.hg_gate_hold(g.c)
+		C.hg_gate_ref(g.c)
 	}
 	m.mutex.Unlock()
 	if g == nil { // it has ended already
@@ -236,16 +233,16 @@ func (m *module) brokenGate(c *configuration, merged *lifecycle.Configuration) *
 	if err != nil {
 		return errorGate(merged.Paths()).c
 	}
-	g := &gate{c: C.hg_gate_new(), core: own, replies: make(map[*gates.Reply]*C.hg_reply)}
+	g := &gate{c: C.hg_gate_create(), core: own, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.failAlways(merged.Paths(), g.reply(own.FailingReply(policy.Error)))
 	return g.c
 }
 
 // errorGate fails every probe, and counts none.
 func errorGate(paths []string) *gate {
-	g := &gate{c: C.hg_gate_new()}
+	g := &gate{c: C.hg_gate_create()}
 	reply := newReply(gates.FailClosed())
-	C.hg_gate_keep(g.c, reply)
+	C.hg_gate_add_reply(g.c, reply)
 	g.failAlways(paths, reply)
 	return g
 }
@@ -299,7 +296,7 @@ func (m *module) sample(workersRun bool) {
 	m.evaluate(func(*gate) bool { return false })
 	if passed {
 		setSampledAt(began)
-		C.hg_count_sample()
+		C.hg_metrics_count_sample()
 	}
 }
 
@@ -346,11 +343,11 @@ func (m *module) tick() {
 	cpu := cpuTime()
 	defer func() {
 		m.pace.passed(sinceBoot(), cpuTime()-cpu)
-		C.hg_set_sample_limit(C.int64_t(m.pace.ageLimit()))
+		C.hg_age_set_sample_limit(C.int64_t(m.pace.ageLimit()))
 	}()
 	if m.idle() {
 		setSampledAt(sinceBoot())
-		C.hg_count_sample()
+		C.hg_metrics_count_sample()
 		return
 	}
 	m.sample(m.started.Load())
@@ -426,10 +423,10 @@ func (m *module) everySecond() {
 		m.mutex.Lock()
 		limit := defaultAgeLimit
 		for _, g := range m.active {
-			limit = min(limit, time.Duration(g.c.oldest))
+			limit = min(limit, time.Duration(g.c.age_limit))
 		}
 		m.mutex.Unlock()
-		C.hg_suspect(C.int64_t(limit))
+		C.hg_age_check(C.int64_t(limit))
 		notifyWatchers()
 	}
 }

@@ -14,9 +14,23 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/filter/dynamicmodule/fakeenvoy"
+	"healthgate/filter/version"
 )
 
+// loadLog is the log of Envoy after it has loaded the module twice.
+var loadLog string
+
+func TestVersionIsLoggedOnce(t *testing.T) {
+	if want := "2 healthgate: " + version.String() + ", dynamic module\n"; loadLog != want {
+		t.Errorf("the log has %q, want %q", loadLog, want)
+	}
+}
+
 func TestMain(m *testing.M) {
+	if !fakeenvoy.Load() || !fakeenvoy.Load() {
+		panic("the module refuses to load")
+	}
+	loadLog = fakeenvoy.Log()
 	// Without the bootstrap extension: once, before there is one.
 	if fakeenvoy.NewFilter(`{"clusters": ["service"]}`) != nil || len(fakeenvoy.Lines("4 healthgate: the bootstrap extension is missing")) != 1 {
 		panic("a filter without the bootstrap extension is taken, or not told of:\n" + fakeenvoy.Log())
@@ -160,7 +174,7 @@ func TestConfigurationIsRefusedWithAllErrors(t *testing.T) {
 		`{}`:                            "clusters: is required",
 		`clusters: [service]`:           "filter_config: can't be read",
 		`[]`:                            "filter_config: can't be read",
-		`{"clusters": [], "paht": "/"}`: "clusters: is empty; name at least one cluster, or set drain: ignore for a gate that only says whether the main thread lives; paht: unknown key, did you mean path?",
+		`{"clusters": [], "paht": "/"}`: "clusters: is empty; name at least one cluster, or set drain: ignore for a gate that fails only if Envoy's main thread hangs; paht: unknown key, did you mean path?",
 	} {
 		fakeenvoy.Reset()
 		if f := fakeenvoy.NewFilter(config); f != nil {
@@ -340,9 +354,9 @@ func TestStatsOfTheDefaultPrefixAreShared(t *testing.T) {
 func TestNewestGateOfAPrefixWritesItsGauge(t *testing.T) {
 	startServing(t)
 	old := newFilter(t, `{"clusters": ["service"]}`)
-	probe(old)
 	young := fakeenvoy.NewFilter(`{"clusters": ["other"]}`)
 	probe(young)
+	probe(old) // its gate is created later
 	for i := range uint64(2) {
 		cluster("service", i, 0, 1)
 		tick()
@@ -412,7 +426,7 @@ func TestWatchSeesEachChange(t *testing.T) {
 
 // A probe's path is C's, but for a gate's first probe and for a report.
 func TestNoProbeCallsGo(t *testing.T) {
-	for file, want := range map[string][]string{"probe.c": {"healthgateReport"}, "gate.c": {"healthgateFirstProbe"}, "age.c": nil, "stats.c": nil} {
+	for file, want := range map[string][]string{"probe.c": {"healthgateReport"}, "gate.c": {"healthgateFirstProbe"}, "age.c": nil, "metric.c": nil, "stream.c": nil} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

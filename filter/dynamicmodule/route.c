@@ -1,107 +1,107 @@
-// Which gate a stream has: its filter's, or that of its route's configuration laid over the filter's. Envoy tells a module of the
-// most specific level of a route alone.
+#include "route.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "go.h"
 
-// hg_laid is a route's configuration laid over one filter's.
-typedef struct hg_laid {
+// hg_merged is the gate of one filter with the override of a route. Envoy shows a module only the most specific level of a route.
+typedef struct hg_merged {
   const hg_filter *filter;
-  hg_gate *gate; // NULL where none could be made
-  struct hg_laid *next;
-} hg_laid;
+  hg_gate *gate; // NULL if the override can't be used
+  struct hg_merged *next;
+} hg_merged;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of routes, and of what each has laid
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // guards routes, and merged of each
 static hg_route *routes;
-static atomic_int overriding; // how many routes override anything
+static atomic_int override_count;
 
-void hg_route_add(hg_route *route) {
-  if (route->overrides) atomic_fetch_add(&overriding, 1);
+void hg_route_register(hg_route *route) {
+  if (route->overrides) atomic_fetch_add(&override_count, 1);
   pthread_mutex_lock(&lock);
   route->next = routes;
+  route->link = &routes;
+  if (routes != NULL) routes->link = &route->next;
   routes = route;
   pthread_mutex_unlock(&lock);
 }
 
-// drop frees one link of a list that was laid, and moves on to the next.
-static void drop(hg_laid **at) {
-  hg_laid *laid = *at;
-  *at = laid->next;
-  if (laid->gate != NULL) hg_gate_release(laid->gate);
-  free(laid);
+// destroy_merged destroys the first entry of a list, and makes the next one the first.
+static void destroy_merged(hg_merged **list) {
+  hg_merged *merged = *list;
+  *list = merged->next;
+  if (merged->gate != NULL) hg_gate_unref(merged->gate);
+  free(merged);
 }
 
-void hg_route_remove(hg_route *route) {
+void hg_route_unregister(hg_route *route) {
   pthread_mutex_lock(&lock);
-  hg_route **at = &routes;
-  while (*at != route) at = &(*at)->next;
-  *at = route->next;
-  while (route->laid != NULL) drop(&route->laid);
+  *route->link = route->next;
+  if (route->next != NULL) route->next->link = route->link;
+  while (route->merged != NULL) destroy_merged(&route->merged);
   pthread_mutex_unlock(&lock);
-  if (route->overrides) atomic_fetch_sub(&overriding, 1);
+  if (route->overrides) atomic_fetch_sub(&override_count, 1);
 }
 
-void hg_filter_remove(hg_filter *filter) {
+void hg_filter_unregister(hg_filter *filter) {
   pthread_mutex_lock(&lock);
   for (hg_route *route = routes; route != NULL; route = route->next)
-    for (hg_laid **at = &route->laid; *at != NULL;) {
-      if ((*at)->filter == filter)
-        drop(at);
+    for (hg_merged **list = &route->merged; *list != NULL;) {
+      if ((*list)->filter == filter)
+        destroy_merged(list);
       else
-        at = &(*at)->next;
+        list = &(*list)->next;
     }
   pthread_mutex_unlock(&lock);
 }
 
-static hg_laid *find(const hg_route *route, const hg_filter *filter) {
-  for (hg_laid *laid = route->laid; laid != NULL; laid = laid->next)
-    if (laid->filter == filter) return laid;
+static hg_merged *find_merged(const hg_route *route, const hg_filter *filter) {
+  for (hg_merged *merged = route->merged; merged != NULL; merged = merged->next)
+    if (merged->filter == filter) return merged;
   return NULL;
 }
 
-// add keeps what was laid, unless another worker has been faster.
-static hg_laid *add(hg_route *route, const hg_filter *filter, hg_gate *gate) {
-  hg_laid *laid = find(route, filter);
-  if (laid != NULL) {
-    if (gate != NULL) hg_gate_release(gate);
-    return laid;
+// add_merged adds a gate, unless another worker has added one first.
+static hg_merged *add_merged(hg_route *route, const hg_filter *filter, hg_gate *gate) {
+  hg_merged *merged = find_merged(route, filter);
+  if (merged != NULL) {
+    if (gate != NULL) hg_gate_unref(gate);
+    return merged;
   }
-  laid = hg_new(sizeof *laid);
-  *laid = (hg_laid){filter, gate, route->laid};
-  route->laid = laid;
-  return laid;
+  merged = hg_alloc(sizeof *merged);
+  *merged = (hg_merged){filter, gate, route->merged};
+  return route->merged = merged;
 }
 
 hg_gate *hg_filter_gate(hg_filter *filter) {
   hg_gate *gate = atomic_load_explicit(&filter->gate, memory_order_acquire);
   if (gate != NULL) return gate;
-  hg_gate *made = healthgateOwnGate(filter->handle);
-  if (atomic_compare_exchange_strong(&filter->gate, &gate, made)) return made;
-  hg_gate_release(made); // another worker was faster
+  hg_gate *created = healthgateFilterGate(filter->handle);
+  if (atomic_compare_exchange_strong(&filter->gate, &gate, created)) return created;
+  hg_gate_unref(created); // another worker was faster
   return gate;
 }
 
-hg_gate *hg_gate_of(hg_filter *filter, void *stream, bool *held) {
-  *held = false;
-  if (atomic_load_explicit(&overriding, memory_order_relaxed) == 0) return hg_filter_gate(filter);
-  // Envoy hands out as const what this module gave it.
+hg_gate *hg_stream_gate(hg_filter *filter, void *stream, bool *referenced) {
+  *referenced = false;
+  if (atomic_load_explicit(&override_count, memory_order_relaxed) == 0) return hg_filter_gate(filter);
+  // Envoy returns the pointer that it was given, as const.
   hg_route *route = (hg_route *)envoy_dynamic_module_callback_get_most_specific_route_config(stream);
   if (route == NULL || !route->overrides) return hg_filter_gate(filter);
 
   pthread_mutex_lock(&lock);
-  hg_laid *laid = find(route, filter);
-  if (laid == NULL) {
-    // Go may end other configurations meanwhile, which come back here.
+  hg_merged *merged = find_merged(route, filter);
+  if (merged == NULL) {
+    // Without the lock, because Go may end other configurations, which takes it.
     pthread_mutex_unlock(&lock);
-    hg_gate *gate = healthgateLay(filter->handle, route->handle);
+    hg_gate *gate = healthgateMergedGate(filter->handle, route->handle);
     pthread_mutex_lock(&lock);
-    laid = add(route, filter, gate);
+    merged = add_merged(route, filter, gate);
   }
-  hg_gate *gate = laid->gate;
+  hg_gate *gate = merged->gate;
   if (gate != NULL) {
-    hg_gate_hold(gate);
-    *held = true;
+    hg_gate_ref(gate);
+    *referenced = true;
   }
   pthread_mutex_unlock(&lock);
   return gate;

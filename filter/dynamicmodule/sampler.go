@@ -82,7 +82,7 @@ func (s *sampler) dropIndex() {
 
 func (s *sampler) unref(i *index) {
 	if i.refs--; i.refs == 0 {
-		C.hg_index_free(i.c)
+		C.hg_index_destroy(i.c)
 	}
 }
 
@@ -96,7 +96,7 @@ func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg
 			s.order = append(s.order, g)
 			bytes += len(name)
 		}
-		s.index = &index{c: C.hg_index_new(C.size_t(len(s.order)), C.size_t(bytes)), refs: 1}
+		s.index = &index{c: C.hg_index_create(C.size_t(len(s.order)), C.size_t(bytes)), refs: 1}
 		for _, g := range s.order {
 			C.hg_index_add(s.index.c, text(g.name), C.size_t(offset))
 			offset += len(g.name)
@@ -120,7 +120,7 @@ func (s *sampler) pass(final bool) (began time.Duration, passed, changed bool) {
 		found = new(C.hg_hashes)
 		defer C.hg_hashes_free(found)
 	}
-	passed = bool(C.hg_pass(i.c, unsafe.SliceData(samples), found))
+	passed = bool(C.hg_sample_gauges(i.c, unsafe.SliceData(samples), found))
 	if passed && found != nil {
 		hashes := unsafe.Slice((*uint64)(unsafe.Pointer(found.hashes)), int(found.count))
 		s.clusters.collected(hashes, final)

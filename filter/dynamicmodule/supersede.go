@@ -50,7 +50,7 @@ func (m *module) markSuperseded(now time.Time) (any bool) {
 	lastSaid := make(map[string]uint64) // the newest override that says something
 	for o := range m.routes {
 		lastOf[o.prefix.name] = max(lastOf[o.prefix.name], o.serial)
-		lastSaid[o.digest] = max(lastSaid[o.digest], o.serial)
+		lastSaid[o.config.Config().Digest()] = max(lastSaid[o.config.Config().Digest()], o.serial)
 	}
 	for _, g := range m.gates {
 		if len(g.configuration.Config().GRPCServices) == 0 || g.filter == nil {
@@ -58,15 +58,15 @@ func (m *module) markSuperseded(now time.Time) (any bool) {
 		}
 		byFilter := newest[g.filter.Config().StatPrefix]
 		by := uint64(0) // what has replaced it
-		if byFilter.serial > g.filter.serial && byFilter.digest != g.filter.digest {
+		if byFilter.serial > g.filter.serial && byFilter.Config().Digest() != g.filter.Config().Digest() {
 			by = byFilter.serial
 		}
-		if o := g.override; o != nil && lastOf[o.prefix.name] > o.serial && lastSaid[o.digest] == o.serial {
+		if o := g.override; o != nil && lastOf[o.prefix.name] > o.serial && lastSaid[o.config.Config().Digest()] == o.serial {
 			by = max(by, lastOf[o.prefix.name])
 		}
 		if by > g.supersededBy { // one that was replaced by mistake has watchers again
 			g.supersededBy, any = by, true
-			C.hg_gate_supersede(g.c)
+			C.hg_watch_supersede(g.c)
 		}
 	}
 	return any

@@ -1,5 +1,4 @@
-// What Envoy looks up in a module, and never needs of a health check. Without one of them the module is refused; each goes on as
-// if it were not there, whatever it is given.
+// The hooks that a health gate does not need. Envoy refuses a module that lacks one. Each ignores its arguments, and the request goes on.
 #define NOTHING(hook) \
   __attribute__((visibility("default"))) void envoy_dynamic_module_on_##hook(void) {}
 #define CONTINUE(hook) \

@@ -1,29 +1,27 @@
-// The calls of Watch. The main thread, or a thread of Go, schedules the watchers that have an update or have to end, and each of them
-// sends it on its worker.
+#include "watch.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "grpc.h"
-
-// A watcher is sent an update after so long although nothing has changed, because idle timeouts would end it.
+// An idle timeout would end a stream without updates, so the last one is sent again after this long.
 static const int64_t repeated_every = INT64_C(30) * 1000000000;
 
-// hg_groups_outdated ends a watcher only once it is so old, because it may have begun on a worker that was behind the others.
+// Only a watcher this old is ended by hg_groups_outdated: it may have begun on a worker that got an update later than others.
 static const int64_t outdated_after = INT64_C(1000000000);
 
-// The client of a superseded gate may come back to the same gate: on a worker that is behind, or on a connection of an old filter chain,
-// to which Envoy sends GOAWAY only with the next response. For so long, its watchers are ended again.
+// The client of a superseded gate may reach the same gate again: on a worker that gets the update later, or on a connection of an old
+// filter chain, to which Envoy sends GOAWAY only with the next response. For this long, its watchers are ended again.
 static const int64_t superseded_for = INT64_C(3000000000);
 
 struct hg_watcher {
-  hg_watcher *next, **at;
+  hg_watcher *next, **link; // link points here
   hg_gate *gate;
   void *scheduler;
   hg_groups groups;
   int64_t began, deadline;
-  bool known; // the service
-  bool ended; // on its worker
-  _Atomic int end_status; // gRPC's, 0 while it is to go on
+  bool known;             // the service
+  bool ended;             // its trailers were sent
+  _Atomic int end_status; // gRPC's, 0 unless it has to end
   _Atomic int sent;
   _Atomic int64_t sent_at;
 };
@@ -38,7 +36,7 @@ static atomic_bool stopped;
 
 static int status_of(const hg_watcher *watcher) {
   if (!watcher->known) return HG_SERVICE_UNKNOWN;
-  return hg_gate_now(watcher->gate)->passing ? HG_SERVING : HG_NOT_SERVING;
+  return hg_gate_reply(watcher->gate)->passing ? HG_SERVING : HG_NOT_SERVING;
 }
 
 static bool has_update(const hg_watcher *watcher) {
@@ -47,13 +45,13 @@ static bool has_update(const hg_watcher *watcher) {
 
 enum { DEADLINE_EXCEEDED = 4, UNAVAILABLE = 14 };
 
-// reason_to_end returns the gRPC status with which a watcher is to end, 0 where it is to go on.
+// reason_to_end returns the gRPC status with which a watcher has to end, 0 if it does not.
 static int reason_to_end(const hg_watcher *watcher) {
   if (atomic_load(&stopped)) return UNAVAILABLE;
   int64_t now = hg_now(), superseded_at = atomic_load(&watcher->gate->superseded_at);
   if (superseded_at != 0 && watcher->began < superseded_at + superseded_for) return UNAVAILABLE;
   if (now >= watcher->deadline) return DEADLINE_EXCEEDED;
-  if (now - watcher->began > outdated_after && hg_groups_outdated(&watcher->groups, watcher->gate->content)) return UNAVAILABLE;
+  if (now - watcher->began > outdated_after && hg_groups_outdated(&watcher->groups, watcher->gate->config_hash)) return UNAVAILABLE;
   return 0;
 }
 
@@ -62,62 +60,54 @@ static void send_update(hg_stream *stream) {
   int status = status_of(watcher);
   atomic_store(&watcher->sent, status);
   atomic_store(&watcher->sent_at, hg_now());
-  hg_send_status(stream, status);
+  hg_response_send_status(stream, status);
 }
 
 static void end(hg_stream *stream, int status) {
   stream->watcher->ended = true;
-  hg_send_trailers(stream, status == DEADLINE_EXCEEDED ? HG_BUFFER("4") : HG_BUFFER("14"));
+  hg_response_send_trailers(stream, status == DEADLINE_EXCEEDED ? HG_BUFFER("4") : HG_BUFFER("14"));
 }
 
-static hg_watcher *watcher_new(const hg_stream *stream, bool known) {
+bool hg_watch_start(hg_stream *stream, const hg_origin *origin, int64_t deadline, bool known) {
   hg_groups groups;
-  if (!hg_groups_join(&groups, &stream->call->origin, stream->gate->watchers_max)) return NULL;
-  hg_watcher *watcher = hg_new(sizeof *watcher);
+  if (!hg_groups_join(&groups, origin, stream->gate->watchers_max)) return false;
+  hg_watcher *watcher = hg_alloc(sizeof *watcher);
   watcher->gate = stream->gate;
   watcher->groups = groups;
   watcher->began = hg_now();
-  watcher->deadline = stream->call->deadline;
+  watcher->deadline = deadline;
   watcher->known = known;
   watcher->scheduler = envoy_dynamic_module_callback_http_filter_scheduler_new(stream->envoy);
-  return watcher;
-}
-
-bool hg_watch_begin(hg_stream *stream, bool known) {
-  hg_watcher *watcher = watcher_new(stream, known);
-  if (watcher == NULL) return false;
-  hg_gauge_move(stream->envoy, stream->gate->watchers, true);
-  free(stream->call); // the request may be large, and a watcher may live for days
-  stream->call = NULL;
   stream->watcher = watcher;
+  hg_metric_increment(stream->envoy, stream->gate->watchers);
 
   pthread_mutex_lock(&lock);
   watcher->next = watchers;
-  watcher->at = &watchers;
-  if (watchers != NULL) watchers->at = &watcher->next;
+  watcher->link = &watchers;
+  if (watchers != NULL) watchers->link = &watcher->next;
   watchers = watcher;
   count++;
   pthread_mutex_unlock(&lock);
 
-  hg_send_headers(stream);
-  if (!stream->gone && stream->blocked == 0) send_update(stream);
-  if (!stream->gone && atomic_load(&stopped)) end(stream, UNAVAILABLE);
+  hg_response_send_headers(stream);
+  if (!stream->destroyed && stream->blocked == 0) send_update(stream);
+  if (!stream->destroyed && atomic_load(&stopped)) end(stream, UNAVAILABLE);
   return true;
 }
 
 void hg_watch_end(hg_stream *stream) {
   hg_watcher *watcher = stream->watcher;
   pthread_mutex_lock(&lock);
-  *watcher->at = watcher->next;
-  if (watcher->next != NULL) watcher->next->at = watcher->at;
+  *watcher->link = watcher->next;
+  if (watcher->next != NULL) watcher->next->link = watcher->link;
   count--;
   pthread_mutex_unlock(&lock);
   hg_groups_leave(&watcher->groups);
   envoy_dynamic_module_callback_http_filter_scheduler_delete(watcher->scheduler);
-  hg_gauge_move(stream->envoy, stream->gate->watchers, false);
+  hg_metric_decrement(stream->envoy, stream->gate->watchers);
 }
 
-void hg_watch_go_on(hg_stream *stream) {
+void hg_watch_resume(hg_stream *stream) {
   hg_watcher *watcher = stream->watcher;
   if (watcher == NULL || watcher->ended) return;
   int status = atomic_load(&watcher->end_status);
@@ -127,7 +117,7 @@ void hg_watch_go_on(hg_stream *stream) {
     send_update(stream);
 }
 
-void hg_watch_block(hg_stream *stream, bool blocked) {
+void hg_watch_set_blocked(hg_stream *stream, bool blocked) {
   if (blocked)
     stream->blocked++;
   else if (stream->blocked > 0)
@@ -140,18 +130,18 @@ void hg_watch_block(hg_stream *stream, bool blocked) {
   if (has_update(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
 }
 
-size_t hg_watch_tell(void) {
+size_t hg_watch_notify(void) {
   pthread_mutex_lock(&lock);
   for (hg_watcher *watcher = watchers; watcher != NULL; watcher = watcher->next) {
     int status = reason_to_end(watcher);
     if (status != 0) atomic_store(&watcher->end_status, status);
     if (status != 0 || has_update(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);
   }
-  size_t there = count;
+  size_t open = count;
   pthread_mutex_unlock(&lock);
-  return there;
+  return open;
 }
 
-void hg_watch_stop(void) { atomic_store(&stopped, true); }
+void hg_watch_stop_all(void) { atomic_store(&stopped, true); }
 
-void hg_gate_supersede(hg_gate *gate) { atomic_store(&gate->superseded_at, hg_now()); }
+void hg_watch_supersede(hg_gate *gate) { atomic_store(&gate->superseded_at, hg_now()); }

@@ -11,6 +11,7 @@ import (
 // metrics counts the replies of a gate, and notices a change of its verdict.
 type metrics struct {
 	prefix string
+	serial uint64 // of the configuration
 	envoy  Envoy
 	gauges *healthyGauges
 
@@ -49,10 +50,11 @@ func metricScope(prefix string) string { return "healthgate." + prefix + "." }
 
 func hasCounter(r policy.Reason) bool { return r != policy.OK && r != policy.Held }
 
-func newMetrics(prefix string, envoy Envoy, gauges *healthyGauges) *metrics {
+func newMetrics(prefix string, serial uint64, envoy Envoy, gauges *healthyGauges) *metrics {
 	scope := metricScope(prefix)
 	m := &metrics{
 		prefix:      prefix,
+		serial:      serial,
 		envoy:       envoy,
 		gauges:      gauges,
 		changedAt:   envoy.Now(),

@@ -62,12 +62,14 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 
 type hostsOfA struct{ Source }
 
-func (hostsOfA) Hosts(int) []policy.Host { return []policy.Host{{Address: "10.0.0.1:80", Status: "healthy"}} }
+func (hostsOfA) Hosts(int) []policy.Host {
+	return []policy.Host{{Address: "10.0.0.1:80", Status: "healthy"}}
+}
 
 func TestReportNamesHostsWhereTheSourceKnowsThem(t *testing.T) {
 	h := newFakeHost()
 	c := decode(t, `{"clusters": ["a"], "response": {"details": true}}`)
-	g := New(c, hostsOfA{newSource(c, h)}, h, &Process{})
+	g := New(c, 0, hostsOfA{newSource(c, h)}, h, &Process{})
 	var got report
 	if err := json.Unmarshal([]byte(g.Report().Body), &got); err != nil {
 		t.Fatal(err)

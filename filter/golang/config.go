@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	udpa "github.com/cncf/xds/go/udpa/type/v1"
 	xds "github.com/cncf/xds/go/xds/type/v3"
@@ -13,49 +12,48 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"healthgate/filter/envoystats"
-	"healthgate/filter/gate"
+	"healthgate/filter/config"
 	"healthgate/filter/lifecycle"
 )
 
-// Parser reads configurations for Envoy; it is the config parser that Envoy is given.
+// Parser is the plugin's config parser: it reads configurations for Envoy.
 type Parser struct{}
 
-// configuration is what Envoy holds of a filter's configuration.
+// configuration is a filter's configuration, as Envoy holds it.
 type configuration struct{ *lifecycle.Configuration }
 
-// Destroy is called by Envoy when the configuration has gone on its side, perhaps while a probe still uses it here.
+// Destroy ends the configuration. Envoy may call it while a probe still uses the configuration.
 func (c configuration) Destroy() { c.End() }
 
-// merged is what Envoy holds of a route's configuration that was laid over another. It has no Destroy: it ends with what it
-// was made of, and Envoy lets go of it also for as long as its route is asked from under another parent.
+// merged is a merged configuration, as Envoy holds it. It has no Destroy: it ends with its parent or its override, and Envoy drops it
+// also whenever the same route is used under another parent.
 type merged struct{ *lifecycle.Configuration }
 
-// serving is either of them.
-type serving interface {
-	serving() *lifecycle.Configuration
+// configured is either of them.
+type hasConfiguration interface {
+	configuration() *lifecycle.Configuration
 }
 
-func (c configuration) serving() *lifecycle.Configuration { return c.Configuration }
-func (c merged) serving() *lifecycle.Configuration        { return c.Configuration }
+func (c configuration) configuration() *lifecycle.Configuration { return c.Configuration }
+func (c merged) configuration() *lifecycle.Configuration        { return c.Configuration }
 
-// override is what Envoy holds of a route's configuration.
+// override is a route's configuration, as Envoy holds it.
 type override struct{ *lifecycle.Override }
 
-// Destroy is called by Envoy when the route has gone.
+// Destroy ends the override, when Envoy has destroyed its route.
 func (o override) Destroy() { o.End() }
 
 var (
 	process    lifecycle.Process
-	mainThread atomic.Int64 // its id, once a filter's configuration was parsed on it; 0 before
+	mainThread atomic.Int64 // the thread's id once a filter's configuration was parsed on it, 0 before
 )
 
-// Parse reads a configuration. An error makes Envoy refuse it; where callbacks are nil it is a route's, and then not
-// always: Envoy parses the routes of a listener's own route_config at the first request, on a worker, and aborts on an
-// error there. What is wrong there is logged, and each probe of the route is failed.
-func (Parser) Parse(configured *anypb.Any, callbacks api.ConfigCallbackHandler) (parsed any, err error) {
+// Parse reads a filter's configuration; an error makes Envoy refuse it. Without callbacks it reads a route's configuration. Envoy parses
+// the routes of a listener's own route_config with the first request, on a worker, and aborts if that returns an error: there the error
+// is logged with the first probe, and all probes of the route fail.
+func (Parser) Parse(written *anypb.Any, callbacks api.ConfigCallbackHandler) (parsed any, err error) {
 	if callbacks == nil {
-		return parseRoute(configured)
+		return parseRoute(written)
 	}
 	mainThread.Store(int64(syscall.Gettid()))
 	defer func() {
@@ -63,65 +61,66 @@ func (Parser) Parse(configured *anypb.Any, callbacks api.ConfigCallbackHandler) 
 			parsed, err = nil, fmt.Errorf("healthgate: panic in the configuration: %v", cause)
 		}
 	}()
-	raw, err := unpack(configured)
+	e := envoy{&handles{callbacks: callbacks}}
+	logLoad(e)
+	raw, err := unpack(written)
 	if err != nil {
 		return nil, fmt.Errorf("healthgate: %w", err)
 	}
-	h := host{&handles{callbacks: callbacks}}
-	started, err := process.Configure(raw, h)
+	decoded, err := config.Decode(raw, config.Plugin)
 	if err != nil {
 		return nil, fmt.Errorf("healthgate: %w", err)
 	}
-	warnOfAnotherEnvoy(h)
-	return configuration{started}, nil
+	return configuration{process.Configure(decoded, e)}, nil
 }
 
-func parseRoute(configured *anypb.Any) (parsed any, err error) {
-	var route *lifecycle.Override
-	func() {
-		defer func() {
-			if cause := recover(); cause != nil {
-				err = fmt.Errorf("panic in the configuration of a route: %v", cause)
-			}
-		}()
-		var raw *structpb.Struct
-		if raw, err = unpack(configured); err == nil {
-			route, err = process.NewOverride(raw)
+func parseRoute(written *anypb.Any) (any, error) {
+	raw, decoded, err := decodeRoute(written)
+	switch {
+	case err == nil:
+		return override{process.NewOverride(decoded)}, nil
+	case int64(syscall.Gettid()) == mainThread.Load():
+		return nil, fmt.Errorf("healthgate: %w", err)
+	}
+	return override{process.NewBrokenOverride(raw, err)}, nil
+}
+
+func decodeRoute(written *anypb.Any) (raw *structpb.Struct, decoded *config.Override, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic in the configuration of a route: %v", cause)
 		}
 	}()
-	if err != nil && int64(syscall.Gettid()) == mainThread.Load() {
-		return nil, fmt.Errorf("healthgate: %w", err)
+	if raw, err = unpack(written); err == nil {
+		decoded, err = config.DecodeOverride(raw, config.Plugin)
 	}
-	if route == nil {
-		route = process.BrokenOverride(err)
-	}
-	return override{route}, nil
+	return raw, decoded, err
 }
 
-// Merge lays a route's configuration over the filter's, or over that of a wider route. It may run on a worker and can't
-// refuse: what can't be used is logged when a probe asks for it, and each probe of the route is failed.
+// Merge merges a route's configuration into the filter's, or into that of a wider level. It may run on a worker and can't refuse: if the
+// result is broken, the error is logged with the first probe, and all probes of the route fail.
 func (Parser) Merge(parent, child any) any {
-	base, ok := parent.(serving)
+	wider, ok := parent.(hasConfiguration)
 	if !ok {
 		api.LogErrorf("healthgate: a route's configuration has no filter's to override")
 		return parent
 	}
 	route, ok := child.(override)
 	if !ok {
-		route = override{process.BrokenOverride(errors.New("not a configuration of healthgate"))}
+		route = override{process.NewBrokenOverride(nil, errors.New("not a configuration of healthgate"))}
 	}
-	return merged{route.Over(base.serving())}
+	return merged{route.MergeInto(wider.configuration())}
 }
 
-// unpack reads plugin_config, which YAML can say as a TypedStruct or as a Struct.
-func unpack(configured *anypb.Any) (*structpb.Struct, error) {
-	if configured.GetTypeUrl() == "" {
+// unpack reads plugin_config, a TypedStruct or a Struct.
+func unpack(written *anypb.Any) (*structpb.Struct, error) {
+	if written.GetTypeUrl() == "" {
 		return nil, errors.New("plugin_config: is required, with at least clusters: [service]")
 	}
 	const right = "write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
-	message, err := configured.UnmarshalNew()
+	message, err := written.UnmarshalNew()
 	if err != nil {
-		return nil, fmt.Errorf("plugin_config: %s can't be read (%w); %s", configured.MessageName(), err, right)
+		return nil, fmt.Errorf("plugin_config: %s can't be read (%w); %s", written.MessageName(), err, right)
 	}
 	switch m := message.(type) {
 	case *xds.TypedStruct:
@@ -131,23 +130,5 @@ func unpack(configured *anypb.Any) (*structpb.Struct, error) {
 	case *structpb.Struct:
 		return m, nil
 	}
-	return nil, fmt.Errorf("plugin_config: %s is another type; %s", configured.MessageName(), right)
-}
-
-// host is Envoy as a gate sees it.
-type host struct{ *handles }
-
-func (h host) Gauge(name string) envoystats.Value      { return h.gauge(name) }
-func (h host) Counter(name string) envoystats.Value    { return h.counter(name) }
-func (h host) NewCounter(name string) gate.Counter     { return h.counter(name) }
-func (h host) NewGauge(name string) gate.SettableGauge { return h.gauge(name) }
-func (h host) Info(line string)                        { api.LogInfo(line) }
-func (h host) Warn(line string)                        { api.LogWarn(line) }
-func (h host) Error(line string)                       { api.LogError(line) }
-func (h host) Now() time.Time                          { return time.Now() }
-
-// Gone knows what the SDK of Envoy v1.39.1 panics with once the configuration or the stream has gone: errRequestFinished and
-// errFilterDestroyed in contrib/golang/filters/http/source/go/pkg/http/type.go.
-func (host) Gone(cause any) bool {
-	return cause == "request has been finished" || cause == "golang filter has been destroyed"
+	return nil, fmt.Errorf("plugin_config: %s is another type; %s", written.MessageName(), right)
 }

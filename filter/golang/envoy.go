@@ -3,7 +3,32 @@ package golang
 import (
 	"fmt"
 	"sync"
+	"time"
+
+	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
+
+	"healthgate/filter/envoystats"
+	"healthgate/filter/gate"
+	"healthgate/filter/version"
 )
+
+// envoy is Envoy as the gates of one filter's configuration see it.
+type envoy struct{ *handles }
+
+func (e envoy) Gauge(name string) envoystats.Value      { return e.gauge(name) }
+func (e envoy) Counter(name string) envoystats.Value    { return e.counter(name) }
+func (e envoy) NewCounter(name string) gate.Counter     { return e.counter(name) }
+func (e envoy) NewGauge(name string) gate.SettableGauge { return e.gauge(name) }
+func (e envoy) Info(line string)                        { api.LogInfo(line) }
+func (e envoy) Warn(line string)                        { api.LogWarn(line) }
+func (e envoy) Error(line string)                       { api.LogError(line) }
+func (e envoy) Now() time.Time                          { return time.Now() }
+
+// IsGone knows the panics of the SDK of Envoy v1.39.1 after Envoy has destroyed the configuration or the stream: errRequestFinished and
+// errFilterDestroyed in contrib/golang/filters/http/source/go/pkg/http/type.go.
+func (envoy) IsGone(cause any) bool {
+	return cause == "request has been finished" || cause == "golang filter has been destroyed"
+}
 
 // The Envoy that the plugin is built for. Its server.version is the first six hex digits of the commit that it was built
 // from: server.cc in source/server of v1.39.1.
@@ -12,14 +37,17 @@ const (
 	envoyCommit  = 0xb579d0
 )
 
-var warnedOfEnvoy sync.Once
+var logVersion, warnOfVersion sync.Once
 
-// warnOfAnotherEnvoy says once where Envoy is another than the plugin was built for, which nothing else would tell. A gauge
-// that is not kept reads 0.
-func warnOfAnotherEnvoy(h host) {
-	if commit := h.Gauge("server.version").Get(); commit != 0 && commit != envoyCommit {
-		warnedOfEnvoy.Do(func() {
-			h.Warn(fmt.Sprintf("healthgate: this plugin was built for Envoy %s (commit %06x), and this Envoy is of commit %06x: it may crash. "+
+// logLoad logs once which build this is, and once if Envoy is not the one that the plugin is built for, which nothing else would report. If
+// a stats matcher rejects server.version, it reads 0.
+func logLoad(e envoy) {
+	logVersion.Do(func() {
+		e.Info(fmt.Sprintf("healthgate: %s, Go plugin for Envoy %s", version.String(), envoyVersion))
+	})
+	if commit := e.Gauge("server.version").Get(); commit != 0 && commit != envoyCommit {
+		warnOfVersion.Do(func() {
+			e.Warn(fmt.Sprintf("healthgate: this plugin was built for Envoy %s (commit %06x), and this Envoy is of commit %06x: it may crash. "+
 				"Use the plugin of its version", envoyVersion, envoyCommit, commit))
 		})
 	}

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"healthgate/filter/version"
 )
 
 // envoyLog is Envoy's log.
@@ -178,14 +180,14 @@ func mustParse(t testing.TB, configured *anypb.Any, envoy api.ConfigCallbackHand
 	return parsed
 }
 
-func configured(t testing.TB, healthy uint64) (*fakeEnvoy, any) {
+func newConfigured(t testing.TB, healthy uint64) (*fakeEnvoy, any) {
 	t.Helper()
 	envoy := newFakeEnvoy(healthy)
 	return envoy, mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
 }
 
 func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
-	_, c := configured(t, 1)
+	_, c := newConfigured(t, 1)
 	const ok = "healthgate_ok"
 	for name, test := range map[string]struct {
 		steps func(api.StreamFilter) []api.StatusType
@@ -232,7 +234,7 @@ func TestReplyIsSentWhole(t *testing.T) {
 		grpcStatus int64
 	}{{"passing", 1, 200, "ok\n", 0}, {"failing", 0, 503, "unavailable\n", 14}} {
 		t.Run(test.name, func(t *testing.T) {
-			_, c := configured(t, test.healthy)
+			_, c := newConfigured(t, test.healthy)
 			cb := &callbacks{}
 			NewStream(c, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
 			got := cb.last
@@ -268,7 +270,7 @@ func TestReportIsForThoseWhoAcceptItAndReadBodies(t *testing.T) {
 
 // What Envoy destroys ends what was started for it; a merged configuration, which it destroys also by turns, ends nothing.
 func TestDestroyEndsAFilterAndARouteAndNoMergedOne(t *testing.T) {
-	_, parent := configured(t, 1)
+	_, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"stat_prefix": "route"}`), nil)
 	merged := Parser{}.Merge(parent, child)
 	NewStream(merged, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
@@ -291,7 +293,7 @@ func TestDestroyEndsAFilterAndARouteAndNoMergedOne(t *testing.T) {
 }
 
 func TestPanicIsAnsweredWithAFailure(t *testing.T) {
-	envoy, c := configured(t, 1)
+	envoy, c := newConfigured(t, 1)
 	envoy.setGone(true)
 	for _, end := range []bool{true, false} {
 		cb := &callbacks{}
@@ -312,11 +314,7 @@ func TestPanicIsAnsweredWithAFailure(t *testing.T) {
 	if got := envoy.stat("healthgate.default.failed_error").Get(); got != 1 || !slices.Equal(cb.replies, []string{"healthgate_error"}) {
 		t.Errorf("got failed_error %d and %v, want 1 and a failure", got, cb.replies)
 	}
-	envoyLog.Lock()
-	defer envoyLog.Unlock()
-	lines := slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool {
-		return !strings.HasPrefix(line, "healthgate: panic in a probe, answered with 503: ")
-	})
+	lines := linesWith("healthgate: panic in a probe, answered with 503: ")
 	if len(lines) != 1 {
 		t.Errorf("got %d lines for panics within a minute, want 1: %v", len(lines), lines)
 	}
@@ -324,7 +322,7 @@ func TestPanicIsAnsweredWithAFailure(t *testing.T) {
 
 // Where the client has gone, no reply can be sent; that is for the SDK, which recovers.
 func TestPanicOfAReplyIsLeftToTheSDK(t *testing.T) {
-	_, c := configured(t, 1)
+	_, c := newConfigured(t, 1)
 	defer func() {
 		if recover() == nil {
 			t.Error("the panic was swallowed")
@@ -412,7 +410,7 @@ func TestPanicWhileParsingIsAnError(t *testing.T) {
 }
 
 func TestRouteOverridesTheFilter(t *testing.T) {
-	envoy, parent := configured(t, 1)
+	envoy, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "nobody"]}`), nil)
 	merged := Parser{}.Merge(parent, child)
 	for _, test := range []struct {
@@ -445,7 +443,7 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 // On the main thread Envoy can refuse a route's configuration; on a worker it would abort.
 // Envoy keeps an entry for every time that a stat is defined, for as long as the filter's configuration lives.
 func TestRouteOverridesDefineNoStatTwice(t *testing.T) {
-	envoy, parsed := configured(t, 1)
+	envoy, parsed := newConfigured(t, 1)
 	probe := func(config any) {
 		NewStream(config, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
 	}
@@ -465,7 +463,7 @@ func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T
 	onThread := func(f func()) { go func() { runtime.LockOSThread(); f() }() }
 	var parent any
 	onThread(func() {
-		_, parent = configured(t, 1)
+		_, parent = newConfigured(t, 1)
 		_, err := Parser{}.Parse(bad, nil)
 		onThread(func() {
 			child, err := Parser{}.Parse(bad, nil)
@@ -491,7 +489,7 @@ func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T
 }
 
 func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
-	_, parent := configured(t, 1)
+	_, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"require": 2}`), nil) // of one cluster
 	for name, merged := range map[string]any{
 		"out of range": Parser{}.Merge(parent, child),
@@ -509,7 +507,7 @@ func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
 
 // Envoy's side may panic when the gate of a route is made, with its first probe.
 func TestPanicOfARoutesFirstProbeFailsIt(t *testing.T) {
-	envoy, parent := configured(t, 1)
+	envoy, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"path": "/readyz", "stat_prefix": "readyz"}`), nil)
 	route := Parser{}.Merge(parent, child)
 	ask := func() string {
@@ -527,30 +525,38 @@ func TestPanicOfARoutesFirstProbeFailsIt(t *testing.T) {
 	}
 }
 
-// Whatever this Envoy was built from, the plugin says so where it was built for another.
-func TestAnotherEnvoyIsWarnedOfOnce(t *testing.T) {
-	warnings := func() int {
-		envoyLog.Lock()
-		defer envoyLog.Unlock()
-		n := 0
-		for _, line := range envoyLog.lines {
-			if strings.HasPrefix(line, "healthgate: this plugin was built for Envoy 1.39.1 (commit b579d0)") {
-				n++
-			}
-		}
-		return n
+// linesWith returns the lines of Envoy's log that start with a text.
+func linesWith(start string) []string {
+	envoyLog.Lock()
+	defer envoyLog.Unlock()
+	return slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool { return !strings.HasPrefix(line, start) })
+}
+
+func TestVersionIsLoggedOnce(t *testing.T) {
+	logVersion = sync.Once{}
+	envoyLog.Lock()
+	envoyLog.lines = nil
+	envoyLog.Unlock()
+	for range 3 {
+		newConfigured(t, 1)
 	}
+	if got := linesWith("healthgate: " + version.String() + ", Go plugin for Envoy 1.39.1"); len(got) != 1 {
+		t.Errorf("got %q, want one line", got)
+	}
+}
+
+func TestAnotherEnvoyIsLoggedOnce(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		commit uint64
 		want   int
-	}{{"not kept", 0, 0}, {"the right one", 11893200, 0}, {"another", 0x123456, 1}, {"another, again", 0x123457, 1}} {
+	}{{"the gauge is rejected", 0, 0}, {"the right one", 11893200, 0}, {"another", 0x123456, 1}, {"another again", 0x123457, 1}} {
 		t.Run(test.name, func(t *testing.T) {
 			envoy := newFakeEnvoy(1)
 			envoy.stat("server.version").Record(test.commit)
 			mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
-			if got := warnings(); got != test.want {
-				t.Errorf("got %d warnings, want %d", got, test.want)
+			if got := linesWith("healthgate: this plugin was built for Envoy 1.39.1 (commit b579d0)"); len(got) != test.want {
+				t.Errorf("got %d warnings, want %d", len(got), test.want)
 			}
 		})
 	}
@@ -568,11 +574,11 @@ func TestGoneIsWhatTheSDKSays(t *testing.T) {
 	}
 	for _, name := range []string{"errRequestFinished", "errFilterDestroyed"} {
 		said := regexp.MustCompile(name + ` += "(.*)"`).FindSubmatch(text)
-		if said == nil || !(host{}).Gone(string(said[1])) {
+		if said == nil || !(envoy{}).IsGone(string(said[1])) {
 			t.Errorf("%s is %q, which is not known", name, said)
 		}
 	}
-	if (host{}).Gone("index out of range") || (host{}).Gone(os.ErrClosed) {
+	if (envoy{}).IsGone("index out of range") || (envoy{}).IsGone(os.ErrClosed) {
 		t.Error("another panic passes for Envoy's word")
 	}
 }
@@ -593,7 +599,7 @@ func TestPluginLinksNothingMore(t *testing.T) {
 
 // Imports only point downwards, only envoystats and the variants know Envoy, and no variant is known to another package.
 func TestWhoMayImportWhom(t *testing.T) {
-	order := []string{"policy", "config", "envoystats", "gate", "adminsource", "lifecycle"}
+	order := []string{"version", "policy", "config", "envoystats", "gate", "adminsource", "lifecycle"}
 	for i, name := range append(order, "golang", "dynamicmodule") {
 		allowed := order[:min(i, len(order))]
 		for _, dependency := range dependencies(t, "healthgate/filter/"+name) {

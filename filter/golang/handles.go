@@ -6,8 +6,8 @@ import (
 	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
 )
 
-// handles finds each stat of a filter's configuration once, also for all route overrides: Envoy keeps an entry for every time
-// that a stat is asked for, for as long as the configuration lives.
+// handles defines each stat of a filter's configuration once, for all its route overrides too: Envoy keeps one entry per definition for
+// as long as the configuration lives.
 type handles struct {
 	callbacks api.ConfigCallbackHandler
 

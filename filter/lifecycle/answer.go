@@ -6,7 +6,7 @@ import (
 	"healthgate/filter/gate"
 )
 
-// IsProbe says whether a request is a probe of this configuration. contentType is needed of a POST alone.
+// IsProbe reports whether a request is a probe of this configuration. contentType is needed for POST only.
 func (c *Configuration) IsProbe(method, path, contentType string) bool {
 	for _, probed := range c.paths {
 		if gate.IsProbe(probed, method, path, contentType) {
@@ -16,10 +16,10 @@ func (c *Configuration) IsProbe(method, path, contentType string) bool {
 	return false
 }
 
-// Reports says whether a client that accepts JSON is given a report.
-func (c *Configuration) Reports() bool { return c.err == nil && c.config.Details }
+// HasReports reports whether clients that accept JSON get a report.
+func (c *Configuration) HasReports() bool { return c.err == nil && c.config.Details }
 
-// AcceptsJSON says whether an accept header asks for JSON by name; a client that takes anything gets text.
+// AcceptsJSON reports whether an accept header names JSON; a client that accepts anything gets text.
 func AcceptsJSON(accept string) bool {
 	for part := range strings.SplitSeq(accept, ",") {
 		media, _, _ := strings.Cut(part, ";")
@@ -31,38 +31,30 @@ func AcceptsJSON(accept string) bool {
 	return false
 }
 
-// Answer answers a probe, with a report where report says so and the configuration gives them. It may panic where Envoy
-// does; Failure is the answer then.
-func (c *Configuration) Answer(report bool) *gate.Reply {
+// Answer returns the reply to a probe, with a report if it is wanted and the configuration has reports. If Envoy's side panics, Answer
+// panics too; then Failure is the reply.
+func (c *Configuration) Answer(wantsReport bool) *gate.Reply {
 	switch {
 	case c.err != nil:
-		c.tell()
+		c.logError()
 		return c.Failure()
-	case report && c.Reports():
-		return c.started().Report()
+	case wantsReport && c.HasReports():
+		return c.madeGate().Report()
 	}
-	return c.started().Answer()
+	return c.madeGate().Answer()
 }
 
-// Failure is the answer that fails closed. It never panics, and is counted where it can be: by the gate of the
-// configuration, or by the filter's own where it has none.
-func (c *Configuration) Failure() (r *gate.Reply) {
+// Failure returns the reply that fails closed. It never panics. The configuration's gate counts it, or the filter's if it has none.
+func (c *Configuration) Failure() (reply *gate.Reply) {
 	defer func() {
 		if recover() != nil {
-			r = gate.FailClosed()
+			reply = gate.FailClosed()
 		}
 	}()
-	for _, of := range []*Configuration{c, c.filters} {
-		if gate := of.gate.Load(); gate != nil {
-			return gate.Failure()
+	for _, counting := range []*Configuration{c, c.filter} {
+		if g := counting.gate.Load(); g != nil {
+			return g.Failure()
 		}
 	}
 	return gate.FailClosed()
-}
-
-// tell logs, once, why a configuration that a probe is answered by can't be used.
-func (c *Configuration) tell() {
-	if c.told.CompareAndSwap(false, true) {
-		c.host.Error("healthgate: a route's configuration can't be used, its probes are answered with 503: " + c.err.Error())
-	}
 }

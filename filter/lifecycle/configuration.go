@@ -1,91 +1,83 @@
 package lifecycle
 
 import (
-	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
-
-	"google.golang.org/protobuf/types/known/structpb"
+	"time"
 
 	"healthgate/filter/config"
+	"healthgate/filter/envoystats"
 	"healthgate/filter/gate"
 )
 
-// Configuration is that of a filter, or one that a route's override was laid over. Its methods are safe for use from any
-// thread.
+// Sampler is an Envoy that samples its stats by itself, and publishes each gate's reply before a probe needs it.
+type Sampler interface {
+	// NewReader returns the Envoy of one gate.
+	NewReader() Reader
+}
+
+// Reader is the Envoy of one gate, whose stats are sampled until it is closed.
+type Reader interface {
+	gate.Envoy
+	// Register adds the gate, which reads its stats through this Reader, to the sampler; the returned function removes it.
+	Register(c *Configuration, g *gate.Gate) (unregister func())
+	// Close ends the sampling of the stats that only this Reader needs.
+	Close()
+}
+
+// Configuration is a filter's configuration, or a merged one. Its methods are safe for concurrent use.
 type Configuration struct {
 	process *Process
-	host    Host             // of the filter
-	raw     *structpb.Struct // as it was read, for an override to be laid over
-	config  *config.Config   // nil where it can't be used
-	err     error            // why it can't be used
-	told    atomic.Bool      // of err, in Envoy's log
-	paths   []string         // of what is a probe of it
-	filters *Configuration   // the filter's own: itself, or what it was laid over in the end
+	envoy   Envoy
+	filter  *Configuration // the filter's own: itself, or the one at the end of its parents
+	serial  uint64         // of a merged configuration, that of its newer side
+	config  *config.Config // nil if it is broken
+	err     error          // why it is broken
+	paths   []string       // whose requests are probes
+	logged  atomic.Bool    // err is in Envoy's log
+	side    side           // of the pairs of which it is the parent
 
-	// Its gate, once there is one. A configuration that an override was laid over gets its gate with the first probe: where
-	// levels nest, those in between answer nobody, and cost nothing.
+	// gate is nil before the first probe of a merged configuration: if levels nest, those in between answer no probe and cost nothing.
 	gate   atomic.Pointer[gate.Gate]
 	making sync.Mutex
-	ends   []func()   // of what the gate needs while it lives; guarded by making
-	ended  bool       // nothing may be started that would have to end; guarded by making
-	ending sync.Mutex // held while ends are run: whoever ends it too has to wait
-
-	overlay map[*Override]*Configuration // what was laid over it; guarded by Process.life
-	gone    bool                         // nothing is laid over it any more; guarded by Process.life
+	ends   []func()   // what ends with the gate, the first to end last; guarded by making
+	ended  bool       // nothing more may start that would have to end; guarded by making
+	ending sync.Mutex // held while ends run, so that everyone who ends the configuration waits for them
 }
 
-// Configure reads a filter's configuration and, unless the process is lazy, starts its gate. The error, where there is one, tells all that is wrong, and
-// nothing was started.
-func (p *Process) Configure(raw *structpb.Struct, host Host) (*Configuration, error) {
-	config, err := config.Decode(raw, p.Variant)
-	if err != nil {
-		return nil, err
-	}
-	c := &Configuration{process: p, host: host, raw: raw, config: config, paths: []string{config.Path}}
-	c.filters = c
+// Configure starts a filter's configuration, with its gate unless the process is lazy.
+func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration {
+	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path}}
+	c.filter = c
 	if !p.Lazy {
-		c.start()
+		c.makeGate()
 	}
-	return c, nil
+	return c
 }
 
-// Gate is what answers the configuration's probes, started where there is none yet; by a variant that asks it beforehand. The
-// error is why the configuration can't be used.
+// Gate returns the gate, and makes it if there is none yet. The error is why the configuration is broken.
 func (c *Configuration) Gate() (*gate.Gate, error) {
 	if c.err != nil {
-		c.tell()
+		c.logError()
 		return nil, c.err
 	}
-	return c.started(), nil
+	return c.madeGate(), nil
 }
 
-// Filters is the configuration of the filter, which this one is or was laid over.
-func (c *Configuration) Filters() *Configuration { return c.filters }
-
-// Config is what the configuration says, nil where it can't be used.
+// Config returns the decoded configuration, nil if it is broken.
 func (c *Configuration) Config() *config.Config { return c.config }
 
-// Paths are those whose requests are probes.
+// Serial returns a number that grows with each configuration and each override of the process.
+func (c *Configuration) Serial() uint64 { return c.serial }
+
+// Paths returns the paths whose requests are probes.
 func (c *Configuration) Paths() []string { return c.paths }
 
-// End ends what the configuration has started, and all that was laid over it. Probes that are under way are still
-// answered. It may be called more than once.
+// End ends the gate and all merged configurations of which this one is the parent. Probes that are being answered still get their
+// reply. It may be called more than once.
 func (c *Configuration) End() {
-	c.process.life.Lock()
-	c.gone = true
-	over := maps.Clone(c.overlay)
-	c.process.life.Unlock()
-	for _, laid := range over {
-		laid.End()
-	}
-	// Only now: the other side of a pair must not be gone before what came of the pair has ended.
-	c.process.life.Lock()
-	for override := range over {
-		delete(override.over, c)
-	}
-	c.overlay = nil
-	c.process.life.Unlock()
+	c.side.end(&c.process.pairs)
 	c.ending.Lock()
 	defer c.ending.Unlock()
 	c.making.Lock()
@@ -95,11 +87,116 @@ func (c *Configuration) End() {
 	c.run(ends)
 }
 
-// started returns the gate, and starts it where there is none yet; of an ended configuration it starts nothing that would
-// have to end. It is called on a thread on which Envoy can define stats.
-func (c *Configuration) started() *gate.Gate {
-	if gate := c.gate.Load(); gate != nil {
-		return gate
+// logError logs, once, why the configuration is broken.
+func (c *Configuration) logError() {
+	if c.logged.CompareAndSwap(false, true) {
+		c.envoy.Error("healthgate: a route's configuration can't be used, its probes are answered with 503: " + c.err.Error())
 	}
-	return c.start()
+}
+
+// madeGate returns the gate, and makes it if there is none yet. It must be called on a thread on which Envoy can define stats.
+func (c *Configuration) madeGate() *gate.Gate {
+	if g := c.gate.Load(); g != nil {
+		return g
+	}
+	return c.makeGate()
+}
+
+// makeGate starts what the gate needs. For an ended configuration it starts nothing that would have to end.
+func (c *Configuration) makeGate() *gate.Gate {
+	c.making.Lock()
+	defer c.making.Unlock()
+	if g := c.gate.Load(); g != nil {
+		return g
+	}
+	complete := false
+	defer func() {
+		if !complete || c.ended { // Envoy's side panicked, or the probe was late
+			ends := c.ends
+			c.ends = nil
+			c.run(ends)
+		}
+	}()
+	var envoy gate.Envoy = c.envoy
+	var reader Reader
+	if sampler, ok := c.envoy.(Sampler); ok {
+		reader = sampler.NewReader()
+		c.ends = append(c.ends, reader.Close)
+		envoy = reader
+	}
+	g := gate.New(c.config, c.serial, c.newSource(envoy), envoy, &c.process.gates)
+	c.ends = append(c.ends, g.Close)
+	if reader != nil {
+		c.ends = append(c.ends, reader.Register(c, g))
+	} else if !c.ended {
+		c.scheduleWarnings(g)
+		c.evaluateBetweenProbes(g)
+	}
+	c.gate.Store(g)
+	complete = true
+	return g
+}
+
+// run runs ends, the last first.
+func (c *Configuration) run(ends []func()) {
+	for _, end := range slices.Backward(ends) {
+		c.guarded("at the end of a configuration", end)
+	}
+}
+
+func (c *Configuration) newSource(envoy gate.Envoy) gate.Source {
+	if c.config.Admin != nil {
+		polled := c.process.pollers.Source(c.config, c.envoy.Warn)
+		// A configuration that replaces this one finds the last poll: otherwise its first probe would be stale.
+		c.ends = append(c.ends, func() { time.AfterFunc(c.config.StaleAfter, polled.Close) })
+		return polled
+	}
+	stats := envoystats.NewSource(c.config.Clusters, c.config.StaleAfter, envoy, &c.process.ages, envoy.Now())
+	c.ends = append(c.ends, stats.Close)
+	return stats
+}
+
+func (c *Configuration) scheduleWarnings(g *gate.Gate) {
+	for _, warning := range g.Warnings() {
+		timer := time.AfterFunc(warning.After, func() { c.guarded("in a warning", warning.Check) })
+		c.ends = append(c.ends, func() { timer.Stop() })
+	}
+}
+
+// evaluateBetweenProbes evaluates the gate regularly until it ends or Envoy has destroyed its side.
+func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
+	interval := g.EvaluationInterval()
+	if interval == 0 {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if !c.guarded("between probes", func() { g.Evaluate() }) {
+				return
+			}
+		}
+	}()
+	c.ends = append(c.ends, sync.OnceFunc(func() { close(done) }))
+}
+
+// guarded calls f and reports whether Envoy's side still exists. On a goroutine and at the end of a configuration Envoy may have
+// destroyed it: then reading a stat panics, which must not end Envoy. Any other panic is logged.
+func (c *Configuration) guarded(where string, f func()) (exists bool) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			if exists = !c.envoy.IsGone(cause); exists {
+				c.process.LogPanic(c.envoy, where, cause)
+			}
+		}
+	}()
+	f()
+	return true
 }

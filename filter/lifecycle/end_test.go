@@ -3,8 +3,6 @@ package lifecycle
 import (
 	"testing"
 	"time"
-
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Envoy frees a filter's configuration once End has returned, so nothing that came of it may go on, whoever ends that.
@@ -12,17 +10,9 @@ func TestEndWaitsForThePairs(t *testing.T) {
 	for _, overrideFirst := range []bool{true, false} {
 		func() {
 			p := &Process{Lazy: true}
-			raw, _ := structpb.NewStruct(map[string]any{"clusters": []any{"service"}})
-			c, err := p.Configure(raw, newFakeEnvoy().host())
-			if err != nil {
-				t.Fatal(err)
-			}
-			route, _ := structpb.NewStruct(map[string]any{"path": "/x"})
-			o, err := p.NewOverride(route)
-			if err != nil {
-				t.Fatal(err)
-			}
-			laid := o.Over(c)
+			c := configure(t, p, `{"clusters": ["service"]}`, newFakeEnvoy().host())
+			o := override(t, p, `{"path": "/x"}`)
+			laid := o.MergeInto(c)
 			laid.Gate()
 			first, second := o.End, c.End
 			if !overrideFirst {

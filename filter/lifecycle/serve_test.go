@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"healthgate/filter/config"
 	"healthgate/filter/envoystats"
 	"healthgate/filter/gate"
 )
@@ -106,7 +107,7 @@ func (h fakeHost) Info(line string)                        { h.log("info: " + li
 func (h fakeHost) Warn(line string)                        { h.log("warn: " + line) }
 func (h fakeHost) Error(line string)                       { h.log("error: " + line) }
 func (h fakeHost) Now() time.Time                          { return time.Now() }
-func (h fakeHost) Gone(cause any) bool                     { return cause == goneWord }
+func (h fakeHost) IsGone(cause any) bool                   { return cause == goneWord }
 
 func (e *fakeEnvoy) log(line string) {
 	e.mutex.Lock()
@@ -136,12 +137,13 @@ func raw(t testing.TB, text string) *structpb.Struct {
 	return s
 }
 
-func configure(t testing.TB, p *Process, text string, host Host) *Configuration {
+func configure(t testing.TB, p *Process, text string, host Envoy) *Configuration {
 	t.Helper()
-	c, err := p.Configure(raw(t, text), host)
+	decoded, err := config.Decode(raw(t, text), config.Plugin)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := p.Configure(decoded, host)
 	t.Cleanup(c.End)
 	return c
 }
@@ -149,7 +151,12 @@ func configure(t testing.TB, p *Process, text string, host Host) *Configuration 
 // override is a route's configuration; what is wrong with it is for its probes.
 func override(t testing.TB, p *Process, text string) *Override {
 	t.Helper()
-	o, _ := p.NewOverride(raw(t, text))
+	written := raw(t, text)
+	decoded, err := config.DecodeOverride(written, config.Plugin)
+	o := p.NewBrokenOverride(written, err)
+	if err == nil {
+		o = p.NewOverride(decoded)
+	}
 	t.Cleanup(o.End)
 	return o
 }
@@ -171,7 +178,7 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 		}
 		route := override(t, p, `{"path": "/readyz", "hold": {"unhealthy_after": "10s"}, "stale_after": "60s"}`)
 		for _, f := range filters {
-			answer(t, route.Over(f), "healthgate_ok")
+			answer(t, route.MergeInto(f), "healthgate_ok")
 		}
 		goroutines := running()
 
@@ -183,7 +190,7 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 			if time.Since(began) > 60*time.Second {
 				want = "healthgate_stale"
 			}
-			if got := route.Over(filters[turn%2]).Answer(false).Details; got != want {
+			if got := route.MergeInto(filters[turn%2]).Answer(false).Details; got != want {
 				// The looks between the probes come as often as one a second.
 				if s := time.Since(began); s%(10*time.Second) > time.Second {
 					t.Fatalf("after %v: got %s, want %s", s, got, want)
@@ -220,7 +227,7 @@ func TestLevelsOverrideTheWiderOnes(t *testing.T) {
 			envoy, p := newFakeEnvoy(), &Process{}
 			c := configure(t, p, test.filter, envoy.host())
 			for _, level := range []string{test.wide, test.mid, test.deep} {
-				c = override(t, p, level).Over(c)
+				c = override(t, p, level).MergeInto(c)
 			}
 			if !c.IsProbe("GET", test.path, "") {
 				t.Fatalf("%s is no probe", test.path)
@@ -236,7 +243,7 @@ func TestLevelsOverrideTheWiderOnes(t *testing.T) {
 			if got := envoy.get("healthgate.default.failed_error"); got != 2 {
 				t.Errorf("%d were counted by the filter, want 2", got)
 			}
-			if c.Reports() {
+			if c.HasReports() {
 				t.Error("it gives reports")
 			}
 		})
@@ -252,8 +259,8 @@ func TestLevelThatNobodyIsAnsweredByCostsNothing(t *testing.T) {
 		before, goroutines := host.defined.Load(), running()
 		between := override(t, p, `{"hold": {"unhealthy_after": "1s"}, "stat_prefix": "between", "source": "admin", "admin": {"address": "unix:///nowhere"}}`)
 		broken := override(t, p, `{"paht": "/"}`)
-		override(t, p, `{"path": "/x"}`).Over(between.Over(f))
-		override(t, p, `{"path": "/x"}`).Over(broken.Over(f))
+		override(t, p, `{"path": "/x"}`).MergeInto(between.MergeInto(f))
+		override(t, p, `{"path": "/x"}`).MergeInto(broken.MergeInto(f))
 		time.Sleep(time.Hour)
 		if defined, more := host.defined.Load()-before, running()-goroutines; defined != 0 || more != 0 {
 			t.Errorf("%d stats were defined and %d more goroutines run", defined, more)
@@ -267,15 +274,15 @@ func TestLevelThatNobodyIsAnsweredByCostsNothing(t *testing.T) {
 func TestErrorBelongsToThePair(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
 	route := override(t, p, `{"require": 2}`)
-	answer(t, route.Over(configure(t, p, `{"clusters": ["service"]}`, envoy.host())), "healthgate_error")
-	answer(t, route.Over(configure(t, p, `{"clusters": ["service", {"name": "b", "min_healthy": 0}]}`, envoy.host())), "healthgate_ok")
+	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service"]}`, envoy.host())), "healthgate_error")
+	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service", {"name": "b", "min_healthy": 0}]}`, envoy.host())), "healthgate_ok")
 }
 
 func TestBrokenRouteAnswersWhatItMeantToBeItsPath(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
 	f := configure(t, p, `{"clusters": ["service"], "path": "/healthz"}`, envoy.host())
-	c := override(t, p, `{"path": "/readyz", "paht": 1}`).Over(f)
-	deep := override(t, p, `{"path": "/livez"}`).Over(c)
+	c := override(t, p, `{"path": "/readyz", "paht": 1}`).MergeInto(f)
+	deep := override(t, p, `{"path": "/livez"}`).MergeInto(c)
 	for path, want := range map[string][2]bool{"/healthz": {true, true}, "/readyz": {true, true}, "/livez": {false, true}, "/": {false, false}} {
 		t.Run(path, func(t *testing.T) {
 			if got := [2]bool{c.IsProbe("GET", path, ""), deep.IsProbe("GET", path, "")}; got != want {
@@ -283,7 +290,7 @@ func TestBrokenRouteAnswersWhatItMeantToBeItsPath(t *testing.T) {
 			}
 		})
 	}
-	unread := p.BrokenOverride(fmt.Errorf("not protobuf")).Over(f)
+	unread := p.NewBrokenOverride(nil, fmt.Errorf("not protobuf")).MergeInto(f)
 	if !unread.IsProbe("HEAD", "/healthz?x", "") {
 		t.Error("what could not be read is no probe of the filter's path")
 	}
@@ -303,8 +310,8 @@ func TestPairEndsWithEither(t *testing.T) {
 				f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
 				wide := override(t, p, `{}`)
 				deep := override(t, p, `{"stat_prefix": "deep", "hold": {"unhealthy_after": "1s"}}`)
-				between := wide.Over(f)
-				c := deep.Over(between)
+				between := wide.MergeInto(f)
+				c := deep.MergeInto(between)
 				answer(t, c, "healthgate_ok")
 				end(f, wide)
 				synctest.Wait()
@@ -315,15 +322,15 @@ func TestPairEndsWithEither(t *testing.T) {
 				}
 				// The hold begins with this probe: nobody has looked since.
 				answer(t, c, "healthgate_held")
-				if n := len(wide.over) + len(deep.over) + len(between.overlay); n != 0 {
+				if n := len(wide.side.merged) + len(deep.side.merged) + len(between.side.merged); n != 0 {
 					t.Errorf("%d pairs are kept", n)
 				}
 				// One that comes later still starts nothing that would have to end.
-				late := deep.Over(between)
+				late := deep.MergeInto(between)
 				goroutines := running()
 				answer(t, late, "healthgate_held")
-				if now := running(); now != goroutines || len(deep.over) != 0 {
-					t.Errorf("%d goroutines became %d, and %d pairs are kept", goroutines, now, len(deep.over))
+				if now := running(); now != goroutines || len(deep.side.merged) != 0 {
+					t.Errorf("%d goroutines became %d, and %d pairs are kept", goroutines, now, len(deep.side.merged))
 				}
 				f.End()
 			})
@@ -337,7 +344,7 @@ func TestGaugeHasOneWriter(t *testing.T) {
 	f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
 	route := override(t, p, `{"clusters": ["nobody"]}`)
 	answer(t, f, "healthgate_ok")
-	answer(t, route.Over(f), "healthgate_cluster_empty")
+	answer(t, route.MergeInto(f), "healthgate_cluster_empty")
 	answer(t, f, "healthgate_ok")
 	if got := envoy.get("healthgate.default.healthy"); got != 0 {
 		t.Errorf("got %d, want that of the route", got)
@@ -419,7 +426,7 @@ func TestPanicWhileAGateIsMadeLeavesNothingBehind(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
 	host := envoy.host()
 	f := configure(t, p, `{"clusters": ["service"]}`, host)
-	route := override(t, p, `{"stat_prefix": "route", "hold": {"unhealthy_after": "1s"}}`).Over(f)
+	route := override(t, p, `{"stat_prefix": "route", "hold": {"unhealthy_after": "1s"}}`).MergeInto(f)
 	host.broken.Store(true)
 	for range 2 {
 		func() {
@@ -469,10 +476,10 @@ func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
 		f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
 		for range 10 {
 			o := override(t, p, `{"path": "/x"}`)
-			answer(t, o.Over(f), "healthgate_ok")
+			answer(t, o.MergeInto(f), "healthgate_ok")
 			o.End()
 		}
-		if n := len(f.overlay); n != 0 {
+		if n := len(f.side.merged); n != 0 {
 			t.Errorf("the filter keeps %d of the routes that have gone", n)
 		}
 		c.End()
@@ -522,15 +529,6 @@ func TestNextConfigurationKnowsWhatTheLastOneSawByAdmin(t *testing.T) {
 	}
 	last.End()
 	answer(t, configure(t, p, text, host), "healthgate_ok")
-}
-
-func TestRefusedConfigurationStartsNothing(t *testing.T) {
-	envoy := newFakeEnvoy()
-	host := envoy.host()
-	c, err := (&Process{}).Configure(raw(t, `{"clusters": ["service"], "paht": "/"}`), host)
-	if c != nil || err == nil || host.defined.Load() != 0 {
-		t.Errorf("got %v, %v with %d stats", c, err, host.defined.Load())
-	}
 }
 
 func TestReportIsForThoseWhoAskWhereDetailsAreOn(t *testing.T) {
@@ -592,7 +590,7 @@ func TestPairsComeAndGoUnderProbes(t *testing.T) {
 				}
 				f := (*filters[turn%2].Load()).(*Configuration)
 				o := (*routes[turn/2%2].Load()).(*Override)
-				if got := o.Over(f).Answer(false).Details; got != "healthgate_ok" {
+				if got := o.MergeInto(f).Answer(false).Details; got != "healthgate_ok" {
 					t.Errorf("got %s, want healthgate_ok", got)
 					return
 				}
@@ -606,7 +604,7 @@ func TestPairsComeAndGoUnderProbes(t *testing.T) {
 	workers.Wait()
 	kept := 0
 	for i := range filters {
-		kept += len((*filters[i].Load()).(*Configuration).overlay)
+		kept += len((*filters[i].Load()).(*Configuration).side.merged)
 	}
 	if kept > 4 {
 		t.Errorf("%d pairs are kept of two filters and two routes", kept)

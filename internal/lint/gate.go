@@ -344,7 +344,7 @@ func (g *gate) decode(layers []*layer) *decoded {
 func merged(layers []*layer) *structpb.Struct {
 	whole := layers[0].value.structure()
 	for _, over := range layers[1:] {
-		whole = config.Merge(whole, over.value.structure())
+		whole = config.MergeRaw(whole, over.value.structure())
 	}
 	return whole
 }

@@ -55,13 +55,11 @@ bool envoy_dynamic_module_callback_http_get_header(void *envoy, unsigned type, h
 }
 
 size_t envoy_dynamic_module_callback_http_get_body_chunks_size(void *envoy, unsigned type) {
-  (void)type;
   fe_stream *stream = envoy;
   return stream->chunk_length == 0 ? 0 : stream->chunks;
 }
 
 bool envoy_dynamic_module_callback_http_get_body_chunks(void *envoy, unsigned type, hg_envoy_buffer *chunks) {
-  (void)type;
   fe_stream *stream = envoy;
   size_t each = stream->chunk_length / stream->chunks;
   for (size_t i = 0; i < stream->chunks; i++)
@@ -139,7 +137,6 @@ static struct {
 static int events_count;
 
 void envoy_dynamic_module_callback_http_filter_scheduler_commit(void *committed, uint64_t event) {
-  (void)event;
   fe_stream *stream = *(fe_stream **)committed;
   pthread_mutex_lock(&events_lock);
   int i = 0;

@@ -49,6 +49,7 @@ void fe_clear_log(void);
 
 // The order in which Envoy calls. fe_filter_new returns NULL where the module refuses.
 void fe_start(void);
+bool fe_load(void); // the module; false if it refuses
 bool fe_bootstrap(const char *config); // a bootstrap extension comes; false where it is refused
 void fe_stop_bootstrap(void);
 void fe_server_initialized(void);

@@ -48,12 +48,10 @@ static unsigned define(void *config, hg_buffer name, size_t *id) {
 }
 unsigned envoy_dynamic_module_callback_http_filter_config_define_counter(void *config, hg_buffer name, hg_buffer *labels, size_t count,
                                                                          size_t *id) {
-  (void)labels, (void)count;
   return define(config, name, id);
 }
 unsigned envoy_dynamic_module_callback_http_filter_config_define_gauge(void *config, hg_buffer name, hg_buffer *labels, size_t count,
                                                                        size_t *id) {
-  (void)labels, (void)count;
   return define(config, name, id);
 }
 
@@ -66,18 +64,18 @@ static unsigned write(fe_filter *filter, size_t id, uint64_t add, bool to, uint6
 }
 #define BY_STREAM(name) \
   unsigned envoy_dynamic_module_callback_http_filter_##name(void *stream, size_t id, hg_buffer *labels, size_t count, uint64_t by)
-BY_STREAM(increment_counter) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, by, false, 0); }
-BY_STREAM(set_gauge) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, 0, true, by); }
-BY_STREAM(increment_gauge) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, by, false, 0); }
-BY_STREAM(decrement_gauge) { (void)labels, (void)count; return write(((fe_stream *)stream)->filter, id, -by, false, 0); }
+BY_STREAM(increment_counter) { return write(((fe_stream *)stream)->filter, id, by, false, 0); }
+BY_STREAM(set_gauge) { return write(((fe_stream *)stream)->filter, id, 0, true, by); }
+BY_STREAM(increment_gauge) { return write(((fe_stream *)stream)->filter, id, by, false, 0); }
+BY_STREAM(decrement_gauge) { return write(((fe_stream *)stream)->filter, id, -by, false, 0); }
 #ifndef FE_OF_1_38
 #define BY_CONFIG(name) \
   unsigned envoy_dynamic_module_callback_http_filter_config_##name(void *config, size_t id, hg_buffer *labels, size_t count, uint64_t by)
-BY_CONFIG(increment_counter) { (void)labels, (void)count; return write(config, id, by, false, 0); }
-BY_CONFIG(set_gauge) { (void)labels, (void)count; return write(config, id, 0, true, by); }
+BY_CONFIG(increment_counter) { return write(config, id, by, false, 0); }
+BY_CONFIG(set_gauge) { return write(config, id, 0, true, by); }
 #endif
 
-void envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(void *config) { (void)config; fe_initialized++; }
+void envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(void *config) { fe_initialized++; }
 // What the bootstrap extension defines is a filter's too, to a test.
 static fe_filter shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static size_t looks;
@@ -93,27 +91,25 @@ void fe_reset_shared(void) {
 }
 #define DEFINED(name) unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_##name(void *config, hg_buffer name, hg_buffer *labels, size_t count, size_t *id)
 DEFINED(counter) {
-  (void)config, (void)labels, (void)count;
   unsigned result = define(&shared, counter, id);
   if (strncmp(counter.ptr, "looks", counter.length) == 0) looks = *id;
   return result;
 }
-DEFINED(gauge) { (void)config, (void)labels, (void)count; return define(&shared, gauge, id); }
+DEFINED(gauge) { return define(&shared, gauge, id); }
 #define BY_EXTENSION(name) \
   unsigned envoy_dynamic_module_callback_bootstrap_extension_config_##name(void *config, size_t id, hg_buffer *labels, size_t count, uint64_t by)
 BY_EXTENSION(increment_counter) {
-  (void)config, (void)labels, (void)count;
   if (id == looks) __atomic_add_fetch(&fe_looks, 1, __ATOMIC_SEQ_CST);
   return write(&shared, id, by, false, 0);
 }
-BY_EXTENSION(set_gauge) { (void)config, (void)labels, (void)count; return write(&shared, id, 0, true, by); }
-BY_EXTENSION(increment_gauge) { (void)config, (void)labels, (void)count; return write(&shared, id, by, false, 0); }
-BY_EXTENSION(decrement_gauge) { (void)config, (void)labels, (void)count; return write(&shared, id, -by, false, 0); }
-void *envoy_dynamic_module_callback_bootstrap_extension_timer_new(void *config) { (void)config; fe_timers++; return &fe_timers; }
-void envoy_dynamic_module_callback_bootstrap_extension_timer_enable(void *timer, uint64_t ms) { (void)timer; fe_timer_ms = ms; }
-void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer) { (void)timer; fe_timers--; }
+BY_EXTENSION(set_gauge) { return write(&shared, id, 0, true, by); }
+BY_EXTENSION(increment_gauge) { return write(&shared, id, by, false, 0); }
+BY_EXTENSION(decrement_gauge) { return write(&shared, id, -by, false, 0); }
+void *envoy_dynamic_module_callback_bootstrap_extension_timer_new(void *config) { fe_timers++; return &fe_timers; }
+void envoy_dynamic_module_callback_bootstrap_extension_timer_enable(void *timer, uint64_t ms) { fe_timer_ms = ms; }
+void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer) { fe_timers--; }
 #ifndef FE_WITHOUT_LIFECYCLE
-bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config) { (void)config; return ++fe_lifecycle == 1; }
+bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config) { return ++fe_lifecycle == 1; }
 #endif
 
 // fe_after has Envoy's main thread do something while the next pass is under way, once it has read a gauge.
@@ -132,7 +128,6 @@ void fe_service_degrades(void) {
 }
 
 void envoy_dynamic_module_callback_bootstrap_extension_iterate_gauges(void *of, hg_visitor visit, void *context) {
-  (void)of;
   __atomic_add_fetch(&fe_passes, 1, __ATOMIC_SEQ_CST);
   for (int i = 0; i < STATS; i++) {
     if (!stats[i].there) continue;

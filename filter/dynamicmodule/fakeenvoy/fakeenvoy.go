@@ -42,6 +42,9 @@ func Log() string {
 	return C.GoString(c)
 }
 
+// Load loads the module, and returns whether it can run in this Envoy.
+func Load() bool { return bool(C.fe_load()) }
+
 // Bootstrap makes a bootstrap extension, and says whether the module took it.
 func Bootstrap(config string) (ok bool) {
 	with(config, func(c *C.char) { ok = bool(C.fe_bootstrap(c)) })

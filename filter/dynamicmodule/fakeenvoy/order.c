@@ -36,6 +36,7 @@ static int owner; // what Envoy calls itself, to the bootstrap extension
 
 static hg_envoy_buffer buffer(const char *text) { return (hg_envoy_buffer){text, strlen(text)}; }
 
+bool fe_load(void) { return envoy_dynamic_module_on_program_init() != NULL; }
 bool fe_bootstrap(const char *config) {
   const void *made = envoy_dynamic_module_on_bootstrap_extension_config_new(&owner, buffer("healthgate"), buffer(config));
   if (made == NULL) return false;
@@ -49,7 +50,7 @@ void fe_stop_bootstrap(void) {
 }
 void fe_server_initialized(void) { envoy_dynamic_module_on_bootstrap_extension_server_initialized(&owner, extension); }
 void fe_timer_fires(void) { envoy_dynamic_module_on_bootstrap_extension_timer_fired(&owner, bootstrap_config, &owner); }
-static void ended(void *context) { (void)context; fe_ended++; }
+static void ended(void *context) { fe_ended++; }
 void fe_shutdown(void) { envoy_dynamic_module_on_bootstrap_extension_shutdown(&owner, extension, ended, NULL); }
 void fe_start(void) {
   if (!fe_bootstrap("")) abort();

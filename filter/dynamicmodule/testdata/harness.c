@@ -1,5 +1,4 @@
-// The C of the module without Go: run by a test under the sanitizers of addresses, of undefined behaviour and of threads. What Go
-// would decide is said here.
+// Tests the C of the module without Go, under ASan, UBSan and TSan. The functions of Go are replaced here.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,19 +8,19 @@
 #include <unistd.h>
 
 #include "../fakeenvoy/fake_envoy.h"
-#include "../go.h"
+#include "../healthgate.h"
 
 #define CHECK(is)                                                                  \
   do {                                                                             \
     if (!(is)) {                                                                   \
-      fprintf(stderr, "%s:%d: %s: not so: %s\n", __FILE__, __LINE__, __func__, #is); \
+      fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__, #is); \
       exit(1);                                                                     \
     }                                                                              \
   } while (0)
 
-// ---- the clock, in the place of libc's
+// ---- the clock, instead of libc's
 
-static _Atomic int64_t ahead; // seconds by which it is put forward
+static _Atomic int64_t ahead; // of the real clock, in seconds
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
   long failed = syscall(SYS_clock_gettime, clock, now);
@@ -29,35 +28,35 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
   return (int)failed;
 }
 
-// all_is_new lets the main thread run and samples be taken.
-static void all_is_new(void) {
-  hg_main_thread_runs();
-  hg_sampled(hg_now());
+// refresh lets the main thread run and takes samples.
+static void refresh(void) {
+  hg_age_main_thread_runs();
+  hg_age_sampled(hg_now());
 }
 
 // ---- Go
 
-// into_go counts the calls of Go by which a worker could be held up: all but those for configurations.
-static atomic_int into_go, laid, first_probes;
+// go_calls counts the calls of Go that could delay a worker: all but those for configurations.
+static atomic_int go_calls, merges, first_probes;
 static hg_reply *kept[3];
 static bool refuses;
-static hg_gate *last_laid;
+static hg_gate *last_merged;
 
 static hg_reply *make(hg_filter *filter, hg_gate *gate, uint32_t status, const char *details) {
-  hg_reply *reply = hg_reply_new(status, status < 300, HG_BUFFER("body\n"), (hg_buffer){details, strlen(details)});
-  hg_reply_header(reply, HG_BUFFER("content-type"), HG_BUFFER("text/plain"));
-  hg_reply_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
-  if (filter != NULL) reply->counters[0] = filter->metrics;
-  hg_gate_keep(gate, reply);
+  hg_reply *reply = hg_reply_create(status, status < 300, HG_BUFFER("body\n"), (hg_buffer){details, strlen(details)});
+  hg_reply_add_header(reply, HG_BUFFER("content-type"), HG_BUFFER("text/plain"));
+  hg_reply_add_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
+  if (filter != NULL) reply->counters[0] = filter->metrics.first;
+  hg_gate_add_reply(gate, reply);
   return reply;
 }
 
 enum { OK, FAILS, STALE };
 
 static hg_gate *make_gate(hg_filter *filter, const char *path) {
-  hg_gate *gate = hg_gate_new();
-  hg_gate_path(gate, (hg_buffer){path, strlen(path)});
-  gate->oldest = INT64_C(5000000000);
+  hg_gate *gate = hg_gate_create();
+  hg_gate_add_path(gate, (hg_buffer){path, strlen(path)});
+  gate->age_limit = INT64_C(5000000000);
   hg_reply *replies[3] = {make(filter, gate, 200, "ok"), make(filter, gate, 503, "fails"), make(filter, gate, 503, "stale")};
   gate->stale = gate->error = replies[STALE];
   if (kept[OK] == NULL) memcpy(kept, replies, sizeof kept);
@@ -66,75 +65,72 @@ static hg_gate *make_gate(hg_filter *filter, const char *path) {
   return gate;
 }
 
-bool healthgateFilterNew(hg_filter *filter, char *config, size_t length) {
-  (void)config, (void)length;
-  hg_metric_define(filter, HG_BUFFER("healthy"), true);
-  hg_metric_define(filter, HG_BUFFER("watchers"), true);
-  hg_metric_define(filter, HG_BUFFER("answers"), false);
+bool healthgateFilterCreate(hg_filter *filter, char *config, size_t length) {
+  hg_metric_define(&filter->metrics, HG_BUFFER("healthy"), true);
+  hg_metric_define(&filter->metrics, HG_BUFFER("watchers"), true);
+  hg_metric_define(&filter->metrics, HG_BUFFER("answers"), false);
   filter->handle = (uintptr_t)filter;
   return !refuses;
 }
-hg_gate *healthgateOwnGate(uintptr_t handle) {
+hg_gate *healthgateFilterGate(uintptr_t handle) {
   hg_filter *filter = (hg_filter *)handle;
   hg_gate *gate = make_gate(filter, "/");
-  hg_gate_services(gate, 2, HG_BUFFER("not"), HG_BUFFER("serving"));
-  hg_gate_service(gate, 0, HG_BUFFER(""));
-  hg_gate_service(gate, 1, HG_BUFFER("a.Service"));
-  gate->watchers = filter->metrics->next;
+  hg_gate_set_services(gate, 2, HG_BUFFER("not"), HG_BUFFER("serving"));
+  hg_gate_set_service(gate, 0, HG_BUFFER(""));
+  hg_gate_set_service(gate, 1, HG_BUFFER("a.Service"));
+  gate->watchers = filter->metrics.first->next;
   return gate;
 }
-void healthgateFilterEnd(uintptr_t filter) { (void)filter; }
-bool healthgateRouteNew(hg_route *route, char *config, size_t length) {
-  (void)config;
+void healthgateFilterDestroy(uintptr_t filter) {}
+bool healthgateRouteCreate(hg_route *route, char *config, size_t length) {
   route->overrides = length > 0;
   return !refuses;
 }
-void healthgateRouteEnd(uintptr_t route) { (void)route; }
-hg_gate *healthgateLay(uintptr_t filter, uintptr_t route) {
-  (void)filter, (void)route;
-  into_go++;
-  laid++;
-  return refuses ? NULL : (last_laid = make_gate(NULL, "/route"));
+void healthgateRouteDestroy(uintptr_t route) {}
+hg_gate *healthgateMergedGate(uintptr_t filter, uintptr_t route) {
+  go_calls++;
+  merges++;
+  return refuses ? NULL : (last_merged = make_gate(NULL, "/route"));
 }
 hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length) {
-  (void)gate;
-  into_go++;
+  go_calls++;
   if (length != 16 || memcmp(accept, "application/json", 16) != 0) return NULL;
-  hg_reply *report = hg_reply_new(200, true, HG_BUFFER("{}\n"), HG_BUFFER("report"));
-  report->once = true;
+  hg_reply *report = hg_reply_create(200, true, HG_BUFFER("{}\n"), HG_BUFFER("report"));
+  report->single_use = true;
   return report;
 }
 static hg_index *names;
-// one_pass is what Go does with all gauges, on the main thread and on workers.
-static void one_pass(void) {
+static void sample(void) {
   hg_sample samples[2] = {{0}};
   hg_hashes clusters = {0};
-  CHECK(hg_pass(names, samples, &clusters));
+  CHECK(hg_sample_gauges(names, samples, &clusters));
   CHECK(!samples[0].found || (samples[0].value == 7 && clusters.count == 1));
   hg_hashes_free(&clusters);
-  hg_count_sample();
+  hg_metrics_count_sample();
 }
 void healthgateStart(void) {
-  into_go++;
-  one_pass();
-  hg_sampled(hg_now());
+  go_calls++;
+  sample();
+  hg_age_sampled(hg_now());
 }
-const hg_reply *healthgateFirstProbe(uintptr_t gate) {
+hg_reply *healthgateFirstProbe(uintptr_t gate) {
   first_probes++;
-  one_pass();
-  return refuses ? NULL : (const hg_reply *)gate;
+  sample();
+  return refuses ? NULL : (hg_reply *)gate;
 }
+void healthgateLoad(void) {}
 void healthgateWithoutLifecycle(void) {}
-void healthgateShareMetrics(void) { hg_metric_share(HG_BUFFER("shared"), false); }
+void healthgateDefineShared(void) { hg_metric_share(HG_BUFFER("shared"), false); }
 void healthgateCluster(char *name, size_t length, bool removed) {
-  (void)name, (void)length, (void)removed;
-  into_go++;
+  go_calls++;
 }
-void healthgateStop(void) { into_go++; }
+void healthgateStop(void) { go_calls++; }
 
-// ---- what is asked
+// ---- probes
 
 static fe_filter *filter;
+
+static hg_filter *module_filter(void) { return (hg_filter *)filter->module; }
 
 static fe_stream *ask(const char *method, const char *path, const char *type) {
   fe_stream *stream = fe_stream_new(filter, NULL, method, path, type, NULL);
@@ -171,10 +167,10 @@ static bool is_stale(void) {
   return stale;
 }
 
-// A gate's first probe is evaluated by Go, which publishes its reply for the others; it may end meanwhile.
+// Go evaluates a gate's first probe and publishes the reply. It may end the gate meanwhile.
 static void first_probe(void) {
-  hg_gate *gate = hg_filter_gate((hg_filter *)filter->module);
-  const hg_reply *reply = atomic_load(&gate->now);
+  hg_gate *gate = hg_filter_gate(module_filter());
+  const hg_reply *reply = atomic_load(&gate->published);
   hg_gate_publish(gate, NULL);
   CHECK(!is_stale() && first_probes == 1);
   refuses = true;
@@ -200,8 +196,8 @@ static void probe_ends_with_its_body(void) {
 static const int64_t second = INT64_C(1000000000);
 
 static void hang(void) { // until it is noticed
-  hg_sampled(hg_now() - 6 * second);
-  CHECK(!is_stale()); // the first time
+  hg_age_sampled(hg_now() - 6 * second);
+  CHECK(!is_stale()); // not confirmed yet
   while (!is_stale()) usleep(1000);
 }
 
@@ -213,43 +209,43 @@ static void old_samples_fail(void) {
   char *log = fe_log(), *line = strstr(log, "have not been sampled");
   CHECK(line != NULL && strstr(line + 1, "have not been sampled") == NULL);
   free(log);
-  hg_set_sample_limit(7 * second); // passes that are so far apart
+  hg_age_set_sample_limit(7 * second); // passes that are so far apart
   CHECK(!is_stale());
-  hg_set_sample_limit(0);
+  hg_age_set_sample_limit(0);
   CHECK(is_stale());
-  hg_sampled(hg_now());
+  hg_age_sampled(hg_now());
   CHECK(!is_stale());
-  // A process that was stopped: its workers go on first.
+  // After SIGSTOP and SIGCONT the workers may run first.
   ahead += 60;
   CHECK(!is_stale());
-  hg_main_thread_runs();
-  hg_sampled(hg_now());
+  hg_age_main_thread_runs();
+  hg_age_sampled(hg_now());
   usleep(150000);
   CHECK(!is_stale());
-  // Something that goes on while the main thread hangs has seen it before the first probe.
-  hg_sampled(hg_now() - 6 * second);
-  hg_suspect(7 * second); // not old enough
-  hg_suspect(5 * second);
+  // Go's thread runs while the main thread hangs, and has seen the old time before the first probe.
+  hg_age_sampled(hg_now() - 6 * second);
+  hg_age_check(7 * second); // not old enough
+  hg_age_check(5 * second);
   usleep(150000);
   CHECK(is_stale());
-  hg_sampled(hg_now());
-  // The main thread hangs, and samples are taken all the same.
+  hg_age_sampled(hg_now());
+  // The main thread hangs, but samples are taken.
   ahead += 6;
-  hg_sampled(hg_now());
+  hg_age_sampled(hg_now());
   CHECK(!is_stale());
   while (!is_stale()) {
     usleep(1000);
-    hg_sampled(hg_now());
+    hg_age_sampled(hg_now());
   }
   log = fe_log();
   CHECK(strstr(log, "main thread hangs") != NULL);
   free(log);
-  hg_main_thread_runs();
+  hg_age_main_thread_runs();
   CHECK(!is_stale());
 }
 
 static void reports(void) {
-  ((hg_filter *)filter->module)->gate->details = true;
+  module_filter()->gate->details = true;
   const char *accepts[] = {NULL, "*/*", "application/json"}, *want[] = {"ok", "ok", "report"};
   for (int i = 0; i < 3; i++) {
     fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, accepts[i]);
@@ -257,18 +253,18 @@ static void reports(void) {
     CHECK(strcmp(stream->details, want[i]) == 0);
     fe_stream_free(stream);
   }
-  CHECK(into_go == 2);
-  // While the main thread hangs, a report would be of the past.
-  ((hg_filter *)filter->module)->gate->details = false;
+  CHECK(go_calls == 2);
+  // While samples are old, there is no report.
+  module_filter()->gate->details = false;
   hang();
-  ((hg_filter *)filter->module)->gate->details = true;
+  module_filter()->gate->details = true;
   fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, "application/json");
   fe_headers(stream, true);
-  CHECK(strcmp(stream->details, "stale") == 0 && into_go == 2);
+  CHECK(strcmp(stream->details, "stale") == 0 && go_calls == 2);
   fe_stream_free(stream);
-  hg_sampled(hg_now());
-  into_go = 0;
-  ((hg_filter *)filter->module)->gate->details = false;
+  hg_age_sampled(hg_now());
+  go_calls = 0;
+  module_filter()->gate->details = false;
 }
 
 static void routes(void) {
@@ -288,13 +284,13 @@ static void routes(void) {
     CHECK(fe_headers(stream, true) == HG_HEADERS_STOP);
     fe_stream_free(stream);
   }
-  CHECK(laid == 2);
+  CHECK(merges == 2);
   fe_filter_free(other); // before its route
   other = fe_filter_new("", 0);
-  for (int i = 0; i < 2; i++) { // what the first filter has stays, and the new one has its own
+  for (int i = 0; i < 2; i++) { // the first filter keeps its gate, and the new one gets its own
     fe_stream *stream = fe_stream_new(i == 0 ? filter : other, route, "GET", "/route", NULL, NULL);
     fe_headers(stream, true);
-    CHECK(laid == 2 + i);
+    CHECK(merges == 2 + i);
     fe_stream_free(stream);
   }
   fe_filter_free(other);
@@ -319,14 +315,19 @@ static void routes(void) {
 
 #include "harness_grpc.c"
 
-// Workers probe, watch, and are laid over, while the main thread publishes, and configurations come and go.
+// Workers answer probes and calls of Watch, and merge overrides, while the main thread publishes replies and creates and destroys routes.
 static atomic_bool done;
+static pthread_mutex_t defining = PTHREAD_MUTEX_INITIALIZER; // as in Go
 static void *work(void *route) {
   while (!done) {
     fe_stream *probe = fe_stream_new(filter, route, "GET", route != NULL ? "/route" : "/", NULL, NULL);
     fe_headers(probe, true);
     CHECK(probe->replies == 1);
     fe_stream_free(probe);
+    // A worker looks up the stats of an override while another one flushes those of the filter.
+    pthread_mutex_lock(&defining);
+    CHECK(hg_metric_define(&module_filter()->metrics, HG_BUFFER("shared"), false) != NULL);
+    pthread_mutex_unlock(&defining);
     fe_stream *watch = call("Watch");
     fe_body(watch, one_message, sizeof one_message, true);
     for (int i = 0; i < 20; i++) fe_run(watch);
@@ -340,12 +341,12 @@ static void threads(void) {
   for (size_t i = 0; i < 4; i++) pthread_create(&workers[i], NULL, work, i % 2 == 0 ? (void *)route : NULL);
   hg_reply *replies[3];
   memcpy(replies, kept, sizeof kept);
-  hg_gate *gate = ((hg_filter *)filter->module)->gate;
+  hg_gate *gate = module_filter()->gate;
   for (int i = 0; i < 2000; i++) {
     hg_gate_publish(gate, replies[i % 2]);
-    hg_metric_set((hg_filter *)filter->module, ((hg_filter *)filter->module)->metrics->next->next, (uint64_t)i);
+    hg_metric_set(&module_filter()->metrics, module_filter()->metrics.first->next->next, (uint64_t)i);
     fe_timer_fires();
-    hg_watch_tell();
+    hg_watch_notify();
     fe_route_free(fe_route_new("x", 1));
   }
   done = true;
@@ -366,7 +367,7 @@ static void end_of_envoy(void) {
   fe_timer_fires();
   CHECK(fe_ended == 1 && fe_timers == 0);
   fe_stream_free(watch);
-  watch = call("Watch"); // that comes late
+  watch = call("Watch"); // after the shutdown has begun
   fe_body(watch, one_message, sizeof one_message, true);
   CHECK(strcmp(watch->trailers, "grpc-status: 14\n") == 0);
   fe_stream_free(watch);
@@ -388,7 +389,7 @@ int main(void) {
 #else
   CHECK(strcmp(envoy_dynamic_module_on_program_init(), "v0.1.0") == 0);
 #endif
-  names = hg_index_new(2, strlen("cluster.a.membership_totalnone"));
+  names = hg_index_create(2, strlen("cluster.a.membership_totalnone"));
   hg_index_add(names, HG_BUFFER("cluster.a.membership_total"), 0);
   hg_index_add(names, HG_BUFFER("none"), strlen("cluster.a.membership_total"));
   fe_gauge("cluster.a.membership_total", 7);
@@ -398,26 +399,26 @@ int main(void) {
   CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 100 && fe_looks == 1);
   filter = fe_filter_new("", 0);
   first_probe();
-  into_go = 0;
+  go_calls = 0;
   probes();
   probe_ends_with_its_body();
   old_samples_fail();
-  CHECK(into_go == 0);
+  CHECK(go_calls == 0);
   reports();
   routes();
-  CHECK(into_go == laid);
-  into_go = 0;
+  CHECK(go_calls == merges);
+  go_calls = 0;
   grpc();
-  CHECK(into_go == 0);
+  CHECK(go_calls == 0);
   threads();
-  owed();
+  pending_metrics();
   end_of_envoy();
   CHECK(fe_metric(filter, "watchers") == 0 && fe_schedulers == 0);
   fe_filter_free(filter);
   fe_stop_bootstrap();
   hg_sample samples[2] = {{0}};
-  CHECK(!hg_pass(names, samples, NULL) && !samples[0].found); // Envoy's side has ended
-  hg_index_free(names);
+  CHECK(!hg_sample_gauges(names, samples, NULL) && !samples[0].found); // the bootstrap extension has ended
+  hg_index_destroy(names);
   fe_clear_log();
   return 0;
 }

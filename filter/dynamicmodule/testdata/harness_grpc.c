@@ -1,7 +1,5 @@
 // Part of harness.c: grpc.health.v1.Health.
 
-#include "../grpc.h"
-
 static const char one_message[] = {0, 0, 0, 0, 11, 1 << 3 | 2, 9, 'a', '.', 'S', 'e', 'r', 'v', 'i', 'c', 'e'};
 
 // call begins a call of a filter, on a route or on none, with a grpc-timeout or without.
@@ -179,14 +177,14 @@ static void methods(void) {
   CHECK(stream->data_length == 7 && memcmp(stream->data, "\0\0\0\0\2\10\1", 7) == 0);
   CHECK(strcmp(stream->headers, ":status: 200\ncontent-type: application/grpc\n") == 0);
   fe_stream_free(stream);
-  hg_gate_publish(((hg_filter *)filter->module)->gate, kept[FAILS]);
+  hg_gate_publish(module_filter()->gate, kept[FAILS]);
   stream = send_split("Check", one_message, sizeof one_message, 99, 1);
   CHECK(stream->data_length == 7 && memcmp(stream->data, "\0\0\0\0\2\10\2", 7) == 0);
   fe_stream_free(stream);
   stream = send_split("List", "\0\0\0\0\0", 5, 99, 1);
   CHECK(stream->data_length == 3 && memcmp(stream->data, "not", 3) == 0);
   fe_stream_free(stream);
-  hg_gate_publish(((hg_filter *)filter->module)->gate, kept[OK]);
+  hg_gate_publish(module_filter()->gate, kept[OK]);
   stream = send_split("List", "\0\0\0\0\3\12\1\377", 8, 99, 1); // which has no fields, so that none is a name
   CHECK(stream->data_length == 7 && memcmp(stream->data, "serving", 7) == 0);
   fe_stream_free(stream);
@@ -203,11 +201,11 @@ static void methods(void) {
 // The reply to a gRPC probe is headers alone, with its details.
 static void grpc_probes(void) {
   hg_gate *gate = gate_of(filter);
-  hg_reply *reply = hg_reply_new(503, false, HG_BUFFER("50 % \x1f~\x7f\xc3\xbc\n"), HG_BUFFER("why"));
-  hg_reply_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
-  hg_reply *empty = hg_reply_new(204, true, HG_BUFFER(""), HG_BUFFER("fine"));
-  hg_gate_keep(gate, reply);
-  hg_gate_keep(gate, empty);
+  hg_reply *reply = hg_reply_create(503, false, HG_BUFFER("50 % \x1f~\x7f\xc3\xbc\n"), HG_BUFFER("why"));
+  hg_reply_add_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
+  hg_reply *empty = hg_reply_create(204, true, HG_BUFFER(""), HG_BUFFER("fine"));
+  hg_gate_add_reply(gate, reply);
+  hg_gate_add_reply(gate, empty);
   hg_gate_publish(gate, reply);
   fe_stream *stream = ask("POST", "/", "application/grpc");
   CHECK(strcmp(stream->headers, "cache-control: no-store\ngrpc-status: 14\ngrpc-message: 50 %25 %1F~%7F%C3%BC%0A\n") == 0);
@@ -224,23 +222,23 @@ static void grpc_probes(void) {
 }
 
 static void watches(void) {
-  hg_gate *gate = ((hg_filter *)filter->module)->gate;
+  hg_gate *gate = module_filter()->gate;
   fe_stream *stream = send_split("Watch", one_message, sizeof one_message, 99, 1);
   fe_stream *unknown = send_split("Watch", "\0\0\0\0\3\12\1b", 8, 99, 1);
   CHECK(stream->data_length == 7 && stream->data[6] == HG_SERVING && unknown->data[6] == HG_SERVICE_UNKNOWN);
-  CHECK(fe_metric(filter, "watchers") == 2 && hg_watch_tell() == 2);
+  CHECK(fe_metric(filter, "watchers") == 2 && hg_watch_notify() == 2);
   CHECK(fe_run(stream) == 0); // nothing is due
   hg_gate_publish(gate, kept[FAILS]);
-  hg_watch_tell();
+  hg_watch_notify();
   CHECK(fe_run(stream) == 1 && fe_run(unknown) == 0 && stream->data_length == 14 && stream->data[13] == HG_NOT_SERVING);
   hg_gate_publish(gate, kept[OK]);
-  hg_watch_tell();
-  hg_watch_tell(); // twice before the worker runs
+  hg_watch_notify();
+  hg_watch_notify(); // twice before the worker runs
   CHECK(fe_run(stream) == 2 && stream->data_length == 21 && stream->data[20] == HG_SERVING);
 
   fe_watermark(stream, true); // its client does not read
   hg_gate_publish(gate, kept[FAILS]);
-  hg_watch_tell();
+  hg_watch_notify();
   fe_run(stream);
   CHECK(stream->data_length == 21);
   fe_watermark(stream, false);
@@ -249,23 +247,23 @@ static void watches(void) {
 
   for (int i = 0; i < 2; i++) { // nothing changes for half a minute: it is sent again what it knows, once
     ahead += 29;
-    all_is_new();
-    hg_watch_tell();
+    refresh();
+    hg_watch_notify();
     CHECK(fe_run(stream) == 0);
     ahead += 2;
-    all_is_new();
-    hg_watch_tell();
+    refresh();
+    hg_watch_notify();
     CHECK(fe_run(stream) == 1 && stream->data_length == 35 + 7 * (size_t)i && stream->data[stream->data_length - 1] == HG_NOT_SERVING);
-    hg_watch_tell();
+    hg_watch_notify();
     fe_run(unknown);
     CHECK(fe_run(stream) == 0 && unknown->data_length == 14 + 7 * (size_t)i);
   }
 
   hg_gate_publish(gate, kept[OK]);
-  hg_watch_tell();
+  hg_watch_notify();
   fe_stream_free(stream); // while an event is scheduled for it
   fe_stream_free(unknown);
-  CHECK(fe_metric(filter, "watchers") == 0 && hg_watch_tell() == 0 && fe_schedulers == 0);
+  CHECK(fe_metric(filter, "watchers") == 0 && hg_watch_notify() == 0 && fe_schedulers == 0);
 }
 
 // watch opens a Watch. Its client has asked for a service that there is.
@@ -282,11 +280,11 @@ static void check_of(fe_filter *of, const void *route, const char *authority) {
   fe_stream_free(stream);
 }
 
-// pass lets seconds pass, and then runs hg_watch_tell.
+// pass lets seconds pass, and then runs hg_watch_notify.
 static void pass(int seconds) {
   ahead += seconds;
-  all_is_new();
-  hg_watch_tell();
+  refresh();
+  hg_watch_notify();
 }
 
 static bool goes_on(fe_stream *stream) {
@@ -361,7 +359,7 @@ static void limits(void) {
   hg_gate *gate = gate_of(filter);
   fe_filter *other = fe_filter_new("", 0);
   gate->watchers_max = gate_of(other)->watchers_max = 3;
-  gate_of(other)->content = gate->content;
+  gate_of(other)->config_hash = gate->config_hash;
   fe_stream *streams[3], *late, *elsewhere;
   for (int i = 0; i < 3; i++) streams[i] = watch(i == 0 ? "a" : "b");
   for (int i = 0; i < 2; i++) { // refused, and not counted
@@ -375,9 +373,9 @@ static void limits(void) {
   check_of(filter, NULL, "a"); // only Watch is limited
   fe_stream_free(streams[1]);
   streams[1] = watch("c");
-  CHECK(streams[1]->data_length == 7 && hg_watch_tell() == 4);
+  CHECK(streams[1]->data_length == 7 && hg_watch_notify() == 4);
   // A watcher that ends makes room, too.
-  hg_gate_supersede(gate);
+  hg_watch_supersede(gate);
   pass(0);
   for (int i = 0; i < 3; i++) CHECK(ends_with(streams[i], unavailable));
   CHECK(goes_on(elsewhere) && fe_metric(filter, "watchers") == 0);
@@ -391,13 +389,13 @@ static void limits(void) {
   fe_stream_free(elsewhere);
   fe_filter_free(other);
   // A configuration and an :authority are two things, though their hashes be one.
-  gate->content = UINT64_C(14695981039346656037); // of no :authority
+  gate->config_hash = UINT64_C(14695981039346656037); // of no :authority
   for (int i = 0; i < 3; i++) {
     streams[i] = watch(NULL);
     CHECK(streams[i]->data_length == 7);
   }
   for (int i = 0; i < 3; i++) fe_stream_free(streams[i]);
-  gate->content = 1;
+  gate->config_hash = 1;
   gate->watchers_max = 1000;
 }
 
@@ -406,8 +404,8 @@ static void superseded(void) {
   fe_filter *other = fe_filter_new("", 0);
   gate_of(other)->watchers_max = 9;
   fe_stream *old = watch("a"), *elsewhere = watch_of(other, NULL, "a", NULL), *back[2];
-  hg_gate_supersede(gate);
-  CHECK(goes_on(old)); // until hg_watch_tell
+  hg_watch_supersede(gate);
+  CHECK(goes_on(old)); // until hg_watch_notify
   pass(0);
   CHECK(ends_with(old, unavailable) && goes_on(elsewhere));
   fe_stream_free(old);
@@ -422,7 +420,7 @@ static void superseded(void) {
   back[0] = watch("a"); // the gate answers there all the same
   pass(5);
   CHECK(goes_on(back[0]) && goes_on(elsewhere));
-  hg_gate_supersede(gate); // it was not replaced then, and is now
+  hg_watch_supersede(gate); // it was not replaced then, and is now
   pass(0);
   CHECK(ends_with(back[0], unavailable) && goes_on(elsewhere));
   fe_stream_free(back[0]);
@@ -438,10 +436,10 @@ static const void *new_override(fe_filter *of, uint64_t content) {
   fe_headers(stream, true);
   fe_stream_free(stream);
   if (content == 0) return route;
-  hg_gate_services(last_laid, 1, HG_BUFFER("not"), HG_BUFFER("serving"));
-  hg_gate_service(last_laid, 0, HG_BUFFER("a.Service"));
-  last_laid->content = content;
-  last_laid->watchers_max = 100;
+  hg_gate_set_services(last_merged, 1, HG_BUFFER("not"), HG_BUFFER("serving"));
+  hg_gate_set_service(last_merged, 0, HG_BUFFER("a.Service"));
+  last_merged->config_hash = content;
+  last_merged->watchers_max = 100;
   return route;
 }
 
@@ -592,7 +590,7 @@ static void overrides_beside_each_other(void) {
   for (int i = 1; i < 3; i++) fe_stream_free(clients[i]);
   fe_stream_free(clients[0]);
   // Nothing is left of that. The older one of two is in use beside the newer one, which the first Watch was answered by.
-  CHECK(hg_groups_count == 0);
+  CHECK(hg_group_count == 0);
   clients[2] = watch_of(filter, routes[2], "a", NULL);
   clients[1] = watch_of(filter, routes[1], "a", NULL);
   pass(2);
@@ -635,16 +633,16 @@ static void *race(void *number) {
 static void races(void) {
   for (int i = 0; i < 2; i++) {
     racing_routes[i] = new_override(filter, 40);
-    last_laid->watchers_max = WORKERS;
+    last_merged->watchers_max = WORKERS;
   }
   for (int extra = 0; extra <= 1; extra++) { // the second time there is one worker more than there is room for
     pthread_t workers[WORKERS + 1];
     for (size_t i = 0; i < WORKERS + (size_t)extra; i++) pthread_create(&workers[i], NULL, race, (void *)i);
-    for (int i = 0; i < ROUNDS; i++) hg_watch_tell();
+    for (int i = 0; i < ROUNDS; i++) hg_watch_notify();
     for (size_t i = 0; i < WORKERS + (size_t)extra; i++) pthread_join(workers[i], NULL);
     CHECK(extra == 1 || refused == 0);
   }
-  CHECK(hg_watch_tell() == 0 && fe_metric(filter, "watchers") == 0 && fe_schedulers == 0);
+  CHECK(hg_watch_notify() == 0 && fe_metric(filter, "watchers") == 0 && fe_schedulers == 0);
   for (int i = 0; i < 2; i++) fe_route_free(racing_routes[i]);
 }
 
@@ -656,12 +654,12 @@ static void deaths(void) {
       fe_stream *stream = call(methods[i]);
       stream->dies_at = dies_at;
       fe_body(stream, one_message, sizeof one_message, true);
-      hg_gate_publish(((hg_filter *)filter->module)->gate, kept[dies_at % 2]);
-      hg_watch_tell();
+      hg_gate_publish(module_filter()->gate, kept[dies_at % 2]);
+      hg_watch_notify();
       if (!stream->destroyed) fe_run(stream);
       fe_stream_free(stream);
     }
-  hg_gate_publish(((hg_filter *)filter->module)->gate, kept[OK]);
+  hg_gate_publish(module_filter()->gate, kept[OK]);
   fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, NULL);
   stream->dies_at = 1;
   fe_headers(stream, true);
@@ -689,7 +687,7 @@ static void garbage(void) {
 }
 
 static void grpc(void) {
-  gate_of(filter)->content = 1;
+  gate_of(filter)->config_hash = 1;
   gate_of(filter)->watchers_max = 1000;
   requests();
   sizes();
@@ -701,25 +699,25 @@ static void grpc(void) {
   deadlines();
   limits();
   superseded();
-  int before = laid;
+  int before = merges;
   overrides();
   workers_that_are_behind();
   overrides_beside_each_other();
   races();
-  CHECK(hg_groups_count == 0);
-  into_go -= laid - before; // the first call of an override goes into Go
+  CHECK(hg_group_count == 0);
+  go_calls -= merges - before; // the first call of an override calls Go
   deaths();
   garbage();
 }
 
-// Envoy 1.38 writes a stat for a stream alone: what was to be written before is written with the next answer.
-static void owed(void) {
-  hg_filter *of = (hg_filter *)filter->module;
-  hg_metric *healthy = of->metrics->next->next;
-  hg_metric_set(of, healthy, 0);
+// Envoy 1.38 lets only a stream write a stat: a value that was written without one is pending until the next reply.
+static void pending_metrics(void) {
+  hg_metrics *metrics = &module_filter()->metrics;
+  hg_metric *healthy = metrics->first->next->next;
+  hg_metric_set(metrics, healthy, 0);
   fe_stream_free(ask("GET", "/", NULL));
-  hg_metric_set(of, healthy, 1);
-  hg_metric_add(of, of->metrics, 5);
+  hg_metric_set(metrics, healthy, 1);
+  hg_metric_add(metrics, metrics->first, 5);
   uint64_t before = fe_metric(filter, "answers");
 #ifdef FE_OF_1_38
   CHECK(fe_metric(filter, "healthy") == 0);

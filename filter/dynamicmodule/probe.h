@@ -1,0 +1,7 @@
+// Probes: GET, HEAD or gRPC requests of the gate's path.
+#pragma once
+
+#include "stream.h"
+
+bool hg_is_probe(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path);
+void hg_probe_answer(hg_stream *stream);

@@ -1,0 +1,47 @@
+package lifecycle
+
+import (
+	"maps"
+	"sync"
+)
+
+// side is one side of pairs: a configuration, or an override that is merged into it. A pair is one merged configuration, however many
+// listeners, threads or streams use it; it lives as long as both sides.
+type side struct {
+	merged map[*side]ender // by the other side; guarded by Process.pairs
+	ended  bool            // Envoy has destroyed this side; guarded by Process.pairs
+}
+
+type ender interface{ End() }
+
+// join records what was merged of both sides. It reports false if a side has ended: Envoy would never end the pair. The lock must be held.
+func join(parent, override *side, merged ender) bool {
+	if parent.ended || override.ended {
+		return false
+	}
+	for this, other := range map[*side]*side{parent: override, override: parent} {
+		if this.merged == nil {
+			this.merged = make(map[*side]ender)
+		}
+		this.merged[other] = merged
+	}
+	return true
+}
+
+// end ends all pairs of a side, and returns once they have ended.
+func (s *side) end(lock *sync.Mutex) {
+	lock.Lock()
+	s.ended = true
+	merged := maps.Clone(s.merged)
+	lock.Unlock()
+	for _, pair := range merged {
+		pair.End()
+	}
+	// Only now: the other side must not end before its pairs have ended.
+	lock.Lock()
+	defer lock.Unlock()
+	for other := range merged {
+		delete(other.merged, s)
+	}
+	s.merged = nil
+}
