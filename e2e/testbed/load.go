@@ -66,7 +66,7 @@ func StartLoad(p Pace, send func(client int) (answer string)) *Load {
 // ProbeOptions are how StartProbes connects.
 type ProbeOptions struct {
 	HTTP2          bool
-	NewConnections bool // each probe has a connection of its own; otherwise each client keeps one
+	NewConnections bool // a new connection for each probe; otherwise each client keeps one
 }
 
 // StartProbes sends GET to a URL at a pace. It uses fortio's own HTTP/1.1 client, which takes less CPU for a probe than Envoy's worker does;
@@ -125,7 +125,7 @@ func (l *Load) finish(r periodic.RunnerResults) {
 	l.outcome = Outcome{r.DurationHistogram.Count, l.answers, r.ActualDuration, percentile(0), percentile(1)}
 }
 
-// Answers returns how many requests have got each answer so far; those of StartProbes are known at the end only.
+// Answers returns how many requests have got each answer so far. A load of StartProbes only has them at its end.
 func (l *Load) Answers() map[string]int64 {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
