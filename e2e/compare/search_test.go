@@ -116,7 +116,9 @@ func TestHoldStateOfAReplacedFilterIsNotReused(t *testing.T) {
 		t.Skip("this Envoy cannot load the Go plugin")
 	}
 	o.Variants = o.Variants[:1]
-	hold := &Config{Clusters: []Requirement{{Name: "shared2", MinHealthy: 1}}, Require: "all", Drain: "ignore", Hold: &Hold{"2s", "1s"}, StaleAfter: "0s"}
+	hold := &Config{
+		Clusters: []Requirement{{Name: "shared2", MinHealthy: 1}}, Require: "all", Drain: "ignore", Hold: &Hold{"2s", "1s"}, StaleAfter: "0s",
+	}
 	found := shows(t.Context(), []Event{
 		{Kind: "override", Level: "route", Route: 20, Config: hold},
 		{Kind: "filter", Filter: 0, Config: &Config{Clusters: []Requirement{{Name: "shared3", MinHealthy: 1}}, Require: "all", Drain: "fail"}},
