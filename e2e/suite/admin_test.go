@@ -178,13 +178,16 @@ func TestSourceAdminWithThousandsOfHosts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var requests func() map[string]int
-			s := newSite(t, adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
+			s := newSite(
+				t,
+				adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
 				withConfig(func(c *testbed.Bootstrap) {
 					addHosts(c, hosts)
 					c.SetGateKey("clusters", test.clusters)
 					c.SetGateKey("require", test.require)
 					requests = logAdmin(t, c)
-				}))
+				}),
+			)
 			client := s.client("h2")
 			for _, serving := range []bool{true, false, true} {
 				if err := s.backends[0].SetServing(serving); err != nil {

@@ -217,10 +217,10 @@ func neverRouted(c *testbed.Bootstrap) {
 func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it stops Envoy")
-	for name, plugin := range map[string]string{"plain": `{"clusters": ["service"]}`, "stale_after": `{"clusters": ["service"], "stale_after": "2s"}`} {
+	for name, gate := range map[string]string{"plain": `clusters: [service]`, "stale_after": `{clusters: [service], stale_after: 2s}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withGate(plugin), alone("it stops Envoy"))
+			s := newSite(t, withGate(gate), alone("it stops Envoy"))
 			s.setServing(1)
 			s.awaitPath("/", 200)
 			l := s.probeUntilStopped(40)

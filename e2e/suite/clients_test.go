@@ -119,7 +119,8 @@ var pythonsGRPC = sync.OnceValues(func() (string, error) {
 	}
 	defer os.RemoveAll(work)
 	out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-		"--require-hashes", "--target", work, "--requirement", filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
+		"--require-hashes", "--target", work, "--requirement",
+		filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("pip cannot fetch Python's gRPC client: %w\n%s", err, out)
 	}
@@ -184,7 +185,8 @@ func TestOtherProjectsClientsAgree(t *testing.T) {
 					s.post("/healthcheck/fail")
 				}
 				s.stats("healthgate.") // after a sample
-				checked, watched := fmt.Sprint([]string{state.want, state.want, "NOT_FOUND"}), fmt.Sprint([]string{state.want, state.want, "SERVICE_UNKNOWN"})
+				checked := fmt.Sprint([]string{state.want, state.want, "NOT_FOUND"})
+				watched := fmt.Sprint([]string{state.want, state.want, "SERVICE_UNKNOWN"})
 				for client, ask := range map[string]asks{"grpc-go's Check": goChecks, "grpc_health_probe": grpcHealthProbe} {
 					if got := fmt.Sprint(ask(t, s, services)); got != checked {
 						t.Errorf("%s: %s gets %v, want %v", state.name, client, got, checked)
@@ -268,7 +270,8 @@ func TestClientSideLoadBalancerSkipsTheFailingEnvoy(t *testing.T) {
 			before := []uint64{sites[0].reached(), sites[1].reached()}
 			for range 20 {
 				ctx, cancel := context.WithTimeout(t.Context(), settle)
-				err := conn.Invoke(ctx, "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{}, grpc.WaitForReady(want[0] || want[1]))
+				err := conn.Invoke(ctx, "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{},
+					grpc.WaitForReady(want[0] || want[1]))
 				cancel()
 				if code := status.Code(err); code != codes.Unimplemented && code != codes.Unavailable { // the backend's answer, or no Envoy
 					return err

@@ -66,7 +66,8 @@ func TestInvisibleDrainIsLogged(t *testing.T) {
 // A listener whose own matcher excludes the server's stats sees a drain by the other listener's, and logs no warning.
 func TestListenerWithoutServerStatsSeesADrain(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`), func(p *plan) { p.matcher = excludeStats("server.") })
+	s := newSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`),
+		func(p *plan) { p.matcher = excludeStats("server.") })
 	s.setServing(1)
 	second := s.at("second")
 	one, other := s.client("h2"), second.client("h2")

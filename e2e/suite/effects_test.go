@@ -161,7 +161,8 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 	}{30: {"panic", 200}, 50: {"", 503}} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, backends(3), withGate(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy_percent": %d}], "response": {"details": true}}`, percent)))
+			s := newSite(t, backends(3),
+				withGate(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy_percent": %d}], "response": {"details": true}}`, percent)))
 			expectLint(t, s.config, test.rule)
 			s.setServing(3)
 			for _, backend := range s.backends[1:] {
@@ -202,7 +203,8 @@ func TestOverrideIsNotUsedWithTwoLibraries(t *testing.T) {
 				}
 				written := s.config.GateFilterOf(s.config.StaticResources.Listeners[1]).(*golangv3.Config)
 				written.LibraryId, written.LibraryPath = "healthgate-2", "/etc/envoy/healthgate-2.so"
-				p.config.GateFilterOf(p.config.StaticResources.Listeners[1]).(*modulev3.DynamicModuleFilter).FilterName = "healthgate@healthgate-2@" + other
+				started := p.config.GateFilterOf(p.config.StaticResources.Listeners[1]).(*modulev3.DynamicModuleFilter)
+				started.FilterName = "healthgate@healthgate-2@" + other
 			}
 			expectLint(t, s.config, rule)
 			s.start(p)
@@ -227,7 +229,8 @@ func TestEnvoyThatIsKilledDuringTheDrainDelayCutsOffItsCalls(t *testing.T) {
 	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
 		admin = "unix://" + path
 	}
-	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay", "600s")
+	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay",
+		"600s")
 	if err := drain.Start(); err != nil {
 		t.Fatal(err)
 	}

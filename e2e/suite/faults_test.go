@@ -75,7 +75,11 @@ func (r *relay) cut() {
 func TestFaultAdminUnreachable(t *testing.T) {
 	t.Parallel()
 	at := unusedAddress(t).String()
-	s := newSite(t, withGate(fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "1s", "admin": {"address": "%s", "interval": "0.1s"}}`, at)))
+	s := newSite(
+		t,
+		withGate(
+			fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "1s", "admin": {"address": "%s", "interval": "0.1s"}}`, at)),
+	)
 	client := s.client("h2")
 	s.setServing(1)
 	relay := newRelay(t, at, func() string { return s.envoy.Admin })
@@ -426,7 +430,7 @@ func TestFaultPipelinedHTTP1(t *testing.T) {
 func TestFaultFullDiskForTheAccessLog(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withHCM(`access_log: [{name: full, typed_config: {
-		"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/full}}]`)) // without a filter: it logs each probe
+		"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/full}}]`)) // logs each probe
 	s.setServing(1)
 	load := s.probeUntilStopped(4)
 	s.await(settle, func() error {
@@ -532,7 +536,8 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 		}
 		client.CloseIdleConnections()
 	}
-	t.Logf("while both processes ran, %d probes passed with source: stats; %d failed with source: admin, as they should", statsPassed, adminFailed)
+	t.Logf("while both processes ran, %d probes passed with source: stats; %d failed with source: admin, as they should", statsPassed,
+		adminFailed)
 	if adminFailed == 0 {
 		t.Error("no probe was answered by the new process")
 	}
@@ -560,10 +565,15 @@ func TestFaultWallClockJumps(t *testing.T) {
 		}
 	}
 	set(0)
-	s := newSite(t, onEveryRoute(), withEnv("LD_PRELOAD="+clock, "CLOCK_JUMP="+jump), withGate(`{"clusters": ["service"], "stale_after": "2s"}`),
+	s := newSite(
+		t,
+		onEveryRoute(),
+		withEnv("LD_PRELOAD="+clock, "CLOCK_JUMP="+jump),
+		withGate(`{"clusters": ["service"], "stale_after": "2s"}`),
 		withConfig(func(c *testbed.Bootstrap) {
 			addGate(c, "held", `{"clusters": ["service"], "path": "/held", "stat_prefix": "held", "hold": {"unhealthy_after": "60s"}}`)
-		}))
+		}),
+	)
 	client := s.client("h2")
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)

@@ -78,7 +78,8 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	if _, err := health.Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
 		t.Errorf("Check of an unknown service: got %v", err)
 	}
-	if err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{}); status.Code(err) != codes.Unimplemented {
+	err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{})
+	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("another method: got %v", err)
 	}
 	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_check"]; got != 10 {
@@ -147,7 +148,8 @@ func TestClientSideHealthCheckingFollowsTheGate(t *testing.T) {
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
-	conn := s.dialGRPC(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
+	conn := s.dialGRPC(
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
 	call := func() error {
 		return conn.Invoke(t.Context(), "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{})
 	}

@@ -58,7 +58,8 @@ func asDeployed(t *testing.T, envoy *appsv1.Deployment) option {
 		// Other ports than the container's, because many Envoys run here at once.
 		admin := unusedAddress(t).Port
 		p.changes = append(p.changes, func(c *testbed.Bootstrap) { c.Listen(0, admin) })
-		added := strings.NewReplacer("port_value: 9902", "port_value: 0", "port_value: 9901", fmt.Sprint("port_value: ", admin)).Replace(container.Args[i+1])
+		added := strings.NewReplacer("port_value: 9902", "port_value: 0", "port_value: 9901", fmt.Sprint("port_value: ", admin)).Replace(
+			container.Args[i+1])
 		p.options.Flags = append(p.options.Flags, "--config-yaml", added)
 	}
 }

@@ -34,7 +34,8 @@ func (s *site) lifecycle(ctx context.Context, command string, env ...string) (st
 // asInTheImage starts Envoy with the flags in the image, and with Envoy's default drain time.
 func asInTheImage(t *testing.T) option {
 	t.Helper()
-	command := regexp.MustCompile(`(?m)^CMD (\["--config-path.*\])$`).FindStringSubmatch(readFile(t, filepath.Join(testbed.Root(), "Dockerfile")))
+	command := regexp.MustCompile(`(?m)^CMD (\["--config-path.*\])$`).FindStringSubmatch(
+		readFile(t, filepath.Join(testbed.Root(), "Dockerfile")))
 	if command == nil {
 		t.Fatal("the Dockerfile has no CMD that starts Envoy")
 	}
@@ -102,7 +103,8 @@ func adminOnASocket(t *testing.T) option {
 func (s *site) halfACall() net.Conn {
 	s.t.Helper()
 	conn := s.dialTLS(s.t.Context(), "http/1.1")
-	send(s.t, conn, "POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
+	send(s.t, conn,
+		"POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
 	s.await(settle, func() error {
 		if n := s.stats("cluster.service.upstream_rq_active")["cluster.service.upstream_rq_active"]; n != 1 {
 			return fmt.Errorf("%d requests are active", n)
@@ -209,7 +211,8 @@ func TestDrainWritesToTheContainersLog(t *testing.T) {
 		t.Errorf("it ended with %v; it prints\n%s\nand the log has\n%s", err, out, got)
 	}
 	// A log that cannot be written is no reason to stop.
-	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "CONTAINER_LOG=/proc/1/nothing"); err != nil || strings.Contains(out, "nothing") {
+	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "CONTAINER_LOG=/proc/1/nothing"); err != nil ||
+		strings.Contains(out, "nothing") {
 		t.Errorf("without a log it ended with %v: %s", err, out)
 	}
 }

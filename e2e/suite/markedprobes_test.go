@@ -73,12 +73,14 @@ func TestEnvoysFilterAnswersMarkedProbesDuringADrain(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, append(options, markingProbes(t))...)
 			client := s.client("h2")
-			expect(t, "an ordinary request", s.mustDo(client, "GET", "/x", nil), 404, "", map[string]string{"x-envoy-immediate-health-check-fail": ""})
+			expect(t, "an ordinary request", s.mustDo(client, "GET", "/x", nil), 404, "",
+				map[string]string{"x-envoy-immediate-health-check-fail": ""})
 			s.post("/healthcheck/fail")
 			expect(t, "the probe", s.probe(client), 503, "", map[string]string{
 				"x-envoy-immediate-health-check-fail": "true", "cache-control": "",
 			})
-			expect(t, "an ordinary request during the drain", s.mustDo(client, "GET", "/x", nil), 404, "", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+			expect(t, "an ordinary request during the drain", s.mustDo(client, "GET", "/x", nil), 404, "",
+				map[string]string{"x-envoy-immediate-health-check-fail": "true"})
 			s.awaitLog(`"details":"health_check_failed"`, settle)
 			s.post("/healthcheck/ok")
 			if reply := s.probe(client); reply.header.Get("x-envoy-immediate-health-check-fail") != "" {

@@ -14,7 +14,8 @@ import (
 // askedFor returns the metrics in the queries of the alerts and the dashboard.
 func askedFor(t *testing.T) []string {
 	t.Helper()
-	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t, filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
+	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t,
+		filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
 	text = strings.ReplaceAll(text, "${gate}", "healthgate_default")
 	names := regexp.MustCompile(`\benvoy_\w+`).FindAllString(text, -1)
 	slices.Sort(names)

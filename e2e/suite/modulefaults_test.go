@@ -225,7 +225,8 @@ func TestFaultListenerUpdatesUnderWatches(t *testing.T) {
 		t.Error(err)
 	}
 	s.awaitStat("healthgate.default.grpc_watchers", 0)
-	t.Logf("%d updates in %v, %d streams of %d watchers; %.1f MiB, then %.1f", updates, took, streams.Load(), watchers, before, s.residentMiB())
+	t.Logf("%d updates in %v, %d streams of %d watchers; %.1f MiB, then %.1f", updates, took, streams.Load(), watchers, before,
+		s.residentMiB())
 	s.await(60*time.Second, func() error {
 		if after := s.residentMiB(); after > before+16 {
 			return fmt.Errorf("envoy has grown by %.1f MiB", after-before)
@@ -351,7 +352,8 @@ func TestManyGatesOnFourWorkers(t *testing.T) {
 // a spare one for the next.
 var lockedThreads = regexp.MustCompile(`(?m)^  M\d+: .* lockedg=\d+`)
 
-// threadsInGo returns how many there are in the scheduler's newest traces. The number never falls; other lines of the log may split a trace.
+// threadsInGo returns how many there are in the scheduler's newest traces. The number never falls, and other lines of the log may
+// split a trace.
 func (s *site) threadsInGo() (most int) {
 	s.t.Helper()
 	const traces = 6
@@ -373,15 +375,16 @@ func (s *site) threadsInGo() (most int) {
 func (s *site) workersWithConnections() (n int) {
 	s.t.Helper()
 	for name, value := range s.stats("listener.") {
-		if strings.Contains(name, ".worker_") && strings.HasSuffix(name, ".downstream_cx_total") && !strings.Contains(name, "admin") && value > 0 {
+		if strings.Contains(name, ".worker_") && strings.HasSuffix(name, ".downstream_cx_total") && !strings.Contains(name, "admin") &&
+			value > 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// No worker of Envoy calls Go for a probe, Check, List or Watch, but one does for a report: Go's scheduler knows each thread that has called
-// Go.
+// No worker of Envoy calls Go for a probe, Check, List or Watch, but one does for a report. Go's scheduler knows each thread that has
+// called Go.
 func TestNoWorkerCallsGo(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)

@@ -122,7 +122,8 @@ func TestListenerUpdatesDoNotRefreshARemovedCluster(t *testing.T) {
 	removed := time.Now()
 	update := 0
 	s.await(settle, func() error {
-		if update++; !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stale_after": "3s", "stat_prefix": "update%d"}`, update), allowMissingClusters) {
+		if update++; !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stale_after": "3s", "stat_prefix": "update%d"}`, update),
+			allowMissingClusters) {
 			t.Fatal("envoy refused a good configuration")
 		}
 		if reply := s.probe(client); reply.status != 503 {

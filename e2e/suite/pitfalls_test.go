@@ -63,8 +63,10 @@ const (
 // withLocalReplies adds a local_reply_config that replaces every reply by 500 "sorry", with or without the filter of the documentation.
 func withLocalReplies(t *testing.T, fixed bool) option {
 	return withConfig(func(c *testbed.Bootstrap) {
-		mapper := testbed.Parse[*hcmv3.ResponseMapper](`{filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: yours}}}},
-			status_code: 500, body: {inline_string: sorry}}`)
+		mapper := testbed.Parse[*hcmv3.ResponseMapper](
+			`{filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: yours}}}},
+			status_code: 500, body: {inline_string: sorry}}`,
+		)
 		if fixed {
 			mapper.Filter = testbed.Parse[*hcmv3.ResponseMapper](linesUnder(t, "local_reply_config")).Filter
 			// The documentation's is for errors; this one is for passing answers, too.
@@ -88,24 +90,26 @@ func TestPitfalls(t *testing.T) {
 	redirectFirst := withConfig(func(c *testbed.Bootstrap) { testbed.PrependRoute(c.VirtualHost(), redirect) })
 	redirectLast := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Routes = append(c.VirtualHost().Routes, redirect) })
 	for name, test := range map[string]pitfall{
-		"require_tls":                   {[]option{withoutTLS(), requireTLS}, 301, "direct_response", "shadowed"},
-		"require_tls, fixed":            {[]option{withoutTLS(), requireTLS, byDomain, probesHost}, 200, "", ""},
-		"a redirect":                    {[]option{redirectFirst}, 301, "direct_response", "shadowed"},
-		"a redirect, fixed":             {[]option{redirectLast}, 200, "", ""},
-		"RBAC":                          {[]option{withFilter(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
-		"RBAC, fixed":                   {[]option{withFilter(false, rbac)}, 200, "", ""},
-		"ext_authz":                     {[]option{withFilter(true, authz)}, 403, "ext_authz_error", "order"},
-		"ext_authz, fixed":              {[]option{withFilter(false, authz)}, 200, "", "order"}, // a warning: it sees the reply
-		"JWT":                           {[]option{withFilter(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
-		"JWT, fixed":                    {[]option{withFilter(false, jwt)}, 200, "", ""},
-		"a rate limit":                  {[]option{withFilter(true, limit)}, 429, "local_rate_limited", "order"},
-		"a rate limit, fixed":           {[]option{withFilter(false, limit)}, 200, "", ""},
-		"virtual hosts by domain":       {[]option{byDomain}, 404, "route_not_found", "domains"},
-		"virtual hosts, fixed":          {[]option{byDomain, probesHost}, 200, "", ""},
-		"local_reply_config":            {[]option{withLocalReplies(t, false)}, 500, "healthgate_ok", "local-reply"},
-		"local_reply_config, fixed":     {[]option{withLocalReplies(t, true)}, 200, "", ""},
-		"a bootstrap's stats matcher":   {[]option{withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.}]}`)}, 503, "healthgate_cluster_empty", "stats"},
-		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.service.upstream_}]}`)}, 503, "healthgate_cluster_empty", "stats"},
+		"require_tls":               {[]option{withoutTLS(), requireTLS}, 301, "direct_response", "shadowed"},
+		"require_tls, fixed":        {[]option{withoutTLS(), requireTLS, byDomain, probesHost}, 200, "", ""},
+		"a redirect":                {[]option{redirectFirst}, 301, "direct_response", "shadowed"},
+		"a redirect, fixed":         {[]option{redirectLast}, 200, "", ""},
+		"RBAC":                      {[]option{withFilter(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
+		"RBAC, fixed":               {[]option{withFilter(false, rbac)}, 200, "", ""},
+		"ext_authz":                 {[]option{withFilter(true, authz)}, 403, "ext_authz_error", "order"},
+		"ext_authz, fixed":          {[]option{withFilter(false, authz)}, 200, "", "order"}, // a warning: it sees the reply
+		"JWT":                       {[]option{withFilter(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
+		"JWT, fixed":                {[]option{withFilter(false, jwt)}, 200, "", ""},
+		"a rate limit":              {[]option{withFilter(true, limit)}, 429, "local_rate_limited", "order"},
+		"a rate limit, fixed":       {[]option{withFilter(false, limit)}, 200, "", ""},
+		"virtual hosts by domain":   {[]option{byDomain}, 404, "route_not_found", "domains"},
+		"virtual hosts, fixed":      {[]option{byDomain, probesHost}, 200, "", ""},
+		"local_reply_config":        {[]option{withLocalReplies(t, false)}, 500, "healthgate_ok", "local-reply"},
+		"local_reply_config, fixed": {[]option{withLocalReplies(t, true)}, 200, "", ""},
+		"a bootstrap's stats matcher": {[]option{withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.}]}`)},
+			503, "healthgate_cluster_empty", "stats"},
+		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.service.upstream_}]}`)},
+			503, "healthgate_cluster_empty", "stats"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -184,7 +188,8 @@ func TestDocumentedStatsMatcherIsEnough(t *testing.T) {
 	if err != nil || !strings.Contains(out, "no request is left") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}
-	expect(t, "the probe after the drain", s.probe(client), 503, "unavailable\n", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+	expect(t, "the probe after the drain", s.probe(client), 503, "unavailable\n",
+		map[string]string{"x-envoy-immediate-health-check-fail": "true"})
 	s.awaitStat("healthgate.default.failed_draining", 1)
 }
 
@@ -332,7 +337,8 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 // withSourceAdmin makes the gate poll admin on its unix socket.
 func withSourceAdmin() option {
 	return withConfig(func(c *testbed.Bootstrap) {
-		c.SetGate(fmt.Sprintf(`{clusters: [service], source: admin, admin: {address: "unix://%s", interval: 0.1s}}`, c.Admin.Address.GetPipe().Path))
+		c.SetGate(
+			fmt.Sprintf(`{clusters: [service], source: admin, admin: {address: "unix://%s", interval: 0.1s}}`, c.Admin.Address.GetPipe().Path))
 	})
 }
 

@@ -102,7 +102,8 @@ func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 	}
 	t.Logf("passed: %v; skipped: %v", passed, skipped)
 	for _, name := range []string{
-		"TestAnswerFollowsTheHealthyHosts", "TestReplyHasStatusBodyAndHeaders", "TestGetAndHeadOnThePathAreProbes", "TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
+		"TestAnswerFollowsTheHealthyHosts", "TestReplyHasStatusBodyAndHeaders", "TestGetAndHeadOnThePathAreProbes",
+		"TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
 		"TestProbeWithAGRPCContentTypeGetsAGRPCStatus", "TestClosedClientsLeaveNoActiveRequests", "TestDrainCutsOffRequestsAfterItsTimeout",
 		"TestEnvoyIsNotReadyButAliveWhileTheBackendsAreDown", "TestIdleClusterIsCheckedAtItsInterval",
 	} {
@@ -110,7 +111,8 @@ func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 			t.Errorf("%s has not passed", name)
 		}
 	}
-	why := regexp.MustCompile(`(?m)^ {4}\w+_test\.go:\d+: (not where the suite is pointed at an Envoy: |it is about the dynamic module|.* cannot: )`)
+	why := regexp.MustCompile(
+		`(?m)^ {4}\w+_test\.go:\d+: (not where the suite is pointed at an Envoy: |it is about the dynamic module|.* cannot: )`)
 	if n := len(why.FindAllString(string(out), -1)); n < len(skipped) {
 		t.Errorf("%d tests are skipped, %d say why", len(skipped), n)
 	}
@@ -154,7 +156,8 @@ func TestResultsFindHollowTests(t *testing.T) {
 --- SKIP: TestD (0.00s)
 --- FAIL: TestE (0.00s)
 `)
-	if !slices.Equal(passed, []string{"TestA", "TestB", "TestC"}) || !slices.Equal(skipped, []string{"TestD"}) || !slices.Equal(hollow, []string{"TestB"}) {
+	if !slices.Equal(passed, []string{"TestA", "TestB", "TestC"}) || !slices.Equal(skipped, []string{"TestD"}) ||
+		!slices.Equal(hollow, []string{"TestB"}) {
 		t.Errorf("passed %v, skipped %v, hollow %v", passed, skipped, hollow)
 	}
 }

@@ -149,7 +149,8 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	ask := func(when string, counting, ignoring int) {
 		t.Helper()
 		expect(t, when+", counting", s.probe(client), counting, map[int]string{200: "ok\n", 503: "unavailable\n"}[counting], nil)
-		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring, map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
+		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring,
+			map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
 	}
 	place(backend.Address)
 	ask("one host", 200, 200)
@@ -166,7 +167,8 @@ func TestUnknownClusterIsLogged(t *testing.T) {
 	s.setServing(1)
 	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
-	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port has the names of all`, 1, 45*time.Second)
+	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port has the names of all`,
+		1, 45*time.Second)
 }
 
 // Hosts that are never checked count as healthy, or as stale; both are logged.

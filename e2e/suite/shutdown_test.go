@@ -86,7 +86,8 @@ func TestShutdownFailsNoCall(t *testing.T) {
 
 func shutDownUnderLoad(t *testing.T, streams int) {
 	health := withConfig(func(c *testbed.Bootstrap) {
-		testbed.PrependRoute(c.VirtualHost(), testbed.Parse[*routev3.Route](`{match: {prefix: /grpc.health.v1.Health/}, route: {cluster: service, timeout: 0s}}`))
+		testbed.PrependRoute(c.VirtualHost(),
+			testbed.Parse[*routev3.Route](`{match: {prefix: /grpc.health.v1.Health/}, route: {cluster: service, timeout: 0s}}`))
 	})
 	sites := []*site{newSite(t, backends(2), health), newSite(t, backends(2), health)}
 	for _, s := range sites {

@@ -103,7 +103,7 @@ func TestClusterWithoutHostsIsLogged(t *testing.T) {
 	skipWherePointed(t, "it changes the configuration")
 	for name, options := range map[string][]option{
 		"a missing cluster": {withGate(`{"clusters": ["service", "missing"]}`)},
-		"excluded stats": {withGate(`{"clusters": [{"name": "service"}, "missing"]}`), withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
+		"excluded stats": {withGate(`clusters: [{name: service}, missing]`), withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
 			withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("missing")) })},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -229,7 +229,8 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 		slow.Conn = conn
 		return slow, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dial))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -300,7 +300,8 @@ func (b *Bootstrap) CheckEvery(interval string) { CheckEvery(b.Cluster(), interv
 // CheckEvery makes Envoy check a cluster at the interval, given in Envoy's form ("0.1s").
 func CheckEvery(cluster *clusterv3.Cluster, interval string) {
 	for _, check := range cluster.GetHealthChecks() {
-		Patch(check, fmt.Sprintf(`{interval: %[1]s, no_traffic_interval: %[1]s, no_traffic_healthy_interval: %[1]s, interval_jitter: 0.01s}`, interval))
+		Patch(check,
+			fmt.Sprintf(`{interval: %[1]s, no_traffic_interval: %[1]s, no_traffic_healthy_interval: %[1]s, interval_jitter: 0.01s}`, interval))
 	}
 }
 
