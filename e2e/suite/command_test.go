@@ -79,7 +79,7 @@ func expectLint(t *testing.T, config testbed.Configuration, rule string) {
 // Findings of lint other than the pitfalls of docs/envoy-configuration.md, compared with what Envoy answers. The service is healthy.
 func TestLintFindingsMatchEnvoysAnswers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	gate := func(text string) []option { return []option{withGate(text)} }
 	probeRoute := func(patch string) option {
 		return withConfig(func(c *testbed.Bootstrap) { c.Patch(c.ProbeRoute(), patch) })
@@ -108,7 +108,7 @@ func TestLintFindingsMatchEnvoysAnswers(t *testing.T) {
 // Without the filter, the probe's route answers by itself: with 200 although the service is down, or by asking a backend.
 func TestProbeRouteWithoutTheFilterLeaks(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	absent := withConfig(func(c *testbed.Bootstrap) {
 		c.RemoveGate()
 		c.HCM().AccessLog[0].Filter = nil
@@ -140,7 +140,7 @@ func TestProbeRouteWithoutTheFilterLeaks(t *testing.T) {
 // A cluster without health checks passes after its only host has ended.
 func TestUncheckedClusterPassesWithoutARunningHost(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withCluster(`health_checks: null`))
 	expectLint(t, s.config, "unchecked")
 	s.backends[0].Kill()
@@ -158,7 +158,7 @@ func TestUncheckedClusterPassesWithoutARunningHost(t *testing.T) {
 // A load balancer that only uses HTTP/2 has no protocol in common with the listener.
 func TestListenerWithoutH2RefusesHTTP2(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.TLS().CommonTlsContext.AlpnProtocols = []string{"http/1.1"}
 	}))
@@ -256,7 +256,7 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 // Only a probe of the gate shows that its verdict is held or stale.
 func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	t.Run("held", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t, withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))

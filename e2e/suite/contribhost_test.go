@@ -217,7 +217,7 @@ func excludeStats(prefix string) *metricsv3.StatsMatcher {
 
 func TestStatsMatchersOfBootstrapListenerAndCluster(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.DefinesGauges)
 	const membership, own = "cluster.service.membership_", "healthgate."
 	for name, test := range map[string]struct {
@@ -275,7 +275,7 @@ func TestPluginWithoutARequiredFunctionIsRefused(t *testing.T) {
 	if !testbed.HasContribHost(variant) {
 		t.Skip("it is about the contrib host")
 	}
-	skipWherePointed(t, "it loads another plugin")
+	skipWithRunningEnvoy(t, "it loads another plugin")
 	whole, err := os.ReadFile(filepath.Join(testbed.Root(), "build", "empty.so"))
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func startedDraining(t *testing.T) option {
 // Envoy fails its health checks before it reads any configuration of the gate.
 func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, options := range map[string][]option{
 		"reference configuration": nil,
 		"rare stats flushes":      {withBootstrap(`stats_flush_interval: 290s`)},

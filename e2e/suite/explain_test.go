@@ -79,7 +79,7 @@ func forwarded(t *testing.T, admin, address string) string {
 // explain does not take another server's answer for the gate's.
 func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs an admin interface that can be forwarded")
+	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
 	s := newSite(t, backends(1))
 	client := s.client("h2")
 	other := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
@@ -125,7 +125,7 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 // A listener that refuses connections is a problem with a next step; the numbers are reported all the same.
 func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs an admin interface that can be forwarded")
+	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
 	s := newSite(t)
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
@@ -165,7 +165,7 @@ func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 // A listener that requires a client certificate refuses explain's probe, as it does a load balancer's.
 func TestExplainReportsARequiredClientCertificate(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
 		ca := c.TLS().GetCommonTlsContext().GetTlsCertificates()[0].GetCertificateChain().GetFilename()
 		c.Patch(c.TLS(),
@@ -216,7 +216,7 @@ func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 // explain also probes listeners that differ from the reference configuration's.
 func TestExplainProbesAnyListener(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, change := range map[string]func(*testbed.Bootstrap){
 		"without a name": func(c *testbed.Bootstrap) { c.Listener().Name = "" },
 		"another namespace": func(c *testbed.Bootstrap) {
@@ -298,7 +298,7 @@ func TestExplainReportsAWarmingListener(t *testing.T) {
 // For a cluster that Envoy does not have, the answer and the cluster have the same reason.
 func TestExplainReportsAMissingCluster(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withGate(`{"clusters": ["servise"]}`))
 	s.awaitProbe(s.client("h2"), 503, settle)
 	r, code := explainAll(t, written(t, s))

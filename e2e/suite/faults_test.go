@@ -611,7 +611,7 @@ func TestFaultWallClockJumps(t *testing.T) {
 
 func TestFaultMemoryLimitAndGarbageCollection(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, env := range map[string]string{"GOMEMLIMIT": "GOMEMLIMIT=4MiB", "GOGC": "GOGC=1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

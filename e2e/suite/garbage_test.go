@@ -293,7 +293,7 @@ func (s *site) random(r *rand.Rand) {
 // Garbage gets the documented gRPC status or ends the connection; Envoy keeps running, and no call stays open.
 func TestGarbageGetsItsStatus(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
@@ -323,7 +323,7 @@ func (s *site) mustBeUnharmed() {
 
 func TestRandomGarbageLeavesEnvoyIntact(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)

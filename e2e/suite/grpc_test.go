@@ -212,7 +212,7 @@ func (c *crowd) mustStay() {
 // A Watch ends when a call shows that another configuration answers now, so that Check and Watch agree again.
 func TestWatchEndsWithItsOverride(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
@@ -257,7 +257,7 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 // After an update of other routes Envoy builds an unchanged override again, and its watchers stay.
 func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
@@ -290,7 +290,7 @@ func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 // Two routes of a host have different overrides. A Check by one is no sign that the other has changed.
 func TestOverridesOfTwoRoutesKeepEachOthersWatchers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
 		route := healthRoute()
@@ -338,7 +338,7 @@ func TestOverridesOfTwoRoutesKeepEachOthersWatchers(t *testing.T) {
 // grpc_max_watchers is exactly the number of calls of Watch that can be open.
 func TestWatchersAreLimited(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) { c.SetGateKey("grpc_max_watchers", 20) }))
 	s.setServing(1)
@@ -399,7 +399,7 @@ func TestWatchersAreLimited(t *testing.T) {
 // grpc-timeout ends a Watch, even if its client does not.
 func TestWatchEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)

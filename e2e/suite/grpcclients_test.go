@@ -167,7 +167,7 @@ func askPython(t *testing.T, s *site, services []string) (checked, watched []str
 
 func TestOtherProjectsClientsAgree(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
@@ -209,7 +209,7 @@ func TestOtherProjectsClientsAgree(t *testing.T) {
 // Another Envoy checks the gate by grpc_health_check, as the host of its cluster, and its gate follows.
 func TestEnvoysGRPCHealthCheckAgrees(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
@@ -245,7 +245,7 @@ func (s *site) reached() uint64 {
 // With client-side health checking grpc-go's load balancer sends calls only to the Envoys whose gates pass.
 func TestClientSideLoadBalancerSkipsTheFailingEnvoy(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	var sites []*site
 	var addresses []resolver.Address

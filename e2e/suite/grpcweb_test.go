@@ -104,7 +104,7 @@ func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
 // With grpc_web before the gate each answer keeps its status, and the access log has its details.
 func TestAnswersKeepTheirStatusThroughGRPCWeb(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
 		c.SetGateKey("grpc_max_watchers", 1)

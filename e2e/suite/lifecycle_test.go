@@ -51,7 +51,7 @@ func asInTheImage(t *testing.T) option {
 // because the load balancer has not noticed yet. After the delay each connection is closed with its next reply.
 func TestDrainKeepsConnectionsUntilTheDelayIsOver(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it drains Envoy for good")
+	skipWithRunningEnvoy(t, "it drains Envoy for good")
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
@@ -141,7 +141,7 @@ func TestAliveAndDrainReachAdminOnAUnixSocket(t *testing.T) {
 // If the stats exclude requests, the drain waits for all of its timeout, so that it cuts off no request early.
 func TestDrainThatSeesNoRequestsWaitsForTheTimeout(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, matcher := range map[string]string{
 		"an exclusion list":     `exclusion_list: {patterns: [{prefix: http.}]}`,
 		"only admin's requests": `inclusion_list: {patterns: [{prefix: http.admin.}, {prefix: cluster.}, {prefix: server.}]}`,

@@ -27,7 +27,7 @@ import (
 // Envoy does not start with a field that lint reports by its rule api.
 func TestEnvoyRefusesInvalidFieldsThatLintReports(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, field := range map[string][2]string{
 		"an unknown field":     {`"codec_type":`, `"codec_tipe":`},
 		"a value out of range": {`"connect_timeout": "0.250s"`, `"connect_timeout": "-1s"`},
@@ -86,7 +86,7 @@ func inANamespace(t *testing.T) bool {
 
 // A client that reaches admin can drain Envoy.
 func TestAdminOffLoopbackIsReachableFromOutside(t *testing.T) {
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	if !inANamespace(t) {
 		return
 	}
@@ -121,7 +121,7 @@ func TestAdminOffLoopbackIsReachableFromOutside(t *testing.T) {
 // With headers_with_underscores_action a call with a header like user_id is reset, or arrives without it. lint reports the action.
 func TestUnderscoreActionThatLintReportsBreaksMetadata(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for action, code := range map[string]codes.Code{"REJECT_REQUEST": codes.Internal, "DROP_HEADER": codes.OK} {
 		t.Run(action, func(t *testing.T) {
 			t.Parallel()
@@ -154,7 +154,7 @@ func TestUnderscoreActionThatLintReportsBreaksMetadata(t *testing.T) {
 // If the healthy percentage is between the gate's minimum and Envoy's panic threshold, the gate passes, and calls go to dead hosts.
 func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for percent, test := range map[int]struct {
 		rule   string
 		status int
@@ -189,7 +189,7 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 // configuration is then one of another library, which the filter cannot use.
 func TestOverrideIsNotUsedWithTwoLibraries(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.CountMerges) // the contrib host, which finds plugins as the golang extension does
 	for name, rule := range map[string]string{"one": "", "two": "two-libraries"} {
 		t.Run(name, func(t *testing.T) {

@@ -77,7 +77,7 @@ func limitConnections(c *testbed.Bootstrap, most int64) {
 // An Envoy that has reached its connection limit is busy, and must not be restarted: `healthgate alive` passes.
 func TestAliveAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) { limitConnections(c, 1) }))
 	s.dialTLS(t.Context(), "h2")
 	s.await(settle, func() error {

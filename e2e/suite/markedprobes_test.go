@@ -23,7 +23,7 @@ func withoutStats() option { return withStatsMatcher(`reject_all: true`) }
 
 func TestMarkedProbesAreNotInTheTrafficStats(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it counts requests")
+	skipWithRunningEnvoy(t, "it counts requests")
 	for name, test := range map[string]struct {
 		options []option
 		counted uint64
@@ -63,7 +63,7 @@ func TestMarkedProbesAreNotInTheTrafficStats(t *testing.T) {
 
 func TestEnvoysFilterAnswersMarkedProbesDuringADrain(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, options := range map[string][]option{
 		"reference configuration": nil,
 		"without any stat":        {withoutStats()},

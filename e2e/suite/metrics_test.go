@@ -25,7 +25,7 @@ func askedFor(t *testing.T) []string {
 // With the shipped manifests Envoy exposes each metric that the alerts and the dashboard query.
 func TestEnvoyExposesTheMetricsOfAlertsAndDashboard(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	components := []string{"metrics/pod-monitor"}
 	if variant.Name() == "module" {
 		components = append(components, "module")
@@ -56,7 +56,7 @@ func TestEnvoyExposesTheMetricsOfAlertsAndDashboard(t *testing.T) {
 // The metrics listener forwards no other request to admin.
 func TestMetricsListenerForwardsOnlyMetrics(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, asDeployed(t, envoysDeployment(t, "metrics/pod-monitor")))
 	for _, request := range [][2]string{
 		{"GET", "/"}, {"GET", "/stats"}, {"GET", "/stats/prometheus/"}, {"POST", "/stats/prometheus"}, {"POST", "/quitquitquit"},

@@ -21,7 +21,7 @@ func skipUnlessModule(t *testing.T) {
 	if variant.Name() != "module" {
 		t.Skip("it is about the dynamic module")
 	}
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 }
 
 // refused starts Envoy with a change of the variant's form that it refuses, and returns its log.

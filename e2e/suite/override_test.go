@@ -169,7 +169,7 @@ func TestListenerUpdateFixesAnErrorOfAnOverride(t *testing.T) {
 // An override of a broken configuration is broken: the rules of a wider level must not answer in its place.
 func TestBrokenLevelFailsProbesOfNarrowerLevels(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.OverrideLevels)
 	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
 	for name, levels := range map[string][2]string{

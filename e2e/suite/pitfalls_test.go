@@ -79,7 +79,7 @@ func withLocalReplies(t *testing.T, fixed bool) option {
 // Each pitfall of docs/envoy-configuration.md that the answer to a probe shows, and its fix. The service is healthy.
 func TestPitfalls(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	byDomain := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Domains = []string{"grpc.example.com"} })
 	requireTLS := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().RequireTls = routev3.VirtualHost_ALL })
 	probesHost := withConfig(func(c *testbed.Bootstrap) {
@@ -196,7 +196,7 @@ func TestDocumentedStatsMatcherIsEnough(t *testing.T) {
 // These clusters have hosts only while clients call.
 func TestClustersWithOnlyDynamicHostsNeverPass(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, changes := range map[string]string{
 		"ORIGINAL_DST": `{type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}`,
 		"dynamic_forward_proxy": `{lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.dynamic_forward_proxy, typed_config: {
@@ -262,7 +262,7 @@ func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 // Envoy checks an idle cluster once a minute, which is too seldom for a short stale_after.
 func TestIdleClusterNeedsTheDocumentedIntervals(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, status := range map[string]int{"with": 200, "without": 503} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -297,7 +297,7 @@ func TestIdleClusterNeedsTheDocumentedIntervals(t *testing.T) {
 // While a cluster that CDS has changed waits for its first health check, the old one still serves.
 func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct {
 		options []option
 		status  int

@@ -79,7 +79,7 @@ func hosts(states string) []edsHost {
 // Each key of the configuration that decides about a cluster, by its effect in Envoy.
 func TestClusterRulesInEnvoy(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for _, test := range []struct {
 		plugin string
 		states map[string]int // hosts to the status of the answer

@@ -58,7 +58,7 @@ func (s *site) awaitStat(name string, value uint64) {
 
 func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, test := range badConfigurations {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -130,7 +130,7 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 
 func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	value := testbed.Parse[*structpb.Struct](`{clusters: [service]}`)
 	for _, config := range []proto.Message{value, &xdsv3.TypedStruct{Value: value}, &udpav1.TypedStruct{Value: value}} {
 		t.Run(string(config.ProtoReflect().Descriptor().FullName()), func(t *testing.T) {

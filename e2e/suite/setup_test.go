@@ -132,7 +132,7 @@ func withCDS() option { return func(p *plan) { p.cds = true } }
 // newSite starts a site; everything in it ends with the test.
 func newSite(t *testing.T, options ...option) *site {
 	t.Helper()
-	if at := pointed(t); at != nil {
+	if at := runningEnvoy(t); at != nil {
 		return at.site(t, options...)
 	}
 	s, p := prepare(t, options...)
@@ -190,7 +190,7 @@ func newPlan(t *testing.T, options ...option) *plan {
 // prepare starts the backends and makes the configuration, and does not start Envoy. The plan's configuration is the one for Envoy.
 func prepare(t *testing.T, options ...option) (*site, *plan) {
 	t.Helper()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	p := newPlan(t, options...)
 	bed, err := testbed.Prepare(t.Context(), t.TempDir(), testbed.Setup{
 		Variant: variant, Config: p.config, Backends: p.addresses, BackendFlags: p.flags, CheckEvery: "0.1s",

@@ -75,7 +75,7 @@ func (b *balancer) pick() int {
 // delay keeps Envoy from ending too early.
 func TestShutdownFailsNoCall(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for _, streams := range []int{0, 10} {
 		t.Run(fmt.Sprint(streams, " streams"), func(t *testing.T) {
 			t.Parallel()
