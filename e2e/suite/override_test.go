@@ -66,7 +66,7 @@ func TestListenersWithSharedRoutesHoldAndLogSeparately(t *testing.T) {
 		t.Errorf("they passed after %v, the hold is 1s", took)
 	}
 	for _, prefix := range []string{"first", "second"} {
-		for _, change := range []string{"starts with 200", "turns from 200 to 503", "turns from 503 to 200"} {
+		for _, change := range []string{"starts with 200", "changed from 200 to 503", "changed from 503 to 200"} {
 			s.awaitLines("healthgate: gate "+prefix+" "+change, 1, settle)
 		}
 	}

@@ -167,7 +167,7 @@ func TestUnknownClusterIsLogged(t *testing.T) {
 	s.setServing(1)
 	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
-	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port has the names of all`,
+	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port lists all names`,
 		1, 45*time.Second)
 }
 
@@ -183,7 +183,7 @@ func TestUncheckedClusterIsLogged(t *testing.T) {
 		"each host counts": {`{"clusters": ["service"]}`, 200,
 			[]string{`healthgate: gate default: cluster "service" has hosts, and Envoy has checked none of them: each counts as healthy`, "Set health_checks on the cluster"}},
 		"the cluster is stale": {`{"clusters": ["service"], "stale_after": "1s"}`, 503,
-			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval, 60s where it is not set", "cluster.service.health_check.attempt"}},
+			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval (60s by default)", "cluster.service.health_check.attempt"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

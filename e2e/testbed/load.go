@@ -107,6 +107,7 @@ func (l *Load) runnerOptions(p Pace) periodic.RunnerOptions {
 	options := periodic.RunnerOptions{
 		QPS: p.PerSecond, Duration: p.For, NumThreads: max(1, p.Clients), Exactly: p.Requests, Out: io.Discard, Stop: l.stop,
 		Percentiles: []float64{50, 99}, Resolution: 10e-6, NoCatchUp: true,
+		Uniform: true, // the clients do not all send at the same time
 	}
 	if p.PerSecond == 0 {
 		options.QPS = -1
