@@ -238,7 +238,7 @@ func TestGatePassesWithAnEmptySubset(t *testing.T) {
 func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
-		limitConnections(c, 2)
+		c.ConnectionLimit().MaxActiveDownstreamConnections = 2
 		probes := c.CopyListener("probes")
 		testbed.Patch(probes, linesUnder(t, "A listener for probes"))
 		c.AddListener(probes)
