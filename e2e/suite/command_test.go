@@ -293,10 +293,7 @@ func TestCommandDrainsAnEnvoy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it drains Envoy for good"))
 	s.setServing(1)
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
+	admin := s.adminAddress()
 	if stdout, code := command(t, "alive", "--admin", admin); code != 0 || len(stdout) > 0 {
 		t.Errorf("alive ended with %d: %s", code, stdout)
 	}

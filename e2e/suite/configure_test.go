@@ -169,7 +169,7 @@ func TestConfigDisablesOtherFiltersOnTheProbeRoute(t *testing.T) {
 				if status := get("/healthz"); status != "503 Service Unavailable" {
 					return fmt.Errorf("the probe is answered with %s", status)
 				}
-				if n := s.stats("healthgate.default.failed_cluster_unhealthy")["healthgate.default.failed_cluster_unhealthy"]; n == 0 {
+				if n := s.stat("healthgate.default.failed_cluster_unhealthy"); n == 0 {
 					return fmt.Errorf("the gate has answered no probe")
 				}
 				return nil

@@ -251,7 +251,7 @@ func TestFaultSlowLoris(t *testing.T) {
 	}
 	load.mustAllBe(200, 100)
 	s.await(settle, func() error {
-		if n := s.stats("http.ingress.downstream_rq_active")["http.ingress.downstream_rq_active"]; n != 0 {
+		if n := s.stat("http.ingress.downstream_rq_active"); n != 0 {
 			return fmt.Errorf("%d requests are active", n)
 		}
 		return nil
@@ -325,7 +325,7 @@ func TestFaultInvalidMethodsAndPaths(t *testing.T) {
 	if n := s.answered() - before; n != 0 {
 		t.Errorf("the gate has answered %d of them", n)
 	}
-	if n := s.stats("cluster.service.upstream_rq_total")["cluster.service.upstream_rq_total"]; n != 0 {
+	if n := s.stat("cluster.service.upstream_rq_total"); n != 0 {
 		t.Errorf("%d of them were sent to the service", n)
 	}
 	expect(t, "a probe afterwards", s.probe(s.client("http/1.1")), 200, "ok\n", nil)
@@ -434,7 +434,7 @@ func TestFaultFullDiskForTheAccessLog(t *testing.T) {
 	s.setServing(1)
 	load := s.probeUntilStopped(4)
 	s.await(settle, func() error {
-		if failed := s.stats("filesystem.write_failed")["filesystem.write_failed"]; failed < 3 {
+		if failed := s.stat("filesystem.write_failed"); failed < 3 {
 			return fmt.Errorf("%d writes have failed, want 3 at least", failed)
 		}
 		if n := load.answered(200); n < 100 {
@@ -592,9 +592,9 @@ func TestFaultWallClockJumps(t *testing.T) {
 			}
 			return fmt.Errorf("no line of the access log is from %s", at)
 		})
-		attempts := s.stats("cluster.service.health_check.attempt")["cluster.service.health_check.attempt"]
+		attempts := s.stat("cluster.service.health_check.attempt")
 		s.await(settle, func() error {
-			if n := s.stats("cluster.service.health_check.attempt")["cluster.service.health_check.attempt"]; n < attempts+5 {
+			if n := s.stat("cluster.service.health_check.attempt"); n < attempts+5 {
 				return fmt.Errorf("%d health checks were made since the clock jumped", n-attempts)
 			}
 			return nil

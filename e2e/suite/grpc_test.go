@@ -82,7 +82,7 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("another method: got %v", err)
 	}
-	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_check"]; got != 10 {
+	if got := s.stat("healthgate.default.grpc_check"); got != 10 {
 		t.Errorf("grpc_check is %d, want 10", got)
 	}
 }
@@ -137,7 +137,7 @@ func TestWatchersOfClosedClientsEnd(t *testing.T) {
 		cancel()
 		s.awaitStat("healthgate.default.grpc_watchers", 0)
 	}
-	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_watch"]; got != 250 {
+	if got := s.stat("healthgate.default.grpc_watch"); got != 250 {
 		t.Errorf("grpc_watch is %d, want 250", got)
 	}
 }
@@ -274,7 +274,7 @@ func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 	crowd := s.newCrowd(3, s.conns(2)...)
 	crowd.await(serving, 1)
 	for range 3 {
-		updates := s.stats("http.ingress.rds.routes.update_success")["http.ingress.rds.routes.update_success"]
+		updates := s.stat("http.ingress.rds.routes.update_success")
 		s.changeRoutes(func(host *routev3.VirtualHost) {
 			overrideHealthRoute(host, override)
 			addRoute(host, fmt.Sprint("/other", updates), `{"path": "/other"}`)

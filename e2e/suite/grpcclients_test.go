@@ -239,7 +239,7 @@ func TestEnvoysGRPCHealthCheckAgrees(t *testing.T) {
 // reached returns how many calls an Envoy has sent to its backends.
 func (s *site) reached() uint64 {
 	const sent = "cluster.service.upstream_rq_total"
-	return s.stats(sent)[sent]
+	return s.stat(sent)
 }
 
 // With client-side health checking grpc-go's load balancer sends calls only to the Envoys whose gates pass.

@@ -19,14 +19,18 @@ import (
 	"healthgate/e2e/testbed"
 )
 
+// adminAddress returns the address of admin as the command takes it.
+func (s *site) adminAddress() string {
+	if path, unix := strings.CutPrefix(s.envoy.Admin, "unix:"); unix {
+		return "unix://" + path
+	}
+	return s.envoy.Admin
+}
+
 // lifecycle runs `healthgate alive` or `healthgate drain`, as Kubernetes does.
 func (s *site) lifecycle(ctx context.Context, command string, env ...string) (string, error) {
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
 	cmd := exec.CommandContext(ctx, filepath.Join(testbed.Root(), "build", "healthgate"), command)
-	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+admin, "CONTAINER_LOG=/dev/null"), env...)
+	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+s.adminAddress(), "CONTAINER_LOG=/dev/null"), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -59,7 +63,7 @@ func TestDrainKeepsConnectionsUntilTheDelayIsOver(t *testing.T) {
 			s.setServing(1)
 			client := s.client(protocol)
 			connections := func() uint64 {
-				return s.stats("http.ingress.downstream_cx_total")["http.ingress.downstream_cx_total"]
+				return s.stat("http.ingress.downstream_cx_total")
 			}
 			call := func() *answer { return s.mustDo(client, http.MethodPost, "/router.Router/None", strings.NewReader("")) }
 			call()
@@ -106,7 +110,7 @@ func (s *site) halfACall() net.Conn {
 	send(s.t, conn,
 		"POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
 	s.await(settle, func() error {
-		if n := s.stats("cluster.service.upstream_rq_active")["cluster.service.upstream_rq_active"]; n != 1 {
+		if n := s.stat("cluster.service.upstream_rq_active"); n != 1 {
 			return fmt.Errorf("%d requests are active", n)
 		}
 		return nil
@@ -172,7 +176,7 @@ func TestDrainWaitsUntilOccasionalClientsHaveReconnected(t *testing.T) {
 	call := func() { s.mustDo(client, http.MethodPost, "/router.Router/None", strings.NewReader("")) }
 	call()
 	const total = "http.ingress.downstream_cx_total"
-	before := s.stats(total)[total]
+	before := s.stat(total)
 	ended := make(chan error, 1)
 	go func() {
 		out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=10s")
@@ -187,7 +191,7 @@ func TestDrainWaitsUntilOccasionalClientsHaveReconnected(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if s.stats(total)[total] == before {
+			if s.stat(total) == before {
 				t.Error("the drain has ended, but the client still has its connection")
 			}
 			return

@@ -225,11 +225,7 @@ func TestEnvoyThatIsKilledDuringTheDrainDelayCutsOffItsCalls(t *testing.T) {
 	s := newSite(t, alone("it ends Envoy"))
 	s.setServing(1)
 	conn := s.halfACall()
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
-	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay",
+	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", s.adminAddress(), "--delay",
 		"600s")
 	if err := drain.Start(); err != nil {
 		t.Fatal(err)

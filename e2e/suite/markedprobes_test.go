@@ -47,7 +47,7 @@ func TestMarkedProbesAreNotInTheTrafficStats(t *testing.T) {
 			}
 			s.awaitLog("probe-9", settle) // the log has failing probes, marked or not
 			const counter = "http.ingress.downstream_rq_5xx"
-			if got := s.stats(counter)[counter]; got != test.counted {
+			if got := s.stat(counter); got != test.counted {
 				t.Errorf("%s is %d after 10 probes that failed, want %d", counter, got, test.counted)
 			}
 			s.setServing(1)

@@ -323,7 +323,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			testbed.Patch(clusters[0].HealthChecks[0], `timeout: 60s`)
 			s.writeClusters(clusters...)
 			s.await(settle, func() error {
-				if warming := s.stats("cluster_manager.warming_clusters")["cluster_manager.warming_clusters"]; warming != 1 {
+				if warming := s.stat("cluster_manager.warming_clusters"); warming != 1 {
 					return fmt.Errorf("%d clusters warm", warming)
 				}
 				return nil
@@ -360,11 +360,11 @@ func TestPanicThresholdIgnoresExcludedHosts(t *testing.T) {
 		s.awaitStat("cluster.service.membership_excluded", step.excluded)
 		// A worker's hosts follow the gauge.
 		s.await(settle, func() error {
-			before := s.stats(panics)[panics]
+			before := s.stat(panics)
 			for range 5 {
 				s.mustDo(client, "POST", "/router.Router/None", nil)
 			}
-			if grew := s.stats(panics)[panics] > before; grew != step.panics {
+			if grew := s.stat(panics) > before; grew != step.panics {
 				return fmt.Errorf("with hosts %q Envoy panics: %v, want %v", step.hosts, grew, step.panics)
 			}
 			return nil

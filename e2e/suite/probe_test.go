@@ -313,7 +313,7 @@ func TestClosedClientsLeaveNoActiveRequests(t *testing.T) {
 		}
 	}
 	s.await(settle, func() error {
-		active := s.stats("http.ingress.downstream_rq_active")["http.ingress.downstream_rq_active"]
+		active := s.stat("http.ingress.downstream_rq_active")
 		if active != 0 {
 			return fmt.Errorf("%d requests are active", active)
 		}

@@ -49,7 +49,7 @@ func (s *site) reload(gate string, changes ...func(*testbed.Bootstrap)) (taken b
 func (s *site) awaitStat(name string, value uint64) {
 	s.t.Helper()
 	s.await(settle, func() error {
-		if got := s.stats(name)[name]; got != value {
+		if got := s.stat(name); got != value {
 			return fmt.Errorf("%s is %d, want %d", name, got, value)
 		}
 		return nil

@@ -205,7 +205,7 @@ func TestSupportedEnvoyCausesNoWarning(t *testing.T) {
 	s := newSite(t, alone("it reads Envoy's log"))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, time.Second)
-	if version := s.stats("server.version")["server.version"]; version == 0 {
+	if version := s.stat("server.version"); version == 0 {
 		t.Error("Envoy has no stat server.version, so this shows nothing")
 	}
 	if strings.Contains(s.envoy.Log(), "this plugin was built for") {

@@ -598,6 +598,12 @@ func (s *site) stats(prefix string) map[string]uint64 {
 	return stats
 }
 
+// stat returns the value of one stat, 0 if Envoy does not have it.
+func (s *site) stat(name string) uint64 {
+	s.t.Helper()
+	return s.stats(name)[name]
+}
+
 // awaitLog waits until Envoy has written a text.
 func (s *site) awaitLog(text string, atMost time.Duration) {
 	s.t.Helper()

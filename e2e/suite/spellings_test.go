@@ -179,36 +179,6 @@ func slipFound(t *testing.T, file string) string {
 	return ""
 }
 
-// unchecked is an ordinary bootstrap whose cluster has no health checks.
-const unchecked = aListener + `              - match: {prefix: /shop.v1.Checkout/}
-                route: {cluster: checkout}
-          http_filters:
-` + aRouter + `  clusters:
-  - name: checkout
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: checkout
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]
-`
-
-// Envoy accepts a file into which `healthgate config` has written a gate and health checks.
-func TestEnvoyAcceptsAGateAndHealthChecksWrittenByConfig(t *testing.T) {
-	t.Parallel()
-	skipUnlessModule(t)
-	file := filepath.Join(t.TempDir(), "envoy.yaml")
-	if err := os.WriteFile(file, []byte(unchecked), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, code := command(t, "config", "--cluster", "checkout", "--grpc-service", "shop.v1.Checkout", "--variant", "module", "--into", file,
-		"--write"); code != 0 {
-		t.Fatalf("it ends with %d: %s", code, out)
-	}
-	if out, err := validated(t, file); err != nil {
-		t.Errorf("%v: %s", err, testbed.Tail(out, 2))
-	}
-}
-
 // validated makes Envoy validate a configuration with the module.
 func validated(t *testing.T, file string) (log string, err error) {
 	t.Helper()
