@@ -24,7 +24,7 @@ func skipUnlessModule(t *testing.T) {
 	skipWithRunningEnvoy(t, "it starts an Envoy")
 }
 
-// refused starts Envoy with a change of the variant's form that it refuses, and returns its log.
+// refused starts Envoy with a change that it refuses, made in the variant's form, and returns its log.
 func refused(t *testing.T, change func(*testbed.Bootstrap), options ...option) string {
 	t.Helper()
 	s, p := prepare(t, options...)

@@ -30,7 +30,7 @@ type balancer struct {
 
 const (
 	probeInterval = 200 * time.Millisecond
-	// How long a client continues a stream after its Envoy is out: longer than the delay of the test's drain.
+	// How long a client continues a stream after its Envoy is out: longer than the drain delay in the test.
 	lastWork = 1500 * time.Millisecond
 )
 
