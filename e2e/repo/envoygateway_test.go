@@ -10,13 +10,13 @@ import (
 	"sync"
 	"testing"
 
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/kustomize"
-	"healthgate/e2e/testbed"
 )
 
 // Envoy Gateway's kinds are checked by its CRDs, which its Go module has. That module's types are not used: it would raise 41 other modules
@@ -122,13 +122,13 @@ func TestEnvoyGatewaysObjectsFindEachOther(t *testing.T) {
 	if len(route.Spec.Rules) != 1 || *route.Spec.ParentRefs[0].SectionName == *probe.Spec.ParentRefs[0].SectionName {
 		t.Errorf("the service's route has %d rules, at the listener %s", len(route.Spec.Rules), *route.Spec.ParentRefs[0].SectionName)
 	}
-	traffic := testbed.Tree(get[map[string]any](t, objects, "BackendTrafficPolicy/service"))
-	policy := testbed.Tree(get[map[string]any](t, objects, "EnvoyExtensionPolicy/probe"))
-	proxy := testbed.Tree(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
+	traffic := treeOf(get[map[string]any](t, objects, "BackendTrafficPolicy/service"))
+	policy := treeOf(get[map[string]any](t, objects, "EnvoyExtensionPolicy/probe"))
+	proxy := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
 	cluster := "grpcroute/default/" + route.Name + "/rule/0"
 	deployment := proxy.Part("spec.provider.kubernetes.envoyDeployment")
 	folder := deployment.Get("container.env.0.value")
-	extension := gatewaysBootstrap(t, objects).Part("bootstrap_extensions.0.typed_config.dynamic_module_config")
+	extension := gatewaysExtension(t, objects)
 	for what, pair := range map[string][2]any{
 		"the gate's cluster": {policy.Get("spec.dynamicModule.0.config.clusters.0"), cluster},
 		"the checked gRPC service": {policy.Get("spec.dynamicModule.0.config.grpc_services.0"),
@@ -138,7 +138,7 @@ func TestEnvoyGatewaysObjectsFindEachOther(t *testing.T) {
 		"the volume's place":        {deployment.Get("container.volumeMounts.0.mountPath"), folder},
 		"the volume":                {deployment.Get("container.volumeMounts.0.name"), deployment.Get("pod.volumes.0.name")},
 		"where admin listens":       {deployment.Get("container.env.1.value"), "127.0.0.1:19000"},
-		"the bootstrap's extension": {extension.Get("name"), "healthgate"},
+		"the bootstrap's extension": {extension.GetDynamicModuleConfig().GetName(), "healthgate"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
@@ -154,7 +154,7 @@ func TestEnvoyGatewaysObjectsFindEachOther(t *testing.T) {
 // With the component init-container the module is copied into the folder where the image volume has it, and the image is the user's.
 func TestEnvoyGatewaysInitContainerCopiesTheModule(t *testing.T) {
 	objects := render(t, kustomize.EnvoyGateway, "../overlays/envoy-gateway/init-container")
-	deployment := testbed.Tree(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Part("spec.provider.kubernetes.envoyDeployment")
+	deployment := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Part("spec.provider.kubernetes.envoyDeployment")
 	folder := deployment.Get("container.volumeMounts.0.mountPath").(string)
 	copies := deployment.Part("initContainers.0")
 	dockerfile := readFile(t, inRoot("Dockerfile"))
@@ -173,15 +173,14 @@ func TestEnvoyGatewaysInitContainerCopiesTheModule(t *testing.T) {
 	}
 }
 
-// gatewaysBootstrap returns the part of the bootstrap that the overlay adds to Envoy Gateway's, and checks it by Envoy's API.
-func gatewaysBootstrap(t *testing.T, objects rendered) *testbed.Config {
+// gatewaysExtension returns the bootstrap extension that the overlay adds to Envoy Gateway's bootstrap, and checks it by Envoy's API.
+func gatewaysExtension(t *testing.T, objects rendered) *modulev3.DynamicModuleBootstrapExtension {
 	t.Helper()
-	proxy := testbed.Tree(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
-	config := parseConfig(t, proxy.Get("spec.bootstrap.value").(string))
+	config := parseConfig(t, treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Get("spec.bootstrap.value").(string))
 	if err := validate(config.JSON()); err != nil {
 		t.Error(err)
 	}
-	return config
+	return config.Unpack(config.BootstrapExtensions[0].GetTypedConfig()).(*modulev3.DynamicModuleBootstrapExtension)
 }
 
 // checkPatches checks that patches.yaml patches a cluster.
@@ -191,8 +190,8 @@ func checkPatches(t *testing.T, cluster string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, patch := range testbed.Tree(read).Get("spec.jsonPatches").([]any) {
-		if name := testbed.Tree(patch).Get("name"); name != cluster {
+	for _, patch := range treeOf(read).Get("spec.jsonPatches").([]any) {
+		if name := treeOf(patch).Get("name"); name != cluster {
 			t.Errorf("a patch is for the cluster %v, want %s", name, cluster)
 		}
 	}

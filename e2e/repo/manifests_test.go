@@ -320,7 +320,7 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 }
 
 // configuration is Envoy's, as its container is started with it: the file that is mounted, and what its arguments add.
-func configuration(t *testing.T, objects rendered) *testbed.Config {
+func configuration(t *testing.T, objects rendered) *testbed.Bootstrap {
 	t.Helper()
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 	var file string
@@ -333,10 +333,8 @@ func configuration(t *testing.T, objects rendered) *testbed.Config {
 	flags := []string{"--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"}
 	if len(container.Args) == len(flags)+2 && container.Args[len(flags)] == "--config-yaml" {
 		added := parseConfig(t, container.Args[len(flags)+1])
-		for _, kind := range []string{"listeners", "clusters"} {
-			at := "static_resources." + kind
-			config.Set(at, append(config.Get(at).([]any), added.Get(at).([]any)...))
-		}
+		all, more := config.StaticResources, added.StaticResources
+		all.Listeners, all.Clusters = append(all.Listeners, more.Listeners...), append(all.Clusters, more.Clusters...)
 		flags = container.Args
 	}
 	if !slices.Equal(container.Args, flags) {
@@ -345,13 +343,13 @@ func configuration(t *testing.T, objects rendered) *testbed.Config {
 	return config
 }
 
-func parseConfig(t *testing.T, text string) *testbed.Config {
+func parseConfig(t *testing.T, text string) *testbed.Bootstrap {
 	t.Helper()
-	var tree any
-	if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
+	config, err := testbed.ParseBootstrap([]byte(text))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return testbed.Tree(tree)
+	return config
 }
 
 // checkConfiguration holds Envoy's configuration against the objects around it.
@@ -363,11 +361,10 @@ func checkConfiguration(t *testing.T, objects rendered) {
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // of listeners, to those of ports
-	listeners := config.Get("static_resources.listeners").([]any)
+	listeners := config.StaticResources.Listeners
 	for _, l := range listeners {
-		name := testbed.Tree(l).Get("name").(string)
-		if got := fmt.Sprint(testbed.Tree(l).Get("address.socket_address.port_value")); got != fmt.Sprint(portOf(container, names[name])) {
-			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", name, got, container.Ports)
+		if got := fmt.Sprint(l.GetAddress().GetSocketAddress().GetPortValue()); got != fmt.Sprint(portOf(container, names[l.Name])) {
+			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", l.Name, got, container.Ports)
 		}
 	}
 	if len(container.Ports) != len(listeners) {
@@ -386,13 +383,14 @@ func checkConfiguration(t *testing.T, objects rendered) {
 }
 
 // checkUpstream wants Envoy's cluster to be the headless Service, and to be reached.
-func checkUpstream(t *testing.T, config *testbed.Config, objects rendered) {
+func checkUpstream(t *testing.T, config *testbed.Bootstrap, objects rendered) {
 	t.Helper()
-	upstream := config.Part(testbed.Endpoints + ".0.endpoint.address.socket_address")
+	host := config.Cluster().GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0]
+	upstream := host.GetEndpoint().GetAddress().GetSocketAddress()
 	service := get[*corev1.Service](t, objects, "Service/service")
 	port := service.Spec.Ports[0]
-	if upstream.Get("address") != service.Name || fmt.Sprint(upstream.Get("port_value")) != fmt.Sprint(port.Port) || service.Spec.ClusterIP != "None" {
-		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream.JSON(), service.Name, port.Port, service.Spec.ClusterIP)
+	if upstream.GetAddress() != service.Name || upstream.GetPortValue() != uint32(port.Port) || service.Spec.ClusterIP != "None" {
+		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream, service.Name, port.Port, service.Spec.ClusterIP)
 	}
 	out := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/envoy").Spec.Egress[0]
 	if !maps.Equal(out.To[0].PodSelector.MatchLabels, service.Spec.Selector) || out.Ports[0].Port.IntVal != port.Port {
@@ -487,7 +485,7 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	}
 	ready := container.ReadinessProbe
 	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
-	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	proxy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
 		"delay":                     env["DRAIN_DELAY"],
 		"timeout":                   env["DRAIN_TIMEOUT"],
@@ -524,14 +522,14 @@ func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
 	const connection, rest = 23 << 10, 128 << 20 // an idle one with TLS and HTTP/2, and what Envoy holds without any
 	for _, components := range [][]string{nil, {"module"}} {
 		objects := render(t, "base", components...)
-		most, _ := configuration(t, objects).Get("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections").(float64)
+		most := configuration(t, objects).ConnectionLimit().GetMaxActiveDownstreamConnections()
 		limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
-		if need := rest + int64(most)*connection; most == 0 || need > limit {
+		if need := rest + most*connection; most == 0 || need > limit {
 			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
 		}
 	}
-	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
-	policy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
+	proxy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	policy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
 	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
 	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
 		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())
@@ -633,8 +631,9 @@ func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
 			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
 				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
 			}
-			listener := "static_resources.listeners.1"
-			path := configuration(t, objects).Get(listener + ".filter_chains.0.filters.0.typed_config.route_config.virtual_hosts.0.routes.0.match.path")
+			config := configuration(t, objects)
+			metrics := config.HCMOf(config.StaticResources.Listeners[1])
+			path := metrics.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()[0].GetMatch().GetPath()
 			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
 				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
 			}
