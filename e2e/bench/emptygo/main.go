@@ -1,4 +1,4 @@
-// Command emptygo is the smallest golang plugin in Go: it sends 200 at the request's headers. Its cost above that of the empty plugin in C
+// Command emptygo is the smallest golang plugin in Go: it sends 200 at the request's headers. Its cost above the cost of the empty plugin in C
 // is the cost of Go and of Envoy's SDK.
 package main
 
