@@ -424,6 +424,11 @@ type load struct {
 
 // probeUntilStopped starts a load of so many clients, half of them over HTTP/2.
 func (s *site) probeUntilStopped(clients int) *load {
+	return s.probeAsUntilStopped(clients, func(reply *answer) string { return strconv.Itoa(reply.status) })
+}
+
+// probeAsUntilStopped starts a load whose answers are counted by what a function returns.
+func (s *site) probeAsUntilStopped(clients int, as func(*answer) string) *load {
 	all := make([]*http.Client, clients)
 	for i := range all {
 		all[i] = s.client(protocols[i%2])
@@ -434,7 +439,7 @@ func (s *site) probeUntilStopped(clients int) *load {
 		if err != nil {
 			return err.Error()
 		}
-		return strconv.Itoa(reply.status)
+		return as(reply)
 	})}
 	s.t.Cleanup(func() { _, _ = l.Stop() })
 	return l
