@@ -1,25 +1,10 @@
 package suite
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"healthgate/e2e/testbed"
 )
-
-// startedDraining makes Envoy find a file "drain" when it starts, which starts it in drain mode.
-func startedDraining(t *testing.T) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "drain"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c.FlagsPath = dir
-	})
-}
 
 // Envoy fails its health checks before it reads any configuration of the gate.
 func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {

@@ -2,7 +2,6 @@ package suite
 
 import (
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -17,54 +16,6 @@ import (
 
 	"healthgate/e2e/testbed"
 )
-
-// path probes a path on a new connection, so that Envoy's newest listener answers.
-func (s *site) path(path string) *answer {
-	s.t.Helper()
-	client := s.client("h2")
-	defer client.CloseIdleConnections()
-	return s.mustDo(client, http.MethodGet, path, nil)
-}
-
-func (s *site) awaitPath(path string, status int) {
-	s.t.Helper()
-	s.await(settle, func() error {
-		if reply := s.path(path); reply.status != status {
-			return fmt.Errorf("%s is answered with %d, want %d", path, reply.status, status)
-		}
-		return nil
-	})
-}
-
-// always probes a path for some time, and expects one status throughout.
-func (s *site) always(path string, status int, during time.Duration) {
-	s.t.Helper()
-	for until := time.Now().Add(during); time.Now().Before(until); {
-		if reply := s.path(path); reply.status != status {
-			s.t.Fatalf("%s is answered with %d %q, want %d", path, reply.status, reply.body, status)
-		}
-	}
-}
-
-// removeOverrides makes RDS give the routes as they were at the start.
-func (s *site) removeOverrides() {
-	s.t.Helper()
-	s.writeRoutes(s.routes)
-	s.await(settle, func() error {
-		if reply := s.path("/readyz"); reply.header.Get("cache-control") != "" {
-			return fmt.Errorf("/readyz is still answered by a gate")
-		}
-		return nil
-	})
-}
-
-// twoClusters adds a cluster "other" with the same hosts, and makes CDS give both.
-func twoClusters(clusters *[]*clusterv3.Cluster) option {
-	return func(p *plan) {
-		withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("other")) })(p)
-		clustersByCDS(clusters)(p)
-	}
-}
 
 // An override that RDS adds, removes and adds again follows its cluster's health.
 func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
@@ -207,12 +158,6 @@ func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	if healthy := s.stat("healthgate.default.healthy"); healthy != 1 {
 		t.Errorf("healthy is %d", healthy)
 	}
-}
-
-// neverRouted makes a listener wait for routes that never arrive, because the service is no control plane.
-func neverRouted(c *testbed.Bootstrap) {
-	c.Patch(c.HCM(), `rds: {route_config_name: late, config_source: {resource_api_version: V3, initial_fetch_timeout: 0s,
-		api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: service}}]}}}`)
 }
 
 // After a process was stopped and continued (SIGSTOP, the cgroup freezer, a migration) no health is known to be bad.
