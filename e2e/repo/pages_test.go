@@ -1,11 +1,13 @@
 package repo
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"healthgate/e2e/testbed"
@@ -51,8 +53,22 @@ func commandsOf(text string) (all []string) {
 	return all
 }
 
+// command builds the command once, and returns the folder that it is in.
+var command = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "healthgate")
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "healthgate"), "./cmd/healthgate")
+	build.Dir = testbed.Root()
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
 // workbench makes a folder with a user's envoy.yaml, the files of an xDS server and the command.
-func workbench(t *testing.T) (dir string, run func(command string) (out string, err error)) {
+func workbench(t *testing.T) (dir string, run func(line string) (out string, err error)) {
 	t.Helper()
 	dir = t.TempDir()
 	files := map[string]string{"envoy.yaml": inRoot("e2e", "repo", "testdata", "envoy.yaml")}
@@ -64,14 +80,15 @@ func workbench(t *testing.T) (dir string, run func(command string) (out string, 
 			t.Fatal(err)
 		}
 	}
-	bin := filepath.Join(dir, "build")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "healthgate"), "./cmd/healthgate")
-	build.Dir = testbed.Root()
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	bin, err := command()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return dir, func(command string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+	if err := os.Symlink(bin, filepath.Join(dir, "build")); err != nil {
+		t.Fatal(err)
+	}
+	return dir, func(line string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
@@ -107,16 +124,19 @@ func TestPagesNameFlagsThatExist(t *testing.T) {
 	_, run := workbench(t)
 	part := regexp.MustCompile(`healthgate (lint|explain|config|alive|drain|version|completion)\b([^|]*)`)
 	flag := regexp.MustCompile(`--[a-z-]+`)
-	seen := 0
+	helps, seen := map[string]string{}, 0
 	for _, page := range pages(t) {
 		for _, command := range commandsOf(readFile(t, inRoot(page))) {
 			for _, found := range part.FindAllStringSubmatch(command, -1) {
-				help, err := run("healthgate " + found[1] + " --help")
-				if err != nil {
-					t.Fatal(err)
+				if helps[found[1]] == "" {
+					help, err := run("healthgate " + found[1] + " --help")
+					if err != nil {
+						t.Fatal(err)
+					}
+					helps[found[1]] = help
 				}
 				for _, name := range flag.FindAllString(found[2], -1) {
-					if seen++; !strings.Contains(help, " "+name+" ") {
+					if seen++; !strings.Contains(helps[found[1]], " "+name+" ") {
 						t.Errorf("%s: %q has %s, and its help has not", page, command, name)
 					}
 				}

@@ -11,6 +11,14 @@ import (
 	"healthgate/e2e/testbed"
 )
 
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := command(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
 // inRoot returns the path of a file of the checkout.
 func inRoot(path ...string) string {
 	return filepath.Join(append([]string{testbed.Root()}, path...)...)
