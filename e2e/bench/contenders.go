@@ -54,7 +54,7 @@ const (
 
 // rareCopies is how often the contrib host of the tests copies Envoy's stats, on the main thread. It is rare here because contrib's own
 // host copies none.
-const rareCopies = "STAND_IN_REFRESH_MILLISECONDS=1000"
+const rareCopies = "CONTRIB_HOST_REFRESH_MILLISECONDS=1000"
 
 // start starts an Envoy with a listener for each contender, all made from the reference configuration, and returns their addresses.
 func (b *bench) start(s size, contenders ...string) (*testbed.Envoy, map[string]string, error) {

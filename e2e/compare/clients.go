@@ -20,16 +20,15 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Clients load Envoy during a soak, and count the replies.
+// Clients put Envoy under load during a soak, and count the replies.
 type Clients struct {
 	variant        Variant
 	ingress, calls string
 
 	passed, failed, aborted, abused, proxied atomic.Int64
-	// Of grpc.health.v1.Health: Checks, Watches and their updates; and calls of both that Envoy ended, with the listener that an event
-	// replaced.
-	checked, watched, updates, ended atomic.Int64
-	wrong                            atomic.Pointer[error] // the first
+	checked, watched, updates                atomic.Int64 // Checks, Watches and the updates of Watches
+	ended                                    atomic.Int64 // Checks and Watches that Envoy ended, with the listener that an event replaced
+	firstError                               atomic.Pointer[error]
 
 	running sync.WaitGroup
 	cancel  context.CancelFunc
@@ -72,22 +71,22 @@ func (c *Clients) Stop() {
 	c.running.Wait()
 }
 
-func (c *Clients) fail(err error) { c.wrong.CompareAndSwap(nil, &err) }
+func (c *Clients) fail(err error) { c.firstError.CompareAndSwap(nil, &err) }
 
 func (c *Clients) failure() error {
-	if err := c.wrong.Load(); err != nil {
+	if err := c.firstError.Load(); err != nil {
 		return *err
 	}
 	if c.passed.Load() == 0 || c.failed.Load() == 0 || c.aborted.Load() == 0 || c.abused.Load() == 0 || c.proxied.Load() == 0 {
 		return fmt.Errorf("the load was not mixed: %v", c)
 	}
 	if c.grpc() && (c.checked.Load() == 0 || c.updates.Load() < c.watched.Load()/2) {
-		return fmt.Errorf("the health service was not answered as it has to be: %v", c)
+		return fmt.Errorf("too few replies of grpc.health.v1.Health: %v", c)
 	}
 	return nil
 }
 
-// client makes an HTTP client. It shares no connection.
+// client returns an HTTP client with connections of its own.
 func client(http2 bool) *http.Client {
 	transport := &http.Transport{Protocols: &http.Protocols{}}
 	transport.Protocols.SetHTTP1(!http2)
@@ -95,7 +94,7 @@ func client(http2 bool) *http.Client {
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
 
-// sometimes cancels a call within a millisecond, one in some times, and reports whether.
+// sometimes cancels a call within a millisecond, with the probability 1/one, and reports whether it does.
 func sometimes(r *rand.Rand, one int, cancel func()) bool {
 	if r.IntN(one) > 0 {
 		return false
@@ -104,11 +103,11 @@ func sometimes(r *rand.Rand, one int, cancel func()) bool {
 	return true
 }
 
-// probe sends a probe or an ordinary request. One in ten hangs up. Every reply to a probe must be a gate's.
+// probe sends a probe or an ordinary request, and hangs up on one in ten. A gate must answer every probe.
 func (c *Clients) probe(ctx context.Context, http2 bool, r *rand.Rand) func() {
 	urls := []string{"http://" + c.ingress + "/eject", "http://" + c.calls + adminPath(c.variant)}
 	for i := range filters {
-		urls = append(urls, "http://"+c.ingress+Gate{i, "", -1}.path(c.variant.Name))
+		urls = append(urls, "http://"+c.ingress+Place{i, "", -1}.path(c.variant.Name))
 	}
 	sender := client(http2)
 	return func() {
@@ -118,7 +117,7 @@ func (c *Clients) probe(ctx context.Context, http2 bool, r *rand.Rand) func() {
 		hangsUp := sometimes(r, 10, cancel)
 		request, err := http.NewRequestWithContext(probe, http.MethodGet, url, nil)
 		if err != nil {
-			panic(err) // made here
+			panic(err) // a constant URL
 		}
 		request.Host = pick(r, virtualHosts...)
 		reply, err := sender.Do(request)
@@ -154,9 +153,9 @@ func junk(r *rand.Rand, atMost int) []byte {
 	return all
 }
 
-// abuse connects, and sends no request, or half of one.
+// abuse connects, and sends half a request or garbage.
 func (c *Clients) abuse(r *rand.Rand) {
-	gate := "GET " + Gate{0, "", -1}.path(c.variant.Name) + " HTTP/1.1\r\nhost: a\r\n"
+	gate := "GET " + Place{0, "", -1}.path(c.variant.Name) + " HTTP/1.1\r\nhost: a\r\n"
 	conn, err := net.Dial("tcp", c.ingress)
 	if err != nil {
 		c.fail(err)
@@ -172,7 +171,7 @@ func (c *Clients) abuse(r *rand.Rand) {
 	c.abused.Add(1)
 }
 
-// health makes a client of grpc.health.v1.Health. Its connection ends with the context.
+// health returns a client of grpc.health.v1.Health, whose connection ends with the context.
 func (c *Clients) health(ctx context.Context) grpc_health_v1.HealthClient {
 	conn, err := grpc.NewClient("passthrough:///"+c.ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority(virtualHosts[0]))
@@ -183,7 +182,7 @@ func (c *Clients) health(ctx context.Context) grpc_health_v1.HealthClient {
 	return grpc_health_v1.NewHealthClient(conn)
 }
 
-// endedByEnvoy counts a call that its client did not end, and fails if it may not end so.
+// endedByEnvoy counts a call that Envoy may end with UNAVAILABLE; any other end is an error.
 func (c *Clients) endedByEnvoy(what string, err error) {
 	if status.Code(err) == codes.Canceled && strings.Contains(err.Error(), "the client connection is closing") {
 		return // by Stop, which grpc-go may report before the context does
@@ -203,7 +202,7 @@ func isVerdict(reply *grpc_health_v1.HealthCheckResponse) bool {
 	return reply.Status == grpc_health_v1.HealthCheckResponse_SERVING || reply.Status == grpc_health_v1.HealthCheckResponse_NOT_SERVING
 }
 
-// check calls Check. One in ten hangs up.
+// check calls Check, and hangs up on one in ten.
 func (c *Clients) check(ctx context.Context, r *rand.Rand) func() {
 	health := c.health(ctx)
 	return func() {
@@ -245,14 +244,14 @@ func (c *Clients) watch(ctx context.Context, r *rand.Rand) func() {
 				c.fail(fmt.Errorf("Watch of %q: %v", request.Service, reply))
 			}
 		}
-		// The deadline is its own; grpc-go may report it before the context does.
+		// grpc-go may report the deadline before the context does.
 		if code := status.Code(err); call.Err() == nil && code != codes.DeadlineExceeded {
 			c.endedByEnvoy(fmt.Sprintf("Watch of %q", request.Service), err)
 		}
 	}
 }
 
-// abuseHealth sends garbage to methods of the health service, some of it half.
+// abuseHealth sends garbage to methods of the health service, and hangs up on some of it.
 func (c *Clients) abuseHealth(ctx context.Context, r *rand.Rand) func() {
 	sender := client(true)
 	return func() {
@@ -267,12 +266,12 @@ func (c *Clients) abuseHealth(ctx context.Context, r *rand.Rand) func() {
 		url := "http://" + c.ingress + "/grpc.health.v1.Health/" + method
 		request, err := http.NewRequestWithContext(call, http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {
-			panic(err) // made here
+			panic(err) // a constant URL
 		}
 		request.Host = virtualHosts[0]
 		request.Header.Set("content-type", "application/grpc")
 		if reply, err := sender.Do(request); err == nil {
-			_, _ = io.Copy(io.Discard, reply.Body) // it may hang up
+			_, _ = io.Copy(io.Discard, reply.Body)
 			reply.Body.Close()
 			if reply.StatusCode != http.StatusOK {
 				c.fail(fmt.Errorf("garbage to %s is answered with %d", method, reply.StatusCode))

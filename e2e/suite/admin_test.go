@@ -55,7 +55,7 @@ func TestAdminThatIsNotThereFailsTheProbe(t *testing.T) {
 	s.setServing(1)
 	expect(t, "a probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_stale"`, settle)
-	s.awaitLog("healthgate: admin at /nowhere/admin.sock can't be asked for the clusters' health", settle)
+	s.awaitLog("healthgate: can't poll admin at /nowhere/admin.sock: ", settle)
 }
 
 // By stats nothing is seen here: not the cluster's health, and not that Envoy fails its health checks.
@@ -195,8 +195,8 @@ func TestAdminGoesOnWithThousandsOfHosts(t *testing.T) {
 				s.awaitProbe(client, map[bool]int{true: 200, false: 503}[serving], settle)
 			}
 			s.awaitLog(`"details":"healthgate_cluster_unhealthy"`, settle)
-			if strings.Contains(s.envoy.Log(), "can't be asked") {
-				t.Error("a look failed")
+			if strings.Contains(s.envoy.Log(), "can't poll admin") {
+				t.Error("a poll failed")
 			}
 			s.await(settle, func() error {
 				most := 0

@@ -354,9 +354,9 @@ func TestStatsOfTheDefaultPrefixAreShared(t *testing.T) {
 func TestNewestGateOfAPrefixWritesItsGauge(t *testing.T) {
 	startServing(t)
 	old := newFilter(t, `{"clusters": ["service"]}`)
-	probe(old)
 	young := fakeenvoy.NewFilter(`{"clusters": ["other"]}`)
 	probe(young)
+	probe(old) // its gate is created later
 	for i := range uint64(2) {
 		cluster("service", i, 0, 1)
 		tick()

@@ -39,8 +39,8 @@ type outcome struct {
 	since  time.Time
 }
 
-// New makes the gate of a decoded configuration, and defines its stats in Envoy.
-func New(c *config.Config, source Source, envoy Envoy, process *Process) *Gate {
+// New makes the gate of a decoded configuration, and defines its stats in Envoy. A newer configuration has a greater serial.
+func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *Process) *Gate {
 	g := &Gate{
 		config:   c,
 		envoy:    envoy,
@@ -48,7 +48,7 @@ func New(c *config.Config, source Source, envoy Envoy, process *Process) *Gate {
 		server:   process.draining.NewReader(envoy),
 		process:  process,
 		replies:  newReplies(c),
-		metrics:  newMetrics(c.StatPrefix, envoy, &process.gauges),
+		metrics:  newMetrics(c.StatPrefix, serial, envoy, &process.gauges),
 		clusters: make([]history, len(c.Clusters)),
 	}
 	g.stats, _ = source.(*envoystats.Source)

@@ -125,7 +125,7 @@ func newGate(t testing.TB, h Envoy, text string) *Gate {
 
 // newGateIn makes the gate of a configuration in a process.
 func newGateIn(c *config.Config, h Envoy, process *Process) *Gate {
-	return New(c, newSource(c, h), h, process)
+	return New(c, 0, newSource(c, h), h, process)
 }
 
 func newSource(c *config.Config, h Envoy) Source {
@@ -323,7 +323,7 @@ func TestSourceThatKnowsOfADrainIsBelieved(t *testing.T) {
 	c := decode(t, `{"clusters": ["a"]}`)
 	var process Process
 	source := &drainSource{Source: envoystats.NewSource(c.Clusters, c.StaleAfter, h, &envoystats.Ages{}, h.Now())}
-	g := New(c, source, h, &process)
+	g := New(c, 0, source, h, &process)
 	source.known = true
 	for _, draining := range []bool{false, true, false} {
 		source.draining = draining

@@ -9,7 +9,7 @@ import (
 // it. Of the open gates the newest that has evaluated anything writes it.
 type healthyGauges struct {
 	mutex    sync.Mutex
-	byPrefix map[string][]*metrics // of the open gates, the newest last
+	byPrefix map[string][]*metrics // of the open gates, by serial, the newest last
 }
 
 func (g *healthyGauges) register(m *metrics) {
@@ -18,10 +18,15 @@ func (g *healthyGauges) register(m *metrics) {
 	if g.byPrefix == nil {
 		g.byPrefix = make(map[string][]*metrics)
 	}
-	g.byPrefix[m.prefix] = append(g.byPrefix[m.prefix], m)
+	all := g.byPrefix[m.prefix]
+	at := len(all)
+	for at > 0 && all[at-1].serial > m.serial {
+		at--
+	}
+	g.byPrefix[m.prefix] = slices.Insert(all, at, m)
 }
 
-// unregister also makes the gate that is the newest now write the gauge.
+// unregister also makes the newest gate that is left write the gauge, or an older one if Envoy has dropped its configuration, too.
 func (g *healthyGauges) unregister(m *metrics) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -31,8 +36,8 @@ func (g *healthyGauges) unregister(m *metrics) {
 		return
 	}
 	g.byPrefix[m.prefix] = left
-	if writer := newestEvaluated(left); writer != nil {
-		writer.writeHealthy()
+	for writer := newestEvaluated(left); writer != nil && !writer.tryWriteHealthy(); writer = newestEvaluated(left) {
+		left = left[:slices.Index(left, writer)]
 	}
 }
 

@@ -44,8 +44,17 @@ func TestNewestGateOfAPrefixWritesTheGauge(t *testing.T) {
 	up("b", 0)
 	second.Answer()
 	gauge(1, "one that has gone still answers")
-	first.Close()
-	other.Close()
+	older := New(decode(t, `{"clusters": ["c"], "stat_prefix": "p"}`), 1, newSource(decode(t, `{"clusters": ["c"]}`), h), h, &process)
+	newest := New(decode(t, `{"clusters": ["a"], "stat_prefix": "p"}`), 2, newSource(decode(t, `{"clusters": ["a"]}`), h), h, &process)
+	newest.Answer()
+	gauge(1, "the newest passes")
+	between := New(decode(t, `{"clusters": ["c"], "stat_prefix": "p"}`), 1, newSource(decode(t, `{"clusters": ["c"]}`), h), h, &process)
+	older.Answer()
+	between.Answer()
+	gauge(1, "gates of older configurations were made or used later")
+	for _, g := range []*Gate{first, other, older, between, newest} {
+		g.Close()
+	}
 	if n := len(process.gauges.byPrefix); n != 0 {
 		t.Errorf("%d prefixes are kept, and no gate", n)
 	}

@@ -89,6 +89,58 @@ func TestHoldGoesOnInTheNextGateWithTheSameConfiguration(t *testing.T) {
 	}
 }
 
+// droppableHost is a host whose gauges cannot be written once Envoy has dropped the configuration.
+type droppableHost struct {
+	*fakeHost
+	dropped *bool
+}
+
+type droppableGauge struct {
+	SettableGauge
+	dropped *bool
+}
+
+func (h droppableHost) NewGauge(name string) SettableGauge {
+	return droppableGauge{h.fakeHost.NewGauge(name), h.dropped}
+}
+
+func (g droppableGauge) Record(value uint64) {
+	if *g.dropped {
+		panic("the configuration is dropped")
+	}
+	g.SettableGauge.Record(value)
+}
+
+// Envoy drops all gates of a filter's configuration at once, and they may share a stat prefix. Every later gate would begin with a hold
+// state that stays registered, however old: the gate would pass again after each update of the routes.
+func TestGatesOfADroppedConfigurationLeaveNoHoldState(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`
+	h, process, dropped := newFakeHost(), &Process{}, false
+	h.setCluster("a", of(1, 0, 1))
+	older := newGateIn(decode(t, text), h, process)
+	host := droppableHost{h, &dropped}
+	first, second := newGateIn(decode(t, text), host, process), newGateIn(decode(t, text), host, process)
+	for _, g := range []*Gate{older, first, second} {
+		g.Answer()
+	}
+	named(h.own, "healthgate.default.healthy").Record(0)
+	dropped = true
+	first.Close()
+	if named(h.own, "healthgate.default.healthy").Get() != 1 {
+		t.Error("the gate that is not dropped does not write the gauge")
+	}
+	second.Close()
+
+	h.setCluster("a", of(0, 0, 1))
+	older.Answer()
+	h.now = h.now.Add(2 * time.Second)
+	older.Answer()
+	older.Close()
+	if got := newGateIn(decode(t, text), h, process).Answer().Details; got != "healthgate_cluster_unhealthy" {
+		t.Errorf("got %s, want healthgate_cluster_unhealthy", got)
+	}
+}
+
 func TestStatesOfHoldsAreForgotten(t *testing.T) {
 	h, process := newFakeHost(), &Process{}
 	for range 100 {

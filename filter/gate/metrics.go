@@ -11,6 +11,7 @@ import (
 // metrics counts the replies of a gate, and notices a change of its verdict.
 type metrics struct {
 	prefix string
+	serial uint64 // of the configuration
 	envoy  Envoy
 	gauges *healthyGauges
 
@@ -49,10 +50,11 @@ func metricScope(prefix string) string { return "healthgate." + prefix + "." }
 
 func hasCounter(r policy.Reason) bool { return r != policy.OK && r != policy.Held }
 
-func newMetrics(prefix string, envoy Envoy, gauges *healthyGauges) *metrics {
+func newMetrics(prefix string, serial uint64, envoy Envoy, gauges *healthyGauges) *metrics {
 	scope := metricScope(prefix)
 	m := &metrics{
 		prefix:      prefix,
+		serial:      serial,
 		envoy:       envoy,
 		gauges:      gauges,
 		changedAt:   envoy.Now(),
@@ -130,6 +132,14 @@ func (m *metrics) writeHealthy() {
 		healthy = 1
 	}
 	m.healthy.Record(healthy)
+}
+
+// tryWriteHealthy reports whether it could write the gauge. Envoy drops all gates of a filter's configuration at once, so the gate may be
+// dropped and not yet closed: writing a stat panics then.
+func (m *metrics) tryWriteHealthy() (written bool) {
+	defer func() { written = recover() == nil }()
+	m.writeHealthy()
+	return true
 }
 
 // since returns when the verdict last changed.

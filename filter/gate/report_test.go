@@ -69,7 +69,7 @@ func (hostsOfA) Hosts(int) []policy.Host {
 func TestReportNamesHostsWhereTheSourceKnowsThem(t *testing.T) {
 	h := newFakeHost()
 	c := decode(t, `{"clusters": ["a"], "response": {"details": true}}`)
-	g := New(c, hostsOfA{newSource(c, h)}, h, &Process{})
+	g := New(c, 0, hostsOfA{newSource(c, h)}, h, &Process{})
 	var got report
 	if err := json.Unmarshal([]byte(g.Report().Body), &got); err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func (unknownSource) Sample(time.Time, int) policy.Sample { return policy.Sample
 
 func TestClusterThatIsNotThereIsWarnedOf(t *testing.T) {
 	h := newFakeHost()
-	New(decode(t, `{"clusters": ["a"]}`), unknownSource{}, h, &Process{}).warnOfNoHost(0)
+	New(decode(t, `{"clusters": ["a"]}`), 0, unknownSource{}, h, &Process{}).warnOfNoHost(0)
 	if len(h.lines) != 1 || !strings.Contains(h.lines[0], `Envoy has no cluster "a", so it fails`) {
 		t.Errorf("got %q", h.lines)
 	}
@@ -115,7 +115,7 @@ func (staleSource) Sample(time.Time, int) policy.Sample { return policy.Sample{S
 
 func TestSourceThatCouldNotLookIsNotTakenForAnEmptyCluster(t *testing.T) {
 	h := newFakeHost()
-	New(decode(t, `{"clusters": ["a"]}`), staleSource{}, h, &Process{}).warnOfNoHost(0)
+	New(decode(t, `{"clusters": ["a"]}`), 0, staleSource{}, h, &Process{}).warnOfNoHost(0)
 	if len(h.lines) != 0 {
 		t.Errorf("got %q", h.lines)
 	}

@@ -31,6 +31,7 @@ type Configuration struct {
 	process *Process
 	envoy   Envoy
 	filter  *Configuration // the filter's own: itself, or the one at the end of its parents
+	serial  uint64         // of a merged configuration, that of its newer side
 	config  *config.Config // nil if it is broken
 	err     error          // why it is broken
 	paths   []string       // whose requests are probes
@@ -47,7 +48,7 @@ type Configuration struct {
 
 // Configure starts a filter's configuration, with its gate unless the process is lazy.
 func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration {
-	c := &Configuration{process: p, envoy: envoy, config: decoded, paths: []string{decoded.Path}}
+	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path}}
 	c.filter = c
 	if !p.Lazy {
 		c.makeGate()
@@ -66,6 +67,9 @@ func (c *Configuration) Gate() (*gate.Gate, error) {
 
 // Config returns the decoded configuration, nil if it is broken.
 func (c *Configuration) Config() *config.Config { return c.config }
+
+// Serial returns a number that grows with each configuration and each override of the process.
+func (c *Configuration) Serial() uint64 { return c.serial }
 
 // Paths returns the paths whose requests are probes.
 func (c *Configuration) Paths() []string { return c.paths }
@@ -120,7 +124,7 @@ func (c *Configuration) makeGate() *gate.Gate {
 		c.ends = append(c.ends, reader.Close)
 		envoy = reader
 	}
-	g := gate.New(c.config, c.newSource(envoy), envoy, &c.process.gates)
+	g := gate.New(c.config, c.serial, c.newSource(envoy), envoy, &c.process.gates)
 	c.ends = append(c.ends, g.Close)
 	if reader != nil {
 		c.ends = append(c.ends, reader.Register(c, g))

@@ -33,6 +33,7 @@ type Process struct {
 	pollers adminsource.Pollers
 	// pairs guards all pairs. It is held while a merged configuration is decoded, but never while Envoy is called.
 	pairs     sync.Mutex
+	serial    atomic.Uint64
 	lastPanic atomic.Int64 // Unix time in nanoseconds of the last panic logged, 0 before
 }
 
