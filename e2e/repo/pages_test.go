@@ -53,12 +53,15 @@ func commandsOf(text string) (all []string) {
 	return all
 }
 
-// command builds the command once, and returns the folder that it is in.
-var command = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "healthgate")
-	if err != nil {
+// commandDir is the folder of the command, after command has built it.
+var commandDir string
+
+// command builds the command once, and returns its folder.
+var command = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "healthgate"); err != nil {
 		return "", err
 	}
+	commandDir = dir
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "healthgate"), "./cmd/healthgate")
 	build.Dir = testbed.Root()
 	if out, err := build.CombinedOutput(); err != nil {

@@ -13,9 +13,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := command(); err == nil {
-		_ = os.RemoveAll(dir)
-	}
+	_ = os.RemoveAll(commandDir)
 	os.Exit(code)
 }
 
