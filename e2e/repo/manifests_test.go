@@ -21,7 +21,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// The types of the clouds' own resources, of what is used here alone: any other field is an error.
+// The clouds' own types, with the fields that the manifests use; any other field is an error.
 type (
 	backendConfig struct {
 		object
@@ -115,7 +115,7 @@ type (
 	}
 )
 
-// kinds are the kinds that may be made, each by its version and type.
+// kinds are the kinds that the manifests may have.
 var kinds = map[string]func() any{
 	"v1/ConfigMap":                               func() any { return &corev1.ConfigMap{} },
 	"v1/Service":                                 func() any { return &corev1.Service{} },
@@ -134,7 +134,7 @@ var kinds = map[string]func() any{
 	"monitoring.googleapis.com/v1/PodMonitoring": func() any { return &podMonitoring{} },
 }
 
-// rendered are the objects of a folder, by kind and name.
+// rendered has the objects of a folder, by kind and name.
 type rendered map[string]any
 
 func render(t *testing.T, folder string, components ...string) rendered {
@@ -150,7 +150,7 @@ func render(t *testing.T, folder string, components ...string) rendered {
 			t.Fatal(err)
 		}
 		name := resource.GetName()
-		if resource.GetKind() == "ConfigMap" { // it has a hash of its content behind its name
+		if resource.GetKind() == "ConfigMap" { // its name ends with a hash of its content
 			name = name[:strings.LastIndexByte(name, '-')]
 		}
 		o, err := decode(resource.GetGvk().ApiVersion(), resource.GetKind(), text)
@@ -162,14 +162,14 @@ func render(t *testing.T, folder string, components ...string) rendered {
 	return objects
 }
 
-// decode reads an object by its type, with no unknown field.
+// decode reads an object strictly by its type or CRD.
 func decode(version, kind string, text []byte) (any, error) {
 	if version == envoyGatewayVersion {
 		return readByCRD(kind, text)
 	}
 	make := kinds[version+"/"+kind]
 	if make == nil {
-		return nil, fmt.Errorf("nothing here checks %s/%s", version, kind)
+		return nil, fmt.Errorf("no type for %s/%s", version, kind)
 	}
 	o := make()
 	return o, yaml.UnmarshalStrict(text, o)
@@ -184,7 +184,7 @@ func get[T any](t *testing.T, objects rendered, name string) T {
 	return o
 }
 
-// variants are what is rendered: base and each overlay, with and without components.
+// variants returns base and each overlay, with and without components.
 func variants(t *testing.T) []kustomize.Variant {
 	t.Helper()
 	all, err := kustomize.Variants()
@@ -194,11 +194,10 @@ func variants(t *testing.T) []kustomize.Variant {
 	return all
 }
 
-// What every overlay keeps of the base, whichever components it has.
-func TestEveryOverlayIsWhole(t *testing.T) {
+func TestObjectsOfEachOverlayFitTogether(t *testing.T) {
 	for _, variant := range variants(t) {
 		if variant.Folder == kustomize.EnvoyGateway {
-			continue // its Envoys are not ours
+			continue // Envoy Gateway makes the Envoys
 		}
 		t.Run(variant.String(), func(t *testing.T) {
 			objects := render(t, variant.Folder, variant.Components...)
@@ -219,7 +218,7 @@ func TestEveryOverlayIsWhole(t *testing.T) {
 	}
 }
 
-// checkWorkload holds a Deployment against what selects its pods, and what reaches them.
+// checkWorkload compares a Deployment with the objects that select its pods, and with the ports that reach them.
 func checkWorkload(t *testing.T, name string, objects rendered) {
 	t.Helper()
 	d := get[*appsv1.Deployment](t, objects, "Deployment/"+name)
@@ -239,7 +238,7 @@ func checkWorkload(t *testing.T, name string, objects rendered) {
 	container := d.Spec.Template.Spec.Containers[0]
 	for _, port := range service.Spec.Ports {
 		if portOf(container, port.TargetPort.StrVal) == 0 {
-			t.Errorf("the Service of %s has the port %v, which its container has not", name, port.TargetPort)
+			t.Errorf("the Service of %s has the port %v, which its container lacks", name, port.TargetPort)
 		}
 	}
 	open := map[int32]bool{}
@@ -249,14 +248,14 @@ func checkWorkload(t *testing.T, name string, objects rendered) {
 		}
 	}
 	for _, port := range container.Ports {
-		// A kubelet reaches the pods of its node, whatever a NetworkPolicy says.
+		// A NetworkPolicy does not block the kubelet of the pod's node.
 		if open[port.ContainerPort] == (port.Name == "alive") {
 			t.Errorf("the NetworkPolicy of %s opens %v, its container has the ports %v", name, open, container.Ports)
 		}
 		delete(open, port.ContainerPort)
 	}
 	if len(open) > 0 {
-		t.Errorf("the NetworkPolicy of %s opens %v, where nothing listens", name, open)
+		t.Errorf("the NetworkPolicy of %s opens %v, on which nothing listens", name, open)
 	}
 	for _, other := range []string{"envoy", "service"} {
 		if other != name && contains(podLabels, get[*corev1.Service](t, objects, "Service/"+other).Spec.Selector) {
@@ -265,7 +264,7 @@ func checkWorkload(t *testing.T, name string, objects rendered) {
 	}
 }
 
-// portOf is the number of a container's port, or 0.
+// portOf returns the number of a container's port, or 0.
 func portOf(container corev1.Container, name string) int32 {
 	for _, port := range container.Ports {
 		if port.Name == name {
@@ -284,7 +283,7 @@ func contains(labels, selector map[string]string) bool {
 	return true
 }
 
-// checkPods wants what a restricted namespace wants, and more.
+// checkPods checks the rules of Pod Security restricted, and more.
 func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	t.Helper()
 	yes := func(b *bool) bool { return b != nil && *b }
@@ -301,7 +300,8 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	}
 	for _, c := range pod.Containers {
 		s := c.SecurityContext
-		if !no(s.AllowPrivilegeEscalation) || !yes(s.ReadOnlyRootFilesystem) || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 {
+		drops := slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) && len(s.Capabilities.Add) == 0
+		if !no(s.AllowPrivilegeEscalation) || !yes(s.ReadOnlyRootFilesystem) || !drops {
 			t.Errorf("%s: the container has %+v", name, s)
 		}
 		if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
@@ -318,7 +318,7 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	}
 }
 
-// configuration is Envoy's, as its container is started with it: the file that is mounted, and what its arguments add.
+// configuration returns Envoy's configuration: the mounted file, merged with its arguments.
 func configuration(t *testing.T, objects rendered) *testbed.Config {
 	t.Helper()
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
@@ -353,7 +353,7 @@ func parseConfig(t *testing.T, text string) *testbed.Config {
 	return testbed.Tree(tree)
 }
 
-// checkConfiguration holds Envoy's configuration against the objects around it.
+// checkConfiguration compares Envoy's configuration with the objects around it.
 func checkConfiguration(t *testing.T, objects rendered) {
 	t.Helper()
 	config := configuration(t, objects)
@@ -361,7 +361,7 @@ func checkConfiguration(t *testing.T, objects rendered) {
 		t.Error(err)
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
-	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // of listeners, to those of ports
+	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // from listeners to ports
 	listeners := config.Get("static_resources.listeners").([]any)
 	for _, l := range listeners {
 		name := testbed.Tree(l).Get("name").(string)
@@ -384,14 +384,15 @@ func checkConfiguration(t *testing.T, objects rendered) {
 	}
 }
 
-// checkUpstream wants Envoy's cluster to be the headless Service, and to be reached.
+// checkUpstream checks that Envoy's cluster is the headless Service, and that the NetworkPolicy lets Envoy reach it.
 func checkUpstream(t *testing.T, config *testbed.Config, objects rendered) {
 	t.Helper()
 	upstream := config.Part(testbed.Endpoints + ".0.endpoint.address.socket_address")
 	service := get[*corev1.Service](t, objects, "Service/service")
 	port := service.Spec.Ports[0]
-	if upstream.Get("address") != service.Name || fmt.Sprint(upstream.Get("port_value")) != fmt.Sprint(port.Port) || service.Spec.ClusterIP != "None" {
-		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream.JSON(), service.Name, port.Port, service.Spec.ClusterIP)
+	at := fmt.Sprintf("%v:%v", upstream.Get("address"), upstream.Get("port_value"))
+	if want := fmt.Sprintf("%s:%d", service.Name, port.Port); at != want || service.Spec.ClusterIP != "None" {
+		t.Errorf("envoy's cluster is at %s, the service at %s, with the address %q", at, want, service.Spec.ClusterIP)
 	}
 	out := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/envoy").Spec.Egress[0]
 	if !maps.Equal(out.To[0].PodSelector.MatchLabels, service.Spec.Selector) || out.Ports[0].Port.IntVal != port.Port {
@@ -399,8 +400,8 @@ func checkUpstream(t *testing.T, config *testbed.Config, objects rendered) {
 	}
 }
 
-// Liveness must not ask the gate, or Kubernetes restarts Envoy when the backends are down.
-func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
+// If liveness depended on the gate, Kubernetes would restart Envoy while the backends are down.
+func TestReadinessDependsOnTheGateAndLivenessDoesNot(t *testing.T) {
 	for _, variant := range variants(t) {
 		if variant.Folder != "base" {
 			continue
@@ -413,8 +414,9 @@ func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
 			}
 			for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
 				byCommand := probe.Exec != nil && slices.Equal(probe.Exec.Command, []string{"/usr/local/bin/healthgate", "alive"})
-				byRequest := probe.HTTPGet != nil && probe.HTTPGet.Path == "/" && probe.HTTPGet.Port.StrVal == "alive" && probe.HTTPGet.Scheme != corev1.URISchemeHTTPS
-				if stock := slices.Contains(variant.Components, "module"); byRequest != stock || byCommand == stock {
+				get := probe.HTTPGet
+				byRequest := get != nil && get.Path == "/" && get.Port.StrVal == "alive" && get.Scheme != corev1.URISchemeHTTPS
+				if module := slices.Contains(variant.Components, "module"); byRequest != module || byCommand == module {
 					t.Errorf("liveness or start is %+v", probe)
 				}
 			}
@@ -425,16 +427,16 @@ func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
 	}
 }
 
-// check is a balancer's health check, and how long it lets connections to a pod that is out go on; in seconds and checks.
+// check is a balancer's health check and its connection draining, in seconds and checks.
 type check struct{ interval, timeout, unhealthy, healthy, draining int }
 
-// sum is how long the balancer may take to notice and to act, as the table has it.
+// sum returns how long the balancer may take to notice and act, as in the table.
 func (c check) sum() string {
 	const act = 10
 	return fmt.Sprintf("%d × %d + %d + %d = %d", c.interval, c.unhealthy, c.timeout, act, c.interval*c.unhealthy+c.timeout+act)
 }
 
-// balancers are the health checks of the overlays, each by its name in the table.
+// balancers returns the health checks of the overlays, by their names in the table.
 func balancers(t *testing.T) map[string]check {
 	t.Helper()
 	gke := render(t, "overlays/gke-ingress")
@@ -449,7 +451,8 @@ func balancers(t *testing.T) map[string]check {
 		return n
 	}
 	var draining int
-	if _, err := fmt.Sscanf(annotations["alb.ingress.kubernetes.io/target-group-attributes"], "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
+	attributes := annotations["alb.ingress.kubernetes.io/target-group-attributes"]
+	if _, err := fmt.Sscanf(attributes, "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
 		t.Error(err)
 	}
 	return map[string]check{
@@ -462,7 +465,7 @@ func balancers(t *testing.T) map[string]check {
 	}
 }
 
-// table are the last columns of manifests/README.md's tables, by the first; value tells which.
+// table returns the column value of manifests/README.md's tables, by the first column.
 func table(t *testing.T, value int) map[string]string {
 	t.Helper()
 	rows := map[string]string{}
@@ -475,8 +478,8 @@ func table(t *testing.T, value int) map[string]string {
 	return rows
 }
 
-// manifests/README.md has all timers, and `healthgate lint` holds most of them against each other.
-func TestTimersAreThoseOfTheTable(t *testing.T) {
+// `healthgate lint` checks the timers against each other; this checks that manifests/README.md has them.
+func TestTimersAgreeWithTheTable(t *testing.T) {
 	objects := render(t, "base")
 	envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec
 	container := envoy.Template.Spec.Containers[0]
@@ -518,9 +521,8 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	}
 }
 
-// As many connections as Envoy takes fit into the memory that it may have, by either variant.
-func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
-	const connection, rest = 23 << 10, 128 << 20 // an idle one with TLS and HTTP/2, and what Envoy holds without any
+func TestMaximumOfConnectionsFitsIntoMemory(t *testing.T) {
+	const connection, rest = 23 << 10, 128 << 20 // an idle connection with TLS and HTTP/2; Envoy without connections
 	for _, components := range [][]string{nil, {"module"}} {
 		objects := render(t, "base", components...)
 		most, _ := configuration(t, objects).Get("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections").(float64)
@@ -537,7 +539,7 @@ func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
 	}
 }
 
-func TestGKEIngressReachesTheGate(t *testing.T) {
+func TestGKEIngressChecksTheGate(t *testing.T) {
 	objects := render(t, "overlays/gke-ingress")
 	service := get[*corev1.Service](t, objects, "Service/envoy")
 	ingress := get[*networkingv1.Ingress](t, objects, "Ingress/envoy")
@@ -559,7 +561,8 @@ func TestGKEIngressReachesTheGate(t *testing.T) {
 	if to.Name != service.Name || to.Port.Name != service.Spec.Ports[0].Name {
 		t.Errorf("the Ingress sends to %+v", to)
 	}
-	if ingress.Annotations["kubernetes.io/ingress.allow-http"] != "false" || ingress.Annotations["kubernetes.io/ingress.global-static-ip-name"] == "" ||
+	if ingress.Annotations["kubernetes.io/ingress.allow-http"] != "false" ||
+		ingress.Annotations["kubernetes.io/ingress.global-static-ip-name"] == "" ||
 		ingress.Annotations["networking.gke.io/managed-certificates"] != certificate.Metadata.Name || len(certificate.Spec.Domains) == 0 {
 		t.Errorf("the Ingress has %v", ingress.Annotations)
 	}
@@ -568,7 +571,7 @@ func TestGKEIngressReachesTheGate(t *testing.T) {
 	}
 }
 
-func TestGKEGatewayReachesTheGate(t *testing.T) {
+func TestGKEGatewayChecksTheGate(t *testing.T) {
 	objects := render(t, "overlays/gke-gateway")
 	service := get[*corev1.Service](t, objects, "Service/envoy")
 	gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
@@ -595,7 +598,7 @@ func TestGKEGatewayReachesTheGate(t *testing.T) {
 	}
 }
 
-func TestALBReachesTheGate(t *testing.T) {
+func TestALBChecksTheGate(t *testing.T) {
 	objects := render(t, "overlays/aws-alb")
 	ingress := get[*networkingv1.Ingress](t, objects, "Ingress/envoy")
 	service := get[*corev1.Service](t, objects, "Service/envoy")
@@ -613,8 +616,7 @@ func TestALBReachesTheGate(t *testing.T) {
 	}
 }
 
-// Whoever scrapes asks the pods, the port and the path that are there.
-func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
+func TestMetricsAreScrapedAtTheirPortAndPath(t *testing.T) {
 	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
 		"metrics/pod-monitor": func(o rendered) (labelSelector, []scraped) {
 			m := get[*podMonitor](t, o, "PodMonitor/envoy").Spec
@@ -632,8 +634,8 @@ func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
 			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
 				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
 			}
-			listener := "static_resources.listeners.1"
-			path := configuration(t, objects).Get(listener + ".filter_chains.0.filters.0.typed_config.route_config.virtual_hosts.0.routes.0.match.path")
+			listener := configuration(t, objects).Part("static_resources.listeners.1.filter_chains.0.filters.0.typed_config")
+			path := listener.Get("route_config.virtual_hosts.0.routes.0.match.path")
 			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
 				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
 			}

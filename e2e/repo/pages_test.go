@@ -103,10 +103,11 @@ func workbench(t *testing.T) (dir string, run func(line string) (out string, err
 // The commands that work on files are run, page by page, in the order in which a reader comes to them.
 func TestCommandsOfThePagesRun(t *testing.T) {
 	dir, run := workbench(t)
+	users := readFile(t, inRoot("e2e", "repo", "testdata", "envoy.yaml"))
 	onFiles := regexp.MustCompile(`^(build/)?healthgate ((config|lint)( .*)? envoy\.yaml( --write)?|lint --output json .*)$`)
 	ran := 0
 	for _, page := range pages(t) {
-		if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(readFile(t, inRoot("e2e", "repo", "testdata", "envoy.yaml"))), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(users), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for _, command := range commandsOf(readFile(t, inRoot(page))) {
