@@ -255,15 +255,15 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # The tests that run in each of them: replies, updates, draining, gRPC, and shutdown under load.
 EVERYWHERE := \
-  AnswerFollowsTheHealthyHosts ReplyIsWhatTheContractSays WhatIsAProbe RouteHasRulesOfItsOwn StartHasNoGap \
-  ModuleNeedsItsBootstrapExtensionOnce BadUpdateIsRefusedAndTheOldOneGoesOn BadRouteOfAnUpdateIsRefused \
-  ClusterThatIsRemovedUnderALiveStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
-  HealthServiceAnswersByTheGate WatchersSeeChangesAndTheEndOfEnvoy WatchersThatGoLeaveNothing GarbageIsAnsweredByTheRule \
-  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyWell EnvoyEndsInOrderWhileOldChainsDrainUnderLoad \
-  OverrideThatComesAgainIsAnsweredByItsCluster HoldOfAnOverrideOutlivesAnUpdateOfItsRoutes HoldOfAFilterOutlivesAnUpdateOfItsListener \
-  ClusterWhoseCountersBeginAnewIsNotStale ClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt ClusterThatNeverWasThereIsUnknown \
-  ListenerThatWarmsWritesNothing ProbesThatWaitedWhileEnvoyWasStoppedPass UpdateOfManyFilterChainsMakesFewPasses \
-  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersOfTheGateComeThroughGRPCWeb
+  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
+  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays UpdateWithABadOverrideIsRefused \
+  ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
+  HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy WatchersOfClosedClientsEnd GarbageGetsItsStatus \
+  NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyInOrder EnvoyEndsInOrderWhileOldFilterChainsDrain \
+  OverrideFollowsItsClusterAfterItWasRemovedAndAdded HoldOfAnOverrideContinuesAfterARouteUpdate HoldOfAFilterContinuesAfterAListenerUpdate \
+  ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain ClusterThatNeverExistedIsUnknown \
+  WarmingListenerWritesNoMetricsAndNoLog ProbesThatWaitedForAStoppedEnvoyPass UpdateOfManyFilterChainsNeedsFewPasses \
+  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb
 
 empty :=
 # The regular expression that `go test -run` takes for a list of tests.
@@ -301,8 +301,8 @@ compare: build fetched ## random events: both variants, Envoy's own filter and a
 
 # Runs the faults of docs/failure-modes.md for as long as they need.
 FAULTS := \
-  Fault.* AThousandWatchersSeeEachChange SlowWatchersHoldUpNobody SilentWatchOutlastsTheIdleTimeout \
-  RandomGarbageHarmsNothing EnvoyEndsInOrderWhileOldChainsDrainUnderLoad ManyConfigurationsOnFourWorkers
+  Fault.* AThousandWatchersGetEachChange SlowWatchersDoNotDelayOthers IdleWatchSurvivesTheIdleTimeout \
+  RandomGarbageLeavesEnvoyIntact EnvoyEndsInOrderWhileOldFilterChainsDrain ManyGatesOnFourWorkers
 
 .PHONY: chaos
 chaos: $(suite_needs) ## faults for a long time, in each version of Envoy; an hour (ENVOY_VERSION=1.40.0: in that version alone)

@@ -41,7 +41,7 @@ var kinds = []struct {
 	{"rename", 12},     // CDS removes a cluster and adds another with the same hosts
 	{"panic", 8},       // CDS changes healthy_panic_threshold, for which Envoy makes the cluster anew
 	{"override", 96},   // RDS adds, changes or removes an override
-	{"filter", 16},     // ECDS or LDS changes the configuration of a filter
+	{"filter", 24},     // ECDS or LDS changes the configuration of a filter
 	{"listener", 8},    // LDS adds or removes a second listener
 	{"call", 16},       // a call that stays open begins or ends
 	{"drain", 16},      // /healthcheck/fail, /healthcheck/ok
@@ -348,7 +348,8 @@ func (g *Generator) config(ownCluster string, override bool) Config {
 	switch timing := g.IntN(4); {
 	case native:
 	case timing < 2 && !g.without["hold"]:
-		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"3s", "2s"})
+		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"3s", "2s"}, &Hold{"3s", "2s"},
+			&Hold{"2s", "4s"})
 		if ownCluster != "" && g.IntN(3) > 0 {
 			c.Clusters = []Requirement{g.requirement(ownCluster, false)} // its hosts change seldom
 		}

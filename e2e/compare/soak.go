@@ -147,12 +147,12 @@ func usageOf(ctx context.Context, r *Run) (*usage, error) {
 		return nil, err
 	}
 	for _, v := range r.Variants {
-		if v.Can(testbed.Counting) == nil {
-			held, err := v.Held(r.Envoy)
+		if v.Can(testbed.CountLiveObjects) == nil {
+			live, err := v.LiveObjects(r.Envoy)
 			if err != nil {
 				return nil, err
 			}
-			u.configurations, u.requests = held.Configurations, held.Requests
+			u.configurations, u.requests = live.Configurations, live.Requests
 		}
 	}
 	// The mean of some traces before the last, which may not be complete. The schedulers of two variants write in turn, more or less.

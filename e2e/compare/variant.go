@@ -43,10 +43,10 @@ func variantsOf(name string) (all []Variant, err error) {
 
 // MergesLevels reports whether each level of overrides overrides the wider one. Otherwise only the most specific one overrides the filter's
 // configuration, because Envoy gives a dynamic module no other.
-func (v Variant) MergesLevels() bool { return v.Can(testbed.Levels) == nil }
+func (v Variant) MergesLevels() bool { return v.Can(testbed.OverrideLevels) == nil }
 
 // ReadsGauges reports whether all that the variant knows is Envoy's stats: it learns neither which clusters exist nor how old a sample is.
-func (v Variant) ReadsGauges() bool { return v.Can(testbed.Ghosts) == nil }
+func (v Variant) ReadsGauges() bool { return v.Can(testbed.UnnoticedRemovals) == nil }
 
 // AnswersGRPC reports whether the variant answers grpc.health.v1.Health.
 func (v Variant) AnswersGRPC() bool { return v.Can(testbed.GRPC) == nil }

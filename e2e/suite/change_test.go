@@ -3,19 +3,25 @@ package suite
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
 	"healthgate/e2e/testbed"
 )
 
-// path probes one path.
+// path probes a path on a new connection, so that Envoy's newest listener answers.
 func (s *site) path(path string) *answer {
 	s.t.Helper()
-	return s.mustDo(s.client("h2"), http.MethodGet, path, nil)
+	client := s.client("h2")
+	defer client.CloseIdleConnections()
+	return s.mustDo(client, http.MethodGet, path, nil)
 }
 
 func (s *site) awaitPath(path string, status int) {
@@ -38,8 +44,8 @@ func (s *site) always(path string, status int, during time.Duration) {
 	}
 }
 
-// withoutOverrides makes RDS bring the routes as they were at the start.
-func (s *site) withoutOverrides() {
+// removeOverrides makes RDS give the routes as they were at the start.
+func (s *site) removeOverrides() {
 	s.t.Helper()
 	s.writeRoutes(s.routes)
 	s.await(settle, func() error {
@@ -50,33 +56,27 @@ func (s *site) withoutOverrides() {
 	})
 }
 
-// twoClusters adds a cluster "other" with the same hosts, all by CDS.
-func twoClusters(clusters *[]any) option {
+// twoClusters adds a cluster "other" with the same hosts, and makes CDS give both.
+func twoClusters(clusters *[]*clusterv3.Cluster) option {
 	return func(p *plan) {
-		p.cds = true
-		p.configured = append(p.configured, func(p *plan, _ []string) {
-			other := p.config.Clone().Get(testbed.Cluster).(map[string]any)
-			other["name"] = "other"
-			p.config.Set("static_resources.clusters.1", other)
-			*clusters = p.config.Clone().Get("static_resources.clusters").([]any)
-			unvalidated(p.config)
-		})
+		withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("other")) })(p)
+		clustersByCDS(clusters)(p)
 	}
 }
 
-// An override that RDS brings, takes away and brings again sees its cluster as it is then.
-func TestOverrideThatComesAgainIsAnsweredByItsCluster(t *testing.T) {
+// An override that RDS adds, removes and adds again follows its cluster's health.
+func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
 	t.Parallel()
-	var clusters []any
+	var clusters []*clusterv3.Cluster
 	s := newSite(t, withRDS(), twoClusters(&clusters))
 	s.setServing(1)
 	const override = `{"path": "/readyz", "clusters": ["other"]}`
 	s.overrideRoute("/readyz", override)
 	s.awaitPath("/readyz", 200)
 	for range 3 {
-		s.withoutOverrides()
+		s.removeOverrides()
 		looks := s.stats("healthgate.looks")["healthgate.looks"]
-		s.await(settle, func() error { // until the module has made another pass; the plugin makes none
+		s.await(settle, func() error { // until the module has made more passes; the plugin makes none
 			if now := s.stats("healthgate.looks")["healthgate.looks"]; looks > 0 && now < looks+3 {
 				return fmt.Errorf("%d passes, %d before", now, looks)
 			}
@@ -91,8 +91,8 @@ func TestOverrideThatComesAgainIsAnsweredByItsCluster(t *testing.T) {
 	}
 }
 
-// The debounce of an override goes on, though Envoy builds it anew when another route changes.
-func TestHoldOfAnOverrideOutlivesAnUpdateOfItsRoutes(t *testing.T) {
+// The debounce of an override continues, although Envoy builds every override again when another route changes.
+func TestHoldOfAnOverrideContinuesAfterARouteUpdate(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withRDS())
 	s.setServing(1)
@@ -102,10 +102,10 @@ func TestHoldOfAnOverrideOutlivesAnUpdateOfItsRoutes(t *testing.T) {
 	began := time.Now()
 	s.setServing(0)
 	for i := range 3 {
-		routes := s.routes.Clone()
-		addRoute(routes, "virtual_hosts.0.routes", "/readyz", override)
-		addRoute(routes, "virtual_hosts.0.routes", fmt.Sprintf("/other%d", i), `{"path": "/other", "stat_prefix": "other"}`)
-		s.writeRoutes(routes)
+		s.changeRoutes(func(host *routev3.VirtualHost) {
+			addRoute(host, "/readyz", override)
+			addRoute(host, fmt.Sprintf("/other%d", i), `{"path": "/other", "stat_prefix": "other"}`)
+		})
 		s.awaitStat("http.ingress.rds.routes.update_success", uint64(3+i))
 		if reply := s.path("/readyz"); reply.status != 200 && time.Since(began) < 6*time.Second {
 			t.Fatalf("%v after the host has failed it is answered with %d", time.Since(began), reply.status)
@@ -117,27 +117,27 @@ func TestHoldOfAnOverrideOutlivesAnUpdateOfItsRoutes(t *testing.T) {
 	}
 }
 
-// The debounce of a filter goes on in the next listener of the same configuration.
-func TestHoldOfAFilterOutlivesAnUpdateOfItsListener(t *testing.T) {
+// The debounce of a filter continues in the next listener if its configuration is the same.
+func TestHoldOfAFilterContinuesAfterAListenerUpdate(t *testing.T) {
 	t.Parallel()
 	const held = `{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`
-	s := newSite(t, withLDS(), withPlugin(held))
+	s := newSite(t, withLDS(), withGate(held))
 	s.setServing(1)
 	s.awaitPath("/", 200)
 	s.setServing(0)
 	for i := range 3 {
-		if !s.reload(held, func(c *testbed.Config) { c.Set(testbed.HCM+".server_name", fmt.Sprint("update", i)) }) {
+		if !s.reload(held, func(c *testbed.Bootstrap) { c.HCM().ServerName = fmt.Sprint("update", i) }) {
 			t.Fatal("envoy refused a good listener")
 		}
 		s.awaitPath("/", 200)
 	}
 }
 
-// Counters that an operator resets, and those of a cluster that CDS brings again, begin anew.
-func TestClusterWhoseCountersBeginAnewIsNotStale(t *testing.T) {
+// Counters start from 0 again after an operator has reset them, and when CDS adds a removed cluster again.
+func TestClusterIsNotStaleAfterItsCountersWereReset(t *testing.T) {
 	t.Parallel()
-	var clusters []any
-	s := newSite(t, ofCDS(&clusters), withPlugin(`{"clusters": ["service"], "stale_after": "3s"}`))
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, clustersByCDS(&clusters), withGate(`{"clusters": ["service"], "stale_after": "3s"}`))
 	s.setServing(1)
 	s.awaitPath("/", 200)
 	s.post("/reset_counters")
@@ -152,11 +152,11 @@ func TestClusterWhoseCountersBeginAnewIsNotStale(t *testing.T) {
 }
 
 // Only the module knows which clusters Envoy has, and it knows at once.
-func TestClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt(t *testing.T) {
+func TestRemovedClusterIsUnknownUntilItIsAddedAgain(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	var clusters []any
-	s := newSite(t, twoClusters(&clusters), withPlugin(`{"clusters": [{"name": "other", "min_healthy": 0}]}`))
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, twoClusters(&clusters), withGate(`{"clusters": [{"name": "other", "min_healthy": 0}]}`))
 	s.setServing(1)
 	expect(t, "a cluster by CDS", s.path("/"), 200, "ok\n", nil)
 	for i := range 3 {
@@ -168,38 +168,30 @@ func TestClusterIsUnknownAsLongAsEnvoyDoesNotHaveIt(t *testing.T) {
 		s.awaitStat("cluster_manager.cluster_removed", uint64(i+1))
 	}
 	if strings.Contains(s.envoy.Log(), "healthgate_cluster_empty") {
-		t.Error("a cluster that is not there was taken for an empty one")
+		t.Error("a removed cluster was reported as empty")
 	}
 }
 
-// Gates whose cluster never was there, from the first probe on.
-func TestClusterThatNeverWasThereIsUnknown(t *testing.T) {
+// From the first probe on, a gate whose cluster never existed fails.
+func TestClusterThatNeverExistedIsUnknown(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, withRDS(), withPlugin(`{"clusters": [{"name": "nope", "min_healthy": 0}]}`))
+	s := newSite(t, withRDS(), withGate(`{"clusters": [{"name": "nope", "min_healthy": 0}]}`))
 	expect(t, "the first probe", s.path("/"), 503, "unavailable\n", nil)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "clusters": [{"name": "neither", "min_healthy": 0}]}`)
 	expect(t, "an override", s.path("/readyz"), 503, "unavailable\n", nil)
 	s.awaitStat("healthgate.default.failed_cluster_unknown", s.stats("healthgate.default.failed")["healthgate.default.failed"])
 }
 
-// While a listener warms, the gate of the next configuration writes neither the gauge nor the log beside the one that serves.
-func TestListenerThatWarmsWritesNothing(t *testing.T) {
+// While a listener warms, the gate of the next configuration writes neither the gauge nor the log; the active one's gate does.
+func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withLDS(), alone("it reads Envoy's log"))
 	s.setServing(1)
 	s.awaitPath("/", 200)
 	s.awaitStat("healthgate.default.healthy", 1)
 	before := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]
-	config := referenceConfig(t)
-	config.UseCertificate(s.cert)
-	config.Listen(0, 0)
-	// Its routes never come.
-	config.Delete(testbed.HCM + ".route_config")
-	config.Set(testbed.HCM+".rds", parse(`{"route_config_name": "late", "config_source": {"resource_api_version": "V3", "initial_fetch_timeout": "0s",
-		"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "service"}}]}}}`))
-	variant.Prepare(config)
-	s.writeListener(config.Get(testbed.Listener))
+	s.writeListener(s.nextListener(`{"clusters": ["service"]}`, neverRouted).For(variant).Listener())
 	s.await(settle, func() error {
 		if now := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]; now != before+1 {
 			return fmt.Errorf("%d listeners are warming", now)
@@ -215,60 +207,53 @@ func TestListenerThatWarmsWritesNothing(t *testing.T) {
 	}
 }
 
-// A process that is stopped and goes on (SIGSTOP, the cgroup freezer, a migration) has no health that is known to be bad.
-func TestProbesThatWaitedWhileEnvoyWasStoppedPass(t *testing.T) {
+// neverRouted makes a listener wait for routes that never arrive, because the service is no control plane.
+func neverRouted(c *testbed.Bootstrap) {
+	c.Patch(c.HCM(), `rds: {route_config_name: late, config_source: {resource_api_version: V3, initial_fetch_timeout: 0s,
+		api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: service}}]}}}`)
+}
+
+// After a process was stopped and continued (SIGSTOP, the cgroup freezer, a migration) no health is known to be bad.
+func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 	t.Parallel()
 	skipWherePointed(t, "it stops Envoy")
 	for name, plugin := range map[string]string{"plain": `{"clusters": ["service"]}`, "stale_after": `{"clusters": ["service"], "stale_after": "2s"}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withPlugin(plugin), alone("it stops Envoy"))
+			s := newSite(t, withGate(plugin), alone("it stops Envoy"))
 			s.setServing(1)
 			s.awaitPath("/", 200)
 			l := s.probeUntilStopped(40)
-			s.await(settle, func() error {
-				if l.sofar(200) < 40 {
-					return fmt.Errorf("the load has not begun")
-				}
-				return nil
-			})
+			l.awaitAnswers(200, 40, settle)
 			pid := s.envoy.Pid()
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(6500 * time.Millisecond) // the time that is stopped is what this is about
+			time.Sleep(6500 * time.Millisecond) // the fault is to be stopped for this long
 			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			sofar := l.sofar(200)
-			s.await(settle, func() error {
-				if l.sofar(200) < sofar+200 {
-					return fmt.Errorf("%d probes since", l.sofar(200)-sofar)
-				}
-				return nil
-			})
+			l.awaitAnswers(200, 200, settle)
 			l.mustAllBe(200, 200)
 		})
 	}
 }
 
-// Many filter chains come in one update: neither the update nor a probe waits for a pass for each.
-func TestUpdateOfManyFilterChainsMakesFewPasses(t *testing.T) {
+// When one update has many filter chains, neither the update nor a probe waits for a pass for each of them.
+func TestUpdateOfManyFilterChainsNeedsFewPasses(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	s := newSite(t, withLDS(), alone("it counts passes"))
 	s.setServing(1)
 	s.awaitPath("/", 200)
-	chains := func(update int) func(*testbed.Config) {
-		return func(c *testbed.Config) {
-			first := c.Clone().Get(testbed.Listener + ".filter_chains.0").(map[string]any)
-			all := []any{first}
+	chains := func(update int) func(*testbed.Bootstrap) {
+		return func(c *testbed.Bootstrap) {
+			first := c.Clone().Listener().GetFilterChains()[0]
 			for i := range 200 {
-				chain := c.Clone().Get(testbed.Listener + ".filter_chains.0").(map[string]any)
-				chain["filter_chain_match"] = map[string]any{"server_names": []any{fmt.Sprintf("host%d-%d.example", i, update)}}
-				all = append(all, chain)
+				chain := proto.CloneOf(first)
+				chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: []string{fmt.Sprintf("host%d-%d.example", i, update)}}
+				c.Listener().FilterChains = append(c.Listener().FilterChains, chain)
 			}
-			c.Set(testbed.Listener+".filter_chains", slices.Clip(all))
 		}
 	}
 	l := s.probeUntilStopped(4)
@@ -277,7 +262,7 @@ func TestUpdateOfManyFilterChainsMakesFewPasses(t *testing.T) {
 		if !s.reload(`{"clusters": ["service"]}`, chains(update)) {
 			t.Fatal("envoy refused 200 filter chains")
 		}
-		// One for all of the new names, and those that come anyway.
+		// One for all of the new names, and the periodic ones.
 		passes := s.stats("healthgate.looks")["healthgate.looks"] - before
 		if most := uint64(time.Since(began)/(50*time.Millisecond)) + 3; passes > most {
 			t.Errorf("update %d made %d passes in %v, want %d at most", update, passes, time.Since(began), most)

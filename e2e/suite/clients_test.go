@@ -23,19 +23,20 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// Clients of grpc.health.v1.Health that others have written, and what they make of the gate's answers.
+// Other projects' clients of grpc.health.v1.Health, and how they read the gate's answers.
 
-// asks is what a client is told of some services, each as "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN" or the code of an error.
+// asks makes a client ask for services. It returns an answer for each: SERVING, NOT_SERVING, SERVICE_UNKNOWN or the code of an error.
 type asks func(t *testing.T, s *site, services []string) []string
 
-// secured are the ways to the listener. The site of each knows a client by it.
+// secured has an option for each transport of the listener.
 var secured = map[string][]option{"TLS": nil, "h2c": {withoutTLS()}}
 
+// isPlain reports whether the listener has no TLS.
 func (s *site) isPlain() bool {
-	return s.config.Get(testbed.Listener+".filter_chains.0.transport_socket") == nil
+	return s.config != nil && !s.config.HasTLS()
 }
 
-// dialHealth connects as a client of the listener's does, with TLS or without.
+// dialHealth connects to the listener, with TLS or without.
 func (s *site) dialHealth() grpc_health_v1.HealthClient {
 	s.t.Helper()
 	if s.isPlain() {
@@ -44,8 +45,8 @@ func (s *site) dialHealth() grpc_health_v1.HealthClient {
 	return s.health()
 }
 
-// told is what an answer of grpc-go's says.
-func told(reply *grpc_health_v1.HealthCheckResponse, err error) string {
+// answerOf returns an answer of grpc-go as text.
+func answerOf(reply *grpc_health_v1.HealthCheckResponse, err error) string {
 	switch {
 	case status.Code(err) == codes.NotFound:
 		return "NOT_FOUND"
@@ -58,7 +59,7 @@ func told(reply *grpc_health_v1.HealthCheckResponse, err error) string {
 func goChecks(t *testing.T, s *site, services []string) (all []string) {
 	health := s.dialHealth()
 	for _, service := range services {
-		all = append(all, told(health.Check(t.Context(), asked(service))))
+		all = append(all, answerOf(health.Check(t.Context(), asked(service))))
 	}
 	return all
 }
@@ -71,13 +72,13 @@ func goWatches(t *testing.T, s *site, services []string) (all []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, told(stream.Recv()))
+		all = append(all, answerOf(stream.Recv()))
 		cancel()
 	}
 	return all
 }
 
-// grpcHealthProbe is the program, of the version that the Makefile names. Its exit codes are in its README: 0 serving, 3 the call
+// grpcHealthProbe runs the program, of the version that the Makefile names. Its exit codes are in its README: 0 serving, 3 the call
 // failed, 4 not serving.
 func grpcHealthProbe(t *testing.T, s *site, services []string) (all []string) {
 	program := filepath.Join(testbed.Root(), "build", "grpc-health-probe")
@@ -105,13 +106,13 @@ func grpcHealthProbe(t *testing.T, s *site, services []string) (all []string) {
 	return all
 }
 
-// pythonsGRPC is the folder of Python's client, which pip fetches once, of the versions and hashes in python/requirements.txt.
+// pythonsGRPC returns the folder of Python's client, which pip fetches once, with the versions and hashes in python/requirements.txt.
 var pythonsGRPC = sync.OnceValues(func() (string, error) {
 	folder := filepath.Join(testbed.Root(), "build", "python")
 	if _, err := os.Stat(filepath.Join(folder, "grpc_health")); err == nil {
 		return folder, nil
 	}
-	// Moved there whole, so that one that was fetched in part is not taken for it.
+	// Fetched elsewhere and then moved, so that a partial one is never used.
 	work, err := os.MkdirTemp(filepath.Dir(folder), "python.")
 	if err != nil {
 		return "", err
@@ -120,16 +121,16 @@ var pythonsGRPC = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
 		"--require-hashes", "--target", work, "--requirement", filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("pip can't fetch Python's gRPC client: %w\n%s", err, out)
+		return "", fmt.Errorf("pip cannot fetch Python's gRPC client: %w\n%s", err, out)
 	}
 	return folder, os.Rename(work, folder)
 })
 
-// askPython has Python's client ask by Check and by Watch, and returns what each was told.
+// askPython makes Python's client ask by Check and by Watch, and returns the answers.
 func askPython(t *testing.T, s *site, services []string) (checked, watched []string) {
 	t.Helper()
 	if err := exec.Command("python3", "-m", "pip", "--version").Run(); err != nil {
-		t.Skipf("python3 with pip is not there: %v", err)
+		t.Skipf("it needs python3 with pip: %v", err)
 	}
 	folder, err := pythonsGRPC()
 	if err != nil {
@@ -146,7 +147,7 @@ func askPython(t *testing.T, s *site, services []string) (checked, watched []str
 	args := append([]string{filepath.Join(testbed.Root(), "e2e", "suite", "python", "ask.py"), "localhost:" + port, ca}, services...)
 	ask := exec.CommandContext(t.Context(), "python3", args...)
 	ask.Env = append(os.Environ(), "PYTHONPATH="+folder, "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
-	var said strings.Builder // what is no answer
+	var said strings.Builder // its errors
 	ask.Stderr = &said
 	out, err := ask.Output()
 	if err != nil {
@@ -163,15 +164,15 @@ func askPython(t *testing.T, s *site, services []string) (checked, watched []str
 	return checked, watched
 }
 
-func TestClientsThatOthersWroteAgree(t *testing.T) {
+func TestOtherProjectsClientsAgree(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWherePointed(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, append(options, withHealthService())...)
-			services := []string{"", "router.Router", "nobody"}
+			services := []string{"", "router.Router", "unknown"}
 			for _, state := range []struct {
 				name    string
 				up      int
@@ -182,20 +183,20 @@ func TestClientsThatOthersWroteAgree(t *testing.T) {
 				if state.drained {
 					s.post("/healthcheck/fail")
 				}
-				s.stats("healthgate.") // after a look
+				s.stats("healthgate.") // after a sample
 				checked, watched := fmt.Sprint([]string{state.want, state.want, "NOT_FOUND"}), fmt.Sprint([]string{state.want, state.want, "SERVICE_UNKNOWN"})
 				for client, ask := range map[string]asks{"grpc-go's Check": goChecks, "grpc_health_probe": grpcHealthProbe} {
 					if got := fmt.Sprint(ask(t, s, services)); got != checked {
-						t.Errorf("%s: %s is told %v, want %v", state.name, client, got, checked)
+						t.Errorf("%s: %s gets %v, want %v", state.name, client, got, checked)
 					}
 				}
 				if got := fmt.Sprint(goWatches(t, s, services)); got != watched {
-					t.Errorf("%s: grpc-go's Watch is told %v, want %v", state.name, got, watched)
+					t.Errorf("%s: grpc-go's Watch gets %v, want %v", state.name, got, watched)
 				}
 				t.Run("Python "+state.name, func(t *testing.T) {
 					c, w := askPython(t, s, services)
 					if fmt.Sprint(c) != checked || fmt.Sprint(w) != watched {
-						t.Errorf("Python is told %v by Check and %v by Watch, want %v and %v", c, w, checked, watched)
+						t.Errorf("Python gets %v by Check and %v by Watch, want %v and %v", c, w, checked, watched)
 					}
 				})
 			}
@@ -203,26 +204,23 @@ func TestClientsThatOthersWroteAgree(t *testing.T) {
 	}
 }
 
-// Another Envoy's own grpc_health_check takes the gate for its cluster's host, and has a gate of its own go by that.
-func TestEnvoysOwnGRPCHealthCheckAgrees(t *testing.T) {
+// Another Envoy checks the gate by grpc_health_check, as the host of its cluster, and its gate follows.
+func TestEnvoysGRPCHealthCheckAgrees(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWherePointed(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, append(options, withHealthService())...)
-			front := newSite(t, backends(0), withConfig(func(c *testbed.Config) {
+			front := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
 				c.SetEndpoints(s.envoy.Ingress)
 				if s.isPlain() {
 					return
 				}
-				c.Set(testbed.Cluster+".transport_socket", map[string]any{"name": "envoy.transport_sockets.tls", "typed_config": map[string]any{
-					"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost",
-					"common_tls_context": map[string]any{
-						"alpn_protocols": []any{"h2"}, "validation_context": map[string]any{"trusted_ca": map[string]any{"filename": s.cert.CertFile}},
-					},
-				}})
+				c.Patch(c.Cluster(), fmt.Sprintf(`transport_socket: {name: envoy.transport_sockets.tls, typed_config: {
+					"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: localhost,
+					common_tls_context: {alpn_protocols: [h2], validation_context: {trusted_ca: {filename: %q}}}}}`, s.cert.CertFile))
 			}))
 			client := front.client("h2")
 			for _, up := range []int{1, 0, 1} {
@@ -236,16 +234,16 @@ func TestEnvoysOwnGRPCHealthCheckAgrees(t *testing.T) {
 	}
 }
 
-// reached is how many calls an Envoy has sent to its backends.
+// reached returns how many calls an Envoy has sent to its backends.
 func (s *site) reached() uint64 {
 	const sent = "cluster.service.upstream_rq_total"
 	return s.stats(sent)[sent]
 }
 
-// grpc-go's own health checking, in its load balancer, sends to those of two Envoys whose gates pass.
-func TestClientsBalancerTakesOutTheEnvoyThatFails(t *testing.T) {
+// With client-side health checking grpc-go's load balancer sends calls only to the Envoys whose gates pass.
+func TestClientSideLoadBalancerSkipsTheFailingEnvoy(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWherePointed(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	var sites []*site
 	var addresses []resolver.Address
@@ -263,7 +261,7 @@ func TestClientsBalancerTakesOutTheEnvoyThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// goTo waits until calls go to these Envoys, and to no other.
+	// goTo waits until calls reach exactly these Envoys.
 	goTo := func(want ...bool) {
 		t.Helper()
 		sites[0].await(3*settle, func() error {
@@ -272,7 +270,7 @@ func TestClientsBalancerTakesOutTheEnvoyThatFails(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), settle)
 				err := conn.Invoke(ctx, "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{}, grpc.WaitForReady(want[0] || want[1]))
 				cancel()
-				if code := status.Code(err); code != codes.Unimplemented && code != codes.Unavailable { // a backend's, or nobody's
+				if code := status.Code(err); code != codes.Unimplemented && code != codes.Unavailable { // the backend's answer, or no Envoy
 					return err
 				}
 			}

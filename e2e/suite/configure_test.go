@@ -13,7 +13,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// plainFile is a bootstrap like many, whose HTTP filters are to be put in.
+// plainFile is an ordinary bootstrap; %s is a list of HTTP filters.
 const plainFile = `# Ours.
 admin:
   address: {socket_address: {address: 127.0.0.1, port_value: 0}}
@@ -27,7 +27,7 @@ admin:
     load_assignment: {cluster_name: checkout, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
 `
 
-// configured writes a gate into a file by the command.
+// configured makes the command write a gate into a file.
 func configured(t *testing.T, text string, args ...string) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "envoy.yaml")
@@ -42,8 +42,8 @@ func configured(t *testing.T, text string, args ...string) (file string) {
 	return file
 }
 
-// Envoy takes each kind of file into which the command has written a gate.
-func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
+// Envoy accepts each kind of file after `healthgate config` has written a gate into it.
+func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	plain := fmt.Sprintf(plainFile, "")
@@ -87,8 +87,8 @@ func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
 	}
 }
 
-// Filters that answer, or change replies, on whichever side of the gate: each would turn a probe's 503 into something else.
-var meddling = map[string]string{
+// otherFilters answer requests or change replies, before or after the gate: each would change a probe's 503.
+var otherFilters = map[string]string{
 	"Lua": `          - name: envoy.filters.http.lua
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
@@ -129,30 +129,29 @@ var meddling = map[string]string{
 `,
 }
 
-// What the command writes keeps other filters away from the probe: its answer is the gate's, with all of them in the chain, and
-// ordinary traffic still goes through them.
-func TestOtherFiltersDoNotMeddleWithTheGateThatConfigWrites(t *testing.T) {
+// The route that `healthgate config` writes disables other filters: the probe gets the gate's answer, and other traffic passes them.
+func TestConfigDisablesOtherFiltersOnTheProbeRoute(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	for name, filter := range meddling {
+	for name, filter := range otherFilters {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(configured(t, fmt.Sprintf(plainFile, filter), "--grpc-service", "", "--path", "/healthz"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var tree any
-			if err := yaml.Unmarshal(text, &tree); err != nil {
-				t.Fatal(err)
-			}
-			envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.Tree(tree), variant.Options(testbed.Options{}))
+			config, err := yaml.YAMLToJSON(text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &site{t: t, dir: t.TempDir(), envoy: envoy}
-			t.Cleanup(envoy.Kill)
+			envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.RawJSON(config), variant.Options(testbed.Options{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &site{t: t, dir: t.TempDir()}
+			s.use(envoy)
 			get := func(path string) string {
-				reply, err := http.Get("http://" + envoy.Ingress + path)
+				reply, err := http.Get("http://" + s.envoy.Ingress + path)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -169,7 +168,7 @@ func TestOtherFiltersDoNotMeddleWithTheGateThatConfigWrites(t *testing.T) {
 				}
 				return nil
 			})
-			// Without what was written it would not be so: the filter works for other requests.
+			// The filter still acts on other requests.
 			if status := get("/app"); strings.HasPrefix(status, "503") {
 				t.Errorf("the filter does not act on other requests: %s", status)
 			}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	golangv3 "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -22,36 +24,35 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// What lint says of a field, Envoy says too, and does not start.
-func TestSlipInTheAPIKeepsEnvoyFromStarting(t *testing.T) {
+// Envoy does not start with a field that lint reports by its rule api.
+func TestEnvoyRefusesInvalidFieldsThatLintReports(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	for name, change := range map[string]func(*testbed.Config){
-		"an unknown field":     func(c *testbed.Config) { c.Set(testbed.HCM+".codec_tipe", "AUTO") },
-		"a value out of range": func(c *testbed.Config) { c.Set(testbed.Cluster+".connect_timeout", "-1s") },
-		"a wrong type":         func(c *testbed.Config) { c.Set(testbed.Cluster+".lb_policy", true) },
+	skipWherePointed(t, "it changes the configuration")
+	for name, field := range map[string][2]string{
+		"an unknown field":     {`"codec_type":`, `"codec_tipe":`},
+		"a value out of range": {`"connect_timeout": "0.250s"`, `"connect_timeout": "-1s"`},
+		"a wrong type":         {`"dns_lookup_family": "V4_PREFERRED"`, `"dns_lookup_family": true`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, p := prepare(t, backends(0), withConfig(change))
-			expectLint(t, s.config, "api")
-			envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
-			if err != nil {
-				t.Fatal(err)
+			s, p := prepare(t, backends(0), withHCM(`codec_type: HTTP2`))
+			spoil := func(c *testbed.Bootstrap) testbed.RawJSON {
+				text := string(c.JSON())
+				if !strings.Contains(text, field[0]) {
+					t.Fatalf("the configuration has no %s", field[0])
+				}
+				return testbed.RawJSON(strings.Replace(text, field[0], field[1], 1))
 			}
-			t.Cleanup(envoy.Kill)
-			if err := envoy.Wait(settle); err == nil || strings.Contains(err.Error(), "still running") {
-				t.Errorf("envoy ended with %v, want a failure", err)
-			}
+			expectLint(t, spoil(s.config), "api")
+			refuses(t, s.dir, spoil(p.config), p.options)
 		})
 	}
 }
 
-// elsewhere is an address of the namespace that is not on loopback.
+// elsewhere is an address in the namespace that is not loopback.
 const elsewhere = "10.9.8.7"
 
-// inANamespace runs the test again in a network namespace of its own, which has the address elsewhere, and says whether this is
-// that run.
+// inANamespace runs the test again in another network namespace, which has the address elsewhere, and returns true in that run.
 func inANamespace(t *testing.T) bool {
 	t.Helper()
 	const inside = "E2E_IN_A_NAMESPACE"
@@ -83,15 +84,15 @@ func inANamespace(t *testing.T) bool {
 	return false
 }
 
-// Whoever reaches admin drains Envoy.
-func TestAdminOffLoopbackIsReachedFromElsewhere(t *testing.T) {
-	skipWherePointed(t, "it needs configurations of its own")
+// A client that reaches admin can drain Envoy.
+func TestAdminOffLoopbackIsReachableFromOutside(t *testing.T) {
+	skipWherePointed(t, "it changes the configuration")
 	if !inANamespace(t) {
 		return
 	}
 	for address, rule := range map[string]string{"127.0.0.1": "", "0.0.0.0": "admin-open"} {
 		t.Run(address, func(t *testing.T) {
-			s := newSite(t, withConfig(func(c *testbed.Config) { c.Set("admin.address.socket_address.address", address) }))
+			s := newSite(t, withConfig(func(c *testbed.Bootstrap) { c.Admin.Address.GetSocketAddress().Address = address }))
 			expectLint(t, s.config, rule)
 			s.setServing(1)
 			client := s.client("h2")
@@ -117,16 +118,16 @@ func TestAdminOffLoopbackIsReachedFromElsewhere(t *testing.T) {
 	}
 }
 
-// A call with a header like user_id is reset, or arrives without it.
-func TestMetadataWithAnUnderscoreIsRefusedWhereLintSaysSo(t *testing.T) {
+// With headers_with_underscores_action a call with a header like user_id is reset, or arrives without it. lint reports the action.
+func TestUnderscoreActionThatLintReportsBreaksMetadata(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWherePointed(t, "it changes the configuration")
 	for action, code := range map[string]codes.Code{"REJECT_REQUEST": codes.Internal, "DROP_HEADER": codes.OK} {
 		t.Run(action, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withConfig(func(c *testbed.Config) {
-				c.Set(testbed.HCM+".common_http_protocol_options.headers_with_underscores_action", action)
-				c.Set(testbed.HCM+".access_log.0.typed_config.log_format.json_format.user", "%REQ(user_id)%")
+			s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+				c.Patch(c.HCM(), "common_http_protocol_options: {headers_with_underscores_action: "+action+"}")
+				logUserID(c)
 			}))
 			expectLint(t, s.config, "underscores")
 			s.setServing(1)
@@ -139,28 +140,28 @@ func TestMetadataWithAnUnderscoreIsRefusedWhereLintSaysSo(t *testing.T) {
 			if err := call(t.Context()); err != nil {
 				t.Errorf("a call without it got %v", err)
 			}
-			err := call(metadata.AppendToOutgoingContext(t.Context(), "user_id", "somebody"))
+			err := call(metadata.AppendToOutgoingContext(t.Context(), "user_id", "alice"))
 			if got := status.Code(err); (got == codes.OK) != (code == codes.OK) {
 				t.Errorf("a call with user_id got %v, want %v", err, code)
 			}
-			if strings.Contains(s.envoy.Log(), `"user":"somebody"`) {
-				t.Error("the header has arrived")
+			if strings.Contains(s.envoy.Log(), `"user":"alice"`) {
+				t.Error("the header arrived")
 			}
 		})
 	}
 }
 
-// Between the gate's percentage and Envoy's threshold the gate passes, and calls go to hosts that are gone.
+// If the healthy percentage is between the gate's minimum and Envoy's panic threshold, the gate passes, and calls go to dead hosts.
 func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWherePointed(t, "it changes the configuration")
 	for percent, test := range map[int]struct {
 		rule   string
 		status int
 	}{30: {"panic", 200}, 50: {"", 503}} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, backends(3), withPlugin(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy_percent": %d}], "response": {"details": true}}`, percent)))
+			s := newSite(t, backends(3), withGate(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy_percent": %d}], "response": {"details": true}}`, percent)))
 			expectLint(t, s.config, test.rule)
 			s.setServing(3)
 			for _, backend := range s.backends[1:] {
@@ -169,7 +170,7 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 			s.awaitHealthy(map[*testbed.Backend]bool{s.backends[0]: true, s.backends[1]: false, s.backends[2]: false})
 			client := s.client("h2")
 			s.awaitProbe(client, test.status, settle)
-			s.await(settle, func() error { // two of three calls go to a host that is gone
+			s.await(settle, func() error { // two of three calls go to a dead host
 				reply := s.mustDo(client, http.MethodPost, "/router.Router/None", nil, "content-type", "application/grpc")
 				if reply.header.Get("grpc-status") != "14" {
 					return fmt.Errorf("a call got %v", reply.header)
@@ -183,13 +184,12 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 	}
 }
 
-// A route finds its plugin by the name, which is that of the library loaded last: its configuration is laid over another's there, and
-// means nothing to the filter that is asked.
-func TestRouteOfTwoLibrariesIsNotAnswered(t *testing.T) {
+// The golang extension finds a route's plugin by its name, and of two libraries with that name takes the one loaded last. The merged
+// configuration is then one of another library, which the filter cannot use.
+func TestOverrideIsNotUsedWithTwoLibraries(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, testbed.Merging) // by the contrib host, which finds plugins as the golang extension does
-	const second = "static_resources.listeners.1.filter_chains.0.filters.0.typed_config.http_filters.0.typed_config."
+	skipWherePointed(t, "it changes the configuration")
+	needs(t, testbed.CountMerges) // the contrib host, which finds plugins as the golang extension does
 	for name, rule := range map[string]string{"one": "", "two": "two-libraries"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -200,19 +200,15 @@ func TestRouteOfTwoLibrariesIsNotAnswered(t *testing.T) {
 				if err := os.WriteFile(other, []byte(readFile(t, variant.Object())), 0o700); err != nil {
 					t.Fatal(err)
 				}
-				s.config.Set(second+"library_id", "healthgate-2")
-				s.config.Set(second+"library_path", "/etc/envoy/healthgate-2.so")
-				p.config.Set(second+"filter_name", "healthgate@healthgate-2@"+other)
+				written := s.config.GateFilterOf(s.config.StaticResources.Listeners[1]).(*golangv3.Config)
+				written.LibraryId, written.LibraryPath = "healthgate-2", "/etc/envoy/healthgate-2.so"
+				p.config.GateFilterOf(p.config.StaticResources.Listeners[1]).(*modulev3.DynamicModuleFilter).FilterName = "healthgate@healthgate-2@" + other
 			}
 			expectLint(t, s.config, rule)
-			envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.use(envoy)
+			s.start(p)
 			s.setServing(1)
 			client := s.client("h2")
-			s.awaitProbe(client, 200, settle) // the filter itself is found by its library
+			s.awaitProbe(client, 200, settle) // the extension finds the filter itself by its library
 			reply, err := s.do(client, http.MethodGet, "/readyz", nil)
 			if passes := err == nil && reply.status == 200; passes != (rule == "") {
 				t.Errorf("the route's probe got %+v, %v", reply, err)
@@ -221,13 +217,12 @@ func TestRouteOfTwoLibrariesIsNotAnswered(t *testing.T) {
 	}
 }
 
-// What a grace that is too short does: the kubelet ends Envoy before the notice is over, and the calls with it.
-func TestEnvoyThatIsKilledInItsNoticeCutsOffItsCalls(t *testing.T) {
+// If terminationGracePeriodSeconds is too short, the kubelet ends Envoy during the drain delay, and the calls with it.
+func TestEnvoyThatIsKilledDuringTheDrainDelayCutsOffItsCalls(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it ends Envoy"))
 	s.setServing(1)
-	conn := s.dialTLS(t.Context(), "http/1.1")
-	send(t, conn, "POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
+	conn := s.halfACall()
 	admin := s.envoy.Admin
 	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
 		admin = "unix://" + path

@@ -15,7 +15,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// point is what the suite is pointed at. There is one for all tests: run them with -test.parallel=1.
+// point is a running Envoy with backends, which the suite did not start. All tests share it: run them with -test.parallel=1.
 type point struct {
 	envoy    *testbed.Envoy
 	cert     *testbed.Certificate
@@ -24,7 +24,7 @@ type point struct {
 
 var thePoint *point
 
-// pointed returns what the suite is pointed at, or nil where it starts things itself.
+// pointed returns the Envoy that the environment names, or nil if the suite starts its own.
 func pointed(t *testing.T) *point {
 	t.Helper()
 	if os.Getenv(testbed.PointIngress) == "" || thePoint != nil {
@@ -43,7 +43,7 @@ func pointed(t *testing.T) *point {
 	}
 	for pair := range strings.SplitSeq(os.Getenv(testbed.PointBackends), ",") {
 		address, control, ok := strings.Cut(pair, "=")
-		resolved, err := net.ResolveTCPAddr("tcp", address) // Envoy tells its hosts by their IP addresses
+		resolved, err := net.ResolveTCPAddr("tcp", address) // Envoy has its hosts' IP addresses
 		if !ok || err != nil {
 			t.Fatalf("%s: %q is not host:port=host:port: %v", testbed.PointBackends, pair, err)
 		}
@@ -54,7 +54,7 @@ func pointed(t *testing.T) *point {
 	return at
 }
 
-// skipWherePointed skips a test that can't be run on what somebody else has started.
+// skipWherePointed skips a test that cannot use an Envoy that the suite did not start.
 func skipWherePointed(t *testing.T, why string) {
 	t.Helper()
 	if pointed(t) != nil {
@@ -62,15 +62,15 @@ func skipWherePointed(t *testing.T, why string) {
 	}
 }
 
-// site is what the suite is pointed at, as one test has it: brought back to its beginning.
+// site returns the running Envoy as a test's site, in its first state.
 func (at *point) site(t *testing.T, options ...option) *site {
 	t.Helper()
 	p := newPlan(t, options...)
 	switch {
 	case p.alone != "":
 		skipWherePointed(t, p.alone)
-	case len(p.configured) > 0 || p.second != nil || p.lds || p.rds || p.cds || p.eds || p.options.Env != nil || p.options.Workers != 0:
-		skipWherePointed(t, "it needs a configuration of its own")
+	case len(p.changes) > 0 || p.second != "" || p.lds || p.rds || p.cds || p.eds || p.options.Env != nil || p.options.Workers != 0:
+		skipWherePointed(t, "it changes the configuration")
 	case len(p.addresses) > len(at.backends):
 		skipWherePointed(t, fmt.Sprintf("it needs %d backends", len(p.addresses)))
 	}
@@ -80,10 +80,10 @@ func (at *point) site(t *testing.T, options ...option) *site {
 	return s
 }
 
-// The suite, pointed at an Envoy: as docker compose runs it, with the bed in the containers' place.
-func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
+// The suite against a running Envoy, as docker compose runs it. The testbed takes the place of the containers.
+func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(2), alone("it is what this is"))
+	s := newSite(t, backends(2), alone("it is the running Envoy"))
 	s.setServing(2)
 	var pairs []string
 	for _, backend := range s.backends {
@@ -98,13 +98,13 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 	}
 	passed, skipped, hollow := results(string(out))
 	if len(hollow) > 0 {
-		t.Errorf("each subtest is skipped, and the test itself passes: %v", hollow)
+		t.Errorf("tests pass although each of their subtests is skipped: %v", hollow)
 	}
 	t.Logf("passed: %v; skipped: %v", passed, skipped)
 	for _, name := range []string{
-		"TestAnswerFollowsTheHealthyHosts", "TestReplyIsWhatTheContractSays", "TestWhatIsAProbe", "TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
-		"TestProbeThatCallsItselfGRPCGetsAGRPCStatus", "TestClientsThatHangUpLeaveNothingBehind", "TestDrainCutsOffWhatDoesNotEnd",
-		"TestKubernetesTakesEnvoyOutAndDoesNotRestartItWhileTheBackendsAreDown", "TestIdleClusterIsCheckedAtItsInterval",
+		"TestAnswerFollowsTheHealthyHosts", "TestReplyHasStatusBodyAndHeaders", "TestGetAndHeadOnThePathAreProbes", "TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
+		"TestProbeWithAGRPCContentTypeGetsAGRPCStatus", "TestClosedClientsLeaveNoActiveRequests", "TestDrainCutsOffRequestsAfterItsTimeout",
+		"TestEnvoyIsNotReadyButAliveWhileTheBackendsAreDown", "TestIdleClusterIsCheckedAtItsInterval",
 	} {
 		if !slices.Contains(passed, name) {
 			t.Errorf("%s has not passed", name)
@@ -116,8 +116,8 @@ func TestSuiteCanBePointedAtAnEnvoy(t *testing.T) {
 	}
 }
 
-// results reads what go test -v prints of tests as a whole: which passed, which were skipped, and of those that passed which are
-// hollow: each of their subtests was skipped.
+// results reads the output of go test -v: the tests that passed, those that were skipped, and those that passed although each of their
+// subtests was skipped (hollow).
 func results(out string) (passed, skipped, hollow []string) {
 	subtests, ran := map[string]bool{}, map[string]bool{}
 	for _, line := range regexp.MustCompile(`(?m)^ *--- (PASS|SKIP|FAIL): (\S+)`).FindAllStringSubmatch(out, -1) {
@@ -141,7 +141,7 @@ func results(out string) (passed, skipped, hollow []string) {
 	return passed, skipped, hollow
 }
 
-func TestResultsTellWhatIsHollow(t *testing.T) {
+func TestResultsFindHollowTests(t *testing.T) {
 	t.Parallel()
 	passed, skipped, hollow := results(`=== RUN   TestA
 --- PASS: TestA (0.00s)

@@ -12,8 +12,8 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// spelledOf has a cluster of which %s is a part.
-const spelledOf = `static_resources:
+// spelledCluster is a bootstrap; %s is a part of its cluster.
+const spelledCluster = `static_resources:
   clusters:
   - name: a
     type: STATIC
@@ -22,7 +22,7 @@ const spelledOf = `static_resources:
     %s
 `
 
-// aListener has a virtual host whose routes, and then what is in http_filters, are to follow.
+// aListener is the beginning of a bootstrap; routes and http_filters must follow.
 const aListener = `static_resources:
   listeners:
   - name: l
@@ -44,7 +44,7 @@ const aRouter = `          - name: envoy.filters.http.router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
 `
 
-// spelledGate has a gate of which %s is a part.
+// spelledGate is a bootstrap; %s is the configuration of its gate.
 const spelledGate = `bootstrap_extensions:
 - name: healthgate
   typed_config:
@@ -69,7 +69,7 @@ const spelledGate = `bootstrap_extensions:
 
 const aCheck = "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, %s}]"
 
-// spellings are ways to write a value, by what it is written into. Some are right, some are wrong, and some are right to Envoy alone.
+// spellings are values by the YAML that they go into. Some are right, some are wrong, and some only Envoy accepts.
 var spellings = map[string][]string{
 	"type: %s":                              {"strict_dns", "Strict_Dns", "STRICT-DNS", "strictdns", "1", `"1"`, `" STATIC"`, "01", "1.0", "0x1", "-1", "99", "null", "~", `""`, "true"},
 	"respect_dns_ttl: %s":                   {"True", "yes", "On", "y", "off", `"true"`, "'false'", "1", `"1"`, "0", "null", `""`, `!!bool "true"`, "t", "truE", "2", `"on"`},
@@ -99,7 +99,7 @@ var spellings = map[string][]string{
 	"%s: true": {"respectDnsTtl", "respect_dns", "Respect_Dns_Ttl", "respect_dns_ttl: true\n    respect_dns_ttl", "respectDnsTtl: false\n    respect_dns_ttl", "!ignore x"},
 }
 
-// spellingsOfGates are the same of a gate's configuration, which Envoy hands over as its YAML has it.
+// spellingsOfGates are the same for a gate's configuration, which Envoy passes on as YAML types it.
 var spellingsOfGates = map[string][]string{
 	"{clusters: [a], drain: %s}":                         {"fail", `"ignore"`, "yes", "1", "null"},
 	"{clusters: [a], require: %s}":                       {"all", "1", `"1"`, "1.0", "0x1", "01", "1_0", "2", "null", "1e0"},
@@ -113,13 +113,12 @@ var spellingsOfGates = map[string][]string{
 	"{clusters: %s}":                                     {"[a]", "[{name: a}]", "a", "[{name: a, min_healthy: 1.0}]", `[{name: a, min_healthy: "1"}]`, "[{name: a, min_healthy_percent: 50.0}]", "[5]", "[5.5]", "[yes]", "null", "[a, null]"},
 }
 
-// lint finds a slip in the API, or in a gate's configuration, where Envoy does, and in nothing that Envoy takes: by Envoy's own parser,
-// whatever the API's documentation says.
-func TestLintTakesWhatEnvoyTakes(t *testing.T) {
+// lint reports an error by its rules api and config exactly if Envoy refuses the value. Envoy's own parser decides, not its documentation.
+func TestLintAcceptsExactlyWhatEnvoyAccepts(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	taken, refused := 0, 0
-	for base, of := range map[string]map[string][]string{spelledOf: spellings, spelledGate: spellingsOfGates} {
+	for base, of := range map[string]map[string][]string{spelledCluster: spellings, spelledGate: spellingsOfGates} {
 		for into, values := range of {
 			for _, value := range values {
 				file := filepath.Join(t.TempDir(), "envoy.yaml")
@@ -140,11 +139,11 @@ func TestLintTakesWhatEnvoyTakes(t *testing.T) {
 		}
 	}
 	if t.Logf("Envoy takes %d and refuses %d", taken, refused); taken < 80 || refused < 80 {
-		t.Error("that shows little")
+		t.Error("too few cases")
 	}
 }
 
-// slipFound is the first error that lint finds in a file by its rules api and config.
+// slipFound returns the first error that lint finds in a file by its rules api and config.
 func slipFound(t *testing.T, file string) string {
 	t.Helper()
 	stdout, _ := command(t, "lint", "--output", "json", file)
@@ -160,7 +159,7 @@ func slipFound(t *testing.T, file string) string {
 	return ""
 }
 
-// unchecked is a file like many, of whose cluster somebody has said nothing.
+// unchecked is an ordinary bootstrap whose cluster has no health checks.
 const unchecked = aListener + `              - match: {prefix: /shop.v1.Checkout/}
                 route: {cluster: checkout}
           http_filters:
@@ -171,8 +170,8 @@ const unchecked = aListener + `              - match: {prefix: /shop.v1.Checkout
     load_assignment: {cluster_name: checkout, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
 `
 
-// What the command writes into a file, Envoy takes.
-func TestEnvoyTakesWhatConfigWrites(t *testing.T) {
+// Envoy accepts a file into which `healthgate config` has written a gate and health checks.
+func TestEnvoyAcceptsAGateAndHealthChecksWrittenByConfig(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	file := filepath.Join(t.TempDir(), "envoy.yaml")
@@ -187,7 +186,7 @@ func TestEnvoyTakesWhatConfigWrites(t *testing.T) {
 	}
 }
 
-// validated has Envoy read a configuration, the module's with it.
+// validated makes Envoy validate a configuration with the module.
 func validated(t *testing.T, file string) (log string, err error) {
 	t.Helper()
 	envoy, err := testbed.EnvoyPath()

@@ -3,46 +3,39 @@ package suite
 import (
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"healthgate/e2e/testbed"
 )
 
-// A Watch ends when its filter's configuration is replaced, by ECDS on a connection that stays, or by LDS on one that drains. Its client
-// comes back to the new one, and Check and Watch agree.
+// A Watch ends when its filter's configuration is replaced, by ECDS on a connection that stays or by LDS on one that drains. Its client
+// reconnects to the new one, and Check and Watch agree.
 func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWherePointed(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	states := []struct {
 		cluster string
 		want    grpc_health_v1.HealthCheckResponse_ServingStatus
-	}{{"nobody", notServing}, {"service", serving}, {"nobody", notServing}, {"service", serving}}
+	}{{"missing", notServing}, {"service", serving}, {"missing", notServing}, {"service", serving}}
 	t.Run("ECDS", func(t *testing.T) {
 		t.Parallel()
-		var filter *testbed.Config
-		var s *site
-		var p *plan
-		// update has ECDS give the filter another cluster.
+		s, p := prepare(t, withHealthService())
+		// update makes ECDS give the filter another cluster.
 		update := func(cluster string) {
-			next := filter.Clone()
-			next.Set("typed_config.plugin_config.value.clusters", []any{cluster})
-			next.Delete("disabled")
-			variant.Rewrite(next)
-			s.write("ecds", "envoy.config.core.v3.TypedExtensionConfig", next.Get(""))
+			next := s.config.Clone()
+			next.SetGateKey("clusters", []any{cluster})
+			s.write("ecds", &corev3.TypedExtensionConfig{Name: "healthgate", TypedConfig: next.For(variant).GateFilter().GetTypedConfig()})
 		}
-		s, p = prepare(t, withHealthService(), withConfig(func(c *testbed.Config) { filter = c.Part(testbed.Healthgate) }))
 		update("service")
-		p.config.Set(testbed.Healthgate, map[string]any{"name": "healthgate", "disabled": true, "config_discovery": map[string]any{
-			"config_source": s.fromFile("ecds"),
-			"type_urls":     []any{"type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"},
-		}})
-		p.config.Set("node", node)
-		envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.use(envoy)
+		p.config.GateFilter().ConfigType = &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
+			ConfigSource: s.fromFile("ecds"),
+			TypeUrls:     []string{"type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"},
+		}}
+		p.config.Node = node()
+		s.start(p)
 		s.setServing(1)
 		crowd := s.newCrowd(3, s.conns(2)...)
 		crowd.await(serving, 1)
@@ -62,8 +55,8 @@ func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 		crowd := s.newCrowd(3, s.conns(2)...)
 		crowd.await(serving, 1)
 		for _, state := range states {
-			if !s.reload(`{"clusters": ["`+state.cluster+`"], "grpc_services": ["router.Router"]}`, func(c *testbed.Config) {
-				c.Set(testbed.Routes, append([]any{testbed.Tree(healthRoute).Clone().Get("")}, c.Get(testbed.Routes).([]any)...))
+			if !s.reload(`{"clusters": ["`+state.cluster+`"], "grpc_services": ["router.Router"]}`, func(c *testbed.Bootstrap) {
+				testbed.PrependRoute(c.VirtualHost(), healthRoute())
 			}) {
 				t.Fatal("envoy refused a good listener")
 			}

@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// Certificate is a self-signed one for localhost, in files.
+// Certificate is a self-signed certificate for localhost.
 type Certificate struct {
 	CertFile, KeyFile string
-	Pool              *x509.CertPool // that trusts it
+	Pool              *x509.CertPool // trusts it
 }
 
-// CertificateDays is how long a certificate is valid.
+// CertificateDays is for how many days a certificate is valid.
 const CertificateDays = 30
 
-// NewCertificate makes one for localhost.
+// NewCertificate writes a certificate for localhost to tls.crt and tls.key in a folder.
 func NewCertificate(dir string) (*Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

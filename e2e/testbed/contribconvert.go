@@ -80,7 +80,7 @@ func contribHostConfig() *dynamicmodulesv3.DynamicModuleConfig {
 	return &dynamicmodulesv3.DynamicModuleConfig{Name: "contribhost", DoNotClose: true, LoadGlobally: true, MetricsNamespace: "."}
 }
 
-// level is what one level of the routes configures for a plugin. The key names what is one object in the golang extension.
+// overrideLevel is the override of a plugin at one level of the routes. The key identifies the object that the golang extension has for it.
 type overrideLevel struct {
 	plugin, key string
 	config      *anypb.Any
@@ -91,8 +91,8 @@ type perFilter interface {
 	GetTypedPerFilterConfig() map[string]*anypb.Any
 }
 
-// routesToContribHost adds to each configuration of the plugin in a RouteConfiguration those of all levels above it, because Envoy gives a
-// module only the most specific one.
+// routesToContribHost adds all wider levels to each override of the plugin in a RouteConfiguration, because Envoy gives a module only the
+// most specific one.
 func routesToContribHost(routes *routev3.RouteConfiguration, key string) {
 	all := convertLevel(routes, key, nil)
 	for i, host := range routes.GetVirtualHosts() {
@@ -108,8 +108,8 @@ func routesToContribHost(routes *routev3.RouteConfiguration, key string) {
 	}
 }
 
-// convertLevel replaces the configurations of a level by those with all levels above it, and returns the levels by the filter's name,
-// the widest first.
+// convertLevel replaces the overrides of a level by overrides with all wider levels too, and returns the levels by the filter's name, the
+// widest first.
 func convertLevel(node perFilter, key string, above map[string][]overrideLevel) map[string][]overrideLevel {
 	levels := maps.Clone(above)
 	if levels == nil {

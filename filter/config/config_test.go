@@ -34,7 +34,7 @@ var byDefault = Config{
 	StatPrefix: "default",
 }
 
-// good are configurations, and what each changes of byDefault.
+// good are valid configurations, and how each differs from byDefault.
 var good = []struct {
 	text   string
 	change func(*Config)
@@ -119,7 +119,7 @@ func TestDecode(t *testing.T) {
 
 var many = `["` + strings.Repeat(`x", "`, MaxClusters) + `x"]`
 
-// bad are configurations, and all the errors of each.
+// bad are broken configurations, and all errors of each.
 var bad = []struct {
 	text   string
 	errors []string
@@ -220,7 +220,7 @@ var bad = []struct {
 	}},
 }
 
-func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
+func TestDecodeReturnsAllErrors(t *testing.T) {
 	for _, test := range bad {
 		t.Run(clip(test.text), func(t *testing.T) {
 			c, err := Decode(parse(t, test.text), Plugin)
@@ -234,7 +234,7 @@ func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
 	}
 }
 
-func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
+func TestNumberOfErrorsIsBounded(t *testing.T) {
 	var keys []string
 	for i := range 100_000 {
 		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
@@ -259,7 +259,7 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 	}
 }
 
-func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
+func TestMergeRawIsFieldByFieldAndReplacesLists(t *testing.T) {
 	filter := `{"clusters": ["a", "b"], "path": "/", "response": {"healthy": {"status": 201, "body": "x"}, "unhealthy": {"status": 500}}}`
 	for _, test := range []struct{ route, want string }{
 		{`{}`, filter},
@@ -276,12 +276,12 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 			if !proto.Equal(base, parse(t, filter)) {
-				t.Error("it changed what it overrides")
+				t.Error("it changed its argument")
 			}
 		})
 	}
 	if got := MergeRaw(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
-		t.Errorf("over nothing: got %v", got)
+		t.Errorf("without a filter's: got %v", got)
 	}
 }
 
@@ -305,8 +305,7 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	}
 }
 
-// Whatever bytes are a Struct, Decode comes back, with a configuration that is within its bounds or with errors that are
-// one short line each.
+// For any Struct, Decode returns a configuration within its bounds, or errors of one short line each.
 func FuzzDecode(f *testing.F) {
 	for _, test := range good {
 		f.Add(marshal(f, test.text))
@@ -351,8 +350,7 @@ func marshal(t testing.TB, text string) []byte {
 	return wire
 }
 
-// What is just within a bound is taken, and what is just beyond it is not.
-func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
+func TestBounds(t *testing.T) {
 	of := func(n int) string { return strings.Repeat("x", n) }
 	names := func(n int) string {
 		var all []string
@@ -395,19 +393,19 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 				t.Errorf("within: %v", err)
 			}
 			if _, err := Decode(parse(t, test.beyond), Plugin); err == nil {
-				t.Error("beyond: it is taken")
+				t.Error("beyond: no error")
 			}
 		})
 	}
-	for _, character := range "`{@[/:^,*" { // beside those that are allowed
+	for _, character := range "`{@[/:^,*" { // next to the allowed ones
 		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Plugin); err == nil {
-			t.Errorf("a stat prefix with %q is taken", character)
+			t.Errorf("no error for a stat prefix with %q", character)
 		}
 	}
 }
 
-// A wrong type is one error: what follows of it is not told too.
-func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
+// What follows from a wrong type is not reported too.
+func TestWrongTypeIsOneError(t *testing.T) {
 	for key := range keys(t) {
 		for _, value := range []string{"5", "true", "null", `"?"`, "[]", "{}", "[5]"} {
 			whole := `{"clusters": ["service"], ` + nest(strings.Split(key, "."), value) + `}`
@@ -428,7 +426,7 @@ func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
 	}
 }
 
-// parseLast reads JSON in which a key may be repeated: the last counts.
+// parseLast reads JSON with repeated keys: the last one counts.
 func parseLast(t *testing.T, text string) *structpb.Struct {
 	t.Helper()
 	var value map[string]any
@@ -442,15 +440,14 @@ func parseLast(t *testing.T, text string) *structpb.Struct {
 	return s
 }
 
-// A route that takes another source lays the filter's admin aside; no other does.
-func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
+func TestMergeRawDropsAdminWithItsSource(t *testing.T) {
 	const filter = `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a"}}`
 	for _, test := range []struct {
 		route string
 		kept  bool
 	}{
 		{`{"source": "stats"}`, false},
-		{`{"source": "stats", "admin": {"interval": "2s"}}`, true}, // which is an error, and told
+		{`{"source": "stats", "admin": {"interval": "2s"}}`, true}, // an error, which Decode reports
 		{`{"source": "admin"}`, true},
 		{`{"drain": "ignore"}`, true},
 	} {
@@ -462,8 +459,7 @@ func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
 	}
 }
 
-// An override is checked on its own as far as it can be.
-func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
+func TestOverrideWithoutClustersMayRequireAsManyAsAllowed(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
 		if _, err := DecodeOverride(parse(t, text), Plugin); (err == nil) != good {
 			t.Errorf("%s: got %v", text, err)

@@ -74,6 +74,9 @@ func (o *object) failed(key string) bool {
 }
 
 func (o *object) get(key string) *structpb.Value {
+	if o.known == nil {
+		o.known = make([]string, 0, 16) // an update of routes decodes many objects
+	}
 	if !slices.Contains(o.known, key) {
 		o.known = append(o.known, key)
 	}

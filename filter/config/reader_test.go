@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestWhatAUserWroteIsShownShort(t *testing.T) {
+func TestShowIsShort(t *testing.T) {
 	for _, test := range []struct{ name, got, want string }{
 		{"64 bytes are whole", clip(strings.Repeat("x", 64)), strings.Repeat("x", 64)},
 		{"65 are cut", clip(strings.Repeat("x", 65)), strings.Repeat("x", 64) + "…"},

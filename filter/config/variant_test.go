@@ -8,10 +8,9 @@ import (
 	"testing"
 )
 
-// The dynamic module takes whatever the Go plugin takes, and means the same by it.
-func TestDynamicModuleTakesWhatContribTakes(t *testing.T) {
+func TestModuleDecodesLikeThePlugin(t *testing.T) {
 	for _, test := range good {
-		if strings.Contains(test.text, `"0.000000001s"`) { // TestShortStaleAfterIsRefusedByTheModule
+		if strings.Contains(test.text, `"0.000000001s"`) { // TestModuleRefusesAShortStaleAfter
 			continue
 		}
 		plugin, err := Decode(parse(t, test.text), Plugin)
@@ -28,7 +27,7 @@ func TestDynamicModuleTakesWhatContribTakes(t *testing.T) {
 	}
 }
 
-func TestShortStaleAfterIsRefusedByTheModule(t *testing.T) {
+func TestModuleRefusesAShortStaleAfter(t *testing.T) {
 	for text, refused := range map[string]bool{
 		`{"clusters": ["a"], "stale_after": "0.5s"}`:                                                                           true,
 		`{"clusters": ["a"], "stale_after": "0.999999999s"}`:                                                                   true,
@@ -42,11 +41,11 @@ func TestShortStaleAfterIsRefusedByTheModule(t *testing.T) {
 		}
 	}
 	if _, err := Decode(parse(t, `{"clusters": ["a"], "stale_after": "0.5s"}`), Plugin); err != nil {
-		t.Errorf("the Go plugin reads the counter as often: %v", err)
+		t.Errorf("the Go plugin reads the counter often enough: %v", err)
 	}
 }
 
-var stockOnly = []struct {
+var moduleOnly = []struct {
 	text     string
 	services []string
 	clusters int
@@ -60,9 +59,9 @@ var stockOnly = []struct {
 	{`{"clusters": [], "drain": "ignore", "stale_after": "2s"}`, nil, 0, 0},
 }
 
-func TestWhatOnlyTheDynamicModuleCanDo(t *testing.T) {
+func TestKeysOfTheModuleOnly(t *testing.T) {
 	schema := compileSchema(t)
-	for _, test := range stockOnly {
+	for _, test := range moduleOnly {
 		t.Run(test.text, func(t *testing.T) {
 			c, err := Decode(parse(t, test.text), Module)
 			if err != nil {
@@ -79,13 +78,13 @@ func TestWhatOnlyTheDynamicModuleCanDo(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := schema.Validate(value); err != nil {
-				t.Errorf("the schema does not take it: %v", err)
+				t.Errorf("the schema refuses it: %v", err)
 			}
 		})
 	}
 }
 
-func TestDynamicModuleRefuses(t *testing.T) {
+func TestModuleRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"clusters": []}`:                                                            `clusters: is empty; name at least one cluster, or set drain: ignore for a gate that fails only if Envoy's main thread hangs`,
 		`{"clusters": [], "drain": "fail"}`:                                           `clusters: is empty; name at least one cluster, or set drain: ignore for a gate that fails only if Envoy's main thread hangs`,
@@ -105,8 +104,8 @@ func TestDynamicModuleRefuses(t *testing.T) {
 	}
 }
 
-// A route may take its gate's clusters away where the filter's configuration ignores drains.
-func TestOverrideThatEmptiesTheClusters(t *testing.T) {
+// A route may remove the clusters if the filter ignores drains.
+func TestOverrideWithAnEmptyListOfClusters(t *testing.T) {
 	route := parse(t, `{"clusters": []}`)
 	if _, err := DecodeOverride(route, Module); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 func TestRemovedClusterWithAltStatName(t *testing.T) {
 	for _, updated := range []bool{false, true} {
 		c := &clusters{}
-		c.collected([]uint64{hashOf("alt")}, true)
+		c.collect([]uint64{hashOf("alt")}, true)
 		if updated {
 			c.report("a", "a", false)
 		}
@@ -26,8 +26,8 @@ func TestRemovedClusterWithAltStatName(t *testing.T) {
 func TestRemovedClusterWithAltStatNameAnswers(t *testing.T) {
 	startServing(t)
 	cluster("alt", 1, 0, 1)
-	envoy.sampler.clusters.reset()
-	envoy.sampler.pass(true)
+	shared.sampler.clusters.reset()
+	shared.sampler.pass(true)
 	f := newFilter(t, `{"clusters": [{"name": "a", "stat_name": "alt"}]}`)
 	wantDetails(t, probe(f), "healthgate_ok")
 	fakeenvoy.Cluster("a", true)
@@ -51,9 +51,9 @@ func TestLimitLastsUntilTheNextPass(t *testing.T) {
 		for _, limit := range []time.Duration{time.Second, defaultAgeLimit} {
 			p := &pace{}
 			now := time.Hour
-			p.passed(now, costs[0]) // a regular one
+			p.recordPass(now, costs[0]) // a regular one
 			now += min(p.wait(now, true), p.wait(now, false)) + costs[1]
-			p.passed(now, costs[1]) // for new names
+			p.recordPass(now, costs[1]) // for new names
 			age := p.wait(now, false) + costs[1]
 			if allowed := max(limit, p.ageLimit()); age > allowed {
 				t.Errorf("costs %v, gate's limit %v: the sample is %v old before the next pass, %v is allowed", costs, limit, age, allowed)

@@ -130,7 +130,7 @@ func TestContentTellsConfigurationsApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			content := contentOf(config)
+			content := configHash(config)
 			if i == 0 {
 				first = content
 			}

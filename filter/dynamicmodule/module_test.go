@@ -54,20 +54,20 @@ func cluster(name string, healthy, degraded, total uint64) {
 // tick lets the main thread run, and makes a pass.
 func tick() {
 	fakeenvoy.TimerFires()
-	envoy.tick()
+	shared.tick()
 }
 
 // startServing begins with an Envoy that has one healthy cluster and serves.
 func startServing(t *testing.T) {
 	t.Helper()
 	fakeenvoy.Reset()
-	envoy.sampler.clusters.reset()
-	envoy.pace = pace{}
+	shared.sampler.clusters.reset()
+	shared.pace = pace{}
 	fakeenvoy.Gauge("server.live", 1)
 	fakeenvoy.Gauge(workersStarted, 1)
 	cluster("service", 1, 0, 1)
 	cluster("other", 0, 0, 1)
-	envoy.sampler.pass(true)
+	shared.sampler.pass(true)
 	tick()
 }
 
@@ -140,7 +140,7 @@ func TestAnswersFollowTheGauges(t *testing.T) {
 			t.Errorf("%s is %d, want %d", name, got, want)
 		}
 	}
-	if turned := fakeenvoy.Lines("2 healthgate: gate default turns from"); len(turned) != 3 {
+	if turned := fakeenvoy.Lines("2 healthgate: gate default changed from"); len(turned) != 3 {
 		t.Errorf("the log has %q", turned)
 	}
 }
@@ -274,7 +274,7 @@ func TestRouteThatDoesNotFitItsFilterFails(t *testing.T) {
 
 func TestConfigurationsThatComeAndGoLeaveNothing(t *testing.T) {
 	startServing(t)
-	gates, active, stats := len(envoy.gates), len(envoy.active), len(envoy.sampler.gauges)
+	gates, active, stats := len(shared.gates), len(shared.active), len(shared.sampler.gauges)
 	for i := range 50 {
 		route := fakeenvoy.NewRoute(fmt.Sprintf(`{"clusters": ["r%d"], "stat_prefix": "r"}`, i))
 		f := fakeenvoy.NewFilter(fmt.Sprintf(`{"clusters": ["f%d"], "stale_after": "3s"}`, i))
@@ -288,12 +288,12 @@ func TestConfigurationsThatComeAndGoLeaveNothing(t *testing.T) {
 		}
 	}
 	tick()
-	if len(envoy.gates) != gates || len(envoy.active) != active || len(envoy.sampler.gauges) != stats {
-		t.Errorf("%d gates, %d active and %d gauges are left, of %d, %d and %d", len(envoy.gates), len(envoy.active), len(envoy.sampler.gauges),
+	if len(shared.gates) != gates || len(shared.active) != active || len(shared.sampler.gauges) != stats {
+		t.Errorf("%d gates, %d active and %d gauges are left, of %d, %d and %d", len(shared.gates), len(shared.active), len(shared.sampler.gauges),
 			gates, active, stats)
 	}
-	if len(envoy.filters) != 0 || len(envoy.routes) != 0 || len(envoy.prefixes) != 0 {
-		t.Errorf("%d filters, %d routes and %d prefixes are left", len(envoy.filters), len(envoy.routes), len(envoy.prefixes))
+	if len(shared.filters) != 0 || len(shared.routes) != 0 || len(shared.prefixes) != 0 {
+		t.Errorf("%d filters, %d routes and %d prefixes are left", len(shared.filters), len(shared.routes), len(shared.prefixes))
 	}
 }
 
@@ -318,7 +318,7 @@ func TestPanicPublishesAnError(t *testing.T) {
 	startServing(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
 	wantDetails(t, probe(f), "healthgate_ok")
-	g := envoy.active[len(envoy.active)-1]
+	g := shared.active[len(shared.active)-1]
 	core := g.core
 	g.core = nil
 	g.evaluate(0)
@@ -448,7 +448,7 @@ func TestOnePassIsForAllNewNames(t *testing.T) {
 	if n := fakeenvoy.Passes() - before; n != 0 {
 		t.Errorf("%d passes while configurations are made", n)
 	}
-	if len(envoy.names) != 1 {
+	if len(shared.sampler.wanted) != 1 {
 		t.Error("no pass is asked for")
 	}
 	tick()
@@ -481,12 +481,12 @@ func TestFirstProbeSamplesWhileEnvoyStarts(t *testing.T) {
 	startServing(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
 	fakeenvoy.Gauge(workersStarted, 0)
-	defer envoy.started.Store(true)
-	envoy.started.Store(false)
+	defer shared.started.Store(true)
+	shared.started.Store(false)
 	tick() // before the workers start
 	cluster("service", 0, 0, 1)
 	wantDetails(t, probe(f), "healthgate_cluster_unhealthy")
-	if !envoy.started.Load() {
+	if !shared.started.Load() {
 		t.Error("a probe has come, so the workers have started")
 	}
 }
@@ -514,7 +514,7 @@ func TestOnlyGatesWithChangedStatsAreEvaluated(t *testing.T) {
 		probe(f)
 	}
 	passOf := func() (passes [3]uint64) {
-		for i, g := range envoy.active[len(envoy.active)-3:] {
+		for i, g := range shared.active[len(shared.active)-3:] {
 			passes[i] = g.pass
 		}
 		return passes
@@ -600,15 +600,15 @@ func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
 			}
 			s := f.Open(request)
 			defer s.Free()
-			envoy.supersede(time.Now().Add(time.Minute)) // the first configuration's own
+			shared.endReplaced(time.Now().Add(time.Minute)) // the first configuration's own
 			test.next(t)
-			envoy.supersede(time.Now()) // too early
+			shared.endReplaced(time.Now()) // too early
 			tick()
 			s.Run()
 			if got := s.Request().Trailers; got != "" {
 				t.Fatalf("ended before the update was effective: %q", got)
 			}
-			envoy.supersede(time.Now().Add(2 * supersedeAfter))
+			shared.endReplaced(time.Now().Add(2 * supersedeAfter))
 			tick()
 			notifyWatchers()
 			s.Run()
@@ -619,17 +619,11 @@ func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
 	}
 }
 
-func TestChangesWithoutEndDontPutOffTheEndOfWatchers(t *testing.T) {
-	m := newModule()
-	now := time.Now()
-	due := 0
+func TestEndlessUpdatesDoNotDelayTheEndOfWatchers(t *testing.T) {
+	u, now, due := updates{}, time.Now(), 0
 	for range 100 {
-		m.mutex.Lock()
-		m.hasChanged(now)
-		m.mutex.Unlock()
-		now = now.Add(supersedeAfter / 10)
-		before := m.supersedeAt
-		if m.markSuperseded(now); m.supersedeAt != before {
+		u.add(now)
+		if now = now.Add(supersedeAfter / 10); u.takeDue(now) {
 			due++
 		}
 	}

@@ -15,7 +15,7 @@ import (
 func TestGaugesAreWhatTheLastPassHasFound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		fakeenvoy.Reset()
-		s := &sampler{}
+		s := newSampler()
 		const names = 6
 		held := map[string][]*gauge{}
 		values := map[string]uint64{}
@@ -38,7 +38,7 @@ func TestGaugesAreWhatTheLastPassHasFound(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"register": func(*rapid.T) {
 				n := name()
-				held[n] = append(held[n], s.register(n))
+				held[n] = append(held[n], s.register(n)...)
 			},
 			"unregister": func(*rapid.T) {
 				n := name()
@@ -69,13 +69,13 @@ func TestGaugesAreWhatTheLastPassHasFound(t *testing.T) {
 func TestPassesAtOnce(t *testing.T) {
 	fakeenvoy.Reset()
 	fakeenvoy.Gauge("kept", 1)
-	s := &sampler{}
-	kept := s.register("kept")
+	s := newSampler()
+	kept := s.register("kept")[0]
 	var threads sync.WaitGroup
 	for i := range 4 {
 		threads.Go(func() {
 			for range 500 {
-				g := s.register(fmt.Sprint("own", i))
+				g := s.register(fmt.Sprint("own", i))[0]
 				s.pass(true)
 				if kept.Get() != 1 || !kept.Found() || !g.covered.Load() {
 					t.Error("a pass lost a gauge")
@@ -122,7 +122,7 @@ func TestExistenceOfClusters(t *testing.T) {
 					for _, stat := range s.stats {
 						hashes = append(hashes, hashOf(stat))
 					}
-					c.collected(hashes, s.event == "final")
+					c.collect(hashes, s.event == "final")
 				}
 			}
 			if got := c.has(hashOf("a"), hashOf("a"), test.stats); got != test.want {
@@ -134,19 +134,19 @@ func TestExistenceOfClusters(t *testing.T) {
 
 func TestRemovedClustersAreForgotten(t *testing.T) {
 	c := &clusters{}
-	c.collected(nil, true)
-	for i := range 2 * removedMost {
+	c.collect(nil, true)
+	for i := range 2 * maxRemoved {
 		c.report(fmt.Sprint(i), fmt.Sprint(i), false)
 		c.report(fmt.Sprint(i), fmt.Sprint(i), true)
 	}
-	if len(c.reported) != removedMost {
+	if len(c.reported) != maxRemoved {
 		t.Errorf("%d names are remembered", len(c.reported))
 	}
 }
 
 func TestEnvoyThatReportsNoClustersIsBelievedByItsStats(t *testing.T) {
 	c := &clusters{}
-	c.unawareOfChanges()
+	c.setUnaware()
 	for _, stats := range []bool{true, false} {
 		if got := c.has(1, 2, stats); got != stats {
 			t.Errorf("stats %v: got %v", stats, got)
@@ -172,7 +172,7 @@ func TestPace(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := &pace{}
 			for _, cost := range test.costs {
-				p.passed(time.Hour, cost)
+				p.recordPass(time.Hour, cost)
 			}
 			if got := p.wait(time.Hour, false); got != test.regular {
 				t.Errorf("a regular pass waits %v, want %v", got, test.regular)
@@ -194,7 +194,7 @@ func TestSamplerRunsUntilEnvoyEnds(t *testing.T) {
 	wantDetails(t, probe(f), "healthgate_ok")
 	done := make(chan struct{})
 	go func() {
-		envoy.run()
+		shared.run()
 		close(done)
 	}()
 	await := func(what string, is func() bool) {

@@ -237,9 +237,9 @@ func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) 
 	change := "starts with"
 	switch before {
 	case failing:
-		change = fmt.Sprintf("turns from %d to", g.config.Unhealthy.Status)
+		change = fmt.Sprintf("changed from %d to", g.config.Unhealthy.Status)
 	case passing:
-		change = fmt.Sprintf("turns from %d to", g.config.Healthy.Status)
+		change = fmt.Sprintf("changed from %d to", g.config.Healthy.Status)
 	}
 	clusters := make([]string, len(samples))
 	for i, s := range samples {
@@ -249,9 +249,9 @@ func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) 
 		}
 		switch {
 		case s.Stale:
-			clusters[i] += ", long ago"
+			clusters[i] += ", stale"
 		case s.Unknown:
-			clusters[i] = fmt.Sprintf("cluster %q is not there", g.config.Clusters[i].Name)
+			clusters[i] = fmt.Sprintf("Envoy has no cluster %q", g.config.Clusters[i].Name)
 		}
 	}
 	return fmt.Sprintf("%s %s %d %s: %s", g.logName(), change, reply.Status, reply.Details, strings.Join(clusters, ", "))

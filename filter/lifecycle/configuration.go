@@ -41,14 +41,14 @@ type Configuration struct {
 	// gate is nil before the first probe of a merged configuration: if levels nest, those in between answer no probe and cost nothing.
 	gate   atomic.Pointer[gate.Gate]
 	making sync.Mutex
-	ends   []func()   // what ends with the gate, the first to end last; guarded by making
-	ended  bool       // nothing more may start that would have to end; guarded by making
-	ending sync.Mutex // held while ends run, so that everyone who ends the configuration waits for them
+	ends   []func()      // what ends with the gate, the first to end last; guarded by making
+	ended  bool          // nothing more may start that would have to end; guarded by making
+	done   chan struct{} // closed once all ends have run
 }
 
 // Configure starts a filter's configuration, with its gate unless the process is lazy.
 func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration {
-	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path}}
+	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path}, done: make(chan struct{})}
 	c.filter = c
 	if !p.Lazy {
 		c.makeGate()
@@ -75,16 +75,18 @@ func (c *Configuration) Serial() uint64 { return c.serial }
 func (c *Configuration) Paths() []string { return c.paths }
 
 // End ends the gate and all merged configurations of which this one is the parent. Probes that are being answered still get their
-// reply. It may be called more than once.
+// reply. It may be called more than once, and always returns after the end.
 func (c *Configuration) End() {
 	c.side.end(&c.process.pairs)
-	c.ending.Lock()
-	defer c.ending.Unlock()
 	c.making.Lock()
-	ends := c.ends
+	ends, isFirst := c.ends, !c.ended
 	c.ends, c.ended = nil, true
 	c.making.Unlock()
-	c.run(ends)
+	if isFirst {
+		c.run(ends)
+		close(c.done)
+	}
+	<-c.done
 }
 
 // logError logs, once, why the configuration is broken.

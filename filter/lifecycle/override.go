@@ -39,7 +39,7 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	if pair := o.side.merged[&parent.side]; pair != nil {
 		return pair.(*Configuration)
 	}
-	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter, serial: max(parent.serial, o.serial)}
+	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter, serial: max(parent.serial, o.serial), done: make(chan struct{})}
 	if c.config, c.err = o.merge(parent); c.err == nil {
 		c.paths = []string{c.config.Path}
 	} else if c.paths = parent.paths; o.path != "" { // nothing else may answer the path that the route was meant to have
@@ -47,6 +47,7 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	}
 	if !join(&parent.side, &o.side, c) { // a late probe
 		c.ended, c.side.ended = true, true
+		close(c.done)
 	}
 	return c
 }

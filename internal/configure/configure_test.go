@@ -283,7 +283,7 @@ func TestGateIsWrittenIntoAFile(t *testing.T) {
 					if !strings.Contains(name, "brac") && name != "JSON" {
 						keepsLines(t, content, after)
 					}
-					if _, err := g.Into("envoy.yaml", result.Content, place); err == nil || !strings.Contains(err.Error(), "the gate is there already, in line ") {
+					if _, err := g.Into("envoy.yaml", result.Content, place); err == nil || !strings.Contains(err.Error(), "the gate is already in this file, in line ") {
 						t.Errorf("written again: %v", err)
 					}
 				})
@@ -423,18 +423,18 @@ func TestOtherFiltersAreDisabledOnTheRoute(t *testing.T) {
 	}
 }
 
-// The operator is told what the new route takes.
-func TestRouteSaysWhatItTakes(t *testing.T) {
+// The notes list the requests that the new route takes.
+func TestNotesListTheRequestsThatTheRouteTakes(t *testing.T) {
 	for name, test := range map[string]struct{ match, path, want string }{
-		"a prefix":         {"{prefix: /}", "/", `until now they went to the route in line 22 (prefix: /, to cluster checkout); --path chooses another`},
-		"the path":         {"{path: /x}", "/x", `line 22 (path: /x, to cluster checkout)`},
-		"any case":         {"{path: /X, case_sensitive: false}", "/x", `line 22 (path: /X, `},
-		"a regex":          {"{safe_regex: {regex: '/[a-z]'}}", "/x", `line 22 (safe_regex: /[a-z], `},
-		"a part of it":     {"{path_separated_prefix: /x}", "/x/y", `line 22 (path_separated_prefix: /x, `},
-		"under conditions": {"{prefix: /, headers: [{name: a, present_match: true}]}", "/", `to cluster checkout) if its other conditions hold`},
-		"nothing":          {"{prefix: /shop}", "/", `no route took them until now`},
-		"not by a part":    {"{path_separated_prefix: /x}", "/xy", `no route took them until now`},
-		"not by a regex":   {"{safe_regex: {regex: '/[a-z]'}}", "/xy", `no route took them until now`},
+		"a prefix":         {"{prefix: /}", "/", `before, these took them: line 22 (prefix: /), which sends it to cluster checkout; --path chooses another`},
+		"the path":         {"{path: /x}", "/x", `line 22 (path: /x), which sends it to cluster checkout`},
+		"any case":         {"{path: /X, case_sensitive: false}", "/x", `line 22 (path: /X), `},
+		"a regex":          {"{safe_regex: {regex: '/[a-z]'}}", "/x", `line 22 (safe_regex: /[a-z]), `},
+		"a part of it":     {"{path_separated_prefix: /x}", "/x/y", `line 22 (path_separated_prefix: /x), `},
+		"under conditions": {"{prefix: /, headers: [{name: a, present_match: true}]}", "/", `to cluster checkout if its other conditions match`},
+		"nothing":          {"{prefix: /shop}", "/", `no route took them before`},
+		"not by a part":    {"{path_separated_prefix: /x}", "/xy", `no route took them before`},
+		"not by a regex":   {"{safe_regex: {regex: '/[a-z]'}}", "/xy", `no route took them before`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			result, err := Gate{Cluster: "checkout", Path: test.path, Check: Check{GRPC: true}}.Into("f", []byte(changed(t, bootstrap, "{prefix: /}", test.match)), Place{})
@@ -460,23 +460,23 @@ func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
 	}{
 		"not YAML":              {"a: [", Gate{Check: check}, Place{}, "f: not YAML: "},
 		"empty":                 {"", Gate{Check: check}, Place{}, "f: it is empty"},
-		"no connection manager": {"admin: {}\n", Gate{Check: check}, Place{}, "f: no HTTP connection manager"},
-		"several":               {changed(t, bootstrap, "  clusters:\n", second+"  clusters:\n"), Gate{Check: check}, Place{}, "f: 2 HTTP connection managers fit; choose one by --listener (a name or host:port) and --route-config:\n  line 13, listener ingress, route configuration shop\n  line 34, listener other"},
-		"none of that name":     {bootstrap, Gate{Check: check}, Place{Listener: "x"}, `f: no HTTP connection manager fits --listener "x" --route-config "";`},
+		"no connection manager": {"admin: {}\n", Gate{Check: check}, Place{}, "f: it has no HTTP connection manager"},
+		"several":               {changed(t, bootstrap, "  clusters:\n", second+"  clusters:\n"), Gate{Check: check}, Place{}, "f: 2 HTTP connection managers match; select one by --listener (a name or host:port) and --route-config:\n  line 13, listener ingress, route configuration shop\n  line 34, listener other"},
+		"none of that name":     {bootstrap, Gate{Check: check}, Place{Listener: "x"}, `f: no HTTP connection manager matches --listener "x" --route-config "";`},
 		"no such virtual host":  {bootstrap, Gate{Check: check}, Place{VirtualHost: "wep"}, `f: --virtual-host: there is no "wep"; did you mean "web"?`},
 		"no such cluster":       {bootstrap, Gate{Cluster: "chekout", Check: check}, Place{}, `f: there is no cluster "chekout"; did you mean "checkout"?`},
-		"another cluster":       {bootstrap, Gate{Cluster: "payments", Check: check}, Place{}, `f: there is no cluster "payments"; there is checkout`},
-		"no check asked for":    {bootstrap, Gate{}, Place{}, `f: nothing checks the hosts of cluster "checkout" in line 29, so the gate would always pass: add --grpc-service NAME`},
-		"an empty list of them": {changed(t, bootstrap, "# By DNS.", "health_checks: []"), Gate{}, Place{}, `f: nothing checks the hosts of cluster "checkout"`},
+		"another cluster":       {bootstrap, Gate{Cluster: "payments", Check: check}, Place{}, `f: there is no cluster "payments"; there are checkout`},
+		"no check asked for":    {bootstrap, Gate{}, Place{}, `f: cluster "checkout" in line 29 has no health checks, so the gate would always pass: add --grpc-service NAME`},
+		"an empty list of them": {changed(t, bootstrap, "# By DNS.", "health_checks: []"), Gate{}, Place{}, `f: cluster "checkout"`},
 		"HTTP/1.1, by gRPC": {changed(t, bootstrap, "# By DNS.", "typed_extension_protocol_options: {"+httpOptions+": {\"@type\": type.googleapis.com/"+httpOptions+", explicit_http_config: {http_protocol_options: {}}}}"),
 			Gate{Check: check}, Place{}, `f: cluster "checkout" in line 29 does not speak HTTP/2`},
 		"an aggregate":      {changed(t, bootstrap, "type: STRICT_DNS", "cluster_type: {name: envoy.clusters.aggregate}"), Gate{Check: check}, Place{}, `f: cluster "checkout" in line 29 is an aggregate`},
-		"routes by RDS":     {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(bootstrap, "rds: {route_config_name: a}\n          http_filters:"), Gate{Check: check}, Place{}, "f: the connection manager in line 13 takes its routes by RDS (a), which are not in this file; add there:"},
-		"routes by matcher": {changed(t, bootstrap, "routes:", "matcher: {}\n              routes:"), Gate{Check: check}, Place{}, `f: virtual host "web" in line 18 chooses its routes by a matcher`},
+		"routes by RDS":     {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(bootstrap, "rds: {route_config_name: a}\n          http_filters:"), Gate{Check: check}, Place{}, "f: the connection manager in line 13 gets its routes by RDS (a), and this file does not have them; add to them:"},
+		"routes by matcher": {changed(t, bootstrap, "routes:", "matcher: {}\n              routes:"), Gate{Check: check}, Place{}, `f: virtual host "web" in line 18 selects its routes by a matcher`},
 		"a shared list": {changed(t, bootstrap, "http_filters:\n", "http_filters: &f\n", "  clusters:\n", "  - name: other\n    filter_chains: [{filters: [{typed_config: {\"@type\": x.HttpConnectionManager, http_filters: *f}}]}]\n  clusters:\n"),
 			Gate{Check: check}, Place{Listener: "ingress"}, "f: http_filters in line 24 can't be added to without changing something else: an anchor (&)"},
 		"a quoted ConfigMap": {"apiVersion: v1\nkind: ConfigMap\ndata:\n  envoy.yaml: " + jsonString(bootstrap) + "\n", Gate{Check: check}, Place{}, "f: the value in line 4 is quoted"},
-		"the gate is there":  {changed(t, bootstrap, "# The end.\n", "- {name: healthgate}\n"), Gate{Check: check}, Place{}, "f: the gate is there already, in line 25"},
+		"the gate is there":  {changed(t, bootstrap, "# The end.\n", "- {name: healthgate}\n"), Gate{Check: check}, Place{}, "f: the gate is already in this file, in line 25"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.gate.Path = "/healthz"

@@ -4,63 +4,44 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"healthgate/internal/envoyyaml"
 )
 
 // document is a text in YAML or JSON: a file, or a value of a ConfigMap.
 type document struct {
 	lines []string // without their ends
-	end   string   // of each line: "\n" or "\r\n"
+	end   string   // the line ending: "\n" or "\r\n"
 	root  *yaml.Node
 	tree  *tree
 }
 
-// maxNodes bounds the values of a text, its aliases expanded: a few lines of YAML can stand for billions.
+// maxNodes is the limit of values in a text with its aliases expanded: a few lines of YAML can expand to billions.
 const maxNodes = 5_000_000
 
-var (
-	yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)
-	// tabbed is a line with a comment behind a tab and nothing else, which Envoy's parser takes and this one does not.
-	tabbed = regexp.MustCompile(`(?m)^[ \t]*\t[ \t]*#`)
-)
-
 // parse reads a text. The root is a sequence of its documents.
-func parse(content []byte) (d *document, err error) {
-	defer func() {
-		if cause := recover(); cause != nil { // the library panics on some inputs that are no YAML
-			d, err = nil, fmt.Errorf("not YAML: %v", cause)
-		}
-	}()
-	d = &document{end: "\n", root: &yaml.Node{Kind: yaml.SequenceNode}}
+func parse(content []byte) (*document, error) {
+	d := &document{end: "\n", root: &yaml.Node{Kind: yaml.SequenceNode}}
 	if first, _, _ := bytes.Cut(content, []byte("\n")); bytes.HasSuffix(first, []byte("\r")) {
 		d.end = "\r\n"
 	}
 	for line := range strings.SplitSeq(strings.TrimSuffix(string(content), "\n"), "\n") {
 		d.lines = append(d.lines, strings.TrimSuffix(line, "\r"))
 	}
-	readable := yaml12.ReplaceAll(content, []byte("%YAML 1.1"))
-	readable = tabbed.ReplaceAllFunc(readable, func(comment []byte) []byte { return bytes.ReplaceAll(comment, []byte("\t"), []byte(" ")) })
-	for decoder := yaml.NewDecoder(bytes.NewReader(readable)); ; {
-		var one yaml.Node
-		switch err := decoder.Decode(&one); {
-		case errors.Is(err, io.EOF):
-			left := maxNodes
-			d.tree, err = expand(d.root, &left, 0)
-			return d, err
-		case err != nil:
-			return nil, fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
-		case len(one.Content) > 0:
-			d.root.Content = append(d.root.Content, one.Content[0])
-		}
+	var err error
+	if d.root.Content, err = envoyyaml.Decode(content); err != nil {
+		return nil, fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 	}
+	left := maxNodes
+	d.tree, err = expand(d.root, &left, 0)
+	return d, err
 }
 
-// text is the whole of it.
+// text returns the whole text.
 func (d *document) text() []byte { return []byte(strings.Join(d.lines, d.end) + d.end) }
 
 // edited returns the text with lines from (from 1) to before (not included) replaced.
@@ -70,7 +51,7 @@ func (d *document) edited(from, before int, lines []string) []byte {
 	return []byte(strings.Join(all, d.end) + d.end)
 }
 
-// comments is the first line of the comments right over a line.
+// comments returns the first line of the comments directly above a line.
 func (d *document) comments(line int) int {
 	for line > 1 && strings.HasPrefix(strings.TrimLeft(d.lines[line-2], " \t"), "#") {
 		line--
@@ -78,7 +59,7 @@ func (d *document) comments(line int) int {
 	return line
 }
 
-// tree is a value with its aliases expanded: all that a program reads of it.
+// tree is a value with its aliases expanded, as a program reads it.
 type tree struct {
 	kind     yaml.Kind
 	tag      string
@@ -86,12 +67,12 @@ type tree struct {
 	children []*tree
 }
 
-// ignored is the tag of keys that Envoy skips: their values are there for anchors alone.
+// ignored is the tag of keys that Envoy ignores: their values are there for their anchors.
 const ignored = "!ignore"
 
 func expand(n *yaml.Node, left *int, depth int) (*tree, error) {
 	if *left--; *left < 0 || depth > 500 {
-		return nil, errors.New("its anchors stand for too many values, or it is nested too deeply")
+		return nil, errors.New("its aliases expand to too many values, or it is nested too deeply")
 	}
 	n = resolved(n)
 	t := &tree{kind: n.Kind, tag: n.ShortTag(), value: n.Value}
@@ -123,7 +104,7 @@ func (t *tree) equal(other *tree) bool {
 	return true
 }
 
-// sorted are the children, of a mapping in the order of its keys. Of a key that is there twice, the first stays first.
+// sorted returns the children, of a mapping in the order of its keys. Two equal keys keep their order.
 func (t *tree) sorted() []*tree {
 	byKey := func(i int) string { return t.children[2*i].value }
 	inOrder := func(i, j int) int { return strings.Compare(byKey(i), byKey(j)) }
@@ -142,7 +123,7 @@ func (t *tree) sorted() []*tree {
 	return all
 }
 
-// with returns a copy in which change was made to the value at a path. What lies beside the path is shared.
+// with returns a copy in which change was applied to the value at a path. The copy shares all other values.
 func (t *tree) with(path []int, change func(*tree)) *tree {
 	copied := *t
 	copied.children = append([]*tree(nil), t.children...)
@@ -162,16 +143,16 @@ func resolved(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// value is a value of a document, with the way to it. One that is not there has no node.
+// value is a value of a document, with its path. A missing value has no node.
 type value struct {
 	*yaml.Node            // aliases resolved
-	key        *yaml.Node // of the mapping it stands in, or nil
+	key        *yaml.Node // of the value in its mapping, or nil
 	path       []int      // indexes into Content, from the root
 }
 
 func (d *document) top() value { return value{Node: d.root} }
 
-// get follows keys, as protobuf or JSON write them.
+// get follows keys, in protobuf's or JSON's form.
 func (v value) get(keys ...string) value {
 	for _, key := range keys {
 		v = v.child(key)
@@ -192,7 +173,7 @@ func (v value) child(key string) value {
 	return value{}
 }
 
-// sameKey says whether a key is one of protobuf's, which JSON may write as lowerCamelCase.
+// sameKey reports whether a written key, perhaps in lowerCamelCase, is a field's.
 func sameKey(written, key string) bool {
 	return strings.EqualFold(strings.ReplaceAll(written, "_", ""), strings.ReplaceAll(key, "_", ""))
 }
@@ -201,7 +182,7 @@ func (v value) step(i int) value {
 	return value{Node: resolved(v.Content[i]), path: append(v.path[:len(v.path):len(v.path)], i)}
 }
 
-// items are the items of a list.
+// items returns the items of a list.
 func (v value) items() []value {
 	if v.Node == nil || v.Kind != yaml.SequenceNode {
 		return nil
@@ -213,7 +194,7 @@ func (v value) items() []value {
 	return all
 }
 
-// text is the scalar at keys, or "".
+// text returns the scalar at keys, or "".
 func (v value) text(keys ...string) string {
 	if v = v.get(keys...); v.Node == nil || v.Kind != yaml.ScalarNode || v.ShortTag() == "!!null" {
 		return ""
@@ -221,7 +202,7 @@ func (v value) text(keys ...string) string {
 	return v.Value
 }
 
-// there says whether a value is there, and not null.
+// there reports whether a value is there, and not null.
 func (v value) there() bool {
 	return v.Node != nil && !(v.Kind == yaml.ScalarNode && v.ShortTag() == "!!null")
 }

@@ -9,15 +9,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// edit is one addition: an item that goes first into a list, or a key with its value that goes into a mapping.
+// edit is one addition: an item at the beginning of a list, or a key with its value in a mapping.
 type edit struct {
 	at    value    // the list, or the mapping
 	key   string   // "" for an item
-	lines []string // as a block without indentation: "- …", or "key:" and what follows
+	lines []string // a block without indentation: "- …", or "key:" with its value
 	name  string   // of the place, for errors
 }
 
-// put adds an item before the first of the list at a key of a mapping. An empty list, or none, becomes a list of this item.
+// put adds an item at the beginning of the list at a key of a mapping. An empty or missing list becomes a list of this item.
 func put(in value, key string, item []string) edit {
 	at := in.get(key)
 	if at.Node == nil {
@@ -26,8 +26,8 @@ func put(in value, key string, item []string) edit {
 	return edit{at: at, lines: item, name: key}
 }
 
-// applied makes an edit and returns the text with it. Places are tried, the best first, and one is taken only if the text then
-// reads back as before, with exactly this addition.
+// applied returns the text with an edit. It tries several places, the best first, and takes one only if the text then reads back as
+// before, with exactly this addition.
 func (t *text) applied(e edit) (*document, error) {
 	d := t.document
 	added, err := parse([]byte(strings.Join(e.lines, "\n") + "\n"))
@@ -40,15 +40,15 @@ func (t *text) applied(e edit) (*document, error) {
 			return result, nil
 		}
 	}
-	reason := "other text stands in the way"
+	reason := "the text around it has a form that is not supported"
 	if d.shared(e.at.path) {
-		reason = "an anchor (&) makes it stand for more than one place"
+		reason = "an anchor (&) uses it in more than one place"
 	}
 	return nil, fmt.Errorf("%s in line %d can't be added to without changing something else: %s; add it by hand:\n%s",
 		e.name, t.line((&text{document: t.original}).at(e.at.path).Line), reason, strings.Join(e.lines, "\n"))
 }
 
-// grow makes the addition in a tree.
+// grow adds the addition to a tree.
 func (e edit) grow(t, added *tree) {
 	switch {
 	case e.key != "":
@@ -60,7 +60,7 @@ func (e edit) grow(t, added *tree) {
 	}
 }
 
-// shared says whether a path goes through an alias or an anchor.
+// shared reports whether a path passes an alias or an anchor.
 func (d *document) shared(path []int) bool {
 	n := d.root
 	for _, i := range path {
@@ -71,7 +71,7 @@ func (d *document) shared(path []int) bool {
 	return false
 }
 
-// candidates are texts with the addition, the best place first.
+// candidates returns texts with the addition, the best place first.
 func (e edit) candidates(d *document, added *yaml.Node) func(func([]byte) bool) {
 	return func(yield func([]byte) bool) {
 		flow := e.at.Style&yaml.FlowStyle != 0
@@ -104,7 +104,7 @@ func yieldAll(yield func([]byte) bool, all [][]byte) bool {
 	return true
 }
 
-// itemInBlock puts an item before a list's first dash, over the comments that belong to it.
+// itemInBlock adds an item before the first item of a block list, and before that item's comments.
 func (e edit) itemInBlock(d *document, yield func([]byte) bool) {
 	first := e.at.Content[0].Line
 	for line := min(first, len(d.lines)); line >= max(1, e.at.Line, first-20); line-- {
@@ -121,7 +121,7 @@ func (e edit) itemInBlock(d *document, yield func([]byte) bool) {
 	}
 }
 
-// keyInBlock puts a key before the second key of a mapping, over its comments, or else after the last.
+// keyInBlock adds a key before the second key of a block mapping and its comments, or else after the last.
 func (e edit) keyInBlock(d *document, yield func([]byte) bool) {
 	if len(e.at.Content) == 0 {
 		return
@@ -137,7 +137,7 @@ func (e edit) keyInBlock(d *document, yield func([]byte) bool) {
 			}
 		}
 	}
-	// A text of several lines ends later than the parser says where it begins.
+	// The parser knows where a multi-line scalar begins, and not where it ends.
 	last := lastLine(e.at.Node)
 	for at := last + 1; at <= min(len(d.lines)+1, last+300); at++ {
 		if !yield(d.edited(at, at, lines)) {
@@ -154,7 +154,7 @@ func lastLine(n *yaml.Node) int {
 	return last
 }
 
-// inPlaceOfEmpty writes a list in the place of [] or of nothing, behind its key.
+// inPlaceOfEmpty replaces [], null or nothing after a key by a list.
 func (e edit) inPlaceOfEmpty(d *document) (all [][]byte) {
 	if e.at.key == nil || e.at.key.Line != e.at.Line || e.at.Line > len(d.lines) {
 		return nil
@@ -180,7 +180,7 @@ func (e edit) inPlaceOfEmpty(d *document) (all [][]byte) {
 	return all
 }
 
-// intoBrackets writes an addition behind an opening bracket. There a line changes; all else stays.
+// intoBrackets adds to a flow list or mapping, after its opening bracket. It changes that line only.
 func (e edit) intoBrackets(d *document, bracket, flow string, more bool) [][]byte {
 	if e.at.Line > len(d.lines) {
 		return nil
@@ -197,7 +197,7 @@ func (e edit) intoBrackets(d *document, bracket, flow string, more bool) [][]byt
 	return [][]byte{d.edited(e.at.Line, e.at.Line+1, []string{line[:at] + flow + line[at:]})}
 }
 
-// byteColumn is where a column stands, which the parser counts in characters from 1.
+// byteColumn returns the byte offset of a column, which the parser counts in characters from 1.
 func byteColumn(line string, column int) int {
 	at := 0
 	for i := range line {
@@ -208,7 +208,7 @@ func byteColumn(line string, column int) int {
 	return len(line)
 }
 
-// flowItems writes a list's items as JSON, which YAML takes in brackets.
+// flowItems returns a list's items as JSON, which YAML accepts in brackets.
 func flowItems(list *yaml.Node) string {
 	items := make([]string, len(list.Content))
 	for i, item := range list.Content {

@@ -2,14 +2,14 @@ package configure
 
 import "strings"
 
-// CanAct says whether an HTTP filter, by the type of its typed_config, can answer a request in the gate's place or change the
-// gate's reply: a local reply passes the encoders of every filter in the chain, before and after the one that sent it. An unknown
-// type can. The filters that can't only count, log, or write metadata, filter state and request headers; the router ends the chain.
+// CanAct reports whether an HTTP filter of a type can answer a request in the gate's place or change the gate's reply: a local reply
+// passes the encoders of every filter in the chain, before and after the one that sent it. An unknown type can.
 func CanAct(typeName string) bool {
 	kind, known := strings.CutPrefix(typeName, "envoy.extensions.filters.http.")
 	return !known || !harmless[kind]
 }
 
+// harmless has the filters that only count, log, or set metadata, filter state and request headers; the router ends the chain.
 var harmless = map[string]bool{
 	"alternate_protocols_cache.v3.FilterConfig": true,
 	"geoip.v3.Geoip":             true,
@@ -21,7 +21,7 @@ var harmless = map[string]bool{
 	"tap.v3.Tap":                 true,
 }
 
-// typeOfName is the type of a filter that stands there by its well-known name, without a typed_config.
+// typeOfName returns the type of a filter without a typed_config, by its well-known name.
 func typeOfName(name string) string {
 	if name == "envoy.filters.http.router" || name == "envoy.router" {
 		return "envoy.extensions.filters.http.router.v3.Router"

@@ -11,10 +11,10 @@ import (
 type manager struct {
 	value
 	text     *text
-	listener value // none if it stands alone
+	listener value // missing if the file has only the connection manager
 }
 
-// listenerNames are the names by which --listener finds it: its own, and its address.
+// listenerNames returns the names by which --listener selects it: the listener's name, and its address.
 func (m manager) listenerNames() (names []string) {
 	if name := m.listener.text("name"); name != "" {
 		names = append(names, name)
@@ -25,7 +25,7 @@ func (m manager) listenerNames() (names []string) {
 	return names
 }
 
-// String describes it, so that one of several can be chosen.
+// String describes a connection manager to the operator.
 func (m manager) String() string {
 	s := fmt.Sprintf("line %d", m.text.line(m.Line))
 	if names := m.listenerNames(); len(names) > 0 {
@@ -44,7 +44,7 @@ func (m manager) routeConfigName() string {
 	return m.get("rds").text("route_config_name")
 }
 
-// managers are the connection managers of a text, in the order of the file.
+// managers returns the connection managers of a text, in the order of the file.
 func (t *text) managers() (all []manager) {
 	for _, document := range t.top().items() {
 		if isKubernetes(document) {
@@ -63,16 +63,16 @@ func (t *text) managers() (all []manager) {
 	return all
 }
 
-// isType says whether a type URL names a message, in whatever version.
+// isType reports whether a type URL names a message, in any version.
 func isType(url, message string) bool { return strings.HasSuffix(url, "."+message) }
 
-// isKubernetes says whether a document is an object of Kubernetes.
+// isKubernetes reports whether a document is a Kubernetes object.
 func isKubernetes(v value) bool { return v.text("apiVersion") != "" && v.text("kind") != "" }
 
-// bootstrapKeys are those by which a document is known for a bootstrap.
+// bootstrapKeys has the keys that identify a bootstrap.
 var bootstrapKeys = []string{"static_resources", "dynamic_resources", "admin", "node", "layered_runtime", "bootstrap_extensions"}
 
-// bootstrap is the document that is one.
+// bootstrap returns the document that is a bootstrap.
 func (t *text) bootstrap() (value, bool) {
 	for _, document := range t.top().items() {
 		if !isKubernetes(document) && slices.ContainsFunc(bootstrapKeys, func(key string) bool { return document.get(key).Node != nil }) {
@@ -82,7 +82,7 @@ func (t *text) bootstrap() (value, bool) {
 	return value{}, false
 }
 
-// listed are the resources of a kind in a text, in static_resources or in a list of resources for xDS.
+// listed returns the resources of a type in a text: in static_resources, in a list of resources for xDS, or a document.
 func (t *text) listed(key, message string) (all []value) {
 	for _, document := range t.top().items() {
 		if isKubernetes(document) {
@@ -101,7 +101,7 @@ func (t *text) listed(key, message string) (all []value) {
 	return all
 }
 
-// routeConfiguration is the one that a manager routes by, wherever in the file it stands.
+// routeConfiguration returns the route configuration of a connection manager, and the text that has it.
 func (f *file) routeConfiguration(m manager) (value, *text, error) {
 	if routes := m.get("route_config"); routes.there() {
 		return routes, m.text, nil
@@ -115,13 +115,13 @@ func (f *file) routeConfiguration(m manager) (value, *text, error) {
 				}
 			}
 		}
-		return value{}, nil, fmt.Errorf("the connection manager in line %d takes its routes by RDS (%s), which are not in this file",
+		return value{}, nil, fmt.Errorf("the connection manager in line %d gets its routes by RDS (%s), and this file does not have them",
 			m.text.line(m.Line), name)
 	}
 	return value{}, nil, fmt.Errorf("the connection manager in line %d has no route_config", m.text.line(m.Line))
 }
 
-// virtualHost is the one that takes a probe by IP address, or the one of a name.
+// virtualHost returns the virtual host of a name, or the one for the domain "*"; a missing value if there is none.
 func virtualHost(routes value, name string) (value, error) {
 	var names []string
 	for _, one := range routes.get("virtual_hosts").items() {
@@ -136,7 +136,7 @@ func virtualHost(routes value, name string) (value, error) {
 	return value{}, nil
 }
 
-// domains are the domains of a virtual host. A list of one may be written as the one.
+// domains returns the domains of a virtual host. A single one may be written without a list.
 func domains(virtualHost value) []string {
 	list := virtualHost.get("domains")
 	if one := virtualHost.text("domains"); one != "" {
@@ -149,14 +149,14 @@ func domains(virtualHost value) []string {
 	return all
 }
 
-// isGate says whether an HTTP filter is Healthgate.
+// isGate reports whether an HTTP filter is Healthgate.
 func isGate(filter value) bool {
 	config := filter.get("typed_config")
 	return filter.text("name") == "healthgate" || config.text("plugin_name") == "healthgate" || config.text("filter_name") == "healthgate" ||
 		config.get("dynamic_module_config").text("name") == "healthgate"
 }
 
-// toDisable are the names of the filters that the probe's route has to disable.
+// toDisable returns the names of the filters that the probe's route must disable.
 func toDisable(m manager, routes, virtualHost value) (names []string) {
 	for _, filter := range m.get("http_filters").items() {
 		name := filter.text("name")
@@ -177,7 +177,7 @@ func toDisable(m manager, routes, virtualHost value) (names []string) {
 	return names
 }
 
-// exactly is the value at a key that is no field of protobuf's.
+// exactly returns the value at a key of a map, in which keys have one form.
 func (v value) exactly(key string) value {
 	if v.Node == nil {
 		return value{}

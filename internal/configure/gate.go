@@ -1,5 +1,4 @@
-// Package configure writes a gate into an Envoy configuration. It only adds, and only if the result reads back as the file did
-// with exactly the additions in it.
+// Package configure adds a gate to an Envoy configuration, if the result reads back as the file with exactly the additions.
 package configure
 
 import (
@@ -13,14 +12,14 @@ import (
 	"healthgate/filter/config"
 )
 
-// Gate is the gate that is asked for.
+// Gate is the gate to add.
 type Gate struct {
 	Cluster  string   // the cluster's name in Envoy
 	Path     string   // of the probe
-	Module   bool     // by the dynamic module; else by the Go plugin
+	Module   bool     // for the dynamic module; else for the Go plugin
 	Check    Check    // for a cluster that has no health checks; the zero Check adds none
 	statName string   // the cluster's alt_stat_name
-	disabled []string // names of the filters that are disabled on the probe's route
+	disabled []string // the filters to disable on the probe's route
 }
 
 // Check is a health check of a cluster's hosts.
@@ -30,16 +29,16 @@ type Check struct {
 	Path    string // asked by an HTTP GET; "" is no HTTP check
 }
 
-// asked says whether there is one.
+// asked reports whether there is a check.
 func (c Check) asked() bool { return c.GRPC || c.Path != "" }
 
-// Validate returns an error if the filter would refuse the gate, by the filter's own decoder.
+// Validate returns an error if the filter would refuse the gate.
 func (g Gate) Validate() error {
 	if g.Check.Path != "" && !strings.HasPrefix(g.Check.Path, "/") {
 		return fmt.Errorf("--http-check: %q does not start with /", g.Check.Path)
 	}
 	if g.Check.GRPC && g.Check.Path != "" {
-		return errors.New("--grpc-service and --http-check: a cluster is checked in one of the two ways; leave one out")
+		return errors.New("--grpc-service and --http-check exclude each other: remove one of them")
 	}
 	s, err := structpb.NewStruct(map[string]any{"path": g.Path, "clusters": []any{g.Cluster}})
 	if err != nil {
@@ -53,7 +52,7 @@ func (g Gate) Validate() error {
 	return err
 }
 
-// quote writes a string as YAML: bare if that is safe.
+// quote returns a string as YAML, without quotes if that is safe.
 func quote(s string) string {
 	bare := s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("_./", r))
@@ -68,13 +67,13 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// Each part is a list of lines without indentation.
+// The parts of a configuration below are lists of lines without indentation.
 
-// filter is the entry of http_filters.
+// filter returns the entry of http_filters.
 func (g Gate) filter() []string {
 	head := lines(`
 - name: healthgate
-  # Off, except on routes that enable it: other traffic never enters it.
+  # Disabled except on routes that enable it: other traffic does not pass it.
   disabled: true
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config
@@ -87,7 +86,7 @@ func (g Gate) filter() []string {
 	if g.Module {
 		head = lines(`
 - name: healthgate
-  # Off, except on routes that enable it: other traffic never enters it.
+  # Disabled except on routes that enable it: other traffic does not pass it.
   disabled: true
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter
@@ -113,7 +112,7 @@ value:
 
 const filterConfig = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
-// route is the probe's route.
+// route returns the probe's route.
 func (g Gate) route() []string {
 	all := lines(`
 # Health check route, answered by Healthgate. Without the filter Envoy itself answers 503; never forwarded.
@@ -123,7 +122,7 @@ func (g Gate) route() []string {
     healthgate: {"@type": %s, config: {}} # enables the filter
 `, strconv.Quote(g.Path), filterConfig)
 	if len(g.disabled) > 0 {
-		all = append(all, "    # Off on this route: each could answer in the gate's place, or change its reply.")
+		all = append(all, "    # Disabled on this route: each could answer in the gate's place, or change its reply.")
 	}
 	for _, name := range g.disabled {
 		all = append(all, fmt.Sprintf(`    %s: {"@type": %s, disabled: true}`, quote(name), filterConfig))
@@ -131,17 +130,17 @@ func (g Gate) route() []string {
 	return all
 }
 
-// virtualHost is one for the probe's route alone.
+// virtualHost returns a virtual host with only the probe's route.
 func (g Gate) virtualHost(name string) []string {
 	return append(lines(`
-# Balancers and kubelets probe by IP address. Only the probe is routed here.
+# Balancers and kubelets probe by IP address. This virtual host has only the probe's route.
 - name: %s
   domains: ["*"]
   routes:
 `, name), indented(2, g.route())...)
 }
 
-// extension is the entry of bootstrap_extensions, which the dynamic module needs.
+// extension returns the entry of bootstrap_extensions that the dynamic module needs.
 func (g Gate) extension() []string {
 	return lines(`
 # Samples Envoy's gauges for the filter.
@@ -153,7 +152,7 @@ func (g Gate) extension() []string {
 `)
 }
 
-// healthCheck is the entry of a cluster's health_checks.
+// healthCheck returns the entry of a cluster's health_checks.
 func (c Check) healthCheck(http2 bool) []string {
 	kind := "grpc_health_check: {}"
 	switch {
@@ -171,15 +170,15 @@ func (c Check) healthCheck(http2 bool) []string {
   # Without these, Envoy checks a cluster that has had no traffic yet only once a minute.
   no_traffic_interval: 5s
   no_traffic_healthy_interval: 5s
-  unhealthy_threshold: 1 # one failure takes a host out
-  healthy_threshold: 3 # three successes bring it back; a new host's first check needs one
+  unhealthy_threshold: 1 # one failure makes a host unhealthy
+  healthy_threshold: 3 # three successes make it healthy; a new host needs one
   %s
 `, kind)
 }
 
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// http2 is the entry of typed_extension_protocol_options that makes Envoy speak HTTP/2 to a cluster.
+// http2 returns the entry of typed_extension_protocol_options that makes Envoy speak HTTP/2 to a cluster.
 func http2() []string {
 	return lines(`
 %[1]s:
@@ -192,11 +191,11 @@ func lines(format string, args ...any) []string {
 	return strings.Split(strings.Trim(fmt.Sprintf(format, args...), "\n"), "\n")
 }
 
-// Print returns a configuration that has each part in its place. The rest is there to show the place, and for lint.
+// Print returns a configuration with each part in its place. The other lines show the place.
 func (g Gate) Print() string {
 	var all []string
 	add := func(by int, lines ...string) { all = append(all, indented(by, lines)...) }
-	add(0, "# What to add for a gate of the cluster "+quote(g.Cluster)+". Parts marked \"add\" are new; the rest shows where they go.")
+	add(0, "# What to add for a gate of the cluster "+quote(g.Cluster)+". Parts marked \"add\" are new; the other lines show the place.")
 	if g.Module {
 		add(0, "bootstrap_extensions: # add")
 		add(0, g.extension()...)
@@ -213,13 +212,13 @@ func (g Gate) Print() string {
 	add(10, "- name: envoy.filters.http.router", "  typed_config:", `    "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`)
 	add(2, "clusters:", "- name: "+quote(g.Cluster))
 	if g.Check.asked() {
-		add(4, "# add, if nothing checks the cluster's hosts yet", "health_checks:")
+		add(4, "# add, if the cluster has no health checks", "health_checks:")
 	} else {
-		add(4, "# add, if nothing checks the cluster's hosts yet. This is for gRPC; --http-check PATH is for other services.", "health_checks:")
+		add(4, "# add, if the cluster has no health checks. This one is for gRPC; --http-check PATH is for other services.", "health_checks:")
 	}
 	add(4, g.Check.healthCheck(false)...)
 	if g.Check.Path == "" {
-		add(4, "# add, if it is not there yet: gRPC is HTTP/2, in calls and in health checks", "typed_extension_protocol_options:")
+		add(4, "# add, if it is missing: gRPC needs HTTP/2", "typed_extension_protocol_options:")
 		add(6, http2()...)
 	}
 	return strings.Join(all, "\n") + "\n"

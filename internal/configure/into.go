@@ -12,17 +12,17 @@ import (
 	"healthgate/filter/config"
 )
 
-// Place says where in a file the gate goes, if there is more than one place. Empty fields do not choose.
+// Place selects the place of the gate in a file. Empty fields select nothing.
 type Place struct {
 	Listener    string // a listener's name, or its host:port
 	RouteConfig string // the name of the route configuration
-	VirtualHost string // the name of the virtual host; by default the one of the domain "*"
+	VirtualHost string // the name of the virtual host; default: the one for the domain "*"
 }
 
 // Result is a file with the gate in it.
 type Result struct {
 	Content []byte
-	Diff    string   // as `diff -u` prints it
+	Diff    string   // in the form of diff -u
 	Notes   []string // for the operator
 }
 
@@ -31,13 +31,13 @@ type text struct {
 	*document
 	original *document
 	path     []int // to the value of a ConfigMap in the file; nil for the file itself
-	first    int   // the line of the file over its first
+	first    int   // the line of the file before its first line
 }
 
-// line is the line of the file.
+// line returns the line in the file.
 func (t *text) line(line int) int { return t.first + line }
 
-// apply makes an edit in a text, whose values are to be found anew after it.
+// apply applies an edit to a text. Values that were found before are then invalid.
 func (t *text) apply(e edit) error {
 	after, err := t.applied(e)
 	if err == nil {
@@ -46,7 +46,7 @@ func (t *text) apply(e edit) error {
 	return err
 }
 
-// file is a file with the texts in it.
+// file is a file with its texts.
 type file struct {
 	*document
 	texts []*text
@@ -71,7 +71,7 @@ func read(content []byte) (*file, error) {
 	return f, nil
 }
 
-// configMap adds the texts of a ConfigMap. A value of another style than a block can't be added to line by line.
+// configMap adds the texts of a ConfigMap.
 func (f *file) configMap(object value) {
 	data := object.get("data")
 	if data.Node == nil {
@@ -88,8 +88,8 @@ func (f *file) configMap(object value) {
 	}
 }
 
-// Into returns a file in YAML or JSON with the gate in it. Whatever is returned reads back as the file did, with exactly the
-// additions in it; if that can't be, it is an error.
+// Into returns a file in YAML or JSON with the gate added. The result reads back as the file with exactly the additions; if no such
+// result is possible, it returns an error.
 func (g Gate) Into(name string, content []byte, place Place) (Result, error) {
 	f, err := read(content)
 	if err != nil {
@@ -100,11 +100,11 @@ func (g Gate) Into(name string, content []byte, place Place) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", name, err)
 	}
-	_, shown, _ := strings.Cut(string(diff.Diff(name, content, name, result)), "\n") // without the command's line
+	_, shown, _ := strings.Cut(string(diff.Diff(name, content, name, result)), "\n") // without the line of the command
 	return Result{Content: result, Diff: shown, Notes: w.notes}, nil
 }
 
-// writer writes one gate into one file.
+// writer adds one gate to one file.
 type writer struct {
 	gate  Gate
 	file  *file
@@ -125,7 +125,7 @@ func (w *writer) write() ([]byte, error) {
 	}
 	for _, filter := range m.get("http_filters").items() {
 		if isGate(filter) {
-			return nil, fmt.Errorf("the gate is there already, in line %d", m.text.line(filter.Line))
+			return nil, fmt.Errorf("the gate is already in this file, in line %d", m.text.line(filter.Line))
 		}
 	}
 	if err := w.cluster(); err != nil {
@@ -145,7 +145,7 @@ func (w *writer) write() ([]byte, error) {
 	return w.file.assembled()
 }
 
-// manager is the connection manager that the gate goes into.
+// manager returns the connection manager for the gate.
 func (w *writer) manager() (manager, error) {
 	var all, fit []manager
 	for _, t := range w.file.texts {
@@ -166,12 +166,12 @@ func (w *writer) manager() (manager, error) {
 	}
 	switch {
 	case len(all) == 0:
-		return manager{}, errors.New("no HTTP connection manager is in it: the gate goes into the http_filters of one")
+		return manager{}, errors.New("it has no HTTP connection manager, to whose http_filters the gate could be added")
 	case len(fit) == 0:
-		return manager{}, fmt.Errorf("no HTTP connection manager fits --listener %q --route-config %q; there are:%s",
+		return manager{}, fmt.Errorf("no HTTP connection manager matches --listener %q --route-config %q; there are:%s",
 			w.place.Listener, w.place.RouteConfig, describe(all))
 	case len(fit) > 1:
-		return manager{}, fmt.Errorf("%d HTTP connection managers fit; choose one by --listener (a name or host:port) and --route-config:%s",
+		return manager{}, fmt.Errorf("%d HTTP connection managers match; select one by --listener (a name or host:port) and --route-config:%s",
 			len(fit), describe(fit))
 	}
 	return fit[0], nil
@@ -180,14 +180,14 @@ func (w *writer) manager() (manager, error) {
 func (w *writer) routeAndFilter(m manager) error {
 	routes, t, err := w.file.routeConfiguration(m)
 	if err != nil {
-		return fmt.Errorf("%w; add there:\n%s", err, strings.Join(w.gate.route(), "\n"))
+		return fmt.Errorf("%w; add to them:\n%s", err, strings.Join(w.gate.route(), "\n"))
 	}
 	host, err := virtualHost(routes, w.place.VirtualHost)
 	if err != nil {
 		return err
 	}
 	if host.get("matcher").there() {
-		return fmt.Errorf("virtual host %q in line %d chooses its routes by a matcher: add the probe's route to it by hand:\n%s",
+		return fmt.Errorf("virtual host %q in line %d selects its routes by a matcher: add the probe's route to it by hand:\n%s",
 			host.text("name"), t.line(host.Line), strings.Join(w.gate.route(), "\n"))
 	}
 	if w.gate.disabled = toDisable(m, routes, host); len(w.gate.disabled) > 0 {
@@ -205,17 +205,17 @@ func (w *writer) routeAndFilter(m manager) error {
 				name = "healthgate-probe"
 			}
 		}
-		w.note("the route takes requests for %s whose host no other virtual host names: until now they got 404", w.gate.Path)
+		w.note("the new route takes requests for %s to hosts that no other virtual host has; before, they got 404", w.gate.Path)
 		e = put(routes, "virtual_hosts", w.gate.virtualHost(name))
 	}
 	if err := t.apply(e); err != nil {
 		return err
 	}
-	// Additions elsewhere in a mapping may have moved the connection manager's index, but not in its own lists.
+	// The path of the connection manager is still valid: the edit before added to another list.
 	return m.text.apply(put(m.text.at(path), "http_filters", w.gate.filter()))
 }
 
-// at finds the value at a path again.
+// at returns the value at a path.
 func (t *text) at(path []int) value {
 	v := t.top()
 	for _, i := range path {
@@ -224,7 +224,7 @@ func (t *text) at(path []int) value {
 	return v
 }
 
-// cluster finds the cluster and decides whether it needs a health check. The file may not have it.
+// cluster finds the cluster, if the file has it, and decides whether it needs a health check.
 func (w *writer) cluster() error {
 	var names []string
 	discovers, bootstrap := false, false
@@ -243,8 +243,8 @@ func (w *writer) cluster() error {
 		}
 	}
 	if discovers || !bootstrap {
-		w.note("cluster %q is not in this file: its health_checks belong where it is defined, "+
-			"and the gate needs stat_name if it has an alt_stat_name%s",
+		w.note("cluster %q is not in this file: add health_checks where it is defined, "+
+			"and stat_name to the gate if it has an alt_stat_name%s",
 			w.gate.Cluster, suggestion(w.gate.Cluster, names))
 		return nil
 	}
@@ -262,16 +262,16 @@ func (w *writer) clusterIn(t *text, cluster value) error {
 			"then add the others to the gate's clusters, with require: any", name, line)
 	case len(cluster.get("health_checks").items()) > 0:
 		if asked {
-			w.note("cluster %q has health_checks (line %d), which stay as they are", name, t.line(cluster.get("health_checks").key.Line))
+			w.note("cluster %q has health_checks (line %d), which do not change", name, t.line(cluster.get("health_checks").key.Line))
 		}
 		w.unchecked = checked{}
 	case !asked && cluster.text("type") == "EDS":
-		w.note("cluster %q (line %d) has no health_checks: its hosts are healthy unless EDS says otherwise; "+
+		w.note("cluster %q (line %d) has no health_checks: its hosts are healthy unless EDS reports otherwise; "+
 			"--grpc-service or --http-check adds one", name, line)
 		w.unchecked = checked{}
 	case !asked:
-		return fmt.Errorf("nothing checks the hosts of cluster %q in line %d, so the gate would always pass: "+
-			"add --grpc-service NAME if it implements grpc.health.v1 (\"\" asks for the server as a whole), or --http-check PATH", name, line)
+		return fmt.Errorf("cluster %q in line %d has no health checks, so the gate would always pass: "+
+			"add --grpc-service NAME if it implements grpc.health.v1 (\"\" is the server as a whole), or --http-check PATH", name, line)
 	case w.gate.Check.GRPC && w.unchecked.speaks == other:
 		return fmt.Errorf("cluster %q in line %d does not speak HTTP/2, so Envoy can't check it by gRPC: write explicit_http_config: "+
 			"{http2_protocol_options: {}} into its typed_extension_protocol_options if its hosts speak it, or use --http-check PATH", name, line)
@@ -279,7 +279,7 @@ func (w *writer) clusterIn(t *text, cluster value) error {
 	return nil
 }
 
-// suggestion names the likely name, or all.
+// suggestion is the end of an error about an unknown name: the likely one, or all.
 func suggestion(name string, names []string) string {
 	if near := config.Nearest(name, names); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
@@ -290,7 +290,7 @@ func suggestion(name string, names []string) string {
 	if more := len(names) - 10; more > 0 {
 		names = append(slices.Clone(names[:10]), fmt.Sprintf("and %d more", more))
 	}
-	return "; there is " + strings.Join(names, ", ")
+	return "; there are " + strings.Join(names, ", ")
 }
 
 // checked is a cluster that gets a health check.
@@ -300,36 +300,36 @@ type checked struct {
 	speaks protocol
 }
 
-// healthCheck adds the health check, and for gRPC the protocol that it needs.
+// healthCheck adds the health check, and HTTP/2 if a gRPC check needs it.
 func (w *writer) healthCheck() error {
 	t := w.unchecked.text
 	if t == nil {
 		return nil
 	}
-	if w.gate.Check.GRPC && w.unchecked.speaks == unsaid {
+	if w.gate.Check.GRPC && w.unchecked.speaks == unset {
 		cluster := t.at(w.unchecked.path)
 		const key = "typed_extension_protocol_options"
 		e := edit{at: cluster, key: key, name: key,
-			lines: append(lines("# Envoy speaks HTTP/2 to it, as gRPC does, in calls and in health checks.\n"+key+":"), indented(2, http2())...)}
+			lines: append(lines("# gRPC needs HTTP/2, for requests and for health checks.\n"+key+":"), indented(2, http2())...)}
 		if options := cluster.get(key); options.there() {
 			e = edit{at: options, key: httpOptions, name: key, lines: http2()}
 		}
 		if err := t.apply(e); err != nil {
 			return err
 		}
-		w.note("Envoy speaks HTTP/2 to cluster %q from now on, in calls too: without this it speaks HTTP/1.1", w.gate.Cluster)
+		w.note("Envoy now speaks HTTP/2 to cluster %q, for requests too; before, it spoke HTTP/1.1", w.gate.Cluster)
 	}
 	return t.apply(put(t.at(w.unchecked.path), "health_checks", w.gate.Check.healthCheck(w.unchecked.speaks == http2Only)))
 }
 
-// protocol is how Envoy speaks to a cluster.
+// protocol is the HTTP version that Envoy speaks to a cluster.
 type protocol uint8
 
 const (
-	unsaid    protocol = iota // HTTP/1.1, by default
-	other                     // it says HTTP/1.1, or something else without HTTP/2
-	http2Only                 // it says HTTP/2
-	both                      // it may speak HTTP/2
+	unset protocol = iota // HTTP/1.1, the default
+	other                 // explicitly HTTP/1.1, or another without HTTP/2
+	http2Only
+	both // HTTP/1.1 or HTTP/2
 )
 
 func protocolOf(cluster value) protocol {
@@ -339,7 +339,7 @@ func protocolOf(cluster value) protocol {
 	options := cluster.get("typed_extension_protocol_options").exactly(httpOptions)
 	switch {
 	case options.Node == nil:
-		return unsaid
+		return unset
 	case options.get("explicit_http_config", "http2_protocol_options").Node != nil:
 		return http2Only
 	case options.get("auto_config").Node != nil, options.get("use_downstream_protocol_config", "http2_protocol_options").Node != nil:
@@ -348,7 +348,7 @@ func protocolOf(cluster value) protocol {
 	return other
 }
 
-// extension adds the entry that the dynamic module needs to the bootstrap.
+// extension adds the bootstrap extension that the dynamic module needs.
 func (w *writer) extension(near *text) error {
 	texts := append([]*text{near}, w.file.texts...)
 	for _, t := range texts {
@@ -367,7 +367,7 @@ func (w *writer) extension(near *text) error {
 	return nil
 }
 
-// assembled is the file with its texts in it, read back.
+// assembled returns the file with its texts.
 func (f *file) assembled() ([]byte, error) {
 	whole := f.texts[0].document
 	for _, t := range f.texts[1:] {
@@ -380,7 +380,7 @@ func (f *file) assembled() ([]byte, error) {
 	return whole.text(), nil
 }
 
-// withBlock returns the file with a text in the place of a ConfigMap's value.
+// withBlock returns the file with a text as the value in a ConfigMap.
 func (d *document) withBlock(t *text) (*document, error) {
 	at := (&text{document: d}).at(t.path)
 	before, err := parse([]byte(at.Value))
@@ -388,16 +388,16 @@ func (d *document) withBlock(t *text) (*document, error) {
 		return d, err
 	}
 	want := d.tree.with(t.path, func(value *tree) {
-		// A block may end without a newline (|-), and then goes on doing so.
+		// A block without a newline at its end (|-) keeps that form.
 		value.value = strings.Join(t.lines, "\n")
 		if strings.HasSuffix(at.Value, "\n") {
 			value.value += "\n"
 		}
 	})
 	if at.Style&yaml.LiteralStyle == 0 || at.Line+1 > len(d.lines) {
-		return nil, fmt.Errorf("the value in line %d is quoted: write it as a block (|), to which lines can be added", at.Line)
+		return nil, fmt.Errorf("the value in line %d is quoted: write it as a block (|), so that lines can be added", at.Line)
 	}
-	first := d.lines[at.Line] // the line after the indicator
+	first := d.lines[at.Line] // after the indicator
 	indent := len(first) - len(strings.TrimLeft(first, " "))
 	content := indented(indent, t.lines)
 	result, err := parse(d.edited(at.Line+1, at.Line+1+len(before.lines), content))

@@ -17,15 +17,14 @@ import (
 	_ "healthgate/internal/envoyapi" // fills protobuf's registry
 )
 
-// api holds documents to Envoy's API: each key and each value by the API's types, and then each message by the rules that
-// the API states of its fields. Keys get the names that they have in the API, so that later rules find them.
+// api checks documents against Envoy's API: first each key and value by its type, then each message by the API's validation rules.
+// It renames keys to their names in the API, which the other rules expect.
 type api struct {
-	found *findings
-	// read are the messages that stand for themselves, a document's and those in an Any, to be held to the API's rules.
-	read  []readMessage
-	errs  int  // found with keys and values
-	patch bool // Istio puts it into a configuration
-	part  bool // it is merged into a message that may have the missing keys
+	found  *findings
+	read   []readMessage // the document and each message in an Any, which have their own validation
+	errors int           // in keys and values
+	patch  bool          // a patch of Istio's EnvoyFilter
+	part   bool          // merged into a message that may have the missing keys
 }
 
 type readMessage struct {
@@ -33,41 +32,32 @@ type readMessage struct {
 	node    *Node
 }
 
-// check holds a document to a type of the API.
-func (f *findings) check(n *Node, typeName string) {
-	a := &api{found: f}
+// check checks a document against a type of the API.
+func (a *api) check(n *Node, typeName string) {
 	a.document(n, typeName)
-	if a.errs > 0 { // a message that lacks what could not be read breaks rules by that
+	if a.part || a.errors > 0 { // missing keys may be elsewhere, or could not be read
 		return
 	}
 	for _, read := range a.read {
-		a.rules(read)
+		if validated, ok := read.message.(interface{ ValidateAll() error }); ok {
+			a.validation(validated.ValidateAll(), read.node, "")
+		}
 	}
 }
 
-// checkPatch holds a patch of Istio's to a type: a whole message, or a part that is merged into one.
-func (f *findings) checkPatch(n *Node, typeName string, whole bool) {
-	a := &api{found: f, patch: true, part: !whole}
-	a.document(n, typeName)
-	if !whole || a.errs > 0 {
-		return
-	}
-	for _, read := range a.read {
-		a.rules(read)
-	}
-}
+func (f *findings) check(n *Node, typeName string) { (&api{found: f}).check(n, typeName) }
 
-// checkPart holds a part of a message to a type. Missing keys may be elsewhere.
+// checkPart checks a part of a message, whose missing keys may be elsewhere.
 func (f *findings) checkPart(n *Node, typeName string) {
-	(&api{found: f, part: true}).document(n, typeName)
+	(&api{found: f, part: true}).check(n, typeName)
 }
 
-// refuses is the consequence of a message that does not fit.
+// refuses is the consequence of each error.
 const refuses = ", and Envoy refuses the whole configuration"
 
 func (a *api) fail(at *Node, format string, args ...any) {
-	a.errs++
-	if at.kind == text && isPlaceholder(at.scalar) { // what will stand there is not known
+	a.errors++
+	if at.kind == text && isPlaceholder(at.scalar) {
 		return
 	}
 	if a.patch {
@@ -79,13 +69,11 @@ func (a *api) fail(at *Node, format string, args ...any) {
 func (a *api) document(n *Node, typeName string) {
 	kind := messageType(typeName)
 	if kind == nil {
-		n.skipped = true
 		known := func(prefix string) bool { return strings.HasPrefix(typeName, prefix) }
 		if strings.HasPrefix(typeName, "envoy.") && !slices.ContainsFunc(withoutGo, known) {
-			a.fail(n.at("@type"), "%s is no type of Envoy's API, which refuses the whole configuration: check the name and its version (v3, "+
-				"v3alpha)", typeName)
+			a.fail(n.at("@type"), "%s is no type of Envoy's API%s: check the name and its version (v3, v3alpha)", typeName, refuses)
 		}
-		return // another vendor's extension
+		return // an extension of another vendor
 	}
 	m := kind.New()
 	a.message(n, m)
@@ -116,7 +104,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 		return
 	}
 	if n.kind != mapping {
-		a.fail(n, "this is %s, and Envoy's API has an object here (%s)", n.kind, m.Descriptor().FullName())
+		a.fail(n, "%s where Envoy's API has an object (%s)", n.kind, m.Descriptor().FullName())
 		return
 	}
 	fields := m.Descriptor().Fields()
@@ -132,7 +120,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 		}
 		if field == nil {
 			if isPlaceholder(e.key) {
-				a.errs++
+				a.errors++
 			} else {
 				a.unknown(e, m.Descriptor())
 			}
@@ -157,28 +145,25 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 	a.refusals(n, m.Descriptor())
 }
 
-// twice finds a key that is repeated. Envoy takes the last.
+// twice reports a repeated key.
 func (a *api) twice(e *entry) {
-	a.found.add(e.value, Warning, "api", "%s is given twice, and this one counts: leave the other one out", quoteKey(e.key))
+	a.found.add(e.value, Warning, "api", "%s is given twice, and Envoy uses the last: remove the other one", quoteKey(e.key))
 }
 
 func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 	if e.key == "<<" {
-		a.fail(e.value, "<< is a key like any other to Envoy, which knows no merging%s: write the merged keys out, or an alias in its "+
-			"place", refuses)
+		a.fail(e.value, "Envoy does not support the merge key <<%s: write out the merged keys, or use an alias as the value", refuses)
 		return
 	}
 	known := make([]string, message.Fields().Len())
 	for i := range known {
 		known[i] = string(message.Fields().Get(i).Name())
 	}
+	right := "it belongs elsewhere, or to another version of the API"
 	if near := config.Nearest(e.key, known); near != "" {
-		a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: did you mean %s?", quoteKey(e.key),
-			message.FullName(), near)
-		return
+		right = "did you mean " + near + "?"
 	}
-	a.fail(e.value, "%s is no field of %s, and Envoy refuses the whole configuration: it belongs elsewhere, or to another version of the API",
-		quoteKey(e.key), message.FullName())
+	a.fail(e.value, "%s is not a field of %s%s: %s", quoteKey(e.key), message.FullName(), refuses, right)
 }
 
 // field reads the value of a field.
@@ -234,7 +219,7 @@ func (a *api) mapKey(e *entry, field protoreflect.FieldDescriptor) (protoreflect
 	return value.MapKey(), true
 }
 
-// list reads a repeated field. A value without a dash is its only entry: protobuf's parser allows that, as Envoy calls it.
+// list reads a repeated field. As Envoy's parser does, it takes a value without a dash as the only item.
 func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	if n.kind != list {
 		item := *n
@@ -257,7 +242,7 @@ var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 // goDuration is how Go writes durations.
 var goDuration = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(h|m|ms|us|ns|s))+$`)
 
-// wellKnown reads protobuf's well-known types, which JSON writes in another form, and says whether the message is one.
+// wellKnown reads protobuf's well-known types, which have a form of their own in JSON, and reports whether the message is one.
 func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	name := m.Descriptor().FullName()
 	if name.Parent() != "google.protobuf" {
@@ -285,11 +270,11 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 			n.scalar = seconds(d)
 		}
 		if placeholderWord.MatchString(n.scalar) {
-			a.errs++
+			a.errors++
 			return true
 		}
 		if n.kind != text || !apiDuration.MatchString(n.scalar) {
-			a.fail(n, "%s is no duration: write seconds with an s, as in 1.5s", show(n))
+			a.fail(n, "%s is not a duration: write seconds with an s, as in 1.5s", show(n))
 			return true
 		}
 		d := n.duration(0)
@@ -297,7 +282,7 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 		m.Set(fields.ByName("nanos"), protoreflect.ValueOfInt32(int32(d%1e9)))
 	case "Struct":
 		if n.kind != mapping {
-			a.fail(n, "this is %s, and Envoy's API has an object here", n.kind)
+			a.fail(n, "%s where Envoy's API has an object", n.kind)
 		}
 	case "Value", "ListValue", "Timestamp", "FieldMask", "Empty":
 	case "BoolValue", "StringValue", "BytesValue", "Int32Value", "Int64Value", "UInt32Value", "UInt64Value", "FloatValue", "DoubleValue":
@@ -332,13 +317,13 @@ func (a *api) durationOfParts(n *Node) {
 // any reads an Any by the type that it names.
 func (a *api) any(n *Node, m protoreflect.Message) {
 	if n.kind != mapping {
-		a.fail(n, "this is %s, and Envoy's API has an object with an @type here", n.kind)
+		a.fail(n, "%s where Envoy's API has an object with an @type", n.kind)
 		return
 	}
 	url := n.text("@type")
 	if url == "" {
 		if len(n.entries) > 0 {
-			a.fail(n, "@type is missing, and Envoy can't tell what this is: write \"@type\": type.googleapis.com/<the message's name>")
+			a.fail(n, "@type is missing, so Envoy does not know the type: write \"@type\": type.googleapis.com/<name of the message>")
 		}
 		return
 	}
@@ -346,7 +331,7 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 	name := typeOf(url)
 	switch {
 	case name == url:
-		a.fail(n.at("@type"), "@type is %q, and Envoy wants a type URL: write type.googleapis.com/%s", clip(url), clip(url))
+		a.fail(n.at("@type"), "@type is %q, which is no type URL: write type.googleapis.com/%s", clip(url), clip(url))
 	case strings.HasPrefix(name, "google.protobuf."): // in `value`, which is free
 	case strings.HasSuffix(name, ".TypedStruct") && n.text("type_url") != "" && n.get("value") != nil:
 		a.document(n.get("value"), typeOf(n.text("type_url")))
@@ -358,22 +343,21 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 // typeOf is the name of a message in a type URL.
 func typeOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
-// quotedBoolean are the words that protobuf's parser takes in quotes, in any case (SimpleAtob of Abseil).
+// quotedBoolean has the words that protobuf's parser takes as booleans in quotes, in any case (SimpleAtob of Abseil).
 var quotedBoolean = map[string]bool{
 	"true": true, "t": true, "yes": true, "y": true, "1": true,
 	"false": false, "f": false, "no": false, "n": false, "0": false,
 }
 
-// standardBase64 is the alphabet for URLs, as the usual one. Protobuf's parser takes both, padded or not.
+// standardBase64 maps the URL alphabet to the standard one. Protobuf's parser takes both, padded or not.
 var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
 
-// scalar reads a value that is no message, as leniently as protobuf's parser does where Envoy calls it: in quotes or without, words
-// of an enum in any case.
+// scalar reads a value that is no message, as leniently as protobuf's parser: with quotes or without, names of an enum in any case.
 func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	none := protoreflect.Value{}
 	wrong := func(right, remedy string) (protoreflect.Value, bool) {
 		if field.Kind() != protoreflect.StringKind && placeholderWord.MatchString(n.scalar) {
-			a.errs++
+			a.errors++
 			return none, false
 		}
 		name := field.Name()
@@ -425,7 +409,7 @@ func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.
 	return value, true
 }
 
-// decimal reads a number without what Go alone allows in one.
+// decimal reads a number, without the underscores that Go allows.
 func decimal(s string) (float64, error) {
 	if strings.Contains(s, "_") {
 		return 0, strconv.ErrSyntax
@@ -433,7 +417,7 @@ func decimal(s string) (float64, error) {
 	return strconv.ParseFloat(s, 64)
 }
 
-// integer reads a whole number, which JSON may put in quotes.
+// integer reads a whole number, which may be in quotes.
 func integer(n *Node, k protoreflect.Kind) (protoreflect.Value, bool) {
 	v, err := decimal(n.scalar)
 	if hexadecimal, isInt := strconv.ParseInt(n.scalar, 0, 64); isInt == nil && strings.HasPrefix(n.scalar, "0x") {
@@ -453,7 +437,7 @@ func integer(n *Node, k protoreflect.Kind) (protoreflect.Value, bool) {
 	return protoreflect.ValueOfInt64(int64(v)), v >= -1<<63 && v < 1<<63
 }
 
-// enum reads one of some words, or its number. The node gets the word.
+// enum reads the name of an enum value or its number. The node gets the name.
 func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	values := field.Enum().Values()
 	value := values.ByName(protoreflect.Name(n.scalar))

@@ -7,22 +7,22 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Beyond the types of its API, Envoy refuses messages for reasons that the API does not state in a form that programs read. Each was
-// seen in Envoy v1.39.1; e2e/suite holds the cases in testdata/cases to a real one.
+// Envoy also refuses messages for reasons that its API's types and validation rules do not state. Each was seen in Envoy v1.39.1;
+// e2e/suite compares testdata/cases with a real Envoy.
 
 const (
 	typeModuleConfig = "envoy.extensions.dynamic_modules.v3.DynamicModuleConfig"
 	typeRouter       = "envoy.extensions.filters.http.router.v3.Router"
 )
 
-// refusals finds them in a message that fits the API's types.
+// refusals reports these reasons in a message that fits the API's types.
 func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
 	if a.part || n.kind != mapping {
 		return
 	}
 	a.extension(n, d)
 	if field := d.Fields().ByName("dynamic_module_config"); field != nil && n.get("dynamic_module_config") == nil {
-		a.fail(n, "dynamic_module_config is missing, which says where the module is%s: write dynamic_module_config: {name: healthgate}", refuses)
+		a.fail(n, "dynamic_module_config is missing, by which Envoy finds the module%s: write dynamic_module_config: {name: healthgate}", refuses)
 	}
 	if field := d.Fields().ByName("typed_per_filter_config"); field != nil {
 		for _, e := range n.pairs("typed_per_filter_config") {
@@ -32,7 +32,7 @@ func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
 	switch d.FullName() {
 	case typeModuleConfig:
 		if n.get("name") == nil && n.get("module") == nil {
-			a.fail(n, "neither name nor module is given, which say where the module is%s: write name: healthgate", refuses)
+			a.fail(n, "name and module are missing, by one of which Envoy finds the module%s: write name: healthgate", refuses)
 		}
 	case typeFilterConfig:
 		if n.get("config") == nil && !n.isTrue("disabled") {
@@ -42,24 +42,26 @@ func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
 		a.uniqueDomains(n)
 	case typeHCM:
 		a.terminal(n)
+	case typeListener:
+		a.chainNames(n)
 	case typeStatic:
 		a.uniqueClusters(n)
 	}
 }
 
-// byName are messages whose typed_config may be left out, or is not asked for at start.
-var byName = map[protoreflect.FullName]bool{
+// mayLackConfig has the messages whose typed_config is optional, or is needed after the start only.
+var mayLackConfig = map[protoreflect.FullName]bool{
 	"envoy.config.cluster.v3.Cluster.CustomClusterType":                                         true,
 	"envoy.config.overload.v3.OverloadAction":                                                   true,
-	"envoy.config.core.v3.TypedExtensionConfig":                                                 true, // whose rules ask for it
+	"envoy.config.core.v3.TypedExtensionConfig":                                                 true, // its validation reports it
 	"envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.MetadataCredentialsFromPlugin": true,
 }
 
-// extension finds an extension of which only the name is given. Envoy finds them by their types.
+// extension reports an extension without a typed_config, by whose type Envoy finds it.
 func (a *api) extension(n *Node, d protoreflect.MessageDescriptor) {
 	field := d.Fields().ByName("typed_config")
 	if field == nil || field.Message() == nil || field.Message().FullName() != "google.protobuf.Any" || d.Fields().ByName("name") == nil ||
-		!strings.HasPrefix(string(d.FullName()), "envoy.") || byName[d.FullName()] || n.get("config_discovery") != nil {
+		!strings.HasPrefix(string(d.FullName()), "envoy.") || mayLackConfig[d.FullName()] || n.get("config_discovery") != nil {
 		return
 	}
 	if config := n.get("typed_config"); config != nil && len(config.entries) > 0 || n.isTrue("is_optional") {
@@ -70,28 +72,23 @@ func (a *api) extension(n *Node, d protoreflect.MessageDescriptor) {
 	if strings.HasSuffix(name, ".router") || name == "router" {
 		right = "write typed_config: {\"@type\": type.googleapis.com/" + typeRouter + "}"
 	}
-	a.fail(n, "%s has no typed_config, by whose type Envoy finds an extension%s: %s", quoteKey(name), refuses, right)
+	a.fail(n, "the extension %s has no typed_config, by whose type Envoy finds it%s: %s", quoteKey(name), refuses, right)
 }
 
-// ofRoute finds the filter's message on a route, if the filter has another message for routes.
+// ofRoute reports the filter's message on a route, if the filter has another message for routes.
 func (a *api) ofRoute(e entry) {
-	contents, typeName := typed(e.value)
-	at := e.value
-	if typeName == typeFilterConfig {
-		at = contents.get("config")
-		contents, typeName = typed(at)
-	}
-	if of := routeMessage(typeName); of != "" && of != typeName && hasMore(contents) {
-		a.fail(at, "%s is the filter's message, and a route's is another%s: write %s", typeName, refuses, of)
+	contents, typeName, _ := routeConfig(e.value)
+	if right := routeMessage(typeName); right != "" && right != typeName && hasMore(contents) {
+		a.fail(contents, "%s configures the filter, not a route%s: write %s", typeName, refuses, right)
 	}
 }
 
-// hasMore says whether a message has more than its type.
+// hasMore reports whether a message has fields besides its type.
 func hasMore(n *Node) bool {
 	return slices.ContainsFunc(n.pairs(), func(e entry) bool { return e.key != "@type" && e.value.kind != null })
 }
 
-// isRouteMessage says whether a message is for routes, by its name.
+// isRouteMessage reports whether a message is for routes, by its name.
 func isRouteMessage(name protoreflect.Name) bool {
 	return strings.HasSuffix(string(name), "PerRoute") || name == "PerRouteConfig"
 }
@@ -114,32 +111,31 @@ func routeMessage(typeName string) string {
 	return ""
 }
 
-// terminal finds a chain of HTTP filters that does not end with its router, or goes on behind it.
+// terminal reports a filter chain that does not end with its router.
 func (a *api) terminal(n *Node) {
+	const router = "{name: envoy.filters.http.router, typed_config: {\"@type\": type.googleapis.com/" + typeRouter + "}}"
 	filters := n.list("http_filters")
 	for i, f := range filters {
 		contents, typeName := typed(f.get("typed_config"))
 		last := i == len(filters)-1
 		switch {
 		case typeName == typeRouter && !last:
-			a.fail(filters[i+1], "the filter %s stands after %s, which has to be the last%s: put it before that one",
+			a.fail(filters[i+1], "the filter %s is after %s, which must be the last%s: move it before that one",
 				quoteKey(filters[i+1].text("name")), quoteKey(f.text("name")), refuses)
 			return
 		case last && f.isTrue("disabled") && typeName != "":
-			a.fail(f.at("disabled"), "the last filter of the chain is disabled, and Envoy needs a router there%s: put {name: "+
-				"envoy.filters.http.router, typed_config: {\"@type\": type.googleapis.com/%s}} behind it", refuses, typeRouter)
+			a.fail(f.at("disabled"), "the last filter of the chain is disabled, and Envoy needs a router there%s: add %s after it", refuses, router)
 		case last && isNoTerminal(contents, typeName):
-			a.fail(f, "the last filter of the chain is %s, which is no router%s: put {name: envoy.filters.http.router, typed_config: "+
-				"{\"@type\": type.googleapis.com/%s}} behind it", quoteKey(f.text("name")), refuses, typeRouter)
+			a.fail(f, "the last filter of the chain is %s, which is no router%s: add %s after it", quoteKey(f.text("name")), refuses, router)
 		}
 		ofRoute := isRouteMessage(protoreflect.Name(shortName(typeName))) && strings.HasPrefix(typeName, "envoy.extensions.filters.http.")
 		if ofRoute && hasMore(contents) {
-			a.fail(f.get("typed_config"), "%s is a message for routes, and the filter's is another%s", typeName, refuses)
+			a.fail(f.get("typed_config"), "%s configures a route, not the filter%s", typeName, refuses)
 		}
 	}
 }
 
-// isNoTerminal says whether a filter is known not to be the end of a chain.
+// isNoTerminal reports whether a filter is known not to end a chain.
 func isNoTerminal(contents *Node, typeName string) bool {
 	switch shortName(typeName) {
 	case "Router", "McpRouter", "TypedStruct", "":
@@ -151,28 +147,42 @@ func isNoTerminal(contents *Node, typeName string) bool {
 
 func shortName(typeName string) string { return typeName[strings.LastIndexByte(typeName, '.')+1:] }
 
-// uniqueDomains finds a domain that is there twice. Envoy compares them in lower case.
+// uniqueDomains reports a domain that is there twice. Envoy compares domains in lower case.
 func (a *api) uniqueDomains(n *Node) {
 	known := map[string]*Node{}
 	for _, virtualHost := range n.list("virtual_hosts") {
 		for _, domain := range virtualHost.list("domains") {
-			folded := strings.ToLower(domain.scalar)
-			if first := known[folded]; first != nil && !isPlaceholder(folded) {
-				a.fail(domain, "the domain %q is there twice (line %d)%s: leave one of them out", clip(domain.scalar), first.line, refuses)
-			}
-			known[folded] = domain
+			a.unique(known, domain, strings.ToLower(domain.scalar), "domain")
 		}
 	}
 }
 
-// uniqueClusters finds two clusters of one name.
+// uniqueClusters reports two clusters of one name.
 func (a *api) uniqueClusters(n *Node) {
 	known := map[string]*Node{}
 	for _, cluster := range n.list("clusters") {
-		name := cluster.text("name")
-		if first := known[name]; first != nil && name != "" && !isPlaceholder(name) {
-			a.fail(cluster.at("name"), "there are two clusters called %q (line %d)%s: leave one of them out", clip(name), first.line, refuses)
-		}
-		known[name] = cluster
+		a.unique(known, cluster.at("name"), cluster.text("name"), "cluster")
 	}
+}
+
+// chainNames reports filter chains that a filter_chain_matcher cannot select: it needs unique names.
+func (a *api) chainNames(n *Node) {
+	if n.get("filter_chain_matcher") == nil {
+		return
+	}
+	known := map[string]*Node{}
+	for _, chain := range n.list("filter_chains") {
+		if chain.text("name") == "" {
+			a.fail(chain, "a filter chain without a name cannot be selected by filter_chain_matcher%s: write name", refuses)
+		}
+		a.unique(known, chain.at("name"), chain.text("name"), "filter chain")
+	}
+}
+
+// unique reports a name that an earlier node has too.
+func (a *api) unique(known map[string]*Node, at *Node, name, kind string) {
+	if first := known[name]; first != nil && name != "" && !isPlaceholder(name) {
+		a.fail(at, "the %s %q is there twice (line %d)%s: remove one of them", kind, clip(name), first.line, refuses)
+	}
+	known[name] = at
 }

@@ -5,38 +5,30 @@ import (
 	"strings"
 )
 
-// The errors of go-control-plane's generated checks: one error for each field, and all of them together.
+// The errors of go-control-plane's generated validation: of one field, and of a whole message.
 type (
 	fieldError interface {
-		Field() string // as Go has it: LoadAssignment, or Filters[0]
+		Field() string // its name in Go: LoadAssignment, or Filters[0]
 		Reason() string
 		Cause() error
 	}
 	fieldErrors interface{ AllErrors() []error }
 )
 
-// rules holds a message to the API's rules for its fields.
-func (a *api) rules(read readMessage) {
-	checked, ok := read.message.(interface{ ValidateAll() error })
-	if !ok {
+// validation reports an error of the generated validation at its field.
+func (a *api) validation(err error, n *Node, path string) {
+	if err == nil {
 		return
 	}
-	if err := checked.ValidateAll(); err != nil {
-		a.broken(err, read.node, "")
-	}
-}
-
-// broken puts an error of the generated checks where its field stands.
-func (a *api) broken(err error, n *Node, path string) {
 	if all, ok := err.(fieldErrors); ok {
 		for _, one := range all.AllErrors() {
-			a.broken(one, n, path)
+			a.validation(one, n, path)
 		}
 		return
 	}
 	wrong, ok := err.(fieldError)
 	if !ok {
-		a.fail(n, "%s, and Envoy refuses the whole configuration", err)
+		a.fail(n, "%s%s", err, refuses)
 		return
 	}
 	below, name, whole := n.goField(wrong.Field())
@@ -47,17 +39,16 @@ func (a *api) broken(err error, n *Node, path string) {
 		return
 	}
 	if cause := wrong.Cause(); cause != nil && whole {
-		a.broken(cause, below, name)
+		a.validation(cause, below, name)
 		return
 	}
-	a.fail(below, "%s: %s, and Envoy refuses the whole configuration", name, wrong.Reason())
+	a.fail(below, "%s: %s%s", name, wrong.Reason(), refuses)
 }
 
-// istioFills are fields that Istio's agent fills in, because it fetches Wasm modules itself: the hash, the cluster, the timeout.
+// istioFills matches fields of remote Wasm modules that Istio's agent sets, because it fetches the modules itself.
 var istioFills = regexp.MustCompile(`\bcode\.remote\.(sha256|http_uri(\.(cluster|http_upstream_type|timeout))?)$`)
 
-// goField finds the field that Go calls LoadAssignment or Filters[0], with the API's name. If it is not there, it is the
-// nearest above it.
+// goField returns the field that Go calls LoadAssignment or Filters[0], and its name in the API; if it is missing, the nearest node above.
 func (n *Node) goField(field string) (below *Node, name string, whole bool) {
 	goName, index, indexed := strings.Cut(strings.TrimSuffix(field, "]"), "[")
 	for _, e := range n.entries {

@@ -13,7 +13,7 @@ import (
 	"healthgate/filter/config"
 )
 
-// The types of documents, and of what stands in them.
+// The types of documents and of their parts.
 const (
 	typeBootstrap    = "envoy.config.bootstrap.v3.Bootstrap"
 	typeStatic       = "envoy.config.bootstrap.v3.Bootstrap.StaticResources"
@@ -25,19 +25,20 @@ const (
 	typeEndpoints    = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 	typeExtension    = "envoy.config.core.v3.TypedExtensionConfig"
 	typeScopedRoutes = "envoy.config.route.v3.ScopedRouteConfiguration"
+	typeScopes       = "envoy.admin.v3.ScopedRoutesConfigDump.ScopedRouteConfigs" // no message: the scopes of one connection manager
 	typeRouteList    = "envoy.config.route.v3.RouteList"
 	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 
-// mark is a key by which a document without an @type is recognized. A weak one is another program's word too: it counts only if what
-// stands there has the form of Envoy's.
+// mark has the keys that identify a document without an @type. A weak key is used by other programs too: it counts only if the value has
+// the form of Envoy's.
 type mark struct {
 	typeName string
 	strong   []string
 	weak     []string
 }
 
-// marks are in the order in which they are tried.
+// marks has the marks in the order in which they are tried.
 var marks = []mark{
 	{typeBootstrap,
 		[]string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"},
@@ -54,7 +55,7 @@ var marks = []mark{
 	{typeStatic, nil, []string{"listeners", "clusters"}},
 }
 
-// recognize returns the type of a document of Envoy's, or "".
+// recognize returns the type of a document, or "" if it is none of Envoy's.
 func recognize(n *Node) string {
 	if n.kind != mapping {
 		return ""
@@ -73,20 +74,12 @@ func recognize(n *Node) string {
 	return ""
 }
 
-// mostly says whether at least half of a document's keys are fields of a mark's type, as another program's keys are not.
+// mostly reports whether at least half of a document's keys are fields of a mark's type.
 func (m mark) mostly(n *Node) bool {
-	kind, known := messageType(m.typeName).Descriptor(), 0
-	for _, e := range n.entries {
-		if isField(e.key, kind) {
-			known++
-		}
-	}
-	return 2*known >= len(n.entries)
+	return 2*fieldCount(n, messageType(m.typeName).Descriptor()) >= len(n.entries)
 }
 
-// fits says whether a document has the form of a mark's type, by a key that other programs have too: a bootstrap by the contents of
-// that key,
-// another by all of its keys.
+// fits reports whether a document has the form of a mark's type: a bootstrap by the value of a weak key, another by all of its keys.
 func (m mark) fits(n *Node, key string, value *Node) bool {
 	kind := messageType(m.typeName).Descriptor()
 	field := kind.Fields().ByName(protoreflect.Name(key))
@@ -107,18 +100,22 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 	return fieldsOf(n, kind)
 }
 
-// isResource says whether an item of a list is a listener, a cluster or a secret, by most of its keys.
+// isResource reports whether an item of a list is a listener, a cluster or a secret: most of its keys are fields.
 func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
-	known := 0
-	for _, e := range item.entries {
-		if isField(e.key, kind) {
-			known++
-		}
-	}
-	return 2*known > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
+	return 2*fieldCount(item, kind) > len(item.entries) && (item.get("name") != nil || item.get("address") != nil)
 }
 
-// fieldsOf says whether each key of a mapping is a field of a message.
+// fieldCount returns how many keys of a mapping are fields of a message.
+func fieldCount(n *Node, kind protoreflect.MessageDescriptor) (count int) {
+	for _, e := range n.entries {
+		if isField(e.key, kind) {
+			count++
+		}
+	}
+	return count
+}
+
+// fieldsOf reports whether each key of a mapping is a field of a message.
 func fieldsOf(n *Node, kind protoreflect.MessageDescriptor) bool {
 	for _, e := range n.entries {
 		if e.key != "<<" && !isField(e.key, kind) {
@@ -132,7 +129,7 @@ func isField(key string, kind protoreflect.MessageDescriptor) bool {
 	return kind.Fields().ByName(protoreflect.Name(key)) != nil || kind.Fields().ByJSONName(key) != nil
 }
 
-// underscored writes a key in JSON's form, staticResources, in protobuf's.
+// underscored returns a key of JSON's form, staticResources, in protobuf's.
 func underscored(key string) string {
 	if !strings.ContainsFunc(key, func(r rune) bool { return r >= 'A' && r <= 'Z' }) {
 		return key
@@ -140,7 +137,7 @@ func underscored(key string) string {
 	return snake(key)
 }
 
-// document reads a document by its type, and says whether it has one.
+// document reads a document by its type, and reports whether the type is known.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
 	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes
@@ -151,7 +148,7 @@ func (l *linter) document(n *Node, s *scope) bool {
 		return known
 	case n.kind != mapping:
 		return false
-	case n.text("apiVersion") != "" && n.text("kind") != "":
+	case isObject(n):
 		l.object(n)
 		return true
 	case isDump(n):
@@ -195,79 +192,84 @@ func (l *linter) document(n *Node, s *scope) bool {
 	switch typeName {
 	case typeBootstrap:
 		if n.get("static_resources") != nil || n.get("dynamic_resources") != nil {
-			l.hold(n)
+			l.noteGatePlace(n)
 		}
 	case typeListener, typeHCM:
-		l.hold(n)
+		l.noteGatePlace(n)
 	case typeStatic:
 		if n.get("listeners") != nil {
-			l.hold(n)
+			l.noteGatePlace(n)
 		}
 	}
 	if typeName == typeBootstrap {
-		l.scopes = append(l.scopes, newScope(n))
+		bootstrap := newScope()
+		bootstrap.bootstrap = n
+		bootstrap.add(n.get("static_resources"), typeStatic)
+		l.scopes = append(l.scopes, bootstrap)
 		return true
 	}
 	s.add(n, typeName)
 	return true
 }
 
-// first returns the first item of a list.
-func (n *Node) first() *Node {
-	if n == nil || len(n.items) == 0 {
-		return nil
-	}
-	return n.items[0]
-}
-
-// dumpKeys are the keys by which a part of a dump is recognized that has no @type.
-var dumpKeys = map[string]string{
-	"bootstrap":                    "BootstrapConfigDump",
-	"static_clusters":              "ClustersConfigDump",
-	"dynamic_active_clusters":      "ClustersConfigDump",
-	"dynamic_warming_clusters":     "ClustersConfigDump",
-	"static_listeners":             "ListenersConfigDump",
-	"dynamic_listeners":            "ListenersConfigDump",
-	"static_route_configs":         "RoutesConfigDump",
-	"dynamic_route_configs":        "RoutesConfigDump",
-	"ecds_filters":                 "EcdsConfigDump",
-	"inline_scoped_route_configs":  "ScopedRoutesConfigDump",
-	"dynamic_scoped_route_configs": "ScopedRoutesConfigDump",
-}
-
 const adminPackage = "envoy.admin.v3."
 
-// dumpType returns the type of a part of a dump, without its package, or "".
+// dumpedResource is where a part of a /config_dump has resources: in a list, whose items ?resource= returns one by one.
+type dumpedResource struct {
+	part, list, item string
+	path             []string // from an item to the resource
+	typeName         string
+}
+
+var dumpedResources = []dumpedResource{
+	{"ClustersConfigDump", "static_clusters", "StaticCluster", []string{"cluster"}, typeCluster},
+	{"ClustersConfigDump", "dynamic_active_clusters", "DynamicCluster", []string{"cluster"}, typeCluster},
+	{"ClustersConfigDump", "dynamic_warming_clusters", "DynamicCluster", []string{"cluster"}, typeCluster},
+	{"ListenersConfigDump", "static_listeners", "StaticListener", []string{"listener"}, typeListener},
+	{"ListenersConfigDump", "dynamic_listeners", "DynamicListener", []string{"active_state", "listener"}, typeListener},
+	{"RoutesConfigDump", "static_route_configs", "StaticRouteConfig", []string{"route_config"}, typeRoutes},
+	{"RoutesConfigDump", "dynamic_route_configs", "DynamicRouteConfig", []string{"route_config"}, typeRoutes},
+	{"EcdsConfigDump", "ecds_filters", "EcdsFilterConfig", []string{"ecds_filter"}, typeExtension},
+	{"ScopedRoutesConfigDump", "inline_scoped_route_configs", "InlineScopedRouteConfigs", nil, typeScopes},
+	{"ScopedRoutesConfigDump", "dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", nil, typeScopes},
+}
+
+// dumpType returns the type of a part of a dump without its package, by its @type or its keys, or "".
 func dumpType(part *Node) string {
 	if typeName := typeOf(part.text("@type")); typeName != "" {
-		name, found := strings.CutPrefix(typeName, adminPackage)
-		if !found {
-			return ""
+		if name, found := strings.CutPrefix(typeName, adminPackage); found {
+			return name
 		}
-		return name
+		return ""
 	}
 	for _, e := range part.pairs() {
-		if kind := dumpKeys[underscored(e.key)]; kind != "" {
-			return kind
+		key := underscored(e.key)
+		if key == "bootstrap" {
+			return "BootstrapConfigDump"
+		}
+		for _, d := range dumpedResources {
+			if d.list == key {
+				return d.part
+			}
 		}
 	}
 	return ""
 }
 
-// isDump says whether a document is a whole dump, or one part of it.
+// isDump returns whether a document is a whole dump, or one part of it.
 func isDump(n *Node) bool {
 	return slices.ContainsFunc(n.list("configs"), func(part *Node) bool { return dumpType(part) != "" }) ||
 		strings.HasPrefix(typeOf(n.text("@type")), adminPackage) && dumpType(n) != ""
 }
 
-// dumpsBelow reads the dumps in what Envoy Gateway's egctl prints: by namespace and proxy, or beside the objects that they were made of.
+// dumpsBelow reads the dumps in the output of Envoy Gateway's egctl: by namespace and proxy, or beside the objects that they were made of.
 func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	for _, e := range n.entries {
 		switch {
 		case e.value.kind == mapping && isDump(e.value):
 			l.dump(e.value)
 			found = true
-		case e.value.kind == mapping && depth < 2 && recognizesNone(n):
+		case e.value.kind == mapping && depth < 2 && recognize(n) == "":
 			found = l.dumpsBelow(e.value, depth+1) || found
 		}
 	}
@@ -276,7 +278,7 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	}
 	for _, e := range n.entries {
 		for _, item := range e.value.items {
-			if item.text("apiVersion") != "" && item.text("kind") != "" {
+			if isObject(item) {
 				l.object(item)
 			}
 		}
@@ -284,97 +286,67 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	return found
 }
 
-// recognizesNone says whether a document is none of Envoy's.
-func recognizesNone(n *Node) bool { return recognize(n) == "" }
-
-// named gives the keys of a message the names that they have in the API, if the text has them as JSON's: statsConfig.
-func named(n *Node, typeName string) {
+// rename gives the keys of a message their names in the API, if the text has those of JSON: statsConfig.
+func rename(n *Node, typeName string) {
 	(&api{found: &findings{}}).document(n, typeName)
 }
 
-// dump reads admin's /config_dump. Envoy has taken it, so it is not held to the API again.
+// dump reads admin's /config_dump. Envoy has accepted it, so it is not checked against the API again.
 func (l *linter) dump(n *Node) {
-	s := &scope{dumped: true}
+	s := newScope()
+	s.dumped = true
 	l.checked = true
 	parts := n.list("configs")
 	if len(parts) == 0 {
 		parts = []*Node{n}
 	}
-	for _, part := range parts {
-		for _, e := range slices.Concat(part.entries, part.pairs("bootstrap")) {
-			s.inJSON = s.inJSON || e.key != underscored(e.key)
+	inJSON := slices.ContainsFunc(parts, func(part *Node) bool {
+		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool { return e.key != underscored(e.key) })
+	})
+	add := func(n *Node, typeName string) {
+		if inJSON && n.text("@type") == "" { // otherwise renamed with the message around it
+			rename(n, typeName)
 		}
+		s.add(n, typeName)
 	}
 	for _, part := range parts {
 		kind := dumpType(part)
-		if s.inJSON && kind != "" {
-			named(part, adminPackage+kind)
+		if inJSON && kind != "" {
+			rename(part, adminPackage+kind)
 		}
 		switch kind {
 		case "BootstrapConfigDump":
-			l.hold(part)
+			l.noteGatePlace(part)
 			s.bootstrap = part.get("bootstrap")
 		case "ClustersConfigDump":
 			s.allClusters = true
-			s.addEach(part, typeCluster, "static_clusters", "cluster")
-			s.addEach(part, typeCluster, "dynamic_active_clusters", "cluster")
-			s.addEach(part, typeCluster, "dynamic_warming_clusters", "cluster")
 		case "ListenersConfigDump":
-			l.hold(part)
-			s.addEach(part, typeListener, "static_listeners", "listener")
-			s.addEach(part, typeListener, "dynamic_listeners", "active_state", "listener")
-		// What ?resource= gives one by one.
-		case "ClustersConfigDump.StaticCluster", "ClustersConfigDump.DynamicCluster":
-			s.addDumped(part.get("cluster"), typeCluster)
-		case "ListenersConfigDump.StaticListener":
-			s.addDumped(part.get("listener"), typeListener)
-		case "ListenersConfigDump.DynamicListener":
-			s.addDumped(part.get("active_state", "listener"), typeListener)
-		case "RoutesConfigDump.StaticRouteConfig", "RoutesConfigDump.DynamicRouteConfig":
-			s.addDumped(part.get("route_config"), typeRoutes)
-		case "RoutesConfigDump":
-			s.addEach(part, typeRoutes, "static_route_configs", "route_config")
-			s.addEach(part, typeRoutes, "dynamic_route_configs", "route_config")
-		case "EcdsConfigDump":
-			s.addEach(part, typeExtension, "ecds_filters", "ecds_filter")
-		case "EcdsConfigDump.EcdsFilterConfig":
-			s.addDumped(part.get("ecds_filter"), typeExtension)
-		case "ScopedRoutesConfigDump":
-			for _, of := range slices.Concat(part.list("inline_scoped_route_configs"), part.list("dynamic_scoped_route_configs")) {
-				s.addScopes(of)
+			l.noteGatePlace(part)
+		}
+		for _, d := range dumpedResources {
+			items := part.list(d.list)
+			if kind == d.part+"."+d.item {
+				items = []*Node{part}
+			} else if kind != d.part {
+				continue
 			}
-		case "ScopedRoutesConfigDump.InlineScopedRouteConfigs", "ScopedRoutesConfigDump.DynamicScopedRouteConfigs":
-			s.addScopes(part)
+			for _, item := range items {
+				if resource := item.get(d.path...); resource != nil {
+					add(resource, d.typeName)
+				}
+			}
+			if kind != d.part {
+				break // the two kinds of clusters share an item
+			}
 		}
 	}
 	l.scopes = append(l.scopes, s)
 }
 
-// addDumped adds a resource of a dump.
-func (s *scope) addDumped(n *Node, typeName string) {
-	if n != nil && s.inJSON && n.text("@type") == "" { // else the names were given with the message around it
-		named(n, typeName)
-	}
-	s.add(n, typeName)
-}
+// isObject returns whether a document is a Kubernetes object.
+func isObject(n *Node) bool { return n.text("apiVersion") != "" && n.text("kind") != "" }
 
-// addScopes adds the scopes that a dump has of one connection manager.
-func (s *scope) addScopes(n *Node) {
-	for _, one := range n.list("scoped_route_configs") {
-		s.addScope(n.text("name"), one)
-	}
-}
-
-// addEach adds the resource under keys of each entry of a list.
-func (s *scope) addEach(n *Node, typeName, listKey string, keys ...string) {
-	for _, item := range n.list(listKey) {
-		if resource := item.get(keys...); resource != nil {
-			s.addDumped(resource, typeName)
-		}
-	}
-}
-
-// object reads an object of Kubernetes.
+// object reads a Kubernetes object.
 func (l *linter) object(n *Node) {
 	switch n.text("kind") {
 	case "List":
@@ -403,13 +375,13 @@ func isEntry(entries []entry, e entry) bool {
 }
 
 var (
-	// envoysKey is a key of a ConfigMap under which Envoy's configuration is expected.
+	// envoysKey matches a key of a ConfigMap that should have Envoy's configuration.
 	envoysKey = regexp.MustCompile(`(?i)(envoy|bootstrap).*\.(ya?ml|json)$|^(lds|cds|rds|eds|listeners?|clusters?|routes?)\.(ya?ml|json)$`)
-	// envoysText is a text that is meant to be Envoy's configuration.
+	// envoysText matches a text that is meant to be Envoy's configuration.
 	envoysText = regexp.MustCompile(`(?m)^[ \t"-]*(static_resources|dynamic_resources|filter_chains|http_filters|virtual_hosts|load_assignment|typed_config)\b`)
 )
 
-// embedded reads a text in a ConfigMap or a Secret, which have other things too.
+// embedded reads a text in a ConfigMap or a Secret, if it is Envoy's configuration.
 func (l *linter) embedded(key string, value *Node, encoded bool) {
 	content := []byte(value.scalar)
 	if encoded {
@@ -434,7 +406,7 @@ func (l *linter) embedded(key string, value *Node, encoded bool) {
 	if err != nil {
 		return
 	}
-	s := &scope{}
+	s := newScope()
 	known := false
 	for _, document := range documents {
 		if recognize(document) != "" || document.get("resources") != nil || expected {
@@ -443,12 +415,12 @@ func (l *linter) embedded(key string, value *Node, encoded bool) {
 	}
 	if expected && !known {
 		l.checked = true
-		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy's, so nothing of it is checked: %s", whole, takes)
+		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy, so nothing in it is checked: %s", whole, readable)
 	}
 	l.parts = append(l.parts, s)
 }
 
-// embeddedAt is where a text in a text stands: line by line in a block, else all of it at its key.
+// embeddedAt returns the place of a text in a value: line by line in a block scalar, else the place of its key.
 func embeddedAt(value *Node) place {
 	if value.valueLine == 0 {
 		return place{file: value.file, line: value.line, column: value.column, fixed: true}
@@ -463,13 +435,13 @@ func embeddedAt(value *Node) place {
 	return place{file: value.file, line: value.valueLine - 1, column: indent}
 }
 
-// ownKeys are the keys of Healthgate's own configuration.
+// ownKeys has the keys of Healthgate's own configuration.
 var ownKeys = map[string]bool{
 	"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
 	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
 }
 
-// isGatesOwn says whether a document is Healthgate's own configuration: a list of names, or of clusters with nothing of Envoy's.
+// isGatesOwn reports whether a document is Healthgate's own configuration: its clusters are names, or have keys that Envoy's have not.
 func isGatesOwn(n *Node) bool {
 	clusters := n.get("clusters")
 	if clusters == nil || clusters.kind != list || n.get("listeners") != nil {
@@ -492,19 +464,10 @@ func isGatesOwn(n *Node) bool {
 	return own || names > 0 && names == len(clusters.items)
 }
 
-// gatesOwn checks Healthgate's own configuration, which stands in Envoy's otherwise.
+// gatesOwn checks Healthgate's own configuration in a file of its own.
 func (l *linter) gatesOwn(n *Node) {
 	l.checked = true
 	l.gates++
-	if _, err := module.read(n.structure()); err != nil {
-		own := &layer{at: n, value: n}
-		if all := (config.Errors{}); errors.As(err, &all) {
-			for _, one := range all {
-				if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
-					l.found.add(find([]*layer{own}, wrong.Path), Error, "config", "this is Healthgate's own configuration, and the filter refuses "+
-						"it: %s", wrong)
-				}
-			}
-		}
-	}
+	_, err := config.Decode(n.structure(), module)
+	report(&l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
 }

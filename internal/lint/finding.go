@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// Severity says how sure a problem is.
+// Severity reports how certain a problem is.
 type Severity string
 
 const (
-	Error   Severity = "error"   // it will not work as configured
-	Warning Severity = "warning" // it depends on something that is not in the files
+	Error   Severity = "error"   // this will not work as configured
+	Warning Severity = "warning" // whether it works depends on something that is not in the files
 )
 
 // Finding is one problem.
@@ -24,18 +24,18 @@ type Finding struct {
 	Message  string   `json:"message"` // the problem, the reason, the remedy; one line
 }
 
-// String is the finding as a compiler would write it.
+// String returns the finding in the form of a compiler's message.
 func (f Finding) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s: %s [%s]", f.File, f.Line, f.Column, f.Severity, f.Message, f.Rule)
 }
 
-// findings collects the findings of a run.
+// findings has the findings of a run.
 type findings struct {
 	all  []Finding
 	seen map[Finding]bool
 }
 
-// add adds a finding at a node. One that two gates share is added once.
+// add adds a finding at a node, once.
 func (f *findings) add(at *Node, severity Severity, rule, format string, args ...any) {
 	found := Finding{File: at.file.name, Line: at.line, Column: at.column, Severity: severity, Rule: rule,
 		Message: oneLine(fmt.Sprintf(format, args...))}
@@ -48,7 +48,7 @@ func (f *findings) add(at *Node, severity Severity, rule, format string, args ..
 	}
 }
 
-// sorted returns the findings in the order of the files as they were given, and of their lines.
+// sorted returns the findings in the order of the inputs and their lines.
 func (f *findings) sorted(files []*file) []Finding {
 	order := map[string]int{}
 	for i, file := range files {

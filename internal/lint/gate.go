@@ -9,13 +9,11 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/known/structpb"
-
 	"healthgate/filter/config"
 )
 
-// The name of plugin, module and filter.
-const pluginName = "healthgate"
+// gateName is the name of the plugin, of the module and of the filter in it.
+const gateName = "healthgate"
 
 const (
 	typeGolang         = "envoy.extensions.filters.http.golang.v3alpha.Config"
@@ -29,64 +27,34 @@ const (
 	typeDynamicForward = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
 )
 
-// variant is how Healthgate is loaded.
-type variant uint8
-
 const (
-	noVariant variant = iota
-	plugin
-	module
+	plugin = config.Plugin
+	module = config.Module
 )
 
-// decoder returns the variant as the gate's own decoder names it.
-func (v variant) decoder() config.Variant {
-	if v == module {
-		return config.Module
-	}
-	return config.Plugin
-}
-
-// routeType returns the message that configures the filter on a route.
-func (v variant) routeType() string {
-	if v == module {
-		return typeModuleRoute
-	}
-	return typeGolangRoute
-}
-
-// read decodes a configuration of the gate.
-func (v variant) read(raw *structpb.Struct) (*config.Config, error) {
-	return config.Decode(raw, v.decoder())
-}
-
-// readOverride checks a route's configuration.
-func (v variant) readOverride(raw *structpb.Struct) error {
-	_, err := config.DecodeOverride(raw, v.decoder())
-	return err
-}
-
-// gate is a filter of Healthgate's in a connection manager.
+// gate is a Healthgate filter in a connection manager.
 type gate struct {
 	in       connectionManager
 	index    int   // among the connection manager's filters
 	filter   *Node // its entry there
 	contents *Node // its typed_config
-	variant  variant
-	layer    *layer // its own configuration
+	variant  config.Variant
+	layer    *layer // the filter's own configuration
 	routing  routing
 	probes   []probe
+	answers  []probe // the probes whose route matches the gate's path there
 
-	// A route configuration may have ten thousands of routes, all of which a virtual host enables: each of these is made once.
-	overs   map[*Node]*layer // a level's configuration, by the node that has it
-	decoded map[[5]*layer]*decoded
-	first   map[firstKey]*Node
-	answers []probe // those whose route takes the path that the gate answers there
+	// A route configuration may have ten thousand routes, each with the overrides of its virtual host, so these are made once.
+	overrides    map[*Node]*override
+	decoded      map[[5]*layer]*decoded
+	first        map[firstKey]*Node
+	routeModules []*Node // the DynamicModuleFilterPerRoute messages
 }
 
 // decoded is a merged configuration.
 type decoded struct {
-	config *config.Config // nil where it is wrong
-	err    error          // of the whole; a layer of it may have its own
+	config *config.Config // nil if it is refused
+	err    error          // of the merged configuration; a layer may have an error too
 }
 
 // firstKey is a virtual host and a path.
@@ -95,22 +63,28 @@ type firstKey struct {
 	path        string
 }
 
-// layer is one configuration: the filter's, or a level's of the routes, which is merged into the wider ones.
+// layer is the filter's configuration, or the override of one level of the routes.
 type layer struct {
-	at    *Node // where it stands, for missing keys
-	value *Node // nil if it has none
-	err   error // why it can't be read at all
-	over  bool  // it is a route's
-	late  bool  // it has a form that Envoy hands to a module from 1.40 on
+	at         *Node // where findings about missing keys are reported
+	value      *Node // nil if there is none
+	err        error // why it can't be read at all
+	isOverride bool
+	isLate     bool // its form is passed on to a module from Envoy 1.40 on
 }
 
-// probe is a route that asks the gate, with the configuration that counts there.
+// override is the configuration of the gate at one level of the routes. The layer is nil if the level only enables or disables the gate.
+type override struct {
+	layer    *layer
+	disabled bool
+}
+
+// probe is a route that enables the gate, with the configuration that applies there.
 type probe struct {
 	route       *Node
 	virtualHost *Node
 	routes      *Node          // the route configuration
 	layers      []*layer       // the filter's first, then from the widest level to the route's
-	config      *config.Config // nil where it is wrong
+	config      *config.Config // nil if it is refused
 }
 
 // gates returns the gates of a scope.
@@ -119,98 +93,94 @@ func (s *scope) gates() []*gate {
 	for _, m := range s.connectionManagers() {
 		for i, f := range m.list("http_filters") {
 			contents, typeName := s.httpFilter(f)
-			g := &gate{in: m, index: i, filter: f, contents: contents}
-			switch {
-			case !isOwn(contents, typeName):
+			if !isGate(contents, typeName) {
 				continue
-			case typeName == typeGolang:
-				g.variant = plugin
-				g.layer = plugin.readLayer(contents.get("plugin_config"), contents, "plugin_config", "with at least clusters: [service]")
-			default:
-				g.variant = module
-				g.layer = module.readLayer(contents.get("filter_config"), contents, "filter_config", "with at least clusters: [service]")
 			}
-			g.routing = s.routing(m)
+			g := &gate{in: m, index: i, filter: f, contents: contents, variant: plugin, routing: s.routing(m),
+				overrides: map[*Node]*override{}, decoded: map[[5]*layer]*decoded{}, first: map[firstKey]*Node{}}
+			key := "plugin_config"
+			if typeName == typeModule {
+				g.variant, key = module, "filter_config"
+			}
+			g.layer = readLayer(g.variant, contents.get(key), contents, key, "with at least clusters: [service]")
 			for _, routes := range g.routing.configurations {
 				g.findProbes(routes)
 			}
-			g.findAnswers()
+			for _, p := range g.probes {
+				if at := p.path(); at != "" && matches(p.route, g.request(at)) != no {
+					g.answers = append(g.answers, p)
+				}
+			}
 			all = append(all, g)
 		}
 	}
 	return all
 }
 
-// isOwn says whether an HTTP filter is Healthgate's, or is meant to be: its name may be misspelt.
-func isOwn(contents *Node, typeName string) bool {
+// isGate reports whether an HTTP filter is Healthgate, or is meant to be: a name may be misspelt.
+func isGate(contents *Node, typeName string) bool {
 	switch typeName {
 	case typeGolang:
-		return isNear(contents.text("plugin_name"), pluginName) || path.Base(contents.text("library_path")) == "healthgate.so" ||
-			isNear(contents.text("library_id"), pluginName)
+		return isNear(contents.text("plugin_name")) || path.Base(contents.text("library_path")) == "healthgate.so" ||
+			isNear(contents.text("library_id"))
 	case typeModule:
 		return isModule(contents)
 	}
 	return false
 }
 
-// isModule says whether a dynamic module is Healthgate's, or is meant to be.
+// isModule reports whether a dynamic module is Healthgate, or is meant to be.
 func isModule(contents *Node) bool {
-	config := contents.get("dynamic_module_config")
-	return isNear(config.text("name"), pluginName) || isNear(contents.text("filter_name"), pluginName) ||
-		path.Base(config.text("module", "local", "filename")) == "libhealthgate.so"
+	module := contents.get("dynamic_module_config")
+	return isNear(module.text("name")) || isNear(contents.text("filter_name")) || isNear(contents.text("extension_name")) ||
+		path.Base(module.text("module", "local", "filename")) == "libhealthgate.so"
 }
 
-// isNear says whether a name is another one, or that with a slip.
-func isNear(name, meant string) bool {
-	return name == meant || config.Nearest(strings.ToLower(name), []string{meant}) != "" && !versioned.MatchString(name)
+// isNear reports whether a name is healthgate, perhaps misspelt.
+func isNear(name string) bool {
+	return name == gateName || config.Nearest(strings.ToLower(name), []string{gateName}) != "" && !versioned.MatchString(name)
 }
 
-// versioned is a name that says which version it is.
+// versioned matches a name with a version in it.
 var versioned = regexp.MustCompile(`^healthgate[-_.]?v?[0-9]`)
 
-// checkNames finds a filter of Healthgate's by whose name Envoy does not find it.
+// checkNames reports a misspelt name, by which Envoy does not find Healthgate.
 func (g *gate) checkNames(f *findings) {
-	const rule = "no-gate"
-	switch g.variant {
-	case plugin:
-		if name := g.contents.get("plugin_name"); name != nil && name.scalar != pluginName {
-			f.add(name, Error, rule, "healthgate.so has the plugin %s alone, and none called %q, so Envoy refuses the filter: write "+
-				"plugin_name: %s", pluginName, name.scalar, pluginName)
-		}
-	case module:
+	if g.variant == module {
 		checkModuleName(f, g.contents)
+	} else if name := g.contents.get("plugin_name"); name != nil && name.scalar != gateName {
+		f.add(name, Error, "no-gate", "healthgate.so registers only the plugin %s, so Envoy does not find %q and refuses the filter: write "+
+			"plugin_name: %s", gateName, name.scalar, gateName)
 	}
 }
 
-// checkModuleName finds a name by which Envoy searches for another file than libhealthgate.so.
+// checkModuleName reports a name by which Envoy looks for another file than libhealthgate.so.
 func checkModuleName(f *findings, contents *Node) {
-	l := moduleLibrary(contents.get("dynamic_module_config"))
-	if l == nil || !l.isMisspelt() {
-		return
+	if l := moduleLibrary(contents.get("dynamic_module_config")); l != nil && l.isMisspelt() {
+		f.add(l.at, Error, "no-gate", "Envoy looks for lib%s.so by this name, and the module is libhealthgate.so: write name: %s", l.file, gateName)
 	}
-	f.add(l.at, Error, "no-gate", "by the name %q Envoy searches for lib%s.so, and the module is libhealthgate.so: write name: %s", l.file,
-		l.file, pluginName)
 }
 
-// readLayer reads one configuration from the Any that holds it.
-func (v variant) readLayer(packed, at *Node, key, need string) *layer {
+// readLayer reads a configuration from the Any that contains it.
+func readLayer(variant config.Variant, packed, at *Node, key, need string) *layer {
 	l := &layer{at: at}
 	typeName := typeOf(packed.text("@type"))
+	if typeName != "" {
+		l.at = packed
+	}
 	switch {
-	case packed == nil || typeName == "":
+	case typeName == "":
 		l.err = fmt.Errorf("%s: is required, %s", key, need)
 	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct"):
-		l.at, l.value = packed, packed.get("value")
-		l.late = v == module && typeName != "google.protobuf.Struct"
-	case (typeName == "google.protobuf.StringValue" || typeName == "google.protobuf.BytesValue") && v == module:
-		l.at = packed
+		l.value = packed.get("value")
+		l.isLate = variant == module && typeName != "google.protobuf.Struct"
+	case (typeName == "google.protobuf.StringValue" || typeName == "google.protobuf.BytesValue") && variant == module:
 		content := []byte(packed.text("value"))
 		if typeName == "google.protobuf.BytesValue" {
 			content, _ = base64.StdEncoding.DecodeString(packed.text("value"))
 		}
 		l.value, l.err = parseJSON(content, place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
 	default:
-		l.at = packed
 		l.err = fmt.Errorf("%s: %s is another type; write it as google.protobuf.Struct", key, typeName)
 	}
 	if l.value != nil && l.value.kind != mapping {
@@ -219,157 +189,168 @@ func (v variant) readLayer(packed, at *Node, key, need string) *layer {
 	return l
 }
 
-// findProbes finds the routes that ask the gate.
+// findProbes finds the routes that enable the gate.
 func (g *gate) findProbes(routes *Node) {
 	for _, virtualHost := range routes.list("virtual_hosts") {
 		for _, route := range routesOf(virtualHost) {
+			p := probe{route: route, virtualHost: virtualHost, routes: routes, layers: []*layer{g.layer}}
 			enabled := !g.filter.isTrue("disabled")
-			layers := []*layer{g.layer}
 			for _, level := range []*Node{routes, virtualHost, route} {
-				says := level.get("typed_per_filter_config", g.filter.text("name"))
-				if says == nil {
-					continue
-				}
-				over, disabled := g.override(says)
-				if enabled = !disabled; over != nil {
-					layers = g.merge(layers, over)
+				if o := g.override(level); o != nil {
+					enabled = !o.disabled
+					p.layers = g.merge(p.layers, o.layer)
 				}
 			}
-			p := probe{route: route, virtualHost: virtualHost, routes: routes}
-			g.addProbe(enabled, p, layers)
+			g.addProbe(p, enabled)
 			for _, cluster := range route.list("route", "weighted_clusters", "clusters") {
-				if says := cluster.get("typed_per_filter_config", g.filter.text("name")); says != nil {
-					over, disabled := g.override(says)
-					if over != nil {
-						g.addProbe(!disabled, p, g.merge(layers, over))
-					}
+				if o := g.override(cluster); o != nil && o.layer != nil {
+					ofCluster := p
+					ofCluster.layers = g.merge(p.layers, o.layer)
+					g.addProbe(ofCluster, !o.disabled)
 				}
 			}
 		}
 	}
 }
 
-// findAnswers finds the probes whose route takes the gate's path.
-func (g *gate) findAnswers() {
-	for _, p := range g.probes {
-		if at := p.path(); at != "" && matches(p.route, g.request(at)) != no {
-			g.answers = append(g.answers, p)
-		}
-	}
-}
-
-// merge returns the layers with a narrower level's. Envoy gives a dynamic module the most specific level of a route alone.
-func (g *gate) merge(layers []*layer, over *layer) []*layer {
-	if g.variant == module {
+// merge returns the layers with a narrower level's. Envoy gives a dynamic module only the most specific level of a route.
+func (g *gate) merge(layers []*layer, narrower *layer) []*layer {
+	switch {
+	case narrower == nil:
+		return layers
+	case g.variant == module:
 		layers = layers[:1]
 	}
-	return append(slices.Clone(layers), over)
+	return append(slices.Clone(layers), narrower)
 }
 
-func (g *gate) addProbe(enabled bool, p probe, layers []*layer) {
+func (g *gate) addProbe(p probe, enabled bool) {
 	if enabled {
-		p.layers, p.config = layers, g.decode(layers).config
+		p.config = g.decode(p.layers).config
 		g.probes = append(g.probes, p)
 	}
 }
 
-// override returns a level's configuration of the gate, nil if the level only enables it.
-func (g *gate) override(says *Node) (over *layer, disabled bool) {
-	contents, typeName := typed(says)
-	if typeName == typeFilterConfig {
-		if contents.isTrue("disabled") {
-			return nil, true
-		}
-		if contents, typeName = typed(contents.get("config")); typeName == "" {
-			return nil, false
-		}
+// routeConfig returns the message by which a level of the routes configures a filter, without a FilterConfig around it, and whether it
+// disables the filter.
+func routeConfig(packed *Node) (contents *Node, typeName string, disabled bool) {
+	if contents, typeName = typed(packed); typeName != typeFilterConfig {
+		return contents, typeName, false
 	}
-	if known := g.overs[says]; known != nil {
-		return known, false
-	}
-	switch right := g.variant.routeType(); {
-	case routeMessage(typeName) == right && typeName != right: // the filter's message, as the rule api says
-		return nil, false
-	case typeName != right:
-		over = &layer{at: says, err: fmt.Errorf("%s: it is no configuration of this filter for a route, which Envoy refuses or leaves out; "+
-			"write %s", typeName, right)}
-	case g.variant == plugin:
-		own := contents.get("plugins_config", pluginName)
-		if own == nil {
-			for _, e := range contents.pairs("plugins_config") {
-				if isNear(e.key, pluginName) {
-					over = &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so this is left out; did you mean %s?",
-						quoteKey(e.key), pluginName)}
-				}
-			}
-			if over == nil {
-				return nil, false
-			}
-			break
-		}
-		over = plugin.readLayer(own.get("config"), own, "config", "or leave the plugin out")
-	default:
-		if contents.get("filter_config") == nil {
-			return nil, false
-		}
-		over = module.readLayer(contents.get("filter_config"), contents, "filter_config", "or leave it out")
-	}
-	over.over = true
-	if g.overs == nil {
-		g.overs = map[*Node]*layer{}
-	}
-	g.overs[says] = over
-	return over, false
+	disabled = contents.isTrue("disabled")
+	contents, typeName = typed(contents.get("config"))
+	return contents, typeName, disabled
 }
 
-// decode merges layers, and decodes the result.
+// override returns the gate's override at a level of the routes, or nil.
+func (g *gate) override(level *Node) *override {
+	packed := level.get("typed_per_filter_config", g.filter.text("name"))
+	if packed == nil {
+		return nil
+	}
+	o := g.overrides[packed]
+	if o == nil {
+		o = &override{}
+		g.overrides[packed] = o
+		var contents *Node
+		var typeName string
+		if contents, typeName, o.disabled = routeConfig(packed); !o.disabled && typeName != "" {
+			if o.layer = g.overrideLayer(packed, contents, typeName); o.layer != nil {
+				o.layer.isOverride = true
+			}
+		}
+		if typeName == typeModuleRoute {
+			g.routeModules = append(g.routeModules, contents)
+		}
+	}
+	return o
+}
+
+// overrideLayer reads a route's message. It returns nil if that configures nothing, or is reported by the rule api.
+func (g *gate) overrideLayer(packed, contents *Node, typeName string) *layer {
+	right := typeGolangRoute
+	if g.variant == module {
+		right = typeModuleRoute
+	}
+	switch {
+	case routeMessage(typeName) == right && typeName != right:
+		return nil
+	case typeName != right:
+		return &layer{at: packed, err: fmt.Errorf("%s: it is no configuration of this filter for a route, so Envoy refuses or ignores it; "+
+			"write %s", typeName, right)}
+	case g.variant == module:
+		if contents.get("filter_config") == nil {
+			return nil
+		}
+		return readLayer(module, contents.get("filter_config"), contents, "filter_config", "or leave it out")
+	}
+	if own := contents.get("plugins_config", gateName); own != nil {
+		return readLayer(plugin, own.get("config"), own, "config", "or leave the plugin out")
+	}
+	for _, e := range contents.pairs("plugins_config") {
+		if isNear(e.key) {
+			return &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so Envoy ignores this; did you mean %s?",
+				quoteKey(e.key), gateName)}
+		}
+	}
+	return nil
+}
+
+// decode merges layers and decodes the result.
 func (g *gate) decode(layers []*layer) *decoded {
 	var key [5]*layer
 	copy(key[:], layers)
-	if known := g.decoded[key]; known != nil {
-		return known
+	d := g.decoded[key]
+	if d == nil {
+		merged := layers[0].value.structure()
+		for _, narrower := range layers[1:] {
+			merged = config.MergeRaw(merged, narrower.value.structure())
+		}
+		d = &decoded{}
+		d.config, d.err = config.Decode(merged, g.variant)
+		if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
+			d.config = nil
+		}
+		g.decoded[key] = d
 	}
-	d := &decoded{}
-	d.config, d.err = g.variant.read(merged(layers))
-	if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
-		d.config = nil
-	}
-	if g.decoded == nil {
-		g.decoded = map[[5]*layer]*decoded{}
-	}
-	g.decoded[key] = d
 	return d
 }
 
-func merged(layers []*layer) *structpb.Struct {
-	whole := layers[0].value.structure()
-	for _, over := range layers[1:] {
-		whole = config.MergeRaw(whole, over.value.structure())
+// own returns the filter's own configuration, or nil.
+func (g *gate) own() *config.Config { return g.decode([]*layer{g.layer}).config }
+
+// errorOf returns the decoder's error of one layer.
+func (g *gate) errorOf(l *layer) (err error) {
+	if l.err != nil {
+		return l.err
 	}
-	return whole
+	if l.isOverride {
+		_, err = config.DecodeOverride(l.value.structure(), g.variant)
+	} else {
+		_, err = config.Decode(l.value.structure(), g.variant)
+	}
+	return err
 }
 
-// find returns where a path of the configuration stands: in the narrowest layer that has it.
+// find returns the node at a path of the configuration, in the narrowest layer that has it; of a missing key, the nearest node above.
 func find(layers []*layer, path string) *Node {
 	for _, l := range slices.Backward(layers) {
 		if found, whole := l.value.follow(path); whole {
 			return found
 		}
 	}
-	// A missing key belongs to the nearest one above it.
 	for _, l := range slices.Backward(layers) {
 		if found, _ := l.value.follow(path); found != nil && found != l.value {
 			return found
 		}
 	}
-	first := layers[0]
-	if first.value != nil {
-		return first.value
+	if first := layers[0]; first.value == nil {
+		return first.at
 	}
-	return first.at
+	return layers[0].value
 }
 
-// configurations returns each configuration by which probes are answered, with its layers: one probe for each.
+// configurations returns one probe for each distinct configuration that is not refused; without a probe, the filter's own.
 func (g *gate) configurations() []probe {
 	var distinct []probe
 	known := map[*config.Config]bool{}
@@ -379,14 +360,13 @@ func (g *gate) configurations() []probe {
 			distinct = append(distinct, p)
 		}
 	}
-	if len(distinct) > 0 {
-		return distinct
+	if own := g.own(); len(distinct) == 0 && own != nil {
+		return []probe{{layers: []*layer{g.layer}, config: own}}
 	}
-	layers := []*layer{g.layer}
-	return []probe{{layers: layers, config: g.decode(layers).config}}
+	return distinct
 }
 
-// path is the path that the gate answers on a route.
+// path returns the path that the gate answers on a route, or "".
 func (p probe) path() string {
 	if p.config == nil {
 		return ""

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// file is one that was given.
+// file is an input.
 type file struct {
 	name    string
 	content []byte
@@ -36,13 +36,12 @@ func (f *file) line(n int) string {
 	return strings.TrimRight(string(rest), "\r")
 }
 
-// ignored is a comment that silences a rule on its line or, if nothing else is on that line, on the next one that is more
-// than a comment.
+// ignored is a comment that silences a rule on its line or, if the line has nothing else, on the next line that is not a comment.
 type ignored struct {
 	line, column int // of the comment
 	rules        []string
 	reason       string
-	applies      int // the line that it is about
+	applies      int // the line on which it silences
 }
 
 var (
@@ -78,7 +77,7 @@ func (f *file) ignores() []ignored {
 	return all
 }
 
-// nextLine returns the first line after n that is more than a comment.
+// nextLine returns the first line after n that is not a comment.
 func (f *file) nextLine(n int) int {
 	for n++; n < len(f.starts); n++ {
 		if line := strings.TrimSpace(f.line(n)); line != "" && !strings.HasPrefix(line, "#") {
@@ -100,16 +99,16 @@ func (f *findings) silence(files []*file) {
 		for _, i := range file.ignores() {
 			at := &Node{file: file, line: i.line, column: i.column}
 			if i.reason == "" {
-				f.add(at, Error, "ignore", "a rule is ignored without a reason, which the next reader needs: write `# healthgate: ignore %s, because …`",
+				f.add(at, Error, "ignore", "a rule is ignored without a reason: write `# healthgate: ignore %s, because …`",
 					strings.Join(i.rules, ", "))
 				continue
 			}
 			if len(i.rules) == 0 {
-				f.add(at, Error, "ignore", "no rule is named: write `# healthgate: ignore RULE, because …`, with the word that stands in brackets")
+				f.add(at, Error, "ignore", "no rule is named: write `# healthgate: ignore RULE, because …`, with the word in brackets at the end of the finding")
 			}
 			for _, rule := range i.rules {
 				if !slices.ContainsFunc(Rules, func(r Rule) bool { return r.Name == rule }) {
-					f.add(at, Error, "ignore", "%q is no rule, so nothing is ignored: docs/lint.md has their names", rule)
+					f.add(at, Error, "ignore", "%q is no rule, so nothing is ignored: docs/lint.md lists the rules", rule)
 				}
 				silent[key{file.name, i.applies, rule}] = true
 			}

@@ -6,17 +6,17 @@ import "strings"
 type patch struct {
 	applyTo   string // HTTP_FILTER, HTTP_ROUTE, …
 	operation string // ADD, INSERT_FIRST, MERGE, …
-	at        *Node  // where the operation stands
+	at        *Node  // the operation
 	match     *Node
 	value     *Node
 }
 
-// whole says whether the value is complete, and not merged into another.
+// whole reports whether the value is complete rather than merged into another.
 func (p *patch) whole() bool {
 	return p.operation == "ADD" || p.operation == "REPLACE" || strings.HasPrefix(p.operation, "INSERT_")
 }
 
-// patchTypes are the types of a patch's value, by applyTo.
+// patchTypes has the types of a patch's value, by applyTo.
 var patchTypes = map[string]string{
 	"LISTENER":            typeListener,
 	"FILTER_CHAIN":        "envoy.config.listener.v3.FilterChain",
@@ -32,14 +32,14 @@ var patchTypes = map[string]string{
 
 // envoyFilter reads Istio's EnvoyFilter.
 func (l *linter) envoyFilter(n *Node) {
-	s := &scope{}
+	s := newScope()
 	for _, of := range n.list("spec", "configPatches") {
 		p := &patch{of.text("applyTo"), of.text("patch", "operation"), of.at("patch", "operation"), of.get("match"), of.get("patch", "value")}
 		typeName := patchTypes[p.applyTo]
 		if typeName == "" || p.value == nil || p.value.kind != mapping {
 			continue
 		}
-		l.found.checkPatch(p.value, typeName, p.whole())
+		(&api{found: &l.found, patch: true, part: !p.whole()}).check(p.value, typeName)
 		s.patches = append(s.patches, p)
 		if p.whole() {
 			s.addPatch(p)
@@ -48,7 +48,7 @@ func (l *linter) envoyFilter(n *Node) {
 	l.parts = append(l.parts, s)
 }
 
-// addPatch adds the resource of a whole patch.
+// addPatch adds the resource of a complete patch.
 func (s *scope) addPatch(p *patch) {
 	switch p.applyTo {
 	case "LISTENER", "CLUSTER", "EXTENSION_CONFIG", "ROUTE_CONFIGURATION":
@@ -62,13 +62,13 @@ func (s *scope) addPatch(p *patch) {
 	}
 }
 
-// below returns a mapping with a list of values under a key, at the place of the first.
+// below returns a mapping with a list of values at a key, in the place of the first.
 func (n *Node) below(key string, more ...*Node) *Node {
 	items := &Node{file: n.file, line: n.line, column: n.column, kind: list, items: append([]*Node{n}, more...)}
 	return &Node{file: n.file, line: n.line, column: n.column, kind: mapping, entries: []entry{{key, items}}}
 }
 
-// patchedManagers are connection managers of which no more is known than one filter that is put into them, and the routes that are.
+// patchedManagers returns connection managers of which only one added filter is known, and the added routes.
 func (s *scope) patchedManagers() []connectionManager {
 	var hosts, routes []*Node
 	for _, p := range s.patches {
@@ -96,43 +96,38 @@ func (s *scope) patchedManagers() []connectionManager {
 	return all
 }
 
-// checkPatches checks the place of a gate that Istio puts in, and the routes that enable it.
+// checkPatches checks the place of a gate that a patch adds, and the patches that enable it.
 func (s *scope) checkPatches(f *findings, g *gate) {
 	const router = "envoy.filters.http.router"
 	switch p := g.in.patch; {
 	case p.operation == "ADD", p.operation == "INSERT_AFTER",
 		p.operation == "INSERT_BEFORE" && p.match.text("listener", "filterChain", "filter", "subFilter", "name") == router:
-		f.add(p.at, Warning, "order", "%s puts the gate behind the filters that Istio has there (JWT, RBAC, external authorization), which "+
+		f.add(p.at, Warning, "order", "%s adds the gate after Istio's own filters (JWT, RBAC, external authorization), which "+
 			"may answer before it: write operation: INSERT_FIRST", p.operation)
 	}
 	asked := len(g.probes) > 0
 	for _, p := range s.patches {
 		if p.applyTo == "HTTP_ROUTE" && p.operation == "ADD" && p.value.get("typed_per_filter_config", g.filter.text("name")) != nil {
-			f.add(p.at, Warning, "shadowed", "ADD puts the probe's route behind those that Istio has there, one of which may take the probe "+
+			f.add(p.at, Warning, "shadowed", "ADD adds the probe's route after Istio's own routes, one of which may take the probe "+
 				"first: write operation: INSERT_FIRST")
 		}
 		if p.whole() {
 			continue
 		}
-		says := p.value.get("typed_per_filter_config", g.filter.text("name"))
-		if says == nil {
+		o := g.override(p.value)
+		if o == nil {
 			continue
 		}
-		over, disabled := g.override(says)
-		if asked = asked || !disabled; over == nil {
+		if asked = asked || !o.disabled; o.layer == nil {
 			continue
 		}
-		err := over.err
-		if err == nil {
-			err = g.variant.readOverride(over.value.structure())
-		}
-		if !reportErrors(f, []*layer{over}, err) && g.decode([]*layer{g.layer}).err == nil {
-			layers := []*layer{g.layer, over}
+		if !reportErrors(f, []*layer{o.layer}, g.errorOf(o.layer)) && g.decode([]*layer{g.layer}).err == nil {
+			layers := []*layer{g.layer, o.layer}
 			reportErrors(f, layers, g.decode(layers).err)
 		}
 	}
 	if !asked && g.filter.isTrue("disabled") {
-		f.add(g.filter.at("disabled"), Warning, "not-enabled", "the filter is disabled and no patch in these files enables it, so a probe "+
-			"goes where its route sends it: put into the probe's route, by a patch of HTTP_ROUTE: %s", g.enabling())
+		f.add(g.filter.at("disabled"), Warning, "not-enabled", "the filter is disabled and no patch in these files enables it, so probes "+
+			"get the route's own action: add to the probe's route, by a patch of HTTP_ROUTE: %s", g.enablingLines())
 	}
 }

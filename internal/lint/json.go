@@ -3,217 +3,123 @@ package lint
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
-	"unicode/utf8"
+	"io"
+	"strconv"
+	"unique"
 )
 
-// jsonReader makes nodes of JSON. A config_dump has tens of megabytes, for which YAML's reader takes five times as long.
+// jsonReader makes nodes of JSON. A config_dump has tens of megabytes, for which the YAML reader takes five times as long.
 type jsonReader struct {
 	place
-	rest   []byte
-	length int // of the whole
-	row    int // the current line, from 1
-	start  int // where that line starts
-	nodes  int
-	keys   map[string]string // so that a key that is repeated a million times is kept once
+	content   []byte
+	tokens    *json.Decoder
+	at        int // the offset up to which lines are counted
+	row       int // the line of at, from 1
+	lineStart int // the offset at which that line starts
+	nodes     int
 }
 
 func parseJSON(content []byte, at place) (*Node, error) {
 	if len(content) > maxJSON {
 		return nil, fmt.Errorf("it has more than %d MiB, up to which JSON is read", maxJSON>>20)
 	}
-	r := &jsonReader{place: at, rest: bytes.TrimPrefix(content, []byte("\uFEFF")), row: 1, keys: map[string]string{}}
-	r.length = len(r.rest)
+	content = bytes.TrimPrefix(content, byteOrderMark)
+	r := &jsonReader{place: at, content: content, tokens: json.NewDecoder(bytes.NewReader(content)), row: 1}
+	r.tokens.UseNumber()
 	n, err := r.value(0)
 	if err != nil {
 		return nil, err
 	}
-	if r.space(); len(r.rest) > 0 {
+	if _, err := r.tokens.Token(); !errors.Is(err, io.EOF) {
 		return nil, r.fail("something follows the document")
 	}
 	return n, nil
 }
 
-func (r *jsonReader) column() int { return r.length - len(r.rest) - r.start + 1 }
-
-func (r *jsonReader) fail(format string, args ...any) error {
-	n := r.node(null)
-	return &syntaxError{n.line, n.column, "not JSON: " + fmt.Sprintf(format, args...)}
-}
-
-func (r *jsonReader) node(k kind) *Node {
-	n := &Node{kind: k}
-	r.put(n, r.row, r.column())
+// position moves to the next token, and returns its place.
+func (r *jsonReader) position() *Node {
+	next := int(r.tokens.InputOffset())
+	for next < len(r.content) && bytes.IndexByte([]byte(" \t\r\n,:"), r.content[next]) >= 0 {
+		next++
+	}
+	for ; r.at < next; r.at++ {
+		if r.content[r.at] == '\n' {
+			r.row, r.lineStart = r.row+1, r.at+1
+		}
+	}
+	n := &Node{}
+	r.put(n, r.row, next-r.lineStart+1)
 	return n
 }
 
-func (r *jsonReader) space() {
-	for i, c := range r.rest {
-		switch c {
-		case '\n':
-			r.row++
-			r.start = r.length - len(r.rest) + i + 1
-		case ' ', '\t', '\r':
-		default:
-			r.rest = r.rest[i:]
-			return
-		}
-	}
-	r.rest = nil
+func (r *jsonReader) fail(format string, args ...any) error {
+	n := r.position()
+	return &syntaxError{n.line, n.column, "not JSON: " + fmt.Sprintf(format, args...)}
 }
 
-// next skips space, and says which byte comes then; 0 at the end.
-func (r *jsonReader) next() byte {
-	r.space()
-	if len(r.rest) == 0 {
-		return 0
+// next reads a token.
+func (r *jsonReader) next() (json.Token, error) {
+	token, err := r.tokens.Token()
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, r.fail("the document does not end")
+	} else if err != nil {
+		return nil, r.fail("%s", err)
 	}
-	return r.rest[0]
+	return token, nil
 }
 
 func (r *jsonReader) value(depth int) (*Node, error) {
 	if r.nodes++; depth > maxDepth || r.nodes > maxNodes {
 		return nil, r.fail("more than %d values, or nested more than %d deep", maxNodes, maxDepth)
 	}
-	switch c := r.next(); {
-	case c == '{':
-		return r.object(depth)
-	case c == '[':
-		return r.array(depth)
-	case c == '"':
-		n := r.node(text)
-		s, err := r.quoted()
-		n.scalar = s
-		return n, err
-	case c == '-' || c >= '0' && c <= '9':
-		return r.number()
-	}
-	for _, word := range []struct {
-		word string
-		kind kind
-	}{{"true", boolean}, {"false", boolean}, {"null", null}} {
-		if bytes.HasPrefix(r.rest, []byte(word.word)) {
-			n := r.node(word.kind)
-			n.scalar = word.word
-			r.rest = r.rest[len(word.word):]
-			return n, nil
+	n := r.position()
+	token, err := r.next()
+	switch v := token.(type) {
+	case json.Delim:
+		if v == '{' {
+			return n, r.object(n, depth)
 		}
+		return n, r.array(n, depth)
+	case string:
+		n.kind, n.scalar = text, v
+	case json.Number:
+		n.kind, n.scalar = number, v.String()
+	case bool:
+		n.kind, n.scalar = boolean, strconv.FormatBool(v)
 	}
-	return nil, r.fail("no value")
+	return n, err
 }
 
-func (r *jsonReader) number() (*Node, error) {
-	n := r.node(number)
-	end := 0
-	for end < len(r.rest) && strings.IndexByte("+-.0123456789eE", r.rest[end]) >= 0 {
-		end++
-	}
-	if !json.Valid(r.rest[:end]) {
-		return nil, r.fail("%.20q is no number", r.rest[:end])
-	}
-	n.scalar, r.rest = string(r.rest[:end]), r.rest[end:]
-	return n, nil
-}
-
-func (r *jsonReader) array(depth int) (*Node, error) {
-	n := r.node(list)
-	r.rest = r.rest[1:]
-	if r.next() == ']' {
-		r.rest = r.rest[1:]
-		return n, nil
-	}
-	for {
+func (r *jsonReader) array(n *Node, depth int) error {
+	n.kind = list
+	for r.tokens.More() {
 		item, err := r.value(depth + 1)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		n.items = append(n.items, item)
-		done, err := r.separator(']')
-		if done || err != nil {
-			return n, err
-		}
 	}
+	_, err := r.next()
+	return err
 }
 
-func (r *jsonReader) object(depth int) (*Node, error) {
-	n := r.node(mapping)
-	r.rest = r.rest[1:]
-	if r.next() == '}' {
-		r.rest = r.rest[1:]
-		return n, nil
-	}
-	for {
-		if r.next() != '"' {
-			return nil, r.fail("no key")
-		}
-		at := r.node(null)
-		key, err := r.quoted()
+func (r *jsonReader) object(n *Node, depth int) error {
+	n.kind = mapping
+	for r.tokens.More() {
+		at := r.position()
+		key, err := r.next()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if r.next() != ':' {
-			return nil, r.fail("no colon after the key %.40q", key)
-		}
-		r.rest = r.rest[1:]
 		value, err := r.value(depth + 1)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		value.line, value.column = at.line, at.column
-		n.entries = append(n.entries, entry{r.intern(key), value})
-		done, err := r.separator('}')
-		if done || err != nil {
-			return n, err
-		}
+		n.entries = append(n.entries, entry{unique.Make(key.(string)).Value(), value}) // a key may be there a million times
 	}
-}
-
-// separator reads a comma, or the end.
-func (r *jsonReader) separator(end byte) (done bool, err error) {
-	switch r.next() {
-	case end:
-		done = true
-	case ',':
-	default:
-		return false, r.fail("neither a comma nor %q", end)
-	}
-	r.rest = r.rest[1:]
-	return done, nil
-}
-
-func (r *jsonReader) intern(key string) string {
-	if known, ok := r.keys[key]; ok {
-		return known
-	}
-	if len(key) < 64 && len(r.keys) < 10_000 {
-		r.keys[key] = key
-	}
-	return key
-}
-
-// quoted reads a string.
-func (r *jsonReader) quoted() (string, error) {
-	for i := 1; i < len(r.rest); i++ {
-		switch c := r.rest[i]; {
-		case c == '\\':
-			i++
-		case c < ' ':
-			return "", r.fail("a control character in a string")
-		case c == '"':
-			raw := r.rest[:i+1]
-			plain := raw[1:i]
-			if bytes.IndexByte(plain, '\\') < 0 && utf8.Valid(plain) {
-				r.rest = r.rest[i+1:]
-				return string(plain), nil
-			}
-			var s string
-			if err := json.Unmarshal(raw, &s); err != nil {
-				return "", r.fail("%.20q is no string", raw)
-			}
-			r.rest = r.rest[i+1:]
-			return s, nil
-		}
-	}
-	return "", r.fail("a string that does not end")
+	_, err := r.next()
+	return err
 }

@@ -8,24 +8,24 @@ import (
 
 // Input is a text to check.
 type Input struct {
-	Name    string // as findings name it
+	Name    string // in findings
 	Content []byte
 }
 
 // linter is one run.
 type linter struct {
-	files   []*file
-	found   findings
-	scopes  []*scope // one for each bootstrap and dump
-	parts   []*scope // resources without a bootstrap, one for each file and ConfigMap
-	objects []*Node  // of Kubernetes
-	gates   int      // that were found
-	holds   *Node    // the first place that could hold a gate; nil if there is none
-	checked bool     // something was read that some rule is about
+	files     []*file
+	found     findings
+	scopes    []*scope // one for each bootstrap and dump
+	parts     []*scope // resources without a bootstrap, one for each file and ConfigMap
+	objects   []*Node  // of Kubernetes
+	gates     int      // how many were found
+	gatePlace *Node    // the first place that could have a gate; nil if there is none
+	checked   bool     // an input has something that a rule checks
 }
 
-// Run checks the inputs together: a listener, its routes and the clusters may come in separate files. The error names each input
-// that could not be read, and why; the findings are about the others.
+// Run checks the inputs together: a listener, its routes and the clusters may be in separate files. The error names each input
+// that could not be read, with the reason; the findings are about the others.
 func Run(inputs []Input) ([]Finding, error) {
 	l := &linter{}
 	var unread []error
@@ -57,55 +57,55 @@ func (l *linter) read(input Input) error {
 		return err
 	}
 	known := false
-	s := &scope{}
+	s := newScope()
 	for _, document := range documents {
 		known = l.document(document, s) || known
 	}
 	l.parts = append(l.parts, s)
 	if !known {
-		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is Envoy's or Kubernetes', so nothing of "+
-			"it is checked: %s", takes)
+		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "this file is no configuration of Envoy or Kubernetes, so nothing "+
+			"in it is checked: %s", readable)
 	}
 	return nil
 }
 
-// takes is what lint reads.
-const takes = "lint takes a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap that " +
-	"holds one of these"
+// readable ends a finding about a file that lint does not know.
+const readable = "lint reads a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap with one of " +
+	"these"
 
 // notRead reports a text that is neither YAML nor JSON.
 func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole string) {
 	l.checked = true
 	if templated.Match(content) {
-		l.found.add(at, Warning, "unread", "%s, so nothing of %s is checked; it is a template: check the text that it becomes, as in helm "+
+		l.found.add(at, Warning, "unread", "%s, so nothing in %s is checked; it is a template: check the rendered text, as in helm "+
 			"template … | healthgate lint -", wrong.message, whole)
 		return
 	}
-	l.found.add(at, Error, "api", "%s, so nothing of %s is read: fix it first", wrong.message, whole)
+	l.found.add(at, Error, "api", "%s, so nothing in %s is checked: fix this first", wrong.message, whole)
 }
 
-// templated is a line that only a template's engine reads.
+// templated matches a line of a template.
 var templated = regexp.MustCompile(`\{\{|\{%|<%`)
 
-// checkGateIsThere finds files in which no gate is, or nothing at all that a rule is about.
+// checkGateIsThere reports files without a gate, or without anything that a rule checks.
 func (l *linter) checkGateIsThere() {
-	if l.holds != nil && l.gates == 0 {
-		message := "no filter of Healthgate's is in these files, so no gate is checked: healthgate config prints the lines of one"
+	if l.gatePlace != nil && l.gates == 0 {
+		message := "these files have no Healthgate filter, so no gate is checked: healthgate config prints the lines of one"
 		if l.byLDS() {
-			message += "; if it comes by LDS, check admin's /config_dump"
+			message += "; if LDS has it, check admin's /config_dump"
 		}
-		l.found.add(l.holds, Warning, "no-gate", "%s", message)
+		l.found.add(l.gatePlace, Warning, "no-gate", "%s", message)
 	}
 	if l.checked || len(l.found.all) > 0 {
 		return
 	}
 	for _, f := range l.files {
-		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is about Envoy, so nothing of it is "+
-			"checked: %s", takes)
+		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is about Envoy, so nothing in it is "+
+			"checked: %s", readable)
 	}
 }
 
-// unseenFilters counts the filters that only ECDS knows: each may be a gate.
+// unseenFilters counts the filters whose configuration comes by ECDS and is not in the files: each may be a gate.
 func (s *scope) unseenFilters() (unseen int) {
 	for _, m := range s.connectionManagers() {
 		for _, entry := range m.list("http_filters") {
@@ -117,27 +117,26 @@ func (s *scope) unseenFilters() (unseen int) {
 	return unseen
 }
 
-// byLDS says whether listeners come that no file has.
+// byLDS reports whether listeners come by LDS.
 func (l *linter) byLDS() bool {
 	for _, s := range l.scopes {
-		dynamic := s.bootstrap.get("dynamic_resources")
-		if !s.dumped && (dynamic.get("lds_config") != nil || dynamic.get("lds_resources_locator") != nil) {
+		if !s.dumped && s.discovers("lds") {
 			return true
 		}
 	}
 	return false
 }
 
-// hold notes a place that could hold a gate.
-func (l *linter) hold(n *Node) {
-	if l.holds == nil {
-		l.holds = n
+// noteGatePlace notes the first place that could have a gate.
+func (l *linter) noteGatePlace(n *Node) {
+	if l.gatePlace == nil {
+		l.gatePlace = n
 	}
 }
 
-// joined returns the scopes to check: the parts go with the bootstrap if there is one and no other.
+// joined returns the scopes to check. If there is one bootstrap, the parts belong to it.
 func (l *linter) joined() []*scope {
-	together := &scope{}
+	together := newScope()
 	if len(l.scopes) == 1 && !l.scopes[0].dumped {
 		together = l.scopes[0]
 	}

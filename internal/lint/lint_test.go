@@ -62,20 +62,20 @@ func TestRulesHaveTheirBounds(t *testing.T) {
 // A text that can't be read is reported at its position, and a text that is no configuration at all is a finding too.
 func TestWhatCantBeReadIsSaid(t *testing.T) {
 	for name, test := range map[string]struct{ content, finding, err string }{
-		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing of this file is read: fix it first [api]", ""},
-		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing of this file is read: fix it first [api]", ""},
-		"a list of words":        {"[a, b]", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
-		"nothing":                {"", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
-		"a comment":              {"# nothing\n", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
-		"another program's file": {"services:\n  web: {image: nginx}\n", "f:1:1: warning: nothing in this file is Envoy's or Kubernetes', so nothing of it is checked: lint takes a bootstrap, ", ""},
-		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "f:1:1: warning: nothing in this file is about Envoy, so nothing of it is checked: lint takes a bootstrap, ", ""},
+		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file is checked: fix this first [api]", ""},
+		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing in this file is checked: fix this first [api]", ""},
+		"a list of words":        {"[a, b]", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
+		"nothing":                {"", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
+		"a comment":              {"# nothing\n", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
+		"another program's file": {"services:\n  web: {image: nginx}\n", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
+		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "f:1:1: warning: nothing in this file is about Envoy, so nothing in it is checked: lint reads a bootstrap, ", ""},
 		"an anchor in itself":    {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
-		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the anchors stand for more than", ""},
+		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the aliases expand to more than", ""},
 		"YAML 1.1's booleans":    {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n", "f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
 		"Envoy's own tag":        {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n", "f:2:24: error: admin listens on 0.0.0.0", ""},
 		"YAML 1.2 by its name":   {"%YAML 1.2\n---\nadmin: {profile_path: 5}\n", "f:3:9: error: profile_path is 5, and Envoy's API has a string here: put it into quotes [api]", ""},
-		"a merge key":            {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: << is a key like any other to Envoy, which knows no merging", ""},
-		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and this one counts: leave the other one out [api]", ""},
+		"a merge key":            {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: Envoy does not support the merge key <<", ""},
+		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and Envoy uses the last: remove the other one [api]", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := Run([]Input{{"f", []byte(test.content)}})

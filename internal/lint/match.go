@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// answer is yes, no, or that it depends on more than a probe's path.
+// answer is yes, no, or maybe: it depends on more than is known of a probe.
 type answer uint8
 
 const (
@@ -25,6 +25,24 @@ func answerOf(b bool) answer {
 
 func not(a answer) answer { return yes - a }
 
+// anyOf returns the strongest answer.
+func anyOf(all []*Node, is func(*Node) answer) answer {
+	result := no
+	for _, one := range all {
+		result = max(result, is(one))
+	}
+	return result
+}
+
+// allOf returns the weakest answer.
+func allOf(all []*Node, is func(*Node) answer) answer {
+	result := yes
+	for _, one := range all {
+		result = min(result, is(one))
+	}
+	return result
+}
+
 // request is a plain probe, as far as its headers are known.
 type request struct {
 	path string
@@ -32,7 +50,7 @@ type request struct {
 	grpc bool   // it is a gRPC health check, and no plain GET
 }
 
-// matches says whether a route takes a probe, as the router does: envoy/config/route/v3, RouteMatch.
+// matches reports whether a route takes a probe, as the router does: envoy/config/route/v3, RouteMatch.
 func matches(route *Node, r request) answer {
 	match := route.get("match")
 	if match == nil {
@@ -42,10 +60,7 @@ func matches(route *Node, r request) answer {
 }
 
 func matchesPath(match *Node, path string) answer {
-	folded := func(s string) string { return s }
-	if sensitive := match.get("case_sensitive"); sensitive != nil && sensitive.scalar == "false" {
-		folded = strings.ToLower
-	}
+	folded := foldIf(match.text("case_sensitive") == "false")
 	switch {
 	case match.get("path") != nil:
 		return answerOf(folded(match.text("path")) == folded(path))
@@ -60,6 +75,14 @@ func matchesPath(match *Node, path string) answer {
 		return no
 	}
 	return maybe
+}
+
+// foldIf returns strings.ToLower, or a function that changes nothing.
+func foldIf(fold bool) func(string) string {
+	if fold {
+		return strings.ToLower
+	}
+	return func(s string) string { return s }
 }
 
 // matchesRegex matches a whole string, as Envoy does.
@@ -79,10 +102,7 @@ func matchesRest(match *Node, r request) answer {
 	if match.get("grpc") != nil && !r.grpc {
 		return no
 	}
-	result := yes
-	for _, header := range match.list("headers") {
-		result = min(result, matchesHeader(header, r))
-	}
+	result := allOf(match.list("headers"), func(header *Node) answer { return matchesHeader(header, r) })
 	for _, key := range []string{"query_parameters", "dynamic_metadata", "filter_state", "cookies"} {
 		if len(match.list(key)) > 0 {
 			result = min(result, maybe)
@@ -97,7 +117,7 @@ func matchesRest(match *Node, r request) answer {
 	return result
 }
 
-// matchesFraction says whether a FractionalPercent takes each request, some or none.
+// matchesFraction reports whether a FractionalPercent includes each request, some or none.
 func matchesFraction(fraction *Node) answer {
 	of := map[string]float64{"TEN_THOUSAND": 10_000, "MILLION": 1_000_000}[fraction.text("denominator")]
 	if of == 0 {
@@ -112,7 +132,7 @@ func matchesFraction(fraction *Node) answer {
 	return no
 }
 
-// matchesCertificate says whether a probe, which has no client certificate, meets a TlsContextMatchOptions.
+// matchesCertificate reports whether a probe, which has no client certificate, meets a TlsContextMatchOptions.
 func matchesCertificate(options *Node, r request) answer {
 	result := yes
 	for _, key := range []string{"presented", "validated"} {
@@ -126,8 +146,8 @@ func matchesCertificate(options *Node, r request) answer {
 	return result
 }
 
-// header returns the value of a probe's header and whether the header is there, and whether that is known: an operator may give
-// a balancer's probe further headers.
+// header returns the value of a probe's header, whether the header is present, and whether both are known: an operator may add headers
+// to a balancer's probe.
 func (r request) header(name string) (value string, present, known bool) {
 	switch strings.ToLower(name) {
 	case ":method":
@@ -158,7 +178,7 @@ func matchesHeader(header *Node, r request) answer {
 	value, present, known := r.header(header.text("name"))
 	if !known {
 		switch strings.ToLower(header.text("name")) {
-		case ":authority", "host", ":scheme", "x-forwarded-proto", "x-request-id": // there, with a value that is not known
+		case ":authority", "host", ":scheme", "x-forwarded-proto", "x-request-id": // present, with an unknown value
 			present = true
 		default:
 			return maybe
@@ -175,7 +195,7 @@ func matchesHeader(header *Node, r request) answer {
 		return no // inverted or not
 	case known && hasMatch(header):
 		result = matchesValue(header, value)
-	case !hasMatch(header): // none: the header is there
+	case !hasMatch(header): // the header is present
 		result = yes
 	}
 	if header.isTrue("invert_match") {
@@ -184,7 +204,7 @@ func matchesHeader(header *Node, r request) answer {
 	return result
 }
 
-// headerMatches are the ways to match a header's value, the older keys of a HeaderMatcher and the StringMatcher's for each.
+// headerMatches maps the older keys of a HeaderMatcher to those of a StringMatcher.
 var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix",
 	"contains_match": "contains", "safe_regex_match": "safe_regex"}
 
@@ -215,7 +235,7 @@ func matchesValue(header *Node, value string) answer {
 	return maybe
 }
 
-// takesIP says whether a domain other than * takes a request to an IP address, as balancers and kubelets send.
+// takesIP reports whether a domain other than * matches a request to an IP address, as balancers and kubelets send.
 func takesIP(domain *Node) bool {
 	host := domain.scalar
 	if at, err := netip.ParseAddrPort(host); err == nil {
@@ -225,15 +245,12 @@ func takesIP(domain *Node) bool {
 	return err == nil || ipWildcard.MatchString(host)
 }
 
-// ipWildcard is the beginning of an address, as in 10.0.*.
+// ipWildcard matches the beginning of an address, as in 10.0.*.
 var ipWildcard = regexp.MustCompile(`^[0-9]{1,3}\.[0-9.]*\*$`)
 
 // matchesString matches envoy.type.matcher.v3.StringMatcher.
 func matchesString(matcher *Node, s string) answer {
-	folded := func(s string) string { return s }
-	if matcher.isTrue("ignore_case") {
-		folded = strings.ToLower
-	}
+	folded := foldIf(matcher.isTrue("ignore_case"))
 	switch {
 	case matcher.get("safe_regex") != nil:
 		return matchesRegex(matcher.text("safe_regex", "regex"), s)

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,18 +27,16 @@ var kindNames = [...]string{null: "null", boolean: "true or false", number: "a n
 
 func (k kind) String() string { return kindNames[k] }
 
-// Node is one value of a YAML or JSON document, with where it stands. A nil Node is a value that is not there, and all of
-// its methods say so.
+// Node is a value of a YAML or JSON document, with its position. A nil Node is a missing value; all methods accept it.
 type Node struct {
 	file         *file
 	line, column int // of the key that has the value, else of the value; from 1
-	valueLine    int // of a block scalar's first line of text; 0 where the text is not a block's
+	valueLine    int // of the first line of text in a block scalar; else 0
 	kind         kind
-	scalar       string  // as YAML or JSON resolves it; of a number, as it is written
-	entries      []entry // of a mapping, as they are written
+	scalar       string  // as YAML or JSON resolves it; of a number, as written
+	entries      []entry // of a mapping, as written
 	items        []*Node // of a list
-	isText       bool    // of a number: Envoy's YAML takes it for a string, which protobuf makes a number of where it needs one
-	skipped      bool    // its type is not known, so nothing below it was checked
+	isText       bool    // of a number: a string in Envoy's YAML, which protobuf parses if the field is a number
 }
 
 // entry is a key of a mapping and its value.
@@ -54,7 +53,7 @@ func (n *Node) get(keys ...string) *Node {
 	return n
 }
 
-// child returns a key's value; where the key is repeated, the last, as Envoy does. A null is a value that is not there.
+// child returns a key's value; of a repeated key the last, as Envoy does. A null is a missing value.
 func (n *Node) child(key string) *Node {
 	if n == nil {
 		return nil
@@ -67,7 +66,7 @@ func (n *Node) child(key string) *Node {
 	return nil
 }
 
-// at is get, and where the last key is not there, the nearest node above that is: where a finding about it stands.
+// at returns the node at keys; if it is missing, the nearest node above, for a finding about it.
 func (n *Node) at(keys ...string) *Node {
 	for _, key := range keys {
 		below := n.child(key)
@@ -95,6 +94,14 @@ func (n *Node) pairs(keys ...string) []entry {
 	return n.entries
 }
 
+// first returns the first item of a list.
+func (n *Node) first() *Node {
+	if n == nil || len(n.items) == 0 {
+		return nil
+	}
+	return n.items[0]
+}
+
 // text returns the scalar at keys, or "".
 func (n *Node) text(keys ...string) string {
 	if n = n.get(keys...); n == nil {
@@ -103,7 +110,12 @@ func (n *Node) text(keys ...string) string {
 	return n.scalar
 }
 
-// isTrue says whether the value at keys is true.
+// has returns whether a list has one of some words.
+func (n *Node) has(words ...string) bool {
+	return slices.ContainsFunc(n.list(), func(item *Node) bool { return slices.Contains(words, item.scalar) })
+}
+
+// isTrue returns whether the value at keys is true.
 func (n *Node) isTrue(keys ...string) bool {
 	n = n.get(keys...)
 	return n != nil && n.kind == boolean && n.scalar == "true"
@@ -118,7 +130,7 @@ func (n *Node) number(byDefault float64, keys ...string) float64 {
 	return value
 }
 
-// duration returns the duration at keys, as Envoy writes them, or byDefault.
+// duration returns the duration at keys (as in 1.5s), or byDefault.
 func (n *Node) duration(byDefault time.Duration, keys ...string) time.Duration {
 	s := n.text(keys...)
 	if !strings.HasSuffix(s, "s") || strings.HasSuffix(s, "ms") {
@@ -131,7 +143,7 @@ func (n *Node) duration(byDefault time.Duration, keys ...string) time.Duration {
 	return d
 }
 
-// value makes a protobuf Value of a node: what Envoy hands to a filter.
+// value returns a node as a protobuf Value, as Envoy passes it to a filter.
 func (n *Node) value() *structpb.Value {
 	switch n.kind {
 	case boolean:
@@ -156,7 +168,7 @@ func (n *Node) value() *structpb.Value {
 	return structpb.NewNullValue()
 }
 
-// structure makes a protobuf Struct of a mapping.
+// structure returns a mapping as a protobuf Struct.
 func (n *Node) structure() *structpb.Struct {
 	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	if n == nil {
@@ -168,8 +180,8 @@ func (n *Node) structure() *structpb.Struct {
 	return s
 }
 
-// follow returns the node at a path as the core writes it, clusters[0].min_healthy, and where that is not there the
-// nearest above it; whole says whether it got to the end.
+// follow returns the node at a path in an error of the decoder (clusters[0].min_healthy), or the nearest above; whole reports whether
+// the node itself is there.
 func (n *Node) follow(path string) (found *Node, whole bool) {
 	for path != "" {
 		path = strings.TrimPrefix(path, ".")
@@ -182,7 +194,7 @@ func (n *Node) follow(path string) (found *Node, whole bool) {
 	return n, true
 }
 
-// step takes the first key or index of a path. A key may have dots in it: the longest that is there is meant.
+// step returns the node at the first key or index of a path, and the rest. Of keys with dots, it takes the longest that matches.
 func (n *Node) step(path string) (below *Node, rest string) {
 	if n == nil {
 		return nil, ""

@@ -2,7 +2,6 @@ package lint
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -10,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"healthgate/internal/envoyyaml"
 )
 
 const (
@@ -17,11 +18,11 @@ const (
 	maxJSON  = 1 << 30 // bytes
 	maxDepth = 500     // of nested values
 	maxNodes = 20_000_000
-	// maxAliased is how many nodes anchors may stand for, all together: a few lines of YAML can stand for billions.
+	// maxAliased is the limit of nodes that aliases expand to: a few lines of YAML can expand to billions.
 	maxAliased = 200_000
 )
 
-// syntaxError is why a text is neither YAML nor JSON.
+// syntaxError is the reason why a text is neither YAML nor JSON.
 type syntaxError struct {
 	line, column int
 	message      string
@@ -29,14 +30,14 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return e.message }
 
-// place is where a text stands in its file: a document in a ConfigMap stands somewhere below its key.
+// place is the position of a text in its file: a document in a ConfigMap is below its key.
 type place struct {
 	file         *file
-	line, column int  // are added to the lines and columns of the text
-	fixed        bool // everything stands at line and column: the text was quoted
+	line, column int  // added to those of the text
+	fixed        bool // line and column are those of each node: the text was quoted
 }
 
-// put says where a node stands.
+// put sets the position of a node.
 func (p place) put(n *Node, line, column int) {
 	n.file = p.file
 	if p.fixed {
@@ -46,7 +47,7 @@ func (p place) put(n *Node, line, column int) {
 	n.line, n.column = p.line+line, p.column+column
 }
 
-// ReadAll reads an input, and no more of it than Run checks: a device or a pipe may never end.
+// ReadAll reads an input up to the size that Run checks: a device or a pipe may never end.
 func ReadAll(in io.Reader) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(in, maxYAML+1))
 	if err != nil || len(content) <= maxYAML || !mayBeJSON(content) {
@@ -55,6 +56,8 @@ func ReadAll(in io.Reader) ([]byte, error) {
 	rest, err := io.ReadAll(io.LimitReader(in, maxJSON-maxYAML))
 	return append(content, rest...), err
 }
+
+var byteOrderMark = []byte("\uFEFF")
 
 func mayBeJSON(content []byte) bool {
 	trimmed := bytes.TrimLeft(content, " \t\r\n\uFEFF")
@@ -75,49 +78,24 @@ func parse(content []byte, at place) ([]*Node, error) {
 	if len(content) > maxYAML {
 		return nil, fmt.Errorf("it has more than %d MiB, up to which YAML is read; JSON is up to %d MiB", maxYAML>>20, maxJSON>>20)
 	}
-	documents, err := parseYAML(content, at)
-	if err == nil {
-		return documents, nil
-	}
-	spaces := func(line []byte) []byte { return bytes.ReplaceAll(line, []byte("\t"), []byte(" ")) }
-	if again, failed := parseYAML(tabbedLine.ReplaceAllFunc(content, spaces), at); failed == nil {
-		return again, nil
-	}
-	return nil, err
+	return parseYAML(content, at)
 }
 
-// tabbedLine is the beginning of a line that has a tab before its comment, or has nothing else. Envoy takes it, and the library does not.
-var tabbedLine = regexp.MustCompile(`(?m)^[ ]*\t[ \t]*(#|\r?$)`)
-
-// yaml12 is the directive of YAML 1.2. The library can read YAML 1.2, and refuses the directive.
-var yaml12 = regexp.MustCompile(`(?m)^%YAML 1\.2`)
-
-// yamlReader makes nodes of YAML's.
+// yamlReader makes nodes of the library's.
 type yamlReader struct {
 	place
-	aliased int // nodes that anchors have stood for
-	within  int // aliases that are being followed
+	aliased int // nodes of aliases so far
+	within  int // depth of aliases
 }
 
 func parseYAML(content []byte, at place) (documents []*Node, err error) {
-	defer func() { // the library panics on some inputs that are no YAML
-		if cause := recover(); cause != nil {
-			documents, err = nil, &syntaxError{at.line + 1, at.column + 1, fmt.Sprint("not YAML: ", cause)}
-		}
-	}()
-	decoder := yaml.NewDecoder(bytes.NewReader(yaml12.ReplaceAll(content, []byte("%YAML 1.1"))))
+	decoded, err := envoyyaml.Decode(content)
+	if err != nil {
+		return nil, at.syntax(err)
+	}
 	reader := &yamlReader{place: at}
-	for {
-		var document yaml.Node
-		switch err := decoder.Decode(&document); {
-		case errors.Is(err, io.EOF):
-			return documents, nil
-		case err != nil:
-			return nil, at.syntax(err)
-		case len(document.Content) == 0:
-			continue
-		}
-		n, err := reader.node(document.Content[0], 0)
+	for _, document := range decoded {
+		n, err := reader.node(document, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -125,18 +103,19 @@ func parseYAML(content []byte, at place) (documents []*Node, err error) {
 			documents = append(documents, n)
 		}
 	}
+	return documents, nil
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// syntax puts the library's error at its line.
+// syntax returns the library's error with its position.
 func (p place) syntax(err error) error {
 	said := yamlLine.FindStringSubmatch(err.Error())
 	line := 1
 	if said != nil && said[1] != "" {
 		line, _ = strconv.Atoi(said[1])
 	}
-	if strings.Contains(err.Error(), "did not find expected") { // of what its parser says, the library counts lines from 0
+	if strings.Contains(err.Error(), "did not find expected") { // the parser's lines count from 0
 		line++
 	}
 	n := &Node{}
@@ -152,7 +131,7 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	}
 	if r.within > 0 {
 		if r.aliased++; r.aliased > maxAliased {
-			return nil, &syntaxError{n.line, n.column, fmt.Sprintf("the anchors stand for more than %d values", maxAliased)}
+			return nil, &syntaxError{n.line, n.column, fmt.Sprintf("the aliases expand to more than %d values", maxAliased)}
 		}
 	}
 	switch y.Kind {
@@ -182,7 +161,7 @@ func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	return n, r.mapping(n, y, depth)
 }
 
-// isTemplates says whether a mapping is {{ a placeholder }} of a template, which YAML reads as a mapping that is the key of another.
+// isTemplates reports whether a mapping is {{ a placeholder }} of a template, which is a mapping as a key of a mapping in YAML.
 func isTemplates(y *yaml.Node) bool {
 	return y.Style&yaml.FlowStyle != 0 && len(y.Content) == 2 && y.Content[0].Kind == yaml.MappingNode
 }
@@ -191,7 +170,7 @@ func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
 	n.kind = mapping
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		key := y.Content[i]
-		if key.Tag == "!ignore" { // of Envoy's own: what stands there is for anchors alone
+		if key.Tag == "!ignore" { // Envoy's own tag: the value is there for its anchors only
 			continue
 		}
 		below, err := r.node(y.Content[i+1], depth+1)
@@ -211,7 +190,7 @@ func (r *yamlReader) mapping(n *Node, y *yaml.Node, depth int) error {
 	return nil
 }
 
-// oldBoolean are the words that YAML 1.1 takes for true and false besides, as Envoy does (yaml-cpp's convert<bool>) and Kubernetes.
+// oldBoolean has the other booleans of YAML 1.1, which Envoy (yaml-cpp's convert<bool>) and Kubernetes accept.
 var oldBoolean = map[string]bool{}
 
 func init() {
@@ -220,10 +199,10 @@ func init() {
 	}
 }
 
-// notEnvoys are numbers to YAML's library that are strings to Envoy's.
+// notEnvoys matches numbers of this library that are strings in Envoy's.
 var notEnvoys = regexp.MustCompile(`_|^[-+]?0[ob]`)
 
-// scalar resolves a scalar as Envoy does: as YAML's core schema, with these words.
+// scalar resolves a scalar as Envoy does: by YAML's core schema, with the other booleans.
 func (r *yamlReader) scalar(n *Node, y *yaml.Node) {
 	n.kind, n.scalar = text, y.Value
 	if value, isBool := oldBoolean[y.Value]; isBool && y.Style == 0 {
@@ -253,5 +232,5 @@ func (r *yamlReader) scalar(n *Node, y *yaml.Node) {
 	}
 }
 
-// oneLine puts a message on one line.
+// oneLine returns a message without line breaks.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

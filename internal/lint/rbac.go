@@ -2,18 +2,15 @@ package lint
 
 import "strconv"
 
-// rbacActs says whether an RBAC filter refuses a plain probe. One that only logs, or only has shadow rules, refuses none.
-func rbacActs(f filterAt) (request, reply answer) {
+// rbacRefuses reports whether an RBAC filter refuses a plain probe. One that only logs, or only has shadow rules, refuses none.
+func rbacRefuses(f filterAt) answer {
 	c := f.contents
 	if f.route != nil {
 		c = f.route.get("rbac")
 	}
-	if c.get("matcher") != nil {
-		return maybe, no
-	}
 	rules := c.get("rules")
-	if rules == nil {
-		return no, no
+	if c.get("matcher") != nil {
+		return maybe
 	}
 	named := no
 	for _, policy := range rules.pairs("policies") {
@@ -23,32 +20,16 @@ func rbacActs(f filterAt) (request, reply answer) {
 		}
 		named = max(named, one)
 	}
-	switch rules.text("action") {
-	case "LOG":
-		return no, no
-	case "DENY":
-		return named, no
+	switch {
+	case rules == nil, rules.text("action") == "LOG":
+		return no
+	case rules.text("action") == "DENY":
+		return named
 	}
-	return not(named), no
+	return not(named)
 }
 
-func anyOf(all []*Node, is func(*Node) answer) answer {
-	result := no
-	for _, one := range all {
-		result = max(result, is(one))
-	}
-	return result
-}
-
-func allOf(all []*Node, is func(*Node) answer) answer {
-	result := yes
-	for _, one := range all {
-		result = min(result, is(one))
-	}
-	return result
-}
-
-// permits says whether a Permission is about a probe.
+// permits reports whether a Permission matches a probe.
 func (f filterAt) permits(n *Node) answer {
 	switch {
 	case n.get("and_rules") != nil:
@@ -63,10 +44,10 @@ func (f filterAt) permits(n *Node) answer {
 		}
 		return answerOf(f.port.scalar == strconv.Itoa(int(n.number(0, "destination_port"))))
 	}
-	return f.isOf(n)
+	return f.matches(n)
 }
 
-// identifies says whether a Principal is a client that probes. It has no certificate and no token.
+// identifies reports whether a Principal matches the client of a probe, which has no certificate and no token.
 func (f filterAt) identifies(n *Node) answer {
 	switch {
 	case n.get("and_ids") != nil:
@@ -78,11 +59,11 @@ func (f filterAt) identifies(n *Node) answer {
 	case n.get("authenticated") != nil:
 		return no
 	}
-	return f.isOf(n)
+	return f.matches(n)
 }
 
-// isOf evaluates the parts that permissions and principals share.
-func (f filterAt) isOf(n *Node) answer {
+// matches evaluates the fields that permissions and principals share.
+func (f filterAt) matches(n *Node) answer {
 	switch {
 	case n.get("any") != nil:
 		return answerOf(n.isTrue("any"))

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,37 +13,31 @@ import (
 	"healthgate/filter/policy"
 )
 
-// checkClusters checks each cluster that a gate asks.
+// checkClusters checks each cluster of a gate.
 func (s *scope) checkClusters(f *findings, g *gate) {
 	for _, p := range g.configurations() {
-		if p.config == nil {
-			continue
-		}
 		for i, asked := range p.config.Clusters {
-			at := find(p.layers, "clusters["+strconv.Itoa(i)+"].name")
+			key := func(name string) *Node { return find(p.layers, "clusters["+strconv.Itoa(i)+"]."+name) }
 			cluster := s.clusters[asked.Name]
-			if cluster == nil {
-				if g.in.patch == nil { // Istio has clusters that no file has
-					s.checkUnknown(f, at, asked)
+			switch {
+			case cluster == nil && g.in.patch == nil: // Istio has clusters that are not in the files
+				s.checkUnknown(f, key("name"), asked)
+			case cluster == nil || hasNoHosts(f, cluster):
+			default:
+				if p.config.Admin == nil {
+					checkStatName(f, key("stat_name"), key("name"), cluster, asked)
 				}
-				continue
+				checkUnchecked(f, g, cluster, p.config, asked)
+				checkIdle(f, g, cluster, p)
+				checkPanic(f, key("min_healthy_percent"), cluster, asked)
 			}
-			if hasNoHosts(f, cluster) {
-				continue
-			}
-			if p.config.Admin == nil {
-				checkStatName(f, find(p.layers, "clusters["+strconv.Itoa(i)+"].stat_name"), at, cluster, asked)
-			}
-			checkUnchecked(f, g, cluster, p.config, asked)
-			checkIdle(f, g, cluster, p)
-			checkPanic(f, find(p.layers, "clusters["+strconv.Itoa(i)+"].min_healthy_percent"), cluster, asked)
 		}
 	}
 }
 
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// speaksHTTP2 says whether a cluster speaks HTTP/2, as a health check by gRPC needs: useHttp2 in
+// speaksHTTP2 reports whether a cluster speaks HTTP/2, as a gRPC health check needs: useHttp2 in
 // source/extensions/upstreams/http/config.cc of v1.39.1, and the older fields of the cluster itself.
 func speaksHTTP2(cluster *Node) bool {
 	options := cluster.get("typed_extension_protocol_options", httpOptions)
@@ -54,34 +49,34 @@ func speaksHTTP2(cluster *Node) bool {
 		options.get("use_downstream_protocol_config", "http2_protocol_options") != nil
 }
 
-// checkHTTP2 finds clusters that are checked by gRPC and can't be.
+// checkHTTP2 reports gRPC health checks of a cluster without HTTP/2.
 func (s *scope) checkHTTP2(f *findings) {
 	for _, cluster := range s.clusters {
 		for _, check := range cluster.list("health_checks") {
 			if at := check.get("grpc_health_check"); at != nil && !s.dumped && !speaksHTTP2(cluster) {
-				f.add(at, Error, "api", "a cluster that is checked by gRPC has to speak HTTP/2, and Envoy refuses one that does not: write "+
+				f.add(at, Error, "api", "a gRPC health check needs a cluster that speaks HTTP/2%s: add to the cluster "+
 					"typed_extension_protocol_options: {"+httpOptions+": "+
-					`{"@type": type.googleapis.com/`+httpOptions+`, explicit_http_config: {http2_protocol_options: {}}}} into it`)
+					`{"@type": type.googleapis.com/`+httpOptions+`, explicit_http_config: {http2_protocol_options: {}}}}`, refuses)
 			}
 		}
 	}
 }
 
-// checkRouteClusters finds a route to a cluster that is not there: of routes that stand in a connection manager, Envoy asks that at start.
+// checkRouteClusters reports a route to an unknown cluster. Envoy validates the routes in a connection manager when it starts.
 func (s *scope) checkRouteClusters(f *findings) {
-	if s.bootstrap == nil || s.dumped || s.discovers() {
+	if s.bootstrap == nil || s.dumped || s.discovers("cds") {
 		return
 	}
-	names := s.clusterNames()
-	unknown := func(at *Node) {
+	checkName := func(at *Node) {
 		if at == nil || at.kind != text || s.clusters[at.scalar] != nil || isPlaceholder(at.scalar) {
 			return
 		}
-		f.add(at, Error, "api", "this route goes to the cluster %q, which is not there%s%s", at.scalar, refuses, meantOf(at.scalar, names))
+		f.add(at, Error, "api", "this route goes to the cluster %q, which does not exist%s%s", at.scalar, refuses,
+			suggestion(at.scalar, s.clusterNames()))
 	}
-	mirrors := func(level *Node) {
+	checkMirrors := func(level *Node) {
 		for _, mirror := range level.list("request_mirror_policies") {
-			unknown(mirror.get("cluster"))
+			checkName(mirror.get("cluster"))
 		}
 	}
 	for _, m := range s.connectionManagers() {
@@ -89,32 +84,24 @@ func (s *scope) checkRouteClusters(f *findings) {
 		if routes == nil || routes.get("validate_clusters") != nil && !routes.isTrue("validate_clusters") || m.patch != nil {
 			continue
 		}
-		mirrors(routes)
+		checkMirrors(routes)
 		for _, virtualHost := range routes.list("virtual_hosts") {
-			mirrors(virtualHost)
+			checkMirrors(virtualHost)
 			for _, route := range routesOf(virtualHost) {
-				action := route.get("route")
-				unknown(action.get("cluster"))
-				for _, cluster := range action.list("weighted_clusters", "clusters") {
-					unknown(cluster.get("name"))
+				checkName(route.get("route", "cluster"))
+				for _, cluster := range route.list("route", "weighted_clusters", "clusters") {
+					checkName(cluster.get("name"))
 				}
-				mirrors(action)
+				checkMirrors(route.get("route"))
 			}
 		}
 	}
 }
 
-func (s *scope) clusterNames() []string {
-	names := make([]string, 0, len(s.clusters))
-	for name := range s.clusters {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+func (s *scope) clusterNames() []string { return slices.Sorted(maps.Keys(s.clusters)) }
 
-// meantOf is what follows a name that is not there.
-func meantOf(name string, known []string) string {
+// suggestion is the end of a finding about an unknown name: the likely one, or all.
+func suggestion(name string, known []string) string {
 	if near := config.Nearest(name, known); near != "" {
 		return ": did you mean " + quoteKey(near) + "?"
 	}
@@ -124,74 +111,72 @@ func meantOf(name string, known []string) string {
 	return ""
 }
 
-// checkUnknown finds a cluster that is not there, if the files would have it.
+// checkUnknown reports an unknown cluster, if the files should have it.
 func (s *scope) checkUnknown(f *findings, at *Node, asked policy.Cluster) {
-	const rule = "unknown-cluster"
-	meant := meantOf(asked.Name, s.clusterNames())
+	severity, message := Error, "Envoy has no cluster %q, so the gate is always 503%s"
 	switch {
 	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // the files have no clusters
-	case s.discovers() && !s.dumped:
-		f.add(at, Warning, rule, "no cluster in these files is called %q, and the probe is 503 until CDS brings it%s", asked.Name, meant)
+		return
+	case s.discovers("cds") && !s.dumped:
+		severity, message = Warning, "no cluster %q is in these files, and the gate is 503 until CDS adds it%s"
 	case s.bootstrap == nil:
-		f.add(at, Warning, rule, "no cluster in these files is called %q, and without it the probe is 503 for ever%s", asked.Name, meant)
-	default:
-		f.add(at, Error, rule, "Envoy has no cluster %q, so the probe is 503 for ever%s", asked.Name, meant)
+		severity, message = Warning, "no cluster %q is in these files, and without it the gate is always 503%s"
 	}
+	f.add(at, severity, "unknown-cluster", message, asked.Name, suggestion(asked.Name, s.clusterNames()))
 }
 
-// checkStatName finds a cluster whose stats have another name than the gate reads.
-func checkStatName(f *findings, given, at, cluster *Node, asked policy.Cluster) {
-	statName := cluster.text("alt_stat_name")
+// checkStatName reports a cluster whose stats have another name than the gate reads.
+func checkStatName(f *findings, at, name, cluster *Node, asked policy.Cluster) {
+	statName, right := cluster.text("alt_stat_name"), "remove stat_name"
 	if statName == "" {
 		statName = asked.Name
+	} else {
+		right = "write stat_name: " + statName
 	}
-	if envoystats.ClusterScope(asked.StatName) == envoystats.ClusterScope(statName) {
+	scope, read := envoystats.ClusterScope(statName), envoystats.ClusterScope(asked.StatName)
+	if scope == read {
 		return
 	}
-	if given == nil || given.scalar != asked.StatName {
-		given = at
+	if at == nil || at.scalar != asked.StatName { // it is not written
+		at = name
 	}
-	right := "write stat_name: " + statName
-	if cluster.text("alt_stat_name") == "" {
-		right = "leave stat_name out"
-	}
-	f.add(given, Error, "stat-name", "the gate reads the stats %s…, and Envoy keeps the stats of %q as %s…, so the probe is 503 for ever: %s",
-		envoystats.ClusterScope(asked.StatName), asked.Name, envoystats.ClusterScope(statName), right)
+	f.add(at, Error, "stat-name", "the gate reads the stats %s…, and the stats of cluster %q are %s…, so the gate is always 503: %s", read,
+		asked.Name, scope, right)
 }
 
-// checkNotAsked finds a gate whose cluster no route goes to, and rules of Envoy Gateway's that no gate asks beside one that is asked.
+// checkNotAsked reports a gate whose clusters get no traffic, and rules of Envoy Gateway that no gate depends on beside one that a gate
+// depends on.
 func (s *scope) checkNotAsked(f *findings, gates []*gate) {
-	const rule = "not-asked"
-	type named struct {
+	type reference struct {
 		at   *Node
 		name string
 	}
-	var all []named
-	var of [][]named // by configuration
+	var all []reference
+	var byConfiguration [][]reference
 	asked := map[string]bool{}
 	for _, g := range gates {
 		for _, p := range g.configurations() {
-			if p.config == nil || g.in.patch != nil {
+			if g.in.patch != nil {
 				continue
 			}
-			var some []named
+			var some []reference
 			for i, cluster := range p.config.Clusters {
 				if s.clusters[cluster.Name] != nil {
-					some = append(some, named{find(p.layers, "clusters["+strconv.Itoa(i)+"].name"), cluster.Name})
+					some = append(some, reference{find(p.layers, "clusters["+strconv.Itoa(i)+"].name"), cluster.Name})
 				}
 				asked[cluster.Name] = true
 			}
-			all, of = append(all, some...), append(of, some)
+			all, byConfiguration = append(all, some...), append(byConfiguration, some)
 		}
 	}
 	if len(all) == 0 {
 		return
 	}
 	used, whole := s.usedNames()
-	for _, some := range of {
-		if whole && len(some) > 0 && !slices.ContainsFunc(some, func(one named) bool { return used[one.name] }) {
-			f.add(some[0].at, Warning, rule, "no route goes to the cluster %q, which the gate asks, so its reply says nothing about the "+
-				"traffic: ask the cluster that the routes go to", some[0].name)
+	for _, some := range byConfiguration {
+		if whole && len(some) > 0 && !slices.ContainsFunc(some, func(r reference) bool { return used[r.name] }) {
+			f.add(some[0].at, Warning, "not-asked", "no route goes to the cluster %q of this gate, so the gate says nothing about the traffic: "+
+				"name the cluster that the routes go to", some[0].name)
 		}
 	}
 	notAsked := map[string][]string{} // rules, by their route
@@ -200,27 +185,25 @@ func (s *scope) checkNotAsked(f *findings, gates []*gate) {
 			notAsked[route] = append(notAsked[route], "rule/"+index)
 		}
 	}
-	for _, one := range all {
-		if route, _, _ := strings.Cut(one.name, "/rule/"); len(notAsked[route]) > 0 && gatewayRoute.MatchString(one.name) {
+	for _, r := range all {
+		if route, _, _ := strings.Cut(r.name, "/rule/"); len(notAsked[route]) > 0 && gatewayRoute.MatchString(r.name) {
 			slices.Sort(notAsked[route])
-			f.add(one.at, Warning, rule, "%s", otherRules(route, notAsked[route]))
+			f.add(r.at, Warning, "not-asked", "%s", otherRules(route, notAsked[route]))
 		}
 	}
 }
 
-// usedNames returns each name that stands in listeners and routes beside the gates' own configurations, and whether these are all routes
-// that there are.
+// usedNames returns all names in listeners and routes outside the gates' own configurations, and whether all of Envoy's routes are known.
 func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	used = map[string]bool{}
 	forwards := false
-	whole = s.dumped || s.bootstrap != nil && s.bootstrap.get("dynamic_resources", "lds_config") == nil &&
-		s.bootstrap.get("dynamic_resources", "lds_resources_locator") == nil
-	var walk func(n *Node, ofClusters bool)
-	walk = func(n *Node, ofClusters bool) {
+	whole = s.dumped || s.bootstrap != nil && !s.discovers("lds")
+	var walk func(n *Node, inClusters bool)
+	walk = func(n *Node, inClusters bool) {
 		if n.kind == text {
 			used[n.scalar] = true
 		}
-		if contents, typeName := typed(n); n.kind == mapping && isOwn(contents, typeName) {
+		if contents, typeName := typed(n); n.kind == mapping && isGate(contents, typeName) {
 			return
 		}
 		for _, e := range n.entries {
@@ -228,33 +211,21 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 			case "cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin":
 				whole = false
 			}
-			used[e.key] = true // as in a map of weights
+			used[e.key] = true // of a map of weights
 			forwards = forwards || e.key == "cluster" || e.key == "weighted_clusters"
-			if e.key == "stat_prefix" || e.key == "name" && !ofClusters { // of a route, a virtual host, a filter
+			if e.key == "stat_prefix" || e.key == "name" && !inClusters { // of a route, a virtual host, a filter
 				continue
 			}
 			walk(e.value, e.key == "clusters")
 		}
 		for _, item := range n.items {
-			walk(item, ofClusters)
+			walk(item, inClusters)
 		}
 	}
-	for _, n := range slices.Concat(s.listeners, s.hcms) {
-		walk(n, false)
-	}
-	for _, routes := range s.routes {
-		walk(routes, false)
-	}
-	for _, of := range s.scopes {
-		for _, n := range of {
+	for _, n := range s.resources() {
+		if isCluster := n == s.clusters[n.text("name")]; !isCluster {
 			walk(n, false)
-		}
-	}
-	for _, extension := range s.extensions {
-		walk(extension, false)
-	}
-	for _, cluster := range s.clusters {
-		if parts := cluster.get("cluster_type"); parts != nil { // made of others
+		} else if parts := n.get("cluster_type"); parts != nil { // an aggregate
 			walk(parts, false)
 		}
 	}
@@ -264,18 +235,8 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	return used, whole && forwards
 }
 
-// addChecks are the lines that check a cluster.
-const addChecks = "add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, " +
-	"unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
-
-// byEDS says whether hosts, and how they are, come by EDS.
-func byEDS(cluster *Node) bool {
-	return cluster.text("type") == "EDS" || strings.Contains(cluster.text("cluster_type", "name"), ".eds")
-}
-
-// hasNoHosts finds a cluster that is made of other clusters or of its requests' addresses, so it has no membership.
+// hasNoHosts reports a cluster without a membership of its own: it consists of other clusters, or of the addresses of its requests.
 func hasNoHosts(f *findings, cluster *Node) bool {
-	const rule = "unchecked"
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
 	name := cluster.text("cluster_type", "name")
 	switch {
@@ -289,20 +250,19 @@ func hasNoHosts(f *findings, cluster *Node) bool {
 				parts = append(parts, quoteKey(part.text("name")))
 			}
 		}
-		f.add(cluster.at("name"), Error, rule, "this cluster is made of others and has no hosts, so a gate that asks it is 503 for ever: "+
-			"let the gate ask its parts, clusters: [%s] and require: any",
-			clip(strings.Join(parts, ", ")))
+		f.add(cluster.at("name"), Error, "unchecked", "this cluster consists of others and has no hosts, so a gate of it is always 503: "+
+			"name its parts in the gate, clusters: [%s] and require: any", clip(strings.Join(parts, ", ")))
 	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward,
 		strings.HasPrefix(kind, "envoy.extensions.clusters.reverse_connection."):
-		f.add(cluster.at("name"), Error, rule, "this cluster has hosts only while there are calls, so a gate that asks it is 503 without "+
-			"traffic: ask a cluster that always has hosts")
+		f.add(cluster.at("name"), Error, "unchecked", "this cluster has hosts only while there are requests, so a gate of it is 503 without "+
+			"traffic: name a cluster that always has hosts")
 	default:
 		return false
 	}
 	return true
 }
 
-// endpoints are the hosts that stand in a cluster's configuration. Their number is known if no name has to be resolved.
+// endpoints returns the hosts in a cluster's configuration, and whether that is all of them: no name has to be resolved.
 func endpoints(cluster *Node) (all []*Node, known bool) {
 	for _, locality := range cluster.list("load_assignment", "endpoints") {
 		all = append(all, locality.list("lb_endpoints")...)
@@ -316,57 +276,55 @@ func endpoints(cluster *Node) (all []*Node, known bool) {
 	return all, known && len(all) > 0
 }
 
-// checkUnchecked finds a cluster whose hosts count as healthy although they are down.
+// checkUnchecked reports a cluster whose hosts count as healthy although they are down.
 func checkUnchecked(f *findings, g *gate, cluster *Node, c *config.Config, asked policy.Cluster) {
-	const rule = "unchecked"
-	if byEDS(cluster) {
+	const addChecks = ": add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, " +
+		"unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
+	if cluster.text("type") == "EDS" || strings.Contains(cluster.text("cluster_type", "name"), ".eds") {
 		return
 	}
-	at, checks, outliers := cluster.at("name"), cluster.list("health_checks"), cluster.get("outlier_detection")
+	warn := func(format string, args ...any) { f.add(cluster.at("name"), Warning, "unchecked", format, args...) }
+	outliers := cluster.get("outlier_detection")
 	all, known := endpoints(cluster)
 	switch {
-	case len(checks) > 0:
-		left := 0
+	case len(cluster.list("health_checks")) > 0:
+		unchecked := 0
 		for _, endpoint := range all {
 			if endpoint.isTrue("endpoint", "health_check_config", "disable_active_health_check") {
-				left++
+				unchecked++
 			}
 		}
-		if left > 0 && enough(asked, left, len(all)) {
-			f.add(at, Warning, rule, "%d of the %d hosts of this cluster have disable_active_health_check, so each of these counts as healthy "+
-				"for ever and the gate passes with all of them down: leave that out",
-				left, len(all))
+		if unchecked > 0 && passes(asked, unchecked, len(all)) {
+			warn("%d of the %d hosts of this cluster have disable_active_health_check, so they always count as healthy and the gate passes "+
+				"with all hosts down: remove it", unchecked, len(all))
 		}
 	case g.variant == plugin && c.StaleAfter > 0 && c.Admin == nil && cluster.get("cluster_type") == nil:
-		f.add(at, Error, rule, "nothing checks the hosts of this cluster, so after stale_after the gate that asks it is 503 for ever: add "+
-			"health_checks to it, or leave stale_after out")
+		f.add(cluster.at("name"), Error, "unchecked", "this cluster has no health checks, so its gate is 503 from stale_after on: add "+
+			"health_checks to it, or remove stale_after")
 	case outliers == nil:
-		f.add(at, Warning, rule, "nothing checks the hosts of this cluster, so each counts as healthy for ever and the gate passes with "+
-			"all of them down: %s", addChecks)
+		warn("this cluster has no health checks, so its hosts always count as healthy and the gate passes with all hosts down" + addChecks)
 	default:
-		most := outliers.number(10, "max_ejection_percent") // Envoy's default
-		if known {
-			ejected := int(float64(len(all)) * most / 100)
-			if outliers.isTrue("always_eject_one_host") {
-				ejected = max(ejected, 1)
-			}
-			if enough(asked, len(all)-ejected, len(all)) {
-				f.add(at, Warning, rule, "outlier detection ejects at most %d of the %d hosts of this cluster (max_ejection_percent: %v), so the "+
-					"gate passes with all of them down: %s", ejected, len(all), most, addChecks)
-				return
-			}
-		} else if most < 100 && asked.Rule.MinHealthy <= 1 && float64(asked.Rule.MinHealthyPercent) <= 100-most {
-			f.add(at, Warning, rule, "outlier detection ejects at most %v %% of the hosts of this cluster (max_ejection_percent), so the gate "+
-				"passes with all of them down: %s", most, addChecks)
-			return
+		const message = "outlier detection ejects at most %s of this cluster (max_ejection_percent: %v), so the gate passes with all hosts " +
+			"down" + addChecks
+		percent := outliers.number(10, "max_ejection_percent") // Envoy's default
+		ejected := int(float64(len(all)) * percent / 100)
+		if outliers.isTrue("always_eject_one_host") {
+			ejected = max(ejected, 1)
 		}
-		f.add(at, Warning, rule, "nothing checks the hosts of this cluster: outlier detection brings a host back after base_ejection_time, "+
-			"whether it is well or not, and the gate passes again: %s", addChecks)
+		switch {
+		case known && passes(asked, len(all)-ejected, len(all)):
+			warn(message, fmt.Sprintf("%d of the %d hosts", ejected, len(all)), percent)
+		case !known && percent < 100 && asked.Rule.MinHealthy <= 1 && float64(asked.Rule.MinHealthyPercent) <= 100-percent:
+			warn(message, fmt.Sprintf("%v %% of the hosts", percent), percent)
+		default:
+			warn("this cluster has no health checks: outlier detection readmits a host after base_ejection_time even if it is still down, " +
+				"and the gate passes again" + addChecks)
+		}
 	}
 }
 
-// enough says whether a number of healthy hosts passes.
-func enough(asked policy.Cluster, healthy, total int) bool {
+// passes reports whether a number of healthy hosts is enough.
+func passes(asked policy.Cluster, healthy, total int) bool {
 	return healthy >= 0 && uint64(healthy) >= asked.Rule.MinHealthy && 100*healthy >= int(asked.Rule.MinHealthyPercent)*total
 }
 
@@ -374,93 +332,76 @@ func enough(asked policy.Cluster, healthy, total int) bool {
 // source/extensions/health_checkers/common of v1.39.1.
 const idleInterval = time.Minute
 
-// checkIdle finds health checks that are too seldom: while a cluster is idle, and for stale_after.
+// checkIdle reports health checks that are too rare: while a cluster is idle, and for stale_after.
 func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
-	const rule = "idle"
 	for _, check := range cluster.list("health_checks") {
 		interval := check.duration(0, "interval")
 		idle := check.duration(idleInterval, "no_traffic_interval")
-		idleHealthy := check.duration(idle, "no_traffic_healthy_interval")
-		slowest := max(idle, idleHealthy)
-		jitter := check.duration(0, "interval_jitter")
-		share := check.number(0, "interval_jitter_percent") / 100
-		longest := max(interval, slowest) + jitter + time.Duration(share*float64(max(interval, slowest))) + check.duration(0, "timeout")
-		at := check
-		if written := check.get("no_traffic_interval"); written != nil {
-			at = written
-		}
+		idle = max(idle, check.duration(idle, "no_traffic_healthy_interval"))
+		longest := max(interval, idle)
+		longest += check.duration(0, "interval_jitter") + check.duration(0, "timeout") +
+			time.Duration(check.number(0, "interval_jitter_percent")/100*float64(longest))
+		lines := fmt.Sprintf("no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s", seconds(interval))
 		switch {
 		case g.variant == plugin && p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
 			right := "write a stale_after of more than " + seconds(2*longest)
-			if slowest > interval {
-				right = fmt.Sprintf("write no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s into the health check, and a "+
-					"stale_after of more than twice that", seconds(interval))
+			if idle > interval {
+				right = fmt.Sprintf("write %s into the health check, and a stale_after of more than twice that", lines)
 			}
-			f.add(find(p.layers, "stale_after"), Error, rule, "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
-				"stale_after, so the probe flaps to 503: %s",
-				cluster.text("name"), seconds(longest), check.line, right)
-		case slowest > interval && slowest >= idleInterval:
-			f.add(at, Warning, rule, "while the cluster has had no traffic Envoy checks it once in %s, whatever interval says, so a host that "+
-				"fails is noticed that late: "+
-				"write no_traffic_interval: %s and no_traffic_healthy_interval: %s", seconds(slowest), seconds(interval), seconds(interval))
+			f.add(find(p.layers, "stale_after"), Error, "idle", "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
+				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), seconds(longest), check.line, right)
+		case idle > interval && idle >= idleInterval:
+			f.add(check.at("no_traffic_interval"), Warning, "idle", "Envoy checks a cluster that has had no traffic yet once in %s, whatever interval says, "+
+				"so the gate notices a failed host that late: write %s", seconds(idle), lines)
 		}
 	}
 }
 
-// seconds renders a duration as Envoy would have it.
+// seconds writes a duration as Envoy does.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
-// checkPanic finds a gate that passes while Envoy panics: it sends to unhealthy hosts then, or fails each call. A gate that asks for more
-// than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each call fails.
+// checkPanic reports a gate that passes while Envoy panics: Envoy then sends to unhealthy hosts, or fails each request. A gate that needs
+// more than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each request fails.
 func checkPanic(f *findings, at, cluster *Node, asked policy.Cluster) {
-	const rule = "panic"
 	threshold := 50.0 // Envoy's default
 	if given := cluster.get("common_lb_config", "healthy_panic_threshold"); given != nil {
 		threshold = given.number(0, "value")
 	}
 	percent := float64(asked.Rule.MinHealthyPercent)
-	if percent >= threshold {
-		return
-	}
-	if failsOnPanic(cluster) {
+	switch all, known := endpoints(cluster); {
+	case percent >= threshold:
+	case failsOnPanic(cluster):
 		severity := Warning
-		if all, known := endpoints(cluster); known {
+		if known {
 			if severity = Error; !passesInPanic(asked, len(all), threshold) {
 				return
 			}
 		}
-		f.add(at, severity, rule, "below %v %% of healthy hosts Envoy fails each call (fail_traffic_on_panic in cluster %q), and the gate "+
+		f.add(at, severity, "panic", "below %v %% of healthy hosts Envoy fails each request (fail_traffic_on_panic in cluster %q), and the gate "+
 			"still passes: write min_healthy_percent: %v", threshold, asked.Name, threshold)
-		return
+	case percent > 0:
+		f.add(at, Warning, "panic", "between %v and %v %% of healthy hosts the gate passes, and Envoy also sends to unhealthy hosts, so requests "+
+			"fail: write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent,
+			asked.Name)
 	}
-	if percent == 0 {
-		return
-	}
-	f.add(at, Warning, rule, "between %v and %v %% of healthy hosts the gate passes, and Envoy sends to the unhealthy ones too, so "+
-		"calls fail: "+
-		"write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent,
-		asked.Name)
 }
 
-// failsOnPanic says whether a cluster fails each call while it panics.
+// failsOnPanic reports whether a cluster fails each request while it panics.
 func failsOnPanic(cluster *Node) bool {
 	policies := cluster.list("load_balancing_policy", "policies")
 	if len(policies) == 0 {
 		return cluster.isTrue("common_lb_config", "zone_aware_lb_config", "fail_traffic_on_panic")
 	}
-	for _, policy := range policies {
+	return slices.ContainsFunc(policies, func(policy *Node) bool {
 		contents, _ := typed(policy.get("typed_extension_config", "typed_config"))
-		if contents.isTrue("locality_lb_config", "zone_aware_lb_config", "fail_traffic_on_panic") {
-			return true
-		}
-	}
-	return false
+		return contents.isTrue("locality_lb_config", "zone_aware_lb_config", "fail_traffic_on_panic")
+	})
 }
 
-// passesInPanic says whether the gate passes with some number of healthy hosts, of a total, that is below the threshold.
+// passesInPanic reports whether the gate passes with a number of healthy hosts, of a total, that is below the threshold.
 func passesInPanic(asked policy.Cluster, total int, threshold float64) bool {
 	for healthy := range total {
-		if enough(asked, healthy, total) && float64(100*healthy/total) < threshold {
+		if passes(asked, healthy, total) && float64(100*healthy/total) < threshold {
 			return true
 		}
 	}

@@ -2,7 +2,7 @@ package lint
 
 import (
 	"errors"
-	"strings"
+	"path"
 
 	"healthgate/filter/config"
 )
@@ -20,165 +20,112 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 		}
 	}
 	wrong := false
-	for i, l := range layers {
-		if l.late && !s.dumped {
-			f.add(l.at, Warning, "config", "a module's configuration may be a TypedStruct from Envoy 1.40 on, and Envoy before that hands "+
-				"over bytes that the filter refuses: write google.protobuf.Struct")
+	for _, l := range layers {
+		if l.isLate && !s.dumped {
+			f.add(l.at, Warning, "config", "before Envoy 1.40 the filter refuses a TypedStruct as a module's configuration: write "+
+				"google.protobuf.Struct")
 		}
-		err := l.err
-		if err == nil && i == 0 {
-			_, err = g.variant.read(l.value.structure())
-		} else if err == nil {
-			err = g.variant.readOverride(l.value.structure())
-		}
-		wrong = reportErrors(f, []*layer{l}, err) || wrong
+		wrong = reportErrors(f, []*layer{l}, g.errorOf(l)) || wrong
 	}
-	if !wrong { // errors of a merged configuration alone
+	if !wrong {
 		for _, p := range g.probes {
 			reportErrors(f, p.layers, g.decode(p.layers).err)
 		}
 	}
-	if g.variant == module {
+	if g.variant == module && s.bootstrap != nil {
 		s.checkStartup(f, g)
 	}
 }
 
-// reportErrors reports the decoder's errors of layers, and says whether there are any.
+// reportErrors reports the decoder's errors of layers, and whether there are any.
 func reportErrors(f *findings, layers []*layer, err error) bool {
 	follows := "the filter refuses its whole configuration"
-	if layers[0].over || len(layers) > 1 {
-		follows = "its probes are answered with 503 healthgate_error, if Envoy can't refuse the update"
+	if layers[0].isOverride || len(layers) > 1 {
+		follows = "its probes get 503 healthgate_error, unless Envoy refuses the update"
 	}
 	return report(f, layers, err, follows)
 }
 
-// report puts the decoder's errors at their keys, with the consequence.
+// report reports the decoder's errors at their keys, with the consequence, and whether there are any.
 func report(f *findings, layers []*layer, err error, follows string) bool {
 	if err == nil {
 		return false
 	}
-	const rule = "config"
 	all := config.Errors{}
 	if !errors.As(err, &all) {
-		f.add(layers[0].at, Error, rule, "%s; %s", err, follows)
-		return true
+		f.add(layers[0].at, Error, "config", "%s; %s", err, follows)
 	}
 	for _, one := range all {
 		if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
-			f.add(find(layers, wrong.Path), Error, rule, "%s; %s", wrong, follows)
+			f.add(find(layers, wrong.Path), Error, "config", "%s; %s", wrong, follows)
 		}
 	}
 	return true
 }
 
-// isStartup says whether a bootstrap extension is Healthgate's.
-func isStartup(contents *Node) bool {
-	return isModule(contents) || isNear(contents.text("extension_name"), pluginName)
-}
-
-// checkStartup finds a dynamic module without the bootstrap extension, which reads the gauges for it.
-func (s *scope) checkStartup(f *findings, g *gate) {
-	if s.bootstrap == nil {
-		return
-	}
-	extensions := 0
-	for _, extension := range s.bootstrap.list("bootstrap_extensions") {
-		contents, typeName := typed(extension.get("typed_config"))
-		if typeName == typeModuleStartup && isStartup(contents) {
-			checkModuleName(f, contents)
-			if extensions++; extensions > 1 {
-				f.add(extension, Error, "config", "the bootstrap extension of healthgate is there twice, and the second is refused: leave it out")
-			}
-		}
-	}
-	if extensions == 0 {
-		f.add(g.filter, Error, "config", "a dynamic module reads Envoy's gauges by a bootstrap extension, which is not there, so the "+
-			"filter refuses its configuration: "+
-			"add to the bootstrap: bootstrap_extensions: [{name: healthgate, typed_config: {\"@type\": type.googleapis.com/%s, "+
-			"dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}, extension_name: healthgate}}]", typeModuleStartup)
-	}
-}
-
-// library is where Envoy loads Healthgate from.
-type library struct {
-	at       *Node
-	id, path string // of the plugin
-	file     string // of the module: its path, or the name by which it is searched for
-	byPath   bool
-}
-
-// checkLibraries finds Healthgate loaded from two files. Each has its own memory.
-func (s *scope) checkLibraries(f *findings, gates []*gate) {
-	var first *library
-	for _, m := range s.connectionManagers() {
-		for _, entry := range m.list("http_filters") {
-			contents, typeName := s.httpFilter(entry)
-			if typeName != typeGolang || !isOwn(contents, typeName) {
-				continue
-			}
-			l := library{at: contents, id: contents.text("library_id"), path: contents.text("library_path")}
-			if first == nil {
-				first = &l
-			} else if l.id != first.id || l.path != first.path {
-				key := "library_path"
-				if l.path == first.path {
-					key = "library_id"
-				}
-				f.add(contents.at(key), Error, "two-libraries", "the plugin healthgate has the id %q and the path %q here, and %q and %q in line "+
-					"%d: Envoy loads both, and routes get the one that was loaded last, which can end Envoy: one library_id, one library_path",
-					l.id, l.path, first.id, first.path, first.at.line)
-			}
-		}
-	}
-	s.checkModules(f, gates)
-}
-
-// checkModules holds each use of the module to the bootstrap extension's, which reads the gauges for the filters of the same copy.
-func (s *scope) checkModules(f *findings, gates []*gate) {
-	if s.dumped { // it runs
-		return
-	}
-	var first *library
-	one := func(contents *Node) {
-		l := moduleLibrary(contents.get("dynamic_module_config"))
-		switch {
-		case l == nil || l.isMisspelt():
-		case first == nil:
-			first = l
-		case l.byPath == first.byPath && l.file != first.file:
-			f.add(l.at, Error, "two-libraries", "the module is %s here, and %s in line %d: two copies of it know nothing of each other, so "+
-				"this one is refused: write the same in both places", l, first, first.at.line)
-		case l.byPath != first.byPath:
-			severity, follows := Error, "two copies of it know nothing of each other, so this one is refused"
-			if strings.HasSuffix(l.file, "/lib"+first.file+".so") || strings.HasSuffix(first.file, "/lib"+l.file+".so") {
-				severity, follows = Warning, "unless both are one file, the two copies know nothing of each other, and Envoy refuses this one"
-			}
-			f.add(l.at, severity, "two-libraries", "the module is loaded by %s here, and by %s in line %d: %s: write the same in both places", l,
-				first, first.at.line, follows)
-		}
-	}
-	for _, extension := range s.bootstrap.list("bootstrap_extensions") {
-		if contents, typeName := typed(extension.get("typed_config")); typeName == typeModuleStartup && isStartup(contents) {
-			one(contents)
-		}
-	}
+// checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain. It returns
+// one gate for each, of which no more is checked.
+func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
+	placed := map[*Node]bool{}
 	for _, g := range gates {
-		if g.variant != module {
-			continue
+		placed[g.contents] = true
+	}
+	for _, extension := range s.extensions { // a listener that is not in the files may use it
+		contents, _ := typed(extension.get("typed_config"))
+		placed[contents] = true
+	}
+	for _, resource := range s.resources() {
+		resource.each(func(n *Node) {
+			for _, e := range n.pairs("typed_per_filter_config") { // the rule api reports the filter's message there
+				placed[e.value] = true
+			}
+			if contents, typeName := typed(n); isGate(contents, typeName) && !placed[contents] {
+				f.add(n, Warning, "unread", "this Healthgate filter is not in the http_filters of a connection manager, so lint does not check it: "+
+					"add it there, with disabled: true, and enable it on the probe's route")
+				misplaced = append(misplaced, &gate{contents: contents})
+			}
+		})
+	}
+	return misplaced
+}
+
+// startups returns Healthgate's bootstrap extensions in a bootstrap.
+func startups(bootstrap *Node) (all []*Node) {
+	for _, extension := range bootstrap.list("bootstrap_extensions") {
+		if contents, typeName := typed(extension.get("typed_config")); typeName == typeModuleStartup && isModule(contents) {
+			all = append(all, contents)
 		}
-		one(g.contents)
-		for _, at := range g.overrideContents() {
-			one(at)
+	}
+	return all
+}
+
+// needsStartup is the finding about a dynamic module without its bootstrap extension.
+const needsStartup = "the dynamic module needs a bootstrap extension that samples Envoy's gauges, and without it refuses the filter's " +
+	"configuration: add to %s: bootstrap_extensions: [{name: healthgate, typed_config: {\"@type\": type.googleapis.com/" +
+	typeModuleStartup + ", dynamic_module_config: %s, extension_name: healthgate}}]"
+
+// checkStartup reports a dynamic module without its bootstrap extension, or with two.
+func (s *scope) checkStartup(f *findings, g *gate) {
+	extensions := startups(s.bootstrap)
+	if len(extensions) == 0 {
+		f.add(g.filter, Error, "config", needsStartup, "the bootstrap", "{name: healthgate, metrics_namespace: healthgate}")
+	}
+	for i, contents := range extensions {
+		checkModuleName(f, contents)
+		if i > 0 {
+			f.add(contents, Error, "config", "a second bootstrap extension of healthgate is refused: remove it")
 		}
 	}
 }
 
-// isMisspelt says whether a module's name is one slip from the right one, which is reported by itself.
-func (l *library) isMisspelt() bool {
-	return !l.byPath && l.file != pluginName && isNear(l.file, pluginName)
+// library is the file from which Envoy loads Healthgate.
+type library struct {
+	at     *Node
+	file   string // of the plugin: id and path; of the module: its path, or the name by which Envoy looks for it
+	byPath bool
 }
 
-// String is how a library is named in a finding.
+// String describes a library in a finding.
 func (l *library) String() string {
 	if l.byPath {
 		return "the path " + l.file
@@ -186,7 +133,17 @@ func (l *library) String() string {
 	return "the name " + l.file
 }
 
-// moduleLibrary reads a DynamicModuleConfig, of which module counts if both are given.
+// isMisspelt reports whether a module's name is a misspelt healthgate, which another finding reports.
+func (l *library) isMisspelt() bool {
+	return !l.byPath && l.file != gateName && isNear(l.file)
+}
+
+// isNamed reports whether a path is a file that Envoy finds by the name of another library.
+func (l *library) isNamed(name *library) bool {
+	return l.byPath && !name.byPath && path.Base(l.file) == "lib"+name.file+".so"
+}
+
+// moduleLibrary reads a DynamicModuleConfig, in which module replaces name.
 func moduleLibrary(n *Node) *library {
 	if path := n.get("module", "local", "filename"); path != nil {
 		return &library{at: path, file: path.scalar, byPath: true}
@@ -197,23 +154,57 @@ func moduleLibrary(n *Node) *library {
 	return nil
 }
 
-// overrideContents are the messages by which routes configure the filter.
-func (g *gate) overrideContents() []*Node {
-	var all []*Node
-	known := map[*Node]bool{}
-	for _, routes := range g.routing.configurations {
-		for _, virtualHost := range routes.list("virtual_hosts") {
-			for _, level := range append([]*Node{routes, virtualHost}, routesOf(virtualHost)...) {
-				contents, typeName := typed(level.get("typed_per_filter_config", g.filter.text("name")))
-				if typeName == typeFilterConfig {
-					contents, typeName = typed(contents.get("config"))
-				}
-				if typeName == typeModuleRoute && !known[contents] {
-					known[contents] = true
-					all = append(all, contents)
-				}
+// checkLibraries reports Healthgate loaded from two files, each of which has its own memory.
+func (s *scope) checkLibraries(f *findings, gates []*gate) {
+	var firstPlugin *Node
+	var modules []*library
+	for _, contents := range startups(s.bootstrap) {
+		modules = append(modules, moduleLibrary(contents.get("dynamic_module_config")))
+	}
+	for _, g := range gates {
+		if g.variant == module {
+			modules = append(modules, moduleLibrary(g.contents.get("dynamic_module_config")))
+			for _, contents := range g.routeModules {
+				modules = append(modules, moduleLibrary(contents.get("dynamic_module_config")))
 			}
+			continue
+		}
+		id, file := g.contents.text("library_id"), g.contents.text("library_path")
+		if firstPlugin == nil {
+			firstPlugin = g.contents
+		}
+		firstID, firstFile := firstPlugin.text("library_id"), firstPlugin.text("library_path")
+		if id == firstID && file == firstFile {
+			continue
+		}
+		key := "library_path"
+		if file == firstFile {
+			key = "library_id"
+		}
+		f.add(g.contents.at(key), Error, "two-libraries", "the plugin healthgate has the id %q and the path %q here, and %q and %q in line "+
+			"%d: Envoy loads both, and routes use the one that was loaded last, which can crash Envoy: use one library_id and one library_path",
+			id, file, firstID, firstFile, firstPlugin.line)
+	}
+	if !s.dumped {
+		checkModules(f, modules)
+	}
+}
+
+// checkModules compares each use of the module with the first, the bootstrap extension's: it samples for filters of the same file.
+func checkModules(f *findings, modules []*library) {
+	var first *library
+	for _, l := range modules {
+		switch {
+		case l == nil || l.isMisspelt():
+		case first == nil:
+			first = l
+		case l.byPath != first.byPath || l.file != first.file:
+			severity, follows := Error, "two copies share no memory, so Envoy refuses this one"
+			if l.isNamed(first) || first.isNamed(l) {
+				severity, follows = Warning, "unless both are one file, Envoy loads two copies, which share no memory, and refuses this one"
+			}
+			f.add(l.at, severity, "two-libraries", "the module is loaded by %s here, and by %s in line %d: %s: write the same in both places", l,
+				first, first.at.line, follows)
 		}
 	}
-	return all
 }

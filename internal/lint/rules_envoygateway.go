@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -12,28 +13,28 @@ import (
 	"healthgate/filter/config"
 )
 
-// gatewayRoute is the name of a cluster that Envoy Gateway makes of a route's rule, by the rule's place in the route.
+// gatewayRoute matches the name that Envoy Gateway gives the cluster of a route's rule.
 var gatewayRoute = regexp.MustCompile(`^(httproute|grpcroute|tlsroute|tcproute|udproute)/([^/]+)/([^/]+)/rule/(-?\d+)(/.*)?$`)
 
-// gatewayKinds are the kinds of routes, as Envoy Gateway writes them in a cluster's name.
+// gatewayKinds has the kinds of routes, as they are in a cluster's name.
 var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grpcroute", "TLSRoute": "tlsroute", "TCPRoute": "tcproute",
 	"UDPRoute": "udproute"}
 
-// gatewayReads says whether a kind of object is one that checkGateway reads.
+// gatewayReads reports whether checkGateway reads a kind of object.
 func gatewayReads(kind string) bool {
 	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" || kind == "EnvoyPatchPolicy"
 }
 
-// envoyGateway holds the objects of an Envoy Gateway.
+// envoyGateway has the objects of an Envoy Gateway.
 type envoyGateway struct {
 	found   *findings
 	routes  map[string]*Node // by kind/namespace/name
 	proxies []*Node
-	others  []*Node // policies that put filters before the gate, or rewrite replies
-	merges  bool    // clusters have the names of services
+	others  []*Node // policies that add filters before the gate, or rewrite replies
+	merges  bool    // clusters are named after services
 }
 
-// checkGateway reads the objects by which Envoy Gateway runs the module, and returns the number of its gates.
+// checkGateway checks the objects by which Envoy Gateway runs the module, and returns the number of their gates.
 func (l *linter) checkGateway() (gates int) {
 	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}}
 	for _, object := range l.objects {
@@ -56,13 +57,13 @@ func (l *linter) checkGateway() (gates int) {
 			entries := object.list("spec", "dynamicModule")
 			own := 0
 			for _, entry := range entries {
-				if e.isOwn(entry) {
+				if e.isGate(entry) {
 					own++
 					e.checkPolicy(object, entry)
 				}
 			}
 			if gates += own; own == 0 && len(entries) > 0 {
-				l.hold(object)
+				l.noteGatePlace(object)
 			}
 		case "EnvoyPatchPolicy":
 			for _, patch := range object.list("spec", "jsonPatches") {
@@ -75,7 +76,7 @@ func (l *linter) checkGateway() (gates int) {
 	return gates
 }
 
-// route returns a route by its kind, namespace and name. One without a namespace may be meant for any.
+// route returns a route by its kind, namespace and name. A route without a namespace may be in any.
 func (e *envoyGateway) route(kind, namespace, name string) *Node {
 	if route := e.routes[kind+"/"+namespace+"/"+name]; route != nil {
 		return route
@@ -83,7 +84,7 @@ func (e *envoyGateway) route(kind, namespace, name string) *Node {
 	return e.routes[kind+"//"+name]
 }
 
-// module returns the entry of a name among the modules that an EnvoyProxy registers.
+// module returns the module of a name that an EnvoyProxy registers, or nil.
 func (e *envoyGateway) module(name string) *Node {
 	for _, proxy := range e.proxies {
 		for _, entry := range proxy.list("spec", "dynamicModules") {
@@ -97,28 +98,21 @@ func (e *envoyGateway) module(name string) *Node {
 
 func modulePath(entry *Node) *Node { return entry.get("source", "local", "path") }
 
-// isOwn says whether an entry of a policy is Healthgate's.
-func (e *envoyGateway) isOwn(entry *Node) bool {
-	return isNear(entry.text("name"), pluginName) || isNear(entry.text("filterName"), pluginName) ||
+// isGate reports whether an entry of a policy is Healthgate.
+func (e *envoyGateway) isGate(entry *Node) bool {
+	return isNear(entry.text("name")) || isNear(entry.text("filterName")) ||
 		path.Base(modulePath(e.module(entry.text("name"))).text()) == "libhealthgate.so"
 }
 
-// checkPolicy checks a gate as an EnvoyExtensionPolicy has it. Envoy Gateway accepts any configuration of a module.
+// checkPolicy checks a gate in an EnvoyExtensionPolicy. Envoy Gateway accepts any configuration of a module.
 func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 	own := &layer{at: entry, value: entry.get("config")}
-	switch {
-	case own.value == nil:
-		own.err = fmt.Errorf("config: is required, with at least clusters: [httproute/<namespace>/<name>/rule/0]")
-	case own.value.kind != mapping:
-		own.err = fmt.Errorf("config: it is no object; write clusters: [httproute/<namespace>/<name>/rule/0] below it")
+	var decoded *config.Config
+	err := errors.New("config: an object is required, with at least clusters: [httproute/<namespace>/<name>/rule/0]")
+	if own.value != nil && own.value.kind == mapping {
+		decoded, err = config.Decode(own.value.structure(), module)
 	}
-	err := own.err
-	var config *config.Config
-	if err == nil {
-		config, err = module.read(own.value.structure())
-	}
-	report(e.found, []*layer{own}, err, "Envoy Gateway accepts it all the same, a running Envoy keeps the listener that it has, and a "+
-		"new one gets none")
+	report(e.found, []*layer{own}, err, "Envoy Gateway still accepts it; a running Envoy keeps its listener, and a new one gets none")
 	if len(e.proxies) > 0 && e.module(entry.text("name")) == nil && !isPlaceholder(entry.text("name")) {
 		var known []string
 		for _, proxy := range e.proxies {
@@ -126,31 +120,34 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 				known = append(known, registered.text("name"))
 			}
 		}
-		e.found.add(entry.at("name"), Error, "no-gate", "no EnvoyProxy registers a module called %q, so Envoy Gateway refuses the policy%s",
-			entry.text("name"), meantOf(entry.text("name"), known))
+		e.found.add(entry.at("name"), Error, "no-gate", "no EnvoyProxy registers a module %q, so Envoy Gateway refuses the policy%s",
+			entry.text("name"), suggestion(entry.text("name"), known))
 	}
-	if config == nil || err != nil {
+	if err != nil {
 		return
 	}
-	e.checkTargets(policy, config)
+	e.checkTargets(policy, decoded)
 	e.checkOthers(policy)
 	asked := map[string]bool{}
-	for _, cluster := range config.Clusters {
+	for _, cluster := range decoded.Clusters {
 		asked[cluster.Name] = true
 	}
-	for i, cluster := range config.Clusters {
+	for i, cluster := range decoded.Clusters {
 		at := find([]*layer{own}, "clusters["+strconv.Itoa(i)+"].name")
-		if config.Admin == nil && cluster.StatName != cluster.Name {
+		if decoded.Admin == nil && cluster.StatName != cluster.Name {
 			continue
 		}
 		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name},
-			"the gate asks"); route != nil {
+			gateUses); route != nil {
 			e.checkOtherRules(at, route, cluster.Name, asked)
 		}
 	}
 }
 
-// cluster checks the name of a cluster, and returns the route of whose rule it is made if that is in the files.
+// gateUses is the subject of a finding about a cluster's name in a gate.
+const gateUses = "the gate depends on"
+
+// cluster checks the name of a cluster, and returns the route that it is made from if that is in the files.
 func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	const rule = "unknown-cluster"
 	if e.merges || isPlaceholder(name.scalar) {
@@ -158,9 +155,9 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	}
 	parts := gatewayRoute.FindStringSubmatch(name.scalar)
 	if parts == nil {
-		if who == "the gate asks" {
-			e.found.add(name, Warning, rule, "Envoy Gateway makes no cluster called %q: it calls them "+
-				"httproute/<namespace>/<name>/rule/<index>, or grpcroute/… if a GRPCRoute has the rule", name.scalar)
+		if who == gateUses {
+			e.found.add(name, Warning, rule, "Envoy Gateway creates no cluster %q: it names them "+
+				"httproute/<namespace>/<name>/rule/<index>, or grpcroute/… for a rule of a GRPCRoute", name.scalar)
 		}
 		return nil
 	}
@@ -184,7 +181,7 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 		}
 		if meant != "" {
 			e.found.add(name, Error, rule, "%s the cluster %q, and no route in these files has that name%s", who, name.scalar, meant)
-		} else if len(known) > 0 && who == "the gate asks" {
+		} else if len(known) > 0 && who == gateUses {
 			e.found.add(name, Warning, rule, "%s the cluster %q, and no route in these files has that name", who, name.scalar)
 		}
 		return nil
@@ -193,18 +190,18 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	rules := route.list("spec", "rules")
 	switch {
 	case index >= len(rules) && len(rules) > 0:
-		e.found.add(name, Error, rule, "%s the cluster %q, and %s %s (line %d) has %d rules, of which the first is rule/0", who, name.scalar,
+		e.found.add(name, Error, rule, "%s the cluster %q, and %s %s (line %d) has %d rules, numbered from rule/0", who, name.scalar,
 			route.text("kind"), parts[3], route.line, len(rules))
 		return nil
 	case index >= 0 && index < len(rules) && len(rules[index].list("backendRefs")) == 0:
-		e.found.add(name, Error, rule, "%s the cluster %q, and that rule (line %d) has no backendRefs, so there is no such cluster", who,
+		e.found.add(name, Error, rule, "%s the cluster %q, and that rule (line %d) has no backendRefs, so it has no cluster", who,
 			name.scalar, rules[index].line)
 		return nil
 	}
 	return route
 }
 
-// checkOtherRules finds rules of the same route that no cluster of the gate is made of: a rule that is put before another moves it.
+// checkOtherRules reports rules of the same route that the gate does not depend on: a new rule before another renumbers them.
 func (e *envoyGateway) checkOtherRules(at, route *Node, name string, asked map[string]bool) {
 	prefix := name[:strings.LastIndex(name, "/rule/")+len("/rule/")]
 	var left []string
@@ -220,20 +217,16 @@ func (e *envoyGateway) checkOtherRules(at, route *Node, name string, asked map[s
 	}
 }
 
-// otherRules says that a gate asks some rules of a route and not others.
+// otherRules is the finding that a gate depends on some rules of a route and not on others.
 func otherRules(route string, left []string) string {
-	return fmt.Sprintf("the gate does not ask %s of %s: Envoy Gateway numbers rules by their order, so a rule that is put before "+
-		"another moves the service to another cluster, and the gate goes on asking the old one: "+
-		"give the service a separate route with one rule, or ask the cluster of each rule", clip(strings.Join(left, ", ")), route)
+	return fmt.Sprintf("the gate does not depend on %s of %s: Envoy Gateway numbers rules by their order, so a new rule before another "+
+		"moves the service to another cluster, and the gate still depends on the old one: "+
+		"give the service a separate route with one rule, or name the cluster of each rule", clip(strings.Join(left, ", ")), route)
 }
 
-// checkTargets finds a policy whose routes do not match the gate's path, or let probes pass by themselves.
-func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
-	targets := policy.list("spec", "targetRefs")
-	if one := policy.get("spec", "targetRef"); one != nil {
-		targets = append(targets, one)
-	}
-	for _, target := range targets {
+// checkTargets reports a policy whose routes do not match the gate's path, or let probes pass without the filter.
+func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
+	for _, target := range targets(policy) {
 		kind := gatewayKinds[target.text("kind")]
 		if kind == "" || len(e.routes) == 0 {
 			continue
@@ -256,40 +249,39 @@ func (e *envoyGateway) checkTargets(policy *Node, config *config.Config) {
 				value := match.text("path", "value")
 				switch match.text("path", "type") {
 				case "Exact":
-					matched = matched || value == config.Path
+					matched = matched || value == gate.Path
 				case "RegularExpression":
-					matched = matched || matchesRegex(value, config.Path) != no
+					matched = matched || matchesRegex(value, gate.Path) != no
 				default:
 					prefix := strings.TrimSuffix(value, "/")
-					matched = matched || prefix == "" || config.Path == prefix || strings.HasPrefix(config.Path, prefix+"/")
+					matched = matched || prefix == "" || gate.Path == prefix || strings.HasPrefix(gate.Path, prefix+"/")
 				}
 			}
 			if len(rule.list("backendRefs")) > 0 {
-				e.found.add(rule.get("backendRefs"), Warning, "leaks", "if the filter is absent or refused, this rule sends probes to its "+
-					"backends, and a backend's reply passes for Envoy's: "+
-					"give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
+				e.found.add(rule.get("backendRefs"), Warning, "leaks", "without the filter (absent or refused) this rule sends probes to its "+
+					"backends, which answer in Envoy's place: give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
 			}
 		}
 		if !matched && len(route.list("spec", "rules")) > 0 {
 			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never "+
-				"answers: match {path: {type: Exact, value: %q}}, or set the gate's path", config.Path, target.text("name"), route.line, config.Path)
+				"answers: match {path: {type: Exact, value: %q}}, or set the gate's path", gate.Path, target.text("name"), route.line, gate.Path)
 		}
 	}
 }
 
-// gatewayFilters are the fields of policies that act on a probe, if they are for the whole Gateway: with the rule, and the effect.
+// gatewayFilters has the fields of policies for a whole Gateway that act on a probe, with the rule and the effect.
 var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	"SecurityPolicy": {
-		{"jwt", "order", "asks a probe for a token (401)"},
-		{"basicAuth", "order", "asks a probe for a password (401)"},
-		{"apiKeyAuth", "order", "asks a probe for a key (401)"},
-		{"oidc", "order", "sends a probe to log in (302)"},
+		{"jwt", "order", "requires a token of a probe (401)"},
+		{"basicAuth", "order", "requires a password of a probe (401)"},
+		{"apiKeyAuth", "order", "requires a key of a probe (401)"},
+		{"oidc", "order", "redirects a probe to a login (302)"},
 		{"extAuth", "order", "asks an authorization service about a probe (403)"},
 	},
 	"EnvoyExtensionPolicy": {
 		{"lua", "order", "runs a script on a probe and on the gate's reply"},
 		{"wasm", "order", "runs a program on a probe"},
-		{"extProc", "order", "asks a processor about a probe and the gate's reply (500)"},
+		{"extProc", "order", "calls a processor for a probe and the gate's reply (500)"},
 	},
 	"BackendTrafficPolicy": {
 		{"responseOverride", "local-reply", "rewrites the gate's replies"},
@@ -297,27 +289,29 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	},
 }
 
-// checkOthers finds policies for a Gateway whose filters act on probes. One of the same kind for the probe's route replaces it there.
-func (e *envoyGateway) checkOthers(policy *Node) {
-	refs := func(object *Node) []*Node {
-		all := object.list("spec", "targetRefs")
-		if one := object.get("spec", "targetRef"); one != nil {
-			all = append(slices.Clone(all), one)
-		}
-		return all
+// targets returns the references to the targets of a policy.
+func targets(policy *Node) []*Node {
+	all := policy.list("spec", "targetRefs")
+	if one := policy.get("spec", "targetRef"); one != nil {
+		all = append(slices.Clone(all), one)
 	}
+	return all
+}
+
+// checkOthers reports policies for a Gateway whose filters act on probes. A policy of the same kind for the probe's route replaces them.
+func (e *envoyGateway) checkOthers(policy *Node) {
 	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
 	for _, other := range e.others {
 		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(refs(other), isGateway) {
+		if other == policy || !slices.ContainsFunc(targets(other), isGateway) {
 			continue
 		}
-		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(refs(policy), isGateway) {
+		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) {
 			continue // the gate's policy replaces it on the probe's route
 		}
 		if slices.ContainsFunc(e.others, func(o *Node) bool {
-			return o.text("kind") == kind && slices.ContainsFunc(refs(o), func(ref *Node) bool {
-				return slices.ContainsFunc(refs(policy), func(own *Node) bool {
+			return o.text("kind") == kind && slices.ContainsFunc(targets(o), func(ref *Node) bool {
+				return slices.ContainsFunc(targets(policy), func(own *Node) bool {
 					return ref.text("kind") == own.text("kind") && ref.text("name") == own.text("name") && !isGateway(ref)
 				})
 			})
@@ -333,7 +327,7 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 	}
 }
 
-// orders says whether an EnvoyProxy gives filters another order, which may have the gate first.
+// orders reports whether an EnvoyProxy moves the module's filter before others.
 func (e *envoyGateway) orders() bool {
 	return slices.ContainsFunc(e.proxies, func(proxy *Node) bool {
 		return slices.ContainsFunc(proxy.list("spec", "filterOrder"), func(o *Node) bool {
@@ -342,12 +336,11 @@ func (e *envoyGateway) orders() bool {
 	})
 }
 
-// checkBootstrap checks the part of the bootstrap that an EnvoyProxy has: the extension that reads the gauges, from the same file as
-// the filter.
+// checkBootstrap checks the bootstrap in an EnvoyProxy: it needs the module's extension, from the same file as the filter.
 func (e *envoyGateway) checkBootstrap(proxy *Node) {
 	var own *Node
 	for _, entry := range proxy.list("spec", "dynamicModules") {
-		if isNear(entry.text("name"), pluginName) || path.Base(modulePath(entry).text()) == "libhealthgate.so" {
+		if isNear(entry.text("name")) || path.Base(modulePath(entry).text()) == "libhealthgate.so" {
 			own = entry
 		}
 	}
@@ -357,31 +350,25 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 	if value != nil && value.kind == text {
 		var err error
 		if documents, err = parse([]byte(value.scalar), embeddedAt(value)); err != nil {
-			e.found.add(value, Error, "api", "the bootstrap is no YAML (%s), so Envoy Gateway refuses it", err)
+			e.found.add(value, Error, "api", "the bootstrap is not YAML (%s), so Envoy Gateway refuses it", err)
 			return
 		}
 	}
 	extensions := 0
 	for _, document := range documents {
 		e.found.checkPart(document, typeBootstrap)
-		for _, extension := range document.list("bootstrap_extensions") {
-			contents, typeName := typed(extension.get("typed_config"))
-			if typeName != typeModuleStartup || !isStartup(contents) {
-				continue
-			}
+		for _, contents := range startups(document) {
 			extensions++
 			checkModuleName(e.found, contents)
 			l, file := moduleLibrary(contents.get("dynamic_module_config")), modulePath(own)
 			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
-				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies of it know "+
-					"nothing of each other, so the filter is refused: write the same in both places", l, file.scalar, file.line)
+				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies share no "+
+					"memory, so Envoy refuses the filter: write the same in both places", l, file.scalar, file.line)
 			}
 		}
 	}
 	if own != nil && extensions == 0 && (bootstrap == nil || value != nil) {
-		e.found.add(own, Error, "config", "a dynamic module reads Envoy's gauges by a bootstrap extension, which is not in this "+
-			"EnvoyProxy, so the filter refuses its configuration: put it into spec.bootstrap, type: Merge, as bootstrap_extensions: "+
-			"[{name: healthgate, typed_config: {\"@type\": type.googleapis.com/%s, dynamic_module_config: {module: {local: {filename: %s}}, "+
-			"metrics_namespace: healthgate}, extension_name: healthgate}}]", typeModuleStartup, modulePath(own).text())
+		e.found.add(own, Error, "config", needsStartup, "spec.bootstrap (type: Merge)", fmt.Sprintf("{module: {local: {filename: %s}}, metrics_namespace: healthgate}",
+			modulePath(own).text()))
 	}
 }

@@ -6,224 +6,194 @@ import (
 	"strings"
 )
 
-// actor is a kind of HTTP filter that can act on a probe or on the gate's reply.
+// actor is a kind of HTTP filter that can answer a probe or change the gate's reply.
 type actor struct {
-	typeName string // how the name of its type ends
-	request  string // its effect on a request that comes to it before the gate; "" if nothing
-	reply    string // its effect on the gate's reply, which passes it on either side of the gate; "" if nothing
-	// acts says whether it does so, by its configuration: on a request, where yes means that no plain probe passes, and on a reply.
+	typeName  string // in envoy.extensions.filters.http
+	onRequest string // its effect on a request that reaches it before the gate; "" if none
+	onReply   string // its effect on the gate's reply, on either side of the gate; "" if none
+	// acts reports whether its configuration has these effects: on a request (yes: no plain probe passes), and on a reply.
 	acts func(f filterAt) (request, reply answer)
 }
 
 // filterAt is a filter on a probe's route.
 type filterAt struct {
-	contents *Node // its configuration; nil if not known
-	route    *Node // the route's own configuration of it, with the name of its type; nil if there is none
-	routeIs  string
-	probe    probe
-	port     *Node // of the listener
-	request  request
+	contents    *Node  // its configuration; nil if not known
+	route       *Node  // the route's own configuration of it; nil if there is none
+	routeType   string // of the route's configuration
+	port        *Node  // of the listener
+	request     request
+	isForwarded bool // the route sends requests upstream
+	hasLimits   bool // the route or its virtual host has rate_limits
 }
+
+const (
+	overLimit = "refuses requests over its limit (429)"
+	fromCache = "may answer from its cache"
+)
 
 var actors = []actor{
-	{"filters.http.jwt_authn.v3.JwtAuthentication", "asks for a token, which a probe does not have (401)", "", jwtActs},
-	{"filters.http.ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses if that can't be reached (403)", "may act on it", extAuthzActs},
-	{"filters.http.oauth2.v3.OAuth2", "sends a client without its cookie to log in (302)", "", oauthActs},
-	{"filters.http.basic_auth.v3.BasicAuth", "asks for a password, which a probe does not have (401)", "", unlessMissingAllowed},
-	{"filters.http.api_key_auth.v3.ApiKeyAuth", "asks for a key, which a probe does not have (401)", "", always},
-	{"filters.http.rbac.v3.RBAC", "refuses a probe by its policies (403)", "", rbacActs},
-	{"filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", transcoderActs},
-	{"filters.http.mcp.v3.Mcp", "refuses each request that is not MCP", "", mcpActs},
-	{"filters.http.a2a.v3.A2a", "refuses each request that is not A2A", "", a2aActs},
-	{"filters.http.checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", checksumActs},
-	{"filters.http.file_server.v3.FileServerConfig", "answers with a file, or 404", "", fileServerActs},
-	{"filters.http.credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", credentialActs},
-	{"filters.http.ratelimit.v3.RateLimit", "refuses requests over its limit (429)", "", rateLimitActs},
-	{"filters.http.local_ratelimit.v3.LocalRateLimit", "refuses requests over its limit (429)", "", localRateLimitActs},
-	{"filters.http.rate_limit_quota.v3.RateLimitQuotaFilterConfig", "refuses requests over its quota (429)", "", mayRefuse},
-	{"filters.http.fault.v3.HTTPFault", "answers some requests with an error, or late", "may delay it", faultActs},
-	{"filters.http.admission_control.v3.AdmissionControl", "refuses requests while others fail (503)", "counts each 503 as a failure, and then refuses real requests", ifEnabled},
-	{"filters.http.adaptive_concurrency.v3.AdaptiveConcurrency", "refuses requests over its limit (503)", "", ifEnabled},
-	{"filters.http.bandwidth_limit.v3.BandwidthLimit", "delays requests", "", bandwidthActs},
-	{"filters.http.csrf.v3.CsrfPolicy", "refuses gRPC probes, which have no origin (403)", "", csrfActs},
-	{"filters.http.cache.v3.CacheConfig", "may answer from its cache", "", onlyForwarded},
-	{"filters.http.cache_v2.v3.CacheV2Config", "may answer from its cache", "", onlyForwarded},
-	{"filters.http.health_check.v3.HealthCheck", "answers health checks itself", "", healthCheckActs},
-	{"filters.http.ext_proc.v3.ExternalProcessor", "asks a processor, which may answer or be out of reach (500)", "asks a processor, which may change it or be out of reach (500)", extProcActs},
-	{"filters.http.wasm.v3.Wasm", "runs a program that may answer", "may change it by its program", mayAct},
-	{"filters.http.lua.v3.Lua", "runs a script that may answer", "runs a script that may change it", luaActs},
-	{"filters.http.golang.v3alpha.Config", "runs a plugin that may answer", "may change it by its plugin", mayAct},
-	{"filters.http.dynamic_modules.v3.DynamicModuleFilter", "runs a module that may answer", "may change it by its module", mayAct},
-	{"filters.http.transform.v3.TransformConfig", "changes requests", "changes it", transformActs},
-	{"filters.http.custom_response.v3.CustomResponse", "", "may put another reply in its place", customResponseActs},
-	{"filters.http.composite.v3.Composite", "runs a filter that a request picks, and that may answer", "may change it by a filter that a request picks", compositeActs},
+	{"jwt_authn.v3.JwtAuthentication", "requires a token, which a probe does not have (401)", "", onRequest(jwtRefuses)},
+	{"ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs},
+	{"oauth2.v3.OAuth2", "redirects a client without its cookie to a login (302)", "", onRequest(oauthRedirects)},
+	{"basic_auth.v3.BasicAuth", "requires a password, which a probe does not have (401)", "", onRequest(unlessMissingAllowed)},
+	{"api_key_auth.v3.ApiKeyAuth", "requires a key, which a probe does not have (401)", "", onRequest(always(yes))},
+	{"rbac.v3.RBAC", "refuses a probe by its policies (403)", "", onRequest(rbacRefuses)},
+	{"grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", onRequest(transcoderRefuses)},
+	{"mcp.v3.Mcp", "refuses each request that is not MCP", "", onRequest(mcpRefuses)},
+	{"a2a.v3.A2a", "refuses each request that is not A2A", "", onRequest(a2aRefuses)},
+	{"checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", onRequest(checksumRefuses)},
+	{"file_server.v3.FileServerConfig", "answers with a file, or 404", "", onRequest(fileServerAnswers)},
+	{"credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", onRequest(credentialRefuses)},
+	{"ratelimit.v3.RateLimit", overLimit, "", onRequest(rateLimitRefuses)},
+	{"local_ratelimit.v3.LocalRateLimit", overLimit, "", onRequest(localRateLimitRefuses)},
+	{"rate_limit_quota.v3.RateLimitQuotaFilterConfig", "refuses requests over its quota (429)", "", onRequest(always(maybe))},
+	{"fault.v3.HTTPFault", "answers some requests with an error, or late", "may delay it", faultActs},
+	{"admission_control.v3.AdmissionControl", "refuses requests while others fail (503)",
+		"counts each 503 as a failure, and then refuses real requests", ifEnabled},
+	{"adaptive_concurrency.v3.AdaptiveConcurrency", "refuses requests over its limit (503)", "", ifEnabled},
+	{"bandwidth_limit.v3.BandwidthLimit", "delays requests", "", onRequest(bandwidthDelays)},
+	{"csrf.v3.CsrfPolicy", "refuses gRPC probes, which have no origin (403)", "", onRequest(csrfRefuses)},
+	{"cache.v3.CacheConfig", fromCache, "", onRequest(ifForwarded)},
+	{"cache_v2.v3.CacheV2Config", fromCache, "", onRequest(ifForwarded)},
+	{"health_check.v3.HealthCheck", "answers health checks itself", "", onRequest(healthCheckAnswers)},
+	{"ext_proc.v3.ExternalProcessor", "calls a processor, which may answer, or fail (500)",
+		"calls a processor, which may change it, or fail (500)", extProcActs},
+	{"wasm.v3.Wasm", "runs a program that may answer", "may change it by its program", bothWays},
+	{"lua.v3.Lua", "runs a script that may answer", "runs a script that may change it", luaActs},
+	{"golang.v3alpha.Config", "runs a plugin that may answer", "may change it by its plugin", bothWays},
+	{"dynamic_modules.v3.DynamicModuleFilter", "runs a module that may answer", "may change it by its module", bothWays},
+	{"transform.v3.TransformConfig", "changes requests", "changes it", transformActs},
+	{"custom_response.v3.CustomResponse", "", "may replace it by another reply", customResponseActs},
+	{"composite.v3.Composite", "runs a filter that depends on the request and may answer",
+		"may change it by a filter that depends on the request", bothWays},
 }
 
-// checkOrder finds filters that may answer a probe before the gate does, and filters that may change the gate's reply: Envoy passes
+// checkOrder reports filters that may answer a probe before the gate does, and filters that may change the gate's reply: Envoy passes
 // a local reply through every filter of the chain, on either side of the filter that sends it.
 func (s *scope) checkOrder(f *findings, g *gate) {
 	for i, other := range g.in.list("http_filters") {
-		if i == g.index {
-			continue
-		}
 		contents, typeName := s.httpFilter(other)
-		uncertain := false
-		if strings.HasSuffix(typeName, ".ExtensionWithMatcher") { // its matcher may leave the filter out
-			contents, typeName = typed(contents.get("extension_config", "typed_config"))
-			uncertain = true
-		}
-		at := slices.IndexFunc(actors, func(a actor) bool { return strings.HasSuffix(typeName, a.typeName) })
-		if at < 0 || isOwn(contents, typeName) {
+		kind, _ := strings.CutPrefix(typeName, "envoy.extensions.filters.http.")
+		at := slices.IndexFunc(actors, func(a actor) bool { return a.typeName == kind })
+		if i == g.index || at < 0 || isGate(contents, typeName) {
 			continue
 		}
-		a := actors[at]
-		request, reply := g.acted(a, other, contents)
-		if i > g.index || a.request == "" {
-			request = no
+		request, reply := g.acted(actors[at], other, contents)
+		severity, side, name := Warning, "before", quoteKey(other.text("name"))
+		if i > g.index {
+			request, side = no, "after"
 		}
-		if a.reply == "" {
-			reply = no
-		}
-		name, severity := quoteKey(other.text("name")), Warning
-		if request == yes && !uncertain {
+		if request == yes && !hasMatcher(other) {
 			severity = Error
 		}
-		side := "before"
-		if i > g.index {
-			side = "after"
-		}
-		switch {
-		case request != no:
-			f.add(other, severity, "order", "%s stands before the gate and %s, whatever the clusters are: %s", name, a.request, g.sparing(other))
-		case reply != no:
-			f.add(other, Warning, "order", "%s stands %s the gate and sees the gate's reply, as every filter of the chain does; it %s: %s", name,
-				side, a.reply, g.sparing(other))
+		right := "add to the probe's route: typed_per_filter_config: {" + name + `: {"@type": type.googleapis.com/` + typeFilterConfig +
+			", disabled: true}}"
+		if does := actors[at].onRequest; request != no && does != "" {
+			f.add(other, severity, "order", "%s is before the gate and %s, whatever the state of the clusters: %s", name, does, right)
+		} else if does := actors[at].onReply; reply != no && does != "" {
+			f.add(other, Warning, "order", "%s is %s the gate and sees the gate's reply, as every filter of the chain does; it %s: %s", name,
+				side, does, right)
 		}
 	}
 }
 
-// sparing are the lines that keep a filter from the gate's probes.
-func (g *gate) sparing(other *Node) string {
-	name := other.text("name")
-	if !plainKey.MatchString(name) {
-		name = `"` + name + `"`
-	}
-	return "write into the probe's route: typed_per_filter_config: {" + name + `: {"@type": type.googleapis.com/` + typeFilterConfig + ", disabled: true}}"
-}
-
-// acted returns the most that a filter does on any route of the gate.
+// acted returns the strongest effect of a filter on any route of the gate.
 func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
-	at := func(p probe, path string) {
-		f := filterAt{contents: contents, probe: p, request: g.request(path)}
-		f.request.grpc = path == healthPath
-		f.port = g.in.listener.get("address", "socket_address", "port_value")
-		f.route, f.routeIs = mostSpecific(p, other.text("name"))
-		if f.route.isTrue("disabled") { // in the filter's own words
+	known := map[filterAt]bool{}
+	on := func(p probe, path string) {
+		if p.route != nil && !isOn(p, other) {
 			return
 		}
+		f := filterAt{contents: contents, request: g.request(path), port: g.in.listener.get("address", "socket_address", "port_value")}
+		f.request.grpc = path == healthPath
+		f.route, f.routeType = mostSpecific(p, other.text("name"))
+		f.isForwarded = p.route.get("direct_response") == nil && p.route.get("redirect") == nil
+		f.hasLimits = len(p.route.list("route", "rate_limits")) > 0 || len(p.virtualHost.list("rate_limits")) > 0
+		if f.route.isTrue("disabled") || known[f] { // a field of the filter's own message
+			return
+		}
+		known[f] = true
 		onRequest, onReply := a.acts(f)
 		request, reply = max(request, onRequest), max(reply, onReply)
 	}
 	if len(g.answers) == 0 && !other.isTrue("disabled") {
-		at(probe{}, "/")
+		on(probe{}, "/")
 	}
 	for _, p := range g.probes {
-		if g.answersHealth(p) && isOn(p, other) {
-			at(p, healthPath)
+		if g.answersHealth(p) {
+			on(p, healthPath)
 		}
 	}
-	type state struct {
-		path, routeIs string
-		route         *Node
-		direct        bool
-	}
-	known := map[state]bool{}
 	for _, p := range g.answers {
-		if !isOn(p, other) {
-			continue
-		}
-		s := state{path: p.path(), direct: p.route.get("direct_response") != nil}
-		s.route, s.routeIs = mostSpecific(p, other.text("name"))
-		if !known[s] {
-			known[s] = true
-			at(p, p.path())
-		}
+		on(p, p.path())
 	}
 	return request, reply
 }
 
-// levels are a probe's levels of routes, the narrowest first.
+// levels returns a probe's levels of routes, the narrowest first.
 func (p probe) levels() []*Node { return []*Node{p.route, p.virtualHost, p.routes} }
 
-// isOn says whether a filter is on for a probe's route: PerFilterConfigs::disabled in source/common/router of v1.39.1.
+// isOn reports whether a filter is enabled on a probe's route: PerFilterConfigs::disabled in source/common/router of v1.39.1.
 func isOn(p probe, other *Node) bool {
 	for _, level := range p.levels() {
-		says := level.get("typed_per_filter_config", other.text("name"))
-		if says == nil {
-			continue
+		if packed := level.get("typed_per_filter_config", other.text("name")); packed != nil {
+			_, _, disabled := routeConfig(packed)
+			return !disabled
 		}
-		contents, typeName := typed(says)
-		return typeName != typeFilterConfig || !contents.isTrue("disabled")
 	}
 	return !other.isTrue("disabled")
 }
 
-// mostSpecific returns the configuration of a filter that counts on a probe's route, or nil if no level has one.
+// mostSpecific returns the configuration of a filter that applies on a probe's route, or nil if no level has one.
 func mostSpecific(p probe, name string) (contents *Node, typeName string) {
 	for _, level := range p.levels() {
-		contents, typeName = typed(level.get("typed_per_filter_config", name))
-		if typeName == typeFilterConfig {
-			contents, typeName = typed(contents.get("config"))
-		}
-		if typeName != "" {
+		if contents, typeName, _ = routeConfig(level.get("typed_per_filter_config", name)); typeName != "" {
 			return contents, typeName
 		}
 	}
 	return nil, ""
 }
 
-// replaced returns the route's configuration of a filter if it has the same type as the filter's configuration, which it replaces; else
-// the filter's.
-func (f filterAt) replaced(typeName string) *Node {
-	if f.route != nil && strings.HasSuffix(f.routeIs, typeName) {
+// replaced returns the route's configuration if it has a type of the filter's own, which it replaces; else the filter's.
+func (f filterAt) replaced(message string) *Node {
+	if f.route != nil && shortName(f.routeType) == message {
 		return f.route
 	}
 	return f.contents
 }
 
-func always(filterAt) (request, reply answer)    { return yes, no }
-func mayRefuse(filterAt) (request, reply answer) { return maybe, no }
-func mayAct(filterAt) (request, reply answer)    { return maybe, maybe }
-
-// onlyForwarded is for filters that leave alone a request whose route sends it nowhere.
-func onlyForwarded(f filterAt) (request, reply answer) {
-	if f.probe.route.get("direct_response") != nil || f.probe.route.get("redirect") != nil {
-		return no, no
-	}
-	return maybe, no
+// onRequest is for filters that act on requests alone.
+func onRequest(acts func(filterAt) answer) func(filterAt) (request, reply answer) {
+	return func(f filterAt) (request, reply answer) { return acts(f), no }
 }
 
-// isOff says whether a RuntimeFeatureFlag or a RuntimeFractionalPercent is off by default.
+func always(a answer) func(filterAt) answer { return func(filterAt) answer { return a } }
+
+func bothWays(filterAt) (request, reply answer) { return maybe, maybe }
+
+// maybeIf returns maybe or no.
+func maybeIf(b bool) answer { return min(answerOf(b), maybe) }
+
+func ifForwarded(f filterAt) answer { return maybeIf(f.isForwarded) }
+
+// isOff reports whether a RuntimeFeatureFlag or a RuntimeFractionalPercent is off by default.
 func isOff(flag *Node) bool {
 	value := flag.get("default_value")
 	return value != nil && (value.scalar == "false" || value.kind == mapping && matchesFraction(value) == no)
 }
 
 func ifEnabled(f filterAt) (request, reply answer) {
-	if enabled := f.contents.get("enabled"); enabled != nil && (isOff(enabled) || enabled.get("default_value") == nil) {
-		return no, no
-	}
-	return maybe, maybe
+	enabled := f.contents.get("enabled")
+	on := maybeIf(enabled == nil || !isOff(enabled) && enabled.get("default_value") != nil)
+	return on, on
 }
 
-func unlessMissingAllowed(f filterAt) (request, reply answer) {
-	return answerOf(!f.contents.isTrue("allow_missing")), no
-}
+func unlessMissingAllowed(f filterAt) answer { return answerOf(!f.contents.isTrue("allow_missing")) }
 
 func extAuthzActs(f filterAt) (request, reply answer) {
 	c := f.contents
 	switch {
-	case isOff(c.get("filter_enabled")) && !c.get("deny_at_disable").isTrue("default_value"), c.isTrue("shadow_mode"):
+	case isOff(c.get("filter_enabled")) && !c.isTrue("deny_at_disable", "default_value"), c.isTrue("shadow_mode"):
 		return no, no
 	case c.isTrue("failure_mode_allow"), c.get("filter_enabled_metadata") != nil, c.get("filter_enabled") != nil &&
 		matchesFraction(c.get("filter_enabled", "default_value")) == maybe:
@@ -232,154 +202,105 @@ func extAuthzActs(f filterAt) (request, reply answer) {
 	return yes, maybe
 }
 
-func oauthActs(f filterAt) (request, reply answer) {
-	passes := no
-	for _, header := range f.contents.list("config", "pass_through_matcher") {
-		passes = max(passes, matchesHeader(header, f.request))
-	}
-	return not(passes), no
+func oauthRedirects(f filterAt) answer {
+	return not(anyOf(f.contents.list("config", "pass_through_matcher"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
-// jwtActs is by the first rule that matches.
-func jwtActs(f filterAt) (request, reply answer) {
+// jwtRefuses evaluates the first rule that matches.
+func jwtRefuses(f filterAt) answer {
 	if name := f.route.text("requirement_name"); name != "" {
-		return jwtNeeds(f.contents.get("requirement_map", name)), no
+		return jwtRequires(f.contents.get("requirement_map", name))
 	}
 	result := no
 	for _, rule := range f.contents.list("rules") {
-		matched := matches(rule, f.request)
-		if matched == no {
-			continue
-		}
-		need := no
+		matched, required := matches(rule, f.request), no
 		if name := rule.text("requirement_name"); name != "" {
-			need = jwtNeeds(f.contents.get("requirement_map", name))
+			required = jwtRequires(f.contents.get("requirement_map", name))
 		} else if requires := rule.get("requires"); requires != nil {
-			need = jwtNeeds(requires)
+			required = jwtRequires(requires)
 		}
-		if matched == yes {
-			if result == maybe && need == no || need == maybe {
-				return maybe, no
-			}
-			return need, no
-		}
-		if need != no {
+		switch {
+		case matched == yes && (result == maybe && required == no || required == maybe):
+			return maybe
+		case matched == yes:
+			return required
+		case matched == maybe && required != no:
 			result = maybe
 		}
 	}
 	if f.contents.get("filter_state_rules") != nil {
-		result = maybe
+		return maybe
 	}
-	return result, no
+	return result
 }
 
-// jwtNeeds says whether a JwtRequirement, which is not nil if it is there, refuses a request without a token.
-func jwtNeeds(requirement *Node) answer {
-	if requirement == nil { // a name that is not there is refused
-		return yes
-	}
+// jwtRequires reports whether a JwtRequirement refuses a request without a token. Envoy refuses all requests for one that is not there.
+func jwtRequires(requirement *Node) answer {
 	switch {
-	case requirement.get("requires_any") != nil:
-		result := yes
-		for _, one := range requirement.list("requires_any", "requirements") {
-			result = min(result, jwtNeeds(one))
-		}
-		return result
-	case requirement.get("requires_all") != nil:
-		result := no
-		for _, one := range requirement.list("requires_all", "requirements") {
-			result = max(result, jwtNeeds(one))
-		}
-		return result
-	case requirement.get("provider_name") != nil, requirement.get("provider_and_audiences") != nil:
+	case requirement == nil, requirement.get("provider_name") != nil, requirement.get("provider_and_audiences") != nil:
 		return yes
+	case requirement.get("requires_any") != nil:
+		return allOf(requirement.list("requires_any", "requirements"), jwtRequires)
 	}
-	return no // allow_missing, allow_missing_or_failed, extract_only_without_validation, or nothing
+	// requires_all; else allow_missing, allow_missing_or_failed, extract_only_without_validation, or nothing
+	return anyOf(requirement.list("requires_all", "requirements"), jwtRequires)
 }
 
-func transcoderActs(f filterAt) (request, reply answer) {
-	c := f.replaced(".GrpcJsonTranscoder")
-	return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method")), no
+func transcoderRefuses(f filterAt) answer {
+	c := f.replaced("GrpcJsonTranscoder")
+	return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method"))
 }
 
-func mcpActs(f filterAt) (request, reply answer) {
+func mcpRefuses(f filterAt) answer {
 	mode := f.contents.text("traffic_mode")
 	if own := f.route.text("traffic_mode"); own != "" {
 		mode = own
 	}
-	return answerOf(mode == "REJECT_NO_MCP"), no
+	return answerOf(mode == "REJECT_NO_MCP")
 }
 
-// a2aActs: Envoy 1.40 refuses a GET, and 1.39 does not.
-func a2aActs(f filterAt) (request, reply answer) {
-	return min(answerOf(f.contents.text("traffic_mode") == "REJECT"), maybe), no
+// a2aRefuses is uncertain: Envoy 1.40 refuses a GET, and 1.39 does not.
+func a2aRefuses(f filterAt) answer { return maybeIf(f.contents.text("traffic_mode") == "REJECT") }
+
+func checksumRefuses(f filterAt) answer { return answerOf(f.contents.isTrue("reject_unmatched")) }
+
+func fileServerAnswers(f filterAt) answer {
+	return anyOf(f.replaced("FileServerConfig").list("path_mappings"), func(mapped *Node) answer {
+		return answerOf(strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")))
+	})
 }
 
-func checksumActs(f filterAt) (request, reply answer) {
-	return answerOf(f.contents.isTrue("reject_unmatched")), no
+func credentialRefuses(f filterAt) answer {
+	return maybeIf(!f.contents.isTrue("allow_request_without_credential"))
 }
 
-func fileServerActs(f filterAt) (request, reply answer) {
-	for _, mapped := range f.replaced(".FileServerConfig").list("path_mappings") {
-		if strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")) {
-			return yes, no
-		}
-	}
-	return no, no
+func rateLimitRefuses(f filterAt) answer {
+	return maybeIf(f.isForwarded && !isOff(f.contents.get("filter_enabled")) && !isOff(f.contents.get("filter_enforced")) &&
+		(f.hasLimits || len(f.contents.list("rate_limits")) > 0 || len(f.route.list("rate_limits")) > 0))
 }
 
-func credentialActs(f filterAt) (request, reply answer) {
-	if f.contents.isTrue("allow_request_without_credential") {
-		return no, no
-	}
-	return maybe, no
-}
-
-// rateLimitActs: a route that sends its requests nowhere has no limits.
-func rateLimitActs(f filterAt) (request, reply answer) {
-	if isOff(f.contents.get("filter_enabled")) || isOff(f.contents.get("filter_enforced")) {
-		return no, no
-	}
-	if forwarded, _ := onlyForwarded(f); forwarded == no {
-		return no, no
-	}
-	if len(f.probe.route.list("route", "rate_limits")) > 0 || len(f.probe.virtualHost.list("rate_limits")) > 0 ||
-		len(f.contents.list("rate_limits")) > 0 || len(f.route.list("rate_limits")) > 0 {
-		return maybe, no
-	}
-	return no, no
-}
-
-// localRateLimitActs: both shares are 0 % unless they are given.
-func localRateLimitActs(f filterAt) (request, reply answer) {
-	c := f.replaced(".LocalRateLimit")
-	if c.get("token_bucket") == nil && len(c.list("descriptors")) == 0 {
-		return no, no
-	}
-	for _, share := range []string{"filter_enabled", "filter_enforced"} {
-		if matchesFraction(c.get(share, "default_value")) == no {
-			return no, no
-		}
-	}
-	return maybe, no
+// localRateLimitRefuses needs both fractions, which are 0 % unless they are given.
+func localRateLimitRefuses(f filterAt) answer {
+	c := f.replaced("LocalRateLimit")
+	return maybeIf((c.get("token_bucket") != nil || len(c.list("descriptors")) > 0) &&
+		matchesFraction(c.get("filter_enabled", "default_value")) != no && matchesFraction(c.get("filter_enforced", "default_value")) != no)
 }
 
 func faultActs(f filterAt) (request, reply answer) {
-	c := f.replaced(".HTTPFault")
-	share := func(fault string, fixed ...string) answer {
-		if !slices.ContainsFunc(fixed, func(key string) bool { return c.get(fault, key) != nil }) { // by header, which a probe does not have
+	c := f.replaced("HTTPFault")
+	fraction := func(fault string, fixed ...string) answer {
+		if !slices.ContainsFunc(fixed, func(key string) bool { return c.get(fault, key) != nil }) { // by a header, which a probe does not have
 			return no
 		}
 		return matchesFraction(c.get(fault, "percentage"))
 	}
-	abort := share("abort", "http_status", "grpc_status")
-	request = max(abort, min(share("delay", "fixed_delay"), maybe))
+	abort := fraction("abort", "http_status", "grpc_status")
+	request = max(abort, min(fraction("delay", "fixed_delay"), maybe))
 	for _, header := range c.list("headers") {
 		request = min(request, matchesHeader(header, f.request))
 	}
 	if c.get("upstream_cluster") != nil {
-		forwarded, _ := onlyForwarded(f)
-		request = min(request, forwarded)
+		request = min(request, ifForwarded(f))
 	}
 	if len(c.list("downstream_nodes")) > 0 || c.get("max_active_faults") != nil {
 		request = min(request, maybe)
@@ -387,32 +308,22 @@ func faultActs(f filterAt) (request, reply answer) {
 	return request, request
 }
 
-func bandwidthActs(f filterAt) (request, reply answer) {
-	c := f.replaced(".BandwidthLimit")
-	if mode := c.text("enable_mode"); mode == "" || mode == "DISABLED" || isOff(c.get("runtime_enabled")) {
-		return no, no
-	}
-	return maybe, no
+func bandwidthDelays(f filterAt) answer {
+	c := f.replaced("BandwidthLimit")
+	mode := c.text("enable_mode")
+	return maybeIf(mode != "" && mode != "DISABLED" && !isOff(c.get("runtime_enabled")))
 }
 
-// csrfActs: a GET is never refused. A gRPC probe is a POST.
-func csrfActs(f filterAt) (request, reply answer) {
-	c := f.replaced(".CsrfPolicy")
-	if isOff(c.get("filter_enabled")) || !f.request.grpc {
-		return no, no
-	}
-	return maybe, no
+// csrfRefuses never refuses a GET. A gRPC probe is a POST.
+func csrfRefuses(f filterAt) answer {
+	return maybeIf(f.request.grpc && !isOff(f.replaced("CsrfPolicy").get("filter_enabled")))
 }
 
-func healthCheckActs(f filterAt) (request, reply answer) {
+func healthCheckAnswers(f filterAt) answer {
 	if f.contents.isTrue("pass_through_mode") {
-		return no, no
+		return no
 	}
-	result := maybe
-	for _, header := range f.contents.list("headers") {
-		result = min(result, matchesHeader(header, f.request))
-	}
-	return result, no
+	return min(maybe, allOf(f.contents.list("headers"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
 func extProcActs(f filterAt) (request, reply answer) {
@@ -424,10 +335,7 @@ func extProcActs(f filterAt) (request, reply answer) {
 		mode = own
 	}
 	sent := func(headers, body string) answer {
-		if mode.text(headers) == "SKIP" && (mode.text(body) == "" || mode.text(body) == "NONE") {
-			return no
-		}
-		return maybe
+		return maybeIf(mode.text(headers) != "SKIP" || mode.text(body) != "" && mode.text(body) != "NONE")
 	}
 	return sent("request_header_mode", "request_body_mode"), sent("response_header_mode", "response_body_mode")
 }
@@ -452,26 +360,18 @@ func luaActs(f filterAt) (request, reply answer) {
 		inline = text
 	}
 	if inline == nil {
-		if len(code.pairs()) == 0 {
-			return no, no
-		}
-		return maybe, maybe // in a file
+		inFile := maybeIf(len(code.pairs()) > 0)
+		return inFile, inFile
 	}
 	script := luaComment.ReplaceAllString(inline.scalar, "")
-	return min(answerOf(luaRequest.MatchString(script)), maybe), min(answerOf(luaReply.MatchString(script)), maybe)
+	return maybeIf(luaRequest.MatchString(script)), maybeIf(luaReply.MatchString(script))
 }
 
 func transformActs(f filterAt) (request, reply answer) {
-	c := f.replaced(".TransformConfig")
-	return min(answerOf(c.get("request_transformation") != nil), maybe), min(answerOf(c.get("response_transformation") != nil), maybe)
+	c := f.replaced("TransformConfig")
+	return maybeIf(c.get("request_transformation") != nil), maybeIf(c.get("response_transformation") != nil)
 }
 
 func customResponseActs(f filterAt) (request, reply answer) {
-	if f.contents.get("custom_response_matcher") == nil && f.route.get("custom_response_matcher") == nil {
-		return no, no
-	}
-	return no, maybe
+	return no, maybeIf(f.contents.get("custom_response_matcher") != nil || f.route.get("custom_response_matcher") != nil)
 }
-
-// compositeActs: the actions are in the matcher around it.
-func compositeActs(filterAt) (request, reply answer) { return maybe, maybe }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// checkReach finds gates that a balancer's plain probe does not get to. If it gets to one of them, that may be the gate that is probed.
+// checkReach reports gates that a balancer's plain probe does not reach, unless it reaches another gate, which may be the one to probe.
 func (s *scope) checkReach(f *findings, gates []*gate) {
 	open := func(g *gate) bool { return g.in.chain != nil && len(g.obstacles()) == 0 }
 	if slices.ContainsFunc(gates, open) {
@@ -18,58 +18,67 @@ func (s *scope) checkReach(f *findings, gates []*gate) {
 	}
 }
 
-// obstacle is a reason why a plain probe does not get to a gate.
+// obstacle is a reason why a plain probe does not reach a gate.
 type obstacle struct {
 	at   *Node
 	says string
 }
 
-// byClient are the parts of a filter chain's match that are about the client.
+// byClient has the parts of a filter_chain_match that depend on the client.
 var byClient = []struct{ key, what string }{
 	{"server_names", "clients that name a server (SNI)"},
-	{"source_prefix_ranges", "clients of some addresses"},
-	{"direct_source_prefix_ranges", "clients of some addresses"},
-	{"source_ports", "clients of some ports"},
-	{"source_type", "clients of one side"},
+	{"source_prefix_ranges", "clients with some addresses"},
+	{"direct_source_prefix_ranges", "clients with some addresses"},
+	{"source_ports", "clients with some ports"},
+	{"source_type", "local or external clients"},
 	{"application_protocols", "clients that offer a protocol (ALPN)"},
 }
 
-// obstacles returns those between a plain probe and the gate.
+// obstacles returns the reasons why a plain probe does not reach the gate.
 func (g *gate) obstacles() (all []obstacle) {
 	if g.in.chain == nil {
 		return nil
 	}
-	if match := g.in.chain.get("filter_chain_match"); match != nil {
-		for _, part := range byClient {
-			at := match.get(part.key)
-			if at == nil || at.kind == list && len(at.items) == 0 || at.scalar == "ANY" || slices.ContainsFunc(at.items,
-				func(n *Node) bool { return n.scalar == "*" }) {
-				continue
-			}
-			if offered := slices.ContainsFunc(at.items, func(n *Node) bool {
-				return n.scalar == "http/1.1" ||
-					n.scalar == "h2"
-			}); part.key == "application_protocols" && offered && hasTLS(g.in.chain) {
-				continue // a balancer's probe over TLS offers one of these
-			}
-			all = append(all, obstacle{at, "this filter chain is for " + part.what + ", and no other chain of the listener has a gate, so a " +
-				"plain probe may not get to it: give the gate a filter chain without this, or a separate listener"})
+	match := g.in.chain.get("filter_chain_match")
+	if matcher := g.in.listener.get("filter_chain_matcher"); matcher != nil {
+		match = nil // the matcher replaces it
+		if (chainMatcher{g.in}).selects(matcher) == no {
+			all = append(all, obstacle{matcher, "this matcher selects the gate's filter chain only for some clients, and no other chain that " +
+				"it selects has a gate, so a plain probe may not reach it: select it for all others by on_no_match, or give the gate a separate " +
+				"listener"})
 		}
 	}
+	for _, part := range byClient {
+		at := match.get(part.key)
+		if at == nil || at.kind == list && len(at.items) == 0 || at.scalar == "ANY" ||
+			part.key == "application_protocols" && (hasTLS(g.in.chain) || g.in.inspectsHTTP()) && at.has("http/1.1", "h2") || at.has("*") {
+			continue // a balancer's probe over TLS offers http/1.1 or h2
+		}
+		all = append(all, obstacle{at, "this filter chain is for " + part.what + ", and no other chain of the listener has a gate, so a " +
+			"plain probe may not reach it: give the gate a filter chain without this, or a separate listener"})
+	}
 	if tls := tlsContext(g.in.chain); tls.isTrue("require_client_certificate") {
-		all = append(all, obstacle{tls.get("require_client_certificate"), "a client without a certificate is refused here, and balancers " +
+		all = append(all, obstacle{tls.get("require_client_certificate"), "Envoy refuses clients without a certificate here, and balancers " +
 			"and kubelets probe without one: give the gate a separate listener"})
 	}
 	for _, filter := range g.in.listener.list("listener_filters") {
 		contents, typeName := typed(filter.get("typed_config"))
 		if strings.HasSuffix(typeName, ".listener.proxy_protocol.v3.ProxyProtocol") && !contents.isTrue("allow_requests_without_proxy_protocol") {
-			all = append(all, obstacle{filter, "a connection without the PROXY protocol's header is closed here, and kubelets and many " +
+			all = append(all, obstacle{filter, "Envoy closes connections without a PROXY protocol header here, and kubelets and many " +
 				"balancers probe without it: write allow_requests_without_proxy_protocol: true, or give the gate a separate listener"})
 		}
 	}
 	if codec := g.in.get("codec_type"); codec.text() == "HTTP2" && !hasTLS(g.in.chain) {
-		all = append(all, obstacle{codec, "this listener speaks HTTP/2 alone, without TLS, and a plain probe is HTTP/1.1: write " +
+		all = append(all, obstacle{codec, "this listener speaks only HTTP/2, without TLS, and a plain probe is HTTP/1.1: write " +
 			"codec_type: AUTO"})
 	}
 	return all
+}
+
+// inspectsHTTP returns whether the listener finds out the protocol of connections without TLS.
+func (m connectionManager) inspectsHTTP() bool {
+	return slices.ContainsFunc(m.listener.list("listener_filters"), func(filter *Node) bool {
+		_, typeName := typed(filter.get("typed_config"))
+		return shortName(typeName) == "HttpInspector"
+	})
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// check runs each rule over a scope, and returns its gates.
+// check applies each rule to a scope, and returns its gates.
 func (s *scope) check(f *findings) []*gate {
 	gates := s.gates()
 	for _, g := range gates {
@@ -17,7 +17,7 @@ func (s *scope) check(f *findings) []*gate {
 			if g.in.patch == nil {
 				g.checkShadows(f, routes)
 			}
-			if !g.routing.partial && !g.routing.scoped { // the probe may be for another virtual host, or another scope
+			if !g.routing.partial && !g.routing.scoped { // otherwise the probe may be for another virtual host or scope
 				g.checkDomains(f, routes)
 			}
 		}
@@ -38,136 +38,122 @@ func (s *scope) check(f *findings) []*gate {
 	s.checkRouteClusters(f)
 	s.checkLibraries(f, gates)
 	s.checkAdmin(f)
-	return gates
+	return append(gates, s.checkMisplaced(f, gates)...)
 }
 
-const enablingLines = "typed_per_filter_config: {%s: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}"
-
-// enabling are the lines that enable the gate on a route.
-func (g *gate) enabling() string {
-	return strings.ReplaceAll(enablingLines, "%s", g.filter.text("name"))
+// enablingLines returns the lines that enable the gate on a route.
+func (g *gate) enablingLines() string {
+	return "typed_per_filter_config: {" + g.filter.text("name") + ": {\"@type\": type.googleapis.com/" + typeFilterConfig + ", config: {}}}"
 }
 
-// checkEnabled finds a gate that no route enables.
+// checkEnabled reports a gate that no route enables, or that answers another path than its route matches.
 func (g *gate) checkEnabled(f *findings) {
-	const rule = "not-enabled"
-	if g.filter.isTrue("disabled") {
-		if len(g.probes) == 0 && !g.routing.partial {
-			f.add(g.filter.at("disabled"), Error, rule, "the filter is disabled and no route enables it, so a probe goes where its route sends it: "+
-				"put into the probe's route: %s", g.enabling())
-		}
-		for _, p := range g.probes {
-			if path := p.path(); path != "" && matches(p.route, g.request(path)) == no && !(inherits(p, g) && len(g.answers) > 0) &&
-				!g.answersHealth(p) {
-				f.add(p.route.at("match"), Error, rule, "the gate answers %q here, which this route does not match, so it never answers: "+
-					"match {path: %q}, or set the gate's path to the route's", path, path)
+	if !g.filter.isTrue("disabled") {
+		if own := g.own(); own != nil {
+			for _, routes := range g.routing.configurations {
+				g.checkSwitchedOff(f, routes, own.Path)
 			}
 		}
 		return
 	}
-	config := g.decode([]*layer{g.layer}).config
-	if config == nil {
-		return
+	if len(g.probes) == 0 && !g.routing.partial {
+		f.add(g.filter.at("disabled"), Error, "not-enabled", "the filter is disabled and no route enables it, so probes get the route's own "+
+			"action: add to the probe's route: %s", g.enablingLines())
 	}
-	for _, routes := range g.routing.configurations {
-		g.checkSwitchedOff(f, routes, config.Path)
+	for _, p := range g.probes {
+		path := p.path()
+		inherits := p.route.get("typed_per_filter_config", g.filter.text("name")) == nil // a wider level may be meant for another route
+		if path != "" && matches(p.route, g.request(path)) == no && !(inherits && len(g.answers) > 0) && !g.answersHealth(p) {
+			f.add(p.route.at("match"), Error, "not-enabled", "the gate answers %q here, which this route does not match, so it never answers: "+
+				"match {path: %q}, or set the gate's path to the route's", path, path)
+		}
 	}
 }
 
-// checkSwitchedOff finds a probe's route that switches off a filter which is on by default.
+// checkSwitchedOff reports a probe's route that disables a filter which is enabled by default.
 func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 	for _, virtualHost := range routes.list("virtual_hosts") {
-		for _, route := range virtualHost.list("routes") {
-			if matches(route, g.request(path)) != yes {
-				continue
-			}
-			if !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
-				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
-					"the route of %q disables the filter, so a probe goes where this route sends it: enable it here, and disable it elsewhere", path)
-			}
-			break
+		route := g.firstFor(virtualHost, path)
+		if route != nil && !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
+			f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
+				"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere", path)
 		}
 	}
-}
-
-// inherits says whether a wider level enables the gate on a route, which may be meant for another route.
-func inherits(p probe, g *gate) bool {
-	return p.route.get("typed_per_filter_config", g.filter.text("name")) == nil
-}
-
-// answersHealth says whether a route is there for grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
-func (g *gate) answersHealth(p probe) bool {
-	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
-	return g.variant == module && asked && matchesPath(p.route.get("match"), healthPath) != no
 }
 
 // healthPath is the path of a gRPC health check.
 const healthPath = "/grpc.health.v1.Health/Check"
 
-// checkActions finds routes that let a probe pass if the filter is absent: after a slip, in an Envoy without it, for another method.
+// answersHealth reports whether a route is for grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
+func (g *gate) answersHealth(p probe) bool {
+	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
+	return g.variant == module && asked && matchesPath(p.route.get("match"), healthPath) != no
+}
+
+// checkActions reports a route that lets probes pass without the filter: if it is misspelt or absent, or for another method.
 func (g *gate) checkActions(f *findings) {
-	const rule = "leaks"
+	const without = "without the filter (absent or disabled) this route "
 	for _, p := range g.answers {
 		if !g.filter.isTrue("disabled") && g.takenBefore(p) != nil {
 			continue
 		}
 		switch direct := p.route.get("direct_response"); {
 		case direct == nil && p.route.get("route") != nil:
-			f.add(p.route.get("route"), Warning, rule, "where the filter is absent or switched off, this route sends probes of %q upstream, "+
-				"and a backend's answer passes for Envoy's: "+
+			f.add(p.route.get("route"), Warning, "leaks", without+"sends probes of %q upstream, so a backend answers in Envoy's place: "+
 				"give the probe a separate route, {match: {path: %q}, direct_response: {status: 503}}", p.path(), p.path())
 		case direct == nil && p.route.get("redirect") != nil:
-			f.add(p.route.get("redirect"), Warning, rule, "where the filter is absent or switched off, this route redirects probes of %q, "+
-				"which some balancers take for healthy: write direct_response: {status: 503} in its place", p.path())
+			f.add(p.route.get("redirect"), Warning, "leaks", without+"redirects probes of %q, and some balancers take a redirect as healthy: "+
+				"replace it by direct_response: {status: 503}", p.path())
 		case direct != nil && direct.number(0, "status") < 400:
-			f.add(direct.at("status"), Error, rule, "where the filter is absent or switched off, this route itself answers probes with %s, so "+
-				"that they pass whatever the clusters are: write status: 503", direct.text("status"))
+			f.add(direct.at("status"), Error, "leaks", without+"answers probes with %s, so they pass whatever the state of the clusters: write "+
+				"status: 503", direct.text("status"))
 		}
 	}
 }
 
-// takenBefore returns the route before a probe's that takes it, or nil.
-func (g *gate) takenBefore(p probe) *Node {
-	key := firstKey{p.virtualHost, p.path()}
+// firstFor returns the first route of a virtual host that takes each probe of a path, or nil.
+func (g *gate) firstFor(virtualHost *Node, path string) *Node {
+	key := firstKey{virtualHost, path}
 	first, known := g.first[key]
 	if !known {
-		for _, route := range p.virtualHost.list("routes") {
-			if matches(route, g.request(key.path)) == yes {
+		for _, route := range virtualHost.list("routes") {
+			if matches(route, g.request(path)) == yes {
 				first = route
 				break
 			}
 		}
-		if g.first == nil {
-			g.first = map[firstKey]*Node{}
-		}
 		g.first[key] = first
 	}
+	return first
+}
+
+// takenBefore returns the route before a probe's that takes it, or nil.
+func (g *gate) takenBefore(p probe) *Node {
+	first := g.firstFor(p.virtualHost, p.path())
 	if first == nil || first == p.route || first.line > p.route.line || first.line == p.route.line && first.column > p.route.column {
 		return nil
 	}
 	return first
 }
 
-// probed returns the routes that a probe by IP address gets to: in the virtual host that takes IP addresses, if it has the
-// path. A probe by name may get to another.
-func (g *gate) probed(routes *Node) []probe {
+// byIPFirst returns the probes that a client reaches by IP address, in the virtual host for IP addresses. A path that is not there is
+// reached by name in another virtual host.
+func (g *gate) byIPFirst(routes *Node) (reached []probe) {
 	byIP := virtualHostByIP(routes)
 	has := map[string]bool{}
 	for _, p := range g.answers {
 		has[p.path()] = has[p.path()] || p.virtualHost == byIP && byIP != nil
 	}
-	var probed []probe
 	for _, p := range g.answers {
 		if p.routes == routes && (p.virtualHost == byIP || !has[p.path()]) {
-			probed = append(probed, p)
+			reached = append(reached, p)
 		}
 	}
-	return probed
+	return reached
 }
 
-// checkShadows finds probes that do not get to their route. A filter that is on by default answers on every route.
+// checkShadows reports probes that another route or a redirect takes. A filter that is enabled by default answers on every route.
 func (g *gate) checkShadows(f *findings, routes *Node) {
-	const rule = "shadowed"
 	if !g.filter.isTrue("disabled") {
 		return
 	}
@@ -175,26 +161,26 @@ func (g *gate) checkShadows(f *findings, routes *Node) {
 	for _, p := range g.answers {
 		answered[p.route] = p.path()
 	}
-	for _, p := range g.probed(routes) {
+	for _, p := range g.byIPFirst(routes) {
 		if before := g.takenBefore(p); before != nil && answered[before] != p.path() {
-			f.add(p.route, Error, rule, "the route before it, in line %d, takes GET %s first and %s: put the probe's route before that one",
-				before.line, p.path(), does(before))
+			f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
+				before.line, p.path(), action(before))
 		}
-		tls := p.virtualHost.text("require_tls")
-		if g.in.chain == nil || hasTLS(g.in.chain) || tls == "" || tls == "NONE" {
+		requireTLS := p.virtualHost.text("require_tls")
+		if g.in.chain == nil || hasTLS(g.in.chain) || requireTLS == "" || requireTLS == "NONE" {
 			continue
 		}
-		severity, whose := Error, "every probe"
-		if tls == "EXTERNAL_ONLY" {
-			severity, whose = Warning, "a probe from outside"
+		severity, probes := Error, "every probe"
+		if requireTLS == "EXTERNAL_ONLY" {
+			severity, probes = Warning, "external probes"
 		}
-		f.add(p.virtualHost.get("require_tls"), severity, rule, "the listener has no TLS, so require_tls redirects %s with 301 before its "+
-			"route is looked for: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", whose)
+		f.add(p.virtualHost.get("require_tls"), severity, "shadowed", "the listener has no TLS, so require_tls redirects %s with 301 before "+
+			"Envoy selects a route: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", probes)
 	}
 }
 
-// does names the action of a route.
-func does(route *Node) string {
+// action describes a route's action to a request.
+func action(route *Node) string {
 	switch {
 	case route.get("redirect") != nil:
 		return "redirects it"
@@ -206,12 +192,12 @@ func does(route *Node) string {
 	return "sends it upstream"
 }
 
-// secure returns the transport socket of a filter chain that encrypts, with its type, without the sockets around it.
-func secure(chain *Node) (contents *Node, typeName string) {
+// security returns the transport socket of a filter chain that encrypts, without the sockets around it, and its type; "" if none does.
+func security(chain *Node) (contents *Node, typeName string) {
 	socket := chain.get("transport_socket")
 	for {
 		contents, typeName = typed(socket.get("typed_config"))
-		if strings.HasSuffix(typeName, ".QuicDownstreamTransport") {
+		if shortName(typeName) == "QuicDownstreamTransport" {
 			return contents.get("downstream_tls_context"), typeTLS
 		}
 		inner := contents.get("transport_socket")
@@ -220,31 +206,30 @@ func secure(chain *Node) (contents *Node, typeName string) {
 		}
 		socket = inner
 	}
-	if socket == nil || strings.HasSuffix(typeName, ".RawBuffer") || strings.HasSuffix(socket.text("name"), "raw_buffer") {
+	switch {
+	case socket == nil || shortName(typeName) == "RawBuffer" || strings.HasSuffix(socket.text("name"), "raw_buffer"):
 		return nil, ""
+	case typeName == "":
+		return nil, "unknown"
 	}
 	return contents, typeName
 }
 
-// hasTLS says whether a filter chain takes TLS.
+// hasTLS reports whether a filter chain decrypts.
 func hasTLS(chain *Node) bool {
-	if chain.get("transport_socket") == nil {
-		return false
-	}
-	contents, typeName := secure(chain)
-	return contents != nil || typeName != "" || chain.get("transport_socket", "typed_config") == nil &&
-		!strings.HasSuffix(chain.text("transport_socket", "name"), "raw_buffer")
+	_, typeName := security(chain)
+	return typeName != ""
 }
 
 // tlsContext returns a filter chain's DownstreamTlsContext, or nil.
 func tlsContext(chain *Node) *Node {
-	if contents, typeName := secure(chain); typeName == typeTLS {
+	if contents, typeName := security(chain); typeName == typeTLS {
 		return contents
 	}
 	return nil
 }
 
-// request is a plain probe of a path as it comes to the gate's connection manager.
+// request returns a plain probe of a path as the gate's connection manager sees it.
 func (g *gate) request(path string) request {
 	r := request{path: path, tls: maybe}
 	if g.in.chain != nil {
@@ -256,9 +241,8 @@ func (g *gate) request(path string) request {
 	return r
 }
 
-// checkDomains finds probes by IP address that no virtual host with the gate takes.
+// checkDomains reports probes by IP address that get to no virtual host with the gate.
 func (g *gate) checkDomains(f *findings, routes *Node) {
-	const rule = "domains"
 	if !g.filter.isTrue("disabled") {
 		return
 	}
@@ -275,16 +259,16 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 		done[path] = true
 		at := p.virtualHost.at("domains")
 		if byIP == nil {
-			f.add(at, Error, rule, "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
+			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
 				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
 			continue
 		}
-		f.add(at, Error, rule, "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, where no route "+
-			"asks the gate for %s: put the probe's route there too", quoteKey(byIP.text("name")), byIP.line, path)
+		f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
+			"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
 	}
 }
 
-// virtualHostByIP returns the virtual host that takes a request to an IP address, or nil.
+// virtualHostByIP returns the virtual host for requests to an IP address, or nil.
 func virtualHostByIP(routes *Node) *Node {
 	for _, takes := range []func(*Node) bool{func(domain *Node) bool { return domain.scalar == "*" }, takesIP} {
 		for _, virtualHost := range routes.list("virtual_hosts") {

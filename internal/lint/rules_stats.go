@@ -8,56 +8,103 @@ import (
 	"healthgate/filter/envoystats"
 )
 
-// statsNeeded is a stat that something reads, and the consequence if it is left out.
-type statsNeeded struct {
-	name     string
+// consequence describes the effect of stats that are missing.
+type consequence struct {
 	severity Severity
-	without  string
+	text     string
 }
 
-// needs returns the stats that a gate's configuration needs: those in a cluster's own scope, and all others.
-func (s *scope) needs(g *gate, c *config.Config) (ofClusters map[string][]statsNeeded, others []statsNeeded) {
-	ofClusters = map[string][]statsNeeded{}
-	if c.Admin == nil {
-		for _, cluster := range c.Clusters {
-			scope := envoystats.ClusterScope(cluster.StatName)
-			asked := []statsNeeded{
-				{scope + "membership_healthy", Error, "the probe is 503 while all hosts are healthy"},
-				{scope + "membership_total", Error, "the probe is 503 while all hosts are healthy"},
+// missingStats has the names of stats that each matcher excludes, by the consequence.
+type missingStats map[*Node]map[consequence][]string
+
+// need notes a stat if a matcher excludes it.
+func (m missingStats) need(matcher *Node, name string, severity Severity, text string) {
+	if includes(matcher, name) != no {
+		return
+	}
+	if m[matcher] == nil {
+		m[matcher] = map[consequence][]string{}
+	}
+	c := consequence{severity, text}
+	if !slices.Contains(m[matcher][c], name) {
+		m[matcher][c] = append(m[matcher][c], name)
+	}
+}
+
+// checkStats reports stats matchers that exclude stats which are read. There are three kinds: the bootstrap's; a listener's own, which
+// replaces it for the Go plugin there; a cluster's own, which replaces it for that cluster's stats.
+func (s *scope) checkStats(f *findings, gates []*gate) {
+	missing := missingStats{}
+	bootstraps := s.bootstrap.get("stats_config", "stats_matcher")
+	for _, g := range gates {
+		filters := bootstraps
+		if own := ownMatcher(g.in.listener); own != nil && g.variant == plugin {
+			filters = own
+		}
+		if prefix := g.in.text("stat_prefix"); prefix != "" {
+			missing.need(bootstraps, "http."+prefix+".downstream_rq_active", Warning, "a drain does not know when the last request has ended, "+
+				"and waits for its whole timeout")
+		}
+		for _, p := range g.configurations() {
+			missing.need(filters, s.ownScope(g, p.config.StatPrefix)+p.config.StatPrefix+".healthy", Warning, "no metric has the gate's verdict")
+			if p.config.Admin == nil {
+				s.needClusterStats(missing, g, p.config, bootstraps, filters)
+				if !p.config.IgnoreDrain {
+					missing.need(filters, "server.live", Warning, "the gate stays at 200 while Envoy drains (/healthcheck/fail)")
+				}
 			}
+		}
+	}
+	for matcher, all := range missing {
+		for c, names := range all {
+			slices.Sort(names)
+			f.add(excludingPart(matcher), c.severity, "stats", "this matcher excludes %s, so %s: include each, or write source: admin",
+				strings.Join(names, ", "), c.text)
+		}
+	}
+}
+
+// needClusterStats notes the stats of clusters that a gate reads.
+func (s *scope) needClusterStats(missing missingStats, g *gate, c *config.Config, bootstraps, filters *Node) {
+	for _, cluster := range c.Clusters {
+		matchers := []*Node{bootstraps}
+		if own := ownMatcher(s.clusters[cluster.Name]); own != nil {
+			matchers[0] = own
+		}
+		if g.variant == plugin { // it defines the gauges again, in the scope of the filter
+			matchers = append(matchers, filters)
+		}
+		for _, matcher := range matchers {
+			need := func(name string, severity Severity, text string) {
+				missing.need(matcher, envoystats.ClusterScope(cluster.StatName)+name, severity, text)
+			}
+			need("membership_healthy", Error, "the gate is 503 while all hosts are healthy")
+			need("membership_total", Error, "the gate is 503 while all hosts are healthy")
 			if !cluster.Rule.IgnoreDegraded {
-				asked = append(asked, statsNeeded{scope + "membership_degraded", Warning, "degraded hosts don't count"})
+				need("membership_degraded", Warning, "degraded hosts don't count")
 			}
 			if cluster.Rule.IgnoreExcluded {
-				asked = append(asked, statsNeeded{scope + "membership_excluded", Warning, "excluded hosts count"})
+				need("membership_excluded", Warning, "excluded hosts count")
 			}
 			if c.StaleAfter > 0 && g.variant == plugin {
-				asked = append(asked, statsNeeded{scope + "health_check.attempt", Error, "after stale_after the probe is 503 with healthgate_stale"})
+				need("health_check.attempt", Error, "the gate is 503 healthgate_stale after stale_after")
 			}
-			ofClusters[cluster.Name] = asked
-		}
-		if !c.IgnoreDrain {
-			others = append(others, statsNeeded{"server.live", Warning, "a drain (/healthcheck/fail) leaves the probe at 200"})
 		}
 	}
-	if prefix := g.in.text("stat_prefix"); prefix != "" {
-		others = append(others, statsNeeded{"http." + prefix + ".downstream_rq_active", Warning, "a drain does not know when the last " +
-			"request has ended, and waits its whole time"})
-	}
-	return ofClusters, append(others, statsNeeded{s.ownScope(g, c.StatPrefix) + c.StatPrefix + ".healthy", Warning, "no metric shows the gate's verdict"})
 }
 
-// ownScope returns the prefix of the gate's metrics: the same for each Go plugin; for a module metrics_namespace, or Envoy's default. The
-// stats of the stat_prefix "default" are those of the bootstrap extension.
+// ownScope returns the prefix of the gate's metrics: healthgate for the Go plugin; metrics_namespace, or Envoy's default, for the module.
+// Stats of the stat_prefix "default" are those of the bootstrap extension.
 func (s *scope) ownScope(g *gate, statPrefix string) string {
-	if g.variant == plugin {
-		return "healthgate."
-	}
 	owner := g.contents
 	if statPrefix == "default" {
-		if owner = s.startup(); owner == nil {
-			return "healthgate."
+		owner = nil
+		if extensions := startups(s.bootstrap); len(extensions) > 0 {
+			owner = extensions[0]
 		}
+	}
+	if g.variant == plugin || owner == nil {
+		return "healthgate."
 	}
 	if namespace := owner.text("dynamic_module_config", "metrics_namespace"); namespace != "" {
 		return namespace + "."
@@ -65,119 +112,37 @@ func (s *scope) ownScope(g *gate, statPrefix string) string {
 	return "dynamicmodulescustom."
 }
 
-// startup returns the bootstrap extension of the module, nil if it is not known.
-func (s *scope) startup() *Node {
-	if s.bootstrap == nil {
-		return nil
-	}
-	for _, extension := range s.bootstrap.list("bootstrap_extensions") {
-		if contents, typeName := typed(extension.get("typed_config")); typeName == typeModuleStartup && isStartup(contents) {
-			return contents
-		}
-	}
-	return nil
-}
-
-// leftOut is the stats that each matcher leaves out, by the consequence.
-type leftOut map[*Node]map[statsNeeded][]string
-
-// note adds a stat if a matcher leaves it out.
-func (l leftOut) note(matcher *Node, need statsNeeded) {
-	if keeps(matcher, need.name) != no {
-		return
-	}
-	if l[matcher] == nil {
-		l[matcher] = map[statsNeeded][]string{}
-	}
-	follows := statsNeeded{severity: need.severity, without: need.without}
-	if !slices.Contains(l[matcher][follows], need.name) {
-		l[matcher][follows] = append(l[matcher][follows], need.name)
-	}
-}
-
-// checkStats finds matchers that leave out stats that are read. There are three: the bootstrap's; a listener's own, which takes its
-// place for the plugin there; a cluster's own, which takes its place for that cluster's stats.
-func (s *scope) checkStats(f *findings, gates []*gate) {
-	missing := leftOut{}
-	bootstraps := s.bootstrap.get("stats_config", "stats_matcher")
-	for _, g := range gates {
-		plugins := bootstraps
-		if own := ownMatcher(g.in.listener); own != nil && g.variant == plugin {
-			plugins = own
-		}
-		for _, p := range g.configurations() {
-			if p.config == nil {
-				continue
-			}
-			ofClusters, others := s.needs(g, p.config)
-			for _, need := range others {
-				if strings.HasPrefix(need.name, "http.") {
-					missing.note(bootstraps, need)
-				} else {
-					missing.note(plugins, need)
-				}
-			}
-			for name, asked := range ofClusters {
-				clusters := bootstraps
-				if own := ownMatcher(s.clusters[name]); own != nil {
-					clusters = own
-				}
-				for _, need := range asked {
-					missing.note(clusters, need)
-					if g.variant == plugin { // it defines the gauges again, in its own scope
-						missing.note(plugins, need)
-					}
-				}
-			}
-		}
-	}
-	for matcher, all := range missing {
-		for follows, names := range all {
-			slices.Sort(names)
-			f.add(matcher.says(), follows.severity, "stats", "this matcher leaves out %s, so %s: let each through, or write source: admin",
-				strings.Join(names, ", "), follows.without)
-		}
-	}
-}
-
-// ownMatcher returns the matcher of a listener or a cluster, or nil: the field that Envoy 1.40 has, or the metadata.
+// ownMatcher returns the matcher of a listener or a cluster, or nil: the field of Envoy 1.40, or the metadata before.
 func ownMatcher(n *Node) *Node {
 	if own := n.get("stats_matcher"); own != nil {
 		return own
 	}
-	own := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher")
-	if _, typeName := typed(own); own != nil && typeName == typeStatsMatcher {
+	if own := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher"); typeOf(own.text("@type")) == typeStatsMatcher {
 		return own
 	}
 	return nil
 }
 
-// says returns the part of a matcher that leaves stats out.
-func (n *Node) says() *Node {
+// excludingPart returns the part of a matcher that excludes stats.
+func excludingPart(matcher *Node) *Node {
 	for _, key := range []string{"reject_all", "exclusion_list", "inclusion_list"} {
-		if below := n.get(key); below != nil {
+		if below := matcher.get(key); below != nil {
 			return below
 		}
 	}
-	return n
+	return matcher
 }
 
-// keeps says whether a matcher keeps a stat: envoy/config/metrics/v3, StatsMatcher.
-func keeps(matcher *Node, name string) answer {
-	patterns := func(key string) answer {
-		result := no
-		for _, pattern := range matcher.list(key, "patterns") {
-			result = max(result, matchesString(pattern, name))
-		}
-		return result
-	}
+// includes reports whether a matcher includes a stat: envoy/config/metrics/v3, StatsMatcher.
+func includes(matcher *Node, name string) answer {
+	matched := func(pattern *Node) answer { return matchesString(pattern, name) }
 	switch {
 	case matcher.isTrue("reject_all"):
 		return no
 	case matcher.get("inclusion_list") != nil:
-		return patterns("inclusion_list")
+		return anyOf(matcher.list("inclusion_list", "patterns"), matched)
 	case matcher.get("exclusion_list") != nil:
-		return yes - patterns("exclusion_list")
+		return not(anyOf(matcher.list("exclusion_list", "patterns"), matched))
 	}
 	return yes
 }

@@ -9,262 +9,235 @@ import (
 	"time"
 )
 
+// Times in seconds.
 const (
-	// act is the time that a balancer has, after it has noticed, to stop sending or to begin, in seconds.
-	act = 10
-	// spare is the time between the end of the drain and the end of the grace, in seconds.
-	spare = 10
-	// The defaults of a drain, in seconds.
-	defaultDelay, defaultTimeout = 30, 30
-	// Kubernetes' default, in seconds.
-	defaultGrace = 30
+	reaction          = 10 // for a balancer to stop or begin to send, after its health check has changed
+	spare             = 10 // between the end of the drain and the end of the grace period
+	defaultDrainDelay = 30
+	defaultTimeout    = 30
+	defaultGrace      = 30 // of Kubernetes
 )
 
-// drained is a Deployment whose pods drain, with its timers in seconds.
-type drained struct {
-	workload, pod, container *Node
-	delay, timeout, grace    int
-	delayAt, graceAt         *Node
+// drain has the times of a workload whose pods drain, in seconds.
+type drain struct {
+	workload, container   *Node
+	delay, timeout, grace int
+	delayAt, graceAt      *Node
 }
 
-// check is a balancer's health check, with its other timers, in seconds. 0 is not known.
-type check struct {
-	at                                    *Node
-	whose                                 string
-	interval, timeout, unhealthy, healthy int
-	act                                   int
-	draining                              int // how long it lets connections to a pod that is out go on
-	drainingAt                            *Node
+// balancer has the times of a balancer, in seconds. 0 is not known.
+type balancer struct {
+	at                                                     *Node
+	name                                                   string
+	interval, timeout, unhealthy, healthy, reaction, drain int // drain: how long connections to a removed pod may go on
+	drainAt                                                *Node
 }
 
-// timers holds the timers of a shutdown against each other, as manifests/README.md has them.
+// timers compares the times of a shutdown, as manifests/README.md describes them.
 func (l *linter) timers() {
-	var checks []check
+	var balancers []balancer
 	for _, object := range l.objects {
-		if c, ok := balancersCheck(object); ok {
+		if b, ok := readBalancer(object); ok {
 			l.checked = true
-			checks = append(checks, c)
+			balancers = append(balancers, b)
 		}
 	}
 	for _, object := range l.objects {
-		d, ok := l.readDrained(object)
+		d, ok := l.readDrain(object)
 		if !ok {
 			continue
 		}
 		l.checked = true
-		l.checkGrace(d)
-		all := checks
-		if kubelets, ok := readinessCheck(d.container); ok {
-			all = append(slices.Clone(checks), kubelets)
+		if need := d.delay + d.timeout + spare; d.grace < need {
+			l.found.add(d.graceAt, Error, "timers", "the pod is killed after %d s, and its drain takes up to %d + %d s: write "+
+				"terminationGracePeriodSeconds: %d (delay + timeout + %d)", d.grace, d.delay, d.timeout, need, spare)
 		}
-		for _, c := range all {
-			l.checkNotice(d, c)
+		for _, b := range append(slices.Clone(balancers), readinessProbe(d.container)...) {
+			l.checkBalancer(d, b)
 		}
 	}
 }
 
-func (l *linter) checkGrace(d drained) {
-	if need := d.delay + d.timeout + spare; d.grace < need {
-		l.found.add(d.graceAt, Error, "timers", "the pod is killed after %d s, and its drain takes up to %d + %d s: write "+
-			"terminationGracePeriodSeconds: %d (delay + timeout + %d)",
-			d.grace, d.delay, d.timeout, need, spare)
-	}
-}
-
-func (l *linter) checkNotice(d drained, c check) {
-	const rule = "timers"
-	at := fmt.Sprintf("%s (%s:%d)", c.whose, c.at.file.name, c.at.line)
-	if need := c.interval*c.unhealthy + c.timeout + c.act; c.interval > 0 && d.delay < need {
-		l.found.add(d.delayAt, Error, rule, "the drain gives the balancer %d s to notice, and %s takes up to %d s (interval %d × threshold "+
-			"%d + timeout %d + %d to act), so calls are lost: write DRAIN_DELAY: %ds",
-			d.delay, at, need, c.interval, c.unhealthy, c.timeout, c.act, need)
+func (l *linter) checkBalancer(d drain, b balancer) {
+	at := fmt.Sprintf("%s (%s:%d)", b.name, b.at.file.name, b.at.line)
+	if need := b.interval*b.unhealthy + b.timeout + b.reaction; b.interval > 0 && d.delay < need {
+		l.found.add(d.delayAt, Error, "timers", "the drain delay is %d s, and %s takes up to %d s to remove a pod (interval %d × threshold "+
+			"%d + timeout %d + %d), so requests fail: write DRAIN_DELAY: %ds", d.delay, at, need, b.interval, b.unhealthy, b.timeout, b.reaction, need)
 	}
 	ready := int(d.workload.number(0, "spec", "minReadySeconds"))
-	if need := c.interval*c.healthy + c.timeout + c.act; c.act > 0 && c.interval > 0 && ready < need {
-		l.found.add(d.workload.at("spec", "minReadySeconds"), Warning, rule, "a rollout ends old pods %d s after new ones are ready, and "+
-			"%s takes up to %d s to take a new pod in (interval %d × threshold %d + timeout %d + %d), so calls are lost: write minReadySeconds: %d",
-			ready, at, need, c.interval, c.healthy, c.timeout, c.act, need)
+	if need := b.interval*b.healthy + b.timeout + b.reaction; b.reaction > 0 && b.interval > 0 && ready < need {
+		l.found.add(d.workload.at("spec", "minReadySeconds"), Warning, "timers", "a rollout ends old pods %d s after new ones are ready, and "+
+			"%s takes up to %d s to add a pod (interval %d × threshold %d + timeout %d + %d), so requests fail: write minReadySeconds: %d",
+			ready, at, need, b.interval, b.healthy, b.timeout, b.reaction, need)
 	}
-	if c.draining > 0 && c.draining < d.timeout {
-		l.found.add(c.drainingAt, Warning, rule, "the balancer cuts connections off after %d s, and the drain lets requests go on for %d "+
-			"s: write %d, or a shorter DRAIN_TIMEOUT",
-			c.draining, d.timeout, d.timeout)
+	if b.drain > 0 && b.drain < d.timeout {
+		l.found.add(b.drainAt, Warning, "timers", "the balancer cuts connections off after %d s, and the drain timeout is %d s: write %d, or a "+
+			"shorter DRAIN_TIMEOUT", b.drain, d.timeout, d.timeout)
 	}
 }
 
-// drainKeys are the flags of `healthgate drain` and the variables that it reads if there is no flag.
-var drainKeys = []struct {
-	flag     string
-	variable string
-}{{"--delay", "DRAIN_DELAY"}, {"--timeout", "DRAIN_TIMEOUT"}}
+// drainTimes are the flags of `healthgate drain` for a time, with the variables that set it without the flag.
+var drainTimes = []struct{ flag, variable string }{{"--delay", "DRAIN_DELAY"}, {"--timeout", "DRAIN_TIMEOUT"}}
 
-// oldVariables are in seconds, and older than the first release: they go as soon as no manifest has them.
-var oldVariables = map[string]int{"DRAIN_NOTICE_SECONDS": 0, "DRAIN_FINISH_SECONDS": 1}
-
-// otherDrainFlags are the flags of `healthgate drain` that are no timers, with whether a value follows.
+// otherDrainFlags are the other flags of `healthgate drain`, and whether a value follows.
 var otherDrainFlags = map[string]bool{"--admin": true, "--log": true, "--output": true, "-o": true, "--help": false, "-h": false}
 
-// readDrained reads a Deployment or another workload that drains before it ends.
-func (l *linter) readDrained(object *Node) (drained, bool) {
-	d := drained{workload: object, delay: defaultDelay, timeout: defaultTimeout}
+// readDrain reads a Deployment or another workload with a preStop hook that drains.
+func (l *linter) readDrain(object *Node) (drain, bool) {
+	d := drain{workload: object, delay: defaultDrainDelay, timeout: defaultTimeout}
+	pod := object.get("spec")
 	switch object.text("kind") {
-	case "Deployment", "DaemonSet", "StatefulSet":
-		d.pod = object.get("spec", "template", "spec")
 	case "Pod":
-		d.pod = object.get("spec")
+	case "Deployment", "DaemonSet", "StatefulSet":
+		pod = pod.get("template", "spec")
+	default:
+		return d, false
 	}
-	for _, container := range slices.Concat(d.pod.list("containers"), d.pod.list("initContainers")) { // a sidecar is one of the latter
-		words := drainWords(container)
+	for _, container := range slices.Concat(pod.list("containers"), pod.list("initContainers")) { // a sidecar is one of the latter
+		words := drainArguments(container)
 		if words == nil {
 			continue
 		}
 		d.container, d.delayAt = container, container.at("env")
-		set := func(i int, at *Node, value string) bool {
-			seconds, ok := drainSeconds(value)
-			if !ok {
-				return false
-			}
-			if i == 0 {
-				d.delay, d.delayAt = seconds, at
-			} else {
-				d.timeout = seconds
-			}
-			return true
-		}
 		for _, env := range container.list("env") {
-			if i, old := oldVariables[env.text("name")]; old {
-				set(i, env.get("value"), env.text("value")+"s")
-			}
-			for i, key := range drainKeys {
-				if env.text("name") == key.variable {
-					set(i, env.get("value"), env.text("value"))
+			for i, of := range drainTimes {
+				if env.text("name") == of.variable {
+					d.set(i, env.get("value"), env.text("value"))
 				}
 			}
 		}
-		for i := 0; i < len(words); i++ {
-			flag, value, joined := strings.Cut(words[i].text, "=")
-			if !strings.HasPrefix(flag, "-") || flag == "-" || flag == "--" {
-				continue
-			}
-			at := words[i].at
-			key := slices.IndexFunc(drainKeys, func(k struct{ flag, variable string }) bool { return k.flag == flag })
-			follows, other := otherDrainFlags[flag]
-			if !joined && (key >= 0 || follows) && i+1 < len(words) {
-				i++
-				value = words[i].text
-			}
-			switch {
-			case key >= 0:
-				if !set(key, at, value) && !isPlaceholder(value) {
-					l.found.add(at, Error, "timers", "%s is %q, which is no duration, so the drain ends at once: write %s 30s", flag, clip(value), flag)
-				}
-			case !other:
-				l.found.add(at, Error, "timers", "healthgate drain has no flag %s, so it ends at once and nothing drains: it has %s and %s",
-					clip(flag), drainKeys[0].flag, drainKeys[1].flag)
-			}
+		for len(words) > 0 {
+			words = l.readDrainFlag(&d, words)
 		}
 	}
-	d.grace, d.graceAt = int(d.pod.number(defaultGrace, "terminationGracePeriodSeconds")), d.pod.at("terminationGracePeriodSeconds")
+	d.grace, d.graceAt = int(pod.number(defaultGrace, "terminationGracePeriodSeconds")), pod.at("terminationGracePeriodSeconds")
 	return d, d.container != nil
 }
 
-// word is one of a command, with where it stands.
-type word struct {
+// readDrainFlag reads the flag that begins some arguments, and returns the arguments after it.
+func (l *linter) readDrainFlag(d *drain, words []argument) (rest []argument) {
+	at, rest := words[0].at, words[1:]
+	flag, value, joined := strings.Cut(words[0].text, "=")
+	i := slices.IndexFunc(drainTimes, func(of struct{ flag, variable string }) bool { return of.flag == flag })
+	hasValue, other := otherDrainFlags[flag]
+	if !joined && (i >= 0 || hasValue) && len(rest) > 0 {
+		value, rest = rest[0].text, rest[1:]
+	}
+	switch {
+	case !strings.HasPrefix(flag, "-") || flag == "-" || flag == "--":
+	case i >= 0:
+		if !d.set(i, at, value) && !isPlaceholder(value) {
+			l.found.add(at, Error, "timers", "%s is %q, which is not a duration, so the drain fails at once: write %s 30s", flag, clip(value), flag)
+		}
+	case !other:
+		l.found.add(at, Error, "timers", "healthgate drain has no flag %s, so it fails at once and nothing drains: it has %s and %s", clip(flag),
+			drainTimes[0].flag, drainTimes[1].flag)
+	}
+	return rest
+}
+
+// set sets one of drainTimes, and reports whether the value is a duration.
+func (d *drain) set(i int, at *Node, value string) bool {
+	duration, err := time.ParseDuration(value)
+	if err != nil || duration < 0 {
+		return false
+	}
+	seconds := int(math.Ceil(duration.Seconds()))
+	if i == 0 {
+		d.delay, d.delayAt = seconds, at
+	} else {
+		d.timeout = seconds
+	}
+	return true
+}
+
+// argument is an argument of a command, with its place.
+type argument struct {
 	text string
 	at   *Node
 }
 
-// drainWords returns the arguments of `healthgate drain` in a container's preStop hook, not nil if it is there.
-func drainWords(container *Node) []word {
-	var all []word
+// drainArguments returns the arguments of `healthgate drain` in a container's preStop hook; nil if the hook does not drain.
+func drainArguments(container *Node) []argument {
+	var all []argument
 	for _, part := range container.list("lifecycle", "preStop", "exec", "command") {
-		for _, text := range strings.Fields(part.scalar) { // one part may be a line for a shell
-			all = append(all, word{strings.Trim(text, `"';`), part})
+		for _, text := range strings.Fields(part.scalar) { // a part may be a line of shell
+			all = append(all, argument{strings.Trim(text, `"';`), part})
 		}
 	}
 	for i := 1; i < len(all); i++ {
 		if all[i].text == "drain" && strings.HasSuffix(all[i-1].text, "healthgate") {
-			rest := []word{}
-			for _, w := range all[i+1:] {
-				if w.text == "&&" || w.text == "||" || w.text == "|" || w.text == "" || w.text == "&" {
-					break
-				}
-				rest = append(rest, w)
+			rest := all[i+1:]
+			if end := slices.IndexFunc(rest, func(a argument) bool {
+				return slices.Contains([]string{"", "&&", "||", "|", "&"}, a.text)
+			}); end >= 0 {
+				rest = rest[:end]
 			}
-			return rest
+			return append([]argument{}, rest...)
 		}
 	}
 	return nil
 }
 
-// drainSeconds reads a duration as the command does.
-func drainSeconds(value string) (int, bool) {
-	if d, err := time.ParseDuration(value); err == nil && d >= 0 {
-		return int(math.Ceil(d.Seconds())), true
-	}
-	return 0, false
-}
-
-// readinessCheck is the kubelet's. Services follow it at once.
-func readinessCheck(container *Node) (check, bool) {
+// readinessProbe returns the kubelet's probe as a balancer: Services follow it at once.
+func readinessProbe(container *Node) []balancer {
 	probe := container.get("readinessProbe")
-	return check{at: probe, whose: "the kubelet", interval: int(probe.number(10, "periodSeconds")), timeout: int(probe.number(1,
-		"timeoutSeconds")),
-		unhealthy: int(probe.number(3, "failureThreshold")), healthy: 1}, probe != nil
+	if probe == nil {
+		return nil
+	}
+	return []balancer{{at: probe, name: "the kubelet", interval: int(probe.number(10, "periodSeconds")), timeout: int(probe.number(1,
+		"timeoutSeconds")), unhealthy: int(probe.number(3, "failureThreshold")), healthy: 1}}
 }
 
-// balancersCheck reads the objects that configure a cloud's checks.
-func balancersCheck(object *Node) (check, bool) {
-	c := check{at: object, act: act}
-	// The defaults for backends that are pods (NEGs); the timeout is no longer than the interval.
-	read := func(n *Node) {
+// readBalancer reads an object that configures the health check of a cloud's balancer.
+func readBalancer(object *Node) (balancer, bool) {
+	b := balancer{at: object, reaction: reaction}
+	healthCheck := func(n *Node) {
 		if n == nil {
 			return
 		}
-		c.at = n
-		c.interval = int(n.number(15, "checkIntervalSec"))
-		c.timeout = int(n.number(float64(min(15, c.interval)), "timeoutSec"))
-		c.unhealthy, c.healthy = int(n.number(2, "unhealthyThreshold")), int(n.number(1, "healthyThreshold"))
+		// The defaults of GKE for pods (NEGs); the timeout is at most the interval.
+		b.at = n
+		b.interval = int(n.number(15, "checkIntervalSec"))
+		b.timeout = int(n.number(float64(min(15, b.interval)), "timeoutSec"))
+		b.unhealthy, b.healthy = int(n.number(2, "unhealthyThreshold")), int(n.number(1, "healthyThreshold"))
 	}
-	drain := func(n *Node) {
-		c.draining, c.drainingAt = int(n.number(0, "drainingTimeoutSec")), n.get("drainingTimeoutSec")
+	draining := func(n *Node) {
+		b.drain, b.drainAt = int(n.number(0, "drainingTimeoutSec")), n.get("drainingTimeoutSec")
 	}
 	switch object.text("kind") {
 	case "BackendConfig":
-		c.whose = "the BackendConfig's check"
-		read(object.get("spec", "healthCheck"))
-		drain(object.get("spec", "connectionDraining"))
+		b.name = "the BackendConfig's check"
+		healthCheck(object.get("spec", "healthCheck"))
+		draining(object.get("spec", "connectionDraining"))
 	case "HealthCheckPolicy":
-		c.whose = "the HealthCheckPolicy's check"
-		read(object.get("spec", "default"))
+		b.name = "the HealthCheckPolicy's check"
+		healthCheck(object.get("spec", "default"))
 	case "GCPBackendPolicy":
-		drain(object.get("spec", "default", "connectionDraining"))
+		draining(object.get("spec", "default", "connectionDraining"))
 	case "Ingress", "TargetGroupBinding":
-		return albCheck(object)
+		return readALB(object)
 	default:
-		return c, false
+		return b, false
 	}
-	return c, true
+	return b, true
 }
 
-// albCheck reads the annotations of the AWS Load Balancer Controller.
-func albCheck(object *Node) (check, bool) {
+// readALB reads the annotations of the AWS Load Balancer Controller.
+func readALB(object *Node) (balancer, bool) {
 	const prefix = "alb.ingress.kubernetes.io/"
 	annotations := object.get("metadata", "annotations")
 	seconds := func(key string, byDefault int) int { return int(annotations.number(float64(byDefault), prefix+key)) }
-	c := check{at: object.at("metadata", "annotations"), whose: "the ALB's check", act: act,
+	b := balancer{at: object.at("metadata", "annotations"), name: "the ALB's check", reaction: reaction,
 		interval: seconds("healthcheck-interval-seconds", 15), timeout: seconds("healthcheck-timeout-seconds", 5),
 		unhealthy: seconds("unhealthy-threshold-count", 2), healthy: seconds("healthy-threshold-count", 2)}
 	attributes := annotations.get(prefix + "target-group-attributes")
-	for _, attribute := range strings.Split(attributes.text(), ",") {
+	for attribute := range strings.SplitSeq(attributes.text(), ",") {
 		if value, found := strings.CutPrefix(strings.TrimSpace(attribute), "deregistration_delay.timeout_seconds="); found {
-			c.draining, _ = strconv.Atoi(value)
-			c.drainingAt = attributes
+			b.drain, _ = strconv.Atoi(value)
+			b.drainAt = attributes
 		}
 	}
-	alb := object.text("spec", "ingressClassName") == "alb"
-	for _, e := range annotations.pairs() {
-		alb = alb || strings.HasPrefix(e.key, prefix)
-	}
-	return c, alb
+	isALB := slices.ContainsFunc(annotations.pairs(), func(e entry) bool { return strings.HasPrefix(e.key, prefix) })
+	return b, isALB || object.text("spec", "ingressClassName") == "alb"
 }

@@ -1,32 +1,27 @@
 package lint
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
 
-// scope is one Envoy, as far as the files have it.
+// scope is the configuration of one Envoy, as far as it is in the files.
 type scope struct {
-	bootstrap   *Node // nil where only parts are known
+	bootstrap   *Node // nil if only parts are known
 	dumped      bool  // by a running Envoy, so it is complete
 	allClusters bool  // a dump has all of Envoy's clusters
-	inJSON      bool  // a dump has JSON's names for fields: staticClusters
 	listeners   []*Node
-	hcms        []*Node // that stand alone
+	hcms        []*Node // connection managers without a listener
 	clusters    map[string]*Node
-	routes      map[string]*Node // route configurations by name
-	extensions  map[string]*Node // filters by ECDS, by name: TypedExtensionConfig
-	// Routes by scope, ScopedRouteConfiguration, by the name that a connection manager has for its scopes; a separate file
-	// has none.
-	scopes map[string][]*Node
-	// patches are put by Istio into a configuration that is not in the files.
-	patches []*patch
+	routes      map[string]*Node   // route configurations by name
+	extensions  map[string]*Node   // filters by ECDS (TypedExtensionConfig), by name
+	scopes      map[string][]*Node // ScopedRouteConfiguration by the scopes' name in the connection manager; "" in a separate file
+	patches     []*patch           // of Istio, for a configuration that is not in the files
 }
 
-func newScope(bootstrap *Node) *scope {
-	s := &scope{bootstrap: bootstrap}
-	s.add(bootstrap.get("static_resources"), typeStatic)
-	return s
+func newScope() *scope {
+	return &scope{clusters: map[string]*Node{}, routes: map[string]*Node{}, extensions: map[string]*Node{}, scopes: map[string][]*Node{}}
 }
 
 // add adds a resource by its type.
@@ -47,31 +42,23 @@ func (s *scope) add(n *Node, typeName string) {
 	case typeHCM:
 		s.hcms = append(s.hcms, n)
 	case typeCluster:
-		put(&s.clusters, n)
+		put(s.clusters, n)
 	case typeRoutes:
-		put(&s.routes, n)
+		put(s.routes, n)
 	case typeExtension:
-		put(&s.extensions, n)
+		put(s.extensions, n)
 	case typeScopedRoutes:
-		s.addScope("", n)
+		s.scopes[""] = append(s.scopes[""], n)
+	case typeScopes:
+		name := n.text("name")
+		s.scopes[name] = append(s.scopes[name], n.list("scoped_route_configs")...)
 	}
 }
 
-// addScope adds a scope's routes under a name.
-func (s *scope) addScope(name string, n *Node) {
-	if s.scopes == nil {
-		s.scopes = map[string][]*Node{}
-	}
-	s.scopes[name] = append(s.scopes[name], n)
-}
-
-// put adds a resource by its name.
-func put(named *map[string]*Node, n *Node) {
-	if *named == nil {
-		*named = map[string]*Node{}
-	}
-	if name := n.text("name"); (*named)[name] == nil {
-		(*named)[name] = n
+// put adds a resource by its name. Of two with one name the first counts.
+func put(named map[string]*Node, n *Node) {
+	if name := n.text("name"); named[name] == nil {
+		named[name] = n
 	}
 }
 
@@ -80,28 +67,39 @@ func (s *scope) join(part *scope) {
 	s.listeners = append(s.listeners, part.listeners...)
 	s.hcms = append(s.hcms, part.hcms...)
 	for _, cluster := range part.clusters {
-		put(&s.clusters, cluster)
+		put(s.clusters, cluster)
 	}
 	for _, routes := range part.routes {
-		put(&s.routes, routes)
+		put(s.routes, routes)
 	}
 	for _, extension := range part.extensions {
-		put(&s.extensions, extension)
+		put(s.extensions, extension)
 	}
 	for name, scopes := range part.scopes {
-		for _, of := range scopes {
-			s.addScope(name, of)
-		}
+		s.scopes[name] = append(s.scopes[name], scopes...)
 	}
 	s.patches = append(s.patches, part.patches...)
 }
 
-// discovers says whether CDS may bring clusters that no file has.
-func (s *scope) discovers() bool {
-	return s.bootstrap.get("dynamic_resources", "cds_config") != nil || s.bootstrap.get("dynamic_resources", "cds_resources_locator") != nil
+// resources returns all resources.
+func (s *scope) resources() []*Node {
+	all := slices.Concat(s.listeners, s.hcms)
+	for _, named := range []map[string]*Node{s.routes, s.extensions, s.clusters} {
+		all = slices.AppendSeq(all, maps.Values(named))
+	}
+	for _, scopes := range s.scopes {
+		all = append(all, scopes...)
+	}
+	return all
 }
 
-// typed returns the message in a typed_config, and the name of its type.
+// discovers reports whether clusters ("cds") or listeners ("lds") may come by xDS.
+func (s *scope) discovers(what string) bool {
+	dynamic := s.bootstrap.get("dynamic_resources")
+	return dynamic.get(what+"_config") != nil || dynamic.get(what+"_resources_locator") != nil
+}
+
+// typed returns the message in a typed_config (that of a TypedStruct is its value), and its type.
 func typed(n *Node) (contents *Node, typeName string) {
 	typeName = typeOf(n.text("@type"))
 	if strings.HasSuffix(typeName, ".TypedStruct") && n.text("type_url") != "" {
@@ -110,15 +108,15 @@ func typed(n *Node) (contents *Node, typeName string) {
 	return n, typeName
 }
 
-// connectionManager is an HTTP connection manager, with where it stands.
+// connectionManager is an HTTP connection manager, with its place.
 type connectionManager struct {
 	*Node
-	listener *Node  // nil where it stands alone
-	chain    *Node  // the filter chain; nil where it stands alone
-	patch    *patch // the patch that puts a filter into it, if no more of it is known
+	listener *Node  // nil if the file has only the connection manager
+	chain    *Node  // the filter chain; nil without a listener
+	patch    *patch // Istio's patch that adds a filter to it, if no more of it is known
 }
 
-// connectionManagers returns all there are.
+// connectionManagers returns all connection managers.
 func (s *scope) connectionManagers() []connectionManager {
 	var all []connectionManager
 	for _, listener := range s.listeners {
@@ -134,33 +132,43 @@ func (s *scope) connectionManagers() []connectionManager {
 			}
 		}
 	}
-	for _, alone := range s.hcms {
-		all = append(all, connectionManager{Node: alone})
+	for _, m := range s.hcms {
+		all = append(all, connectionManager{Node: m})
 	}
 	return append(all, s.patchedManagers()...)
 }
 
-// httpFilter returns the configuration of an entry of http_filters, and the name of its type: by ECDS if a file has it, else the
-// default_config; nil if neither is known.
+// httpFilter returns the configuration of an entry of http_filters, and its type: the one of ECDS if it is in the files, else the
+// default_config; nil if neither is known. A matcher around a filter, which may skip it, is left out.
 func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
-	discovery := entry.get("config_discovery")
-	if discovery == nil {
-		return typed(entry.get("typed_config"))
+	packed := entry.get("typed_config")
+	if discovery := entry.get("config_discovery"); discovery != nil {
+		packed = discovery.get("default_config")
+		if extension := s.extensions[entry.text("name")]; extension != nil {
+			packed = extension.get("typed_config")
+		}
 	}
-	if extension := s.extensions[entry.text("name")]; extension != nil {
-		return typed(extension.get("typed_config"))
+	contents, typeName = typed(packed)
+	if shortName(typeName) == "ExtensionWithMatcher" {
+		return typed(contents.get("extension_config", "typed_config"))
 	}
-	return typed(discovery.get("default_config"))
+	return contents, typeName
 }
 
-// routing is the routes of a connection manager, as far as the files have them.
+// hasMatcher reports whether an entry of http_filters has a matcher around the filter.
+func hasMatcher(entry *Node) bool {
+	_, typeName := typed(entry.get("typed_config"))
+	return shortName(typeName) == "ExtensionWithMatcher"
+}
+
+// routing has the route configurations of a connection manager, as far as they are in the files.
 type routing struct {
-	configurations []*Node // one, but with scopes
-	scoped         bool    // a request picks one of them, or none
-	partial        bool    // there are, or may be, virtual hosts that no file has
+	configurations []*Node // one, or several with scoped routes
+	scoped         bool    // a request selects one of them, or none
+	partial        bool    // there may be virtual hosts that are not in the files
 }
 
-// routing returns the routes of a connection manager.
+// routing returns the routing of a connection manager.
 func (s *scope) routing(m connectionManager) routing {
 	r := routing{scoped: m.get("scoped_routes") != nil, partial: m.patch != nil}
 	if !r.scoped {
@@ -196,8 +204,7 @@ func (r *routing) add(routes *Node) {
 	}
 }
 
-// routesOf returns the routes of a virtual host: a list, of which the first match counts, or the routes in a matcher tree,
-// each of which has a match too.
+// routesOf returns the routes of a virtual host: its list, in which the first match counts, or the routes in its matcher tree.
 func routesOf(virtualHost *Node) []*Node {
 	matcher := virtualHost.get("matcher")
 	if matcher == nil {

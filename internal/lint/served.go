@@ -8,26 +8,26 @@ import (
 	"healthgate/filter/config"
 )
 
-// Served is a gate as a running Envoy has it: one path on one listener.
+// Served is a gate of a running Envoy: one path on one listener.
 type Served struct {
 	Listener   string // its name; "" if the configuration gives it none
 	Address    string // host:port of the listener, as its configuration has it; "" if that is not an address with a port
 	UDP        bool   // it is a listener of HTTP/3
 	Path       string
 	Route      string // the name of its route, or ""
-	Host       string // a domain of its virtual host, where no probe by IP address gets there; else ""
+	Host       string // a domain of its virtual host, if a probe by IP address does not reach it; else ""
 	TLS        bool
 	ServerName string         // the server name that the filter chain requires, or ""
-	Proxied    bool           // the listener wants the PROXY protocol first
-	HTTP2      bool           // it speaks HTTP/2 alone
-	Config     *config.Config // nil where it is wrong
-	Err        error          // why
-	// Prefixes are the stat prefixes by which its replies may be counted, its own first. Envoy defines no stats for a route that comes
-	// to a dynamic module's filter later: such a route's are counted by the filter's.
+	Proxied    bool           // the listener requires the PROXY protocol
+	HTTP2      bool           // it speaks only HTTP/2
+	Config     *config.Config // nil if it is refused
+	Err        error          // the reason
+	// Prefixes has the stat prefixes that may count its replies, its own first: a route that a dynamic module's filter gets later has no
+	// stats of its own, and the filter's count its replies.
 	Prefixes []string
-	// NotAsked is set where no route asks the gate.
+	// NotAsked is set if no route enables the gate.
 	NotAsked bool
-	// Module is set where it is a dynamic module, which knows when a cluster is not there.
+	// Module is set for the dynamic module, which knows which clusters exist.
 	Module bool
 }
 
@@ -38,7 +38,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 		return nil, nil, err
 	}
 	if len(l.scopes) == 0 {
-		return nil, nil, errors.New("it is no /config_dump of Envoy's")
+		return nil, nil, errors.New("it is no /config_dump of an Envoy")
 	}
 	var all []Served
 	for _, s := range l.scopes {
@@ -50,7 +50,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 	return all, l.found.sorted(l.files), nil
 }
 
-// served are the paths that a gate answers.
+// served returns the paths that a gate answers.
 func (s *scope) served(g *gate) []Served {
 	base := Served{Listener: g.in.listener.text("name"), Module: g.variant == module}
 	if address := g.in.listener.get("address", "socket_address"); address.text("port_value") != "" && address.text("port_value") != "0" {
@@ -94,7 +94,7 @@ func (s *scope) served(g *gate) []Served {
 	return all
 }
 
-// countedBy finds the prefixes.
+// countedBy sets the prefixes.
 func (s *Served) countedBy(g *gate) {
 	if s.Config == nil {
 		return

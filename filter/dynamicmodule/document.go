@@ -13,8 +13,8 @@ import (
 	"healthgate/filter/config"
 )
 
-// documents keeps the filter_configs that were decoded last, for filters or for route overrides: an update of a thousand filter chains
-// or of a hundred routes brings most of them again.
+// documents caches decoded filter_configs, of filters or of route overrides: most of those in an update of a thousand filter chains, or of
+// a hundred routes, are the same as before.
 type documents[T any] struct {
 	decode func(*structpb.Struct, config.Variant) (T, error)
 
@@ -22,9 +22,10 @@ type documents[T any] struct {
 	byText map[string]T
 }
 
-// documentsMost bounds what is kept; beyond it all are decoded again.
-const documentsMost = 2_000
+// maxDocuments bounds the cache. If it is full, it is emptied.
+const maxDocuments = 2_000
 
+// read decodes a filter_config. It does not keep the bytes.
 func (d *documents[T]) read(configured []byte) (decoded T, err error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -38,15 +39,15 @@ func (d *documents[T]) read(configured []byte) (decoded T, err error) {
 	if decoded, err = d.decode(raw, config.Module); err != nil {
 		return decoded, err
 	}
-	if len(d.byText) >= documentsMost || d.byText == nil {
+	if len(d.byText) >= maxDocuments || d.byText == nil {
 		d.byText = make(map[string]T)
 	}
 	d.byText[string(configured)] = decoded
 	return decoded, nil
 }
 
-// unpack reads a filter_config: Envoy hands a google.protobuf.Struct over as JSON and the text of a google.protobuf.StringValue as
-// it is; 1.38 hands the Struct of a route over as it is on the wire.
+// unpack parses a filter_config. Envoy passes a google.protobuf.Struct as JSON, and the text of a google.protobuf.StringValue as it is; 1.38
+// passes the Struct of a route in wire format.
 func unpack(configured []byte) (*structpb.Struct, error) {
 	if len(configured) == 0 {
 		return nil, errors.New("filter_config: is required, with at least clusters: [service]")
@@ -56,10 +57,10 @@ func unpack(configured []byte) (*structpb.Struct, error) {
 	if err == nil {
 		return raw, nil
 	}
-	if proto.Unmarshal(configured, raw) == nil && len(raw.ProtoReflect().GetUnknown()) == 0 { // else it is another message
+	if proto.Unmarshal(configured, raw) == nil && len(raw.ProtoReflect().GetUnknown()) == 0 { // otherwise it is another message
 		return raw, nil
 	}
-	// The library's own message has a space of either kind.
+	// The library randomly uses a no-break space.
 	reason := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 	return nil, fmt.Errorf("filter_config: can't be read (%.200s); write it as google.protobuf.Struct", reason)
 }

@@ -37,7 +37,7 @@ func AdminAsWritten(envoy *Envoy, config Configuration) (http.Handler, error) {
 	}), nil
 }
 
-// configDump is what admin's /config_dump says of a bootstrap without dynamic resources.
+// configDump returns the answer of /config_dump for a bootstrap without dynamic resources.
 func configDump(config Configuration) ([]byte, error) {
 	b, err := ParseBootstrap(config.JSON())
 	if err != nil {
@@ -50,7 +50,7 @@ func configDump(config Configuration) ([]byte, error) {
 	for _, cluster := range b.GetStaticResources().GetClusters() {
 		clusters.StaticClusters = append(clusters.StaticClusters, &adminv3.ClustersConfigDump_StaticCluster{Cluster: Any(cluster)})
 	}
-	return marshalJSON(&adminv3.ConfigDump{Configs: []*anypb.Any{
+	return JSON(&adminv3.ConfigDump{Configs: []*anypb.Any{
 		Any(&adminv3.BootstrapConfigDump{Bootstrap: b.Bootstrap}), Any(clusters), Any(listeners),
 	}}), nil
 }

@@ -22,31 +22,31 @@ import (
 	"healthgate/filter/gate"
 )
 
-// fakeEnvoy is an Envoy: its stats by name, its log.
+// fakeEnvoy is an Envoy with stats and a log.
 type fakeEnvoy struct {
 	mutex sync.Mutex
 	stats map[string]*stat
 	lines []string
 }
 
-// fakeHost is what it shows of itself to one filter's configuration.
-type fakeHost struct {
+// fakeFilter is Envoy's side of one filter's configuration.
+type fakeFilter struct {
 	*fakeEnvoy
-	gone    *atomic.Bool
-	defined *atomic.Int64 // stats that were asked for
-	broken  *atomic.Bool  // reading a stat is a bug
+	gone    *atomic.Bool  // Envoy has destroyed it
+	defined *atomic.Int64 // definitions of stats
+	broken  *atomic.Bool  // reading a stat panics
 }
 
 type stat struct{ value atomic.Uint64 }
 
-// running is how many goroutines the test's bubble has, once none of them can go on. Those outside of it may be what is left of another test.
+// running returns the number of goroutines in the test's bubble once all are blocked. Those outside it may belong to another test.
 func running() int {
 	synctest.Wait()
 	stacks := make([]byte, 1<<20)
 	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), ", synctest bubble ")
 }
 
-const goneWord = "it has gone"
+const destroyed = "destroyed"
 
 func newFakeEnvoy() *fakeEnvoy {
 	e := &fakeEnvoy{stats: map[string]*stat{}}
@@ -57,9 +57,9 @@ func newFakeEnvoy() *fakeEnvoy {
 	return e
 }
 
-// host is the side of one more configuration.
-func (e *fakeEnvoy) host() fakeHost {
-	return fakeHost{e, &atomic.Bool{}, &atomic.Int64{}, &atomic.Bool{}}
+// newFilter returns the side of another configuration.
+func (e *fakeEnvoy) newFilter() fakeFilter {
+	return fakeFilter{e, &atomic.Bool{}, &atomic.Int64{}, &atomic.Bool{}}
 }
 
 func (e *fakeEnvoy) stat(name string) *stat {
@@ -74,17 +74,17 @@ func (e *fakeEnvoy) stat(name string) *stat {
 func (e *fakeEnvoy) set(name string, value uint64) { e.stat(name).value.Store(value) }
 func (e *fakeEnvoy) get(name string) uint64        { return e.stat(name).value.Load() }
 
-// handle is a stat as one configuration holds it.
+// handle is a stat of one filter's configuration.
 type handle struct {
-	host fakeHost
+	side fakeFilter
 	stat *stat
 }
 
 func (h handle) check() {
-	if h.host.gone.Load() {
-		panic(goneWord)
+	if h.side.gone.Load() {
+		panic(destroyed)
 	}
-	if h.host.broken.Load() {
+	if h.side.broken.Load() {
 		panic("a bug")
 	}
 }
@@ -92,22 +92,22 @@ func (h handle) Get() uint64         { h.check(); return h.stat.value.Load() }
 func (h handle) Record(value uint64) { h.check(); h.stat.value.Store(value) }
 func (h handle) Increment(by int64)  { h.check(); h.stat.value.Add(uint64(by)) }
 
-func (h fakeHost) define(name string) handle {
+func (h fakeFilter) define(name string) handle {
 	h.defined.Add(1)
 	handle := handle{h, h.stat(name)}
 	handle.check()
 	return handle
 }
 
-func (h fakeHost) Gauge(name string) envoystats.Value      { return h.define(name) }
-func (h fakeHost) Counter(name string) envoystats.Value    { return h.define(name) }
-func (h fakeHost) NewCounter(name string) gate.Counter     { return h.define(name) }
-func (h fakeHost) NewGauge(name string) gate.SettableGauge { return h.define(name) }
-func (h fakeHost) Info(line string)                        { h.log("info: " + line) }
-func (h fakeHost) Warn(line string)                        { h.log("warn: " + line) }
-func (h fakeHost) Error(line string)                       { h.log("error: " + line) }
-func (h fakeHost) Now() time.Time                          { return time.Now() }
-func (h fakeHost) IsGone(cause any) bool                   { return cause == goneWord }
+func (h fakeFilter) Gauge(name string) envoystats.Value      { return h.define(name) }
+func (h fakeFilter) Counter(name string) envoystats.Value    { return h.define(name) }
+func (h fakeFilter) NewCounter(name string) gate.Counter     { return h.define(name) }
+func (h fakeFilter) NewGauge(name string) gate.SettableGauge { return h.define(name) }
+func (h fakeFilter) Info(line string)                        { h.log("info: " + line) }
+func (h fakeFilter) Warn(line string)                        { h.log("warn: " + line) }
+func (h fakeFilter) Error(line string)                       { h.log("error: " + line) }
+func (h fakeFilter) Now() time.Time                          { return time.Now() }
+func (h fakeFilter) IsGone(cause any) bool                   { return cause == destroyed }
 
 func (e *fakeEnvoy) log(line string) {
 	e.mutex.Lock()
@@ -115,7 +115,7 @@ func (e *fakeEnvoy) log(line string) {
 	e.lines = append(e.lines, line)
 }
 
-// logged counts the lines that have a text.
+// logged counts the lines that contain a text.
 func (e *fakeEnvoy) logged(text string) int {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
@@ -137,18 +137,18 @@ func raw(t testing.TB, text string) *structpb.Struct {
 	return s
 }
 
-func configure(t testing.TB, p *Process, text string, host Envoy) *Configuration {
+func configure(t testing.TB, p *Process, text string, side Envoy) *Configuration {
 	t.Helper()
 	decoded, err := config.Decode(raw(t, text), config.Plugin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := p.Configure(decoded, host)
+	c := p.Configure(decoded, side)
 	t.Cleanup(c.End)
 	return c
 }
 
-// override is a route's configuration; what is wrong with it is for its probes.
+// override returns a route override, also for a broken text.
 func override(t testing.TB, p *Process, text string) *Override {
 	t.Helper()
 	written := raw(t, text)
@@ -168,10 +168,10 @@ func answer(t testing.TB, c *Configuration, want string) {
 	}
 }
 
-func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
+func TestARouteUnderTwoFiltersHasTwoGates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
-		https, http := envoy.host(), envoy.host()
+		https, http := envoy.newFilter(), envoy.newFilter()
 		filters := []*Configuration{
 			configure(t, p, `{"clusters": ["service"], "stat_prefix": "https"}`, https),
 			configure(t, p, `{"clusters": ["service"], "stat_prefix": "http"}`, http),
@@ -191,7 +191,7 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 				want = "healthgate_stale"
 			}
 			if got := route.MergeInto(filters[turn%2]).Answer(false).Details; got != want {
-				// The looks between the probes come as often as one a second.
+				// Between probes the gate is evaluated every second.
 				if s := time.Since(began); s%(10*time.Second) > time.Second {
 					t.Fatalf("after %v: got %s, want %s", s, got, want)
 				}
@@ -202,35 +202,35 @@ func TestProbesOfARouteByTurnsUnderTwoFiltersAskTwoGates(t *testing.T) {
 			t.Errorf("%d goroutines became %d", goroutines, now)
 		}
 		for _, prefix := range []string{"https", "http"} {
-			if n := envoy.logged("gate " + prefix + " turns from 200"); n != 1 {
+			if n := envoy.logged("gate " + prefix + " changed from 200"); n != 1 {
 				t.Errorf("%s: %d lines for one change", prefix, n)
 			}
 		}
 	})
 }
 
-func TestLevelsOverrideTheWiderOnes(t *testing.T) {
+func TestNarrowerLevelOverridesWiderOnes(t *testing.T) {
 	for _, test := range []struct {
 		name                    string
 		filter, wide, mid, deep string
 		path, want              string
 	}{
-		{"each another key", `{"clusters": ["service"]}`, `{"path": "/a"}`, `{"drain": "ignore"}`, `{"clusters": ["nobody"]}`, "/a", "healthgate_cluster_empty"},
-		{"the narrowest wins", `{"clusters": ["nobody"]}`, `{"path": "/a"}`, `{"path": "/b"}`, `{"path": "/c", "clusters": ["service"]}`, "/c", "healthgate_ok"},
-		{"nothing is overridden", `{"clusters": ["service"]}`, `{}`, `{}`, `{}`, "/", "healthgate_ok"},
+		{"each level has another key", `{"clusters": ["service"]}`, `{"path": "/a"}`, `{"drain": "ignore"}`, `{"clusters": ["unknown"]}`, "/a", "healthgate_cluster_empty"},
+		{"the narrowest wins", `{"clusters": ["unknown"]}`, `{"path": "/a"}`, `{"path": "/b"}`, `{"path": "/c", "clusters": ["service"]}`, "/c", "healthgate_ok"},
+		{"empty overrides", `{"clusters": ["service"]}`, `{}`, `{}`, `{}`, "/", "healthgate_ok"},
 		{"the widest is broken", `{"clusters": ["service"]}`, `{"paht": "/a"}`, `{}`, `{}`, "/", "healthgate_error"},
-		{"the one between is broken", `{"clusters": ["service"]}`, `{}`, `{"require": 9}`, `{"path": "/c"}`, "/c", "healthgate_error"},
-		{"what completes it comes too late", `{"clusters": ["service"]}`, `{"require": 2}`, `{"clusters": ["service", "b"]}`, `{}`, "/", "healthgate_error"},
+		{"the middle one is broken", `{"clusters": ["service"]}`, `{}`, `{"require": 9}`, `{"path": "/c"}`, "/c", "healthgate_error"},
+		{"only a narrower level would complete it", `{"clusters": ["service"]}`, `{"require": 2}`, `{"clusters": ["service", "b"]}`, `{}`, "/", "healthgate_error"},
 		{"the narrowest is broken", `{"clusters": ["service"]}`, `{}`, `{}`, `{"clusters": []}`, "/", "healthgate_error"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			envoy, p := newFakeEnvoy(), &Process{}
-			c := configure(t, p, test.filter, envoy.host())
+			c := configure(t, p, test.filter, envoy.newFilter())
 			for _, level := range []string{test.wide, test.mid, test.deep} {
 				c = override(t, p, level).MergeInto(c)
 			}
 			if !c.IsProbe("GET", test.path, "") {
-				t.Fatalf("%s is no probe", test.path)
+				t.Fatalf("%s is not a probe", test.path)
 			}
 			answer(t, c, test.want)
 			if test.want != "healthgate_error" {
@@ -244,25 +244,24 @@ func TestLevelsOverrideTheWiderOnes(t *testing.T) {
 				t.Errorf("%d were counted by the filter, want 2", got)
 			}
 			if c.HasReports() {
-				t.Error("it gives reports")
+				t.Error("it has reports")
 			}
 		})
 	}
 }
 
-// What lies between two levels answers nobody.
-func TestLevelThatNobodyIsAnsweredByCostsNothing(t *testing.T) {
+func TestLevelInBetweenStartsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
-		host := envoy.host()
-		f := configure(t, p, `{"clusters": ["service"]}`, host)
-		before, goroutines := host.defined.Load(), running()
+		side := envoy.newFilter()
+		f := configure(t, p, `{"clusters": ["service"]}`, side)
+		before, goroutines := side.defined.Load(), running()
 		between := override(t, p, `{"hold": {"unhealthy_after": "1s"}, "stat_prefix": "between", "source": "admin", "admin": {"address": "unix:///nowhere"}}`)
 		broken := override(t, p, `{"paht": "/"}`)
 		override(t, p, `{"path": "/x"}`).MergeInto(between.MergeInto(f))
 		override(t, p, `{"path": "/x"}`).MergeInto(broken.MergeInto(f))
 		time.Sleep(time.Hour)
-		if defined, more := host.defined.Load()-before, running()-goroutines; defined != 0 || more != 0 {
+		if defined, more := side.defined.Load()-before, running()-goroutines; defined != 0 || more != 0 {
 			t.Errorf("%d stats were defined and %d more goroutines run", defined, more)
 		}
 		if n := envoy.logged("between") + envoy.logged("paht"); n != 0 {
@@ -274,13 +273,13 @@ func TestLevelThatNobodyIsAnsweredByCostsNothing(t *testing.T) {
 func TestErrorBelongsToThePair(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
 	route := override(t, p, `{"require": 2}`)
-	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service"]}`, envoy.host())), "healthgate_error")
-	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service", {"name": "b", "min_healthy": 0}]}`, envoy.host())), "healthgate_ok")
+	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service"]}`, envoy.newFilter())), "healthgate_error")
+	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service", {"name": "b", "min_healthy": 0}]}`, envoy.newFilter())), "healthgate_ok")
 }
 
-func TestBrokenRouteAnswersWhatItMeantToBeItsPath(t *testing.T) {
+func TestBrokenRouteAnswersItsPath(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
-	f := configure(t, p, `{"clusters": ["service"], "path": "/healthz"}`, envoy.host())
+	f := configure(t, p, `{"clusters": ["service"], "path": "/healthz"}`, envoy.newFilter())
 	c := override(t, p, `{"path": "/readyz", "paht": 1}`).MergeInto(f)
 	deep := override(t, p, `{"path": "/livez"}`).MergeInto(c)
 	for path, want := range map[string][2]bool{"/healthz": {true, true}, "/readyz": {true, true}, "/livez": {false, true}, "/": {false, false}} {
@@ -292,13 +291,12 @@ func TestBrokenRouteAnswersWhatItMeantToBeItsPath(t *testing.T) {
 	}
 	unread := p.NewBrokenOverride(nil, fmt.Errorf("not protobuf")).MergeInto(f)
 	if !unread.IsProbe("HEAD", "/healthz?x", "") {
-		t.Error("what could not be read is no probe of the filter's path")
+		t.Error("an unreadable override does not answer the filter's path")
 	}
 	answer(t, unread, "healthgate_error")
 }
 
-// What a pair has started ends with the route, and with the filter; whoever is still answered is answered.
-func TestPairEndsWithEither(t *testing.T) {
+func TestMergedConfigurationEndsWithEitherSide(t *testing.T) {
 	for name, end := range map[string]func(*Configuration, *Override){
 		"with the route":  func(_ *Configuration, o *Override) { o.End() },
 		"with the filter": func(f *Configuration, _ *Override) { f.End() },
@@ -307,7 +305,7 @@ func TestPairEndsWithEither(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				envoy, p := newFakeEnvoy(), &Process{}
-				f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
+				f := configure(t, p, `{"clusters": ["service"]}`, envoy.newFilter())
 				wide := override(t, p, `{}`)
 				deep := override(t, p, `{"stat_prefix": "deep", "hold": {"unhealthy_after": "1s"}}`)
 				between := wide.MergeInto(f)
@@ -317,15 +315,15 @@ func TestPairEndsWithEither(t *testing.T) {
 				synctest.Wait()
 				envoy.set("cluster.service.membership_healthy", 0)
 				time.Sleep(time.Minute)
-				if n := envoy.logged("deep turns"); n != 0 {
-					t.Errorf("it is still watched: %v", envoy.lines)
+				if n := envoy.logged("deep changed"); n != 0 {
+					t.Errorf("it is still evaluated: %v", envoy.lines)
 				}
-				// The hold begins with this probe: nobody has looked since.
+				// The delay starts with this probe: the gate was not evaluated since.
 				answer(t, c, "healthgate_held")
 				if n := len(wide.side.merged) + len(deep.side.merged) + len(between.side.merged); n != 0 {
 					t.Errorf("%d pairs are kept", n)
 				}
-				// One that comes later still starts nothing that would have to end.
+				// A late probe starts nothing that would have to end.
 				late := deep.MergeInto(between)
 				goroutines := running()
 				answer(t, late, "healthgate_held")
@@ -338,69 +336,67 @@ func TestPairEndsWithEither(t *testing.T) {
 	}
 }
 
-// A route's gate without a stat prefix of its own shares the filter's gauge. The newest that has judged writes it.
-func TestGaugeHasOneWriter(t *testing.T) {
+func TestNewestGateWritesHealthy(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
-	f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
-	route := override(t, p, `{"clusters": ["nobody"]}`)
+	f := configure(t, p, `{"clusters": ["service"]}`, envoy.newFilter())
+	route := override(t, p, `{"clusters": ["unknown"]}`)
 	answer(t, f, "healthgate_ok")
 	answer(t, route.MergeInto(f), "healthgate_cluster_empty")
 	answer(t, f, "healthgate_ok")
 	if got := envoy.get("healthgate.default.healthy"); got != 0 {
-		t.Errorf("got %d, want that of the route", got)
+		t.Errorf("got %d, want the route's", got)
 	}
 	route.End()
 	if got := envoy.get("healthgate.default.healthy"); got != 1 {
-		t.Errorf("got %d, want that of the filter, once the route has gone", got)
+		t.Errorf("got %d after the route has ended, want the filter's", got)
 	}
 }
 
-func TestAgeIsTheProcesssOwn(t *testing.T) {
+func TestUpdatesDoNotMakeAClusterFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
 		var last string
 		for range 8 {
-			c := configure(t, p, `{"clusters": ["service"], "stale_after": "5s"}`, envoy.host())
+			c := configure(t, p, `{"clusters": ["service"], "stale_after": "5s"}`, envoy.newFilter())
 			last = c.Answer(false).Details
 			c.End()
 			time.Sleep(time.Second)
 		}
 		if last != "healthgate_stale" {
-			t.Errorf("updates more often than stale_after keep it %s", last)
+			t.Errorf("with updates more frequent than stale_after it is %s", last)
 		}
 	})
 }
 
-// What runs on a goroutine may run when Envoy's side has gone; unrecovered, its panic would end Envoy, as it would this
-// test.
-func TestGoroutinesSurviveTheEndOfEnvoysSide(t *testing.T) {
+// Without recovery the panic of a goroutine would end Envoy, and this test.
+func TestGoroutinesSurviveADestroyedConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy := newFakeEnvoy()
-		host := envoy.host()
-		c := configure(t, &Process{}, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, host)
-		host.gone.Store(true)
+		side := envoy.newFilter()
+		c := configure(t, &Process{}, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, side)
+		side.gone.Store(true)
 		time.Sleep(time.Minute)
-		host.gone.Store(false)
-		// The watch has ended, rather than going on with stats of nobody's: it would find a healthy host.
+		side.gone.Store(false)
+		// Evaluation has ended: it would find a healthy host now.
 		time.Sleep(time.Minute)
 		if got := envoy.get("healthgate.default.healthy"); got != 0 {
-			t.Errorf("the gauge is %d, though nobody looked", got)
+			t.Errorf("healthy is %d without an evaluation", got)
 		}
 		if n := envoy.logged("panic"); n != 0 {
-			t.Errorf("%d lines of what is no fault", n)
+			t.Errorf("%d lines for an expected panic", n)
 		}
-		host.gone.Store(true)
+		side.gone.Store(true)
 		c.End()
 	})
 }
 
-func TestPanicBetweenProbesIsLoggedAndWatchedOn(t *testing.T) {
+func TestEvaluationContinuesAfterAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy := newFakeEnvoy()
-		host := envoy.host()
-		c := configure(t, &Process{}, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, host)
+		side := envoy.newFilter()
+		c := configure(t, &Process{}, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, side)
 		answer(t, c, "healthgate_ok")
-		host.broken.Store(true)
+		side.broken.Store(true)
 		time.Sleep(10 * time.Second)
 		if n := envoy.logged("error: healthgate: panic between probes: a bug: "); n != 1 {
 			t.Errorf("%d lines within a minute, want 1: %q", n, envoy.lines)
@@ -410,24 +406,24 @@ func TestPanicBetweenProbesIsLoggedAndWatchedOn(t *testing.T) {
 			t.Errorf("%d lines after a minute, want 2: %q", n, envoy.lines)
 		}
 		if got := c.Failure(); got != gate.FailClosed() {
-			t.Errorf("a failure that can't be counted is %+v", got)
+			t.Errorf("an uncounted failure is %+v", got)
 		}
-		host.broken.Store(false)
+		side.broken.Store(false)
 		envoy.set("cluster.service.membership_healthy", 0)
 		time.Sleep(10 * time.Second)
 		if got := envoy.get("healthgate.default.healthy"); got != 0 {
-			t.Errorf("the gauge is %d: the gate is no longer watched", got)
+			t.Errorf("healthy is %d: the gate is not evaluated any more", got)
 		}
 		c.End()
 	})
 }
 
-func TestPanicWhileAGateIsMadeLeavesNothingBehind(t *testing.T) {
+func TestPanicWhileAGateIsMadeStartsNothing(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
-	host := envoy.host()
-	f := configure(t, p, `{"clusters": ["service"]}`, host)
+	side := envoy.newFilter()
+	f := configure(t, p, `{"clusters": ["service"]}`, side)
 	route := override(t, p, `{"stat_prefix": "route", "hold": {"unhealthy_after": "1s"}}`).MergeInto(f)
-	host.broken.Store(true)
+	side.broken.Store(true)
 	for range 2 {
 		func() {
 			defer func() {
@@ -439,48 +435,46 @@ func TestPanicWhileAGateIsMadeLeavesNothingBehind(t *testing.T) {
 		}()
 	}
 	if len(route.ends) != 0 || route.gate.Load() != nil {
-		t.Errorf("%d things have still to end", len(route.ends))
+		t.Errorf("%d things are still to end", len(route.ends))
 	}
-	host.broken.Store(false)
+	side.broken.Store(false)
 	answer(t, route, "healthgate_ok")
 }
 
-func TestWarningsComeOnceAfterTheirTime(t *testing.T) {
+func TestWarningIsLoggedOnceAfterItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
-		c := configure(t, p, `{"clusters": ["nobody"]}`, envoy.host())
-		gone := configure(t, p, `{"clusters": ["nobody"], "stat_prefix": "gone"}`, envoy.host())
+		c := configure(t, p, `{"clusters": ["unknown"]}`, envoy.newFilter())
+		gone := configure(t, p, `{"clusters": ["unknown"], "stat_prefix": "gone"}`, envoy.newFilter())
 		time.Sleep(29 * time.Second)
 		gone.End()
 		if n := envoy.logged("has shown no host yet"); n != 0 {
-			t.Errorf("%d warnings before it is time", n)
+			t.Errorf("%d warnings before their time", n)
 		}
 		time.Sleep(time.Hour)
-		if n := envoy.logged(`warn: healthgate: gate default: cluster "nobody" has shown no host yet`); n != 1 || envoy.logged("gate gone: ") != 0 {
-			t.Errorf("%d warnings, want 1, and none of what has gone: %q", n, envoy.lines)
+		if n := envoy.logged(`warn: healthgate: gate default: cluster "unknown" has shown no host yet`); n != 1 || envoy.logged("gate gone: ") != 0 {
+			t.Errorf("%d warnings, want 1, and none of the ended configuration: %q", n, envoy.lines)
 		}
 		c.End()
 	})
 }
 
-// What the process keeps of a configuration ends with it: the readers of its counters at once, and the poller when nobody has
-// come to take its place.
-func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
+func TestSharedPartsEndWithAConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}
 		before := running()
-		c := configure(t, p, `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///nowhere"}}`, envoy.host())
+		c := configure(t, p, `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///nowhere"}}`, envoy.newFilter())
 		if now := running(); now <= before {
-			t.Fatal("nothing was started, so that this shows nothing")
+			t.Fatal("no poller was started")
 		}
-		f := configure(t, p, `{"clusters": ["service"]}`, envoy.host())
+		f := configure(t, p, `{"clusters": ["service"]}`, envoy.newFilter())
 		for range 10 {
 			o := override(t, p, `{"path": "/x"}`)
 			answer(t, o.MergeInto(f), "healthgate_ok")
 			o.End()
 		}
 		if n := len(f.side.merged); n != 0 {
-			t.Errorf("the filter keeps %d of the routes that have gone", n)
+			t.Errorf("the filter keeps %d ended overrides", n)
 		}
 		c.End()
 		f.End()
@@ -488,29 +482,29 @@ func TestWhatAConfigurationSharesEndsWithIt(t *testing.T) {
 		if now := running(); now != before {
 			t.Errorf("%d goroutines run, %d before", now, before)
 		}
-		// A counter that nobody reads any more may begin anew: its first value is then a movement.
+		// A counter without readers may be reset: then its first value is a change.
 		envoy.set("cluster.service.health_check.attempt", 0)
-		again := configure(t, p, `{"clusters": ["service"], "stale_after": "5s"}`, envoy.host())
+		again := configure(t, p, `{"clusters": ["service"], "stale_after": "5s"}`, envoy.newFilter())
 		time.Sleep(4 * time.Second)
 		answer(t, again, "healthgate_ok")
 		again.End()
 	})
 }
 
-// An update of a listener is no time in which admin would have to be waited for.
-func TestNextConfigurationKnowsWhatTheLastOneSawByAdmin(t *testing.T) {
+// A probe must not fail because a listener was updated.
+func TestNextConfigurationUsesTheLastPollOfAdmin(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var looks atomic.Int64
+	var polls atomic.Int64
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/clusters" {
 			io.WriteString(w, `{"state": "LIVE"}`)
 			return
 		}
-		if looks.Add(1) > 1 {
+		if polls.Add(1) > 1 {
 			<-r.Context().Done()
 			return
 		}
@@ -519,27 +513,27 @@ func TestNextConfigurationKnowsWhatTheLastOneSawByAdmin(t *testing.T) {
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 
-	p, host := &Process{}, newFakeEnvoy().host()
+	p, side := &Process{}, newFakeEnvoy().newFilter()
 	text := fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "60s", "admin": {"address": "unix://%s", "interval": "60s"}}`, path)
-	last := configure(t, p, text, host)
+	last := configure(t, p, text, side)
 	for deadline := time.Now().Add(10 * time.Second); last.Answer(false).Details != "healthgate_ok"; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after %d looks it answers %s", looks.Load(), last.Answer(false).Details)
+			t.Fatalf("after %d polls it answers %s", polls.Load(), last.Answer(false).Details)
 		}
 	}
 	last.End()
-	answer(t, configure(t, p, text, host), "healthgate_ok")
+	answer(t, configure(t, p, text, side), "healthgate_ok")
 }
 
-func TestReportIsForThoseWhoAskWhereDetailsAreOn(t *testing.T) {
+func TestReportNeedsDetailsAndAnAcceptHeader(t *testing.T) {
 	for details, asked := range map[bool]bool{true: true, false: true} {
 		t.Run(fmt.Sprint("details ", details), func(t *testing.T) {
-			c := configure(t, &Process{}, fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details), newFakeEnvoy().host())
+			c := configure(t, &Process{}, fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details), newFakeEnvoy().newFilter())
 			if got := strings.HasPrefix(c.Answer(asked).Body, "{"); got != details {
-				t.Errorf("a report is given: %v", got)
+				t.Errorf("has a report: %v", got)
 			}
 			if strings.HasPrefix(c.Answer(false).Body, "{") {
-				t.Error("a report is given to one who did not ask")
+				t.Error("has a report, though the client does not want it")
 			}
 		})
 	}
@@ -558,8 +552,8 @@ func TestAcceptsJSON(t *testing.T) {
 	}
 }
 
-// Workers that ask by turns, while configurations and routes come and go: what the race detector is to see.
-func TestPairsComeAndGoUnderProbes(t *testing.T) {
+// For the race detector.
+func TestConfigurationsAndRoutesChangeUnderProbes(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
 	var filters, routes [2]atomic.Pointer[any]
 	put := func(slot *atomic.Pointer[any], value any) (before any) {
@@ -569,7 +563,7 @@ func TestPairsComeAndGoUnderProbes(t *testing.T) {
 		return before
 	}
 	renew := func(i int) {
-		if old, ok := put(&filters[i], configure(t, p, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, envoy.host())).(*Configuration); ok {
+		if old, ok := put(&filters[i], configure(t, p, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, envoy.newFilter())).(*Configuration); ok {
 			old.End()
 		}
 		if old, ok := put(&routes[i], override(t, p, fmt.Sprintf(`{"path": "/%d"}`, i))).(*Override); ok {
@@ -607,6 +601,41 @@ func TestPairsComeAndGoUnderProbes(t *testing.T) {
 		kept += len((*filters[i].Load()).(*Configuration).side.merged)
 	}
 	if kept > 4 {
-		t.Errorf("%d pairs are kept of two filters and two routes", kept)
+		t.Errorf("%d pairs of two filters and two routes are kept", kept)
+	}
+}
+
+// Envoy frees a filter's configuration once End has returned, so End waits for its pairs, also for those that the other side ends.
+func TestEndWaitsForThePairs(t *testing.T) {
+	for _, overrideFirst := range []bool{true, false} {
+		t.Run(fmt.Sprint("override first ", overrideFirst), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &Process{Lazy: true}
+				c := configure(t, p, `{"clusters": ["service"]}`, newFakeEnvoy().newFilter())
+				o := override(t, p, `{"path": "/x"}`)
+				merged := o.MergeInto(c)
+				merged.Gate()
+				first, second := o.End, c.End
+				if !overrideFirst {
+					first, second = second, first
+				}
+				release, ended := make(chan struct{}), make(chan struct{})
+				merged.ends = append(merged.ends, func() { <-release })
+				go first()
+				synctest.Wait()
+				go func() {
+					second()
+					close(ended)
+				}()
+				synctest.Wait()
+				select {
+				case <-ended:
+					t.Error("the other side has ended before the pair")
+				default:
+				}
+				close(release)
+				<-ended
+			})
+		})
 	}
 }
