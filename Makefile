@@ -232,7 +232,7 @@ lint: $(COMMAND) | tools ## formatting, linters, NOTICE, and `healthgate lint` o
 	@echo "checking formatting, go.mod and NOTICE"
 	@$(call gofmt,$(go_files))
 	@$(GO) mod tidy -diff && $(E2E) mod tidy -diff
-	@$(E2E) run ./notice | diff NOTICE - || { echo "NOTICE does not list what is compiled in; run: make notice" >&2; exit 1; }
+	@$(E2E) run ./notice | diff NOTICE - || { echo "NOTICE is out of date; run: make notice" >&2; exit 1; }
 	@echo "running golangci-lint, hadolint, actionlint and healthgate lint"
 	@for module in . e2e; do (cd $$module && $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...); done
 	@.ci/hadolint.sh Dockerfile
@@ -243,7 +243,7 @@ lint: $(COMMAND) | tools ## formatting, linters, NOTICE, and `healthgate lint` o
 	done; [ -z "$$found" ]
 
 .PHONY: unit
-unit: | tools ## the unit tests, those of filter/ with the race detector, and fuzzing for seconds
+unit: | tools ## the unit tests (filter/ with the race detector), and fuzzing for seconds
 	@echo "running the unit tests"
 	@$(GO_TEST) -race ./filter/...
 	@$(GO_TEST) ./cmd/... ./internal/...
@@ -336,7 +336,7 @@ mutants: | tools ## change the core in small ways, each of which must fail a tes
 	done
 
 .PHONY: vulnerabilities
-vulnerabilities: | tools ## known vulnerabilities in what is used, from Go's database (VULNDB=URL of a copy)
+vulnerabilities: | tools ## known vulnerabilities of the dependencies, from Go's database (VULNDB=URL of a copy)
 	@for module in . e2e; do \
 	  $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -C $$module $(if $(VULNDB),-db $(VULNDB)) ./...; \
 	done

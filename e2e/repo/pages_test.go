@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/testbed"
 )
@@ -191,6 +194,40 @@ func TestReadmeShowsWhatConfigAdds(t *testing.T) {
 	}
 	if err := validate([]byte(written)); err != nil {
 		t.Errorf("it does not fit Envoy's API: %v", err)
+	}
+}
+
+// The page of the configuration shows each key, in a configuration that lint accepts.
+func TestConfigurationPageShowsEachKey(t *testing.T) {
+	_, shown, _ := strings.Cut(readFile(t, inRoot("docs", "configuration.md")), "```yaml\n")
+	shown, _, _ = strings.Cut(shown, "```")
+	var schema struct {
+		Properties map[string]any
+	}
+	if err := json.Unmarshal([]byte(readFile(t, inRoot("filter", "config", "schema.json"))), &schema); err != nil {
+		t.Fatal(err)
+	}
+	for key := range schema.Properties {
+		if !regexp.MustCompile(`(?m)^(# )?` + key + `:`).MatchString(shown) {
+			t.Errorf("%s is not shown", key)
+		}
+	}
+	var value map[string]any
+	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(shown, "checkout", "service")), &value); err != nil {
+		t.Fatal(err)
+	}
+	config, err := testbed.LoadConfig("envoy/module.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	value["grpc_services"] = config.Get(testbed.Healthgate + ".typed_config.filter_config.value.grpc_services")
+	config.Set(testbed.Healthgate+".typed_config.filter_config.value", value)
+	dir, run := workbench(t)
+	if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), config.JSON(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("healthgate lint envoy.yaml"); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -64,7 +64,7 @@ func TestE2EImportsNoneOfTheCodeUnderTest(t *testing.T) {
 	}
 }
 
-// The plugin and the module go into other people's Envoys without the command and what it needs.
+// Users load the plugin and the module into their Envoys without the command and its dependencies.
 func TestFilterImportsNothingOfTheCommand(t *testing.T) {
 	t.Parallel()
 	command := regexp.MustCompile("^healthgate/(internal|cmd)/")
