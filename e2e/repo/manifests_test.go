@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -21,117 +20,17 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// The clouds' own types, with the fields that the manifests use; any other field is an error.
-type (
-	backendConfig struct {
-		object
-		Spec struct {
-			HealthCheck struct {
-				Type               string `json:"type"`
-				RequestPath        string `json:"requestPath"`
-				Port               int    `json:"port"`
-				CheckIntervalSec   int    `json:"checkIntervalSec"`
-				TimeoutSec         int    `json:"timeoutSec"`
-				HealthyThreshold   int    `json:"healthyThreshold"`
-				UnhealthyThreshold int    `json:"unhealthyThreshold"`
-			} `json:"healthCheck"`
-			ConnectionDraining connectionDraining `json:"connectionDraining"`
-			TimeoutSec         int                `json:"timeoutSec"`
-		} `json:"spec"`
-	}
-	managedCertificate struct {
-		object
-		Spec struct {
-			Domains []string `json:"domains"`
-		} `json:"spec"`
-	}
-	healthCheckPolicy struct {
-		object
-		Spec struct {
-			TargetRef targetRef `json:"targetRef"`
-			Default   struct {
-				CheckIntervalSec   int `json:"checkIntervalSec"`
-				TimeoutSec         int `json:"timeoutSec"`
-				HealthyThreshold   int `json:"healthyThreshold"`
-				UnhealthyThreshold int `json:"unhealthyThreshold"`
-				Config             struct {
-					Type             string `json:"type"`
-					HTTP2HealthCheck struct {
-						PortSpecification string `json:"portSpecification"`
-						Port              int    `json:"port"`
-						RequestPath       string `json:"requestPath"`
-					} `json:"http2HealthCheck"`
-				} `json:"config"`
-			} `json:"default"`
-		} `json:"spec"`
-	}
-	gcpBackendPolicy struct {
-		object
-		Spec struct {
-			TargetRef targetRef `json:"targetRef"`
-			Default   struct {
-				TimeoutSec         int                `json:"timeoutSec"`
-				ConnectionDraining connectionDraining `json:"connectionDraining"`
-			} `json:"default"`
-		} `json:"spec"`
-	}
-	podMonitor struct {
-		object
-		Spec struct {
-			Selector            labelSelector `json:"selector"`
-			PodMetricsEndpoints []scraped     `json:"podMetricsEndpoints"`
-		} `json:"spec"`
-	}
-	podMonitoring struct {
-		object
-		Spec struct {
-			Selector  labelSelector `json:"selector"`
-			Endpoints []scraped     `json:"endpoints"`
-		} `json:"spec"`
-	}
-	labelSelector struct {
-		MatchLabels map[string]string `json:"matchLabels"`
-	}
-	scraped struct {
-		Port     string `json:"port"`
-		Path     string `json:"path"`
-		Interval string `json:"interval"`
-	}
-	connectionDraining struct {
-		DrainingTimeoutSec int `json:"drainingTimeoutSec"`
-	}
-	targetRef struct {
-		Group string `json:"group"`
-		Kind  string `json:"kind"`
-		Name  string `json:"name"`
-	}
-	object struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Metadata   struct {
-			Name   string            `json:"name"`
-			Labels map[string]string `json:"labels"`
-		} `json:"metadata"`
-	}
-)
-
 // kinds are the kinds that the manifests may have.
 var kinds = map[string]func() any{
-	"v1/ConfigMap":                               func() any { return &corev1.ConfigMap{} },
-	"v1/Service":                                 func() any { return &corev1.Service{} },
-	"v1/ServiceAccount":                          func() any { return &corev1.ServiceAccount{} },
-	"apps/v1/Deployment":                         func() any { return &appsv1.Deployment{} },
-	"policy/v1/PodDisruptionBudget":              func() any { return &policyv1.PodDisruptionBudget{} },
-	"networking.k8s.io/v1/NetworkPolicy":         func() any { return &networkingv1.NetworkPolicy{} },
-	"networking.k8s.io/v1/Ingress":               func() any { return &networkingv1.Ingress{} },
-	"gateway.networking.k8s.io/v1/Gateway":       func() any { return &gatewayv1.Gateway{} },
-	"gateway.networking.k8s.io/v1/HTTPRoute":     func() any { return &gatewayv1.HTTPRoute{} },
-	"cloud.google.com/v1/BackendConfig":          func() any { return &backendConfig{} },
-	"networking.gke.io/v1/ManagedCertificate":    func() any { return &managedCertificate{} },
-	"networking.gke.io/v1/HealthCheckPolicy":     func() any { return &healthCheckPolicy{} },
-	"networking.gke.io/v1/GCPBackendPolicy":      func() any { return &gcpBackendPolicy{} },
-	"monitoring.coreos.com/v1/PodMonitor":        func() any { return &podMonitor{} },
-	"monitoring.googleapis.com/v1/PodMonitoring": func() any { return &podMonitoring{} },
+	"v1/ConfigMap":                           func() any { return &corev1.ConfigMap{} },
+	"v1/Service":                             func() any { return &corev1.Service{} },
+	"v1/ServiceAccount":                      func() any { return &corev1.ServiceAccount{} },
+	"apps/v1/Deployment":                     func() any { return &appsv1.Deployment{} },
+	"policy/v1/PodDisruptionBudget":          func() any { return &policyv1.PodDisruptionBudget{} },
+	"networking.k8s.io/v1/NetworkPolicy":     func() any { return &networkingv1.NetworkPolicy{} },
+	"networking.k8s.io/v1/Ingress":           func() any { return &networkingv1.Ingress{} },
+	"gateway.networking.k8s.io/v1/Gateway":   func() any { return &gatewayv1.Gateway{} },
+	"gateway.networking.k8s.io/v1/HTTPRoute": func() any { return &gatewayv1.HTTPRoute{} },
 }
 
 // rendered has the objects of a folder, by kind and name.
@@ -169,7 +68,7 @@ func decode(version, kind string, text []byte) (any, error) {
 	}
 	make := kinds[version+"/"+kind]
 	if make == nil {
-		return nil, fmt.Errorf("no type for %s/%s", version, kind)
+		return readCloudObject(version+"/"+kind, text)
 	}
 	o := make()
 	return o, yaml.UnmarshalStrict(text, o)
@@ -427,44 +326,6 @@ func TestReadinessDependsOnTheGateAndLivenessDoesNot(t *testing.T) {
 	}
 }
 
-// check is a balancer's health check and its connection draining, in seconds and checks.
-type check struct{ interval, timeout, unhealthy, healthy, draining int }
-
-// sum returns how long the balancer may take to notice and act, as in the table.
-func (c check) sum() string {
-	const act = 10
-	return fmt.Sprintf("%d × %d + %d + %d = %d", c.interval, c.unhealthy, c.timeout, act, c.interval*c.unhealthy+c.timeout+act)
-}
-
-// balancers returns the health checks of the overlays, by their names in the table.
-func balancers(t *testing.T) map[string]check {
-	t.Helper()
-	gke := render(t, "overlays/gke-ingress")
-	config := get[*backendConfig](t, gke, "BackendConfig/envoy").Spec
-	gateway := render(t, "overlays/gke-gateway")
-	policy := get[*healthCheckPolicy](t, gateway, "HealthCheckPolicy/envoy").Spec.Default
-	annotations := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy").Annotations
-	seconds := func(key string) (n int) {
-		if _, err := fmt.Sscan(annotations["alb.ingress.kubernetes.io/"+key], &n); err != nil {
-			t.Errorf("%s: %v", key, err)
-		}
-		return n
-	}
-	var draining int
-	attributes := annotations["alb.ingress.kubernetes.io/target-group-attributes"]
-	if _, err := fmt.Sscanf(attributes, "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
-		t.Error(err)
-	}
-	return map[string]check{
-		"GKE Ingress": {config.HealthCheck.CheckIntervalSec, config.HealthCheck.TimeoutSec, config.HealthCheck.UnhealthyThreshold,
-			config.HealthCheck.HealthyThreshold, config.ConnectionDraining.DrainingTimeoutSec},
-		"GKE Gateway": {policy.CheckIntervalSec, policy.TimeoutSec, policy.UnhealthyThreshold, policy.HealthyThreshold,
-			get[*gcpBackendPolicy](t, gateway, "GCPBackendPolicy/envoy").Spec.Default.ConnectionDraining.DrainingTimeoutSec},
-		"AWS ALB": {seconds("healthcheck-interval-seconds"), seconds("healthcheck-timeout-seconds"), seconds("unhealthy-threshold-count"),
-			seconds("healthy-threshold-count"), draining},
-	}
-}
-
 // table returns the column value of manifests/README.md's tables, by the first column.
 func table(t *testing.T, value int) map[string]string {
 	t.Helper()
@@ -506,7 +367,7 @@ func TestTimersAgreeWithTheTable(t *testing.T) {
 	sums := table(t, 1)
 	for name, b := range balancers(t) {
 		if b.timeout <= 0 || b.timeout >= b.interval {
-			t.Errorf("%s: the timeout is %d s, the interval %d s", name, b.timeout, b.interval)
+			t.Errorf("%s: the timeout is %v s, the interval %v s", name, b.timeout, b.interval)
 		}
 		if sums[name] != b.sum() {
 			t.Errorf("the table has %q for %s, the overlay %q", sums[name], name, b.sum())
@@ -525,8 +386,10 @@ func TestMaximumOfConnectionsFitsIntoMemory(t *testing.T) {
 	const connection, rest = 23 << 10, 128 << 20 // an idle connection with TLS and HTTP/2; Envoy without connections
 	for _, components := range [][]string{nil, {"module"}} {
 		objects := render(t, "base", components...)
-		most, _ := configuration(t, objects).Get("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections").(float64)
-		limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
+		monitor := configuration(t, objects).Part("overload_manager.resource_monitors.0.typed_config")
+		most, _ := monitor.Get("max_active_downstream_connections").(float64)
+		container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
+		limit := container.Resources.Limits.Memory().Value()
 		if need := rest + int64(most)*connection; most == 0 || need > limit {
 			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
 		}
@@ -536,109 +399,5 @@ func TestMaximumOfConnectionsFitsIntoMemory(t *testing.T) {
 	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
 	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
 		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())
-	}
-}
-
-func TestGKEIngressChecksTheGate(t *testing.T) {
-	objects := render(t, "overlays/gke-ingress")
-	service := get[*corev1.Service](t, objects, "Service/envoy")
-	ingress := get[*networkingv1.Ingress](t, objects, "Ingress/envoy")
-	backend := get[*backendConfig](t, objects, "BackendConfig/envoy")
-	certificate := get[*managedCertificate](t, objects, "ManagedCertificate/envoy")
-	annotation := func(name string) map[string]any {
-		var value map[string]any
-		if err := json.Unmarshal([]byte(service.Annotations[name]), &value); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		return value
-	}
-	if annotation("cloud.google.com/neg")["ingress"] != true ||
-		annotation("cloud.google.com/app-protocols")[service.Spec.Ports[0].Name] != "HTTP2" ||
-		annotation("cloud.google.com/backend-config")["default"] != backend.Metadata.Name {
-		t.Errorf("the Service has %v", service.Annotations)
-	}
-	to := ingress.Spec.DefaultBackend.Service
-	if to.Name != service.Name || to.Port.Name != service.Spec.Ports[0].Name {
-		t.Errorf("the Ingress sends to %+v", to)
-	}
-	if ingress.Annotations["kubernetes.io/ingress.allow-http"] != "false" ||
-		ingress.Annotations["kubernetes.io/ingress.global-static-ip-name"] == "" ||
-		ingress.Annotations["networking.gke.io/managed-certificates"] != certificate.Metadata.Name || len(certificate.Spec.Domains) == 0 {
-		t.Errorf("the Ingress has %v", ingress.Annotations)
-	}
-	if check := backend.Spec.HealthCheck; check.Type != "HTTP2" || check.RequestPath != "/" || check.Port != 8443 {
-		t.Errorf("the health check is %+v", check)
-	}
-}
-
-func TestGKEGatewayChecksTheGate(t *testing.T) {
-	objects := render(t, "overlays/gke-gateway")
-	service := get[*corev1.Service](t, objects, "Service/envoy")
-	gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
-	route := get[*gatewayv1.HTTPRoute](t, objects, "HTTPRoute/envoy")
-	check := get[*healthCheckPolicy](t, objects, "HealthCheckPolicy/envoy")
-	policy := get[*gcpBackendPolicy](t, objects, "GCPBackendPolicy/envoy")
-	if port := service.Spec.Ports[0]; port.AppProtocol == nil || *port.AppProtocol != "HTTP2" || len(service.Spec.Ports) != 1 {
-		t.Errorf("the Service has the ports %+v", service.Spec.Ports)
-	}
-	parent, to := route.Spec.ParentRefs[0], route.Spec.Rules[0].BackendRefs[0]
-	if string(parent.Name) != gateway.Name || *parent.SectionName != gateway.Spec.Listeners[0].Name {
-		t.Errorf("the route is attached to %+v", parent)
-	}
-	if string(to.Name) != service.Name || int32(*to.Port) != service.Spec.Ports[0].Port {
-		t.Errorf("the route sends to %+v", to)
-	}
-	for _, ref := range []targetRef{check.Spec.TargetRef, policy.Spec.TargetRef} {
-		if ref != (targetRef{Kind: "Service", Name: service.Name}) {
-			t.Errorf("a policy is for %+v", ref)
-		}
-	}
-	if c := check.Spec.Default.Config; c.Type != "HTTP2" || c.HTTP2HealthCheck.RequestPath != "/" || c.HTTP2HealthCheck.Port != 8443 {
-		t.Errorf("the health check is %+v", c)
-	}
-}
-
-func TestALBChecksTheGate(t *testing.T) {
-	objects := render(t, "overlays/aws-alb")
-	ingress := get[*networkingv1.Ingress](t, objects, "Ingress/envoy")
-	service := get[*corev1.Service](t, objects, "Service/envoy")
-	to := ingress.Spec.Rules[0].HTTP.Paths[0].Backend.Service
-	if to.Name != service.Name || to.Port.Name != service.Spec.Ports[0].Name || *ingress.Spec.IngressClassName != "alb" {
-		t.Errorf("the Ingress sends to %+v", to)
-	}
-	for name, want := range map[string]string{
-		"backend-protocol": "HTTPS", "backend-protocol-version": "HTTP2", "healthcheck-protocol": "HTTPS",
-		"healthcheck-path": "/", "success-codes": "200", "target-type": "ip", "healthcheck-port": "traffic-port",
-	} {
-		if got := ingress.Annotations["alb.ingress.kubernetes.io/"+name]; got != want {
-			t.Errorf("%s is %q, want %q", name, got, want)
-		}
-	}
-}
-
-func TestMetricsAreScrapedAtTheirPortAndPath(t *testing.T) {
-	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
-		"metrics/pod-monitor": func(o rendered) (labelSelector, []scraped) {
-			m := get[*podMonitor](t, o, "PodMonitor/envoy").Spec
-			return m.Selector, m.PodMetricsEndpoints
-		},
-		"metrics/pod-monitoring": func(o rendered) (labelSelector, []scraped) {
-			m := get[*podMonitoring](t, o, "PodMonitoring/envoy").Spec
-			return m.Selector, m.Endpoints
-		},
-	} {
-		t.Run(component, func(t *testing.T) {
-			objects := render(t, "base", component)
-			envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template
-			selector, endpoints := read(objects)
-			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
-				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
-			}
-			listener := configuration(t, objects).Part("static_resources.listeners.1.filter_chains.0.filters.0.typed_config")
-			path := listener.Get("route_config.virtual_hosts.0.routes.0.match.path")
-			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
-				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
-			}
-		})
 	}
 }
