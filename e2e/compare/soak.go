@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"healthgate/e2e/testbed"
@@ -178,14 +177,4 @@ func usageOf(ctx context.Context, r *Run) (*usage, error) {
 	}
 	u.goroutines /= mean
 	return u, nil
-}
-
-func (c *Clients) String() string {
-	text := fmt.Sprintf("%s: %d probes passed, %d failed, %d hung up; %d abuses, %d proxied", c.variant.Name, c.passed.Load(), c.failed.Load(),
-		c.aborted.Load(), c.abused.Load(), c.proxied.Load())
-	if c.grpc() {
-		text += fmt.Sprintf("; %d Checks, %d Watches with %d updates, %d ended by Envoy", c.checked.Load(), c.watched.Load(),
-			c.updates.Load(), c.ended.Load())
-	}
-	return strings.TrimSpace(text)
 }

@@ -30,8 +30,8 @@ func (e Expectation) passing() bool {
 	return e.Status == 200 || slices.ContainsFunc(e.Answers, passes)
 }
 
-// certain reports whether only one answer is allowed, or only one status.
-func (e Expectation) certain() bool { return (len(e.Answers) == 1) != (e.Status != 0) }
+// certain reports whether only one answer is allowed.
+func (e Expectation) certain() bool { return len(e.Answers) == 1 && e.Status == 0 }
 
 // Debounce follows the verdict of a gate with hold. The truth is the verdict without hold. The first verdict is the truth; it changes once
 // the truth has been the other one for long enough without interruption. While the times do not show whether it has changed, the verdict

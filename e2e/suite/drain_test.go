@@ -56,7 +56,7 @@ func TestInvisibleDrainIsLogged(t *testing.T) {
 	expect(t, "an invisible drain", s.probe(client), 200, "ok\n", nil)
 	const warning = "healthgate: gate default: server.live reads 0 and never was 1"
 	s.awaitLines(warning, 1, 45*time.Second)
-	for _, matcher := range []string{"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher, which takes its place", "server.state"} {
+	for _, matcher := range []string{"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher, which replaces it", "server.state"} {
 		if !strings.Contains(s.envoy.Log(), matcher) {
 			t.Errorf("the warning lacks %q", matcher)
 		}

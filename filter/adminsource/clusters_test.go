@@ -40,7 +40,8 @@ func TestReadClusters(t *testing.T) {
 			"host_statuses": [{"x": [{}], "weight": 1}], "z": []}], "y": "{"}`, "a 1/1 kept 1"},
 		{"a repeated cluster", `{"cluster_statuses": [{"name": "a", "host_statuses": [` + up + `]}, {"name": "a"}]}`, "a 0/0 kept 0"},
 		{"a repeated name", `{"cluster_statuses": [{"name": "c", "host_statuses": [` + up + `], "name": "a"}]}`, "a 1/1 kept 1"},
-		{"repeated hosts", `{"cluster_statuses": [{"name": "a", "host_statuses": [` + up + `,` + up + `], "host_statuses": [` + down + `]}]}`, "a 0/1 kept 1"},
+		{"repeated hosts", `{"cluster_statuses": [{"name": "a", "host_statuses": [` + up + `,` + up + `], "host_statuses": [` + down + `]}]}`,
+			"a 0/1 kept 1"},
 		{"a repeated list", `{"cluster_statuses": [{"name": "a"}], "cluster_statuses": [{"name": "b"}]}`, "b 0/0 kept 0"},
 		{"a repeated list, null", `{"cluster_statuses": [{"name": "a"}], "cluster_statuses": null}`, ""},
 		{"escapes", `{"cluster\u005fstatuses": [{"na\u006de": "\u0061"}]}` + " \n", "a 0/0 kept 0"},
@@ -70,7 +71,7 @@ func TestReadClustersRefusesAnythingElse(t *testing.T) {
 		"a name that is a number":     `{"cluster_statuses": [{"name": 1}]}`,
 		"a null host":                 `{"cluster_statuses": [{"name": "a", "host_statuses": [null]}]}`,
 		"a host that is a list":       `{"cluster_statuses": [{"name": "a", "host_statuses": [[]]}]}`,
-		"a flag that is a string":     `{"cluster_statuses": [{"name": "a", "host_statuses": [{"health_status": {"failed_outlier_check": "no"}}]}]}`,
+		"a flag that is a string":     `{"cluster_statuses": [{"host_statuses": [{"health_status": {"failed_outlier_check": "no"}}]}]}`,
 		"something behind":            `{"cluster_statuses": [{"name": "a"}]} {}`,
 		"something bad behind":        `{"cluster_statuses": [{"name": "a"}]} x`,
 		"a comma too many":            `{"cluster_statuses": [{"name": "a"},]}`,
@@ -87,7 +88,7 @@ func TestReadClustersRefusesAnythingElse(t *testing.T) {
 		})
 	}
 	t.Run("cut short anywhere", func(t *testing.T) {
-		const text = `{"x": [{}, 1.5], "cluster_statuses": [{"name": "a", "y": "z", "host_statuses": [{"health_status": {}}, {}]}, {"name": "b"}]}`
+		const text = `{"x": [{}, 1], "cluster_statuses": [{"name": "a", "y": "z", "host_statuses": [{"health_status": {}}, {}]}, {"name": "b"}]}`
 		for i := range len(text) {
 			got, err := readClusters(strings.NewReader(text[:i]), wanted{"a": true})
 			if err == nil || got != nil || errors.Is(err, io.EOF) {

@@ -20,7 +20,7 @@ const (
 
 // Pollers are the pollers of a process, one for each address. The zero value is ready.
 type Pollers struct {
-	dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil for that of net.Dialer
+	dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil for a net.Dialer
 	mutex  sync.Mutex
 	active map[endpoint]*poller
 }
@@ -123,7 +123,7 @@ func (p *poller) pollNow() {
 	}
 }
 
-// collectWanted returns what the next poll must answer.
+// collectWanted returns the clusters for the next poll.
 func (p *poller) collectWanted() wanted {
 	p.pollers.mutex.Lock()
 	defer p.pollers.mutex.Unlock()

@@ -112,7 +112,8 @@ func (a *fakeAdmin) setNames(names ...string) {
 }
 
 func newConfig(interval, staleAfter time.Duration, details bool, names ...string) *config.Config {
-	c := &config.Config{StaleAfter: staleAfter, Details: details, Admin: &config.Admin{Network: "unix", Address: "/run/admin.sock", Interval: interval}}
+	c := &config.Config{StaleAfter: staleAfter, Details: details,
+		Admin: &config.Admin{Network: "unix", Address: "/run/admin.sock", Interval: interval}}
 	for _, name := range names {
 		c.Clusters = append(c.Clusters, policy.Cluster{Name: name})
 	}
@@ -200,7 +201,8 @@ func TestSourceIsStaleWhilePollsFail(t *testing.T) {
 		"another shape": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `["cluster_statuses"]`) },
 		"no response":   func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
-		for path, set := range map[string]func(*fakeAdmin, http.HandlerFunc){"/clusters": (*fakeAdmin).setClusters, "/server_info": (*fakeAdmin).setInfo} {
+		for path, set := range map[string]func(*fakeAdmin, http.HandlerFunc){"/clusters": (*fakeAdmin).setClusters,
+			"/server_info": (*fakeAdmin).setInfo} {
 			t.Run(path+" "+name, func(t *testing.T) {
 				withAdmin(t, func(t *testing.T, a *fakeAdmin) {
 					a.setHosts(2, 3)
@@ -304,7 +306,8 @@ func TestNewSourceIsStaleUntilAPollThatStartsAtOnce(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
-		if b, unknown := second.Sample(time.Now(), 0), second.Sample(time.Now(), 1); b != oneHealthy || unknown != (policy.Sample{Unknown: true}) {
+		if b, unknown := second.Sample(time.Now(), 0), second.Sample(time.Now(), 1); b != oneHealthy ||
+			unknown != (policy.Sample{Unknown: true}) {
 			t.Errorf("got %+v and %+v after the poll", b, unknown)
 		}
 		if third.Sample(time.Now(), 0) != oneHealthy || len(third.Hosts(0)) != 1 || len(third.Hosts(1)) != 1 {
@@ -436,7 +439,8 @@ func TestPollersReachAUnixSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, map[bool]string{true: `{}`, false: `{"cluster_statuses": [{"name": "a", "host_statuses": [{}]}]}`}[r.URL.Path == "/server_info"])
+		io.WriteString(w, map[bool]string{true: `{}`,
+			false: `{"cluster_statuses": [{"name": "a", "host_statuses": [{}]}]}`}[r.URL.Path == "/server_info"])
 	})}
 	go server.Serve(listener)
 	defer server.Close()

@@ -11,7 +11,7 @@ import (
 	"healthgate/filter/policy"
 )
 
-// Bounds that limit what one probe costs, whatever is configured.
+// Bounds of a configuration, so that no probe is expensive.
 const (
 	MaxClusters   = 64        // clusters of a gate
 	MaxMinHealthy = 1_000_000 // hosts

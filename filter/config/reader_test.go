@@ -27,7 +27,8 @@ func TestShowIsShort(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
 		want int
-	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"path", "path", 0}, {"paht", "path", 2}, {"pat", "path", 1}, {"xath", "path", 1}, {"kitten", "sitting", 3}} {
+	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"path", "path", 0}, {"paht", "path", 2}, {"pat", "path", 1}, {"xath", "path", 1}, {"kitten",
+		"sitting", 3}} {
 		if got := distance(test.a, test.b); got != test.want {
 			t.Errorf("%q and %q: got %d, want %d", test.a, test.b, got, test.want)
 		}

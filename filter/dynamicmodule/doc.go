@@ -36,6 +36,6 @@
 //	supersede.go        which gates a newer configuration has replaced
 //	tested.go           the versions of Envoy that the module is tested with
 //	module.go           all configurations and gates of one Envoy
-//	sampling.go         sampling and evaluating, on a thread of its own
+//	sampling.go         sampling and evaluating, mostly on one thread of Go
 //	exports.go          the functions that C calls
 package dynamicmodule

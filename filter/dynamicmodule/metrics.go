@@ -129,7 +129,7 @@ func (e *filterEnvoy) define(prefix string, grpc bool) {
 	}
 }
 
-// metricNames returns the names of the stats of a prefix, with those of grpc.health.v1.Health if grpc is true.
+// metricNames returns the names of the stats of a prefix; grpc adds the stats of grpc.health.v1.Health.
 func metricNames(prefix string, grpc bool) (counters, gauges []string) {
 	counters, gauges = gates.MetricNames(prefix)
 	if grpc {

@@ -25,7 +25,7 @@ typedef struct {
 } hg_hashes;
 void hg_hashes_free(hg_hashes *hashes);
 
-// hg_sample_gauges fills samples in the order of the index's names. Unless clusters is NULL, it adds all clusters that have stats. It
+// hg_sample_gauges fills samples in the order of the names in the index. Unless clusters is NULL, it adds all clusters that have stats. It
 // returns false if Envoy has no bootstrap extension, or has ended it.
 bool hg_sample_gauges(const hg_index *index, hg_sample *samples, hg_hashes *clusters);
 

@@ -13,15 +13,15 @@ import (
 	"unsafe"
 )
 
-// sampler holds the gauges of Envoy that gates read, as the last pass has found them. It is safe for concurrent use, and holds no lock while
-// Envoy's gauges are iterated.
+// sampler holds the gauges of Envoy that gates read, as the last pass has found them. It is safe for concurrent use, and holds no lock
+// during a pass.
 type sampler struct {
 	clusters clusters
 	wanted   chan struct{} // has an element if a pass is wanted soon
 
 	mutex  sync.Mutex
 	gauges map[string]*gauge
-	order  []*gauge // those of index, in its order
+	order  []*gauge // the gauges of index, in its order
 	index  *index   // nil if gauges has changed since it was made
 	passes uint64   // that have begun
 	stored uint64   // the last pass whose samples were stored
@@ -102,7 +102,7 @@ func (s *sampler) passSoon() {
 	}
 }
 
-// begin returns what a pass needs.
+// begin begins a pass: it returns the pass's number, names and gauges, and memory for the samples.
 func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg_sample) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

@@ -60,8 +60,8 @@ func (m *module) firstProbe(g *gate) *C.hg_reply {
 	return g.publishedReply()
 }
 
-// run samples until Envoy shuts down. It has a thread of its own, because a pass takes a tenth of a second if there are 10,000 clusters, and
-// Envoy's main thread, which checks the hosts, must not wait for it.
+// run samples until Envoy shuts down. It does not run on Envoy's main thread, which checks the hosts: a pass takes a tenth of a second if
+// there are 10,000 clusters.
 func (m *module) run() {
 	runtime.LockOSThread()
 	for !stopped.Load() {

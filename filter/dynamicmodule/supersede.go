@@ -20,7 +20,7 @@ type updates struct {
 	due  time.Time // zero if nothing is due
 }
 
-// add records a new configuration or override. A series of updates does not delay what is due.
+// add records a new configuration or override. A series of updates does not postpone due.
 func (u *updates) add(now time.Time) {
 	u.last = now
 	if u.due.IsZero() {
@@ -28,7 +28,7 @@ func (u *updates) add(now time.Time) {
 	}
 }
 
-// takeDue reports, once, that it is time.
+// takeDue reports, once, that supersede is due.
 func (u *updates) takeDue(now time.Time) bool {
 	if u.due.IsZero() || now.Before(u.due) {
 		return false

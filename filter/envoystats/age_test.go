@@ -154,7 +154,8 @@ func TestUnusedAgesAreBounded(t *testing.T) {
 		name string
 		want time.Duration
 	}{ // the ones that are kept first: each new one makes another one forgotten
-		{strconv.Itoa(maxUnusedAges), 8 * time.Second}, {strconv.Itoa(2*maxUnusedAges - 1), 8 * time.Second}, {strconv.Itoa(maxUnusedAges - 1), 0}, {"first", 0}, {"again", 0},
+		{strconv.Itoa(maxUnusedAges), 8 * time.Second}, {strconv.Itoa(2*maxUnusedAges - 1), 8 * time.Second}, {strconv.Itoa(maxUnusedAges - 1),
+			0}, {"first", 0}, {"again", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := a.register(test.name, after(9), 1)

@@ -27,7 +27,7 @@ type Gate struct {
 	active   atomic.Bool // there was a probe: from then on the gate counts and logs changes
 }
 
-// history is what the gate remembers of one cluster.
+// history is the memory of a gate for one cluster.
 type history struct {
 	hasHadHosts atomic.Bool
 	outcome     atomic.Pointer[outcome] // with details only
@@ -61,7 +61,7 @@ func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *P
 	return g
 }
 
-// Close ends what the gate shares with others. A closed gate still answers.
+// Close unregisters the gate. A closed gate still answers.
 func (g *Gate) Close() {
 	g.server.Close()
 	g.metrics.close()
@@ -120,7 +120,7 @@ func (g *Gate) FailingReply(reason policy.Reason) *Reply {
 	return g.replies.of(policy.Verdict{Reason: reason})
 }
 
-// Counters returns the counters of a reply: ok, or failed and that of its reason. The second may be nil.
+// Counters returns the counters of a reply: ok, or failed and the one of its reason. The second may be nil.
 func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.metrics.counters(r.Verdict) }
 
 // DependsOnTime reports whether the verdict can change while Envoy's stats stay the same: hold delays a change, or the source is not
@@ -236,14 +236,15 @@ func (g *Gate) logName() string { return "healthgate: gate " + g.config.StatPref
 func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) string {
 	change := "starts with"
 	switch before {
-	case failing:
+	case stateFailing:
 		change = fmt.Sprintf("changed from %d to", g.config.Unhealthy.Status)
-	case passing:
+	case statePassing:
 		change = fmt.Sprintf("changed from %d to", g.config.Healthy.Status)
 	}
 	clusters := make([]string, len(samples))
 	for i, s := range samples {
-		clusters[i] = fmt.Sprintf("cluster %q has %d healthy and %d degraded of %d hosts", g.config.Clusters[i].Name, s.Healthy, s.Degraded, s.Total)
+		clusters[i] = fmt.Sprintf("cluster %q has %d healthy and %d degraded of %d hosts", g.config.Clusters[i].Name, s.Healthy, s.Degraded,
+			s.Total)
 		if s.Excluded > 0 {
 			clusters[i] += fmt.Sprintf(", %d excluded", s.Excluded)
 		}

@@ -226,11 +226,16 @@ func TestAnswerIsCountedAndItsChangesAreLogged(t *testing.T) {
 	if got := envoy.own["healthgate.default.healthy"].Get(); got != 1 {
 		t.Errorf("got gauge healthy %d, want 1", got)
 	}
+	numbers := func(a, b policy.Counts) string {
+		return fmt.Sprintf(`: cluster "a" has %d healthy and %d degraded of %d hosts, cluster "b" has %d healthy and %d degraded of %d hosts`,
+			a.Healthy, a.Degraded, a.Total, b.Healthy, b.Degraded, b.Total)
+	}
+	const gate = "info: healthgate: gate default "
 	wantLines := []string{
-		`info: healthgate: gate default starts with 503 healthgate_cluster_empty: cluster "a" has 0 healthy and 0 degraded of 0 hosts, cluster "b" has 0 healthy and 0 degraded of 0 hosts`,
-		`info: healthgate: gate default changed from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 2 hosts`,
-		`info: healthgate: gate default changed from 200 to 503 healthgate_cluster_unhealthy: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 3 hosts`,
-		`info: healthgate: gate default changed from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 3 healthy and 0 degraded of 3 hosts`,
+		gate + "starts with 503 healthgate_cluster_empty" + numbers(policy.Counts{}, policy.Counts{}),
+		gate + "changed from 503 to 200 healthgate_ok" + numbers(of(1, 0, 1), of(1, 0, 2)),
+		gate + "changed from 200 to 503 healthgate_cluster_unhealthy" + numbers(of(1, 0, 1), of(1, 0, 3)),
+		gate + "changed from 503 to 200 healthgate_ok" + numbers(of(1, 0, 1), of(3, 0, 3)),
 	}
 	if !slices.Equal(envoy.lines, wantLines) {
 		t.Errorf("got lines\n%s\nwant\n%s", strings.Join(envoy.lines, "\n"), strings.Join(wantLines, "\n"))
@@ -260,7 +265,8 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 
 func TestConfiguredResponsesAreSent(t *testing.T) {
 	envoy := newFakeEnvoy()
-	g := newGate(t, envoy, `{"clusters": ["a"], "response": {"healthy": {"status": 202, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
+	g := newGate(t, envoy, `{"clusters": ["a"],
+		"response": {"healthy": {"status": 202, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
 	if r := g.Answer(); r.Status != 500 || r.Body != "down" {
 		t.Errorf("got %d %q", r.Status, r.Body)
 	}
@@ -362,7 +368,8 @@ func TestHoldInOneDirectionOnly(t *testing.T) {
 		after, afterUp string
 	}{
 		{"unhealthy_after", `{"unhealthy_after": "2s"}`, "healthgate_held", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
-		{"healthy_after", `{"healthy_after": "2s"}`, "healthgate_cluster_unhealthy", "healthgate_held", "healthgate_cluster_unhealthy", "healthgate_ok"},
+		{"healthy_after", `{"healthy_after": "2s"}`, "healthgate_cluster_unhealthy", "healthgate_held", "healthgate_cluster_unhealthy",
+			"healthgate_ok"},
 		{"neither", `{}`, "healthgate_cluster_unhealthy", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -394,7 +401,8 @@ func (c *clocked) Now() time.Time { c.reads++; return epoch }
 
 func TestClockIsReadOnlyIfTheConfigurationNeedsIt(t *testing.T) {
 	for more, want := range map[string]int{
-		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1, `, "response": {"details": true}`: 1,
+		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1,
+		`, "response": {"details": true}`: 1,
 	} {
 		t.Run(more, func(t *testing.T) {
 			envoy := &clocked{}

@@ -91,8 +91,9 @@ func TestDrainIsSeenFromTheStartIfTheGaugeIsFound(t *testing.T) {
 
 func TestWarningOfNoHostNamesTheReasonIfTheGaugeIsKnown(t *testing.T) {
 	for found, want := range map[bool]string{
-		true:  `cluster "service" has shown no host yet. Likely: it has none (see /clusters`,
-		false: `cluster "service" has shown no host yet. Likely: Envoy has no cluster of this name (see /clusters on Envoy's admin port), or one with an alt_stat_name`,
+		true: `cluster "service" has shown no host yet. Likely: it has none (see /clusters`,
+		false: `cluster "service" has shown no host yet. Likely: ` +
+			`Envoy has no cluster of this name (see /clusters on Envoy's admin port), or one with an alt_stat_name`,
 	} {
 		envoy := &knowingEnvoy{fakeEnvoy: newFakeEnvoy()}
 		if found {

@@ -11,7 +11,8 @@ import (
 
 func TestReportFollowsHealthJSON(t *testing.T) {
 	envoy := newFakeEnvoy()
-	g := newGate(t, envoy, `{"clusters": [{"name": "a", "min_healthy": 2, "degraded": "ignore"}, "b"], "require": "any", "response": {"details": true}}`)
+	g := newGate(t, envoy, `{"clusters": [{"name": "a", "min_healthy": 2, "degraded": "ignore"}, "b"],
+		"require": "any", "response": {"details": true}}`)
 	at := func(seconds int) string { return inUTC(epoch.Add(time.Duration(seconds) * time.Second)) }
 	for i, step := range []struct {
 		seconds       int
@@ -30,7 +31,8 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 		envoy.setCluster("a", step.a)
 		envoy.setCluster("b", step.b)
 		reply := g.Report()
-		if reply.Status != step.status || reply.Headers["content-type"][0] != "application/health+json" || reply.Headers["cache-control"][0] != "no-store" {
+		if reply.Status != step.status || reply.Headers["content-type"][0] != "application/health+json" ||
+			reply.Headers["cache-control"][0] != "no-store" {
 			t.Errorf("step %d: got %d with %v", i, reply.Status, reply.Headers)
 		}
 		var got report

@@ -106,7 +106,7 @@ func (g *Gate) warnOfDrain() {
 		envoystats.ServerLive, envoystats.ServerState, serverMatchers)
 }
 
-// serverMatchers are the settings that may leave out one of the server's stats, matchers those for a cluster's stats.
+// serverMatchers names the settings that may leave out a server's stat, matchers the settings that may leave out a cluster's stat.
 const (
 	serverMatchers = "see the bootstrap's stats_config.stats_matcher, and the listener's metadata envoy.stats_matcher, which replaces it"
 	matchers       = serverMatchers + ", and the cluster's own"

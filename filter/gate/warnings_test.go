@@ -42,20 +42,27 @@ func TestWarnings(t *testing.T) {
 		meanwhile  func(*fakeEnvoy, *Gate)
 		want       []string // parts of the only line; none for no line
 	}{
-		{"healthy and checked", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
+		{"healthy and checked", `{"clusters": ["a"]}`,
+			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
 		{"no host", `{"clusters": ["a"]}`, func(*fakeEnvoy, *Gate) {},
-			[]string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name", "cluster.a.membership_total", "envoy.stats_matcher"}},
-		{"no host, after a probe", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { g.Answer() }, []string{`cluster "a" has shown no host yet`}},
+			[]string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name", "cluster.a.membership_total",
+				"envoy.stats_matcher"}},
+		{"no host, after a probe", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { g.Answer() },
+			[]string{`cluster "a" has shown no host yet`}},
 		{"no host now, but there was one", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
 			envoy.setCluster("a", of(1, 0, 1))
 			g.Answer()
 			envoy.setCluster("a", policy.Counts{})
 		}, nil},
 		{"never checked", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" has hosts, and Envoy has checked none of them: each counts as healthy`, "health_checks", "cluster.a.health_check.attempt"}},
-		{"checks do not continue", `{"clusters": ["a"], "stale_after": "5s"}`, func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" fails by stale_after (5s)`, "health_checks", "no_traffic_interval (60s by default)", "cluster.a.health_check.attempt"}},
-		{"checks continue", `{"clusters": ["a"], "stale_after": "5s"}`, func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
+			[]string{`cluster "a" has hosts, and Envoy has checked none of them: each counts as healthy`, "health_checks",
+				"cluster.a.health_check.attempt"}},
+		{"checks do not continue", `{"clusters": ["a"], "stale_after": "5s"}`,
+			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
+			[]string{`cluster "a" fails by stale_after (5s)`, "health_checks", "no_traffic_interval (60s by default)",
+				"cluster.a.health_check.attempt"}},
+		{"checks continue", `{"clusters": ["a"], "stale_after": "5s"}`,
+			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
 		{"checks of no host", `{"clusters": ["a"], "stale_after": "5s"}`, func(envoy *fakeEnvoy, g *Gate) {
 			envoy.setCluster("a", of(1, 0, 1))
 			g.Answer()

@@ -251,7 +251,8 @@ func TestReportNeedsAClientThatAcceptsJSONAndReadsBodies(t *testing.T) {
 	for _, test := range []struct {
 		name, contentType, accept string
 		report                    bool
-	}{{"accepts JSON", "", "application/json", true}, {"accepts anything", "", "*/*", false}, {"gRPC", "application/grpc", "application/json", false}} {
+	}{{"accepts JSON", "", "application/json", true}, {"accepts anything", "", "*/*", false}, {"gRPC", "application/grpc",
+		"application/json", false}} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, end := range []bool{true, false} {
 				cb := &callbacks{}
@@ -384,8 +385,9 @@ func TestParseRefuses(t *testing.T) {
 		configured *anypb.Any
 		want       string
 	}{
-		"nothing":      {&anypb.Any{}, "healthgate: plugin_config: is required, with at least clusters: [service]"},
-		"another type": {pack(t, &durationpb.Duration{}), "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"},
+		"nothing": {&anypb.Any{}, "healthgate: plugin_config: is required, with at least clusters: [service]"},
+		"another type": {pack(t, &durationpb.Duration{}),
+			"healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"},
 		"unknown type": {&anypb.Any{TypeUrl: "type.googleapis.com/no.Such"}, "healthgate: plugin_config: no.Such can't be read"},
 		"not protobuf": {broken, "healthgate: plugin_config: xds.type.v3.TypedStruct can't be read"},
 		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "healthgate: paht: unknown key, did you mean path?"},

@@ -31,7 +31,7 @@ type Configuration struct {
 	process *Process
 	envoy   Envoy
 	filter  *Configuration // the filter's own: itself, or the one at the end of its parents
-	serial  uint64         // of a merged configuration, that of its newer side
+	serial  uint64         // a merged configuration has the serial of its newer side
 	config  *config.Config // nil if it is broken
 	err     error          // why it is broken
 	paths   []string       // whose requests are probes
@@ -48,7 +48,8 @@ type Configuration struct {
 
 // Configure starts a filter's configuration, with its gate unless the process is lazy.
 func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration {
-	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path}, done: make(chan struct{})}
+	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path},
+		done: make(chan struct{})}
 	c.filter = c
 	if !p.Lazy {
 		c.makeGate()
@@ -104,7 +105,7 @@ func (c *Configuration) madeGate() *gate.Gate {
 	return c.makeGate()
 }
 
-// makeGate starts what the gate needs. For an ended configuration it starts nothing that would have to end.
+// makeGate makes the gate with its source, warnings and evaluations. If the configuration has ended, it starts nothing.
 func (c *Configuration) makeGate() *gate.Gate {
 	c.making.Lock()
 	defer c.making.Unlock()

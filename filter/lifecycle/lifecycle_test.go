@@ -215,12 +215,15 @@ func TestNarrowerLevelOverridesWiderOnes(t *testing.T) {
 		filter, wide, mid, deep string
 		path, want              string
 	}{
-		{"each level has another key", `{"clusters": ["service"]}`, `{"path": "/a"}`, `{"drain": "ignore"}`, `{"clusters": ["unknown"]}`, "/a", "healthgate_cluster_empty"},
-		{"the narrowest wins", `{"clusters": ["unknown"]}`, `{"path": "/a"}`, `{"path": "/b"}`, `{"path": "/c", "clusters": ["service"]}`, "/c", "healthgate_ok"},
+		{"each level has another key", `{"clusters": ["service"]}`, `{"path": "/a"}`, `{"drain": "ignore"}`, `{"clusters": ["unknown"]}`, "/a",
+			"healthgate_cluster_empty"},
+		{"the narrowest wins", `{"clusters": ["unknown"]}`, `{"path": "/a"}`, `{"path": "/b"}`, `{"path": "/c", "clusters": ["service"]}`, "/c",
+			"healthgate_ok"},
 		{"empty overrides", `{"clusters": ["service"]}`, `{}`, `{}`, `{}`, "/", "healthgate_ok"},
 		{"the widest is broken", `{"clusters": ["service"]}`, `{"paht": "/a"}`, `{}`, `{}`, "/", "healthgate_error"},
 		{"the middle one is broken", `{"clusters": ["service"]}`, `{}`, `{"require": 9}`, `{"path": "/c"}`, "/c", "healthgate_error"},
-		{"only a narrower level would complete it", `{"clusters": ["service"]}`, `{"require": 2}`, `{"clusters": ["service", "b"]}`, `{}`, "/", "healthgate_error"},
+		{"only a narrower level would complete it", `{"clusters": ["service"]}`, `{"require": 2}`, `{"clusters": ["service", "b"]}`, `{}`, "/",
+			"healthgate_error"},
 		{"the narrowest is broken", `{"clusters": ["service"]}`, `{}`, `{}`, `{"clusters": []}`, "/", "healthgate_error"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -256,7 +259,8 @@ func TestLevelInBetweenStartsNothing(t *testing.T) {
 		side := envoy.newFilter()
 		f := configure(t, p, `{"clusters": ["service"]}`, side)
 		before, goroutines := side.defined.Load(), running()
-		between := override(t, p, `{"hold": {"unhealthy_after": "1s"}, "stat_prefix": "between", "source": "admin", "admin": {"address": "unix:///nowhere"}}`)
+		between := override(t, p, `{"hold": {"unhealthy_after": "1s"}, "stat_prefix": "between",
+			"source": "admin", "admin": {"address": "unix:///nowhere"}}`)
 		broken := override(t, p, `{"paht": "/"}`)
 		override(t, p, `{"path": "/x"}`).MergeInto(between.MergeInto(f))
 		override(t, p, `{"path": "/x"}`).MergeInto(broken.MergeInto(f))
@@ -274,7 +278,8 @@ func TestErrorBelongsToThePair(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
 	route := override(t, p, `{"require": 2}`)
 	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service"]}`, envoy.newFilter())), "healthgate_error")
-	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service", {"name": "b", "min_healthy": 0}]}`, envoy.newFilter())), "healthgate_ok")
+	answer(t, route.MergeInto(configure(t, p, `{"clusters": ["service", {"name": "b", "min_healthy": 0}]}`, envoy.newFilter())),
+		"healthgate_ok")
 }
 
 func TestBrokenRouteAnswersItsPath(t *testing.T) {
@@ -282,7 +287,8 @@ func TestBrokenRouteAnswersItsPath(t *testing.T) {
 	f := configure(t, p, `{"clusters": ["service"], "path": "/healthz"}`, envoy.newFilter())
 	c := override(t, p, `{"path": "/readyz", "paht": 1}`).MergeInto(f)
 	deep := override(t, p, `{"path": "/livez"}`).MergeInto(c)
-	for path, want := range map[string][2]bool{"/healthz": {true, true}, "/readyz": {true, true}, "/livez": {false, true}, "/": {false, false}} {
+	for path, want := range map[string][2]bool{"/healthz": {true, true}, "/readyz": {true, true}, "/livez": {false, true},
+		"/": {false, false}} {
 		t.Run(path, func(t *testing.T) {
 			if got := [2]bool{c.IsProbe("GET", path, ""), deep.IsProbe("GET", path, "")}; got != want {
 				t.Errorf("got %v, want %v", got, want)
@@ -452,7 +458,8 @@ func TestWarningIsLoggedOnceAfterItsTime(t *testing.T) {
 			t.Errorf("%d warnings before their time", n)
 		}
 		time.Sleep(time.Hour)
-		if n := envoy.logged(`warn: healthgate: gate default: cluster "unknown" has shown no host yet`); n != 1 || envoy.logged("gate gone: ") != 0 {
+		if n := envoy.logged(`warn: healthgate: gate default: cluster "unknown" has shown no host yet`); n != 1 ||
+			envoy.logged("gate gone: ") != 0 {
 			t.Errorf("%d warnings, want 1, and none of the ended configuration: %q", n, envoy.lines)
 		}
 		c.End()
@@ -514,7 +521,8 @@ func TestNextConfigurationUsesTheLastPollOfAdmin(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 
 	p, side := &Process{}, newFakeEnvoy().newFilter()
-	text := fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "60s", "admin": {"address": "unix://%s", "interval": "60s"}}`, path)
+	text := fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "60s",
+		"admin": {"address": "unix://%s", "interval": "60s"}}`, path)
 	last := configure(t, p, text, side)
 	for deadline := time.Now().Add(10 * time.Second); last.Answer(false).Details != "healthgate_ok"; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -563,7 +571,8 @@ func TestConfigurationsAndRoutesChangeUnderProbes(t *testing.T) {
 		return before
 	}
 	renew := func(i int) {
-		if old, ok := put(&filters[i], configure(t, p, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, envoy.newFilter())).(*Configuration); ok {
+		if old, ok := put(&filters[i],
+			configure(t, p, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, envoy.newFilter())).(*Configuration); ok {
 			old.End()
 		}
 		if old, ok := put(&routes[i], override(t, p, fmt.Sprintf(`{"path": "/%d"}`, i))).(*Override); ok {

@@ -39,7 +39,8 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	if pair := o.side.merged[&parent.side]; pair != nil {
 		return pair.(*Configuration)
 	}
-	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter, serial: max(parent.serial, o.serial), done: make(chan struct{})}
+	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter, serial: max(parent.serial, o.serial),
+		done: make(chan struct{})}
 	if c.config, c.err = o.merge(parent); c.err == nil {
 		c.paths = []string{c.config.Path}
 	} else if c.paths = parent.paths; o.path != "" { // nothing else may answer the path that the route was meant to have

@@ -21,9 +21,11 @@ func TestHoldChangesOnlyAfterItsTimeWithoutInterruption(t *testing.T) {
 		"an interruption starts the delay again": {
 			{0, true, true}, {1, false, true}, {3, true, true}, {3.5, false, true}, {6.4, false, true}, {6.5, false, false},
 		},
-		"passes after its own time":             {{0, false, false}, {1, true, false}, {10.9, true, false}, {11, true, true}},
-		"an interruption while passing again":   {{0, false, false}, {1, true, false}, {10, false, false}, {11, true, false}, {20.9, true, false}, {21, true, true}},
-		"after a change the other delay counts": {{0, true, true}, {1, false, true}, {4, false, false}, {5, true, false}, {14.9, true, false}, {15, true, true}},
+		"passes after its own time": {{0, false, false}, {1, true, false}, {10.9, true, false}, {11, true, true}},
+		"an interruption while passing again": {{0, false, false}, {1, true, false}, {10, false, false}, {11, true, false},
+			{20.9, true, false}, {21, true, true}},
+		"after a change the other delay counts": {{0, true, true}, {1, false, true}, {4, false, false}, {5, true, false}, {14.9, true, false},
+			{15, true, true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var state HoldState
