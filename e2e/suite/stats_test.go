@@ -41,7 +41,7 @@ func TestRepliesAreCountedAndChangesLoggedOnce(t *testing.T) {
 	s.awaitStat("healthgate.edge.healthy", 1)
 
 	for line, want := range map[string]int{
-		`starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                      1,
+		`starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                        1,
 		`changed from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`: 1,
 		`changed from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                1,
 	} {
