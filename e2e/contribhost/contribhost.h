@@ -26,7 +26,7 @@
 //  - The ABI does not show which stats the scope of a listener rejects, by its own stats matcher or by the one in the bootstrap. testbed
 //    passes both to the contrib host, which applies them: regular expressions are ECMAScript's, and custom matchers are not supported. The
 //    main thread checks that Envoy has each stat that the matchers accept.
-//  - The ABI shows only the most specific of a request's route configurations. So testbed.Config gives each of them all wider ones, and
+//  - The ABI shows only the most specific of a request's route configurations. So testbed gives each of them all wider ones, and
 //    equal ones are one object here. Two that are equal in everything around them, up to the filter chain or the resource, are one object
 //    here and two in the golang extension: a resource of two sources, or a listener that is replaced by one with the same filter chain
 //    while the old one drains.

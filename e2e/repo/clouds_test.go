@@ -10,8 +10,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
-
-	"healthgate/e2e/testbed"
 )
 
 // cloudSpecs has the fields that the manifests use of kinds that have neither a Go type nor a CRD here. Others are errors.
@@ -92,9 +90,9 @@ func fits(path string, value, spec any) error {
 }
 
 // spec returns the spec of an object that has no Go type.
-func spec(t *testing.T, objects rendered, name string) *testbed.Config {
+func spec(t *testing.T, objects rendered, name string) tree {
 	t.Helper()
-	return testbed.Tree(get[map[string]any](t, objects, name)).Part("spec")
+	return treeOf(get[map[string]any](t, objects, name)).Part("spec")
 }
 
 // check is a balancer's health check and its connection draining, in seconds and checks.
@@ -129,8 +127,8 @@ func balancers(t *testing.T) map[string]check {
 	}
 }
 
-func gkeCheck(c, backend *testbed.Config) check {
-	number := func(c *testbed.Config, path string) float64 { n, _ := c.Get(path).(float64); return n }
+func gkeCheck(c, backend tree) check {
+	number := func(c tree, path string) float64 { n, _ := c.Get(path).(float64); return n }
 	return check{
 		number(c, "checkIntervalSec"), number(c, "timeoutSec"), number(c, "unhealthyThreshold"), number(c, "healthyThreshold"),
 		number(backend, "connectionDraining.drainingTimeoutSec"),
@@ -163,7 +161,7 @@ func TestGKEIngressChecksTheGate(t *testing.T) {
 	}
 	check := spec(t, objects, "BackendConfig/envoy").Part("healthCheck")
 	if check.Get("type") != "HTTP2" || check.Get("requestPath") != "/" || check.Get("port") != 8443.0 {
-		t.Errorf("the health check is %s", check.JSON())
+		t.Errorf("the health check is %v", check)
 	}
 }
 
@@ -184,12 +182,12 @@ func TestGKEGatewayChecksTheGate(t *testing.T) {
 	}
 	for _, policy := range []string{"HealthCheckPolicy/envoy", "GCPBackendPolicy/envoy"} {
 		if ref := spec(t, objects, policy).Part("targetRef"); ref.Get("kind") != "Service" || ref.Get("name") != service.Name {
-			t.Errorf("%s is for %s", policy, ref.JSON())
+			t.Errorf("%s is for %v", policy, ref)
 		}
 	}
 	check := spec(t, objects, "HealthCheckPolicy/envoy").Part("default.config")
 	if check.Get("type") != "HTTP2" || check.Get("http2HealthCheck.requestPath") != "/" || check.Get("http2HealthCheck.port") != 8443.0 {
-		t.Errorf("the health check is %s", check.JSON())
+		t.Errorf("the health check is %v", check)
 	}
 }
 
@@ -224,11 +222,12 @@ func TestMetricsAreScrapedAtTheirPortAndPath(t *testing.T) {
 				t.Errorf("%s selects %s=%v, the pods have %v", component, label, value, envoy.Labels)
 			}
 		}
-		listener := configuration(t, objects).Part("static_resources.listeners.1.filter_chains.0.filters.0.typed_config")
-		path := listener.Get("route_config.virtual_hosts.0.routes.0.match.path")
+		config := configuration(t, objects)
+		metrics := config.HCMOf(config.StaticResources.Listeners[1])
+		path := metrics.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()[0].GetMatch().GetPath()
 		endpoint := monitor.Part(test.endpoint)
 		if portOf(envoy.Spec.Containers[0], fmt.Sprint(endpoint.Get("port"))) == 0 || endpoint.Get("path") != path {
-			t.Errorf("%s scrapes %s, the listener has %v", component, endpoint.JSON(), path)
+			t.Errorf("%s scrapes %v, the listener has %v", component, endpoint, path)
 		}
 	}
 }

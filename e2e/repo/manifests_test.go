@@ -218,7 +218,7 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 }
 
 // configuration returns Envoy's configuration: the mounted file, merged with its arguments.
-func configuration(t *testing.T, objects rendered) *testbed.Config {
+func configuration(t *testing.T, objects rendered) *testbed.Bootstrap {
 	t.Helper()
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 	var file string
@@ -231,10 +231,8 @@ func configuration(t *testing.T, objects rendered) *testbed.Config {
 	flags := []string{"--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"}
 	if len(container.Args) == len(flags)+2 && container.Args[len(flags)] == "--config-yaml" {
 		added := parseConfig(t, container.Args[len(flags)+1])
-		for _, kind := range []string{"listeners", "clusters"} {
-			at := "static_resources." + kind
-			config.Set(at, append(config.Get(at).([]any), added.Get(at).([]any)...))
-		}
+		all, more := config.StaticResources, added.StaticResources
+		all.Listeners, all.Clusters = append(all.Listeners, more.Listeners...), append(all.Clusters, more.Clusters...)
 		flags = container.Args
 	}
 	if !slices.Equal(container.Args, flags) {
@@ -243,13 +241,13 @@ func configuration(t *testing.T, objects rendered) *testbed.Config {
 	return config
 }
 
-func parseConfig(t *testing.T, text string) *testbed.Config {
+func parseConfig(t *testing.T, text string) *testbed.Bootstrap {
 	t.Helper()
-	var tree any
-	if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
+	config, err := testbed.ParseBootstrap([]byte(text))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return testbed.Tree(tree)
+	return config
 }
 
 // checkConfiguration compares Envoy's configuration with the objects around it.
@@ -261,11 +259,10 @@ func checkConfiguration(t *testing.T, objects rendered) {
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // from listeners to ports
-	listeners := config.Get("static_resources.listeners").([]any)
+	listeners := config.StaticResources.Listeners
 	for _, l := range listeners {
-		name := testbed.Tree(l).Get("name").(string)
-		if got := fmt.Sprint(testbed.Tree(l).Get("address.socket_address.port_value")); got != fmt.Sprint(portOf(container, names[name])) {
-			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", name, got, container.Ports)
+		if got := fmt.Sprint(l.GetAddress().GetSocketAddress().GetPortValue()); got != fmt.Sprint(portOf(container, names[l.Name])) {
+			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", l.Name, got, container.Ports)
 		}
 	}
 	if len(container.Ports) != len(listeners) {
@@ -284,12 +281,13 @@ func checkConfiguration(t *testing.T, objects rendered) {
 }
 
 // checkUpstream checks that Envoy's cluster is the headless Service, and that the NetworkPolicy lets Envoy reach it.
-func checkUpstream(t *testing.T, config *testbed.Config, objects rendered) {
+func checkUpstream(t *testing.T, config *testbed.Bootstrap, objects rendered) {
 	t.Helper()
-	upstream := config.Part(testbed.Endpoints + ".0.endpoint.address.socket_address")
+	host := config.Cluster().GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0]
+	upstream := host.GetEndpoint().GetAddress().GetSocketAddress()
 	service := get[*corev1.Service](t, objects, "Service/service")
 	port := service.Spec.Ports[0]
-	at := fmt.Sprintf("%v:%v", upstream.Get("address"), upstream.Get("port_value"))
+	at := fmt.Sprintf("%v:%v", upstream.GetAddress(), upstream.GetPortValue())
 	if want := fmt.Sprintf("%s:%d", service.Name, port.Port); at != want || service.Spec.ClusterIP != "None" {
 		t.Errorf("envoy's cluster is at %s, the service at %s, with the address %q", at, want, service.Spec.ClusterIP)
 	}
@@ -350,7 +348,7 @@ func TestTimersAgreeWithTheTable(t *testing.T) {
 	}
 	ready := container.ReadinessProbe
 	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
-	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	proxy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
 		"delay":                     env["DRAIN_DELAY"],
 		"timeout":                   env["DRAIN_TIMEOUT"],
@@ -386,16 +384,15 @@ func TestMaximumOfConnectionsFitsIntoMemory(t *testing.T) {
 	const connection, rest = 23 << 10, 128 << 20 // an idle connection with TLS and HTTP/2; Envoy without connections
 	for _, components := range [][]string{nil, {"module"}} {
 		objects := render(t, "base", components...)
-		monitor := configuration(t, objects).Part("overload_manager.resource_monitors.0.typed_config")
-		most, _ := monitor.Get("max_active_downstream_connections").(float64)
+		most := configuration(t, objects).ConnectionLimit().GetMaxActiveDownstreamConnections()
 		container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 		limit := container.Resources.Limits.Memory().Value()
-		if need := rest + int64(most)*connection; most == 0 || need > limit {
+		if need := rest + most*connection; most == 0 || need > limit {
 			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
 		}
 	}
-	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
-	policy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
+	proxy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	policy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
 	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
 	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
 		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"sigs.k8s.io/yaml"
-
 	"healthgate/e2e/testbed"
 )
 
@@ -215,16 +213,12 @@ func TestConfigurationPageShowsEachKey(t *testing.T) {
 			t.Errorf("%s is not shown", key)
 		}
 	}
-	var value map[string]any
-	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(shown, "checkout", "service")), &value); err != nil {
-		t.Fatal(err)
-	}
-	config, err := testbed.LoadConfig("envoy/module.yaml")
+	config, err := testbed.ReadBootstrap("envoy/module.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	value["grpc_services"] = config.Get(testbed.Healthgate + ".typed_config.filter_config.value.grpc_services")
-	config.Set(testbed.Healthgate+".typed_config.filter_config.value", value)
+	config.SetGate(strings.ReplaceAll(shown, "checkout", "service"))
+	config.SetGateKey("grpc_services", []any{"router.Router"}) // which module.yaml has a route for
 	dir, run := workbench(t)
 	if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), config.JSON(), 0o600); err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ func TestUnreachableAdminFailsTheProbe(t *testing.T) {
 // Stats show neither the cluster's health nor the drain here.
 func TestSourceAdminSeesADrainWithoutAnyStats(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	const gate = `{"clusters": ["service"], "source": "admin", "admin": {"address": "ADMIN", "interval": "0.1s"}}`
 	drained := map[string]string{"x-envoy-immediate-health-check-fail": "true"}
 	t.Run("while it runs", func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestSourceAdminFindsAClusterOfAnyName(t *testing.T) {
 
 func TestSourceAdminWithThousandsOfHosts(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	const hosts, atLeast = 26_000, 16 << 20 // bytes of the answer with all hosts
 	// More names than fit into a path.
 	long := []any{"service"}
@@ -178,13 +178,16 @@ func TestSourceAdminWithThousandsOfHosts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var requests func() map[string]int
-			s := newSite(t, adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
+			s := newSite(
+				t,
+				adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
 				withConfig(func(c *testbed.Bootstrap) {
 					addHosts(c, hosts)
 					c.SetGateKey("clusters", test.clusters)
 					c.SetGateKey("require", test.require)
 					requests = logAdmin(t, c)
-				}))
+				}),
+			)
 			client := s.client("h2")
 			for _, serving := range []bool{true, false, true} {
 				if err := s.backends[0].SetServing(serving); err != nil {

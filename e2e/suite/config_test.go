@@ -83,7 +83,7 @@ func commentedOut(t *testing.T, comment string) string {
 
 func TestHTTP10NeedsTheLinesInTheComment(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it reads Envoy's log")
+	skipWithRunningEnvoy(t, "it reads Envoy's log")
 	for name, test := range map[string]struct {
 		options []option
 		status  string

@@ -24,7 +24,7 @@ func startedDraining(t *testing.T) option {
 // Envoy fails its health checks before it reads any configuration of the gate.
 func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, options := range map[string][]option{
 		"reference configuration": nil,
 		"rare stats flushes":      {withBootstrap(`stats_flush_interval: 290s`)},
@@ -66,7 +66,8 @@ func TestInvisibleDrainIsLogged(t *testing.T) {
 // A listener whose own matcher excludes the server's stats sees a drain by the other listener's, and logs no warning.
 func TestListenerWithoutServerStatsSeesADrain(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`), func(p *plan) { p.matcher = excludeStats("server.") })
+	s := newSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`),
+		func(p *plan) { p.matcher = excludeStats("server.") })
 	s.setServing(1)
 	second := s.at("second")
 	one, other := s.client("h2"), second.client("h2")

@@ -122,7 +122,8 @@ func TestListenerUpdatesDoNotRefreshARemovedCluster(t *testing.T) {
 	removed := time.Now()
 	update := 0
 	s.await(settle, func() error {
-		if update++; !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stale_after": "3s", "stat_prefix": "update%d"}`, update), allowMissingClusters) {
+		if update++; !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stale_after": "3s", "stat_prefix": "update%d"}`, update),
+			allowMissingClusters) {
 			t.Fatal("envoy refused a good configuration")
 		}
 		if reply := s.probe(client); reply.status != 503 {
@@ -168,7 +169,7 @@ func TestListenerUpdateFixesAnErrorOfAnOverride(t *testing.T) {
 // An override of a broken configuration is broken: the rules of a wider level must not answer in its place.
 func TestBrokenLevelFailsProbesOfNarrowerLevels(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.OverrideLevels)
 	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
 	for name, levels := range map[string][2]string{

@@ -43,7 +43,7 @@ func TestAnswerFollowsTheHealthyHosts(t *testing.T) {
 
 func TestHostsCountAtAnyKindOfAddress(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, address := range map[string]string{
 		"IPv4":        "127.0.0.1:0",
 		"IPv6":        "[::1]:0",
@@ -313,7 +313,7 @@ func TestClosedClientsLeaveNoActiveRequests(t *testing.T) {
 		}
 	}
 	s.await(settle, func() error {
-		active := s.stats("http.ingress.downstream_rq_active")["http.ingress.downstream_rq_active"]
+		active := s.stat("http.ingress.downstream_rq_active")
 		if active != 0 {
 			return fmt.Errorf("%d requests are active", active)
 		}
@@ -385,7 +385,7 @@ func TestProbeWithAGRPCContentTypeGetsAGRPCStatus(t *testing.T) {
 
 func TestDrainingFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct {
 		plugin string
 		status int

@@ -49,7 +49,7 @@ func (s *site) reload(gate string, changes ...func(*testbed.Bootstrap)) (taken b
 func (s *site) awaitStat(name string, value uint64) {
 	s.t.Helper()
 	s.await(settle, func() error {
-		if got := s.stats(name)[name]; got != value {
+		if got := s.stat(name); got != value {
 			return fmt.Errorf("%s is %d, want %d", name, got, value)
 		}
 		return nil
@@ -58,7 +58,7 @@ func (s *site) awaitStat(name string, value uint64) {
 
 func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, test := range badConfigurations {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +91,8 @@ var badConfigurations = map[string]struct {
 	},
 	"every key": {
 		`{"path": 1, "clusters": [{"name": 1, "stat_name": 1, "min_healthy": "1", "min_healthy_percent": 101, "degraded": 1}], "require": 2,
-			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1, "admin": {"address": 1, "interval": 1},
+			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1,
+			"admin": {"address": 1, "interval": 1},
 			"response": {"healthy": {"status": 503, "body": 1}, "unhealthy": {"status": 200, "body": 1}, "details": 1}}`,
 		[]string{
 			"path: 1 is", "clusters[0].name: 1 is", "clusters[0].stat_name: 1 is", `clusters[0].min_healthy: "1" is`,
@@ -102,7 +103,8 @@ var badConfigurations = map[string]struct {
 		},
 	},
 	"admin off loopback": {
-		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback`},
+		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`,
+		[]string{`admin.address: "10.0.0.1:9901" is not on loopback`},
 	},
 	"out of range": {
 		`{"clusters": [{"name": "service", "min_healthy": -1, "min_healthy_percent": 120}]}`,
@@ -116,7 +118,8 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 		c.GolangFilter().PluginConfig = testbed.Any(durationpb.New(time.Second))
 	}))
 	log := refuses(t, s.dir, p.config, p.options)
-	want := "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
+	want := "healthgate: plugin_config: google.protobuf.Duration is another type; " +
+		"write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
 	if variant.Name() == "module" { // Envoy does not give it the type
 		want = "write it as google.protobuf.Struct"
 	}
@@ -127,7 +130,7 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 
 func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	value := testbed.Parse[*structpb.Struct](`{clusters: [service]}`)
 	for _, config := range []proto.Message{value, &xdsv3.TypedStruct{Value: value}, &udpav1.TypedStruct{Value: value}} {
 		t.Run(string(config.ProtoReflect().Descriptor().FullName()), func(t *testing.T) {

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"healthgate/e2e/testbed"
 )
@@ -132,7 +133,7 @@ func withCDS() option { return func(p *plan) { p.cds = true } }
 // newSite starts a site; everything in it ends with the test.
 func newSite(t *testing.T, options ...option) *site {
 	t.Helper()
-	if at := pointed(t); at != nil {
+	if at := runningEnvoy(t); at != nil {
 		return at.site(t, options...)
 	}
 	s, p := prepare(t, options...)
@@ -190,7 +191,7 @@ func newPlan(t *testing.T, options ...option) *plan {
 // prepare starts the backends and makes the configuration, and does not start Envoy. The plan's configuration is the one for Envoy.
 func prepare(t *testing.T, options ...option) (*site, *plan) {
 	t.Helper()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	p := newPlan(t, options...)
 	bed, err := testbed.Prepare(t.Context(), t.TempDir(), testbed.Setup{
 		Variant: variant, Config: p.config, Backends: p.addresses, BackendFlags: p.flags, CheckEvery: "0.1s",
@@ -202,6 +203,11 @@ func prepare(t *testing.T, options ...option) (*site, *plan) {
 		t.Fatal(err)
 	}
 	s := &site{t: t, dir: bed.Dir, cert: bed.Certificate, backends: bed.Backends, config: p.config}
+	for _, cluster := range s.config.StaticResources.Clusters {
+		for _, check := range cluster.HealthChecks { // a host that a busy machine makes slow is not unhealthy
+			check.Timeout = durationpb.New(settle)
+		}
+	}
 	if p.eds {
 		s.takeHosts()
 	}
@@ -596,6 +602,12 @@ func (s *site) stats(prefix string) map[string]uint64 {
 		s.t.Fatal(err)
 	}
 	return stats
+}
+
+// stat returns the value of one stat, 0 if Envoy does not have it.
+func (s *site) stat(name string) uint64 {
+	s.t.Helper()
+	return s.stats(name)[name]
 }
 
 // awaitLog waits until Envoy has written a text.

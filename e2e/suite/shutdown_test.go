@@ -30,7 +30,7 @@ type balancer struct {
 
 const (
 	probeInterval = 200 * time.Millisecond
-	// How long a client continues a stream after its Envoy is out: longer than the delay of the test's drain.
+	// How long a client continues a stream after its Envoy is out: longer than the drain delay in the test.
 	lastWork = 1500 * time.Millisecond
 )
 
@@ -75,7 +75,7 @@ func (b *balancer) pick() int {
 // delay keeps Envoy from ending too early.
 func TestShutdownFailsNoCall(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for _, streams := range []int{0, 10} {
 		t.Run(fmt.Sprint(streams, " streams"), func(t *testing.T) {
 			t.Parallel()
@@ -86,7 +86,8 @@ func TestShutdownFailsNoCall(t *testing.T) {
 
 func shutDownUnderLoad(t *testing.T, streams int) {
 	health := withConfig(func(c *testbed.Bootstrap) {
-		testbed.PrependRoute(c.VirtualHost(), testbed.Parse[*routev3.Route](`{match: {prefix: /grpc.health.v1.Health/}, route: {cluster: service, timeout: 0s}}`))
+		testbed.PrependRoute(c.VirtualHost(),
+			testbed.Parse[*routev3.Route](`{match: {prefix: /grpc.health.v1.Health/}, route: {cluster: service, timeout: 0s}}`))
 	})
 	sites := []*site{newSite(t, backends(2), health), newSite(t, backends(2), health)}
 	for _, s := range sites {

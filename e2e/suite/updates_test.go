@@ -75,9 +75,9 @@ func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
 	s.awaitPath("/readyz", 200)
 	for range 3 {
 		s.removeOverrides()
-		looks := s.stats("healthgate.looks")["healthgate.looks"]
+		looks := s.stat("healthgate.looks")
 		s.await(settle, func() error { // until the module has made more passes; the plugin makes none
-			if now := s.stats("healthgate.looks")["healthgate.looks"]; looks > 0 && now < looks+3 {
+			if now := s.stat("healthgate.looks"); looks > 0 && now < looks+3 {
 				return fmt.Errorf("%d passes, %d before", now, looks)
 			}
 			return nil
@@ -142,7 +142,7 @@ func TestClusterIsNotStaleAfterItsCountersWereReset(t *testing.T) {
 	s.awaitPath("/", 200)
 	s.post("/reset_counters")
 	s.always("/", 200, 4*time.Second)
-	added := s.stats("cluster_manager.cluster_added")["cluster_manager.cluster_added"]
+	added := s.stat("cluster_manager.cluster_added")
 	s.removeClusters()
 	s.writeClusters(clusters...)
 	s.awaitStat("cluster_manager.cluster_added", added+1)
@@ -180,7 +180,7 @@ func TestClusterThatNeverExistedIsUnknown(t *testing.T) {
 	expect(t, "the first probe", s.path("/"), 503, "unavailable\n", nil)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "clusters": [{"name": "neither", "min_healthy": 0}]}`)
 	expect(t, "an override", s.path("/readyz"), 503, "unavailable\n", nil)
-	s.awaitStat("healthgate.default.failed_cluster_unknown", s.stats("healthgate.default.failed")["healthgate.default.failed"])
+	s.awaitStat("healthgate.default.failed_cluster_unknown", s.stat("healthgate.default.failed"))
 }
 
 // While a listener warms, the gate of the next configuration writes neither the gauge nor the log; the active one's gate does.
@@ -190,10 +190,10 @@ func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	s.setServing(1)
 	s.awaitPath("/", 200)
 	s.awaitStat("healthgate.default.healthy", 1)
-	before := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]
+	before := s.stat("listener_manager.total_listeners_warming")
 	s.writeListener(s.nextListener(`{"clusters": ["service"]}`, neverRouted).For(variant).Listener())
 	s.await(settle, func() error {
-		if now := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]; now != before+1 {
+		if now := s.stat("listener_manager.total_listeners_warming"); now != before+1 {
 			return fmt.Errorf("%d listeners are warming", now)
 		}
 		return nil
@@ -202,7 +202,7 @@ func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	if n := strings.Count(s.envoy.Log(), "gate default starts with"); n != 1 {
 		t.Errorf("%d lines of gates that start", n)
 	}
-	if healthy := s.stats("healthgate.default.healthy")["healthgate.default.healthy"]; healthy != 1 {
+	if healthy := s.stat("healthgate.default.healthy"); healthy != 1 {
 		t.Errorf("healthy is %d", healthy)
 	}
 }
@@ -216,11 +216,11 @@ func neverRouted(c *testbed.Bootstrap) {
 // After a process was stopped and continued (SIGSTOP, the cgroup freezer, a migration) no health is known to be bad.
 func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it stops Envoy")
-	for name, plugin := range map[string]string{"plain": `{"clusters": ["service"]}`, "stale_after": `{"clusters": ["service"], "stale_after": "2s"}`} {
+	skipWithRunningEnvoy(t, "it stops Envoy")
+	for name, gate := range map[string]string{"plain": `clusters: [service]`, "stale_after": `{clusters: [service], stale_after: 2s}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withGate(plugin), alone("it stops Envoy"))
+			s := newSite(t, withGate(gate), alone("it stops Envoy"))
 			s.setServing(1)
 			s.awaitPath("/", 200)
 			l := s.probeUntilStopped(40)
@@ -258,12 +258,12 @@ func TestUpdateOfManyFilterChainsNeedsFewPasses(t *testing.T) {
 	}
 	l := s.probeUntilStopped(4)
 	for update := range 3 {
-		before, began := s.stats("healthgate.looks")["healthgate.looks"], time.Now()
+		before, began := s.stat("healthgate.looks"), time.Now()
 		if !s.reload(`{"clusters": ["service"]}`, chains(update)) {
 			t.Fatal("envoy refused 200 filter chains")
 		}
 		// One for all of the new names, and the periodic ones.
-		passes := s.stats("healthgate.looks")["healthgate.looks"] - before
+		passes := s.stat("healthgate.looks") - before
 		if most := uint64(time.Since(began)/(50*time.Millisecond)) + 3; passes > most {
 			t.Errorf("update %d made %d passes in %v, want %d at most", update, passes, time.Since(began), most)
 		}
