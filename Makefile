@@ -294,7 +294,7 @@ endif
 
 # In another version of Envoy than the Go plugin's, only the module is compared.
 .PHONY: compare
-compare: build fetched ## random events: both variants, Envoy's own filter and a model must agree (FOR, SEED, EVENTS, WITHOUT, SOAK=1)
+compare: build fetched ## random events; both variants, the native filter and a model must agree (FOR, SEED, EVENTS, WITHOUT; SOAK=1 FOR=5m or more)
 	@$(E2E) run ./compare -for $(or $(FOR),1m) -seed $(or $(SEED),0) \
 	  $(if $(filter command environment,$(origin VARIANT)),-variant $(VARIANT)) \
 	  $(if $(WITHOUT),-without $(WITHOUT)) $(if $(EVENTS),-events $(abspath $(EVENTS))) $(if $(SOAK),-soak)

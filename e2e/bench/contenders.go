@@ -27,7 +27,7 @@ const (
 	lua      = "Lua script" // envoy/lua.yaml
 )
 
-// smallestLike names the smallest contender that is loaded in the same way: what it costs is not the cost of Healthgate.
+// smallestLike names the smallest contender that is loaded in the same way. Its cost is not the cost of Healthgate.
 var smallestLike = map[string]string{byModule: smallest, byPlugin: emptyGo}
 
 func isModule(contender string) bool { return contender == smallest || contender == byModule }

@@ -94,7 +94,7 @@ type Round struct {
 	P50     time.Duration // latency
 	P99     time.Duration
 	Worker  time.Duration // CPU time of Envoy's worker per probe
-	Process time.Duration // CPU time of Envoy per probe, without that of an idle Envoy
+	Process time.Duration // CPU time of Envoy per probe, minus the CPU time of an idle Envoy
 	Load    time.Duration // CPU time of the load per probe
 
 	requests, rejected int64

@@ -1,4 +1,5 @@
-// Command bench measures what a probe and Envoy's main thread cost with Healthgate and with the alternatives, and writes RESULTS.md.
+// Command bench measures the CPU time and memory of probes, and of Envoy's main thread, with Healthgate and its alternatives. It writes
+// RESULTS.md.
 //
 // Contenders that are compared share one Envoy, or run side by side, and take turns, so that noise of the machine hits all of them. Ratios
 // are taken within a round. Goals are reported as met or missed; a missed goal fails no run.

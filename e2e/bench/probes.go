@@ -81,7 +81,7 @@ func (b *bench) probes(results *Results) error {
 		if err != nil {
 			return err
 		}
-		// The script has an Envoy of its own: it keeps the main thread busy long after its probes.
+		// The script runs in a separate Envoy: it keeps the main thread busy long after its probes.
 		script, err := b.compare(s, max(1, b.Rounds/4), native, lua)
 		if err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// Results are the figures of all parts. results.json keeps those of parts that are not measured again.
+// Results are the figures of all parts. A part that is not measured again keeps its figures in results.json.
 type Results struct {
 	Probes *Probes `json:"probes,omitempty"`
 	Scale  *Scale  `json:"scale,omitempty"`
@@ -34,7 +34,7 @@ type Probes struct {
 	Run
 	Sizes   []Table            `json:"sizes"`
 	Memory  []Memory           `json:"memory"`
-	FileMiB map[string]float64 `json:"file_mib"` // size of what is loaded
+	FileMiB map[string]float64 `json:"file_mib"` // size of the plugin or module
 }
 
 // Memory is the memory of one Envoy after many probes.

@@ -28,7 +28,7 @@ type Clients struct {
 	variant        Variant
 	ingress, calls string // addresses of listeners
 
-	loads      map[string]*testbed.Load // by what they send
+	loads      map[string]*testbed.Load // by the kind of requests
 	updates    atomic.Int64             // of Watches
 	firstError atomic.Pointer[error]
 	cancel     context.CancelFunc
@@ -120,7 +120,7 @@ func (c *Clients) String() string {
 	return fmt.Sprintf("%s: %s, %d updates of Watches", c.variant.Name, strings.Join(all, ", "), c.updates.Load())
 }
 
-// client returns an HTTP client with connections of its own.
+// client returns an HTTP client that shares no connections.
 func client(http2 bool) *http.Client {
 	transport := &http.Transport{Protocols: &http.Protocols{}}
 	transport.Protocols.SetHTTP1(!http2)

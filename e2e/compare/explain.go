@@ -11,7 +11,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// command is what a Disagreement about the command begins its With with.
+// command is the side of a Disagreement about the command, followed by its kind.
 const command = "healthgate explain"
 
 // explainedGate is a gate in the command's report.

@@ -4,7 +4,7 @@
 // they agree. If they do not within a bounded time, it prints the seed and the shortest list of events that it found to show the
 // disagreement.
 //
-//	model.go      what the configuration and the hosts are, and how a gate has to answer
+//	model.go      the configuration, the hosts, and the answer that a gate must give
 //	events.go     the events, and the generator
 //	timing.go     which answers hold and stale_after allow at a time
 //	resources.go  the model's state as xDS resources
@@ -12,7 +12,7 @@
 //	run.go        an Envoy that goes through the events
 //	compare.go    asking until two sides agree
 //	streams.go    calls and Watches that stay open
-//	explain.go    what the command reports
+//	explain.go    the report of the command
 //	search.go     random events, and the shortest list that shows a disagreement
 //	soak.go       the same under load, with growth checks
 //	clients.go    the load

@@ -224,7 +224,7 @@ func routePlaces(route int) []Place {
 	return []Place{a, b}
 }
 
-// explained reports whether a route is in one virtual host only.
+// explained reports whether `healthgate explain` is compared at a route, which is then in one virtual host only.
 func explained(route int) bool { return route%4 == 3 }
 
 // merged returns the merged configuration of a gate. With levels, each level overrides the wider one; without, only the most specific one

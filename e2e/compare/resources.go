@@ -57,18 +57,18 @@ type Resources struct {
 	made          map[string]made
 }
 
-// made is a resource and the text that it was made of.
+// made is a resource, and its input as text.
 type made struct {
-	of       string
+	input    string
 	resource types.Resource
 }
 
-// of returns all resources of a world. It makes a resource anew only if what it is made of has changed.
+// of returns all resources of a world. It makes a resource again only if its input has changed.
 func (r *Resources) of(w *World) map[resourcev3.Type][]types.Resource {
 	all := map[resourcev3.Type][]types.Resource{}
-	add := func(kind resourcev3.Type, name string, of any, build func() types.Resource) {
-		text := fmt.Sprint(of)
-		if before, ok := r.made[kind+name]; !ok || before.of != text {
+	add := func(kind resourcev3.Type, name string, input any, build func() types.Resource) {
+		text := fmt.Sprint(input)
+		if before, ok := r.made[kind+name]; !ok || before.input != text {
 			r.made[kind+name] = made{text, build()}
 		}
 		all[kind] = append(all[kind], r.made[kind+name].resource)

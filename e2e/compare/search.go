@@ -137,8 +137,8 @@ func meaningful(events []Event, drained bool) []Event {
 	return slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return !w.apply(e) })
 }
 
-// shorter returns a shorter list of events that still fails. Each try takes a new Envoy through a whole list, so it first looks for an end of
-// the list that fails; then it leaves out kinds of events, then ever smaller parts.
+// shorter returns a shorter list of events that still fails. Each try takes a new Envoy through a list, so it first looks for an end of the
+// list that fails; then it leaves out kinds of events, then ever smaller parts.
 func shorter(events []Event, fails func([]Event) bool) []Event {
 	for n := 1; n < len(events); n *= 2 {
 		if end := events[len(events)-n:]; fails(end) {

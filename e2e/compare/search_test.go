@@ -109,6 +109,28 @@ func TestFaultIsFoundAndShortened(t *testing.T) {
 	}
 }
 
+// Found by this command: after an update of a filter, a gate with hold passed again after each update of the routes, whatever its hosts.
+func TestHoldStateOfAReplacedFilterIsNotReused(t *testing.T) {
+	o := options(t)
+	if o.Variants[0].Name != plugin {
+		t.Skip("this Envoy cannot load the Go plugin")
+	}
+	o.Variants = o.Variants[:1]
+	hold := &Config{
+		Clusters: []Requirement{{Name: "shared2", MinHealthy: 1}}, Require: "all", Drain: "ignore", Hold: &Hold{"2s", "1s"}, StaleAfter: "0s",
+	}
+	found := shows(t.Context(), []Event{
+		{Kind: "override", Level: "route", Route: 20, Config: hold},
+		{Kind: "filter", Filter: 0, Config: &Config{Clusters: []Requirement{{Name: "shared3", MinHealthy: 1}}, Require: "all", Drain: "fail"}},
+		{Kind: "host", Cluster: "shared2", Host: 0, State: "UNHEALTHY", Number: 1},
+		{Kind: "time", Number: 5000},
+		{Kind: "override", Level: "route", Route: 1},
+	}, o)
+	if found != nil {
+		t.Error(found)
+	}
+}
+
 func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
 	o := options(t)
 	o.Explain, o.Without = 0, Without{"long freeze": true}

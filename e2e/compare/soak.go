@@ -127,7 +127,7 @@ func checkGrowth(ctx context.Context, r *Run, warm *usage, duration time.Duratio
 	return nil
 }
 
-// usage is what an Envoy uses and holds.
+// usage is the memory and the objects of an Envoy.
 type usage struct {
 	memory                               float64 // MiB resident
 	goroutines, configurations, requests int     // configurations and requests: of the Go plugin

@@ -16,7 +16,7 @@
 //
 // How it differs from the golang extension:
 //  - A stat of Envoy ("cluster.…", "server.…") is a copy that the main thread refreshes every few milliseconds, because the ABI cannot
-//    keep a pointer to one. A test that has seen a stat in admin refreshes the copies before it goes on (testbed.Envoy does), and the first
+//    keep a pointer to one. A test that has seen a stat in admin refreshes the copies before it goes on (package testbed does), and the first
 //    stream of a process waits for a refresh.
 //  - The plugin's own stats are atomics, which the main thread hands to Envoy at each refresh.
 //  - Envoy lets a module define stats only while a filter's configuration is created. So a stat that only a route's Merge names is not
@@ -26,7 +26,7 @@
 //  - The ABI does not show which stats the scope of a listener rejects, by its own stats matcher or by the one in the bootstrap. testbed
 //    passes both to the contrib host, which applies them: regular expressions are ECMAScript's, and custom matchers are not supported. The
 //    main thread checks that Envoy has each stat that the matchers accept.
-//  - The ABI shows only the most specific of a request's route configurations. So testbed gives each of them all wider ones, and
+//  - The ABI shows only the most specific of a request's route configurations. So package testbed adds all wider ones to each, and
 //    equal ones are one object here. Two that are equal in everything around them, up to the filter chain or the resource, are one object
 //    here and two in the golang extension: a resource of two sources, or a listener that is replaced by one with the same filter chain
 //    while the old one drains.
@@ -38,7 +38,7 @@
 //  - Headers are counted, but not their bytes, and only the length of a body is passed: using either in Go ends Envoy.
 //  - The plugin's log lines belong to the logger dynamic_modules, not golang, and its level applies. Envoy reports a refused configuration
 //    as "Failed to initialize dynamic module". There is no golang.panic_error: the reply to a panic ends Envoy.
-//  - testbed panics at a configuration in a virtual host that VHDS delivers, and in a matcher's tree of routes.
+//  - An override in a virtual host that VHDS delivers, or in a matcher's tree of routes, is not converted, and Envoy refuses it.
 
 #pragma once
 

@@ -24,7 +24,7 @@ type change struct {
 	Gate, Cluster, Host, To string
 }
 
-// subject returns the name of what has changed.
+// subject returns the name of the changed gate, cluster or host.
 func (c change) subject() string {
 	switch {
 	case c.Host != "":

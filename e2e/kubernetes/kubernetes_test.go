@@ -31,7 +31,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// fakeTargets is what a balancer is given, which a test changes.
+// fakeTargets are the targets of a balancer, which a test changes.
 type fakeTargets struct {
 	mu     sync.Mutex
 	listed []string

@@ -1,6 +1,6 @@
 // Command kubernetes restarts, kills and drains Envoy and the service in a real cluster under load, and reports which calls failed.
 //
-//	kubernetes run     applies an overlay to a cluster, runs all tasks, prints a table, and deletes what it has created
+//	kubernetes run     applies an overlay to a cluster, runs all tasks, prints a table, and deletes the namespace
 //	kubernetes load    sends the load, in a pod of the cluster; `run` starts it
 //	kubernetes counts  prints the counts of the load, in its pod
 //

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -60,26 +59,26 @@ func TestReadClusters(t *testing.T) {
 
 func TestReadClustersRefusesAnythingElse(t *testing.T) {
 	for name, text := range map[string]string{
-		"nothing":                     ``,
-		"text":                        `default_priority::max_connections::1024`,
-		"null":                        `null`,
-		"a list":                      `[]`,
-		"a list in a list":            `{"cluster_statuses": [[]]}`,
-		"no list":                     `{"cluster_statuses": "a"}`,
-		"an object for a list":        `{"cluster_statuses": {}}`,
-		"a null cluster":              `{"cluster_statuses": [null]}`,
-		"a name that is a number":     `{"cluster_statuses": [{"name": 1}]}`,
-		"a null host":                 `{"cluster_statuses": [{"name": "a", "host_statuses": [null]}]}`,
-		"a host that is a list":       `{"cluster_statuses": [{"name": "a", "host_statuses": [[]]}]}`,
-		"a flag that is a string":     `{"cluster_statuses": [{"host_statuses": [{"health_status": {"failed_outlier_check": "no"}}]}]}`,
-		"something behind":            `{"cluster_statuses": [{"name": "a"}]} {}`,
-		"something bad behind":        `{"cluster_statuses": [{"name": "a"}]} x`,
-		"a comma too many":            `{"cluster_statuses": [{"name": "a"},]}`,
-		"a comma too few":             `{"cluster_statuses": [{"name": "a"} {"name": "b"}]}`,
-		"a field without a value":     `{"cluster_statuses": [{"name": }]}`,
-		"a field that is a number":    `{1: []}`,
-		"brackets that don't match":   `{"cluster_statuses": [{"name": "a"}}`,
-		"bad JSON in what is skipped": `{"x": [1, 2`,
+		"nothing":                      ``,
+		"text":                         `default_priority::max_connections::1024`,
+		"null":                         `null`,
+		"a list":                       `[]`,
+		"a list in a list":             `{"cluster_statuses": [[]]}`,
+		"no list":                      `{"cluster_statuses": "a"}`,
+		"an object for a list":         `{"cluster_statuses": {}}`,
+		"a null cluster":               `{"cluster_statuses": [null]}`,
+		"a name that is a number":      `{"cluster_statuses": [{"name": 1}]}`,
+		"a null host":                  `{"cluster_statuses": [{"name": "a", "host_statuses": [null]}]}`,
+		"a host that is a list":        `{"cluster_statuses": [{"name": "a", "host_statuses": [[]]}]}`,
+		"a flag that is a string":      `{"cluster_statuses": [{"host_statuses": [{"health_status": {"failed_outlier_check": "no"}}]}]}`,
+		"something behind":             `{"cluster_statuses": [{"name": "a"}]} {}`,
+		"something bad behind":         `{"cluster_statuses": [{"name": "a"}]} x`,
+		"a comma too many":             `{"cluster_statuses": [{"name": "a"},]}`,
+		"a comma too few":              `{"cluster_statuses": [{"name": "a"} {"name": "b"}]}`,
+		"a field without a value":      `{"cluster_statuses": [{"name": }]}`,
+		"a field that is a number":     `{1: []}`,
+		"brackets that don't match":    `{"cluster_statuses": [{"name": "a"}}`,
+		"bad JSON in an unknown field": `{"x": [1, 2`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := readClusters(strings.NewReader(text), wanted{"a": true}); err == nil || got != nil {
@@ -132,7 +131,7 @@ var longHost = `{"address": {"socket_address": {"address": "10.0.0.1", "port_val
 	strings.Repeat("a", 600) + `", "health_status": {"eds_health_status": "HEALTHY"}},`
 
 func TestReadClustersKeepsOnlyWantedClustersOfALongResponse(t *testing.T) {
-	const foreign = 26_000
+	const foreign = 8_000
 	long := func(name string) *longResponse {
 		return &longResponse{
 			before: `{"cluster_statuses": [{"name": "` + name + `", "host_statuses": [`,
@@ -147,8 +146,8 @@ func TestReadClustersKeepsOnlyWantedClustersOfALongResponse(t *testing.T) {
 		want   string
 	}{
 		{"hosts of another cluster", wanted{"a": true}, "a 1/1 kept 1"},
-		{"counted hosts", wanted{"a": true, "big": false}, "a 1/1 kept 1, big 26001/26001 kept 0"},
-		{"reported hosts", wanted{"a": false, "big": true}, "a 1/1 kept 0, big 26001/26001 kept 1000"},
+		{"counted hosts", wanted{"a": true, "big": false}, "a 1/1 kept 1, big 8001/8001 kept 0"},
+		{"reported hosts", wanted{"a": false, "big": true}, "a 1/1 kept 0, big 8001/8001 kept 1000"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			answer := long("big")
@@ -160,7 +159,7 @@ func TestReadClustersKeepsOnlyWantedClustersOfALongResponse(t *testing.T) {
 			if got := tally(got); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
-			if answer.given < 16<<20 {
+			if answer.given < 4<<20 {
 				t.Fatalf("the answer has %d bytes, too few for this test", answer.given)
 			}
 			if kept := int64(heap()) - int64(before); kept > 256<<10 {
@@ -223,70 +222,22 @@ func FuzzReadClusters(f *testing.F) {
 	} {
 		f.Add([]byte(text))
 	}
-	asked := wanted{"a": true, "b": false, "": true}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		want, canonical, wantErr := readAtOnce(text, asked)
-		got, err := readClusters(bytes.NewReader(text), asked)
-		if err == nil && (wantErr != nil || !reflect.DeepEqual(got, want)) {
-			t.Errorf("got %s, at once it reads as %s, %v", tally(got), tally(want), wantErr)
-		}
-		if wantErr != nil {
+		clusters, err := readClusters(bytes.NewReader(text), wanted{"a": true, "b": false, "": true})
+		if err != nil {
+			if line := err.Error(); clusters != nil || len(line) > 500 || errors.Is(err, io.EOF) {
+				t.Errorf("got %v and %q", clusters, line)
+			}
 			return
 		}
-		// If a field is repeated, json.Unmarshal does not see what is wrong in the first one.
-		got, err = readClusters(bytes.NewReader(canonical), asked)
-		if errors.Is(err, errTooLong) {
-			return
+		if !json.Valid(text) {
+			t.Error("no error, though it is not JSON")
 		}
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got %s, %v for %s, at once it reads as %s", tally(got), err, canonical, tally(want))
+		for name, c := range clusters {
+			if c.counts.Healthy+c.counts.Degraded > c.counts.Total || c.counts.Excluded > c.counts.Total ||
+				len(c.hosts) != map[bool]int{true: int(min(c.counts.Total, maxHosts))}[name != "b"] {
+				t.Errorf("%q: got %s", name, tally(clusters))
+			}
 		}
 	})
-}
-
-// readAtOnce is readClusters by json.Unmarshal, with the whole response in memory. It also returns that response with each field once.
-func readAtOnce(text []byte, asked wanted) (clusters map[string]*cluster, canonical []byte, err error) {
-	var answer map[string]json.RawMessage
-	if err := json.Unmarshal(text, &answer); err != nil {
-		return nil, nil, err
-	}
-	if answer == nil {
-		return nil, nil, errors.New("null")
-	}
-	var statuses []map[string]json.RawMessage
-	if raw, ok := answer["cluster_statuses"]; ok {
-		if err := json.Unmarshal(raw, &statuses); err != nil {
-			return nil, nil, err
-		}
-	}
-	clusters = map[string]*cluster{}
-	for _, status := range statuses {
-		if status == nil {
-			return nil, nil, errors.New("a null cluster")
-		}
-		var name string
-		var hosts []*host
-		for field, into := range map[string]any{"name": &name, "host_statuses": &hosts} {
-			if raw, ok := status[field]; ok {
-				if err := json.Unmarshal(raw, into); err != nil {
-					return nil, nil, err
-				}
-			}
-		}
-		if slices.Contains(hosts, nil) {
-			return nil, nil, errors.New("a null host")
-		}
-		c := &cluster{}
-		for _, h := range hosts {
-			c.add(h)
-		}
-		if reported, ok := asked[name]; ok {
-			if !reported {
-				c.hosts = nil
-			}
-			clusters[name] = c
-		}
-	}
-	canonical, err = json.Marshal(map[string]any{"cluster_statuses": statuses, "rest": answer})
-	return clusters, canonical, err
 }

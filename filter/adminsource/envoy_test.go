@@ -20,7 +20,7 @@ func TestReadClustersAgreesWithEnvoysTypes(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range 2000 {
 		message := &adminv3.Clusters{}
-		want, asked := map[string]*cluster{}, wanted{"nobody": true}
+		want, asked := map[string]*cluster{}, wanted{"unknown": true}
 		for i := range r.IntN(3) {
 			status, c := randomStatus(r, fmt.Sprint("cluster", i))
 			message.ClusterStatuses = append(message.ClusterStatuses, status)

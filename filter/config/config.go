@@ -49,7 +49,7 @@ type Config struct {
 	IgnoreDrain bool
 	// Healthy and Unhealthy are the two responses.
 	Healthy, Unhealthy Response
-	// StatPrefix is part of the names of the gate's stats: healthgate.<StatPrefix>.… Default "default".
+	// StatPrefix is part of the gate's metric names: healthgate.<StatPrefix>.… Default "default".
 	StatPrefix string
 	// Details sends a JSON report to clients that accept it. Default false.
 	Details bool

@@ -129,7 +129,7 @@ type refusal struct {
 	errors []string
 }
 
-// refusals reads a file of broken configurations, each on a line of its own, and below it its errors, indented.
+// refusals reads a file of broken configurations, one a line, each followed by its errors on indented lines.
 func refusals(t testing.TB, file string) (all []refusal) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + file)

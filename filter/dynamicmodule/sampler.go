@@ -107,15 +107,10 @@ func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.index == nil {
-		bytes, offset := 0, 0
+		s.index = &index{c: C.hg_index_create(C.size_t(len(s.gauges))), refs: 1}
 		for name, g := range s.gauges {
 			s.order = append(s.order, g)
-			bytes += len(name)
-		}
-		s.index = &index{c: C.hg_index_create(C.size_t(len(s.order)), C.size_t(bytes)), refs: 1}
-		for _, g := range s.order {
-			C.hg_index_add(s.index.c, text(g.name), C.size_t(offset))
-			offset += len(g.name)
+			C.hg_index_add(s.index.c, text(name))
 		}
 	}
 	s.index.refs++

@@ -361,36 +361,6 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	}
 }
 
-func TestHoldInOneDirectionOnly(t *testing.T) {
-	for _, test := range []struct {
-		name, hold     string
-		down, up       string // right after a change
-		after, afterUp string
-	}{
-		{"unhealthy_after", `{"unhealthy_after": "2s"}`, "healthgate_held", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
-		{"healthy_after", `{"healthy_after": "2s"}`, "healthgate_cluster_unhealthy", "healthgate_held", "healthgate_cluster_unhealthy",
-			"healthgate_ok"},
-		{"neither", `{}`, "healthgate_cluster_unhealthy", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			envoy := newFakeEnvoy()
-			envoy.setCluster("a", of(1, 0, 1))
-			g := newGate(t, envoy, `{"clusters": ["a"], "hold": `+test.hold+`}`)
-			for i, step := range []struct {
-				at      int // seconds
-				healthy uint64
-				want    string
-			}{{0, 1, "healthgate_ok"}, {1, 0, test.down}, {3, 0, test.after}, {4, 1, test.up}, {6, 1, test.afterUp}} {
-				envoy.now = epoch.Add(time.Duration(step.at) * time.Second)
-				envoy.setCluster("a", of(step.healthy, 0, 1))
-				if got := g.Answer().Details; got != step.want {
-					t.Errorf("step %d: got %s, want %s", i, got, step.want)
-				}
-			}
-		})
-	}
-}
-
 // clocked counts reads of the clock.
 type clocked struct {
 	constants

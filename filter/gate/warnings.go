@@ -42,7 +42,7 @@ func (g *Gate) warn(format string, args ...any) {
 	}
 }
 
-// warnOfNoHost warns if the i-th cluster has had no host so far. A gauge that Envoy lacks reads 0, like that of an empty cluster: only
+// warnOfNoHost warns if the i-th cluster has had no host so far. A gauge that Envoy lacks reads 0, as for an empty cluster: only
 // time distinguishes them.
 func (g *Gate) warnOfNoHost(i int) {
 	cluster, sample := g.config.Clusters[i], g.source.Sample(g.envoy.Now(), i)

@@ -39,6 +39,26 @@ func TestHoldChangesOnlyAfterItsTimeWithoutInterruption(t *testing.T) {
 	}
 }
 
+func TestHoldInOneDirection(t *testing.T) {
+	for _, test := range []struct {
+		name                 string
+		hold                 Hold
+		configured, down, up bool // down and up: the verdict right after a change
+	}{
+		{"neither", Hold{}, false, false, true},
+		{"unhealthy_after", Hold{UnhealthyAfter: time.Second}, true, true, true},
+		{"healthy_after", Hold{HealthyAfter: time.Second}, true, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			down := test.hold.Next(HoldState{Known: true, Passing: true}, epoch, false)
+			up := test.hold.Next(HoldState{Known: true}, epoch, true)
+			if test.hold.Configured() != test.configured || down.Passing != test.down || up.Passing != test.up {
+				t.Errorf("configured %v, passing %v after a failure and %v after a pass", test.hold.Configured(), down.Passing, up.Passing)
+			}
+		})
+	}
+}
+
 func TestHoldOfZeroDelaysNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	var state HoldState
