@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
@@ -21,14 +23,12 @@ import (
 	// The types that the configurations name.
 	_ "github.com/cncf/xds/go/xds/type/v3"
 	_ "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -118,22 +118,21 @@ func TestReferencesOfBothVariantsAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plugin, err := testbed.LoadConfig("envoy/envoy.yaml")
+	plugin, err := testbed.ReadBootstrap("envoy/envoy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	module, err := testbed.LoadConfig("envoy/module.yaml")
+	module, err := testbed.ReadBootstrap("envoy/module.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	variant.Prepare(plugin)
-	const expression = testbed.HCM + ".access_log.0.filter.extension_filter.typed_config.expression"
 	const checks = " && !(request.path.startsWith('/grpc.health.v1.Health/') && response.grpc_status == 0)"
-	module.Set("static_resources.listeners", module.Get("static_resources.listeners").([]any)[:1])
-	module.Set(testbed.Routes, slices.Delete(module.Get(testbed.Routes).([]any), 1, 2))
-	module.Delete(testbed.Healthgate + ".typed_config.filter_config.value.grpc_services")
-	module.Set(expression, strings.TrimSuffix(module.Get(expression).(string), checks))
-	if got, want := string(module.JSON()), string(plugin.JSON()); got != want {
+	module.StaticResources.Listeners = module.StaticResources.Listeners[:1]
+	module.VirtualHost().Routes = slices.Delete(module.VirtualHost().Routes, 1, 2)
+	delete(module.Gate().Fields, "grpc_services")
+	logged := module.Unpack(module.HCM().AccessLog[0].GetFilter().GetExtensionFilter().GetTypedConfig()).(*celv3.ExpressionFilter)
+	logged.Expression = strings.TrimSuffix(logged.Expression, checks)
+	if got, want := string(module.JSON()), string(plugin.For(variant).JSON()); got != want {
 		t.Errorf("envoy/module.yaml is\n%s\nwant\n%s", got, want)
 	}
 }
@@ -141,8 +140,9 @@ func TestReferencesOfBothVariantsAgree(t *testing.T) {
 // The pages show Envoy's own health_check filter as users can put it into their http_filters.
 func TestPagesShowEnvoysOwnFilterAsItIsValid(t *testing.T) {
 	t.Parallel()
+	filter := regexp.MustCompile("(?s)```yaml\n( *- name: envoy.filters.http.health_check\n.*?)```")
 	for _, page := range []string{"README.md", "docs/comparison.md"} {
-		shown := regexp.MustCompile("(?s)```yaml\n( *- name: envoy.filters.http.health_check\n.*?)```").FindStringSubmatch(readFile(t, inRoot(page)))
+		shown := filter.FindStringSubmatch(readFile(t, inRoot(page)))
 		if shown == nil {
 			t.Errorf("%s does not show the filter", page)
 			continue
@@ -151,11 +151,15 @@ func TestPagesShowEnvoysOwnFilterAsItIsValid(t *testing.T) {
 		if err := yaml.UnmarshalStrict([]byte(shown[1]), &filters); err != nil {
 			t.Fatal(err)
 		}
-		config, err := testbed.LoadConfig("envoy/envoy.yaml")
+		config, err := testbed.ReadBootstrap("envoy/envoy.yaml")
 		if err != nil {
 			t.Fatal(err)
 		}
-		config.Set(testbed.Healthgate, filters[0])
+		text, err := json.Marshal(filters[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.HCM().HttpFilters[0] = testbed.Parse[*hcmv3.HttpFilter](string(text))
 		if err := validate(config.JSON()); err != nil {
 			t.Errorf("%s: %v", page, err)
 		}

@@ -14,21 +14,6 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// adminAt makes admin listen on a free port, and replaces ADMIN in the gate's configuration by its address.
-func adminAt(t *testing.T, gate string) option {
-	t.Helper()
-	port := unusedAddress(t).Port
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.Listen(0, port)
-		c.SetGate(strings.ReplaceAll(gate, "ADMIN", fmt.Sprint("127.0.0.1:", port)))
-	})
-}
-
-// adminPort returns the port of admin in a configuration.
-func adminPort(c *testbed.Bootstrap) uint32 {
-	return c.GetAdmin().GetAddress().GetSocketAddress().GetPortValue()
-}
-
 func TestSourceAdminFollowsTheHealthyHosts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, backends(2), adminAt(t, `{"clusters": ["service"], "source": "admin", "stale_after": "1s",
@@ -69,7 +54,7 @@ func TestUnreachableAdminFailsTheProbe(t *testing.T) {
 // Stats show neither the cluster's health nor the drain here.
 func TestSourceAdminSeesADrainWithoutAnyStats(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	const gate = `{"clusters": ["service"], "source": "admin", "admin": {"address": "ADMIN", "interval": "0.1s"}}`
 	drained := map[string]string{"x-envoy-immediate-health-check-fail": "true"}
 	t.Run("while it runs", func(t *testing.T) {
@@ -159,7 +144,7 @@ func TestSourceAdminFindsAClusterOfAnyName(t *testing.T) {
 
 func TestSourceAdminWithThousandsOfHosts(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	const hosts, atLeast = 26_000, 16 << 20 // bytes of the answer with all hosts
 	// More names than fit into a path.
 	long := []any{"service"}
@@ -178,13 +163,16 @@ func TestSourceAdminWithThousandsOfHosts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var requests func() map[string]int
-			s := newSite(t, adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
+			s := newSite(
+				t,
+				adminAt(t, `{"clusters": [], "source": "admin", "stale_after": "30s", "admin": {"address": "ADMIN", "interval": "0.2s"}}`),
 				withConfig(func(c *testbed.Bootstrap) {
 					addHosts(c, hosts)
 					c.SetGateKey("clusters", test.clusters)
 					c.SetGateKey("require", test.require)
 					requests = logAdmin(t, c)
-				}))
+				}),
+			)
 			client := s.client("h2")
 			for _, serving := range []bool{true, false, true} {
 				if err := s.backends[0].SetServing(serving); err != nil {

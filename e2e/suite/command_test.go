@@ -79,22 +79,26 @@ func expectLint(t *testing.T, config testbed.Configuration, rule string) {
 // Findings of lint other than the pitfalls of docs/envoy-configuration.md, compared with what Envoy answers. The service is healthy.
 func TestLintFindingsMatchEnvoysAnswers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	gate := func(text string) []option { return []option{withGate(text)} }
 	probeRoute := func(patch string) option {
 		return withConfig(func(c *testbed.Bootstrap) { c.Patch(c.ProbeRoute(), patch) })
 	}
 	for name, test := range map[string]pitfall{
-		"not-enabled":                    {[]option{probeRoute(`typed_per_filter_config: null`)}, 503, "direct_response", "not-enabled"},
-		"not-enabled, by its path":       {[]option{withConfig(func(c *testbed.Bootstrap) { c.SetGateKey("path", "/healthz") })}, 503, "direct_response", "not-enabled"},
-		"unknown-cluster":                {[]option{withGate(`{"clusters": ["servise"]}`)}, 503, unknownCluster(), "unknown-cluster"},
-		"stat-name":                      {[]option{withCluster(`alt_stat_name: shop`)}, 503, "healthgate_cluster_empty", "stat-name"},
-		"stat-name, fixed":               {[]option{withCluster(`alt_stat_name: shop`), withGate(`{"clusters": [{"name": "service", "stat_name": "shop"}]}`)}, 200, "", ""},
-		"leaks, with the filter":         {[]option{probeRoute(`direct_response: {status: 200}`)}, 200, "", "leaks"},
-		"leaks upstream":                 {[]option{probeRoute(`route: {cluster: service}`)}, 200, "", "leaks"},
-		"native-is-enough":               {[]option{withGate(`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`)}, 200, "", "native-is-enough"},
-		"panic":                          {[]option{withGate(`{"clusters": [{"name": "service", "min_healthy_percent": 30, "min_healthy": 2}]}`)}, 503, "healthgate_cluster_unhealthy", "panic"},
-		"no finding":                     {nil, 200, "", ""},
-		"no finding for a stricter gate": {[]option{withGate(`{"clusters": [{"name": "service", "min_healthy_percent": 90}], "hold": {"unhealthy_after": "1s"}}`)}, 200, "", ""},
+		"not-enabled":              {[]option{probeRoute(`typed_per_filter_config: null`)}, 503, "direct_response", "not-enabled"},
+		"not-enabled, by its path": {gate(`{clusters: [service], path: /healthz}`), 503, "direct_response", "not-enabled"},
+		"unknown-cluster":          {gate(`clusters: [servise]`), 503, unknownCluster(), "unknown-cluster"},
+		"stat-name":                {[]option{withCluster(`alt_stat_name: shop`)}, 503, "healthgate_cluster_empty", "stat-name"},
+		"stat-name, fixed": {append(gate(`clusters: [{name: service, stat_name: shop}]`), withCluster(`alt_stat_name: shop`)),
+			200, "", ""},
+		"leaks, with the filter": {[]option{probeRoute(`direct_response: {status: 200}`)}, 200, "", "leaks"},
+		"leaks upstream":         {[]option{probeRoute(`route: {cluster: service}`)}, 200, "", "leaks"},
+		"native-is-enough":       {gate(`clusters: [{name: service, min_healthy_percent: 50}]`), 200, "", "native-is-enough"},
+		"panic": {gate(`clusters: [{name: service, min_healthy_percent: 30, min_healthy: 2}]`),
+			503, "healthgate_cluster_unhealthy", "panic"},
+		"no finding": {nil, 200, "", ""},
+		"no finding for a stricter gate": {gate(`{clusters: [{name: service, min_healthy_percent: 90}], hold: {unhealthy_after: 1s}}`),
+			200, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +110,7 @@ func TestLintFindingsMatchEnvoysAnswers(t *testing.T) {
 // Without the filter, the probe's route answers by itself: with 200 although the service is down, or by asking a backend.
 func TestProbeRouteWithoutTheFilterLeaks(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	absent := withConfig(func(c *testbed.Bootstrap) {
 		c.RemoveGate()
 		c.HCM().AccessLog[0].Filter = nil
@@ -138,13 +142,14 @@ func TestProbeRouteWithoutTheFilterLeaks(t *testing.T) {
 // A cluster without health checks passes after its only host has ended.
 func TestUncheckedClusterPassesWithoutARunningHost(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withCluster(`health_checks: null`))
 	expectLint(t, s.config, "unchecked")
 	s.backends[0].Kill()
 	client := s.client("h2")
 	s.await(settle, func() error {
-		if reply := s.mustDo(client, "POST", "/router.Router/None", nil, "content-type", "application/grpc"); reply.header.Get("grpc-status") != "14" {
+		reply := s.mustDo(client, "POST", "/router.Router/None", nil, "content-type", "application/grpc")
+		if reply.header.Get("grpc-status") != "14" {
 			return fmt.Errorf("a call got %v", reply.header)
 		}
 		return nil
@@ -155,7 +160,7 @@ func TestUncheckedClusterPassesWithoutARunningHost(t *testing.T) {
 // A load balancer that only uses HTTP/2 has no protocol in common with the listener.
 func TestListenerWithoutH2RefusesHTTP2(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.TLS().CommonTlsContext.AlpnProtocols = []string{"http/1.1"}
 	}))
@@ -219,7 +224,8 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 		var last explained
 		for _, args := range [][]string{{"--probe=false"}, nil} {
 			last = explain(t, admin, args...)
-			if last.Answer.Status != expect.status || last.Answer.Details != details || !strings.HasPrefix(last.Next, next) || (next == "") != (last.Next == "") {
+			if last.Answer.Status != expect.status || last.Answer.Details != details || !strings.HasPrefix(last.Next, next) ||
+				(next == "") != (last.Next == "") {
 				t.Errorf("explain %v reports %+v, want %d %s", args, last, expect.status, details)
 			}
 		}
@@ -237,7 +243,8 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 	s.setServing(0)
 	g := agree(503, "healthgate_cluster_unhealthy", "the backends fail Envoy's health checks")
 	for _, host := range g.Clusters[0].Failing {
-		if !strings.HasPrefix(host.Why, "/failed_active_hc") || !slices.ContainsFunc(s.backends, func(b *testbed.Backend) bool { return b.Address == host.Address }) {
+		if !strings.HasPrefix(host.Why, "/failed_active_hc") ||
+			!slices.ContainsFunc(s.backends, func(b *testbed.Backend) bool { return b.Address == host.Address }) {
 			t.Errorf("a host that fails is %+v", host)
 		}
 	}
@@ -251,7 +258,7 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 // Only a probe of the gate shows that its verdict is held or stale.
 func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	t.Run("held", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t, withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
@@ -260,7 +267,8 @@ func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 		s.awaitProbe(client, 200, settle)
 		s.setServing(0)
 		s.awaitGauges("service", 0, 1)
-		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" || !strings.HasPrefix(g.Next, "hold delays the change") {
+		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" ||
+			!strings.HasPrefix(g.Next, "hold delays the change") {
 			t.Errorf("explain reports %+v", g)
 		}
 	})
@@ -273,7 +281,8 @@ func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 		expectLint(t, s.config, "idle")
 		s.awaitProbe(s.client("h2"), 503, settle)
 		s.await(settle, func() error {
-			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "the clusters have not been checked") {
+			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" ||
+				!strings.HasPrefix(g.Next, "the clusters have not been checked") {
 				return fmt.Errorf("explain reports %+v", g)
 			}
 			return nil
@@ -286,10 +295,7 @@ func TestCommandDrainsAnEnvoy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it drains Envoy for good"))
 	s.setServing(1)
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
+	admin := s.adminAddress()
 	if stdout, code := command(t, "alive", "--admin", admin); code != 0 || len(stdout) > 0 {
 		t.Errorf("alive ended with %d: %s", code, stdout)
 	}
@@ -297,5 +303,6 @@ func TestCommandDrainsAnEnvoy(t *testing.T) {
 	if code != 0 || !strings.HasSuffix(string(stdout), "healthgate: drain: no request is left\n") {
 		t.Errorf("drain ended with %d: %s", code, stdout)
 	}
-	expect(t, "the probe after the drain", s.probe(s.client("h2")), 503, "unavailable\n", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+	expect(t, "the probe after the drain", s.probe(s.client("h2")), 503, "unavailable\n",
+		map[string]string{"x-envoy-immediate-health-check-fail": "true"})
 }

@@ -24,7 +24,9 @@ admin:
   - name: checkout
     type: STATIC
     connect_timeout: 1s
-    load_assignment: {cluster_name: checkout, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
+    load_assignment:
+      cluster_name: checkout
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]
 `
 
 // configured makes the command write a gate into a file.
@@ -36,7 +38,8 @@ func configured(t *testing.T, text string, args ...string) (file string) {
 	}
 	command(t, append([]string{"config", "--cluster", "checkout", "--variant", "module", "--into", file, "--write"}, args...)...)
 	result, err := os.ReadFile(file)
-	if err != nil || !strings.Contains(string(result), "filter_name: healthgate") && !strings.Contains(string(result), `"filter_name": "healthgate"`) {
+	if err != nil ||
+		!strings.Contains(string(result), "filter_name: healthgate") && !strings.Contains(string(result), `"filter_name": "healthgate"`) {
 		t.Fatalf("%v: the gate is not in\n%s", err, result)
 	}
 	return file
@@ -65,17 +68,19 @@ func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 		text string
 		args []string
 	}{
-		"by gRPC":             {plain, []string{"--grpc-service", "shop.v1.Checkout"}},
-		"by HTTP":             {plain, []string{"--http-check", "/up"}},
-		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}"), []string{"--http-check", "/up"}},
-		"JSON":                {string(asJSON), []string{"--grpc-service", ""}},
-		"an anchor":           {replaced("route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout", "- name: *c", "cluster_name: checkout", "cluster_name: *c"), []string{"--grpc-service", ""}},
-		"a folded name":       {replaced("- name: checkout", "- name: >-\n      checkout"), []string{"--grpc-service", ""}},
-		"an empty list":       {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    health_checks: []"), []string{"--grpc-service", ""}},
-		"a dash alone":        {replaced("- name: checkout", "-\n    name: checkout"), []string{"--grpc-service", ""}},
-		"alt_stat_name":       {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    alt_stat_name: till"), []string{"--grpc-service", ""}},
-		"another domain":      {replaced(`domains: "*"`, "domains: [www.example.com]"), []string{"--grpc-service", ""}},
-		"a tabbed comment":    {replaced("  clusters:\n", "\t# Ours.\n  clusters:\n"), []string{"--grpc-service", ""}},
+		"by gRPC": {plain, []string{"--grpc-service", "shop.v1.Checkout"}},
+		"by HTTP": {plain, []string{"--http-check", "/up"}},
+		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s",
+			"connect_timeout: 1s\n    "+upstreamHTTP("explicit_http_config: {http2_protocol_options: {}}")), []string{"--http-check", "/up"}},
+		"JSON": {string(asJSON), []string{"--grpc-service", ""}},
+		"an anchor": {replaced("route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout", "- name: *c",
+			"cluster_name: checkout", "cluster_name: *c"), []string{"--grpc-service", ""}},
+		"a folded name":    {replaced("- name: checkout", "- name: >-\n      checkout"), []string{"--grpc-service", ""}},
+		"an empty list":    {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    health_checks: []"), []string{"--grpc-service", ""}},
+		"a dash alone":     {replaced("- name: checkout", "-\n    name: checkout"), []string{"--grpc-service", ""}},
+		"alt_stat_name":    {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    alt_stat_name: till"), []string{"--grpc-service", ""}},
+		"another domain":   {replaced(`domains: "*"`, "domains: [www.example.com]"), []string{"--grpc-service", ""}},
+		"a tabbed comment": {replaced("  clusters:\n", "\t# Ours.\n  clusters:\n"), []string{"--grpc-service", ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,7 +107,9 @@ var otherFilters = map[string]string{
                   matchers:
                   - predicate:
                       single_predicate:
-                        input: {name: status, typed_config: {"@type": type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeClassMatchInput}}
+                        input:
+                          name: status
+                          typed_config: {"@type": type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeClassMatchInput}
                         value_match: {exact: 5xx}
                     on_match:
                       action:
@@ -163,7 +170,7 @@ func TestConfigDisablesOtherFiltersOnTheProbeRoute(t *testing.T) {
 				if status := get("/healthz"); status != "503 Service Unavailable" {
 					return fmt.Errorf("the probe is answered with %s", status)
 				}
-				if n := s.stats("healthgate.default.failed_cluster_unhealthy")["healthgate.default.failed_cluster_unhealthy"]; n == 0 {
+				if n := s.stat("healthgate.default.failed_cluster_unhealthy"); n == 0 {
 					return fmt.Errorf("the gate has answered no probe")
 				}
 				return nil

@@ -20,15 +20,6 @@ import (
 
 // The golang extension's behaviour that the contrib host must have too, or the rest of the suite shows nothing about the Go plugin.
 
-// withRouteConfigOverride and withVirtualHostOverride override the gate at the levels above a route.
-func withRouteConfigOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.HCM().GetRouteConfig().TypedPerFilterConfig = gateOverride(gate) })
-}
-
-func withVirtualHostOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().TypedPerFilterConfig = gateOverride(gate) })
-}
-
 func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.OverrideLevels)
@@ -74,7 +65,8 @@ func TestOverridesWithoutOneForTheVirtualHost(t *testing.T) {
 func TestOverrideForAnotherPluginHasNoEffect(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.OverrideLevels)
-	other := testbed.Parse[*golangv3.ConfigsPerRoute](`{plugins_config: {another: {config: {"@type": type.googleapis.com/xds.type.v3.TypedStruct, value: {}}}}}`)
+	other := testbed.Parse[*golangv3.ConfigsPerRoute](
+		`{plugins_config: {another: {config: {"@type": type.googleapis.com/xds.type.v3.TypedStruct, value: {}}}}}`)
 	s := newSite(t,
 		withRouteConfigOverride(`{"response": {"healthy": {"body": "widest\n"}}}`),
 		withConfig(func(c *testbed.Bootstrap) {
@@ -149,9 +141,13 @@ func TestListenersWithSharedRoutesMergeAgainInTurn(t *testing.T) {
 func TestListenersWithSeparateRoutesMergeOnceEach(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.CountMerges)
-	s := newSite(t, withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`), withConfig(func(c *testbed.Bootstrap) {
-		c.AddListener(c.CopyListener("second"))
-	}))
+	s := newSite(
+		t,
+		withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`),
+		withConfig(func(c *testbed.Bootstrap) {
+			c.AddListener(c.CopyListener("second"))
+		}),
+	)
 	s.setServing(1)
 	if merges := s.alternate("/readyz", "ready\n", 10); merges != 2 {
 		t.Errorf("%d merges, want one for each listener", merges)
@@ -205,14 +201,9 @@ func TestPluginAnswersFromTheGaugesOfARemovedCluster(t *testing.T) {
 	expect(t, "with the cluster again", other(), 503, "unavailable\n", nil)
 }
 
-// excludeStats returns a stats matcher that excludes the stats with a prefix.
-func excludeStats(prefix string) *metricsv3.StatsMatcher {
-	return testbed.Parse[*metricsv3.StatsMatcher](fmt.Sprintf(`exclusion_list: {patterns: [{prefix: %q}]}`, prefix))
-}
-
 func TestStatsMatchersOfBootstrapListenerAndCluster(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.DefinesGauges)
 	const membership, own = "cluster.service.membership_", "healthgate."
 	for name, test := range map[string]struct {
@@ -270,7 +261,7 @@ func TestPluginWithoutARequiredFunctionIsRefused(t *testing.T) {
 	if !testbed.HasContribHost(variant) {
 		t.Skip("it is about the contrib host")
 	}
-	skipWherePointed(t, "it loads another plugin")
+	skipWithRunningEnvoy(t, "it loads another plugin")
 	whole, err := os.ReadFile(filepath.Join(testbed.Root(), "build", "empty.so"))
 	if err != nil {
 		t.Fatal(err)

@@ -96,7 +96,8 @@ func (m *gatewaysModule) UnmarshalJSON(text []byte) error {
 // filter returns the filter that Envoy Gateway generates from the module, whose file is given by its path.
 func (m gatewaysModule) filter(t *testing.T, name, file string) *hcmv3.HttpFilter {
 	t.Helper()
-	filter := testbed.Parse[*modulev3.DynamicModuleFilter](fmt.Sprintf(`{dynamic_module_config: {module: {local: {filename: %q}}}, filter_name: %q}`, file, m.FilterName))
+	filter := testbed.Parse[*modulev3.DynamicModuleFilter](
+		fmt.Sprintf(`{dynamic_module_config: {module: {local: {filename: %q}}}, filter_name: %q}`, file, m.FilterName))
 	filter.FilterConfig = testbed.Any(wrapperspb.String(string(m.raw)))
 	return &hcmv3.HttpFilter{Name: name, Disabled: true, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: testbed.Any(filter)}}
 }

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"healthgate/e2e/testbed"
 )
@@ -66,7 +63,8 @@ func forwarded(t *testing.T, admin, address string) string {
 	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: admin})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/listeners" {
-			fmt.Fprintf(w, `{"listener_statuses": [{"name": "ingress", "local_address": {"socket_address": {"address": %q, "port_value": %s}}}]}`, host, port)
+			fmt.Fprintf(w, `{"listener_statuses": [{"name": "ingress", "local_address": {"socket_address": {"address": %q, "port_value": %s}}}]}`,
+				host, port)
 			return
 		}
 		forward.ServeHTTP(w, r)
@@ -78,7 +76,7 @@ func forwarded(t *testing.T, admin, address string) string {
 // explain does not take another server's answer for the gate's.
 func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs an admin interface that can be forwarded")
+	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
 	s := newSite(t, backends(1))
 	client := s.client("h2")
 	other := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
@@ -94,25 +92,24 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
 	// The same while a load balancer probes the gate.
-	balancing, stop := context.WithCancel(t.Context())
-	var balancer sync.WaitGroup
-	balancer.Go(func() {
-		for balancing.Err() == nil {
-			_, _ = s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
-			time.Sleep(500 * time.Millisecond) // the fault needs a probe now and then
-		}
+	balancer := testbed.StartLoad(testbed.Pace{PerSecond: 2}, func(int) string {
+		_, err := s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
+		return fmt.Sprint(err)
 	})
+	t.Cleanup(func() { _, _ = balancer.Stop() })
 	if r, code = explainAll(t, admin); code != 1 || r.Gates[0].Answer.Passing || r.Gates[0].Probe.Counted {
 		t.Errorf("while others probe: exit code %d, and %+v", code, r.Gates[0])
 	}
 	s.await(settle, func() error { // on a busy machine other probes may come at the same moment
-		if r, code = explainAll(t, written(t, s)); code != 1 || r.Gates[0].Answer.By != "probe" || r.Gates[0].Answer.Status != 503 || !r.Gates[0].Probe.Counted {
+		if r, code = explainAll(t, written(t, s)); code != 1 || r.Gates[0].Answer.By != "probe" || r.Gates[0].Answer.Status != 503 ||
+			!r.Gates[0].Probe.Counted {
 			return fmt.Errorf("its own answer while others probe: exit code %d, and %+v", code, r.Gates[0])
 		}
 		return nil
 	})
-	stop()
-	balancer.Wait()
+	if outcome, err := balancer.Stop(); err != nil || outcome.Requests == 0 {
+		t.Errorf("the load balancer has sent %d probes: %v", outcome.Requests, err)
+	}
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
 	if r, code = explainAll(t, admin); code != 0 || !r.Gates[0].Answer.Passing || r.Gates[0].Answer.By != "numbers" {
@@ -123,7 +120,7 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 // A listener that refuses connections is a problem with a next step; the numbers are reported all the same.
 func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs an admin interface that can be forwarded")
+	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
 	s := newSite(t)
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
@@ -153,7 +150,8 @@ func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 		"reset":   {resets.Addr().String(), "the connection is closed without an answer"},
 	} {
 		r, code := explainAll(t, forwarded(t, written(t, s), test.address))
-		if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the probe got no answer: ") || !strings.HasPrefix(g.Next, test.next) {
+		if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the probe got no answer: ") ||
+			!strings.HasPrefix(g.Next, test.next) {
 			t.Errorf("%s: exit code %d, and %+v", name, code, g)
 		}
 	}
@@ -162,14 +160,16 @@ func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 // A listener that requires a client certificate refuses explain's probe, as it does a load balancer's.
 func TestExplainReportsARequiredClientCertificate(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
 		ca := c.TLS().GetCommonTlsContext().GetTlsCertificates()[0].GetCertificateChain().GetFilename()
-		c.Patch(c.TLS(), fmt.Sprintf(`{require_client_certificate: true, common_tls_context: {validation_context: {trusted_ca: {filename: %q}}}}`, ca))
+		c.Patch(c.TLS(),
+			fmt.Sprintf(`{require_client_certificate: true, common_tls_context: {validation_context: {trusted_ca: {filename: %q}}}}`, ca))
 	}))
 	s.setServing(1)
 	r, code := explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || g.Answer.By != "numbers" || !begins(g.Problems, "the probe got no answer: ") || !strings.Contains(g.Next, "client certificate") {
+	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || g.Answer.By != "numbers" || !begins(g.Problems, "the probe got no answer: ") ||
+		!strings.Contains(g.Next, "client certificate") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
 }
@@ -194,7 +194,8 @@ func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 	s.post("/healthcheck/ok")
 	s.awaitProbe(client, 200, settle)
 	r, code = explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the listener drains") || !strings.HasPrefix(g.Next, "restart Envoy") {
+	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the listener drains") ||
+		!strings.HasPrefix(g.Next, "restart Envoy") {
 		t.Errorf("after /healthcheck/ok: exit code %d, and %+v", code, g)
 	}
 	s.post("/drain_listeners")
@@ -210,7 +211,7 @@ func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 // explain also probes listeners that differ from the reference configuration's.
 func TestExplainProbesAnyListener(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, change := range map[string]func(*testbed.Bootstrap){
 		"without a name": func(c *testbed.Bootstrap) { c.Listener().Name = "" },
 		"another namespace": func(c *testbed.Bootstrap) {
@@ -251,14 +252,16 @@ func TestExplainReportsARefusedUpdate(t *testing.T) {
 	s.write("lds")
 	s.awaitStat("listener_manager.total_listeners_active", 0)
 	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Gates) != 0 || len(r.Problems) == 0 || !strings.HasPrefix(r.Problems[len(r.Problems)-1].What, "no gate is in its active configuration") {
+	if code != 1 || len(r.Gates) != 0 || len(r.Problems) == 0 ||
+		!strings.HasPrefix(r.Problems[len(r.Problems)-1].What, "no gate is in its active configuration") {
 		t.Errorf("without a listener: exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
 	}
 	if s.reload(`{"clusters": ["service"], "min_helthy": 1}`) {
 		t.Fatal("Envoy took the bad configuration")
 	}
 	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other: it does not listen there") || !strings.Contains(r.Problems[0].What, "min_helthy") {
+	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other: it does not listen there") ||
+		!strings.Contains(r.Problems[0].What, "min_helthy") {
 		t.Errorf("with a refused one alone: exit code %d, problems %+v", code, r.Problems)
 	}
 }
@@ -290,12 +293,13 @@ func TestExplainReportsAWarmingListener(t *testing.T) {
 // For a cluster that Envoy does not have, the answer and the cluster have the same reason.
 func TestExplainReportsAMissingCluster(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withGate(`{"clusters": ["servise"]}`))
 	s.awaitProbe(s.client("h2"), 503, settle)
 	r, code := explainAll(t, written(t, s))
 	g := r.Gates[0]
-	if code != 1 || g.Answer.By != "probe" || g.Answer.Details != "healthgate_"+g.Clusters[0].Reason || !strings.HasPrefix(g.Next, `Envoy has no cluster "servise"`) ||
+	if code != 1 || g.Answer.By != "probe" || g.Answer.Details != "healthgate_"+g.Clusters[0].Reason ||
+		!strings.HasPrefix(g.Next, `Envoy has no cluster "servise"`) ||
 		!strings.HasSuffix(g.Next, "; did you mean service?") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}

@@ -75,7 +75,11 @@ func (r *relay) cut() {
 func TestFaultAdminUnreachable(t *testing.T) {
 	t.Parallel()
 	at := unusedAddress(t).String()
-	s := newSite(t, withGate(fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "1s", "admin": {"address": "%s", "interval": "0.1s"}}`, at)))
+	s := newSite(
+		t,
+		withGate(
+			fmt.Sprintf(`{"clusters": ["service"], "source": "admin", "stale_after": "1s", "admin": {"address": "%s", "interval": "0.1s"}}`, at)),
+	)
 	client := s.client("h2")
 	s.setServing(1)
 	relay := newRelay(t, at, func() string { return s.envoy.Admin })
@@ -203,23 +207,6 @@ func TestFaultTenThousandConnections(t *testing.T) {
 	}
 }
 
-// ask sends the bytes of a request, and reads all of the answer.
-func ask(conn net.Conn, request string) (status int, err error) {
-	if err := conn.SetDeadline(time.Now().Add(settle)); err != nil {
-		return 0, err
-	}
-	if _, err := io.WriteString(conn, request); err != nil {
-		return 0, err
-	}
-	reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return 0, err
-	}
-	defer reply.Body.Close()
-	_, err = io.Copy(io.Discard, reply.Body)
-	return reply.StatusCode, err
-}
-
 func TestFaultSlowLoris(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withHCM(`request_headers_timeout: 2s`))
@@ -247,7 +234,7 @@ func TestFaultSlowLoris(t *testing.T) {
 	}
 	load.mustAllBe(200, 100)
 	s.await(settle, func() error {
-		if n := s.stats("http.ingress.downstream_rq_active")["http.ingress.downstream_rq_active"]; n != 0 {
+		if n := s.stat("http.ingress.downstream_rq_active"); n != 0 {
 			return fmt.Errorf("%d requests are active", n)
 		}
 		return nil
@@ -321,7 +308,7 @@ func TestFaultInvalidMethodsAndPaths(t *testing.T) {
 	if n := s.answered() - before; n != 0 {
 		t.Errorf("the gate has answered %d of them", n)
 	}
-	if n := s.stats("cluster.service.upstream_rq_total")["cluster.service.upstream_rq_total"]; n != 0 {
+	if n := s.stat("cluster.service.upstream_rq_total"); n != 0 {
 		t.Errorf("%d of them were sent to the service", n)
 	}
 	expect(t, "a probe afterwards", s.probe(s.client("http/1.1")), 200, "ok\n", nil)
@@ -426,11 +413,11 @@ func TestFaultPipelinedHTTP1(t *testing.T) {
 func TestFaultFullDiskForTheAccessLog(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withHCM(`access_log: [{name: full, typed_config: {
-		"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/full}}]`)) // without a filter: it logs each probe
+		"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/full}}]`)) // logs each probe
 	s.setServing(1)
 	load := s.probeUntilStopped(4)
 	s.await(settle, func() error {
-		if failed := s.stats("filesystem.write_failed")["filesystem.write_failed"]; failed < 3 {
+		if failed := s.stat("filesystem.write_failed"); failed < 3 {
 			return fmt.Errorf("%d writes have failed, want 3 at least", failed)
 		}
 		if n := load.answered(200); n < 100 {
@@ -532,7 +519,8 @@ func TestFaultHotRestartToFewerClusters(t *testing.T) {
 		}
 		client.CloseIdleConnections()
 	}
-	t.Logf("while both processes ran, %d probes passed with source: stats; %d failed with source: admin, as they should", statsPassed, adminFailed)
+	t.Logf("while both processes ran, %d probes passed with source: stats; %d failed with source: admin, as they should", statsPassed,
+		adminFailed)
 	if adminFailed == 0 {
 		t.Error("no probe was answered by the new process")
 	}
@@ -560,10 +548,15 @@ func TestFaultWallClockJumps(t *testing.T) {
 		}
 	}
 	set(0)
-	s := newSite(t, onEveryRoute(), withEnv("LD_PRELOAD="+clock, "CLOCK_JUMP="+jump), withGate(`{"clusters": ["service"], "stale_after": "2s"}`),
+	s := newSite(
+		t,
+		onEveryRoute(),
+		withEnv("LD_PRELOAD="+clock, "CLOCK_JUMP="+jump),
+		withGate(`{"clusters": ["service"], "stale_after": "2s"}`),
 		withConfig(func(c *testbed.Bootstrap) {
 			addGate(c, "held", `{"clusters": ["service"], "path": "/held", "stat_prefix": "held", "hold": {"unhealthy_after": "60s"}}`)
-		}))
+		}),
+	)
 	client := s.client("h2")
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
@@ -582,9 +575,9 @@ func TestFaultWallClockJumps(t *testing.T) {
 			}
 			return fmt.Errorf("no line of the access log is from %s", at)
 		})
-		attempts := s.stats("cluster.service.health_check.attempt")["cluster.service.health_check.attempt"]
+		attempts := s.stat("cluster.service.health_check.attempt")
 		s.await(settle, func() error {
-			if n := s.stats("cluster.service.health_check.attempt")["cluster.service.health_check.attempt"]; n < attempts+5 {
+			if n := s.stat("cluster.service.health_check.attempt"); n < attempts+5 {
 				return fmt.Errorf("%d health checks were made since the clock jumped", n-attempts)
 			}
 			return nil
@@ -601,7 +594,7 @@ func TestFaultWallClockJumps(t *testing.T) {
 
 func TestFaultMemoryLimitAndGarbageCollection(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, env := range map[string]string{"GOMEMLIMIT": "GOMEMLIMIT=4MiB", "GOGC": "GOGC=1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

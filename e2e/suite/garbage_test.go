@@ -52,7 +52,9 @@ func (w *wire) fields(stream uint32, end bool, fields ...string) {
 
 // call begins a call of the health service.
 func (w *wire) call(stream uint32, method, contentType string, more ...string) {
-	fields := []string{":method", "POST", ":scheme", "https", ":path", "/grpc.health.v1.Health/" + method, ":authority", "localhost", "te", "trailers"}
+	fields := []string{
+		":method", "POST", ":scheme", "https", ":path", "/grpc.health.v1.Health/" + method, ":authority", "localhost", "te", "trailers",
+	}
 	if contentType != "" {
 		fields = append(fields, "content-type", contentType)
 	}
@@ -204,18 +206,33 @@ var messages = map[string]misuse{
 
 // frames are forbidden by HTTP/2, or end the stream early.
 var frames = map[string]misuse{
-	"reset in the prefix":     {begun("Check", whole[:2], reset), "next 0"},
-	"reset in the message":    {begun("Check", known[:12], reset), "next 0"},
-	"reset in 4 GiB":          {begun("Check", tooLong, reset), "next 0"},
-	"reset of a Watch":        {begun("Watch", known, func(w *wire, s uint32) { w.data(s, true, ""); reset(w, s) }), "next 0"},
-	"an unknown frame":        {begun("Check", whole[:2], func(w *wire, s uint32) { w.raw(0xfa, 0xff, s, "garbage"); w.data(s, true, whole[2:]) }), "0"},
+	"reset in the prefix":  {begun("Check", whole[:2], reset), "next 0"},
+	"reset in the message": {begun("Check", known[:12], reset), "next 0"},
+	"reset in 4 GiB":       {begun("Check", tooLong, reset), "next 0"},
+	"reset of a Watch":     {begun("Watch", known, func(w *wire, s uint32) { w.data(s, true, ""); reset(w, s) }), "next 0"},
+	"an unknown frame": {
+		begun("Check", whole[:2], func(w *wire, s uint32) { w.raw(0xfa, 0xff, s, "garbage"); w.data(s, true, whole[2:]) }),
+		"0",
+	},
 	"DATA on stream 0":        {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameData, 0, 0, "garbage") }), "closed"},
 	"DATA on a future stream": {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, 0, s+20, "garbage") }), "closed"},
-	"more padding than DATA":  {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, http2.FlagDataPadded, s, "\xff\x00") }), "closed"},
-	"SETTINGS of 3 bytes":     {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameSettings, 0, 0, "abc") }), "closed"},
-	"WINDOW_UPDATE of 0":      {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameWindowUpdate, 0, s, "\x00\x00\x00\x00") }), "any"},
-	"HEADERS without HPACK":   {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameHeaders, 5, s+2, "\xff\xff\xff\xff\xff\xff") }), "closed"},
-	"DATA after the end":      {begun("Check", whole, func(w *wire, s uint32) { w.data(s, true, ""); w.raw(http2.FrameData, 0, s, "more") }), "any"},
+	"more padding than DATA": {
+		begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, http2.FlagDataPadded, s, "\xff\x00") }),
+		"closed",
+	},
+	"SETTINGS of 3 bytes": {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameSettings, 0, 0, "abc") }), "closed"},
+	"WINDOW_UPDATE of 0": {
+		begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameWindowUpdate, 0, s, "\x00\x00\x00\x00") }),
+		"any",
+	},
+	"HEADERS without HPACK": {
+		begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameHeaders, 5, s+2, "\xff\xff\xff\xff\xff\xff") }),
+		"closed",
+	},
+	"DATA after the end": {
+		begun("Check", whole, func(w *wire, s uint32) { w.data(s, true, ""); w.raw(http2.FrameData, 0, s, "more") }),
+		"any",
+	},
 	"a wrong content-length": {func(w *wire, s uint32) {
 		w.call(s, "Check", "application/grpc", "content-length", "3")
 		w.data(s, true, whole)
@@ -276,7 +293,7 @@ func (s *site) random(r *rand.Rand) {
 // Garbage gets the documented gRPC status or ends the connection; Envoy keeps running, and no call stays open.
 func TestGarbageGetsItsStatus(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
@@ -306,7 +323,7 @@ func (s *site) mustBeUnharmed() {
 
 func TestRandomGarbageLeavesEnvoyIntact(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)

@@ -78,10 +78,11 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	if _, err := health.Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
 		t.Errorf("Check of an unknown service: got %v", err)
 	}
-	if err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{}); status.Code(err) != codes.Unimplemented {
+	err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{})
+	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("another method: got %v", err)
 	}
-	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_check"]; got != 10 {
+	if got := s.stat("healthgate.default.grpc_check"); got != 10 {
 		t.Errorf("grpc_check is %d, want 10", got)
 	}
 }
@@ -136,7 +137,7 @@ func TestWatchersOfClosedClientsEnd(t *testing.T) {
 		cancel()
 		s.awaitStat("healthgate.default.grpc_watchers", 0)
 	}
-	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_watch"]; got != 250 {
+	if got := s.stat("healthgate.default.grpc_watch"); got != 250 {
 		t.Errorf("grpc_watch is %d, want 250", got)
 	}
 }
@@ -147,7 +148,8 @@ func TestClientSideHealthCheckingFollowsTheGate(t *testing.T) {
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
-	conn := s.dialGRPC(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
+	conn := s.dialGRPC(
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
 	call := func() error {
 		return conn.Invoke(t.Context(), "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{})
 	}
@@ -210,7 +212,7 @@ func (c *crowd) mustStay() {
 // A Watch ends when a call shows that another configuration answers now, so that Check and Watch agree again.
 func TestWatchEndsWithItsOverride(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
@@ -255,7 +257,7 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 // After an update of other routes Envoy builds an unchanged override again, and its watchers stay.
 func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
@@ -272,7 +274,7 @@ func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 	crowd := s.newCrowd(3, s.conns(2)...)
 	crowd.await(serving, 1)
 	for range 3 {
-		updates := s.stats("http.ingress.rds.routes.update_success")["http.ingress.rds.routes.update_success"]
+		updates := s.stat("http.ingress.rds.routes.update_success")
 		s.changeRoutes(func(host *routev3.VirtualHost) {
 			overrideHealthRoute(host, override)
 			addRoute(host, fmt.Sprint("/other", updates), `{"path": "/other"}`)
@@ -288,7 +290,7 @@ func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 // Two routes of a host have different overrides. A Check by one is no sign that the other has changed.
 func TestOverridesOfTwoRoutesKeepEachOthersWatchers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
 		route := healthRoute()
@@ -336,7 +338,7 @@ func TestOverridesOfTwoRoutesKeepEachOthersWatchers(t *testing.T) {
 // grpc_max_watchers is exactly the number of calls of Watch that can be open.
 func TestWatchersAreLimited(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) { c.SetGateKey("grpc_max_watchers", 20) }))
 	s.setServing(1)
@@ -397,7 +399,7 @@ func TestWatchersAreLimited(t *testing.T) {
 // grpc-timeout ends a Watch, even if its client does not.
 func TestWatchEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)

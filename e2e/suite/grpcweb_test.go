@@ -70,7 +70,8 @@ func (w web) call(path, body string) (grpcStatus, message string, header http.He
 
 // withGRPCWeb puts Envoy's grpc_web before the gate.
 func withGRPCWeb() option {
-	return withFilter(true, `{name: envoy.filters.http.grpc_web, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}`)
+	return withFilter(true,
+		`{name: envoy.filters.http.grpc_web, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}`)
 }
 
 // webCall is a gRPC-Web call and its expected answer. The message of an error is text, any other is protobuf.
@@ -86,7 +87,8 @@ func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
 			for _, call := range calls {
 				var status, message string
 				if status, message, header = client.call(call.path, call.body); status != call.status || message != call.message {
-					s.t.Errorf("%s, text %v: %s %q: got %s %q, want %s %q", protocol, text, call.path, call.body, status, message, call.status, call.message)
+					s.t.Errorf("%s, text %v: %s %q: got %s %q, want %s %q", protocol, text, call.path, call.body, status, message, call.status,
+						call.message)
 				}
 			}
 		}
@@ -102,7 +104,7 @@ func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
 // With grpc_web before the gate each answer keeps its status, and the access log has its details.
 func TestAnswersKeepTheirStatusThroughGRPCWeb(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
 		c.SetGateKey("grpc_max_watchers", 1)

@@ -58,7 +58,8 @@ func asDeployed(t *testing.T, envoy *appsv1.Deployment) option {
 		// Other ports than the container's, because many Envoys run here at once.
 		admin := unusedAddress(t).Port
 		p.changes = append(p.changes, func(c *testbed.Bootstrap) { c.Listen(0, admin) })
-		added := strings.NewReplacer("port_value: 9902", "port_value: 0", "port_value: 9901", fmt.Sprint("port_value: ", admin)).Replace(container.Args[i+1])
+		added := strings.NewReplacer("port_value: 9902", "port_value: 0", "port_value: 9901", fmt.Sprint("port_value: ", admin)).Replace(
+			container.Args[i+1])
 		p.options.Flags = append(p.options.Flags, "--config-yaml", added)
 	}
 }
@@ -107,12 +108,12 @@ func TestEnvoyIsNotReadyButAliveWhileTheBackendsAreDown(t *testing.T) {
 	}
 	s.setServing(0)
 	const attempt = "cluster.service.health_check.attempt"
-	start := s.stats(attempt)[attempt]
+	start := s.stat(attempt)
 	s.await(settle, func() error {
 		if ready() || !alive() {
 			t.Fatalf("with all backends down: ready %v, alive %v", ready(), alive())
 		}
-		if checks := (s.stats(attempt)[attempt] - start) / 2; checks < 10 { // of two hosts
+		if checks := (s.stat(attempt) - start) / 2; checks < 10 { // of two hosts
 			return fmt.Errorf("only %d health checks have passed", checks)
 		}
 		return nil

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,14 +17,18 @@ import (
 	"healthgate/e2e/testbed"
 )
 
+// adminAddress returns the address of admin as the command takes it.
+func (s *site) adminAddress() string {
+	if path, unix := strings.CutPrefix(s.envoy.Admin, "unix:"); unix {
+		return "unix://" + path
+	}
+	return s.envoy.Admin
+}
+
 // lifecycle runs `healthgate alive` or `healthgate drain`, as Kubernetes does.
 func (s *site) lifecycle(ctx context.Context, command string, env ...string) (string, error) {
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
 	cmd := exec.CommandContext(ctx, filepath.Join(testbed.Root(), "build", "healthgate"), command)
-	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+admin, "CONTAINER_LOG=/dev/null"), env...)
+	cmd.Env = append(append(os.Environ(), "ADMIN_ADDRESS="+s.adminAddress(), "CONTAINER_LOG=/dev/null"), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -34,7 +36,8 @@ func (s *site) lifecycle(ctx context.Context, command string, env ...string) (st
 // asInTheImage starts Envoy with the flags in the image, and with Envoy's default drain time.
 func asInTheImage(t *testing.T) option {
 	t.Helper()
-	command := regexp.MustCompile(`(?m)^CMD (\["--config-path.*\])$`).FindStringSubmatch(readFile(t, filepath.Join(testbed.Root(), "Dockerfile")))
+	command := regexp.MustCompile(`(?m)^CMD (\["--config-path.*\])$`).FindStringSubmatch(
+		readFile(t, filepath.Join(testbed.Root(), "Dockerfile")))
 	if command == nil {
 		t.Fatal("the Dockerfile has no CMD that starts Envoy")
 	}
@@ -50,7 +53,7 @@ func asInTheImage(t *testing.T) option {
 // because the load balancer has not noticed yet. After the delay each connection is closed with its next reply.
 func TestDrainKeepsConnectionsUntilTheDelayIsOver(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it drains Envoy for good")
+	skipWithRunningEnvoy(t, "it drains Envoy for good")
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +61,7 @@ func TestDrainKeepsConnectionsUntilTheDelayIsOver(t *testing.T) {
 			s.setServing(1)
 			client := s.client(protocol)
 			connections := func() uint64 {
-				return s.stats("http.ingress.downstream_cx_total")["http.ingress.downstream_cx_total"]
+				return s.stat("http.ingress.downstream_cx_total")
 			}
 			call := func() *answer { return s.mustDo(client, http.MethodPost, "/router.Router/None", strings.NewReader("")) }
 			call()
@@ -82,34 +85,6 @@ func TestDrainKeepsConnectionsUntilTheDelayIsOver(t *testing.T) {
 			}
 		})
 	}
-}
-
-// adminOnASocket puts admin on a unix socket, as in envoy/examples/admin.yaml.
-func adminOnASocket(t *testing.T) option {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "e2e") // a short path, because a socket's path is limited
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.Admin.Address = testbed.AddressOf("unix:" + filepath.Join(dir, "admin.sock"))
-		c.Admin.Address.GetPipe().Mode = 0o600
-	})
-}
-
-// halfACall sends the first half of a call, which is active until the connection is closed.
-func (s *site) halfACall() net.Conn {
-	s.t.Helper()
-	conn := s.dialTLS(s.t.Context(), "http/1.1")
-	send(s.t, conn, "POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
-	s.await(settle, func() error {
-		if n := s.stats("cluster.service.upstream_rq_active")["cluster.service.upstream_rq_active"]; n != 1 {
-			return fmt.Errorf("%d requests are active", n)
-		}
-		return nil
-	})
-	return conn
 }
 
 func TestAliveAndDrainReachAdminOnAUnixSocket(t *testing.T) {
@@ -139,7 +114,7 @@ func TestAliveAndDrainReachAdminOnAUnixSocket(t *testing.T) {
 // If the stats exclude requests, the drain waits for all of its timeout, so that it cuts off no request early.
 func TestDrainThatSeesNoRequestsWaitsForTheTimeout(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, matcher := range map[string]string{
 		"an exclusion list":     `exclusion_list: {patterns: [{prefix: http.}]}`,
 		"only admin's requests": `inclusion_list: {patterns: [{prefix: http.admin.}, {prefix: cluster.}, {prefix: server.}]}`,
@@ -170,7 +145,7 @@ func TestDrainWaitsUntilOccasionalClientsHaveReconnected(t *testing.T) {
 	call := func() { s.mustDo(client, http.MethodPost, "/router.Router/None", strings.NewReader("")) }
 	call()
 	const total = "http.ingress.downstream_cx_total"
-	before := s.stats(total)[total]
+	before := s.stat(total)
 	ended := make(chan error, 1)
 	go func() {
 		out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=10s")
@@ -185,7 +160,7 @@ func TestDrainWaitsUntilOccasionalClientsHaveReconnected(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if s.stats(total)[total] == before {
+			if s.stat(total) == before {
 				t.Error("the drain has ended, but the client still has its connection")
 			}
 			return
@@ -209,7 +184,8 @@ func TestDrainWritesToTheContainersLog(t *testing.T) {
 		t.Errorf("it ended with %v; it prints\n%s\nand the log has\n%s", err, out, got)
 	}
 	// A log that cannot be written is no reason to stop.
-	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "CONTAINER_LOG=/proc/1/nothing"); err != nil || strings.Contains(out, "nothing") {
+	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "CONTAINER_LOG=/proc/1/nothing"); err != nil ||
+		strings.Contains(out, "nothing") {
 		t.Errorf("without a log it ended with %v: %s", err, out)
 	}
 }

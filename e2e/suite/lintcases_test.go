@@ -29,7 +29,8 @@ type lintCase struct {
 	answer  string // the status of a probe, or closed; "" if the case does not say
 }
 
-// lintCases returns the cases that this Envoy can read: not cases for the plugin, files that are no bootstrap, or cases for a later version.
+// lintCases returns the cases that this Envoy can read: not those for the plugin, those that are no bootstrap,
+// and those for a later version.
 func lintCases(t *testing.T) (all []lintCase) {
 	t.Helper()
 	version, err := testbed.EnvoyVersion()
@@ -160,7 +161,8 @@ func startCase(t *testing.T, text string) (listener string) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	envoy := exec.CommandContext(t.Context(), path, "--config-path", file, "--admin-address-path", adminFile, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
+	envoy := exec.CommandContext(t.Context(), path, "--config-path", file, "--admin-address-path", adminFile, "--use-dynamic-base-id",
+		"--concurrency", "1", "--log-level", "error")
 	envoy.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(testbed.Root(), "build"))
 	envoy.Stdout, envoy.Stderr = &log, &log
 	if err := envoy.Start(); err != nil {
@@ -199,7 +201,8 @@ func caseIsReady(adminFile string) (string, error) {
 	if state, err := get("/ready"); err != nil || !strings.HasPrefix(string(state), "LIVE") {
 		return "", fmt.Errorf("Envoy is %q, %v", state, err)
 	}
-	if attempts, err := get("/stats?filter=cluster.service.health_check.failure"); err != nil || !strings.HasSuffix(strings.TrimSpace(string(attempts)), ": 4") {
+	if attempts, err := get("/stats?filter=cluster.service.health_check.failure"); err != nil ||
+		!strings.HasSuffix(strings.TrimSpace(string(attempts)), ": 4") {
 		return "", fmt.Errorf("the hosts are not checked: %s, %v", attempts, err)
 	}
 	content, err := get("/listeners?format=json")

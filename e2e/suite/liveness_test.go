@@ -10,7 +10,6 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 
 	"healthgate/e2e/testbed"
 )
@@ -31,7 +30,7 @@ func TestLivenessIgnoresClustersDrainsAndConnectionLimits(t *testing.T) {
 	skipUnlessModule(t)
 	var clusters []*clusterv3.Cluster
 	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), backends(2), clustersByCDS(&clusters),
-		withConfig(func(c *testbed.Bootstrap) { limitConnections(c, 2) }))
+		withConfig(func(c *testbed.Bootstrap) { c.ConnectionLimit().MaxActiveDownstreamConnections = 2 }))
 	client := s.client("h2")
 	s.setServing(2)
 	for _, state := range []struct {
@@ -68,17 +67,11 @@ func TestLivenessNeedsNoStats(t *testing.T) {
 	}
 }
 
-// limitConnections sets how many connections the overload manager allows.
-func limitConnections(c *testbed.Bootstrap, most int64) {
-	monitor := c.Unpack(c.GetOverloadManager().GetResourceMonitors()[0].GetTypedConfig()).(*connectionsv3.DownstreamConnectionsConfig)
-	monitor.MaxActiveDownstreamConnections = most
-}
-
 // An Envoy that has reached its connection limit is busy, and must not be restarted: `healthgate alive` passes.
 func TestAliveAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) { limitConnections(c, 1) }))
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	s := newSite(t, withConfig(func(c *testbed.Bootstrap) { c.ConnectionLimit().MaxActiveDownstreamConnections = 1 }))
 	s.dialTLS(t.Context(), "h2")
 	s.await(settle, func() error {
 		if s.refusesConnections() {

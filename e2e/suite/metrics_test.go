@@ -14,7 +14,8 @@ import (
 // askedFor returns the metrics in the queries of the alerts and the dashboard.
 func askedFor(t *testing.T) []string {
 	t.Helper()
-	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t, filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
+	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t,
+		filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
 	text = strings.ReplaceAll(text, "${gate}", "healthgate_default")
 	names := regexp.MustCompile(`\benvoy_\w+`).FindAllString(text, -1)
 	slices.Sort(names)
@@ -24,7 +25,7 @@ func askedFor(t *testing.T) []string {
 // With the shipped manifests Envoy exposes each metric that the alerts and the dashboard query.
 func TestEnvoyExposesTheMetricsOfAlertsAndDashboard(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	components := []string{"metrics/pod-monitor"}
 	if variant.Name() == "module" {
 		components = append(components, "module")
@@ -55,7 +56,7 @@ func TestEnvoyExposesTheMetricsOfAlertsAndDashboard(t *testing.T) {
 // The metrics listener forwards no other request to admin.
 func TestMetricsListenerForwardsOnlyMetrics(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, asDeployed(t, envoysDeployment(t, "metrics/pod-monitor")))
 	for _, request := range [][2]string{
 		{"GET", "/"}, {"GET", "/stats"}, {"GET", "/stats/prometheus/"}, {"POST", "/stats/prometheus"}, {"POST", "/quitquitquit"},

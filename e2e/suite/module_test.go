@@ -21,10 +21,10 @@ func skipUnlessModule(t *testing.T) {
 	if variant.Name() != "module" {
 		t.Skip("it is about the dynamic module")
 	}
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 }
 
-// refused starts Envoy with a change of the variant's form that it refuses, and returns its log.
+// refused starts Envoy with a change that it refuses, made in the variant's form, and returns its log.
 func refused(t *testing.T, change func(*testbed.Bootstrap), options ...option) string {
 	t.Helper()
 	s, p := prepare(t, options...)
@@ -54,7 +54,8 @@ func TestModuleNeedsOneBootstrapExtension(t *testing.T) {
 		want   string
 	}{
 		"none": {func(c *testbed.Bootstrap) { c.BootstrapExtensions = nil },
-			"healthgate: the bootstrap extension is missing, without which the module can't see the clusters; add to the bootstrap: bootstrap_extensions: [{name: healthgate"},
+			"healthgate: the bootstrap extension is missing, without which the module can't see the clusters; " +
+				"add to the bootstrap: bootstrap_extensions: [{name: healthgate"},
 		"two": {func(c *testbed.Bootstrap) {
 			c.BootstrapExtensions = append(c.BootstrapExtensions, c.BootstrapExtensions...)
 		}, "healthgate: bootstrap_extensions has this module twice; leave one of them out"},
@@ -129,7 +130,8 @@ func TestEnvoyEndsInOrderWhileOldFilterChainsDrain(t *testing.T) {
 }
 
 func endWhileOldChainsDrain(t *testing.T) {
-	s := newSite(t, withLDS(), withHealthService(), withConfig(func(c *testbed.Bootstrap) { c.Listener().DrainType = listenerv3.Listener_DEFAULT }))
+	s := newSite(t, withLDS(), withHealthService(),
+		withConfig(func(c *testbed.Bootstrap) { c.Listener().DrainType = listenerv3.Listener_DEFAULT }))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	crowd := s.newCrowd(20, s.dialGRPC())
@@ -179,7 +181,8 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	if reply, err := watch.Recv(); err != nil || reply.Status != notServing {
 		t.Errorf("Watch: got %v, %v", reply, err)
 	}
-	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 || stats["healthgate.default.grpc_watch"] != 1 {
+	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 ||
+		stats["healthgate.default.grpc_watch"] != 1 {
 		t.Errorf("the calls are counted as %v", stats)
 	}
 	if err := s.envoy.Stop(); err != nil {
@@ -188,10 +191,12 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the Watch ends with %v", err)
 	}
-	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) || !strings.Contains(log, `"grpc_status":"Unavailable"`) {
+	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) ||
+		!strings.Contains(log, `"grpc_status":"Unavailable"`) {
 		t.Errorf("the end of the Watch is not logged:\n%s", testbed.Tail(log, 10))
 	}
-	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) || strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
+	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) ||
+		strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
 		t.Errorf("passing checks are logged:\n%s", testbed.Tail(log, 10))
 	}
 }

@@ -35,17 +35,6 @@ func linesUnder(t *testing.T, heading string) string {
 	return text
 }
 
-// withFilter adds an HTTP filter before the gate or after it.
-func withFilter(before bool, filter string) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		add := c.AddFilter
-		if before {
-			add = c.PrependFilter
-		}
-		add(testbed.Parse[*hcmv3.HttpFilter](filter))
-	})
-}
-
 // Filters that may answer before Healthgate.
 const (
 	rbac = `{"name": "rbac", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
@@ -63,8 +52,10 @@ const (
 // withLocalReplies adds a local_reply_config that replaces every reply by 500 "sorry", with or without the filter of the documentation.
 func withLocalReplies(t *testing.T, fixed bool) option {
 	return withConfig(func(c *testbed.Bootstrap) {
-		mapper := testbed.Parse[*hcmv3.ResponseMapper](`{filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: yours}}}},
-			status_code: 500, body: {inline_string: sorry}}`)
+		mapper := testbed.Parse[*hcmv3.ResponseMapper](
+			`{filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: yours}}}},
+			status_code: 500, body: {inline_string: sorry}}`,
+		)
 		if fixed {
 			mapper.Filter = testbed.Parse[*hcmv3.ResponseMapper](linesUnder(t, "local_reply_config")).Filter
 			// The documentation's is for errors; this one is for passing answers, too.
@@ -77,7 +68,7 @@ func withLocalReplies(t *testing.T, fixed bool) option {
 // Each pitfall of docs/envoy-configuration.md that the answer to a probe shows, and its fix. The service is healthy.
 func TestPitfalls(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	byDomain := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Domains = []string{"grpc.example.com"} })
 	requireTLS := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().RequireTls = routev3.VirtualHost_ALL })
 	probesHost := withConfig(func(c *testbed.Bootstrap) {
@@ -88,24 +79,26 @@ func TestPitfalls(t *testing.T) {
 	redirectFirst := withConfig(func(c *testbed.Bootstrap) { testbed.PrependRoute(c.VirtualHost(), redirect) })
 	redirectLast := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Routes = append(c.VirtualHost().Routes, redirect) })
 	for name, test := range map[string]pitfall{
-		"require_tls":                   {[]option{withoutTLS(), requireTLS}, 301, "direct_response", "shadowed"},
-		"require_tls, fixed":            {[]option{withoutTLS(), requireTLS, byDomain, probesHost}, 200, "", ""},
-		"a redirect":                    {[]option{redirectFirst}, 301, "direct_response", "shadowed"},
-		"a redirect, fixed":             {[]option{redirectLast}, 200, "", ""},
-		"RBAC":                          {[]option{withFilter(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
-		"RBAC, fixed":                   {[]option{withFilter(false, rbac)}, 200, "", ""},
-		"ext_authz":                     {[]option{withFilter(true, authz)}, 403, "ext_authz_error", "order"},
-		"ext_authz, fixed":              {[]option{withFilter(false, authz)}, 200, "", "order"}, // a warning: it sees the reply
-		"JWT":                           {[]option{withFilter(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
-		"JWT, fixed":                    {[]option{withFilter(false, jwt)}, 200, "", ""},
-		"a rate limit":                  {[]option{withFilter(true, limit)}, 429, "local_rate_limited", "order"},
-		"a rate limit, fixed":           {[]option{withFilter(false, limit)}, 200, "", ""},
-		"virtual hosts by domain":       {[]option{byDomain}, 404, "route_not_found", "domains"},
-		"virtual hosts, fixed":          {[]option{byDomain, probesHost}, 200, "", ""},
-		"local_reply_config":            {[]option{withLocalReplies(t, false)}, 500, "healthgate_ok", "local-reply"},
-		"local_reply_config, fixed":     {[]option{withLocalReplies(t, true)}, 200, "", ""},
-		"a bootstrap's stats matcher":   {[]option{withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.}]}`)}, 503, "healthgate_cluster_empty", "stats"},
-		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.service.upstream_}]}`)}, 503, "healthgate_cluster_empty", "stats"},
+		"require_tls":               {[]option{withoutTLS(), requireTLS}, 301, "direct_response", "shadowed"},
+		"require_tls, fixed":        {[]option{withoutTLS(), requireTLS, byDomain, probesHost}, 200, "", ""},
+		"a redirect":                {[]option{redirectFirst}, 301, "direct_response", "shadowed"},
+		"a redirect, fixed":         {[]option{redirectLast}, 200, "", ""},
+		"RBAC":                      {[]option{withFilter(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
+		"RBAC, fixed":               {[]option{withFilter(false, rbac)}, 200, "", ""},
+		"ext_authz":                 {[]option{withFilter(true, authz)}, 403, "ext_authz_error", "order"},
+		"ext_authz, fixed":          {[]option{withFilter(false, authz)}, 200, "", "order"}, // a warning: it sees the reply
+		"JWT":                       {[]option{withFilter(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
+		"JWT, fixed":                {[]option{withFilter(false, jwt)}, 200, "", ""},
+		"a rate limit":              {[]option{withFilter(true, limit)}, 429, "local_rate_limited", "order"},
+		"a rate limit, fixed":       {[]option{withFilter(false, limit)}, 200, "", ""},
+		"virtual hosts by domain":   {[]option{byDomain}, 404, "route_not_found", "domains"},
+		"virtual hosts, fixed":      {[]option{byDomain, probesHost}, 200, "", ""},
+		"local_reply_config":        {[]option{withLocalReplies(t, false)}, 500, "healthgate_ok", "local-reply"},
+		"local_reply_config, fixed": {[]option{withLocalReplies(t, true)}, 200, "", ""},
+		"a bootstrap's stats matcher": {[]option{withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.}]}`)},
+			503, "healthgate_cluster_empty", "stats"},
+		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.service.upstream_}]}`)},
+			503, "healthgate_cluster_empty", "stats"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -153,20 +146,6 @@ func (p pitfall) meet(t *testing.T) {
 	}
 }
 
-// withStatsMatcher sets the bootstrap's stats matcher.
-func withStatsMatcher(matcher string) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.StatsConfig = &metricsv3.StatsConfig{StatsMatcher: testbed.Parse[*metricsv3.StatsMatcher](matcher)}
-	})
-}
-
-// withClusterStatsMatcher sets the first cluster's own stats matcher.
-func withClusterStatsMatcher(matcher string) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.Cluster().Metadata = testbed.StatsMatcherMetadata(testbed.Parse[*metricsv3.StatsMatcher](matcher))
-	})
-}
-
 // The stats matcher of docs/envoy-configuration.md includes all that the gate and a drain need.
 func TestDocumentedStatsMatcherIsEnough(t *testing.T) {
 	t.Parallel()
@@ -184,14 +163,15 @@ func TestDocumentedStatsMatcherIsEnough(t *testing.T) {
 	if err != nil || !strings.Contains(out, "no request is left") {
 		t.Errorf("the drain ended with %v: %s", err, out)
 	}
-	expect(t, "the probe after the drain", s.probe(client), 503, "unavailable\n", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+	expect(t, "the probe after the drain", s.probe(client), 503, "unavailable\n",
+		map[string]string{"x-envoy-immediate-health-check-fail": "true"})
 	s.awaitStat("healthgate.default.failed_draining", 1)
 }
 
 // These clusters have hosts only while clients call.
 func TestClustersWithOnlyDynamicHostsNeverPass(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, changes := range map[string]string{
 		"ORIGINAL_DST": `{type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}`,
 		"dynamic_forward_proxy": `{lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.dynamic_forward_proxy, typed_config: {
@@ -233,7 +213,7 @@ func TestGatePassesWithAnEmptySubset(t *testing.T) {
 func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
-		limitConnections(c, 2)
+		c.ConnectionLimit().MaxActiveDownstreamConnections = 2
 		probes := c.CopyListener("probes")
 		testbed.Patch(probes, linesUnder(t, "A listener for probes"))
 		c.AddListener(probes)
@@ -257,7 +237,7 @@ func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 // Envoy checks an idle cluster once a minute, which is too seldom for a short stale_after.
 func TestIdleClusterNeedsTheDocumentedIntervals(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, status := range map[string]int{"with": 200, "without": 503} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -292,7 +272,7 @@ func TestIdleClusterNeedsTheDocumentedIntervals(t *testing.T) {
 // While a cluster that CDS has changed waits for its first health check, the old one still serves.
 func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct {
 		options []option
 		status  int
@@ -318,7 +298,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			testbed.Patch(clusters[0].HealthChecks[0], `timeout: 60s`)
 			s.writeClusters(clusters...)
 			s.await(settle, func() error {
-				if warming := s.stats("cluster_manager.warming_clusters")["cluster_manager.warming_clusters"]; warming != 1 {
+				if warming := s.stat("cluster_manager.warming_clusters"); warming != 1 {
 					return fmt.Errorf("%d clusters warm", warming)
 				}
 				return nil
@@ -332,7 +312,8 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 // withSourceAdmin makes the gate poll admin on its unix socket.
 func withSourceAdmin() option {
 	return withConfig(func(c *testbed.Bootstrap) {
-		c.SetGate(fmt.Sprintf(`{clusters: [service], source: admin, admin: {address: "unix://%s", interval: 0.1s}}`, c.Admin.Address.GetPipe().Path))
+		c.SetGate(
+			fmt.Sprintf(`{clusters: [service], source: admin, admin: {address: "unix://%s", interval: 0.1s}}`, c.Admin.Address.GetPipe().Path))
 	})
 }
 
@@ -354,11 +335,11 @@ func TestPanicThresholdIgnoresExcludedHosts(t *testing.T) {
 		s.awaitStat("cluster.service.membership_excluded", step.excluded)
 		// A worker's hosts follow the gauge.
 		s.await(settle, func() error {
-			before := s.stats(panics)[panics]
+			before := s.stat(panics)
 			for range 5 {
 				s.mustDo(client, "POST", "/router.Router/None", nil)
 			}
-			if grew := s.stats(panics)[panics] > before; grew != step.panics {
+			if grew := s.stat(panics) > before; grew != step.panics {
 				return fmt.Errorf("with hosts %q Envoy panics: %v, want %v", step.hosts, grew, step.panics)
 			}
 			return nil

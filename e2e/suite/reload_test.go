@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -15,50 +14,9 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// nextListener returns the reference configuration with another configuration of the gate and further changes, whose listener can
-// replace the site's.
-func (s *site) nextListener(gate string, changes ...func(*testbed.Bootstrap)) *testbed.Bootstrap {
-	s.t.Helper()
-	config := readConfig(s.t, "envoy/envoy.yaml")
-	config.UseCertificate(s.cert)
-	config.Listen(0, 0)
-	config.SetGate(gate)
-	for _, change := range changes {
-		change(config)
-	}
-	return config
-}
-
-// reload updates Envoy's listener, and waits until Envoy has taken or refused it.
-func (s *site) reload(gate string, changes ...func(*testbed.Bootstrap)) (taken bool) {
-	s.t.Helper()
-	const lds = "listener_manager.lds."
-	before := s.stats(lds)
-	s.writeListener(s.nextListener(gate, changes...).For(variant).Listener())
-	s.await(settle, func() error {
-		after := s.stats(lds)
-		taken = after[lds+"update_success"] > before[lds+"update_success"]
-		if !taken && after[lds+"update_rejected"] == before[lds+"update_rejected"] {
-			return fmt.Errorf("envoy has not taken the listener yet")
-		}
-		return nil
-	})
-	return taken
-}
-
-func (s *site) awaitStat(name string, value uint64) {
-	s.t.Helper()
-	s.await(settle, func() error {
-		if got := s.stats(name)[name]; got != value {
-			return fmt.Errorf("%s is %d, want %d", name, got, value)
-		}
-		return nil
-	})
-}
-
 func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it starts an Envoy")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, test := range badConfigurations {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +49,8 @@ var badConfigurations = map[string]struct {
 	},
 	"every key": {
 		`{"path": 1, "clusters": [{"name": 1, "stat_name": 1, "min_healthy": "1", "min_healthy_percent": 101, "degraded": 1}], "require": 2,
-			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1, "admin": {"address": 1, "interval": 1},
+			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1,
+			"admin": {"address": 1, "interval": 1},
 			"response": {"healthy": {"status": 503, "body": 1}, "unhealthy": {"status": 200, "body": 1}, "details": 1}}`,
 		[]string{
 			"path: 1 is", "clusters[0].name: 1 is", "clusters[0].stat_name: 1 is", `clusters[0].min_healthy: "1" is`,
@@ -102,7 +61,8 @@ var badConfigurations = map[string]struct {
 		},
 	},
 	"admin off loopback": {
-		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback`},
+		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`,
+		[]string{`admin.address: "10.0.0.1:9901" is not on loopback`},
 	},
 	"out of range": {
 		`{"clusters": [{"name": "service", "min_healthy": -1, "min_healthy_percent": 120}]}`,
@@ -116,7 +76,8 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 		c.GolangFilter().PluginConfig = testbed.Any(durationpb.New(time.Second))
 	}))
 	log := refuses(t, s.dir, p.config, p.options)
-	want := "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
+	want := "healthgate: plugin_config: google.protobuf.Duration is another type; " +
+		"write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
 	if variant.Name() == "module" { // Envoy does not give it the type
 		want = "write it as google.protobuf.Struct"
 	}
@@ -127,7 +88,7 @@ func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 
 func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	value := testbed.Parse[*structpb.Struct](`{clusters: [service]}`)
 	for _, config := range []proto.Message{value, &xdsv3.TypedStruct{Value: value}, &udpav1.TypedStruct{Value: value}} {
 		t.Run(string(config.ProtoReflect().Descriptor().FullName()), func(t *testing.T) {
@@ -154,28 +115,4 @@ func TestBadUpdateIsRefusedAndTheOldConfigurationStays(t *testing.T) {
 		t.Fatal("envoy refused a good configuration")
 	}
 	s.awaitProbe(client, 503, settle)
-}
-
-// awaitFreed waits until no more than so many objects are alive. Go frees objects that Envoy has dropped some collections later, and
-// probes cause collections.
-func (s *site) awaitFreed(what string, atMost int, count func(testbed.LiveObjects) int) {
-	s.t.Helper()
-	if err := variant.Can(testbed.CountLiveObjects); err != nil {
-		s.t.Logf("live %s are not counted: %v", what, err)
-		return
-	}
-	client := s.client("h2")
-	s.await(60*time.Second, func() error {
-		for range 500 {
-			s.probe(client)
-		}
-		live, err := variant.LiveObjects(s.envoy)
-		if err != nil {
-			return err
-		}
-		if n := count(live); n > atMost {
-			return fmt.Errorf("%d %s are alive", n, what)
-		}
-		return nil
-	})
 }

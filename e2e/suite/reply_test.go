@@ -25,7 +25,7 @@ import (
 // A body after a status that allows none would be the beginning of the next reply over HTTP/1.1, and a protocol error over HTTP/2.
 func TestStatusThatAllowsNoBodyHasNone(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for _, code := range []int{204, 205} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			s := newSite(t, withGate(fmt.Sprintf(`{"clusters": ["service"], "response": {"healthy": {"status": %d}, "details": true}}`, code)))
@@ -149,7 +149,8 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	ask := func(when string, counting, ignoring int) {
 		t.Helper()
 		expect(t, when+", counting", s.probe(client), counting, map[int]string{200: "ok\n", 503: "unavailable\n"}[counting], nil)
-		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring, map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
+		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring,
+			map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
 	}
 	place(backend.Address)
 	ask("one host", 200, 200)
@@ -166,22 +167,25 @@ func TestUnknownClusterIsLogged(t *testing.T) {
 	s.setServing(1)
 	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
-	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port lists all names`, 1, 45*time.Second)
+	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port lists all names`,
+		1, 45*time.Second)
 }
 
 // Hosts that are never checked count as healthy, or as stale; both are logged.
 func TestUncheckedClusterIsLogged(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct {
 		plugin string
 		status int
 		want   []string
 	}{
 		"each host counts": {`{"clusters": ["service"]}`, 200,
-			[]string{`healthgate: gate default: cluster "service" has hosts, and Envoy has checked none of them: each counts as healthy`, "Set health_checks on the cluster"}},
+			[]string{`healthgate: gate default: cluster "service" has hosts, and Envoy has checked none of them: each counts as healthy`,
+				"Set health_checks on the cluster"}},
 		"the cluster is stale": {`{"clusters": ["service"], "stale_after": "1s"}`, 503,
-			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval (60s by default)", "cluster.service.health_check.attempt"}},
+			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval (60s by default)",
+				"cluster.service.health_check.attempt"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -203,7 +207,7 @@ func TestSupportedEnvoyCausesNoWarning(t *testing.T) {
 	s := newSite(t, alone("it reads Envoy's log"))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, time.Second)
-	if version := s.stats("server.version")["server.version"]; version == 0 {
+	if version := s.stat("server.version"); version == 0 {
 		t.Error("Envoy has no stat server.version, so this shows nothing")
 	}
 	if strings.Contains(s.envoy.Log(), "this plugin was built for") {

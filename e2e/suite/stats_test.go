@@ -41,7 +41,7 @@ func TestRepliesAreCountedAndChangesLoggedOnce(t *testing.T) {
 	s.awaitStat("healthgate.edge.healthy", 1)
 
 	for line, want := range map[string]int{
-		`starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                      1,
+		`starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                        1,
 		`changed from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`: 1,
 		`changed from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                1,
 	} {
@@ -73,7 +73,7 @@ func TestAccessLogHasOnlyFailingProbes(t *testing.T) {
 // The names of Envoy's gauges do not always have the cluster's name.
 func TestClusterIsFoundByItsStatName(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct{ cluster, altStatName, plugin string }{
 		"a colon":             {"outbound|8080||service:v1", "", `{"clusters": ["outbound|8080||service:v1"]}`},
 		"a URL":               {"http://service.example:80", "", `{"clusters": ["http://service.example:80"]}`},
@@ -100,10 +100,11 @@ func TestClusterIsFoundByItsStatName(t *testing.T) {
 // A cluster whose gauges show no host fails, and after half a minute the log has the possible reasons, once.
 func TestClusterWithoutHostsIsLogged(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, options := range map[string][]option{
 		"a missing cluster": {withGate(`{"clusters": ["service", "missing"]}`)},
-		"excluded stats": {withGate(`{"clusters": [{"name": "service"}, "missing"]}`), withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
+		"excluded stats": {withGate(`clusters: [{name: service}, missing]`),
+			withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
 			withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("missing")) })},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +118,9 @@ func TestClusterWithoutHostsIsLogged(t *testing.T) {
 			const warning = `cluster "missing" has shown no host yet`
 			s.awaitLines(warning, 1, 45*time.Second)
 			log := s.envoy.Log()
-			for _, reason := range []string{"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.missing.membership_total"} {
+			for _, reason := range []string{
+				"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.missing.membership_total",
+			} {
 				if !strings.Contains(log, reason) {
 					t.Errorf("the warning lacks %q", reason)
 				}

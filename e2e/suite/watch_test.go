@@ -31,11 +31,6 @@ func times(seldom, often int) int {
 	return seldom
 }
 
-// withoutTLS removes TLS from the listener. HTTP/2 is then h2c with prior knowledge.
-func withoutTLS() option {
-	return withConfig((*testbed.Bootstrap).WithoutTLS)
-}
-
 // watcher is a call of Watch with the updates that it got.
 type watcher struct {
 	last     atomic.Int32 // the status; -1 before the first
@@ -164,7 +159,7 @@ func statusOf(passing bool) grpc_health_v1.HealthCheckResponse_ServingStatus {
 // Each of 1,000 watchers gets every slow change, and the last of many fast ones.
 func TestAThousandWatchersGetEachChange(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
@@ -229,7 +224,8 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 		slow.Conn = conn
 		return slow, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dial))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -241,7 +237,7 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 // current status.
 func TestSlowWatchersDoNotDelayOthers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
@@ -298,7 +294,7 @@ func withSmallBuffers() option {
 // A Watch that begins on a connection with full buffers gets nothing until its client reads.
 func TestWatchThatStartsOnABlockedConnectionWaits(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
@@ -352,7 +348,7 @@ func (s *site) probePlain() int {
 // An update every 30 s prevents idle timeouts. filter/dynamicmodule tests the update itself, with its own clock.
 func TestIdleWatchSurvivesTheIdleTimeout(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	if !*long {
 		t.Skip("it takes a minute: -long")
@@ -382,7 +378,7 @@ func TestIdleWatchSurvivesTheIdleTimeout(t *testing.T) {
 // The health service answers NOT_SERVING during a drain, also one from the start.
 func TestHealthServiceFollowsADrain(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), startedDraining(t))
 	s.setServing(1)

@@ -19,6 +19,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -300,7 +301,8 @@ func (b *Bootstrap) CheckEvery(interval string) { CheckEvery(b.Cluster(), interv
 // CheckEvery makes Envoy check a cluster at the interval, given in Envoy's form ("0.1s").
 func CheckEvery(cluster *clusterv3.Cluster, interval string) {
 	for _, check := range cluster.GetHealthChecks() {
-		Patch(check, fmt.Sprintf(`{interval: %[1]s, no_traffic_interval: %[1]s, no_traffic_healthy_interval: %[1]s, interval_jitter: 0.01s}`, interval))
+		Patch(check,
+			fmt.Sprintf(`{interval: %[1]s, no_traffic_interval: %[1]s, no_traffic_healthy_interval: %[1]s, interval_jitter: 0.01s}`, interval))
 	}
 }
 
@@ -338,4 +340,9 @@ func (b *Bootstrap) GolangFilter() *golangv3.Config {
 // ModuleFilter returns the configuration of a dynamic module in the gate's filter, in the form of the module or of the contrib host.
 func (b *Bootstrap) ModuleFilter() *modulev3.DynamicModuleFilter {
 	return b.GateFilterOf(b.Listener()).(*modulev3.DynamicModuleFilter)
+}
+
+// ConnectionLimit returns the configuration of the overload manager's first monitor, which limits downstream connections.
+func (b *Bootstrap) ConnectionLimit() *connectionsv3.DownstreamConnectionsConfig {
+	return b.Unpack(b.GetOverloadManager().GetResourceMonitors()[0].GetTypedConfig()).(*connectionsv3.DownstreamConnectionsConfig)
 }

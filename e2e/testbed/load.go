@@ -69,7 +69,7 @@ type ProbeOptions struct {
 	NewConnections bool // a new connection for each probe; otherwise each client keeps one
 }
 
-// StartProbes sends GET to a URL at a pace. It uses fortio's own HTTP/1.1 client, which takes less CPU for a probe than Envoy's worker does;
+// StartProbes sends GET to a URL at a pace. It uses fortio's own HTTP/1.1 client, which takes less CPU for a probe than Envoy's worker;
 // over HTTP/2 it is Go's, which takes more. Answers are statuses, or NoAnswer.
 func StartProbes(p Pace, url string, o ProbeOptions) *Load {
 	l := newLoad()

@@ -14,7 +14,8 @@ func TestLoadCountsAnswers(t *testing.T) {
 		calls.Add(1)
 		return []string{"even", "odd"}[client%2]
 	}).Wait()
-	if err != nil || outcome.Requests != 100 || calls.Load() != 100 || outcome.Answers["even"]+outcome.Answers["odd"] != 100 || outcome.P99 < outcome.P50 {
+	if err != nil || outcome.Requests != 100 || calls.Load() != 100 || outcome.Answers["even"]+outcome.Answers["odd"] != 100 ||
+		outcome.P99 < outcome.P50 {
 		t.Errorf("got %+v, %v after %d calls", outcome, err, calls.Load())
 	}
 }

@@ -3,7 +3,6 @@ package testbed
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"os/exec"
 	"strconv"
@@ -19,78 +18,6 @@ func newModule() (Variant, error) { return dynamicModule{}, nil }
 
 func (dynamicModule) Name() string   { return "module" }
 func (dynamicModule) Object() string { return built("libhealthgate.so") }
-
-// Rewrite has each configuration of the golang filter be one of the dynamic module's, with the same keys.
-func (dynamicModule) Rewrite(part *Config) { part.Change(moduleIn) }
-
-// Prepare adds the bootstrap extension too, without which the module refuses its filters.
-func (s dynamicModule) Prepare(bootstrap *Config) {
-	s.Rewrite(bootstrap)
-	extension := map[string]any{
-		"name": "healthgate",
-		"typed_config": map[string]any{
-			"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
-			"dynamic_module_config": ownModule(),
-			"extension_name":        "healthgate",
-		},
-	}
-	others, _ := bootstrap.Get("bootstrap_extensions").([]any)
-	bootstrap.Set("bootstrap_extensions", append(others, extension))
-}
-
-func ownModule() map[string]any {
-	return map[string]any{"name": "healthgate", "metrics_namespace": "healthgate"}
-}
-
-// moduleIn replaces each configuration of the golang filter in a tree.
-func moduleIn(node any) any {
-	switch n := node.(type) {
-	case []any:
-		for i := range n {
-			n[i] = moduleIn(n[i])
-		}
-	case map[string]any:
-		switch n["@type"] {
-		case golangType:
-			return withStruct(map[string]any{
-				"@type":                 modulesType + "DynamicModuleFilter",
-				"dynamic_module_config": ownModule(),
-				"filter_name":           "healthgate",
-			}, n["plugin_config"])
-		case perRoute:
-			plugins, _ := n["plugins_config"].(map[string]any)
-			plugin, _ := plugins["healthgate"].(map[string]any)
-			return withStruct(map[string]any{
-				"@type":                 modulesType + "DynamicModuleFilterPerRoute",
-				"dynamic_module_config": ownModule(),
-				"filter_name":           "healthgate",
-			}, plugin["config"])
-		}
-		for key := range n {
-			n[key] = moduleIn(n[key])
-		}
-	}
-	return node
-}
-
-// withStruct adds a configuration, where there is one: a TypedStruct is a Struct here, and what is neither stays as it is.
-func withStruct(module map[string]any, config any) map[string]any {
-	c, given := config.(map[string]any)
-	if !given {
-		return module
-	}
-	c = maps.Clone(c)
-	switch c["@type"] {
-	case typeURL + "xds.type.v3.TypedStruct", typeURL + "udpa.type.v1.TypedStruct":
-		c["@type"] = typeURL + "google.protobuf.Struct"
-		delete(c, "type_url")
-		if c["value"] == nil {
-			c["value"] = map[string]any{}
-		}
-	}
-	module["filter_config"] = c
-	return module
-}
 
 func (s dynamicModule) Options(o Options) Options {
 	o.Needs = append(o.Needs, s.Object())

@@ -32,40 +32,7 @@ func (goPlugin) Name() string   { return "plugin" }
 func (goPlugin) Object() string { return built("healthgate.so") }
 
 // HasContribHost reports whether the contrib host takes the place of the golang extension.
-func HasContribHost(d Variant) bool { c, ok := d.(goPlugin); return ok && c.contribHost }
-
-func (c goPlugin) Rewrite(part *Config) {
-	if c.contribHost {
-		part.Change(place{}.swap)
-		return
-	}
-	part.Change(load)
-}
-
-func (c goPlugin) Prepare(bootstrap *Config) {
-	c.Rewrite(bootstrap)
-	if c.contribHost {
-		addContribHost(bootstrap)
-	}
-}
-
-// load has each golang filter load the plugin that was built: in the file it is the one in the image.
-func load(node any) any {
-	switch n := node.(type) {
-	case []any:
-		for i := range n {
-			n[i] = load(n[i])
-		}
-	case map[string]any:
-		if n["@type"] == golangType {
-			n["library_path"] = goPlugin{}.Object()
-		}
-		for key := range n {
-			n[key] = load(n[key])
-		}
-	}
-	return node
-}
+func HasContribHost(v Variant) bool { c, ok := v.(goPlugin); return ok && c.contribHost }
 
 func (c goPlugin) Options(o Options) Options {
 	o.Needs = append(o.Needs, c.Object())

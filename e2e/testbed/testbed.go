@@ -30,8 +30,9 @@ type Setup struct {
 	IngressPort, AdminPort int
 }
 
-// Prepare starts the backends and changes the configuration for the testbed: a certificate if the first listener has TLS, ports on loopback, the backends as
-// the first cluster's hosts. The caller may change the configuration further, and calls Start. It calls Close also after an error.
+// Prepare starts the backends and changes the configuration for the testbed: a certificate if the first listener has TLS, ports on
+// loopback, the backends as the first cluster's hosts. The caller may change the configuration further, and calls Start. It calls Close
+// also after an error.
 func Prepare(ctx context.Context, dir string, s Setup) (*Testbed, error) {
 	t := &Testbed{Dir: dir, Variant: s.Variant, Config: s.Config}
 	var err error

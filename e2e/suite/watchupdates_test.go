@@ -14,7 +14,7 @@ import (
 // reconnects to the new one, and Check and Watch agree.
 func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	states := []struct {
 		cluster string

@@ -49,7 +49,7 @@ func TestRouteUpdateSwitchesBetweenVariants(t *testing.T) {
 	load := s.probeUntilStopped(4)
 	answered := func(prefix string) uint64 {
 		name := "healthgate." + prefix + ".ok"
-		return s.stats(name)[name]
+		return s.stat(name)
 	}
 	for _, to := range []struct{ filter, prefix, other string }{
 		{"healthgate-module", "module", "default"}, {"healthgate", "default", "module"}, {"healthgate-module", "module", "default"},

@@ -15,64 +15,64 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// point is a running Envoy with backends, which the suite did not start. All tests share it: run them with -test.parallel=1.
-type point struct {
+// running is a running Envoy with backends, which the suite did not start. All tests share it: run them with -test.parallel=1.
+type running struct {
 	envoy    *testbed.Envoy
 	cert     *testbed.Certificate
 	backends []*testbed.Backend
 }
 
-var thePoint *point
+var theRunning *running
 
-// pointed returns the Envoy that the environment names, or nil if the suite starts its own.
-func pointed(t *testing.T) *point {
+// runningEnvoy returns the Envoy that the environment names, or nil if the suite starts its own.
+func runningEnvoy(t *testing.T) *running {
 	t.Helper()
-	if os.Getenv(testbed.PointIngress) == "" || thePoint != nil {
-		return thePoint
+	if os.Getenv(testbed.EnvIngress) == "" || theRunning != nil {
+		return theRunning
 	}
-	pem, err := os.ReadFile(os.Getenv(testbed.PointCA))
+	pem, err := os.ReadFile(os.Getenv(testbed.EnvCA))
 	if err != nil {
-		t.Fatalf("%s: %v", testbed.PointCA, err)
+		t.Fatalf("%s: %v", testbed.EnvCA, err)
 	}
-	at := &point{
-		envoy: testbed.EnvoyAt(os.Getenv(testbed.PointIngress), os.Getenv(testbed.PointAdmin), variant.Options(testbed.Options{}).Sync),
-		cert:  &testbed.Certificate{CertFile: os.Getenv(testbed.PointCA), Pool: x509.NewCertPool()},
+	at := &running{
+		envoy: testbed.EnvoyAt(os.Getenv(testbed.EnvIngress), os.Getenv(testbed.EnvAdmin), variant.Options(testbed.Options{}).Sync),
+		cert:  &testbed.Certificate{CertFile: os.Getenv(testbed.EnvCA), Pool: x509.NewCertPool()},
 	}
 	if !at.cert.Pool.AppendCertsFromPEM(pem) {
-		t.Fatalf("%s: %s has no certificate", testbed.PointCA, os.Getenv(testbed.PointCA))
+		t.Fatalf("%s: %s has no certificate", testbed.EnvCA, os.Getenv(testbed.EnvCA))
 	}
-	for pair := range strings.SplitSeq(os.Getenv(testbed.PointBackends), ",") {
+	for pair := range strings.SplitSeq(os.Getenv(testbed.EnvBackends), ",") {
 		address, control, ok := strings.Cut(pair, "=")
 		resolved, err := net.ResolveTCPAddr("tcp", address) // Envoy has its hosts' IP addresses
 		if !ok || err != nil {
-			t.Fatalf("%s: %q is not host:port=host:port: %v", testbed.PointBackends, pair, err)
+			t.Fatalf("%s: %q is not host:port=host:port: %v", testbed.EnvBackends, pair, err)
 		}
 		at.backends = append(at.backends, testbed.BackendAt(resolved.String(), control))
 	}
 	settle = 90 * time.Second
-	thePoint = at
+	theRunning = at
 	return at
 }
 
-// skipWherePointed skips a test that cannot use an Envoy that the suite did not start.
-func skipWherePointed(t *testing.T, why string) {
+// skipWithRunningEnvoy skips a test that cannot use an Envoy that the suite did not start.
+func skipWithRunningEnvoy(t *testing.T, why string) {
 	t.Helper()
-	if pointed(t) != nil {
-		t.Skipf("not where the suite is pointed at an Envoy: %s", why)
+	if runningEnvoy(t) != nil {
+		t.Skipf("not with a running Envoy: %s", why)
 	}
 }
 
 // site returns the running Envoy as a test's site, in its first state.
-func (at *point) site(t *testing.T, options ...option) *site {
+func (at *running) site(t *testing.T, options ...option) *site {
 	t.Helper()
 	p := newPlan(t, options...)
 	switch {
 	case p.alone != "":
-		skipWherePointed(t, p.alone)
+		skipWithRunningEnvoy(t, p.alone)
 	case len(p.changes) > 0 || p.second != "" || p.lds || p.rds || p.cds || p.eds || p.options.Env != nil || p.options.Workers != 0:
-		skipWherePointed(t, "it changes the configuration")
+		skipWithRunningEnvoy(t, "it changes the configuration")
 	case len(p.addresses) > len(at.backends):
-		skipWherePointed(t, fmt.Sprintf("it needs %d backends", len(p.addresses)))
+		skipWithRunningEnvoy(t, fmt.Sprintf("it needs %d backends", len(p.addresses)))
 	}
 	s := &site{t: t, dir: t.TempDir(), envoy: at.envoy, cert: at.cert, backends: at.backends}
 	s.post("/healthcheck/ok")
@@ -90,8 +90,8 @@ func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 		pairs = append(pairs, backend.Address+"="+backend.Control)
 	}
 	suite := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=1", "-test.timeout=5m", "-variant="+variant.Name())
-	suite.Env = append(os.Environ(), testbed.PointIngress+"="+s.envoy.Ingress, testbed.PointAdmin+"="+s.envoy.Admin,
-		testbed.PointCA+"="+s.cert.CertFile, testbed.PointBackends+"="+strings.Join(pairs, ","))
+	suite.Env = append(os.Environ(), testbed.EnvIngress+"="+s.envoy.Ingress, testbed.EnvAdmin+"="+s.envoy.Admin,
+		testbed.EnvCA+"="+s.cert.CertFile, testbed.EnvBackends+"="+strings.Join(pairs, ","))
 	out, err := suite.CombinedOutput()
 	if err != nil {
 		t.Fatalf("the suite ended with %v:\n%s", err, testbed.Tail(string(out), 200))
@@ -102,7 +102,8 @@ func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 	}
 	t.Logf("passed: %v; skipped: %v", passed, skipped)
 	for _, name := range []string{
-		"TestAnswerFollowsTheHealthyHosts", "TestReplyHasStatusBodyAndHeaders", "TestGetAndHeadOnThePathAreProbes", "TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
+		"TestAnswerFollowsTheHealthyHosts", "TestReplyHasStatusBodyAndHeaders", "TestGetAndHeadOnThePathAreProbes",
+		"TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd",
 		"TestProbeWithAGRPCContentTypeGetsAGRPCStatus", "TestClosedClientsLeaveNoActiveRequests", "TestDrainCutsOffRequestsAfterItsTimeout",
 		"TestEnvoyIsNotReadyButAliveWhileTheBackendsAreDown", "TestIdleClusterIsCheckedAtItsInterval",
 	} {
@@ -110,7 +111,8 @@ func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 			t.Errorf("%s has not passed", name)
 		}
 	}
-	why := regexp.MustCompile(`(?m)^ {4}\w+_test\.go:\d+: (not where the suite is pointed at an Envoy: |it is about the dynamic module|.* cannot: )`)
+	why := regexp.MustCompile(
+		`(?m)^ {4}\w+_test\.go:\d+: (not with a running Envoy: |it is about the dynamic module|.* cannot: )`)
 	if n := len(why.FindAllString(string(out), -1)); n < len(skipped) {
 		t.Errorf("%d tests are skipped, %d say why", len(skipped), n)
 	}
@@ -154,7 +156,8 @@ func TestResultsFindHollowTests(t *testing.T) {
 --- SKIP: TestD (0.00s)
 --- FAIL: TestE (0.00s)
 `)
-	if !slices.Equal(passed, []string{"TestA", "TestB", "TestC"}) || !slices.Equal(skipped, []string{"TestD"}) || !slices.Equal(hollow, []string{"TestB"}) {
+	if !slices.Equal(passed, []string{"TestA", "TestB", "TestC"}) || !slices.Equal(skipped, []string{"TestD"}) ||
+		!slices.Equal(hollow, []string{"TestB"}) {
 		t.Errorf("passed %v, skipped %v, hollow %v", passed, skipped, hollow)
 	}
 }

@@ -119,7 +119,8 @@ var pythonsGRPC = sync.OnceValues(func() (string, error) {
 	}
 	defer os.RemoveAll(work)
 	out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-		"--require-hashes", "--target", work, "--requirement", filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
+		"--require-hashes", "--target", work, "--requirement",
+		filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("pip cannot fetch Python's gRPC client: %w\n%s", err, out)
 	}
@@ -166,7 +167,7 @@ func askPython(t *testing.T, s *site, services []string) (checked, watched []str
 
 func TestOtherProjectsClientsAgree(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +185,8 @@ func TestOtherProjectsClientsAgree(t *testing.T) {
 					s.post("/healthcheck/fail")
 				}
 				s.stats("healthgate.") // after a sample
-				checked, watched := fmt.Sprint([]string{state.want, state.want, "NOT_FOUND"}), fmt.Sprint([]string{state.want, state.want, "SERVICE_UNKNOWN"})
+				checked := fmt.Sprint([]string{state.want, state.want, "NOT_FOUND"})
+				watched := fmt.Sprint([]string{state.want, state.want, "SERVICE_UNKNOWN"})
 				for client, ask := range map[string]asks{"grpc-go's Check": goChecks, "grpc_health_probe": grpcHealthProbe} {
 					if got := fmt.Sprint(ask(t, s, services)); got != checked {
 						t.Errorf("%s: %s gets %v, want %v", state.name, client, got, checked)
@@ -207,7 +209,7 @@ func TestOtherProjectsClientsAgree(t *testing.T) {
 // Another Envoy checks the gate by grpc_health_check, as the host of its cluster, and its gate follows.
 func TestEnvoysGRPCHealthCheckAgrees(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	for name, options := range secured {
 		t.Run(name, func(t *testing.T) {
@@ -237,13 +239,13 @@ func TestEnvoysGRPCHealthCheckAgrees(t *testing.T) {
 // reached returns how many calls an Envoy has sent to its backends.
 func (s *site) reached() uint64 {
 	const sent = "cluster.service.upstream_rq_total"
-	return s.stats(sent)[sent]
+	return s.stat(sent)
 }
 
 // With client-side health checking grpc-go's load balancer sends calls only to the Envoys whose gates pass.
 func TestClientSideLoadBalancerSkipsTheFailingEnvoy(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	var sites []*site
 	var addresses []resolver.Address
@@ -268,7 +270,8 @@ func TestClientSideLoadBalancerSkipsTheFailingEnvoy(t *testing.T) {
 			before := []uint64{sites[0].reached(), sites[1].reached()}
 			for range 20 {
 				ctx, cancel := context.WithTimeout(t.Context(), settle)
-				err := conn.Invoke(ctx, "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{}, grpc.WaitForReady(want[0] || want[1]))
+				err := conn.Invoke(ctx, "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{},
+					grpc.WaitForReady(want[0] || want[1]))
 				cancel()
 				if code := status.Code(err); code != codes.Unimplemented && code != codes.Unavailable { // the backend's answer, or no Envoy
 					return err

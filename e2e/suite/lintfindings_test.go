@@ -27,7 +27,7 @@ import (
 // Envoy does not start with a field that lint reports by its rule api.
 func TestEnvoyRefusesInvalidFieldsThatLintReports(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, field := range map[string][2]string{
 		"an unknown field":     {`"codec_type":`, `"codec_tipe":`},
 		"a value out of range": {`"connect_timeout": "0.250s"`, `"connect_timeout": "-1s"`},
@@ -86,7 +86,7 @@ func inANamespace(t *testing.T) bool {
 
 // A client that reaches admin can drain Envoy.
 func TestAdminOffLoopbackIsReachableFromOutside(t *testing.T) {
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	if !inANamespace(t) {
 		return
 	}
@@ -121,7 +121,7 @@ func TestAdminOffLoopbackIsReachableFromOutside(t *testing.T) {
 // With headers_with_underscores_action a call with a header like user_id is reset, or arrives without it. lint reports the action.
 func TestUnderscoreActionThatLintReportsBreaksMetadata(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for action, code := range map[string]codes.Code{"REJECT_REQUEST": codes.Internal, "DROP_HEADER": codes.OK} {
 		t.Run(action, func(t *testing.T) {
 			t.Parallel()
@@ -154,14 +154,15 @@ func TestUnderscoreActionThatLintReportsBreaksMetadata(t *testing.T) {
 // If the healthy percentage is between the gate's minimum and Envoy's panic threshold, the gate passes, and calls go to dead hosts.
 func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for percent, test := range map[int]struct {
 		rule   string
 		status int
 	}{30: {"panic", 200}, 50: {"", 503}} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, backends(3), withGate(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy_percent": %d}], "response": {"details": true}}`, percent)))
+			s := newSite(t, backends(3),
+				withGate(fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy_percent": %d}], "response": {"details": true}}`, percent)))
 			expectLint(t, s.config, test.rule)
 			s.setServing(3)
 			for _, backend := range s.backends[1:] {
@@ -188,7 +189,7 @@ func TestGateBelowThePanicThresholdPassesWhileCallsFail(t *testing.T) {
 // configuration is then one of another library, which the filter cannot use.
 func TestOverrideIsNotUsedWithTwoLibraries(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it changes the configuration")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.CountMerges) // the contrib host, which finds plugins as the golang extension does
 	for name, rule := range map[string]string{"one": "", "two": "two-libraries"} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +203,8 @@ func TestOverrideIsNotUsedWithTwoLibraries(t *testing.T) {
 				}
 				written := s.config.GateFilterOf(s.config.StaticResources.Listeners[1]).(*golangv3.Config)
 				written.LibraryId, written.LibraryPath = "healthgate-2", "/etc/envoy/healthgate-2.so"
-				p.config.GateFilterOf(p.config.StaticResources.Listeners[1]).(*modulev3.DynamicModuleFilter).FilterName = "healthgate@healthgate-2@" + other
+				started := p.config.GateFilterOf(p.config.StaticResources.Listeners[1]).(*modulev3.DynamicModuleFilter)
+				started.FilterName = "healthgate@healthgate-2@" + other
 			}
 			expectLint(t, s.config, rule)
 			s.start(p)
@@ -223,11 +225,8 @@ func TestEnvoyThatIsKilledDuringTheDrainDelayCutsOffItsCalls(t *testing.T) {
 	s := newSite(t, alone("it ends Envoy"))
 	s.setServing(1)
 	conn := s.halfACall()
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
-	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", admin, "--delay", "600s")
+	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain",
+		"--admin", s.adminAddress(), "--delay", "600s")
 	if err := drain.Start(); err != nil {
 		t.Fatal(err)
 	}
