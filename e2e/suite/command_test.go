@@ -279,7 +279,7 @@ func TestExplainTellsWhatIsHeldAndWhatIsStale(t *testing.T) {
 		expectLint(t, s.config, "idle")
 		s.awaitProbe(s.client("h2"), 503, settle)
 		s.await(settle, func() error {
-			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "the clusters have not been checked") {
+			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "the data is older than stale_after") {
 				return fmt.Errorf("explain says %+v", g)
 			}
 			return nil

@@ -78,12 +78,9 @@ func (g *gate) obstacles() (all []obstacle) {
 		all = append(all, obstacle{tls.get("require_client_certificate"), "Envoy refuses clients without a certificate here, and balancers " +
 			"and kubelets probe without one: give the gate a separate listener"})
 	}
-	for _, filter := range g.in.listener.list("listener_filters") {
-		contents, typeName := typed(filter.get("typed_config"))
-		if strings.HasSuffix(typeName, ".listener.proxy_protocol.v3.ProxyProtocol") && !contents.isTrue("allow_requests_without_proxy_protocol") {
-			all = append(all, obstacle{filter, "Envoy closes connections without a PROXY protocol header here, and kubelets and many " +
-				"balancers probe without it: write allow_requests_without_proxy_protocol: true, or give the gate a separate listener"})
-		}
+	if filter := g.in.proxyProtocol(); filter != nil {
+		all = append(all, obstacle{filter, "Envoy closes connections without a PROXY protocol header here, and kubelets and many " +
+			"balancers probe without it: write allow_requests_without_proxy_protocol: true, or give the gate a separate listener"})
 	}
 	if codec := g.in.get("codec_type"); codec.text() == "HTTP2" && !hasTLS(g.in.chain) {
 		all = append(all, obstacle{codec, "this listener speaks only HTTP/2, without TLS, and a plain probe is HTTP/1.1: write " +
@@ -98,4 +95,15 @@ func (m connectionManager) inspectsHTTP() bool {
 		_, typeName := typed(filter.get("typed_config"))
 		return shortName(typeName) == "HttpInspector"
 	})
+}
+
+// proxyProtocol returns the listener filter that requires the PROXY protocol, or nil.
+func (m connectionManager) proxyProtocol() *Node {
+	for _, filter := range m.listener.list("listener_filters") {
+		contents, typeName := typed(filter.get("typed_config"))
+		if shortName(typeName) == "ProxyProtocol" && !contents.isTrue("allow_requests_without_proxy_protocol") {
+			return filter
+		}
+	}
+	return nil
 }
