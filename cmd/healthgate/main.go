@@ -14,7 +14,7 @@ import (
 	"healthgate/filter/version"
 )
 
-// The exit codes of every command. docs/command.md has them as a table.
+// The exit codes of every command. docs/operating.md has them as a table.
 const (
 	exitFine     = 0
 	exitProblems = 1 // the command found problems

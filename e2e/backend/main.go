@@ -1,8 +1,8 @@
-// Command backend is the gRPC service that Healthgate is shown and tested in front of: router.Router, with the standard
-// grpc.health.v1 service and reflection.
+// Command backend is the gRPC service of the demonstrations and tests: router.Router, with the standard grpc.health.v1 service and
+// reflection.
 //
-// It prints one line of JSON with its addresses once it serves. On SIGTERM or SIGINT it first turns NOT_SERVING, then
-// finishes the calls that are under way, and exits with 0.
+// It prints one line of JSON with its addresses when it serves. On SIGTERM or SIGINT it first sets its status to NOT_SERVING, then
+// finishes the active calls, and exits with 0.
 package main
 
 import (
@@ -28,15 +28,15 @@ import (
 	"healthgate/e2e/backend/router"
 )
 
-// drainTimeout bounds how long calls under way may keep a backend from ending.
+// drainTimeout limits how long active calls may keep the backend running.
 const drainTimeout = 20 * time.Second
 
 func main() {
 	listen := flag.String("listen", ":8080", "`address` to serve gRPC on: host:port, or unix:path")
-	control := flag.String("control", "", "`address` of the HTTP control port, as host:port; off where empty.\n"+
-		"POST /serving and POST /not-serving set the health status, GET / tells it")
+	control := flag.String("control", "", "`address` of the HTTP control port, as host:port; none if empty.\n"+
+		"POST /serving and POST /not-serving set the health status, GET / returns it")
 	notServing := flag.Bool("not-serving", false, "start with the health status NOT_SERVING")
-	delay := flag.Duration("drain-delay", 0, "how long to go on serving as NOT_SERVING on SIGTERM, for clients to notice")
+	delay := flag.Duration("drain-delay", 0, "how long to keep serving with the status NOT_SERVING after SIGTERM, so that clients notice")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("backend: ")
@@ -50,7 +50,7 @@ func run(listen, control string, notServing bool, delay time.Duration) error {
 	defer cancel()
 
 	own := newHealth(!notServing)
-	// Messages of a few megabytes are part of what is tested.
+	// The tests send messages of a few megabytes.
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
 	router.RegisterRouterServer(server, service{})
 	grpc_health_v1.RegisterHealthServer(server, own.server)
@@ -85,7 +85,7 @@ func run(listen, control string, notServing bool, delay time.Duration) error {
 	cancel() // a second signal ends it at once
 	own.server.Shutdown()
 	time.Sleep(delay)
-	// A client that keeps a stream open for ever does not keep the process.
+	// A client that never closes its stream must not keep the process running.
 	force := time.AfterFunc(drainTimeout, server.Stop)
 	defer force.Stop()
 	server.GracefulStop()
@@ -102,7 +102,7 @@ func listenOn(address string) (net.Listener, error) {
 	return net.Listen("tcp", address)
 }
 
-// ownHealth is the health of the service and of the server as a whole, which are the same here.
+// ownHealth is the status of the service and of the whole server, which are the same here.
 type ownHealth struct{ server *health.Server }
 
 func newHealth(serving bool) ownHealth {
@@ -121,7 +121,7 @@ func (s ownHealth) set(serving bool) {
 	}
 }
 
-// control is the HTTP port with which a test or a demo sets the status.
+// control serves the HTTP port by which tests and demonstrations set the status.
 func (s ownHealth) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /serving", func(http.ResponseWriter, *http.Request) { s.set(true) })

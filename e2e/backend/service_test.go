@@ -12,7 +12,7 @@ import (
 	"healthgate/e2e/backend/router"
 )
 
-func TestRecommendNamesEachRouteOnceInTheOrderOfThePoints(t *testing.T) {
+func TestRecommendReturnsEachRouteOnceInTheOrderOfThePoints(t *testing.T) {
 	points := []*router.Point{{Longitude: 10.5}, {Longitude: -180}, {Longitude: 10.9}, {Longitude: 180}, {Latitude: -90}}
 	got, err := service{}.Recommend(context.Background(), &router.RecommendRequest{Points: points})
 	if err != nil {
@@ -23,7 +23,7 @@ func TestRecommendNamesEachRouteOnceInTheOrderOfThePoints(t *testing.T) {
 	}
 }
 
-func TestRecommendRefusesWhatIsNotAPlace(t *testing.T) {
+func TestRecommendRejectsInvalidCoordinates(t *testing.T) {
 	for name, points := range map[string][]*router.Point{
 		"none":           nil,
 		"too far north":  {{Latitude: 90.1}},

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestSpreadIsTheMedianAndTheQuartiles(t *testing.T) {
+func TestSpreadIsMedianAndQuartiles(t *testing.T) {
 	for _, test := range []struct {
 		values []float64
 		want   Spread
@@ -28,10 +28,10 @@ func TestSpreadIsTheMedianAndTheQuartiles(t *testing.T) {
 	}
 }
 
-// Noise that hits a whole round changes no ratio.
+// Noise in a whole round changes no ratio.
 func TestRatiosAreTakenWithinARound(t *testing.T) {
 	round := func(rate float64, worker time.Duration) Round { return Round{Rate: rate, Worker: worker} }
-	row := table("probes", native, []string{native, smallest, byModule}, map[string][]Round{
+	row := table("probes", []string{native, smallest, byModule}, map[string][]Round{
 		native:   {round(1000, 10*time.Microsecond), round(100, 100*time.Microsecond), round(10, 1000*time.Microsecond)},
 		smallest: {round(250, 16*time.Microsecond), round(25, 160*time.Microsecond), round(2.5, 1600*time.Microsecond)},
 		byModule: {round(500, 20*time.Microsecond), round(50, 200*time.Microsecond), round(5, 2000*time.Microsecond)},
@@ -81,8 +81,8 @@ func TestScaleMeetsItsGoals(t *testing.T) {
 		"routes":                      {func(s *Scale) { s.Routes[1].Updates = []float64{12.1} }, "update of the routes"},
 		"routes are missing":          {func(s *Scale) { s.Routes = nil }, "update of the routes"},
 		"a check":                     {func(s *Scale) { s.Routes[1].Failed = 1 }, "failed health checks"},
-		"a probe is rejected":         {func(s *Scale) { s.Clusters[1].Rejected = 1 }, "probes that were not answered"},
-		"a probe is lost":             {func(s *Scale) { s.Clusters[1].Lost = 1 }, "probes that were not answered"},
+		"a probe is rejected":         {func(s *Scale) { s.Clusters[1].Rejected = 1 }, "probes not answered"},
+		"a probe is lost":             {func(s *Scale) { s.Clusters[1].Lost = 1 }, "probes not answered"},
 	} {
 		goals := scaleResults(test.change).goals()
 		if len(goals) != 6 {
@@ -96,8 +96,7 @@ func TestScaleMeetsItsGoals(t *testing.T) {
 	}
 }
 
-// Work on another thread than the main thread is in the table, though no goal is about it.
-func TestScaleShowsWorkThatHasLeftTheMainThread(t *testing.T) {
+func TestScaleShowsWorkOnOtherThreads(t *testing.T) {
 	results := scaleResults(func(s *Scale) {
 		for i := range s.Clusters {
 			s.Clusters[i].MainPercent, s.Clusters[i].AllPercent = 1, 1.5
@@ -109,14 +108,14 @@ func TestScaleShowsWorkThatHasLeftTheMainThread(t *testing.T) {
 	}
 }
 
-func TestResultsThatAreMissingHaveNoGoals(t *testing.T) {
+func TestPartsThatWereNotMeasuredHaveNoGoals(t *testing.T) {
 	results := &Results{}
 	if goals := results.goals(); len(goals) > 0 {
 		t.Errorf("got %+v", goals)
 	}
 	page, err := results.markdown()
 	if n := strings.Count(string(page), "Not measured."); err != nil || n != len(parts) {
-		t.Errorf("%d sections are not measured, want %d; %v", n, len(parts), err)
+		t.Errorf("%d sections say that they are not measured, want %d; %v", n, len(parts), err)
 	}
 }
 
@@ -132,19 +131,19 @@ func TestListsOfSizes(t *testing.T) {
 	}
 	for _, text := range []string{"x", "1,", "0", "-1", "1 2"} {
 		if err := parseList(text, new([]int)); err == nil {
-			t.Errorf("%q is taken", text)
+			t.Errorf("%q is accepted", text)
 		}
 	}
 }
 
 func TestUnknownPartIsRefused(t *testing.T) {
 	err := run(t.Context(), quick, []string{"scale", "speed"}, t.TempDir())
-	if err == nil || err.Error() != "-only speed: there is probes, traffic, memory, scale, none" {
+	if err == nil || err.Error() != "-only speed: the parts are probes, scale; or none" {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestBenchRuns runs all parts for moments. Its figures mean nothing.
+// The figures of this run mean nothing.
 func TestBenchRuns(t *testing.T) {
 	dir := t.TempDir()
 	if err := run(t.Context(), quick, partNames(), dir); err != nil {
@@ -156,7 +155,7 @@ func TestBenchRuns(t *testing.T) {
 	}
 	t.Run("each contender answers", func(t *testing.T) {
 		counts := map[string]int{}
-		for _, table := range slices.Concat(results.Probes.Sizes, results.Traffic.Kinds, []Table{results.Probes.HTTP2, results.Traffic.Checks}) {
+		for _, table := range results.Probes.Sizes {
 			for _, row := range table.Rows {
 				counts[row.Contender]++
 				if row.Rejected > row.Requests/2 && row.Contender != lua {
@@ -167,7 +166,7 @@ func TestBenchRuns(t *testing.T) {
 				}
 			}
 		}
-		for _, contender := range []string{direct, native, smallest, byModule, emptyGo, byPlugin, lua, moduleEverywhere, pluginEverywhere} {
+		for _, contender := range []string{direct, native, smallest, byModule, emptyGo, byPlugin, lua} {
 			if counts[contender] == 0 && (contender != emptyGo || results.Probes.Substitute) {
 				t.Errorf("no figure of %s", contender)
 			}
@@ -192,7 +191,7 @@ func TestBenchRuns(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a part that is not measured keeps its figures", func(t *testing.T) {
+	t.Run("a part that is not measured again keeps its figures", func(t *testing.T) {
 		before := map[string]string{}
 		for _, name := range []string{"results.json", "RESULTS.md", "cost.svg"} {
 			before[name] = read(t, dir, name)
@@ -215,7 +214,7 @@ func TestBenchRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(after.Scale.Clusters) > 0 {
-			t.Errorf("the part that was measured has its old figures: %+v", after.Scale)
+			t.Errorf("the part that was measured again has its old figures: %+v", after.Scale)
 		}
 		after.Scale = results.Scale
 		if !reflect.DeepEqual(after, results) {
@@ -241,7 +240,7 @@ func testScale(t *testing.T, s *Scale) {
 		}
 	}
 	if s.Clusters[1].Period <= 0 {
-		t.Errorf("no pass is seen: %+v; is %s the counter?", s.Clusters[1], passes)
+		t.Errorf("no sample is counted: %+v; is %s the counter?", s.Clusters[1], samples)
 	}
 	if n := len(s.Clusters[1].Delays); n != quick.Changes {
 		t.Errorf("%d changes were answered, want %d", n, quick.Changes)

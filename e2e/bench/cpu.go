@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,22 +10,24 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"healthgate/e2e/testbed"
 )
 
-// cpu is CPU time that a process has used.
+// cpu is the CPU time that a process has used.
 type cpu struct{ worker, main, process time.Duration }
 
-// cpuOf reads the CPU time of an Envoy, in nanoseconds as the scheduler counts it.
+// cpuOf returns the CPU time of an Envoy, as the kernel's scheduler counts it.
 func cpuOf(pid int) (cpu, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil || len(tasks) == 0 {
-		return cpu{}, fmt.Errorf("process %d is not there: %v", pid, err)
+		return cpu{}, fmt.Errorf("no process %d: %v", pid, err)
 	}
 	var used cpu
 	for _, task := range tasks {
 		text, err := os.ReadFile(filepath.Join(task, "schedstat"))
 		if err != nil {
-			continue // a thread that has just ended
+			continue // the thread has just ended
 		}
 		fields := strings.Fields(string(text))
 		if len(fields) == 0 {
@@ -45,15 +48,15 @@ func cpuOf(pid int) (cpu, error) {
 	return used, nil
 }
 
-// ownCPU is the CPU time of this process.
+// ownCPU returns the CPU time of this process.
 func ownCPU() (time.Duration, error) {
 	var usage syscall.Rusage
 	err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), err
 }
 
-// idle measures the CPU time that each of some Envoys uses in a second while it is left alone.
-func (b *bench) idle(over time.Duration, pids ...int) ([]cpu, error) {
+// perSecond returns the CPU time that each Envoy uses per second, over some time during which nothing new is done to it.
+func (b *bench) perSecond(over time.Duration, pids ...int) ([]cpu, error) {
 	read := func() (all []cpu, err error) {
 		for _, pid := range pids {
 			used, err := cpuOf(pid)
@@ -77,29 +80,28 @@ func (b *bench) idle(over time.Duration, pids ...int) ([]cpu, error) {
 	if err != nil {
 		return nil, err
 	}
-	perSecond := func(from, to time.Duration) time.Duration { return time.Duration(float64(to-from) / took) }
+	rate := func(from, to time.Duration) time.Duration { return time.Duration(float64(to-from) / took) }
 	for i, from := range before {
-		to := &after[i]
-		*to = cpu{perSecond(from.worker, to.worker), perSecond(from.main, to.main), perSecond(from.process, to.process)}
+		to := after[i]
+		after[i] = cpu{rate(from.worker, to.worker), rate(from.main, to.main), rate(from.process, to.process)}
 	}
 	return after, nil
 }
 
-// Round has the figures of one contender in one round.
+// Round is the figures of one contender in one round.
 type Round struct {
-	Rate    float64       // requests, calls or messages a second
-	P50     time.Duration // of a request
+	Rate    float64       // probes per second
+	P50     time.Duration // latency
 	P99     time.Duration
-	Worker  time.Duration // CPU time of Envoy's worker for a request
-	Process time.Duration // CPU time of Envoy for a request, less the CPU time of an idle Envoy
-	Load    time.Duration // CPU time of the load for a request
+	Worker  time.Duration // CPU time of Envoy's worker per probe
+	Process time.Duration // CPU time of Envoy per probe, minus the CPU time of an idle Envoy
+	Load    time.Duration // CPU time of the load per probe
 
 	requests, rejected int64
 }
 
-// measure divides the CPU time that Envoy uses under a load by the requests of the load, less the time that it uses in a second when it
-// is idle.
-func measure(pid int, idle time.Duration, load func() (outcome, error)) (Round, error) {
+// measure divides the CPU time that Envoy uses under a load by the probes of the load. idle is the CPU time per second of an idle Envoy.
+func measure(pid int, idle time.Duration, load func() (testbed.Outcome, error)) (Round, error) {
 	before, err := cpuOf(pid)
 	if err != nil {
 		return Round{}, err
@@ -122,12 +124,15 @@ func measure(pid int, idle time.Duration, load func() (outcome, error)) (Round, 
 	if err != nil {
 		return Round{}, err
 	}
-	if did.requests == 0 {
-		return Round{}, fmt.Errorf("no request was answered")
+	if did.Requests == 0 {
+		return Round{}, errors.New("no probe was answered")
 	}
 	worker := after.worker - before.worker
 	process := max(worker, after.process-before.process-time.Duration(idle.Seconds()*float64(took)))
-	n := time.Duration(did.requests)
-	return Round{Rate: float64(did.requests) / did.took.Seconds(), P50: did.p50, P99: did.p99,
-		Worker: worker / n, Process: process / n, Load: (ownAfter - own) / n, requests: did.requests, rejected: did.rejected}, nil
+	n := time.Duration(did.Requests)
+	return Round{
+		Rate: float64(did.Requests) / did.Took.Seconds(), P50: did.P50, P99: did.P99,
+		Worker: worker / n, Process: process / n, Load: (ownAfter - own) / n,
+		requests: did.Requests, rejected: did.Requests - did.Answers["200"],
+	}, nil
 }

@@ -1,18 +1,17 @@
-// Command bench measures the cost of a probe, of other traffic and of Envoy's main thread, with Healthgate and with its peers, and writes
+// Command bench measures the CPU time and memory of probes, and of Envoy's main thread, with Healthgate and its alternatives. It writes
 // RESULTS.md.
 //
-// Contenders that are compared share one Envoy, or run side by side, and take turns: noise of the machine hits all of them. Ratios are
-// taken within a round. Goals are reported as met or missed; none of them fails a run.
+// Contenders that are compared share one Envoy, or run side by side, and take turns, so that noise of the machine hits all of them. Ratios
+// are taken within a round. Goals are reported as met or missed; a missed goal fails no run.
 //
 //	main.go        the parts, their settings, and the files that they write
-//	contenders.go  the Envoy with a listener for each contender
-//	probes.go      probes, gRPC calls, memory
-//	load.go        the load
+//	contenders.go  an Envoy with a listener for each contender
+//	probes.go      probes and memory
 //	cpu.go         CPU time, from /proc
 //	scale.go       many clusters, filter chains and route overrides
-//	scaleenvoy.go  the Envoys for that
+//	scaleenvoy.go  the Envoys for scale
 //	results.go     results.json, and the goals
-//	markdown.go    RESULTS.md, by results.md.tmpl
+//	markdown.go    RESULTS.md, from results.md.tmpl
 //	plot.go        cost.svg
 package main
 
@@ -30,49 +29,47 @@ import (
 	"strings"
 	"time"
 
-	"fortio.org/log"
-
 	"healthgate/e2e/testbed"
 )
 
-// settings bound a run, in count and in time.
+// settings are how much a run measures.
 type settings struct {
-	Rounds int           `json:"rounds"`    // of each comparison; twice as many of the one with the tightest goals
-	Load   time.Duration `json:"load_ns"`   // of each contender in each round
-	Probes int64         `json:"probes"`    // before memory is read
-	Starts int           `json:"starts"`    // of which the median is taken
-	Window time.Duration `json:"window_ns"` // during which the CPU time of an idle Envoy is measured
+	Rounds int           `json:"rounds"`  // of each comparison; twice as many in the smallest Envoy
+	Load   time.Duration `json:"load_ns"` // of each contender in each round
+	Probes int64         `json:"probes"`  // before memory is read
+	Starts int           `json:"starts"`
+	Window time.Duration `json:"window_ns"` // for the CPU time of an idle Envoy
 
-	Clusters    []int `json:"clusters"`     // sizes of the table of scale
-	RouteSize   int   `json:"route_size"`   // routes are updated at the largest of them that is no larger
-	Overrides   int   `json:"overrides"`    // that such an update brings
-	Chains      []int `json:"chains"`       // sizes of the table by filter chains
-	ChainedSize int   `json:"chained_size"` // the clusters of it
-	Updates     int   `json:"updates"`      // by LDS and RDS, of which the median is taken
-	Changes     int   `json:"changes"`      // of hosts, of which the delay is taken
+	Clusters    []int `json:"clusters"`
+	RouteSize   int   `json:"route_size"`   // routes are updated at the largest of Clusters up to this
+	Overrides   int   `json:"overrides"`    // in each update of the routes
+	Chains      []int `json:"chains"`       // filter chains
+	ChainedSize int   `json:"chained_size"` // clusters of an Envoy with many filter chains
+	Updates     int   `json:"updates"`      // by LDS, and by RDS
+	Changes     int   `json:"changes"`      // of hosts
 }
 
 var (
-	// full takes about half an hour.
+	// full takes up to half an hour.
 	full = settings{Rounds: 31, Load: 300 * time.Millisecond, Probes: 300_000, Starts: 5, Window: 40 * time.Second,
 		Clusters: []int{100, 1000, 5000, 10000}, RouteSize: 5000, Overrides: 100, Chains: []int{1, 100, 1000}, ChainedSize: 1000,
 		Updates: 5, Changes: 6}
-	// quick takes seconds, and shows that all parts run. Its figures mean nothing.
+	// quick takes seconds and shows that all parts run. Its figures mean nothing.
 	quick = settings{Rounds: 1, Load: 50 * time.Millisecond, Probes: 2000, Starts: 1, Window: 250 * time.Millisecond,
 		Clusters: []int{30}, RouteSize: 30, Overrides: 5, Chains: []int{2}, ChainedSize: 10, Updates: 1, Changes: 2}
 )
 
-// deadline ends a run that has become stuck.
+// deadline ends a run that is stuck.
 const deadline = 40 * time.Minute
 
 func main() {
 	folder := filepath.Join(testbed.Root(), "e2e", "bench")
 	results := flag.String("results", folder, "`folder` of results.json, RESULTS.md and cost.svg")
-	only := flag.String("only", strings.Join(partNames(), ","), "the `parts` to measure, or none; the others keep their figures")
-	rounds := flag.Int("rounds", full.Rounds, "how many rounds each comparison has")
-	clusters := flag.String("clusters", list(full.Clusters), "the `sizes` of scale by clusters; may be empty")
-	chains := flag.String("chains", list(full.Chains), "the `sizes` of scale by filter chains; may be empty")
-	fast := flag.Bool("quick", false, "take seconds, for figures that mean nothing")
+	only := flag.String("only", strings.Join(partNames(), ","), "comma-separated `parts` to measure, or none; the others keep their figures")
+	rounds := flag.Int("rounds", full.Rounds, "rounds of each comparison")
+	clusters := flag.String("clusters", list(full.Clusters), "comma-separated `numbers` of clusters for scale; may be empty")
+	chains := flag.String("chains", list(full.Chains), "comma-separated `numbers` of filter chains for scale; may be empty")
+	fast := flag.Bool("quick", false, "take seconds only; the figures mean nothing")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
@@ -83,7 +80,7 @@ func main() {
 		s = quick
 	}
 	if *fast && *results == folder {
-		err = errors.New("-quick needs -results: its figures are not to be committed")
+		err = errors.New("-quick needs -results FOLDER: its figures must not be committed")
 	}
 	if err == nil {
 		err = run(ctx, s, strings.Split(*only, ","), *results)
@@ -105,20 +102,20 @@ func parseList(text string, sizes *[]int) error {
 	for _, part := range strings.Split(text, ",") {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 1 {
-			return fmt.Errorf("%q is no list of numbers such as 100,1000", text)
+			return fmt.Errorf("%q is not a list of numbers such as 100,1000", text)
 		}
 		*sizes = append(*sizes, n)
 	}
 	return nil
 }
 
-// part is one that can be measured by itself.
+// part is a part that can be measured by itself.
 type part struct {
 	name    string
 	measure func(*bench, *Results) error
 }
 
-var parts = []part{{"probes", (*bench).probes}, {"traffic", (*bench).traffic}, {"memory", (*bench).memory}, {"scale", (*bench).scale}}
+var parts = []part{{"probes", (*bench).probes}, {"scale", (*bench).scale}}
 
 func partNames() (names []string) {
 	for _, p := range parts {
@@ -127,11 +124,11 @@ func partNames() (names []string) {
 	return names
 }
 
-// run measures parts, and writes the results after each of them. A part that fails does not keep the next ones from being measured.
+// run measures parts, and writes the results after each. It measures the next part also if one fails.
 func run(ctx context.Context, s settings, only []string, folder string) error {
 	for _, name := range only {
 		if name != "none" && !slices.Contains(partNames(), name) {
-			return fmt.Errorf("-only %s: there is %s, none", name, strings.Join(partNames(), ", "))
+			return fmt.Errorf("-only %s: the parts are %s; or none", name, strings.Join(partNames(), ", "))
 		}
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -165,7 +162,7 @@ func run(ctx context.Context, s settings, only []string, folder string) error {
 	return errors.Join(failed, b.save())
 }
 
-// command is the one that was typed.
+// command returns the make command of this run.
 func command(flags []string) string {
 	if len(flags) == 0 {
 		return "make bench"
@@ -183,7 +180,7 @@ func readResults(folder string) (*Results, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(text, results); err != nil {
-		return nil, fmt.Errorf("%s/results.json, which keeps the figures of parts that are not measured: %w", folder, err)
+		return nil, fmt.Errorf("%s/results.json, which has the figures of parts that are not measured: %w", folder, err)
 	}
 	return results, nil
 }
@@ -214,23 +211,18 @@ func (r *Results) write(folder string) error {
 type bench struct {
 	settings
 	ctx            context.Context
-	made           Run          // how the results are made
+	made           Run          // how the results are measured
 	save           func() error // writes the results so far
 	dir            string
-	backend        string // address of a gRPC server that sends back each message
 	plugin, module testbed.Variant
 }
 
-// newBench returns a bench, and a function that ends it.
+// newBench also returns a function that ends the bench.
 func newBench(ctx context.Context, s settings) (*bench, func(), error) {
-	log.SetLogLevelQuiet(log.Critical) // fortio's: a probe that fails is counted
 	now := time.Now().UTC().Format(time.DateOnly)
 	b := &bench{settings: s, made: Run{Date: now, Command: command(os.Args[1:]), Host: hostName(), Settings: s}}
 	var err error
 	if b.made.Versions, err = versions(); err != nil {
-		return nil, nil, err
-	}
-	if b.backend, err = echo(); err != nil {
 		return nil, nil, err
 	}
 	if b.plugin, err = testbed.Named("plugin"); err != nil {

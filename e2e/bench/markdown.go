@@ -15,15 +15,14 @@ import (
 var page string
 
 var pageTemplate = template.Must(template.New("results.md").Funcs(template.FuncMap{
-	"goals": goalsTable, "probes": probesTable, "sizes": sizesTable, "memory": memoryTable, "traffic": trafficTable,
-	"clusters": clustersTable, "chains": chainsTable, "routes": routesTable,
+	"goals": goalsTable, "probes": probesTable, "clusters": clustersTable, "chains": chainsTable, "routes": routesTable,
 	"connections": func() int { return connections },
 	"proberRate":  func() int { return proberRate },
 	"checked":     func() int { return checkedClusters + 1 },
 	"oneLine":     func(text string) string { return strings.Join(strings.Fields(text), " ") },
 }).Parse(page))
 
-// markdown is RESULTS.md.
+// markdown returns RESULTS.md.
 func (r *Results) markdown() ([]byte, error) {
 	var b bytes.Buffer
 	err := pageTemplate.Execute(&b, r)
@@ -45,61 +44,36 @@ func goalsTable(r *Results) string {
 	return grid(rows)
 }
 
-func probesTable(t Table) string {
-	rows := [][]string{{t.Name, "probes/s", "to native", "to smallest", "worker, µs", "to native", "to smallest",
-		"load, µs", "p50, µs", "p99, µs", "not 200, %"}}
-	for _, r := range t.Rows {
-		rows = append(rows, []string{r.Contender,
-			figure(r.Rate.Median, 0), r.RateRatio.brief(), r.RateToSmallest.brief(),
-			figure(r.Worker.Median, 1), r.WorkerRatio.brief(), r.WorkerToSmallest.brief(),
-			figure(r.Load.Median, 0), figure(r.P50.Median, 0), figure(r.P99.Median, 0), figure(100*float64(r.Rejected)/float64(r.Requests), 1)})
+// probesTable has a row for each contender.
+func probesTable(p Probes) string {
+	rows := [][]string{{"", "probes/s", "to native", "to smallest", "worker, µs", "to native", "to smallest", "p99, µs"}}
+	for _, size := range p.Sizes {
+		rows[0] = append(rows[0], "process, µs: "+size.Name)
 	}
-	return grid(rows)
-}
-
-// across writes a column for each table, and a row for each of the contenders.
-func across(contenders []Row, tables []Table, cell func(Row) string) string {
-	rows := [][]string{{""}}
-	for _, t := range tables {
-		rows[0] = append(rows[0], t.Name)
-	}
-	for _, r := range contenders {
-		row := []string{r.Contender}
-		for _, t := range tables {
-			row = append(row, cell(t.row(r.Contender)))
+	rows[0] = append(rows[0], "MiB: "+sizes[small].Name, "MiB: "+sizes[thousand].Name, "load, µs", "not 200, %")
+	for _, r := range p.Sizes[small].Rows {
+		row := []string{r.Contender, figure(r.Rate.Median, 0), r.RateRatio.brief(), r.RateToSmallest.brief(),
+			figure(r.Worker.Median, 1), r.WorkerRatio.brief(), r.WorkerToSmallest.brief(), figure(r.P99.Median, 0)}
+		for _, size := range p.Sizes {
+			row = append(row, figure(size.row(r.Contender).Process.Median, 0))
 		}
-		rows = append(rows, row)
-	}
-	return grid(rows)
-}
-
-func sizesTable(p Probes) string {
-	return across(p.Sizes[hundred].Rows, p.Sizes, func(r Row) string {
-		return fmt.Sprintf("%.0f (%.2f)", r.Process.Median, r.WorkerRatio.Median)
-	})
-}
-
-func trafficTable(t Traffic) string {
-	return across(t.Kinds[0].Rows, append(slices.Clone(t.Kinds), t.Checks), func(r Row) string {
-		if r.Contender == "" {
-			return "–"
+		for _, s := range []int{small, thousand} {
+			mib := 0.0
+			for _, m := range p.Memory {
+				if m.Size == sizes[s].Name && m.Contender == r.Contender {
+					mib = m.MiB
+				}
+			}
+			row = append(row, figure(mib, 1))
 		}
-		return fmt.Sprintf("%.0f (%.2f)", r.Rate.Median, r.WorkerRatio.Median)
-	})
-}
-
-func memoryTable(m MemoryResults) string {
-	rows := [][]string{{"", "idle, MiB", "after the probes, MiB", "more than native, MiB", "file, MiB"}}
-	for _, row := range m.Rows {
-		rows = append(rows, []string{row.Size + ", " + row.Contender, figure(row.IdleMiB, 1), figure(row.UsedMiB, 1),
-			figure(m.more(row.Size, row.Contender), 1), figure(m.FileMiB[row.Contender], 1)})
+		rows = append(rows, append(row, figure(r.Load.Median, 0), figure(100*float64(r.Rejected)/float64(r.Requests), 1)))
 	}
 	return grid(rows)
 }
 
 func clustersTable(s Scale) string {
 	rows := [][]string{{"clusters", "", "main thread, %", "more, %", "all threads, more, %",
-		"between passes, ms", "delay, ms", "longest, ms", "memory, MiB",
+		"between samples, ms", "delay, ms", "longest, ms", "memory, MiB",
 		"failed checks", "false replies"}}
 	for _, r := range s.Clusters {
 		longest := slices.Max(append([]float64{0}, r.Delays...))
@@ -136,7 +110,7 @@ func routesTable(s Scale) string {
 func (w Watched) failed() string     { return fmt.Sprintf("%d of %d", w.Failed, w.Checks) }
 func (w Watched) unanswered() string { return fmt.Sprintf("%d of %d", w.Rejected+w.Lost, w.Probes) }
 
-// more writes a difference to the Envoy without Healthgate; one of 0 is a figure, too.
+// more formats the difference to the Envoy without Healthgate, which may be 0.
 func more(rows []ScaleRow, row ScaleRow, difference func(row, without ScaleRow) float64) string {
 	v := difference(row, find(rows, row.Size, withoutUs))
 	if row.Envoy == withoutUs || math.IsInf(v, 0) {
@@ -152,7 +126,7 @@ func (s Spread) brief() string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Q1, s.Q3)
 }
 
-// figure writes one with some decimals; one that is missing is a dash.
+// figure formats a figure with some decimals, or a dash if it was not measured.
 func figure(v float64, decimals int) string {
 	if math.IsInf(v, 0) || v == 0 {
 		return "–"
@@ -160,7 +134,7 @@ func figure(v float64, decimals int) string {
 	return fmt.Sprintf("%.*f", decimals, v)
 }
 
-// grid writes rows as a table that reads well as text too.
+// grid returns an aligned Markdown table.
 func grid(rows [][]string) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)

@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// styles are the lines of the picture. Colour-blind people can tell the colours apart, and no two lines have the same dashes.
+// styles are the lines of the picture: colours that colour-blind people can tell apart, and dashes that all differ.
 var styles = []struct {
 	contender string
 	colour    color.Color
@@ -27,12 +27,12 @@ var styles = []struct {
 	{native, color.RGBA{0, 0, 0, 255}, nil},
 }
 
-// plot draws the cost of a probe by the number of clusters. The same results make the same bytes.
+// plot draws the cost of a probe by the number of clusters, as SVG. The same results give the same bytes.
 func (p Probes) plot() ([]byte, error) {
 	plt := plot.New()
-	plt.Title.Text = "The cost of a probe, by the clusters that Envoy has"
-	plt.X.Label.Text = "clusters besides the gate's"
-	plt.Y.Label.Text = "CPU time of Envoy for a probe, µs (logarithmic)"
+	plt.Title.Text = "The cost of a probe, by the number of clusters in Envoy"
+	plt.X.Label.Text = "clusters besides the one that is checked"
+	plt.Y.Label.Text = "CPU time of Envoy per probe, µs (logarithmic)"
 	for _, style := range []*text.Style{&plt.Title.TextStyle, &plt.X.Label.TextStyle, &plt.Y.Label.TextStyle,
 		&plt.X.Tick.Label, &plt.Y.Tick.Label, &plt.Legend.TextStyle} {
 		style.Font = font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, 11)
@@ -74,7 +74,7 @@ func (p Probes) plot() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// decades are ticks at 1, 2 and 5 of each power of ten.
+// decades returns ticks at 1, 2 and 5 times each power of ten.
 func decades(from, to float64) (ticks []plot.Tick) {
 	for power := math.Floor(math.Log10(from)); power <= math.Ceil(math.Log10(to)); power++ {
 		for _, n := range []float64{1, 2, 5} {
@@ -86,7 +86,7 @@ func decades(from, to float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-// thousands writes a number with commas.
+// thousands formats a number with commas.
 func thousands(v float64) string {
 	text := fmt.Sprintf("%.0f", v)
 	for i := len(text) - 3; i > 0; i -= 3 {

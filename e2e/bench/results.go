@@ -13,77 +13,61 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// Results are the figures of each part, as results.json keeps them for the parts that are not measured again.
+// Results are the figures of all parts. A part that is not measured again keeps its figures in results.json.
 type Results struct {
-	Probes  *Probes        `json:"probes,omitempty"`
-	Traffic *Traffic       `json:"traffic,omitempty"`
-	Memory  *MemoryResults `json:"memory,omitempty"`
-	Scale   *Scale         `json:"scale,omitempty"`
+	Probes *Probes `json:"probes,omitempty"`
+	Scale  *Scale  `json:"scale,omitempty"`
 }
 
-// Run is how a part was measured.
+// Run says how a part was measured.
 type Run struct {
 	Date       string            `json:"date"`
 	Command    string            `json:"command"`
 	Host       string            `json:"host"`
 	Versions   map[string]string `json:"versions"`
 	Settings   settings          `json:"settings"`
-	Substitute bool              `json:"contrib_host_of_the_tests"` // in the place of contrib's own
+	Substitute bool              `json:"contrib_host_of_the_tests"` // in place of contrib's golang extension
 }
 
-// Probes is the part about GET /.
+// Probes is the part about probes, and the memory of an Envoy after them.
 type Probes struct {
 	Run
-	Sizes []Table `json:"sizes"`
-	HTTP2 Table   `json:"http2"`
+	Sizes   []Table            `json:"sizes"`
+	Memory  []Memory           `json:"memory"`
+	FileMiB map[string]float64 `json:"file_mib"` // size of the plugin or module
 }
 
-// Traffic is the part about gRPC calls.
-type Traffic struct {
-	Run
-	Kinds  []Table `json:"kinds"`
-	Checks Table   `json:"checks"`
-}
-
-// MemoryResults is the part about memory, and the size of each variant's file.
-type MemoryResults struct {
-	Run
-	Rows    []Memory           `json:"rows"`
-	FileMiB map[string]float64 `json:"file_mib"`
-}
-
-// Memory is the memory of one Envoy.
+// Memory is the memory of one Envoy after many probes.
 type Memory struct {
 	Size      string  `json:"size"`
 	Contender string  `json:"contender"`
-	IdleMiB   float64 `json:"idle_mib"`
-	UsedMiB   float64 `json:"used_mib"` // after the probes
+	MiB       float64 `json:"mib"`
 }
 
-// Scale is the part about many clusters, filter chains and overrides.
+// Scale is the part about many clusters, filter chains and route overrides.
 type Scale struct {
 	Run
 	Clusters []ScaleRow `json:"clusters"`
 	Chains   []ScaleRow `json:"chains"`
 	Routes   []ScaleRow `json:"routes"`
-	Errors   []string   `json:"errors"` // of sizes that could not be measured whole
+	Errors   []string   `json:"errors"` // of sizes that could not be measured completely
 }
 
-// ScaleRow is one Envoy of one size. Figures that were not taken are 0 or empty. Times are milliseconds.
+// ScaleRow is one Envoy of one size. Figures that were not measured are 0 or empty. Times are in milliseconds.
 type ScaleRow struct {
 	Size        int       `json:"size"`
 	Envoy       string    `json:"envoy"`
 	MainPercent float64   `json:"main_percent"` // of a core
-	AllPercent  float64   `json:"all_percent"`  // of a core, by all threads of the process
+	AllPercent  float64   `json:"all_percent"`  // of a core, all threads of the process
 	MiB         float64   `json:"mib"`
 	Period      float64   `json:"period_ms"` // between two passes
-	Delays      []float64 `json:"delays_ms"` // until a change of hosts is answered
+	Delays      []float64 `json:"delays_ms"` // from a change of hosts to the reply that shows it
 	Starts      []float64 `json:"starts_ms"`
 	Updates     []float64 `json:"updates_ms"`
 	Watched
 }
 
-// find returns the row of an Envoy of the same size.
+// find returns the row of an Envoy of a size.
 func find(rows []ScaleRow, size int, envoy string) ScaleRow {
 	for _, row := range rows {
 		if row.Size == size && row.Envoy == envoy {
@@ -93,14 +77,14 @@ func find(rows []ScaleRow, size int, envoy string) ScaleRow {
 	return ScaleRow{}
 }
 
-// Spread is a figure over the rounds.
+// Spread is the distribution of a figure over the rounds.
 type Spread struct {
 	Median float64 `json:"median"`
-	Q1     float64 `json:"q1"` // a quarter of the rounds was below
-	Q3     float64 `json:"q3"` // a quarter was above
+	Q1     float64 `json:"q1"` // first quartile
+	Q3     float64 `json:"q3"` // third quartile
 }
 
-// spreadOf summarizes values; it is zero if there are none.
+// spreadOf returns the distribution of values, zero without any.
 func spreadOf(values []float64) Spread {
 	if len(values) == 0 {
 		return Spread{}
@@ -118,14 +102,13 @@ func spreadOf(values []float64) Spread {
 
 func median(values []float64) float64 { return spreadOf(values).Median }
 
-// Table is one comparison. Ratios are to the peer.
+// Table is a comparison in Envoys of one size.
 type Table struct {
 	Name string `json:"name"`
-	Peer string `json:"peer"`
 	Rows []Row  `json:"rows"`
 }
 
-// Row is one contender of it. Times are microseconds.
+// Row is a contender of a comparison. Times are in microseconds, ratios to Envoy's own filter.
 type Row struct {
 	Contender   string `json:"contender"`
 	Rate        Spread `json:"rate"`
@@ -138,14 +121,14 @@ type Row struct {
 	Rejected    int64  `json:"rejected"` // not answered with 200
 	RateRatio   Spread `json:"rate_ratio"`
 	WorkerRatio Spread `json:"worker_ratio"`
-	// To the smallest contender of the same kind, if there is one.
+	// Ratios to the smallest contender that is loaded in the same way, if there is one.
 	RateToSmallest   Spread `json:"rate_to_smallest"`
 	WorkerToSmallest Spread `json:"worker_to_smallest"`
 }
 
-// table summarizes rounds. A ratio is of two contenders in the same round.
-func table(name, peer string, contenders []string, seen map[string][]Round) Table {
-	t := Table{Name: name, Peer: peer}
+// table summarizes rounds. A ratio compares two contenders in the same round.
+func table(name string, contenders []string, seen map[string][]Round) Table {
+	t := Table{Name: name}
 	for _, contender := range contenders {
 		spread := func(figure func(r Round) float64) Spread {
 			var values []float64
@@ -181,8 +164,8 @@ func table(name, peer string, contenders []string, seen map[string][]Round) Tabl
 			Load:             us(func(r Round) time.Duration { return r.Load }),
 			Requests:         requests,
 			Rejected:         rejected,
-			RateRatio:        ratio(peer, rate),
-			WorkerRatio:      ratio(peer, worker),
+			RateRatio:        ratio(native, rate),
+			WorkerRatio:      ratio(native, worker),
 			RateToSmallest:   ratio(smallestLike[contender], rate),
 			WorkerToSmallest: ratio(smallestLike[contender], worker),
 		})
@@ -190,7 +173,7 @@ func table(name, peer string, contenders []string, seen map[string][]Round) Tabl
 	return t
 }
 
-// row returns the row of a contender, zero if there is none.
+// row returns the row of a contender, zero without one.
 func (t Table) row(contender string) Row {
 	for _, row := range t.Rows {
 		if row.Contender == contender {
@@ -200,7 +183,7 @@ func (t Table) row(contender string) Row {
 	return Row{}
 }
 
-// Goal is one, and whether it is met.
+// Goal is a goal, and whether it is met.
 type Goal struct {
 	What, Want string
 	Got        float64
@@ -217,16 +200,10 @@ func (g *goals) atMost(what string, most, got float64) {
 	*g = append(*g, Goal{what, fmt.Sprintf("≤ %g", most), got, got <= most})
 }
 
-// goals compares the parts that were measured with their goals.
+// goals returns the goals of the parts that were measured.
 func (r *Results) goals() (g goals) {
 	if r.Probes != nil {
 		r.Probes.goals(&g)
-	}
-	if r.Memory != nil {
-		r.Memory.goals(&g)
-	}
-	if r.Traffic != nil {
-		r.Traffic.goals(&g)
 	}
 	if r.Scale != nil {
 		r.Scale.goals(&g)
@@ -234,38 +211,23 @@ func (r *Results) goals() (g goals) {
 	return g
 }
 
-func (t Traffic) goals(g *goals) {
-	for _, k := range t.Kinds {
-		for _, variant := range []string{byModule, byPlugin} {
-			w := k.row(variant).WorkerRatio
-			same := w.Q1 <= 1 && w.Q3 >= 1 || w.Median >= 0.97 && w.Median <= 1.03
-			*g = append(*g, Goal{variant + ", " + k.Name + ": worker CPU a call, to no filter", "1, by quartiles or ± 0.03", w.Median, same})
-		}
-	}
-}
-
-func (m MemoryResults) goals(g *goals) {
-	for _, variant := range []string{byModule, byPlugin} {
-		g.atMost(variant+": memory after the probes, more than native, MiB", 12, m.more(sizes[small].Name, variant))
-		g.atMost(variant+": its file, MiB", 12, m.FileMiB[variant])
-	}
-}
-
 func (p Probes) goals(g *goals) {
 	base := p.Sizes[small]
-	g.atMost("dynamic module: worker CPU a probe, to the smallest module's", 1.05, base.row(byModule).WorkerToSmallest.Median)
+	g.atMost("dynamic module: worker CPU per probe, ratio to the smallest module", 1.05, base.row(byModule).WorkerToSmallest.Median)
 	if plugin := base.row(byPlugin); plugin.RateToSmallest.Median > 0 {
-		g.atLeast("Go plugin: probes a second, to an empty Go plugin's", 0.95, plugin.RateToSmallest.Median)
+		g.atLeast("Go plugin: probes per second, ratio to an empty Go plugin", 0.95, plugin.RateToSmallest.Median)
 	}
 	for _, contender := range []string{byModule, byPlugin} {
 		for _, t := range p.Sizes[hundred:] {
 			flat := t.row(contender).WorkerRatio.Median / base.row(contender).WorkerRatio.Median
-			g.atMost(contender+": worker CPU a probe with "+t.Name+", to that with 3 hosts, both to Envoy's own filter", 1.10, flat)
+			g.atMost(contender+": worker CPU per probe, ratio to Envoy's own filter, with "+t.Name+" relative to 3 hosts", 1.10, flat)
 		}
+		g.atMost(contender+": memory after the probes, more than Envoy's own filter, MiB", 12, p.moreMemory(sizes[small].Name, contender))
+		g.atMost(contender+": its file, MiB", 12, p.FileMiB[contender])
 	}
 }
 
-// goals has one line for each kind of goal, with the worst figure of all sizes. A figure that is missing is none that meets its goal.
+// goals has one line for each kind of goal, with the worst figure of all sizes. A missing figure meets no goal.
 func (s Scale) goals(g *goals) {
 	worst := func(rows []ScaleRow, figure func(row, without ScaleRow) float64) (worst float64) {
 		if len(rows) == 0 {
@@ -292,14 +254,14 @@ func (s Scale) goals(g *goals) {
 	}
 	const at = "dynamic module, at any size: "
 	g.atMost(at+"main thread, more than without, % of a core", 2.5, max(worst(s.Clusters, moreMain), worst(s.Chains, moreMain)))
-	g.atMost(at+"start, to that without", 1.2, worst(s.Chains, starts))
-	g.atMost(at+"update of the listener, to that without", 1.2, worst(s.Chains, updates))
-	g.atMost(at+"update of the routes, to that without", 1.2, worst(s.Routes, updates))
+	g.atMost(at+"start, ratio to without", 1.2, worst(s.Chains, starts))
+	g.atMost(at+"update of the listener, ratio to without", 1.2, worst(s.Chains, updates))
+	g.atMost(at+"update of the routes, ratio to without", 1.2, worst(s.Routes, updates))
 	g.atMost(at+"failed health checks", 0, failed)
-	g.atMost(at+"probes that were not answered with 200", 0, unanswered)
+	g.atMost(at+"probes not answered with 200", 0, unanswered)
 }
 
-// moreMain is how much more of a core the main thread uses.
+// moreMain returns how much more of a core the main thread uses.
 func moreMain(row, without ScaleRow) float64 {
 	if row.MainPercent == 0 || without.MainPercent == 0 {
 		return math.Inf(1)
@@ -307,7 +269,7 @@ func moreMain(row, without ScaleRow) float64 {
 	return row.MainPercent - without.MainPercent
 }
 
-// moreInAll is how much more of a core all threads use: work that has left the main thread is still paid for.
+// moreInAll returns how much more of a core all threads use, also for work that is not on the main thread.
 func moreInAll(row, without ScaleRow) float64 {
 	if row.AllPercent == 0 || without.AllPercent == 0 {
 		return math.Inf(1)
@@ -315,7 +277,7 @@ func moreInAll(row, without ScaleRow) float64 {
 	return row.AllPercent - without.AllPercent
 }
 
-// ratioOf is the ratio of two medians.
+// ratioOf returns the ratio of two medians.
 func ratioOf(values, to []float64) float64 {
 	if len(values) == 0 || len(to) == 0 {
 		return math.Inf(1)
@@ -323,18 +285,18 @@ func ratioOf(values, to []float64) float64 {
 	return median(values) / median(to)
 }
 
-// more is how much more memory an Envoy holds than the one with Envoy's own filter.
-func (m MemoryResults) more(size, contender string) float64 {
+// moreMemory returns how much more memory an Envoy uses than the one with Envoy's own filter.
+func (p Probes) moreMemory(size, contender string) float64 {
 	used := map[string]float64{}
-	for _, row := range m.Rows {
-		if row.Size == size {
-			used[row.Contender] = row.UsedMiB
+	for _, m := range p.Memory {
+		if m.Size == size {
+			used[m.Contender] = m.MiB
 		}
 	}
 	return used[contender] - used[native]
 }
 
-// versions of the programs that are run.
+// versions returns the versions of the programs that are run.
 func versions() (map[string]string, error) {
 	commit, err := exec.Command("git", "-C", testbed.Root(), "describe", "--always", "--dirty", "--tags").Output()
 	if err != nil {

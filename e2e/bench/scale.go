@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -12,25 +10,11 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// get sends a request, shows the reply to a function that is not nil, and returns its status.
-func get(client *http.Client, url string, show func(r *http.Response, body string)) (int, error) {
-	reply, err := client.Get(url)
-	if err != nil {
-		return 0, err
-	}
-	defer reply.Body.Close()
-	body, err := io.ReadAll(reply.Body)
-	if err == nil && show != nil {
-		show(reply, string(body))
-	}
-	return reply.StatusCode, err
-}
+// samples is the module's counter of samples.
+const samples = "healthgate.looks"
 
-// passes counts the module's passes over Envoy's stats.
-const passes = "healthgate.looks"
-
-// Watched is what happened to the checks of an Envoy, and to a prober, while something was measured. All hosts are healthy then, so a
-// check that fails and a probe that is not answered with 200 are both false.
+// Watched counts an Envoy's health checks and a prober's probes while something was measured. All hosts are healthy then, so a failed check
+// is false, and so is a probe that is not answered with 200.
 type Watched struct {
 	Checks   int64 `json:"checks"`
 	Failed   int64 `json:"failed_checks"`
@@ -47,7 +31,7 @@ func (w *Watched) add(other Watched) {
 	w.Lost += other.Lost
 }
 
-// watch probes Envoys while it measures something, and adds what happens meanwhile to their rows.
+// watch probes Envoys and counts their health checks while it measures something, and adds the counts to their rows.
 func watch(envoys []*scaleEnvoy, rows []ScaleRow, measure func() error) error {
 	before := make([]Watched, len(envoys))
 	for i, e := range envoys {
@@ -56,30 +40,32 @@ func watch(envoys []*scaleEnvoy, rows []ScaleRow, measure func() error) error {
 			return err
 		}
 	}
-	var probers []*prober
+	var probers []*testbed.Load
 	for _, e := range envoys {
-		probers = append(probers, startProber(e.address))
+		p := testbed.Pace{PerSecond: proberRate}
+		probers = append(probers, testbed.StartProbes(p, "http://"+e.address+"/", testbed.ProbeOptions{NewConnections: true}))
 	}
 	err := measure()
 	for i, e := range envoys {
-		probes, probeErr := probers[i].end()
+		did, probeErr := probers[i].Stop()
+		lost := did.Answers[testbed.NoAnswer]
+		rows[i].add(Watched{Probes: did.Requests, Lost: lost, Rejected: did.Requests - lost - did.Answers["200"]})
 		checks, logErr := e.countChecks()
 		err = errors.Join(err, probeErr, logErr)
 		checks.Checks -= before[i].Checks
 		checks.Failed -= before[i].Failed
-		rows[i].add(probes)
 		rows[i].add(checks)
 	}
 	return err
 }
 
-// mainThreads measures the shares of a core that the main thread and all threads of each Envoy use while only probes come.
+// mainThreads measures how much of a core the main thread and all threads of each Envoy use while only a prober sends requests.
 func (b *bench) mainThreads(envoys []*scaleEnvoy, rows []ScaleRow) error {
 	var pids []int
 	for _, e := range envoys {
 		pids = append(pids, e.Pid())
 	}
-	used, err := b.idle(b.Window, pids...)
+	used, err := b.perSecond(b.Window, pids...)
 	if err != nil {
 		return err
 	}
@@ -92,8 +78,8 @@ func (b *bench) mainThreads(envoys []*scaleEnvoy, rows []ScaleRow) error {
 	return nil
 }
 
-// scale measures Envoys of many clusters, filter chains and overrides beside the same ones without Healthgate. A size that fails is an
-// error of the results, and the next one is measured all the same. The results are written after each.
+// scale measures Envoys with many clusters, filter chains and overrides beside the same ones without Healthgate. It writes the results
+// after each size. If a size fails, the results have its error, and the next size is measured.
 func (b *bench) scale(results *Results) error {
 	s := &Scale{Run: b.made}
 	results.Scale = s
@@ -119,7 +105,7 @@ func (b *bench) scale(results *Results) error {
 	return failed
 }
 
-// rowsOf are rows of a size, one for each Envoy.
+// rowsOf returns the rows of a size, one for each Envoy.
 func rowsOf(size int, names ...string) (rows []ScaleRow) {
 	for _, name := range names {
 		rows = append(rows, ScaleRow{Size: size, Envoy: name})
@@ -127,7 +113,7 @@ func rowsOf(size int, names ...string) (rows []ScaleRow) {
 	return rows
 }
 
-// routesAt is the number of clusters at which updates of the routes are measured.
+// routesAt returns the number of clusters at which updates of the routes are measured.
 func (b *bench) routesAt() (at int) {
 	for _, n := range b.Clusters {
 		if n <= b.RouteSize {
@@ -137,8 +123,8 @@ func (b *bench) routesAt() (at int) {
 	return at
 }
 
-// byClusters measures the main thread, the pace of the passes and the delay of an answer with a number of clusters, and at one of the
-// sizes an update of the routes.
+// byClusters measures the main thread, the time between samples and the delay of a reply with a number of clusters, and at one of the sizes
+// updates of the routes.
 func (b *bench) byClusters(n int) (rows, routes []ScaleRow, err error) {
 	progress("%d clusters: starting three Envoys", n)
 	rows = rowsOf(n, withoutUs, withModule, withStale)
@@ -177,28 +163,28 @@ func (b *bench) byClusters(n int) (rows, routes []ScaleRow, err error) {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// countPasses returns how many passes the module of an Envoy has made, and when. It takes a while of the main thread, so it is called
-// neither while that is measured nor while checks are watched.
-func countPasses(e *scaleEnvoy) (n uint64, at time.Time, err error) {
-	text, err := e.Get("/stats?type=Counters&filter=" + url.QueryEscape("^"+strings.ReplaceAll(passes, ".", "[.]")+"$"))
+// countSamples returns how many samples the module has taken, and when. It keeps the main thread busy, so it is called neither while that
+// is measured nor while checks are counted.
+func countSamples(e *scaleEnvoy) (n uint64, at time.Time, err error) {
+	text, err := e.Get("/stats?type=Counters&filter=" + url.QueryEscape("^"+strings.ReplaceAll(samples, ".", "[.]")+"$"))
 	if err == nil {
-		_, err = fmt.Sscanf(text, passes+": %d", &n)
+		_, err = fmt.Sscanf(text, samples+": %d", &n)
 	}
 	return n, time.Now(), err
 }
 
-// period measures the mean time between two passes while something is measured. It fails in an Envoy whose admin interface is too slow:
-// then the other figures are taken all the same.
+// period measures the mean time between two samples while something else is measured. If the admin interface is too slow for it, the other
+// figures are kept.
 func (b *bench) period(e *scaleEnvoy, row *ScaleRow, measure func() error) error {
-	before, began, failed := countPasses(e)
+	before, began, failed := countSamples(e)
 	if err := measure(); err != nil {
 		return err
 	}
 	if failed == nil {
 		failed = testbed.WaitFor(b.ctx, 30*time.Second, func() error {
-			after, now, err := countPasses(e)
+			after, now, err := countSamples(e)
 			if err == nil && after == before {
-				err = errors.New("no pass is made")
+				err = errors.New("no sample is taken")
 			}
 			if err == nil {
 				row.Period = milliseconds(now.Sub(began)) / float64(after-before)
@@ -207,12 +193,12 @@ func (b *bench) period(e *scaleEnvoy, row *ScaleRow, measure func() error) error
 		})
 	}
 	if failed != nil {
-		progress("no time between passes of %s, %d clusters: %v", e.name, e.clusters, failed)
+		progress("no time between samples of %s, %d clusters: %v", e.name, e.clusters, failed)
 	}
 	return nil
 }
 
-// byRoutes measures updates of the routes, each of which brings overrides with new clusters.
+// byRoutes measures updates of the routes, each with overrides for other clusters.
 func (b *bench) byRoutes(envoys []*scaleEnvoy) ([]ScaleRow, error) {
 	n := envoys[0].clusters
 	progress("%d clusters: %d updates of the routes by RDS, with %d overrides", n, b.Updates, b.Overrides)
@@ -233,7 +219,7 @@ func (b *bench) byRoutes(envoys []*scaleEnvoy) ([]ScaleRow, error) {
 	return rows, err
 }
 
-// byChains measures start, an update of the listener and the main thread with a number of filter chains, each with a gate.
+// byChains measures starts, updates of the listener and the main thread with a number of filter chains, each with a gate.
 func (b *bench) byChains(n int) ([]ScaleRow, error) {
 	progress("%d filter chains: %d starts of two Envoys", n, b.Starts)
 	rows := rowsOf(n, withoutUs, withModule)

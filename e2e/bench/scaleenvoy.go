@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,15 +14,27 @@ import (
 	"sync/atomic"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3" // in an Any
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"healthgate/e2e/testbed"
 )
 
-// The Envoys of the tables of scale. They differ in Healthgate alone: all of them have
+// The Envoys of the tables of scale. They differ only in Healthgate. All of them have
 //   - GET /, answered by the gate or, without Healthgate, by its route;
-//   - GET /native, answered by Envoy's own filter from the same cluster, as the clock of a change of hosts;
+//   - GET /native, answered by Envoy's own filter for the same cluster, which shows when Envoy has a change of hosts;
 //   - GET /version, answered with the version of the routes; the header server has the version of the listener;
-//   - their listener, routes and the hosts of the cluster service from files, by LDS, RDS and EDS;
-//   - twenty clusters that are checked each second; a check that fails is logged.
+//   - their listener, routes and hosts of the cluster service from files, by LDS, RDS and EDS;
+//   - twenty clusters that are checked each second; failed checks are logged.
 const (
 	withoutUs  = "without Healthgate"
 	withModule = "dynamic module"
@@ -37,17 +49,16 @@ type scaleEnvoy struct {
 	*testbed.Envoy
 	name             string
 	clusters, chains int
-	dir, address     string // its files, and its listener
-	backend          string
+	dir, address     string // of its files, and of its listener
 	module           testbed.Variant
-	reference        *testbed.Config
-	checker          *http.Server // answers its checks
+	reference        *testbed.Bootstrap
+	checker          *http.Server // answers its health checks
 	checkerAddress   string
 	checks           atomic.Int64
 	version          int // of its listener and its routes
 }
 
-// launched is the time until a probe was answered with 200, and how many probes were answered with another status before.
+// launched is the time until a probe was answered with 200, and the number of probes that were answered with another status before.
 type launched struct {
 	took     time.Duration
 	rejected int64
@@ -55,7 +66,7 @@ type launched struct {
 
 // launch starts an Envoy and waits until it answers probes.
 func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l launched, err error) {
-	e = &scaleEnvoy{name: name, clusters: clusters, chains: chains, backend: b.backend, module: b.module}
+	e = &scaleEnvoy{name: name, clusters: clusters, chains: chains, module: b.module}
 	defer func() {
 		if err != nil {
 			e.end()
@@ -90,13 +101,13 @@ func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l laun
 	}
 	e.Admin = "unix:" + e.file("admin.sock")
 	began := time.Now()
-	client := fresh()
+	client := newConnections()
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	err = testbed.WaitFor(ctx, patience, func() error {
 		if !e.Alive() {
 			cancel()
-			return fmt.Errorf("envoy has ended; its log:\n%s", testbed.Tail(e.Log(), 3))
+			return fmt.Errorf("envoy ended; its log:\n%s", testbed.Tail(e.Log(), 3))
 		}
 		reply, err := client.Get("http://" + e.address + "/")
 		if err != nil {
@@ -113,8 +124,8 @@ func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l laun
 	return e, l, err
 }
 
-// fresh is a client with a connection for each request.
-func fresh() *http.Client {
+// newConnections returns a client with a new connection for each request.
+func newConnections() *http.Client {
 	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
@@ -130,7 +141,7 @@ func (e *scaleEnvoy) end() {
 func (e *scaleEnvoy) gated() bool             { return e.name != withoutUs }
 func (e *scaleEnvoy) file(name string) string { return filepath.Join(e.dir, name) }
 
-// startChecker starts what answers the checks of this Envoy.
+// startChecker starts the server that answers the health checks of this Envoy.
 func (e *scaleEnvoy) startChecker() error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -142,7 +153,7 @@ func (e *scaleEnvoy) startChecker() error {
 	return nil
 }
 
-// countChecks counts the checks so far. Neither count asks admin, which would take seconds of the main thread.
+// countChecks counts the health checks so far. It does not ask the admin interface, which would take seconds of the main thread.
 func (e *scaleEnvoy) countChecks() (Watched, error) {
 	log, err := os.ReadFile(e.file("checks.log"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -151,70 +162,68 @@ func (e *scaleEnvoy) countChecks() (Watched, error) {
 	return Watched{Checks: e.checks.Load(), Failed: int64(strings.Count(string(log), "health_check_failure_event"))}, err
 }
 
-func (e *scaleEnvoy) bootstrap() *testbed.Config {
+func (e *scaleEnvoy) bootstrap() *testbed.Bootstrap {
 	config := e.reference.Clone()
-	config.Set("static_resources.clusters", e.staticClusters())
-	config.Delete("static_resources.listeners")
-	config.Set("node", map[string]any{"id": "bench", "cluster": "bench"})
-	config.Set("dynamic_resources", map[string]any{"lds_config": e.source("listener")})
-	config.Set("admin.address", map[string]any{"pipe": map[string]any{"path": e.file("admin.sock")}})
+	config.StaticResources.Clusters = e.staticClusters()
+	config.StaticResources.Listeners = nil
+	config.Node = &corev3.Node{Id: "bench", Cluster: "bench"}
+	config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: e.source("listener")}
+	config.Admin.Address = testbed.AddressOf("unix:" + e.file("admin.sock"))
 	if e.gated() {
-		e.module.Prepare(config)
+		return config.For(e.module)
 	}
 	return config
 }
 
-// source is an xDS source.
-func (e *scaleEnvoy) source(name string) map[string]any {
-	return map[string]any{"resource_api_version": "V3", "path_config_source": map[string]any{"path": e.file(name)}}
+// source returns an xDS source that is a file.
+func (e *scaleEnvoy) source(name string) *corev3.ConfigSource {
+	return testbed.Parse[*corev3.ConfigSource](fmt.Sprintf(`{resource_api_version: V3, path_config_source: {path: %q}}`, e.file(name)))
 }
 
-const typeURL = "type.googleapis.com/"
-
-func (e *scaleEnvoy) staticClusters() []any {
-	service := e.reference.Part(testbed.Cluster)
-	service.Set("type", "EDS")
-	service.Set("eds_cluster_config", map[string]any{"eds_config": e.source("hosts")})
-	service.Set("ignore_health_on_host_removal", true) // or Envoy keeps a removed host until a check fails
-	service.Set("health_checks", e.healthChecks())
-	service.Delete("load_assignment")
-	all := []any{service.Get("")}
-	cluster := func(name, host string) *testbed.Config {
-		c := e.reference.Part(testbed.Cluster)
-		c.Set("name", name)
-		c.Set("load_assignment", map[string]any{"cluster_name": name, "endpoints": []any{
-			map[string]any{"lb_endpoints": []any{testbed.Endpoint(host)}}}})
-		return c
-	}
+func (e *scaleEnvoy) staticClusters() []*clusterv3.Cluster {
+	service := e.reference.CopyCluster("service")
+	service.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	service.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: e.source("hosts")}
+	service.IgnoreHealthOnHostRemoval = true // otherwise Envoy keeps a removed host until a check fails
+	service.HealthChecks = e.healthChecks()
+	service.LoadAssignment = nil
+	all := []*clusterv3.Cluster{service}
 	for i := range checkedClusters {
-		c := cluster(fmt.Sprint("checked", i), e.checkerAddress)
-		c.Set("health_checks", e.healthChecks())
-		all = append(all, c.Get(""))
+		c := e.reference.CopyCluster(fmt.Sprint("checked", i))
+		testbed.SetEndpoints(c, e.checkerAddress)
+		c.HealthChecks = e.healthChecks()
+		all = append(all, c)
 	}
 	for i := range e.clusters {
-		all = append(all, cluster(clusterName(i), e.backend).Get(""))
+		c := e.reference.CopyCluster(clusterName(i))
+		testbed.SetEndpoints(c, "127.0.0.1:1") // nothing is sent there
+		all = append(all, c)
 	}
 	return all
 }
 
-func (e *scaleEnvoy) healthChecks() any {
-	return []any{map[string]any{
-		"timeout": "1s", "interval": "1s", "no_traffic_interval": "1s", "no_traffic_healthy_interval": "1s",
-		"unhealthy_threshold": 3, "healthy_threshold": 1, "http_health_check": map[string]any{"path": "/"},
-		"always_log_health_check_failures": true,
-		"event_logger": []any{map[string]any{"name": "file", "typed_config": map[string]any{
-			"@type":          typeURL + "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink",
-			"event_log_path": e.file("checks.log"),
-		}}},
-	}}
+func (e *scaleEnvoy) healthChecks() []*corev3.HealthCheck {
+	return []*corev3.HealthCheck{testbed.Parse[*corev3.HealthCheck](fmt.Sprintf(`
+timeout: 1s
+interval: 1s
+no_traffic_interval: 1s
+no_traffic_healthy_interval: 1s
+unhealthy_threshold: 3
+healthy_threshold: 1
+http_health_check: {path: /}
+always_log_health_check_failures: true
+event_logger:
+- name: file
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink
+    event_log_path: %q`, e.file("checks.log")))}
 }
 
 func clusterName(i int) string { return fmt.Sprint("cluster", i) }
 
 // write replaces the file of an xDS source.
-func (e *scaleEnvoy) write(name, message string, resource any) error {
-	resource.(map[string]any)["@type"] = typeURL + message
-	text, err := json.Marshal(map[string]any{"resources": []any{resource}})
+func (e *scaleEnvoy) write(name string, resource proto.Message) error {
+	text, err := protojson.Marshal(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{testbed.Any(resource)}})
 	if err != nil {
 		return err
 	}
@@ -225,104 +234,91 @@ func (e *scaleEnvoy) write(name, message string, resource any) error {
 }
 
 func (e *scaleEnvoy) writeHosts(addresses ...string) error {
-	endpoints := []any{}
-	for _, address := range addresses {
-		endpoints = append(endpoints, testbed.Endpoint(address))
-	}
-	return e.write("hosts", "envoy.config.endpoint.v3.ClusterLoadAssignment", map[string]any{
-		"cluster_name": "service", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}}})
+	cluster := &clusterv3.Cluster{Name: "service"}
+	testbed.SetEndpoints(cluster, addresses...)
+	return e.write("hosts", cluster.LoadAssignment)
 }
 
 // writeListener writes the listener, each filter chain of which changes with the version. The default chain answers the probes; the others
-// are for addresses to which nothing connects.
+// match addresses to which nothing connects.
 func (e *scaleEnvoy) writeListener() error {
-	reference := e.reference.Part(testbed.Listener)
-	reference.Set("address.socket_address", socketAddress(e.address))
-	reference.Set(hcm+".server_name", fmt.Sprint(e.version))
-	one := func(clusters ...any) *testbed.Config {
-		listener := reference.Clone()
-		if !e.gated() {
-			withoutGate(listener)
-			return listener
-		}
-		listener.Set(filters+".0."+testbed.FilterConfig+".clusters", clusters)
-		if e.name == withStale {
-			listener.Set(filters+".0."+testbed.FilterConfig+".stale_after", "5s")
-		}
-		return listener
-	}
-	listener := one("service")
-	listener.Delete(hcm + ".route_config")
-	listener.Set(hcm+".rds", map[string]any{"route_config_name": "routes", "config_source": e.source("routes")})
-	listener.Set(filters, slices.Insert(listener.Get(filters).([]any), 0, any(nativeFilter("/native"))))
-	listener.Set("default_filter_chain", listener.Get("filter_chains.0"))
-	chains := []any{}
-	for i := range e.chains - 1 {
-		chain := one(clusterName(i % e.clusters)).Part("filter_chains.0")
-		chain.Set("filter_chain_match", map[string]any{"prefix_ranges": []any{
-			map[string]any{"address_prefix": fmt.Sprintf("127.2.%d.%d", i/256, i%256), "prefix_len": 32}}})
-		chains = append(chains, chain.Get(""))
-	}
-	listener.Set("filter_chains", chains)
-	if e.gated() {
-		e.module.Rewrite(listener)
-	}
-	return e.write("listener", "envoy.config.listener.v3.Listener", listener.Get(""))
-}
-
-func socketAddress(address string) any {
-	return testbed.Tree(testbed.Endpoint(address)).Get("endpoint.address.socket_address")
-}
-
-// writeRoutes writes the routes, among them some with an override; each override names another cluster, from a first one on.
-func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
-	listener := e.reference.Part(testbed.Listener)
-	if !e.gated() {
-		withoutGate(listener)
-	}
-	all := listener.Get(routes).([]any)
-	probe := listener.Part(probeRoute)
-	version := probe.Clone()
-	version.Delete("typed_per_filter_config")
-	version.Set("name", "version")
-	version.Set("match", map[string]any{"path": "/version"})
-	version.Set("direct_response", map[string]any{"status": 200, "body": map[string]any{"inline_string": fmt.Sprint(e.version)}})
-	all = slices.Insert(all, 1, version.Get(""))
-	for i := range overrides {
-		path := overridePath(i)
-		route := probe.Clone()
-		route.Set("name", path)
-		route.Set("match", map[string]any{"path": path})
+	// chain returns a filter chain with a gate for a cluster.
+	chain := func(cluster string, change func(*hcmv3.HttpConnectionManager)) *listenerv3.FilterChain {
+		b := e.reference.Clone()
+		b.HCM().ServerName = fmt.Sprint(e.version)
 		if e.gated() {
-			route.Set("typed_per_filter_config.healthgate", map[string]any{
-				"@type": typeURL + "envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
-				"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
-					"@type": typeURL + "xds.type.v3.TypedStruct",
-					"value": map[string]any{"path": path, "clusters": []any{clusterName((first + i) % e.clusters)}},
-				}}},
-			})
+			b.SetGateKey("clusters", []any{cluster})
+			if e.name == withStale {
+				b.SetGateKey("stale_after", "5s")
+			}
+		} else {
+			withoutGate(b)
 		}
-		all = slices.Insert(all, 1, route.Get(""))
+		change(b.HCM())
+		return b.Clone().Listener().FilterChains[0]
 	}
-	listener.Set(routes, all)
-	config := listener.Part(hcm + ".route_config")
-	config.Set("name", "routes")
+	listener := e.reference.CopyListener("ingress")
+	listener.Address = testbed.AddressOf(e.address)
+	listener.FilterChains = nil
+	listener.DefaultFilterChain = chain("service", func(hcm *hcmv3.HttpConnectionManager) {
+		hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "routes", ConfigSource: e.source("routes")}}
+		hcm.HttpFilters = slices.Insert(hcm.HttpFilters, 0, nativeFilter("/native"))
+	})
+	for i := range e.chains - 1 {
+		c := chain(clusterName(i%e.clusters), func(*hcmv3.HttpConnectionManager) {})
+		c.FilterChainMatch = testbed.Parse[*listenerv3.FilterChainMatch](fmt.Sprintf(
+			`{prefix_ranges: [{address_prefix: 127.2.%d.%d, prefix_len: 32}]}`, i/256, i%256))
+		listener.FilterChains = append(listener.FilterChains, c)
+	}
 	if e.gated() {
-		e.module.Rewrite(config)
+		e.module.Convert(listener)
 	}
-	return e.write("routes", "envoy.config.route.v3.RouteConfiguration", config.Get(""))
+	return e.write("listener", listener)
+}
+
+// writeRoutes writes the routes, with some overrides, each for another cluster, from a first one on.
+func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
+	b := e.reference.Clone()
+	if !e.gated() {
+		withoutGate(b)
+	}
+	route := func(path string) *routev3.Route {
+		r := proto.CloneOf(b.ProbeRoute())
+		r.Name = path
+		testbed.Patch(r, `match: {path: `+path+`}`)
+		return r
+	}
+	version := route("/version")
+	version.TypedPerFilterConfig = nil
+	testbed.Patch(version, fmt.Sprintf(`direct_response: {status: 200, body: {inline_string: "%d"}}`, e.version))
+	host := b.VirtualHost()
+	testbed.PrependRoute(host, version)
+	for i := range overrides {
+		r := route(overridePath(i))
+		if e.gated() {
+			r.TypedPerFilterConfig["healthgate"] = testbed.GateOverride(fmt.Sprintf(
+				`{path: %s, clusters: [%s]}`, overridePath(i), clusterName((first+i)%e.clusters)))
+		}
+		testbed.PrependRoute(host, r)
+	}
+	routes := proto.CloneOf(b.HCM().GetRouteConfig())
+	routes.Name = "routes"
+	if e.gated() {
+		e.module.Convert(routes)
+	}
+	return e.write("routes", routes)
 }
 
 func overridePath(i int) string { return fmt.Sprint("/gate/", i) }
 
-// updateListener changes each filter chain, and returns how long it takes until a new connection gets the new one.
+// updateListener changes each filter chain, and returns the time until a new connection uses the new one.
 func (e *scaleEnvoy) updateListener(ctx context.Context) (time.Duration, error) {
 	e.version++
 	return e.update(ctx, e.writeListener, func(r *http.Response, _ string) bool { return r.Header.Get("server") == fmt.Sprint(e.version) })
 }
 
-// updateRoutes changes the routes, and returns how long it takes until a request gets the new ones, and how many of the overrides then
-// answer with something else than 200.
+// updateRoutes changes the routes, and returns the time until a request uses the new ones, and how many overrides then do not answer with
+// 200.
 func (e *scaleEnvoy) updateRoutes(ctx context.Context, overrides, first int) (took time.Duration, rejected int64, err error) {
 	e.version++
 	write := func() error { return e.writeRoutes(overrides, first) }
@@ -344,14 +340,13 @@ func (e *scaleEnvoy) updateRoutes(ctx context.Context, overrides, first int) (to
 	return took, rejected, nil
 }
 
-// update writes a file, and sends a request each millisecond until the reply is of the new version. testbed.WaitFor asks every ten: too
-// seldom for an update that takes no longer.
+// update writes a file, and sends a request each millisecond until the reply is of the new version. testbed.WaitFor would ask too rarely.
 func (e *scaleEnvoy) update(ctx context.Context, write func() error, isNew func(*http.Response, string) bool) (time.Duration, error) {
 	if err := write(); err != nil {
 		return 0, err
 	}
-	began, client := time.Now(), fresh()
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: an update is not there within %v", e.name, patience))
+	began, client := time.Now(), newConnections()
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: an update takes more than %v", e.name, patience))
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -369,7 +364,7 @@ func (e *scaleEnvoy) update(ctx context.Context, write func() error, isNew func(
 	}
 }
 
-// awaitDrained waits until no filter chain of an earlier version is left.
+// awaitDrained waits until Envoy has no filter chain of an earlier version.
 func (e *scaleEnvoy) awaitDrained(ctx context.Context) error {
 	return testbed.WaitFor(ctx, patience, func() error {
 		text, err := e.Get("/stats?filter=draining")
@@ -385,8 +380,21 @@ func (e *scaleEnvoy) awaitDrained(ctx context.Context) error {
 	})
 }
 
-// changeHosts removes the host of the cluster service, or adds it, and returns how much later than Envoy's own filter the gate answers
-// by it.
+// get sends a request, calls show with the response if that is not nil, and returns the status.
+func get(client *http.Client, url string, show func(r *http.Response, body string)) (int, error) {
+	response, err := client.Get(url)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && show != nil {
+		show(response, string(body))
+	}
+	return response.StatusCode, err
+}
+
+// changeHosts removes the host of the cluster service, or adds it, and returns how much later than Envoy's own filter the gate shows that.
 func (e *scaleEnvoy) changeHosts(ctx context.Context, present bool) (time.Duration, error) {
 	addresses, want := []string{}, http.StatusServiceUnavailable
 	if present {

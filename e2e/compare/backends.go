@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// Backends are HTTP servers, each on another loopback address and all on one port.
+// Backends are HTTP servers on one port of several loopback addresses.
 type Backends struct {
 	port    int
 	mutex   sync.Mutex
@@ -48,7 +48,7 @@ func (b *Backends) set(address, state string) {
 
 func (b *Backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if strings.HasPrefix(request.URL.Path, "/call/") {
-		// It begins to answer, and goes on until one side hangs up.
+		// The response begins, and lasts until one side hangs up.
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 		<-request.Context().Done()

@@ -8,22 +8,24 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// patience is how long an answer may differ after an event. Older samples are stale to the module itself.
+	// patience is how long an answer may differ after an event. The module itself takes older samples for stale.
 	patience = 5 * time.Second
-	// again is the time between two askings of the same.
-	again = 5 * time.Millisecond
-	// abreast is how many are asked at the same time.
-	abreast = 8
+	// retryEvery is the time between two attempts of the same question.
+	retryEvery = 5 * time.Millisecond
+	// inParallel is how many questions are asked at the same time.
+	inParallel = 8
 )
 
-// Point is a gate by one variant, as one listener has it.
-type Point struct {
+// Gate is a gate of one variant in one listener.
+type Gate struct {
 	Listener string
 	Variant  Variant
-	Gate     Gate
+	Place    Place
 	Path     string
 
 	config   Config // merged
@@ -32,118 +34,112 @@ type Point struct {
 	last     Answer // in this state
 }
 
-func (p *Point) String() string { return fmt.Sprintf("%s host %s %s", p.Listener, p.Gate.Host, p.Path) }
+func (g *Gate) String() string {
+	return fmt.Sprintf("%s, virtual host %s, %s", g.Listener, g.Place.VirtualHost, g.Path)
+}
 
-// observe brings the model's points up to date after an event that happened within a window.
+// observe updates the gates of the model after an event that happened within a window.
 func (r *Run) observe(e Event, at Window) {
 	freezes := e.Kind == "freeze" || e.Kind == "long freeze"
-	if c := r.world.Clusters[checked]; true {
-		r.checks.observe(c.Present && len(c.Hosts) > 0, at, e.Cluster == checked || freezes || e.Kind == "reset" && !r.checks.moving)
-	}
+	c := r.world.Clusters[checked]
+	interrupted := e.Cluster == checked || freezes || e.Kind == "reset" && !r.checks.moving
+	r.checks.observe(c.Present && len(c.Hosts) > 0, at, interrupted)
 	listeners := []string{"ingress"}
 	if r.world.Second {
 		listeners = append(listeners, "second")
 	}
-	before := r.points
-	r.points = nil
+	before := r.gates
+	r.gates = nil
 	for _, listener := range listeners {
-		for _, gate := range r.world.gates() {
-			for _, v := range slices.Backward(r.Variants) { // the one first that may need time
-				p := &Point{Listener: listener, Variant: v, Gate: gate, Path: gate.path(v.Name)}
-				if old := r.known[p.String()]; old != nil {
-					p = old
+		for _, place := range r.world.places() {
+			for _, v := range slices.Backward(r.Variants) { // the module first: it may need time
+				g := &Gate{Listener: listener, Variant: v, Place: place, Path: place.path(v.Name)}
+				if old := r.known[g.String()]; old != nil {
+					g = old
 				}
-				r.known[p.String()] = p
-				p.config = r.world.merged(gate, v.MergesLevels())
-				p.truth = r.world.evaluate(p.config, !v.ReadsGauges())
-				if p.config.hold() {
-					touched := freezes || slices.ContainsFunc(p.config.Clusters, func(c Requirement) bool {
+				r.known[g.String()] = g
+				g.config = r.world.merged(place, v.MergesLevels())
+				g.truth = r.world.evaluate(g.config, !v.ReadsGauges())
+				if !g.config.hold() || !slices.Contains(before, g) {
+					g.debounce = Debounce{}
+				}
+				if g.config.hold() {
+					touched := freezes || slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool {
 						return c.Name == e.Cluster || c.Name == e.Other
 					})
-					restarted := e.Kind == "filter" && (e.Filter >= filters/2 || e.Filter == gate.Filter)
-					if !slices.Contains(before, p) {
-						p.debounce = Debounce{}
-					}
-					earlier := r.held[p.Path+p.config.String()]
-					p.debounce.observe(p.config, p.truth, at, touched, restarted, earlier)
-				} else {
-					p.debounce = Debounce{}
+					restarted := e.Kind == "filter" && (e.Filter >= filters/2 || e.Filter == place.Filter)
+					g.debounce.observe(g.config, g.truth, at, touched, restarted, r.held[g.Path+g.config.String()])
 				}
-				r.points = append(r.points, p)
+				r.gates = append(r.gates, g)
 			}
 		}
 	}
-	for _, p := range r.points {
-		if p.config.hold() {
-			r.held[p.Path+p.config.String()] = true
+	for _, g := range r.gates {
+		if g.config.hold() {
+			r.held[g.Path+g.config.String()] = true
 		}
 	}
 }
 
-// expect returns the answers that a gate may give within a window, and for how long it may differ. They are unknown if the model is.
-func (r *Run) expect(p *Point, at Window) (Expectation, time.Duration) {
-	reads := p.Variant.ReadsGauges() // gauges, and knows no cluster
+// expect returns the answers that a gate may give within a window, and for how long it may differ. Without any answers the model does not
+// know.
+func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
 	served, forgotten := false, false
-	for _, need := range p.config.Clusters {
+	for _, need := range g.config.Clusters {
 		c := r.world.Clusters[need.Name]
 		served = served || hasServers(need.Name)
-		forgotten = forgotten || slices.Contains(absent, need.Name) && c.Existed && !c.Present // nothing need have kept its gauges
+		forgotten = forgotten || slices.Contains(absent, need.Name) && c.Existed && !c.Present // nothing has to keep its gauges
 	}
 	wait := patience
 	if r.Patience > 0 {
 		wait = r.Patience
 	}
-	e := Expectation{Answers: []Answer{p.truth}}
-	switch stale := p.config.staleAfter(); {
-	case r.world.Drained && p.config.Drain != "ignore":
+	e := Expectation{Answers: []Answer{g.truth}}
+	switch stale := g.config.staleAfter(); {
+	case r.world.Drained && g.config.Drain != "ignore":
 		e.Answers = []Answer{answerDraining}
-	case reads && forgotten, p.config.hold() && (served || stale > 0):
+	case g.Variant.ReadsGauges() && forgotten, g.config.hold() && (served || stale > 0):
 		return Expectation{}, 0
-	case p.config.hold():
-		e, wait = p.debounce.expect(at), slack
-	case reads && stale > 0 && r.world.Clusters[checked].Counts().Total > 0:
-		e, wait = r.checks.expect(p.truth, stale, at), slack
+	case g.config.hold():
+		e, wait = g.debounce.expect(at), slack
+	case g.Variant.ReadsGauges() && stale > 0 && r.world.Clusters[checked].Counts().Total > 0:
+		e, wait = r.checks.expect(g.truth, stale, at), slack
 	}
 	if r.Wrong != nil {
 		e.Answers = slices.Clone(e.Answers)
 		for i, answer := range e.Answers {
-			e.Answers[i] = r.Wrong(p.Variant, answer)
+			e.Answers[i] = r.Wrong(g.Variant, answer)
 		}
 	}
 	return e, wait
 }
 
-// question is asked until it finds that two sides agree.
+// question is asked until two sides agree.
 type question struct {
-	pair string // of the two sides
-	ask  func() (outcome, error)
+	pair string // names the two sides
+	ask  func() (reply, error)
 
 	since  time.Time // when they first differed
 	agreed bool      // the last time, after they had differed
-	got    outcome
+	last   reply
 }
 
-// outcome is the result of asking once.
-type outcome struct {
+// reply is the result of asking once.
+type reply struct {
 	same, counts     bool
 	where, got, want func() string
 	patience         time.Duration
 	open             bool   // the gate passes, and should not
-	special          string // of the answer
-	with             string
-	point            *Point
+	special          string // kind of answer that is counted separately
+	with             string // the other side
+	gate             *Gate
 }
 
-// agree asks questions, all of them at the same time, until both sides of each agree. If they differed at first they have to agree twice:
-// an answer that comes and goes is none.
-func (r *Run) agree(ctx context.Context, questions []*question) (*Disagreement, error) {
-	return r.agreeAfter(ctx, func() error { return nil }, questions)
-}
-
-// agreeAfter is agree; it calls prepare each time before it asks.
-func (r *Run) agreeAfter(ctx context.Context, prepare func() error, questions []*question) (*Disagreement, error) {
+// agree asks all questions at the same time until both sides of each agree. Sides that differed at first have to agree twice in a row. If
+// prepare is not nil, agree calls it each time before it asks.
+func (r *Run) agree(ctx context.Context, questions []*question, prepare func() error) (*Disagreement, error) {
 	began := time.Now()
-	tick := time.NewTicker(again)
+	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
 	for first := true; len(questions) > 0; first = false {
 		if !first {
@@ -153,8 +149,10 @@ func (r *Run) agreeAfter(ctx context.Context, prepare func() error, questions []
 				return nil, context.Cause(ctx)
 			}
 		}
-		if err := prepare(); err != nil {
-			return nil, err
+		if prepare != nil {
+			if err := prepare(); err != nil {
+				return nil, err
+			}
 		}
 		if err := askAll(questions); err != nil {
 			return nil, err
@@ -163,24 +161,16 @@ func (r *Run) agreeAfter(ctx context.Context, prepare func() error, questions []
 		var open []*question
 		for _, q := range questions {
 			switch {
-			case q.got.same && (q.since.IsZero() || q.agreed):
-				if q.got.counts {
-					r.Compared[q.pair]++
-					if q.got.special != "" {
-						r.Compared[q.pair+", "+q.got.special]++
-					}
-				}
-				if !q.since.IsZero() {
-					r.Longest[q.pair] = max(r.Longest[q.pair], now.Sub(began).Milliseconds())
-				}
+			case q.last.same && (q.since.IsZero() || q.agreed):
+				r.count(q, now.Sub(began))
 				continue
-			case q.got.same:
+			case q.last.same:
 				q.agreed = true
 			case q.since.IsZero():
 				q.since = now
-			case now.Sub(q.since) > q.got.patience && !q.agreed:
-				return &Disagreement{With: q.got.with, Where: q.got.where(), Got: q.got.got(), Want: q.got.want(),
-					FailsOpen: q.got.open, point: q.got.point}, nil
+			case now.Sub(q.since) > q.last.patience && !q.agreed:
+				return &Disagreement{With: q.last.with, Where: q.last.where(), Got: q.last.got(), Want: q.last.want(),
+					FailsOpen: q.last.open, gate: q.last.gate}, nil
 			default:
 				q.agreed = false
 			}
@@ -191,111 +181,119 @@ func (r *Run) agreeAfter(ctx context.Context, prepare func() error, questions []
 	return nil, nil
 }
 
-func askAll(questions []*question) error {
-	var all sync.WaitGroup
-	var mutex sync.Mutex
-	var failed error
-	next := make(chan *question)
-	for range min(abreast, len(questions)) {
-		all.Go(func() {
-			for q := range next {
-				var err error
-				if q.got, err = q.ask(); err != nil {
-					mutex.Lock()
-					failed = err
-					mutex.Unlock()
-				}
-			}
-		})
+// count counts a question whose sides agree.
+func (r *Run) count(q *question, took time.Duration) {
+	if q.last.counts {
+		r.Compared[q.pair]++
+		if q.last.special != "" {
+			r.Compared[q.pair+", "+q.last.special]++
+		}
 	}
-	for _, q := range questions {
-		next <- q
+	if !q.since.IsZero() {
+		r.Longest[q.pair] = max(r.Longest[q.pair], took.Milliseconds())
 	}
-	close(next)
-	all.Wait()
-	return failed
 }
 
-// compare asks each gate, and Envoy's own filter if that can be configured to the same; grpc.health.v1.Health, and the command.
+func askAll(questions []*question) error {
+	var group errgroup.Group
+	group.SetLimit(inParallel)
+	for _, q := range questions {
+		group.Go(func() (err error) {
+			q.last, err = q.ask()
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// compare compares every gate with the model, then with Envoy's own filter if that can be configured alike; grpc.health.v1.Health, and the
+// command.
 func (r *Run) compare(ctx context.Context) (*Disagreement, error) {
-	r.states++
 	r.States++
 	var questions []*question
-	for _, p := range r.points {
-		questions = append(questions, r.askGate(p, r.states%8 == 0))
+	for _, g := range r.gates {
+		questions = append(questions, r.askGate(g, r.States%8 == 0))
 	}
 	for _, w := range r.watches {
 		questions = append(questions, w.questions(r)...)
 	}
-	if found, err := r.agree(ctx, questions); err != nil || found != nil {
+	if found, err := r.agree(ctx, questions, nil); err != nil || found != nil {
 		return found, err
 	}
 	questions = questions[:0]
-	for _, p := range r.points {
-		if q := r.askNative(p); q != nil {
+	for _, g := range r.gates {
+		if q := r.askNative(g); q != nil {
 			questions = append(questions, q)
 		}
 	}
-	if found, err := r.agree(ctx, questions); err != nil || found != nil {
+	if found, err := r.agree(ctx, questions, nil); err != nil || found != nil {
 		return found, err
 	}
-	if r.Explain > 0 && r.states%r.Explain == 0 {
+	if r.Explain > 0 && r.States%r.Explain == 0 {
 		return r.compareExplained(ctx)
 	}
 	return nil, nil
 }
 
-// pass compares the gates that depend on time again and again, while it passes.
-func (r *Run) pass(ctx context.Context, d time.Duration) (*Disagreement, error) {
+// compareTimed compares the gates whose answer depends on time, again and again for some time.
+func (r *Run) compareTimed(ctx context.Context, d time.Duration) (*Disagreement, error) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		var questions []*question
-		for _, p := range r.points {
-			if p.config.timed() {
-				q := r.askGate(p, false)
+		for _, g := range r.gates {
+			if g.config.timed() {
+				q := r.askGate(g, false)
 				q.pair += ", while time passes"
 				questions = append(questions, q)
 			}
 		}
-		if found, err := r.agree(ctx, questions); err != nil || found != nil {
+		if found, err := r.agree(ctx, questions, nil); err != nil || found != nil {
 			return found, err
 		}
-		select {
-		case <-time.After(10 * again): // the time is the event
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := sleep(ctx, 10*retryEvery); err != nil { // the time that passes is the event
+			return nil, err
 		}
 	}
 	return nil, nil
 }
 
-// askGate compares a gate to the model.
-func (r *Run) askGate(p *Point, report bool) *question {
-	return &question{pair: p.Variant.Name + " and the model", ask: func() (o outcome, err error) {
+// sleep waits, unless the context ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// askGate compares a gate with the model.
+func (r *Run) askGate(g *Gate, report bool) *question {
+	return &question{pair: g.Variant.Name + " and the model", ask: func() (reply, error) {
 		begun := time.Now()
-		got, err := r.probe(p, report)
+		got, err := r.probe(g, report)
 		if err != nil {
-			return o, err
+			return reply{}, err
 		}
-		p.last = got
-		want, wait := r.expect(p, Window{begun, time.Now()})
+		g.last = got
+		want, wait := r.expect(g, Window{begun, time.Now()})
 		if want.unknown() {
-			return outcome{same: true}, nil
+			return reply{same: true}, nil
 		}
 		special := ""
 		switch {
 		case got.Details == "healthgate_held":
 			special = "held"
-		case p.config.hold():
+		case g.config.hold():
 			special = "with hold"
-		case p.config.staleAfter() > 0:
+		case g.config.staleAfter() > 0:
 			special = "with stale_after"
-		case r.world.removed(p.config) != "":
+		case r.world.removed(g.config) != "":
 			special = "of a removed cluster"
 		}
-		return outcome{
-			same: want.allows(got), counts: want.certain(), patience: wait, special: special, with: "the model", point: p,
+		return reply{
+			same: want.allows(got), counts: want.certain(), patience: wait, special: special, with: "the model", gate: g,
 			open:  passes(got) && !want.passing(),
-			where: func() string { return r.world.describe(p.String(), p.config) },
+			where: func() string { return r.world.describe(g.String(), g.config) },
 			got:   func() string { return fmt.Sprintf("%+v", got) },
 			want:  func() string { return fmt.Sprintf("%+v", want) },
 		}, nil
@@ -304,66 +302,69 @@ func (r *Run) askGate(p *Point, report bool) *question {
 
 const envoysOwn = "Envoy's own filter"
 
-// askNative compares a gate to Envoy's own filter, or returns nil if that is not configured to the same. Envoy's own filter fails a removed
-// cluster; a gate that reads its gauges may not, by the documentation.
-func (r *Run) askNative(p *Point) *question {
-	if !p.config.native() || p.config.String() != r.world.merged(p.Gate, false).String() {
+// askNative compares a gate with Envoy's own filter, or returns nil if that is not configured alike. Envoy's own filter fails a removed
+// cluster; a gate that reads its gauges need not, according to the documentation.
+func (r *Run) askNative(g *Gate) *question {
+	if !g.config.native() || g.config.String() != r.world.merged(g.Place, false).String() {
 		return nil
 	}
 	removed := ""
-	if p.Variant.ReadsGauges() {
-		removed = r.world.removed(p.config)
+	if g.Variant.ReadsGauges() {
+		removed = r.world.removed(g.config)
 	}
 	first := true
-	return &question{pair: p.Variant.Name + " and " + envoysOwn, ask: func() (o outcome, err error) {
-		reply, _, err := r.Get(p.Listener, p.Gate.Host, p.Gate.path("native"), "")
+	return &question{pair: g.Variant.Name + " and " + envoysOwn, ask: func() (reply, error) {
+		response, _, err := r.Get(g.Listener, g.Place.VirtualHost, g.Place.path("native"), "")
 		if err != nil {
-			return o, err
+			return reply{}, err
 		}
 		if !first {
-			if p.last, err = r.probe(p, false); err != nil {
-				return o, err
+			if g.last, err = r.probe(g, false); err != nil {
+				return reply{}, err
 			}
 		}
 		first = false
-		status, got := reply.StatusCode, p.last
+		status, got := response.StatusCode, g.last
 		same := status == got.Status
 		if removed != "" {
 			if !same {
-				r.count(p.Variant.Name + " " + removed)
+				r.countRemoved(g.Variant.Name + " " + removed)
 			}
 			same = status == http.StatusServiceUnavailable
 		}
-		return outcome{
-			same: same, counts: true, patience: patience, with: envoysOwn, point: p, open: passes(got),
-			where: func() string { return r.world.describe(p.String(), p.config) },
+		return reply{
+			same: same, counts: true, patience: patience, with: envoysOwn, gate: g, open: passes(got),
+			where: func() string { return r.world.describe(g.String(), g.config) },
 			got:   func() string { return fmt.Sprintf("%+v", got) },
 			want:  func() string { return fmt.Sprint(status) },
 		}, nil
 	}}
 }
 
-var counting sync.Mutex
+var countingRemoved sync.Mutex
 
-// count counts an answer from the gauges of a removed cluster.
-func (r *Run) count(what string) {
-	counting.Lock()
-	defer counting.Unlock()
+// countRemoved counts an answer that is based on the gauges of a removed cluster.
+func (r *Run) countRemoved(what string) {
+	countingRemoved.Lock()
+	defer countingRemoved.Unlock()
 	r.Removed[what]++
 }
 
-// probe asks a gate. With a report, that has to give the same reason as the response code details.
-func (r *Run) probe(p *Point, report bool) (Answer, error) {
+// probe sends a probe to a gate. A report has to give the same reason as the response code details.
+func (r *Run) probe(g *Gate, report bool) (Answer, error) {
 	accept := ""
 	if report {
 		accept = "application/json"
 	}
-	reply, body, err := r.Get(p.Listener, p.Gate.Host, p.Path, accept)
+	response, body, err := r.Get(g.Listener, g.Place.VirtualHost, g.Path, accept)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", p, err)
+		return Answer{}, fmt.Errorf("%s: %w", g, err)
 	}
-	a := Answer{Status: reply.StatusCode, Details: reply.Header.Get(detailsHeader), Degraded: reply.Header.Get("x-envoy-degraded") == "true",
-		Draining: reply.Header.Get("x-envoy-immediate-health-check-fail") == "true"}
+	a := Answer{
+		Status: response.StatusCode, Details: response.Header.Get(detailsHeader),
+		Degraded: response.Header.Get("x-envoy-degraded") == "true",
+		Draining: response.Header.Get("x-envoy-immediate-health-check-fail") == "true",
+	}
 	if report && a.Details != answerStale.Details { // the module sends that without Go, and without a report
 		var health struct{ Output string }
 		if err := json.Unmarshal(body, &health); err != nil || health.Output != a.Details {
@@ -371,12 +372,4 @@ func (r *Run) probe(p *Point, report bool) (Answer, error) {
 		}
 	}
 	return a, nil
-}
-
-func asJSON(value any) string {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
 }

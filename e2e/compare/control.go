@@ -18,7 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// node is Envoy's name to the control plane.
+// node is the id by which the control plane knows Envoy.
 const node = "compare"
 
 // Control is an xDS server for one Envoy, over one aggregated stream.
@@ -28,13 +28,13 @@ type Control struct {
 	cache   cachev3.SnapshotCache
 
 	version  int
-	versions map[resourcev3.Type]string            // the version of each type that was sent last
-	content  map[resourcev3.Type]map[string]string // its resources, by name
+	versions map[resourcev3.Type]string            // the last version of each type
+	content  map[resourcev3.Type]map[string]string // its resources by name
 
 	mutex    sync.Mutex
 	accepted map[resourcev3.Type]string
 	refused  error
-	news     chan struct{} // one of these has changed
+	news     chan struct{} // is sent to when one of these changes
 }
 
 func newControl(ctx context.Context) (*Control, error) {
@@ -57,7 +57,7 @@ func newControl(ctx context.Context) (*Control, error) {
 	return c, nil
 }
 
-// request takes note of the version that Envoy has accepted, or of the error for which it refuses one.
+// request records the version that Envoy has accepted, or the error with which it refuses one.
 func (c *Control) request(_ int64, r *discoveryv3.DiscoveryRequest) error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -72,7 +72,7 @@ func (c *Control) request(_ int64, r *discoveryv3.DiscoveryRequest) error {
 	return nil
 }
 
-// push gives Envoy resources, and returns the types that have changed.
+// push sends resources to Envoy, and returns the types that have changed.
 func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (changed []resourcev3.Type, err error) {
 	c.version++
 	snapshot := &cachev3.Snapshot{}
@@ -86,7 +86,7 @@ func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (changed 
 			}
 			content[cachev3.GetResourceName(resource)] = string(text)
 		}
-		// A cluster that Envoy makes anew waits for its endpoints to be sent again.
+		// Envoy waits for the endpoints of a cluster that it makes anew.
 		again := kind == resourcev3.EndpointType && len(changed) > 0
 		if again || !maps.Equal(content, c.content[kind]) {
 			c.content[kind], c.versions[kind] = content, strconv.Itoa(c.version)

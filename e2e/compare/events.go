@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 )
 
-// Event is a change of the world. Its kind says which of the other fields count.
+// Event is a change of the world. Its kind says which of the other fields it uses.
 type Event struct {
 	Kind     string  `json:"kind"`
 	Cluster  string  `json:"cluster,omitempty"`
@@ -17,52 +20,72 @@ type Event struct {
 	Number   int     `json:"number,omitempty"`
 	Seed     uint64  `json:"seed,omitempty"`
 	On       bool    `json:"on,omitempty"`
-	Level    string  `json:"level,omitempty"` // of an override: all (the RouteConfiguration), a, b (virtual hosts), or route
+	Level    string  `json:"level,omitempty"` // of an override: all (the RouteConfiguration), a or b (virtual hosts), route
 	Filter   int     `json:"filter,omitempty"`
 	Route    int     `json:"route,omitempty"`
-	Config   *Config `json:"config,omitempty"` // of an override: none removes it
+	Config   *Config `json:"config,omitempty"` // of an override: null removes it
 }
 
-// kinds are all kinds of events, each with its weight.
+// kinds are the kinds of events, each with its weight.
 var kinds = []struct {
 	name   string
 	weight int
 }{
-	{"host", 64},         // a host comes or changes: EDS
-	{"host goes", 32},    //
-	{"hosts", 24},        // all hosts of a cluster at once
-	{"eject", 16},        // outlier detection ejects a host
-	{"server", 24},       // a server changes its answer to health checks
-	{"remove", 28},       // a cluster: CDS
-	{"add", 40},          //
-	{"rename", 12},       // one cluster goes, and another comes with its hosts
-	{"panic", 8},         // another healthy_panic_threshold, for which Envoy makes the cluster anew
-	{"override", 96},     // on a level of the routes: RDS
-	{"filter", 16},       // the configuration of a filter: ECDS, or LDS
-	{"listener", 8},      // a second one: LDS
-	{"call", 16},         // one that stays open begins or ends
-	{"drain", 16},        // /healthcheck/fail, /healthcheck/ok
-	{"reset", 12},        // /reset_counters
-	{"freeze", 2},        // SIGSTOP and SIGCONT, with probes on their way
-	{"long freeze", 2},   // for longer than a sample may be old
-	{"time", 3},          // some passes, while timed gates are compared again and again
-	{"never-existed", 0}, // not an event: gates may name clusters that never existed
-	{"hold", 0},          // not an event: gates may have hold
-	{"stale", 0},         // not an event: gates may have stale_after
-	{"forget", 0},        // not an event: Healthgate forgets the stats of clusters that no gate names
-	{"watch", 0},         // not an event: calls of Watch are open
+	{"host", 64}, // EDS adds or changes a host
+	{"remove host", 32},
+	{"hosts", 24},      // EDS replaces all hosts of a cluster
+	{"eject", 16},      // outlier detection ejects a host
+	{"server", 24},     // a server changes its answer to health checks
+	{"remove", 28},     // CDS removes a cluster
+	{"add", 40},        // CDS adds a cluster
+	{"rename", 12},     // CDS removes a cluster and adds another with the same hosts
+	{"panic", 8},       // CDS changes healthy_panic_threshold, for which Envoy makes the cluster anew
+	{"override", 96},   // RDS adds, changes or removes an override
+	{"filter", 24},     // ECDS or LDS changes the configuration of a filter
+	{"listener", 8},    // LDS adds or removes a second listener
+	{"call", 16},       // a call that stays open begins or ends
+	{"drain", 16},      // /healthcheck/fail, /healthcheck/ok
+	{"reset", 12},      // /reset_counters
+	{"freeze", 2},      // SIGSTOP and SIGCONT, with waiting probes
+	{"long freeze", 1}, // longer than a sample of the module may be old
+	{"time", 3},        // gates whose answer depends on time are compared repeatedly
+	// No events, but -without can leave them out, too:
+	{"hold", 0},  // gates with hold
+	{"stale", 0}, // gates with stale_after
+	{"watch", 0}, // open calls of Watch
 }
 
-// Without is the set of kinds that are left out.
+// Without is the set of kinds that are left out, to find other disagreements while one is known.
 type Without map[string]bool
 
-// apply changes the world, and reports whether the event had a meaning in it.
+func kindNames() (all []string) {
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	return all
+}
+
+func parseWithout(list string) (Without, error) {
+	without := Without{}
+	for name := range strings.SplitSeq(list, ",") {
+		if name != "" && !slices.Contains(kindNames(), name) {
+			return nil, fmt.Errorf("no kind %q; the kinds are %s", name, strings.Join(kindNames(), ", "))
+		}
+		without[name] = true
+	}
+	if without["freeze"] {
+		without["long freeze"] = true
+	}
+	return without, nil
+}
+
+// apply changes the world, and reports whether the event changed anything.
 func (w *World) apply(e Event) bool {
 	c := w.Clusters[e.Cluster]
 	switch e.Kind {
 	case "host":
 		c.put(e)
-	case "host goes":
+	case "remove host":
 		if _, ok := c.Hosts[e.Host]; !ok {
 			return false
 		}
@@ -71,7 +94,7 @@ func (w *World) apply(e Event) bool {
 		c.replace(e)
 	case "eject":
 		h, ok := c.Hosts[e.Host]
-		// Envoy sends nothing to other hosts, so they can't fail.
+		// Envoy sends requests to no other hosts, so they cannot fail.
 		if !ok || !c.Present || h.Ejected || h.State != "HEALTHY" && h.State != "UNKNOWN" {
 			return false
 		}
@@ -85,11 +108,11 @@ func (w *World) apply(e Event) bool {
 		h.Server = e.State
 		c.Hosts[e.Host] = h
 	case "remove":
-		if !c.Present || e.Cluster == fresh { // its hosts would wait for their first check again
+		if !c.Present || e.Cluster == fresh { // its hosts would have to wait for their first check again
 			return false
 		}
 		c.Frozen, c.Present = c.Counts(), false
-		c.forget()
+		c.unejectAll()
 	case "add":
 		if c.Present {
 			return false
@@ -108,7 +131,7 @@ func (w *World) apply(e Event) bool {
 			return false
 		}
 		if c.Present {
-			c.forget() // Envoy makes the cluster anew
+			c.unejectAll()
 		}
 		c.Panic = e.Number
 	case "override":
@@ -125,7 +148,7 @@ func (w *World) apply(e Event) bool {
 		}
 		w.Second = e.On
 	case "call":
-		// It gets through only if a host serves.
+		// A call succeeds only if a host serves.
 		if n := c.Counts(); w.Calls[e.Cluster] == e.On || e.On && (!c.Present || n.Healthy+n.Degraded == 0) {
 			return false
 		}
@@ -142,7 +165,7 @@ func (w *World) apply(e Event) bool {
 	return true
 }
 
-// override is the place of an event's override.
+// override returns where the override of an event is kept.
 func (w *World) override(e Event) **Config {
 	if e.Level == "route" {
 		return &w.Routes[e.Route]
@@ -154,16 +177,18 @@ func (w *World) override(e Event) **Config {
 type Generator struct {
 	*rand.Rand
 	without Without
-	// latest are the overrides that were made last: many an override comes back as it was.
-	latest map[Event]*Config
-	plugin bool // the Go plugin is in the same Envoy
+	removed map[Event]*Config // the override that was removed last from each place, to be brought back as it was
+	plugin  bool              // the Go plugin is in the same Envoy
 }
 
-func newGenerator(seed uint64, without Without, plugin bool) *Generator {
-	return &Generator{rand.New(rand.NewPCG(seed, 0)), without, map[Event]*Config{}, plugin}
+func newGenerator(seed uint64, o Options) *Generator {
+	return &Generator{
+		Rand: rand.New(rand.NewPCG(seed, 0)), without: o.Without, removed: map[Event]*Config{},
+		plugin: slices.ContainsFunc(o.Variants, func(v Variant) bool { return v.Name == plugin }),
+	}
 }
 
-// Next makes an event for a world.
+// Next returns the next event for a world.
 func (g *Generator) Next(w *World) Event {
 	total := 0
 	for _, k := range kinds {
@@ -186,7 +211,7 @@ func (g *Generator) Next(w *World) Event {
 func (g *Generator) event(kind string, w *World) Event {
 	e := Event{Kind: kind}
 	switch kind {
-	case "host", "host goes", "hosts", "remove", "add", "rename", "panic":
+	case "host", "remove host", "hosts", "remove", "add", "rename", "panic":
 		e.Cluster = g.cluster(w, kind)
 	}
 	size := map[bool]int{true: servers, false: manyHosts}[hasServers(e.Cluster)]
@@ -197,7 +222,7 @@ func (g *Generator) event(kind string, w *World) Event {
 	case "host":
 		e.Host, e.State, e.Number = g.IntN(size), pick(g.Rand, states...), 1+g.IntN(5)
 		e.Priority, e.Locality = priority(g.Rand, e.Cluster), g.IntN(3)
-	case "host goes":
+	case "remove host":
 		e.Host = g.host(w.Clusters[e.Cluster])
 	case "hosts":
 		e.Number, e.Seed = g.IntN(size+1), g.Uint64()
@@ -211,7 +236,7 @@ func (g *Generator) event(kind string, w *World) Event {
 		e.Cluster = pick(g.Rand, checked, fresh, fresh)
 		e.Host, e.State = g.host(w.Clusters[e.Cluster]), pick(g.Rand, "up", "down", "degraded")
 	case "rename":
-		e.Other = pick(g.Rand, slices.Concat(shared, own, absent[len(never):])...)
+		e.Other = pick(g.Rand, slices.Concat(shared, own, absent[len(neverAdded):])...)
 	case "panic":
 		e.Number = pick(g.Rand, 0, 50, 100)
 	case "override":
@@ -225,7 +250,7 @@ func (g *Generator) event(kind string, w *World) Event {
 	case "call":
 		e.Cluster, e.On = pick(g.Rand, called...), g.IntN(3) > 0
 	case "drain":
-		e.On = !w.Drained && g.IntN(2) == 0 // it lasts for less than half of the time
+		e.On = !w.Drained && g.IntN(2) == 0 // drained for less than half of the time
 	case "freeze":
 		e.Number = 100 + g.IntN(600) // milliseconds
 	case "long freeze":
@@ -236,13 +261,12 @@ func (g *Generator) event(kind string, w *World) Event {
 	return e
 }
 
-// cluster picks a cluster to which the event can happen, if there is one.
+// cluster picks a cluster that a kind of event can change, if there is one.
 func (g *Generator) cluster(w *World, kind string) string {
 	fits := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		c := w.Clusters[name]
-		return slices.Contains(never, name) || g.without["never-existed"] && slices.Contains(absent, name) ||
-			kind == "add" && c.Present || kind == "rename" && hasServers(name) ||
-			(kind == "remove" || kind == "rename" || kind == "host goes") && !c.Present
+		return slices.Contains(neverAdded, name) || kind == "add" && c.Present || kind == "rename" && hasServers(name) ||
+			(kind == "remove" || kind == "rename" || kind == "remove host") && !c.Present
 	})
 	if len(fits) == 0 {
 		return shared[0]
@@ -250,36 +274,30 @@ func (g *Generator) cluster(w *World, kind string) string {
 	return pick(g.Rand, fits...)
 }
 
-// host picks a host of the cluster, if it has one.
+// host picks a host of a cluster; 0 if it has none.
 func (g *Generator) host(c *Cluster) int {
-	var there []int
-	for i := range manyHosts {
-		if _, ok := c.Hosts[i]; ok {
-			there = append(there, i)
-		}
-	}
-	if len(there) == 0 {
+	if len(c.Hosts) == 0 {
 		return 0
 	}
-	return pick(g.Rand, there...)
+	return pick(g.Rand, slices.Sorted(maps.Keys(c.Hosts))...)
 }
 
-// override removes an override, brings one back, or makes one.
+// override removes an override, brings the last one back, or makes a new one.
 func (g *Generator) override(e Event, w *World) Event {
 	e.Level = "route"
 	if g.IntN(4) == 0 {
 		e.Level, e.Filter = pick(g.Rand, append(virtualHosts, allRoutes)...), g.IntN(filters)
 	} else {
-		e.Route = g.IntN(1 + g.IntN(routes)) // so that some change often, and others seldom
+		e.Route = g.IntN(1 + g.IntN(routes)) // some change often, others seldom
 	}
 	place := e
 	before := *w.override(e)
-	switch latest := g.latest[place]; {
+	switch removed := g.removed[place]; {
 	case before != nil && g.IntN(2) == 0:
-		g.latest[place] = before
+		g.removed[place] = before
 		return e
-	case before == nil && latest != nil && g.IntN(3) > 0:
-		e.Config = latest
+	case before == nil && removed != nil && g.IntN(3) > 0:
+		e.Config = removed
 		return e
 	}
 	var c Config
@@ -288,7 +306,7 @@ func (g *Generator) override(e Event, w *World) Event {
 	} else {
 		c = g.config("", true)
 	}
-	// A narrower level, and its wider ones, may have some of the keys only.
+	// Some overrides have some of the keys only.
 	full := c
 	switch g.IntN(4) {
 	case 0:
@@ -306,10 +324,10 @@ func (g *Generator) override(e Event, w *World) Event {
 	return e
 }
 
-// config makes a configuration. A private cluster is one that few other gates name.
-func (g *Generator) config(private string, override bool) Config {
+// config returns a random configuration, which often names the own cluster of a route, if that is not "".
+func (g *Generator) config(ownCluster string, override bool) Config {
 	pool := slices.Concat([]string{ejecting, checked, fresh}, shared)
-	if !g.without["never-existed"] && (override || !g.plugin) {
+	if override || !g.plugin {
 		// The contrib host defines the gauges of a filter's clusters, so a cluster that never existed would seem to exist.
 		pool = append(pool, absent...)
 	}
@@ -321,28 +339,29 @@ func (g *Generator) config(private string, override bool) Config {
 	for _, i := range g.Perm(len(pool))[:1+g.IntN(2)] {
 		c.Clusters = append(c.Clusters, g.requirement(pool[i], native))
 	}
-	if private != "" && g.IntN(4) > 0 {
-		c.Clusters = slices.Insert(c.Clusters, g.IntN(2), g.requirement(private, native))
+	if ownCluster != "" && g.IntN(4) > 0 {
+		c.Clusters = slices.Insert(c.Clusters, g.IntN(2), g.requirement(ownCluster, native))
 		if g.IntN(2) == 0 {
-			c.Clusters = []Requirement{g.requirement(private, native)}
+			c.Clusters = []Requirement{g.requirement(ownCluster, native)}
 		}
 	}
 	switch timing := g.IntN(4); {
 	case native:
 	case timing < 2 && !g.without["hold"]:
-		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"2s", "1s"})
-		if private != "" && g.IntN(3) > 0 {
-			c.Clusters = []Requirement{g.requirement(private, false)} // whose hosts change by events alone
+		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"3s", "2s"}, &Hold{"3s", "2s"},
+			&Hold{"2s", "4s"})
+		if ownCluster != "" && g.IntN(3) > 0 {
+			c.Clusters = []Requirement{g.requirement(ownCluster, false)} // its hosts change seldom
 		}
 	case timing == 2 && !g.without["stale"]:
 		c.Clusters, c.StaleAfter = []Requirement{g.requirement(checked, false)}, "2s"
 	}
 	if c.StaleAfter == "" {
-		c.StaleAfter = "0s" // a narrower level's clusters are not those for which a wider one has set it
+		c.StaleAfter = "0s" // a wider level may set it for other clusters
 	}
 	if !native {
 		c.Require = pick[any](g.Rand, nil, "all", "any", 1)
-		if private != "" && g.IntN(2) == 0 { // of a route, so no narrower level has fewer clusters
+		if ownCluster != "" && g.IntN(2) == 0 { // on a route, so no narrower level has fewer clusters
 			c.Require = 1 + g.IntN(len(c.Clusters))
 		}
 	}

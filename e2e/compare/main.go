@@ -1,20 +1,20 @@
-// Command compare looks for a wrong answer. It takes an Envoy through random events, by a real control plane, and after each compares all
-// gates of both variants, in the one Envoy, to a model, and to Envoy's own health_check filter if that can be configured to the same;
-// also Check and Watch of grpc.health.v1.Health, and in some states the command's explain. Answers that differ are asked for again until
-// they agree, and are a disagreement if they don't within a bounded time. It prints the shortest list of events that shows a
-// disagreement, and the seed.
+// Command compare looks for wrong answers. It takes one Envoy through random events, sent by a real control plane. After each event it
+// compares every gate of both variants with a model, and with Envoy's own health_check filter if that can be configured alike; also Check
+// and Watch of grpc.health.v1.Health, and in some states the output of `healthgate explain`. Two sides that differ are asked again until
+// they agree. If they do not within a bounded time, it prints the seed and the shortest list of events that it found to show the
+// disagreement.
 //
-//	model.go      the world, the contract of a gate
+//	model.go      the configuration, the hosts, and the answer that a gate must give
 //	events.go     the events, and the generator
-//	timing.go     the contract of hold and stale_after: which answers are allowed at a time
-//	resources.go  a world as Envoy's configuration
+//	timing.go     which answers hold and stale_after allow at a time
+//	resources.go  the model's state as xDS resources
 //	control.go    the control plane
 //	run.go        an Envoy that goes through the events
 //	compare.go    asking until two sides agree
 //	streams.go    calls and Watches that stay open
-//	explain.go    the command's view
+//	explain.go    the report of the command
 //	search.go     random events, and the shortest list that shows a disagreement
-//	soak.go       the same for hours, under load, with growth checks
+//	soak.go       the same under load, with growth checks
 //	clients.go    the load
 //	backends.go   the servers behind the hosts
 package main
@@ -32,15 +32,16 @@ import (
 )
 
 func main() {
-	seed := flag.Uint64("seed", 0, "the seed of the events; 0 for a random one")
-	duration := flag.Duration("for", time.Minute, "how long to look")
-	shorten := flag.Duration("shorten", 2*time.Minute, "how long to shorten the events that show a disagreement")
-	variant := flag.String("variant", "", "the `variants` in the one Envoy: plugin, module or both; by itself all that it can load")
-	without := flag.String("without", "", "kinds of events to leave out, with commas between; "+strings.Join(kindNames(), ","))
-	explain := flag.Int("explain", 200, "in one state of so many the command explains each gate; 0 is in none")
-	replay := flag.String("events", "", "`file` with a list of events to go through, such as the shortest of a result")
-	soak := flag.Bool("soak", false, "put Envoy under load meanwhile, log a line a minute, and fail on growth")
-	drained := flag.Bool("drained", false, "start Envoy in drain mode, as a result says; with -events")
+	seed := flag.Uint64("seed", 0, "seed of the events; 0: a random one")
+	duration := flag.Duration("for", time.Minute, "duration of the run")
+	shorten := flag.Duration("shorten", 2*time.Minute, "time limit for shortening the events that show a disagreement")
+	variant := flag.String("variant", "", "`variant` to load: plugin, module or both; default: all that this Envoy can load")
+	without := flag.String("without", "", "comma-separated `kinds` of events to leave out: "+strings.Join(kindNames(), ", "))
+	explain := flag.Int("explain", 200, "compare `healthgate explain` in one state out of this many; 0: never")
+	replay := flag.String("events", "", "`file` with a JSON list of events to replay, such as the shortest list of a result")
+	drained := flag.Bool("drained", false, "start Envoy in drain mode, if the result says so; only with -events")
+	soak := flag.Bool("soak", false, "put Envoy under load, log a line a minute, and fail if Envoy grows;\n"+
+		"memory is compared in runs of 5m or more, goroutines and configurations in all")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
@@ -50,7 +51,7 @@ func main() {
 	variants, err := variantsOf(*variant)
 	options := Options{Variants: variants, Explain: *explain}
 	if err == nil {
-		options.Without, err = withoutKinds(*without)
+		options.Without, err = parseWithout(*without)
 	}
 	switch {
 	case err != nil:
@@ -60,7 +61,7 @@ func main() {
 	case *soak:
 		err = Soak(ctx, options, *seed, *duration, min(time.Minute, *duration/5), func(line string) { fmt.Println(line) })
 	default:
-		err = run(ctx, options, *seed, *duration, *shorten)
+		err = search(ctx, options, *seed, *duration, *shorten)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -69,32 +70,7 @@ func main() {
 	}
 }
 
-func kindNames() (all []string) {
-	for _, k := range kinds {
-		all = append(all, k.name)
-	}
-	return all
-}
-
-// withoutKinds reads the kinds that are left out.
-func withoutKinds(list string) (Without, error) {
-	known, without := map[string]bool{}, Without{}
-	for _, name := range kindNames() {
-		known[name] = true
-	}
-	for name := range strings.SplitSeq(list, ",") {
-		if name != "" && !known[name] {
-			return nil, fmt.Errorf("no kind %q: there are %s", name, strings.Join(kindNames(), ", "))
-		}
-		without[name] = true
-	}
-	if without["freeze"] {
-		without["long freeze"] = true
-	}
-	return without, nil
-}
-
-func run(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration) error {
+func search(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration) error {
 	log := func(line string) { fmt.Fprintln(os.Stderr, line) }
 	log(fmt.Sprintf("seed %d, for %v", seed, duration))
 	result, err := Search(ctx, o, seed, duration, shorten, log)
@@ -114,7 +90,6 @@ func run(ctx context.Context, o Options, seed uint64, duration, shorten time.Dur
 	return nil
 }
 
-// replayFile goes through the events of a file.
 func replayFile(ctx context.Context, o Options, file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -140,4 +115,12 @@ func replayFile(ctx context.Context, o Options, file string) error {
 	}
 	fmt.Printf("%d events, %d comparisons, no disagreement\n", len(events), r.Comparisons())
 	return nil
+}
+
+func asJSON(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }

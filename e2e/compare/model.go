@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// World is the model: the configuration that Envoy has, and the state of the hosts behind it. Every event can be applied to every world,
-// so a list of events can be shortened anywhere.
+// World is the configuration that Envoy has, and the state of the hosts behind it. Any event can be applied to any world, so a list of
+// events can be shortened anywhere.
 type World struct {
 	Clusters map[string]*Cluster
 	Filters  [filters]Config
-	// Wider are the overrides of the RouteConfiguration and of each virtual host, by filter; nil is none.
+	// Wider are the overrides on the RouteConfiguration and on each virtual host, by filter; nil: none.
 	Wider   map[string]*[filters]*Config
-	Routes  [routes]*Config // overrides on routes, each for the filter route%filters; a route without an override is not there
+	Routes  [routes]*Config // overrides on routes, each of the filter route%filters; nil: the route does not exist
 	Second  bool            // a second listener has the same routes
 	Drained bool
 	Calls   map[string]bool // a call is open to a host of the cluster
@@ -30,15 +30,15 @@ const (
 	servers   = 8  // hosts of a cluster that has servers behind it
 )
 
-// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of one, another has active health checks,
-// and the third leaves its hosts out of the panic threshold until their first check. A cluster that few routes name, and no filter, lets
-// Healthgate drop and take up its stats. The last ones do not exist at first.
+// The clusters. Three have servers behind their hosts: Envoy's outlier detection ejects hosts of the first, the second has active health
+// checks, and the third excludes its hosts until their first check. The own clusters are named by few routes and by no filter, so that
+// Healthgate often releases their stats and finds them again. The absent ones do not exist at first.
 var (
 	ejecting, checked, fresh = "ejecting", "checked", "fresh"
 	shared                   = numbered("shared", 6)
 	own                      = numbered("own", routes/2)
 	absent                   = numbered("absent", 4)
-	never                    = absent[:2] // no event adds these
+	neverAdded               = absent[:2] // no event adds these
 	names                    = slices.Concat([]string{ejecting, checked, fresh}, shared, own, absent)
 	called                   = []string{ejecting, checked} // calls to these stay open
 
@@ -57,7 +57,7 @@ func hasServers(cluster string) bool {
 	return cluster == ejecting || cluster == checked || cluster == fresh
 }
 
-// Cluster is one of Envoy's clusters. The gauges of a removed cluster stay as they were for a Go plugin that reads them.
+// Cluster is a cluster of Envoy. The Go plugin goes on reading the gauges of a removed cluster as they were.
 type Cluster struct {
 	Present bool
 	Existed bool // it has been present
@@ -73,7 +73,7 @@ type Host struct {
 	Locality int
 	Weight   int
 	Ejected  bool
-	Server   string // if it has one: up, down or degraded; waiting, until an event lets it answer the first check
+	Server   string // state of its server, if any: up, down or degraded; waiting: it does not answer the first check until an event
 }
 
 var states = []string{"HEALTHY", "HEALTHY", "UNKNOWN", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"}
@@ -102,7 +102,7 @@ func (c *Cluster) Counts() Counts {
 	return n
 }
 
-// Config is a gate's configuration, or an override, by the documented keys. An override has some of them.
+// Config is the configuration of a gate, or an override, which has some of the keys.
 type Config struct {
 	Clusters   []Requirement `json:"clusters,omitempty"`
 	Require    any           `json:"require,omitempty"` // "all", "any" or a number
@@ -126,13 +126,13 @@ type Hold struct {
 	HealthyAfter   string `json:"healthy_after"`
 }
 
-// tree is the configuration as a tree of JSON.
-func (c Config) tree() map[string]any {
-	tree := map[string]any{}
-	if err := json.Unmarshal([]byte(c.String()), &tree); err != nil {
+// keys returns the configuration as decoded JSON.
+func (c Config) keys() map[string]any {
+	keys := map[string]any{}
+	if err := json.Unmarshal([]byte(c.String()), &keys); err != nil {
 		panic(err) // it has just been written
 	}
-	return tree
+	return keys
 }
 
 func (c Config) String() string {
@@ -143,7 +143,7 @@ func (c Config) String() string {
 	return string(text)
 }
 
-// merge returns the configuration with the keys of an override in the place of the same keys.
+// merge returns the configuration with the keys of an override in place of its own.
 func (c Config) merge(o *Config) Config {
 	if o == nil {
 		return c
@@ -166,7 +166,7 @@ func (c Config) merge(o *Config) Config {
 	return c
 }
 
-// native reports whether Envoy's own health_check filter can be configured to the same.
+// native reports whether Envoy's own health_check filter can be configured alike.
 func (c Config) native() bool {
 	all := c.Require == nil || c.Require == "all"
 	return all && c.Drain != "ignore" && !c.timed() && !slices.ContainsFunc(c.Clusters, func(r Requirement) bool {
@@ -174,7 +174,7 @@ func (c Config) native() bool {
 	})
 }
 
-// timed reports whether the answer depends on the time.
+// timed reports whether the answer depends on time.
 func (c Config) timed() bool { return c.hold() || c.staleAfter() > 0 }
 
 func (c Config) hold() bool {
@@ -193,47 +193,48 @@ func duration(text string) time.Duration {
 	return d
 }
 
-// Gate is the place of a gate: a filter's own on its path, or a route with an override. Each route is in both virtual hosts, but for
-// those that a path alone has to name.
-type Gate struct {
-	Filter int
-	Host   string // the virtual host
-	Route  int    // -1: the filter's own path
+// Place is where a gate is configured: in a filter, or on a route with an override. Each route is in both virtual hosts, except the ones
+// for `healthgate explain`, which names gates by path.
+type Place struct {
+	Filter      int
+	VirtualHost string
+	Route       int // -1: the filter's own path
 }
 
-// gates lists the gates that there are.
-func (w *World) gates() (all []Gate) {
+// places lists where gates are configured.
+func (w *World) places() (all []Place) {
 	for _, host := range virtualHosts {
 		for i := range filters {
-			all = append(all, Gate{i, host, -1})
+			all = append(all, Place{i, host, -1})
 		}
 	}
 	for i, o := range w.Routes {
 		if o != nil {
-			all = append(all, routeGates(i)...)
+			all = append(all, routePlaces(i)...)
 		}
 	}
 	return all
 }
 
-func routeGates(route int) []Gate {
-	a, b := Gate{route % filters, virtualHosts[0], route}, Gate{route % filters, virtualHosts[1], route}
-	if namedByPath(route) {
-		return []Gate{a}
+func routePlaces(route int) []Place {
+	a, b := Place{route % filters, virtualHosts[0], route}, Place{route % filters, virtualHosts[1], route}
+	if explained(route) {
+		return []Place{a}
 	}
-	return []Gate{a, b}
+	return []Place{a, b}
 }
 
-func namedByPath(route int) bool { return route%4 == 3 }
+// explained reports whether `healthgate explain` is compared at a route, which is then in one virtual host only.
+func explained(route int) bool { return route%4 == 3 }
 
-// merged is the configuration of a gate. If levels is set each level overrides the wider one; else only the most specific one counts,
-// because Envoy gives a dynamic module no other.
-func (w *World) merged(g Gate, levels bool) Config {
-	overrides := []*Config{w.Wider[allRoutes][g.Filter], w.Wider[g.Host][g.Filter]}
-	if g.Route >= 0 {
-		overrides = append(overrides, w.Routes[g.Route])
+// merged returns the merged configuration of a gate. With levels, each level overrides the wider one; without, only the most specific one
+// overrides the filter's, because Envoy gives a dynamic module no other.
+func (w *World) merged(p Place, levels bool) Config {
+	overrides := []*Config{w.Wider[allRoutes][p.Filter], w.Wider[p.VirtualHost][p.Filter]}
+	if p.Route >= 0 {
+		overrides = append(overrides, w.Routes[p.Route])
 	}
-	c := w.Filters[g.Filter]
+	c := w.Filters[p.Filter]
 	if !levels {
 		for _, o := range slices.Backward(overrides) {
 			if o != nil {
@@ -261,8 +262,8 @@ var (
 	answerStale    = Answer{Status: 503, Details: "healthgate_stale"}
 )
 
-// evaluate is the contract of a gate without hold and stale_after, and without the drain. A gate that sees removed clusters fails them, as
-// Envoy's own filter does; another reads gauges that stay as they were.
+// evaluate returns the answer that the documentation promises, apart from drain, hold and stale_after. A gate that sees removed clusters
+// fails them, as Envoy's own filter does; another one reads gauges that stay as they were.
 func (w *World) evaluate(c Config, seesRemoved bool) Answer {
 	passed, needed := 0, len(c.Clusters)
 	switch require := c.Require.(type) {
@@ -321,7 +322,7 @@ func (w *World) removed(c Config) string {
 	return ""
 }
 
-// newWorld is the world in which each run begins. It does not depend on a seed or on flags, so a printed list of events is complete.
+// newWorld returns the world in which each run begins. It depends on no seed or flag, so a printed list of events is complete.
 func newWorld() *World {
 	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Wider: map[string]*[filters]*Config{allRoutes: {}}}
 	for _, host := range virtualHosts {
@@ -345,18 +346,18 @@ func newWorld() *World {
 	return w
 }
 
-// put makes a host of the cluster the host of an event.
+// put adds the host of an event, or changes it.
 func (c *Cluster) put(e Event) {
 	h := c.Hosts[e.Host]
 	if h.Server == "" {
 		h.Server = firstState(e.Cluster)
 	}
-	h.Ejected = h.Ejected && h.Locality == e.Locality // in another locality it is another host to Envoy
+	h.Ejected = h.Ejected && h.Locality == e.Locality // Envoy takes a host in another locality for a new one
 	h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
 	c.Hosts[e.Host] = h
 }
 
-// replace gives the cluster other hosts, at random.
+// replace gives the cluster other random hosts.
 func (c *Cluster) replace(e Event) {
 	r := rand.New(rand.NewPCG(e.Seed, 0))
 	before := maps.Clone(c.Hosts)
@@ -365,22 +366,22 @@ func (c *Cluster) replace(e Event) {
 		h := Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
 		h.Server = firstState(e.Cluster)
 		if old, ok := before[i]; ok && e.Cluster == fresh {
-			h.Server = old.Server // the result of its check goes with it into another locality
+			h.Server = old.Server // Envoy keeps the result of its check in another locality, too
 		}
 		h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
 		c.Hosts[i] = h
 	}
 }
 
-// forget makes the hosts new ones, which nothing has ejected.
-func (c *Cluster) forget() {
+// unejectAll is what happens when Envoy makes the cluster anew.
+func (c *Cluster) unejectAll() {
 	for i, h := range c.Hosts {
 		h.Ejected = false
 		c.Hosts[i] = h
 	}
 }
 
-// firstState is the state of a new host's server.
+// firstState returns the state of the server of a new host.
 func firstState(cluster string) string {
 	switch cluster {
 	case checked:
@@ -393,19 +394,19 @@ func firstState(cluster string) string {
 
 func priority(r *rand.Rand, cluster string) int {
 	if cluster == ejecting {
-		return 0 // others get no traffic, and so can't be ejected
+		return 0 // other priorities get no traffic, so Envoy cannot eject their hosts
 	}
 	return r.IntN(3)
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-// address is the address of a host, on loopback. Only a host with a server has a port on which something listens.
+// address returns the loopback address of a host. Something listens there only if the host has a server.
 func address(cluster string, host int) string {
 	return fmt.Sprintf("127.2.%d.%d", slices.Index(names, cluster), host+1)
 }
 
-// describe names a gate, its configuration and the counts of its clusters.
+// describe returns a gate's name, its configuration and the counts of its clusters.
 func (w *World) describe(path string, c Config) string {
 	var counts []string
 	for _, r := range c.Clusters {

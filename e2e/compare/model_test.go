@@ -17,7 +17,7 @@ func worldOf(name string, states ...string) *World {
 	return w
 }
 
-func TestCountsAreEnvoys(t *testing.T) {
+func TestCountsAgreeWithEnvoy(t *testing.T) {
 	w := worldOf("shared0", "HEALTHY", "UNKNOWN", "DEGRADED", "TIMEOUT", "UNHEALTHY", "DRAINING")
 	if got, want := w.Clusters["shared0"].Counts(), (Counts{2, 1, 1, 6}); got != want {
 		t.Errorf("by EDS: got %+v, want %+v", got, want)
@@ -51,7 +51,7 @@ func TestCountsAreEnvoys(t *testing.T) {
 	}
 }
 
-func TestAnswersAreTheContracts(t *testing.T) {
+func TestAnswersFollowTheDocumentation(t *testing.T) {
 	ok, degraded := Answer{Status: 200, Details: "healthgate_ok"}, Answer{Status: 200, Details: "healthgate_ok", Degraded: true}
 	failed := func(why string) Answer { return Answer{Status: 503, Details: "healthgate_cluster_" + why} }
 	two := []Requirement{{Name: "shared0", MinHealthy: 1}, {Name: "shared1", MinHealthy: 1}}
@@ -98,33 +98,33 @@ func TestOverridesMergeKeyByKey(t *testing.T) {
 	w.Routes[4] = &Config{Clusters: narrow, StaleAfter: "0s"}
 	filter := w.Filters[0].Clusters
 	for _, test := range []struct {
-		gate   Gate
+		place  Place
 		levels bool
 		want   Config
 	}{
-		{Gate{0, "a", 4}, true, Config{narrow, "any", "ignore", &Hold{"2s", "1s"}, "0s"}},
-		{Gate{0, "a", 4}, false, Config{narrow, "all", "fail", nil, "0s"}},
-		{Gate{0, "a", -1}, true, Config{filter, "any", "ignore", &Hold{"2s", "1s"}, ""}},
-		{Gate{0, "a", -1}, false, Config{filter, "all", "fail", &Hold{"2s", "1s"}, ""}},
-		{Gate{0, "b", -1}, true, Config{filter, "any", "ignore", nil, ""}},
-		{Gate{0, "b", -1}, false, Config{filter, "any", "ignore", nil, ""}},
+		{Place{0, "a", 4}, true, Config{narrow, "any", "ignore", &Hold{"2s", "1s"}, "0s"}},
+		{Place{0, "a", 4}, false, Config{narrow, "all", "fail", nil, "0s"}},
+		{Place{0, "a", -1}, true, Config{filter, "any", "ignore", &Hold{"2s", "1s"}, ""}},
+		{Place{0, "a", -1}, false, Config{filter, "all", "fail", &Hold{"2s", "1s"}, ""}},
+		{Place{0, "b", -1}, true, Config{filter, "any", "ignore", nil, ""}},
+		{Place{0, "b", -1}, false, Config{filter, "any", "ignore", nil, ""}},
 	} {
-		if got := w.merged(test.gate, test.levels); !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%+v, all levels %v: got %v, want %v", test.gate, test.levels, got, test.want)
+		if got := w.merged(test.place, test.levels); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%+v, all levels %v: got %v, want %v", test.place, test.levels, got, test.want)
 		}
 	}
-	if gates := len(w.gates()); gates != len(virtualHosts)*filters+routes+routes*3/4 {
+	if gates := len(w.places()); gates != len(virtualHosts)*filters+routes+routes*3/4 {
 		t.Errorf("there are %d gates", gates)
 	}
 	w.apply(Event{Kind: "override", Level: "route", Route: 4})
-	if gates := len(w.gates()); gates != len(virtualHosts)*filters+routes+routes*3/4-2 {
+	if gates := len(w.places()); gates != len(virtualHosts)*filters+routes+routes*3/4-2 {
 		t.Errorf("there are %d gates after one has been removed", gates)
 	}
 }
 
-// A list of events can be printed and read again, and each list can be applied to each world, or it could not be shortened.
+// A list of events could not be shortened otherwise.
 func TestEveryEventCanBeAppliedToEveryWorld(t *testing.T) {
-	g := newGenerator(7, Without{}, false)
+	g := newGenerator(7, Options{})
 	w := newWorld()
 	seen := map[string]bool{}
 	for range 20_000 {
@@ -134,7 +134,7 @@ func TestEveryEventCanBeAppliedToEveryWorld(t *testing.T) {
 				seen[e.Kind] = true
 			}
 		}
-		for _, gate := range w.gates() {
+		for _, gate := range w.places() {
 			for _, levels := range []bool{true, false} {
 				c := w.merged(gate, levels)
 				if n, number := c.Require.(int); len(c.Clusters) == 0 || number && n > len(c.Clusters) {
@@ -153,28 +153,28 @@ func TestEveryEventCanBeAppliedToEveryWorld(t *testing.T) {
 	}
 }
 
-func TestWhatIsLeftOutDoesNotCome(t *testing.T) {
-	without, err := withoutKinds("freeze,reset,hold,stale,never-existed")
+func TestKindsThatAreLeftOutAreNotGenerated(t *testing.T) {
+	without, err := parseWithout("freeze,reset,hold,stale")
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, w := newGenerator(3, without, false), newWorld()
+	g, w := newGenerator(3, Options{Without: without}), newWorld()
 	for range 5000 {
 		e := g.Next(w)
 		w.apply(e)
 		if without[e.Kind] || e.Kind == "long freeze" {
 			t.Fatalf("got %s", asJSON(e))
 		}
-		if c := e.Config; c != nil && (c.timed() || w.removed(*c) != "" && !w.Clusters[w.removed(*c)].Existed) {
+		if c := e.Config; c != nil && c.timed() {
 			t.Fatalf("got %s", asJSON(e))
 		}
 	}
-	if _, err := withoutKinds("freezing"); err == nil {
+	if _, err := parseWithout("freezing"); err == nil {
 		t.Error("an unknown kind is accepted")
 	}
 }
 
-func TestNativeFilterIsComparedIfItCanBeConfiguredTheSame(t *testing.T) {
+func TestEnvoysOwnFilterIsComparedIfItCanBeConfiguredAlike(t *testing.T) {
 	for want, configs := range map[bool][]Config{
 		true: {{Clusters: []Requirement{{Name: "own0", MinPercent: 50, Degraded: "count"}}, Require: "all", Drain: "fail", StaleAfter: "0s"}},
 		false: {{Clusters: []Requirement{{Name: "own0", MinHealthy: 1}}}, {Drain: "ignore"}, {Require: "any"}, {Hold: &Hold{"0s", "1s"}},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -11,154 +10,111 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"healthgate/e2e/testbed"
-
-	// The types that resources name.
-	_ "github.com/cncf/xds/go/xds/type/v3"
-	_ "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 )
 
 const (
-	typeURL = "type.googleapis.com/"
-	// Service is the service for which grpc.health.v1.Health is asked, by the module's filter 0.
+	// Service is a service of grpc.health.v1.Health that the module's filter 0 answers for.
 	Service = "compare.Service"
-	// keeper is the path of a Go plugin's gate that names all clusters, so that the gauges of removed ones stay, and the age of their
-	// health checks is known.
+	// keeper is the path of a gate of the Go plugin that names all clusters: the gauges of removed ones stay, and the age of their health
+	// checks is known.
 	keeper = "/keeper"
+	// detailsHeader has the response code details of each reply: a stale reply has no report.
+	detailsHeader = "x-details"
 )
 
-// Where the gates are: each variant's, and Envoy's own filter beside them.
-func (g Gate) path(who string) string {
-	if g.Route >= 0 {
-		return fmt.Sprintf("/%s/route/%d", who, g.Route)
+// path returns the path of a gate of a variant, or of Envoy's own filter in its place.
+func (p Place) path(who string) string {
+	if p.Route >= 0 {
+		return fmt.Sprintf("/%s/route/%d", who, p.Route)
 	}
-	return fmt.Sprintf("/%s/filter/%d", who, g.Filter)
+	return fmt.Sprintf("/%s/filter/%d", who, p.Filter)
 }
 
-// nativeName names the filter of Envoy's own beside a gate.
-func (g Gate) nativeName() string { return fmt.Sprint("native.", g.Host, g.path("")) }
+// nativeName returns the name of Envoy's own filter at a place.
+func (p Place) nativeName() string { return fmt.Sprint("native.", p.VirtualHost, p.path("")) }
 
 func filterName(v Variant, i int) string { return fmt.Sprint(v.Name, ".", i) }
 
-// Resources makes Envoy's configuration of a world.
+// Resources makes the xDS resources of a world.
 type Resources struct {
 	variants  []Variant
-	reference *testbed.Config // envoy/envoy.yaml
-	second    int             // the port of the second listener, and of the one of the calls: two of port 0 would be one to Envoy
-	calls     int
-	servers   int    // the port of the servers
-	admin     string // of Envoy, if gates with source: admin poll it
-	natives   map[string]any
-	made      map[string]made
-	keep      bool // the module has a keeper, too
+	reference *testbed.Bootstrap // envoy/envoy.yaml
+	// Ports of the second listener and of the listener of calls: Envoy takes two listeners at port 0 for one.
+	second, calls int
+	servers       int    // port of the servers
+	admin         string // address of Envoy's admin interface, if gates with source: admin poll it
+	natives       map[string]*healthcheckv3.HealthCheck
+	made          map[string]made
 }
 
-// made is a resource and the text that it was made of.
+// made is a resource, and its input as text.
 type made struct {
-	of       string
+	input    string
 	resource types.Resource
 }
 
-// once makes a resource, unless it was made of the same text before.
-func (r *Resources) once(name, of string, build func() (types.Resource, error)) (types.Resource, error) {
-	if before, ok := r.made[name]; ok && before.of == of {
-		return before.resource, nil
-	}
-	resource, err := build()
-	if err == nil {
-		r.made[name] = made{of, resource}
-	}
-	return resource, err
-}
-
-// of makes all resources of a world.
-func (r *Resources) of(w *World) (map[resourcev3.Type][]types.Resource, error) {
+// of returns all resources of a world. It makes a resource again only if its input has changed.
+func (r *Resources) of(w *World) map[resourcev3.Type][]types.Resource {
 	all := map[resourcev3.Type][]types.Resource{}
-	add := func(kind resourcev3.Type, name string, of any, build func() (types.Resource, error)) error {
-		resource, err := r.once(kind+name, fmt.Sprint(of), build)
-		all[kind] = append(all[kind], resource)
-		return err
+	add := func(kind resourcev3.Type, name string, input any, build func() types.Resource) {
+		text := fmt.Sprint(input)
+		if before, ok := r.made[kind+name]; !ok || before.input != text {
+			r.made[kind+name] = made{text, build()}
+		}
+		all[kind] = append(all[kind], r.made[kind+name].resource)
 	}
 	for _, name := range names {
-		c := w.Clusters[name]
-		if !c.Present {
-			continue
-		}
-		err := add(resourcev3.ClusterType, name, c.Panic, func() (types.Resource, error) { return clusterOf(name, c), nil })
-		if err == nil {
-			err = add(resourcev3.EndpointType, name, c.Hosts, func() (types.Resource, error) { return r.assignmentOf(name, c), nil })
-		}
-		if err != nil {
-			return nil, err
+		if c := w.Clusters[name]; c.Present {
+			add(resourcev3.ClusterType, name, c.Panic, func() types.Resource { return clusterOf(name, c) })
+			add(resourcev3.EndpointType, name, c.Hosts, func() types.Resource { return r.assignmentOf(name, c) })
 		}
 	}
-	tree := func(message types.Resource, build func() any) func() (types.Resource, error) {
-		return func() (types.Resource, error) { return message, fromTree(build(), message) }
+	inline := w.Filters[filters/2:]
+	add(resourcev3.ListenerType, "ingress", inline, func() types.Resource { return r.listenerOf("ingress", 0, w) })
+	if w.Second {
+		add(resourcev3.ListenerType, "second", inline, func() types.Resource { return r.listenerOf("second", r.second, w) })
 	}
-	inline := fmt.Sprint(w.Filters[filters/2:])
-	listener := func(name string, port int) error {
-		return add(resourcev3.ListenerType, name, inline, tree(&listenerv3.Listener{}, func() any { return r.listenerOf(name, port, w) }))
-	}
-	err := listener("ingress", 0)
-	if err == nil && w.Second {
-		err = listener("second", r.second)
-	}
-	if err == nil {
-		err = add(resourcev3.ListenerType, "calls", "", tree(&listenerv3.Listener{}, func() any { return r.callsOf() }))
-	}
-	if err == nil {
-		overrides, _ := json.Marshal([]any{w.Wider, w.Routes})
-		err = add(resourcev3.RouteType, "routes", string(overrides), tree(&routev3.RouteConfiguration{}, func() any { return r.routesOf(w) }))
-	}
+	add(resourcev3.ListenerType, "calls", "", func() types.Resource { return r.listenerOfCalls() })
+	add(resourcev3.RouteType, "routes", asJSON([]any{w.Wider, w.Routes}), func() types.Resource { return r.routesOf(w) })
 	for _, v := range r.variants {
 		for i := range filters / 2 {
-			name := filterName(v, i)
-			build := tree(&corev3.TypedExtensionConfig{}, func() any { return extension(name, r.filterOf(v, i, w.Filters[i])) })
-			if err == nil {
-				err = add(resourcev3.ExtensionConfigType, name, w.Filters[i], build)
-			}
+			add(resourcev3.ExtensionConfigType, filterName(v, i), w.Filters[i], func() types.Resource {
+				return &corev3.TypedExtensionConfig{Name: filterName(v, i), TypedConfig: r.filterOf(v, i, w.Filters[i])}
+			})
 		}
 	}
-	for _, gate := range r.nativeGates() {
-		name := gate.nativeName()
-		if (gate.Route < 0 || w.Routes[gate.Route] != nil) && w.merged(gate, false).native() {
-			r.natives[name] = nativeOf(gate, w.merged(gate, false))
+	for _, place := range allPlaces() {
+		name := place.nativeName()
+		if (place.Route < 0 || w.Routes[place.Route] != nil) && w.merged(place, false).native() || r.natives[name] == nil {
+			r.natives[name] = nativeOf(place, w.merged(place, false))
 		}
 		config := r.natives[name]
-		build := tree(&corev3.TypedExtensionConfig{}, func() any { return extension(name, config) })
-		if err == nil {
-			err = add(resourcev3.ExtensionConfigType, name, config, build)
-		}
-	}
-	return all, err
-}
-
-// nativeGates are the gates beside which Envoy's own filter stands.
-func (r *Resources) nativeGates() (all []Gate) {
-	for i := range filters {
-		all = append(all, Gate{i, virtualHosts[0], -1}, Gate{i, virtualHosts[1], -1})
-	}
-	for i := range routes {
-		all = append(all, routeGates(i)...)
+		add(resourcev3.ExtensionConfigType, name, config, func() types.Resource {
+			return &corev3.TypedExtensionConfig{Name: name, TypedConfig: testbed.Any(config)}
+		})
 	}
 	return all
 }
 
-func extension(name string, config any) any {
-	return map[string]any{"name": name, "typed_config": config}
+// allPlaces are all places, also those that a world does not have.
+func allPlaces() (all []Place) {
+	for i := range filters {
+		all = append(all, Place{i, virtualHosts[0], -1}, Place{i, virtualHosts[1], -1})
+	}
+	for i := range routes {
+		all = append(all, routePlaces(i)...)
+	}
+	return all
 }
 
 var ads = &corev3.ConfigSource{
@@ -166,11 +122,8 @@ var ads = &corev3.ConfigSource{
 	ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
 }
 
-// adsTree is ads as a tree.
-var adsTree = map[string]any{"ads": map[string]any{}, "resource_api_version": "V3"}
-
 func clusterOf(name string, c *Cluster) *clusterv3.Cluster {
-	message := &clusterv3.Cluster{
+	cluster := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads},
@@ -179,27 +132,26 @@ func clusterOf(name string, c *Cluster) *clusterv3.Cluster {
 	}
 	switch name {
 	case ejecting:
-		// One failure ejects a host, every host may be ejected, and none comes back.
-		message.OutlierDetection = &clusterv3.OutlierDetection{
-			Consecutive_5Xx: wrapperspb.UInt32(1), MaxEjectionPercent: wrapperspb.UInt32(100),
-			BaseEjectionTime: durationpb.New(24 * time.Hour), Interval: durationpb.New(time.Hour),
-			EnforcingSuccessRate: wrapperspb.UInt32(0), EnforcingConsecutiveGatewayFailure: wrapperspb.UInt32(0),
-		}
+		// One failure ejects a host, every host may be ejected, and none returns.
+		cluster.OutlierDetection = testbed.Parse[*clusterv3.OutlierDetection](`
+consecutive_5xx: 1
+max_ejection_percent: 100
+base_ejection_time: 86400s
+interval: 3600s
+enforcing_success_rate: 0
+enforcing_consecutive_gateway_failure: 0`)
 	case checked, fresh:
-		often := durationpb.New(30 * time.Millisecond)
-		check := &corev3.HealthCheck{
-			Timeout: durationpb.New(2 * time.Second), Interval: often, NoTrafficInterval: often, NoTrafficHealthyInterval: often,
-			UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
-			HealthChecker: &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{Path: "/health"}},
-		}
+		check := testbed.Parse[*corev3.HealthCheck](`
+{timeout: 2s, interval: 0.03s, no_traffic_interval: 0.03s, no_traffic_healthy_interval: 0.03s,
+unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: /health}}`)
 		if name == fresh { // an event answers the first check
 			check.Timeout = durationpb.New(time.Hour)
-			message.CommonLbConfig.IgnoreNewHostsUntilFirstHc = true
+			cluster.CommonLbConfig.IgnoreNewHostsUntilFirstHc = true
 		}
-		message.IgnoreHealthOnHostRemoval = true
-		message.HealthChecks = []*corev3.HealthCheck{check}
+		cluster.IgnoreHealthOnHostRemoval = true
+		cluster.HealthChecks = []*corev3.HealthCheck{check}
 	}
-	return message
+	return cluster
 }
 
 func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoadAssignment {
@@ -225,228 +177,205 @@ func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoa
 		}
 		weight := 2 * host.Weight
 		if host.State == "DRAINING" {
-			// Envoy counts its excluded hosts anew if a weight changes, but not if one failing state becomes another.
-			weight++
+			weight++ // Envoy counts its excluded hosts anew if a weight changes, but not if one failing state becomes another
 		}
-		groups[at].LbEndpoints = append(groups[at].LbEndpoints, &endpointv3.LbEndpoint{
-			HealthStatus:        corev3.HealthStatus(corev3.HealthStatus_value[host.State]),
-			LoadBalancingWeight: wrapperspb.UInt32(uint32(weight)),
-			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: &corev3.Address{
-				Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-					Address: address(name, i), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}}},
-		})
+		endpoint := testbed.HostAt(fmt.Sprint(address(name, i), ":", port))
+		endpoint.HealthStatus = corev3.HealthStatus(corev3.HealthStatus_value[host.State])
+		endpoint.LoadBalancingWeight = wrapperspb.UInt32(uint32(weight))
+		groups[at].LbEndpoints = append(groups[at].LbEndpoints, endpoint)
 	}
-	// Envoy refuses a priority without the one before it.
-	for p := range uint32(3) {
+	for p := range uint32(3) { // Envoy refuses a priority without the one before it
 		empty := &endpointv3.LocalityLbEndpoints{Priority: p, Locality: &corev3.Locality{Zone: "empty"}}
 		assignment.Endpoints = append(assignment.Endpoints, empty)
 	}
 	return assignment
 }
 
-const manager = "filter_chains.0.filters.0.typed_config."
-
-// listenerOf is the listener of the reference configuration with the gates' filters, each of which a route enables. Its routes are a
-// resource.
-func (r *Resources) listenerOf(name string, port int, w *World) any {
-	listener := r.bare(name, port)
-	listener.Delete(manager + "route_config")
-	listener.Set(manager+"rds", map[string]any{"route_config_name": "routes", "config_source": adsTree})
-	// Every reply says why: in a header, because a reply that is stale has no report.
-	listener.Set(manager+"local_reply_config", map[string]any{"mappers": []any{map[string]any{
-		"filter": map[string]any{"status_code_filter": map[string]any{"comparison": map[string]any{
-			"op": "GE", "value": map[string]any{"default_value": 200, "runtime_key": "compare.never"}}}},
-		"headers_to_add": []any{map[string]any{"header": map[string]any{"key": detailsHeader, "value": "%RESPONSE_CODE_DETAILS%"}}},
-	}}})
-	var all []any
-	discovered := func(name, kind string) {
-		all = append(all, map[string]any{"name": name, "disabled": true, "config_discovery": map[string]any{
-			"config_source": adsTree, "type_urls": []any{kind}}})
+// listenerOf returns a listener with the filters of all gates, each of which a route enables. Its routes come by RDS.
+func (r *Resources) listenerOf(name string, port int, w *World) *listenerv3.Listener {
+	listener, hcm := r.plainListener(name, port)
+	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "routes", ConfigSource: ads}}
+	testbed.Patch(hcm, `
+local_reply_config: {mappers: [{
+  filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: compare.unset}}}},
+  headers_to_add: [{header: {key: `+detailsHeader+`, value: "%RESPONSE_CODE_DETAILS%"}}]}]}`)
+	var all []*hcmv3.HttpFilter
+	discovered := func(name string, config *anypb.Any) {
+		all = append(all, &hcmv3.HttpFilter{Name: name, Disabled: true, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{
+			ConfigDiscovery: &corev3.ExtensionConfigSource{ConfigSource: ads, TypeUrls: []string{config.GetTypeUrl()}},
+		}})
 	}
-	for _, gate := range r.nativeGates() {
-		discovered(gate.nativeName(), nativeType)
+	for _, place := range allPlaces() {
+		discovered(place.nativeName(), testbed.Any(&healthcheckv3.HealthCheck{}))
 	}
 	for _, v := range slices.Backward(r.variants) {
 		for i := range filters {
 			config := r.filterOf(v, i, w.Filters[i])
 			if i < filters/2 {
-				discovered(filterName(v, i), testbed.Tree(config).Get("@type").(string))
+				discovered(filterName(v, i), config)
 			} else {
-				all = append(all, map[string]any{"name": filterName(v, i), "disabled": true, "typed_config": config})
+				all = append(all, &hcmv3.HttpFilter{Name: filterName(v, i), Disabled: true,
+					ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}})
 			}
 		}
 	}
-	listener.Set(manager+"http_filters", append(all, r.router()))
-	return listener.Get("")
+	return finished(listener, hcm, all)
 }
 
-const detailsHeader = "x-details"
+// plainListener returns a copy of the reference configuration's listener without TLS and access log, and its HTTP connection manager.
+func (r *Resources) plainListener(name string, port int) (*listenerv3.Listener, *hcmv3.HttpConnectionManager) {
+	b := r.reference.Clone()
+	b.WithoutTLS()
+	hcm := b.HCM()
+	hcm.AccessLog = nil
+	listener := b.Listener()
+	listener.Name, listener.Address = name, testbed.AddressOf(fmt.Sprint("127.0.0.1:", port))
+	return listener, hcm
+}
 
-// bare is the listener of the reference configuration, in plain text.
-func (r *Resources) bare(name string, port int) *testbed.Config {
-	listener := r.reference.Part(testbed.Listener)
-	listener.Set("name", name)
-	listener.Set("address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": port})
-	listener.Delete("filter_chains.0.transport_socket")
-	listener.Delete(manager + "access_log")
+// finished returns a listener with an HTTP connection manager that has some filters and the router.
+func finished(listener *listenerv3.Listener, hcm *hcmv3.HttpConnectionManager, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
+	router := hcm.HttpFilters[len(hcm.HttpFilters)-1]
+	hcm.HttpFilters = append(filters, router)
+	listener.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: testbed.Any(hcm)}
 	return listener
 }
 
-func (r *Resources) router() any { return r.reference.Get(testbed.HTTPFilters + ".1") }
-
-// filterOf is a filter's configuration, by a variant.
-func (r *Resources) filterOf(v Variant, i int, c Config) any {
-	tree := c.tree()
-	tree["path"], tree["stat_prefix"] = Gate{i, "", -1}.path(v.Name), filterName(v, i)
-	tree["response"] = map[string]any{"details": true}
+// filterOf returns the configuration of a variant's filter.
+func (r *Resources) filterOf(v Variant, i int, c Config) *anypb.Any {
+	keys := c.keys()
+	keys["path"], keys["stat_prefix"] = Place{i, "", -1}.path(v.Name), filterName(v, i)
+	keys["response"] = map[string]any{"details": true}
 	if i == 0 && v.AnswersGRPC() {
-		tree["grpc_services"] = []any{Service}
+		keys["grpc_services"] = []any{Service}
 	}
-	return r.configured(v, tree)
+	return r.filter(v, keys)
 }
 
-// configured is a variant's filter with Healthgate's configuration.
-func (r *Resources) configured(v Variant, tree map[string]any) any {
-	filter := r.reference.Part(testbed.Healthgate)
-	filter.Set(filterConfig, tree)
-	v.Rewrite(filter)
-	return filter.Get("typed_config")
+// filter returns the configuration of a variant's filter, with Healthgate's keys.
+func (r *Resources) filter(v Variant, keys map[string]any) *anypb.Any {
+	b := r.reference.Clone()
+	b.SetGate(asJSON(keys))
+	filter := b.Clone().GateFilter()
+	v.Convert(filter)
+	return filter.GetTypedConfig()
 }
 
-// callsOf is a listener that is never changed. It takes calls to clusters, which may stay open.
-func (r *Resources) callsOf() any {
-	listener := r.bare("calls", r.calls)
-	var list []any
-	for _, cluster := range called {
-		list = append(list, map[string]any{"match": map[string]any{"path": "/call/" + cluster},
-			"route": map[string]any{"cluster": cluster, "timeout": "0s", "idle_timeout": "0s"}})
+// listenerOfCalls returns a listener that never changes. It routes calls that may stay open.
+func (r *Resources) listenerOfCalls() *listenerv3.Listener {
+	listener, hcm := r.plainListener("calls", r.calls)
+	var all []*hcmv3.HttpFilter
+	add := func(v Variant, name string, keys map[string]any) {
+		keys["stat_prefix"] = v.Name + "." + name
+		all = append(all, &hcmv3.HttpFilter{Name: v.Name + "." + name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: r.filter(v, keys)}})
 	}
-	var all []any
 	for _, v := range r.variants {
-		if v.ReadsGauges() || r.keep {
+		if v.ReadsGauges() {
 			config := Config{Drain: "ignore", StaleAfter: "2s"}
 			for _, name := range names {
 				if !slices.Contains(absent, name) {
 					config.Clusters = append(config.Clusters, Requirement{Name: name, Excluded: "ignore"})
 				}
 			}
-			tree := config.tree()
-			tree["path"], tree["stat_prefix"] = keeper, v.Name+".keeper"
-			all = append(all, map[string]any{"name": v.Name + ".keeper", "typed_config": r.configured(v, tree)})
+			keys := config.keys()
+			keys["path"] = keeper
+			add(v, "keeper", keys)
 		}
 		if r.admin != "" {
-			tree := Config{Clusters: []Requirement{{Name: checked, MinHealthy: 1}, {Name: shared[0], MinHealthy: 1}}}.tree()
-			tree["path"], tree["stat_prefix"] = adminPath(v), v.Name+".admin"
-			tree["source"], tree["admin"] = "admin", map[string]any{"address": r.admin, "interval": "0.2s"}
-			all = append(all, map[string]any{"name": v.Name + ".admin", "typed_config": r.configured(v, tree)})
+			keys := Config{Clusters: []Requirement{{Name: checked, MinHealthy: 1}, {Name: shared[0], MinHealthy: 1}}}.keys()
+			keys["path"], keys["source"], keys["admin"] = adminPath(v), "admin", map[string]any{"address": r.admin, "interval": "0.2s"}
+			add(v, "admin", keys)
 		}
 	}
-	listener.Set(manager+"http_filters", append(all, r.router()))
-	// The clusters come and go.
-	listener.Set(manager+"route_config", map[string]any{"name": "calls", "validate_clusters": false,
-		"virtual_hosts": []any{map[string]any{"name": "calls", "domains": []any{"*"}, "routes": list}}})
-	return listener.Get("")
+	host := &routev3.VirtualHost{Name: "calls", Domains: []string{"*"}}
+	for _, cluster := range called {
+		host.Routes = append(host.Routes, testbed.Parse[*routev3.Route](fmt.Sprintf(
+			`{match: {path: /call/%[1]s}, route: {cluster: %[1]s, timeout: 0s, idle_timeout: 0s}}`, cluster)))
+	}
+	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+		Name: "calls", VirtualHosts: []*routev3.VirtualHost{host}, ValidateClusters: wrapperspb.Bool(false), // events remove the clusters
+	}}
+	return finished(listener, hcm, all)
 }
 
-// adminPath is the path of a gate with source: admin, in the listener of the calls.
+// adminPath returns the path of a gate with source: admin, in the listener of calls.
 func adminPath(v Variant) string { return "/" + v.Name + "/admin" }
 
-// routesOf makes the routes, with all overrides.
-func (r *Resources) routesOf(w *World) any {
-	var hosts []any
-	for _, host := range virtualHosts {
-		list := []any{map[string]any{"match": map[string]any{"prefix": "/eject"}, "route": map[string]any{"cluster": ejecting}}}
+// routesOf returns the routes, with all overrides.
+func (r *Resources) routesOf(w *World) *routev3.RouteConfiguration {
+	all := &routev3.RouteConfiguration{Name: "routes", TypedPerFilterConfig: r.wider(w.Wider[allRoutes])}
+	for _, name := range virtualHosts {
+		host := &routev3.VirtualHost{Name: name, Domains: []string{name}, TypedPerFilterConfig: r.wider(w.Wider[name])}
+		host.Routes = append(host.Routes, testbed.Parse[*routev3.Route](`{match: {prefix: /eject}, route: {cluster: `+ejecting+`}}`))
 		for _, v := range r.variants {
 			if v.AnswersGRPC() {
-				list = append(list, refused(map[string]any{"prefix": "/grpc.health.v1.Health/"}, filterName(v, 0), enabled))
+				host.Routes = append(host.Routes, refused(`{prefix: /grpc.health.v1.Health/}`, filterName(v, 0), enabled()))
 			}
 		}
-		for _, gate := range w.gates() {
-			if gate.Host != host {
+		for _, place := range w.places() {
+			if place.VirtualHost != name {
 				continue
 			}
-			list = append(list, refused(map[string]any{"path": gate.path("native")}, gate.nativeName(), enabled))
+			host.Routes = append(host.Routes, refused(`{path: `+place.path("native")+`}`, place.nativeName(), enabled()))
 			for _, v := range r.variants {
-				var override any = enabled
-				if gate.Route >= 0 {
-					tree := w.Routes[gate.Route].tree()
-					tree["path"], tree["stat_prefix"] = gate.path(v.Name), fmt.Sprint(v.Name, ".route", gate.Route)
-					override = overriding(v, tree)
+				config := enabled()
+				if place.Route >= 0 {
+					keys := w.Routes[place.Route].keys()
+					keys["path"], keys["stat_prefix"] = place.path(v.Name), fmt.Sprint(v.Name, ".route", place.Route)
+					config = override(v, keys)
 				}
-				list = append(list, refused(map[string]any{"path": gate.path(v.Name)}, filterName(v, gate.Filter), override))
+				host.Routes = append(host.Routes, refused(`{path: `+place.path(v.Name)+`}`, filterName(v, place.Filter), config))
 			}
 		}
-		hosts = append(hosts, map[string]any{"name": host, "domains": []any{host}, "routes": list,
-			"typed_per_filter_config": r.wider(w.Wider[host])})
+		all.VirtualHosts = append(all.VirtualHosts, host)
 	}
-	whole := testbed.Tree(map[string]any{"name": "routes", "virtual_hosts": hosts, "typed_per_filter_config": r.wider(w.Wider[allRoutes])})
 	for _, v := range r.variants {
-		if v.Name == plugin { // the contrib host has to know where in the routes each part stands
-			v.Rewrite(whole)
+		if v.Name == plugin { // the contrib host has to know where in the routes each override is
+			v.Convert(all)
 		}
 	}
-	return whole.Get("")
+	return all
 }
 
-// wider are the overrides of a level above the routes.
-func (r *Resources) wider(overrides *[filters]*Config) map[string]any {
-	level := map[string]any{}
+// wider returns the overrides of a level above the routes.
+func (r *Resources) wider(overrides *[filters]*Config) map[string]*anypb.Any {
+	level := map[string]*anypb.Any{}
 	for i, o := range overrides {
 		if o != nil {
 			for _, v := range r.variants {
-				level[filterName(v, i)] = overriding(v, o.tree())
+				level[filterName(v, i)] = override(v, o.keys())
 			}
 		}
 	}
 	return level
 }
 
-// enabled enables a filter on a route.
-var enabled = map[string]any{"@type": typeURL + "envoy.config.route.v3.FilterConfig", "config": map[string]any{}}
+// enabled returns what enables a filter on a route.
+func enabled() *anypb.Any { return testbed.Any(testbed.Enabling(&anypb.Any{})) }
 
-// refused is a route on which a filter is enabled. If the filter does not answer, Envoy does: 503.
-func refused(match map[string]any, filter string, config any) any {
-	return map[string]any{"match": match, "direct_response": map[string]any{"status": 503},
-		"typed_per_filter_config": map[string]any{filter: config}}
+// refused returns a route on which a filter is enabled. If the filter does not answer, Envoy does: 503.
+func refused(match, filter string, config *anypb.Any) *routev3.Route {
+	route := testbed.Parse[*routev3.Route](`{match: ` + match + `, direct_response: {status: 503}}`)
+	route.TypedPerFilterConfig = map[string]*anypb.Any{filter: config}
+	return route
 }
 
-// overriding is an override of a variant's filter.
-func overriding(v Variant, tree map[string]any) any {
-	part := testbed.Tree(map[string]any{
-		"@type": typeURL + "envoy.config.route.v3.FilterConfig",
-		"config": map[string]any{
-			"@type": typeURL + "envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
-			"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
-				"@type": typeURL + "xds.type.v3.TypedStruct", "value": tree,
-			}}},
-		},
-	})
+// override returns an override of a variant's filter. The Go plugin's is converted with all the routes.
+func override(v Variant, keys map[string]any) *anypb.Any {
+	config := testbed.GateOverride(asJSON(keys))
 	if v.Name != plugin {
-		v.Rewrite(part)
+		v.Convert(config)
 	}
-	return part.Get("")
+	return config
 }
 
-const nativeType = typeURL + "envoy.extensions.filters.http.health_check.v3.HealthCheck"
-
-// nativeOf is the configuration of Envoy's own filter that answers as a gate.
-func nativeOf(g Gate, c Config) any {
-	percentages := map[string]any{}
+// nativeOf returns the configuration of Envoy's own filter that answers as a gate.
+func nativeOf(p Place, c Config) *healthcheckv3.HealthCheck {
+	check := testbed.Parse[*healthcheckv3.HealthCheck](
+		`{pass_through_mode: false, headers: [{name: ":path", string_match: {exact: ` + p.path("native") + `}}]}`)
+	check.ClusterMinHealthyPercentages = map[string]*typev3.Percent{}
 	for _, r := range c.Clusters {
-		percentages[r.Name] = map[string]any{"value": r.MinPercent}
+		check.ClusterMinHealthyPercentages[r.Name] = &typev3.Percent{Value: float64(r.MinPercent)}
 	}
-	return map[string]any{
-		"@type":                           nativeType,
-		"pass_through_mode":               false,
-		"cluster_min_healthy_percentages": percentages,
-		"headers":                         []any{map[string]any{"name": ":path", "string_match": map[string]any{"exact": g.path("native")}}},
-	}
-}
-
-func fromTree(tree any, message proto.Message) error {
-	text, err := json.Marshal(tree)
-	if err != nil {
-		return err
-	}
-	return protojson.Unmarshal(text, message)
+	return check
 }

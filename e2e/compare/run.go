@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,7 +13,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"healthgate/e2e/testbed"
@@ -23,17 +26,17 @@ const settleWithin = 30 * time.Second
 
 // Options are the settings of a run.
 type Options struct {
-	Variants []Variant // in the one Envoy
+	Variants []Variant // all in one Envoy
 	// Wrong, for a test, replaces the model's answer of a gate.
 	Wrong   func(v Variant, a Answer) Answer
-	Explain int      // in one state of so many `healthgate explain` must agree with the module's gates; 0 is in none
-	Admin   bool     // with gates with source: admin, which nothing is compared with
+	Explain int      // `healthgate explain` is compared in one state out of this many; 0: never
+	Admin   bool     // with gates with source: admin, which are not compared
 	Env     []string // of Envoy
-	Drained bool     // Envoy is started in drain mode
+	Drained bool     // Envoy starts in drain mode
 	Without Without
-	Events  int // after which a search ends; 0: it ends by the time
-	// Patience is how long an answer may differ; 0 is the usual time. Linger is how long each state is compared again and again: a list of
-	// few events shows what needs the module to sample between two of them.
+	Events  int // a search ends after this many; 0: it ends by time
+	// Patience is how long an answer may differ; 0: the constant patience. Linger is how long each state is compared repeatedly: in a list of
+	// few events, a disagreement may depend on the module sampling between two of them.
 	Patience, Linger time.Duration
 }
 
@@ -49,30 +52,26 @@ type Run struct {
 	backends  *Backends
 	client    *http.Client
 	dir       string
-	listeners map[string]string // the address of each listener that is compared
+	listeners map[string]string // addresses of the listeners that are compared
 	calls     Calls
 	watches   []*Watch
-	states    int
-	points    []*Point
-	known     map[string]*Point // all that there have been
-	held      map[string]bool   // the configurations with hold that there have been, by their paths
-	checks    Checks            // of the cluster checked
+	gates     []*Gate
+	known     map[string]*Gate // all gates that have existed
+	held      map[string]bool  // paths and configurations with hold that have existed
+	checks    Checks           // of the cluster checked
 }
 
 // Seen counts the comparisons of a run.
 type Seen struct {
-	Compared map[string]int `json:"compared"` // comparisons, by the two sides
-	States   int            `json:"states"`
-	// Longest is how many milliseconds a pair took at the most to agree.
-	Longest map[string]int64 `json:"longest_wait_ms"`
-	// Removed is how often a gate answered other than Envoy's own filter because it read the gauges of a removed cluster.
-	Removed map[string]int `json:"gauges_of_removed_clusters"`
-	Kinds   map[string]int `json:"events"`
-	// Took is for how many seconds the events of a kind took, comparing not counted, and how many comparing took.
-	Took map[string]float64 `json:"seconds_of"`
+	Compared map[string]int     `json:"compared"` // comparisons by the two sides
+	States   int                `json:"states"`
+	Longest  map[string]int64   `json:"longest_wait_ms"`            // how long two sides took to agree
+	Removed  map[string]int     `json:"gauges_of_removed_clusters"` // answers that differ from Envoy's own filter for this reason
+	Kinds    map[string]int     `json:"events"`
+	Took     map[string]float64 `json:"seconds_of"` // time for the events of a kind, and for comparing
 }
 
-// Comparisons counts all of them.
+// Comparisons returns how many comparisons there were.
 func (s *Seen) Comparisons() (n int) {
 	for pair, times := range s.Compared {
 		if !strings.Contains(pair, ", ") { // a subset
@@ -84,13 +83,12 @@ func (s *Seen) Comparisons() (n int) {
 
 // Disagreement is an answer that should have been another.
 type Disagreement struct {
-	With  string `json:"with"`
-	Where string `json:"where"`
-	Got   string `json:"got"`
-	Want  string `json:"want"`
-	// FailsOpen marks the worst: the gate passes, and should not.
-	FailsOpen bool   `json:"fails_open,omitempty"`
-	point     *Point // nil if it is not about one gate
+	With      string `json:"with"`
+	Where     string `json:"where"`
+	Got       string `json:"got"`
+	Want      string `json:"want"`
+	FailsOpen bool   `json:"fails_open,omitempty"` // the gate passes, and should not
+	gate      *Gate  // nil if it is not about one gate
 }
 
 func (d *Disagreement) String() string {
@@ -101,12 +99,16 @@ func (d *Disagreement) String() string {
 	return text
 }
 
-// Start starts an Envoy and all that it is connected to, in the world in which each run begins.
+// Start starts an Envoy and everything that it connects to.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
-	r = &Run{Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Point{}, held: map[string]bool{}}
-	r.Seen = Seen{Compared: map[string]int{}, Longest: map[string]int64{},
-		Removed: map[string]int{}, Kinds: map[string]int{}, Took: map[string]float64{}}
-	r.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	r = &Run{
+		Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Gate{}, held: map[string]bool{},
+		Seen: Seen{
+			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
+			Took: map[string]float64{},
+		},
+		client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
+	}
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -121,16 +123,13 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if r.control, err = newControl(ctx); err != nil {
 		return r, err
 	}
-	reference, err := testbed.LoadConfig("envoy/envoy.yaml")
+	reference, err := testbed.ReadBootstrap("envoy/envoy.yaml")
 	if err != nil {
 		return r, err
 	}
-	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port, keep: o.Without["forget"],
-		natives: map[string]any{}, made: map[string]made{}}
-	for _, gate := range r.resources.nativeGates() {
-		r.resources.natives[gate.nativeName()] = nativeOf(gate, Config{})
-	}
-	admin := 0 // a gate polls it, so it has to be known beforehand
+	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port,
+		natives: map[string]*healthcheckv3.HealthCheck{}, made: map[string]made{}}
+	admin := 0 // a gate may poll it, so the port has to be known before
 	for _, port := range []*int{&admin, &r.resources.second, &r.resources.calls} {
 		unused, err := testbed.UnusedAddress()
 		if err != nil {
@@ -154,30 +153,26 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 		if err := os.WriteFile(filepath.Join(r.dir, "drain"), nil, 0o600); err != nil {
 			return err
 		}
-		config.Set("flags_path", r.dir)
+		config.FlagsPath = r.dir
 	}
 	config.Listen(0, admin)
-	config.Delete("overload_manager")
-	config.Delete("static_resources.listeners")
-	config.Set("node", map[string]any{"id": node, "cluster": node})
-	config.Set("static_resources.clusters", []any{map[string]any{
-		"name": "control", "type": "STATIC", "connect_timeout": "1s",
-		"typed_extension_protocol_options": config.Get(testbed.Cluster + ".typed_extension_protocol_options"),
-		"load_assignment": map[string]any{"cluster_name": "control", "endpoints": []any{
-			map[string]any{"lb_endpoints": []any{testbed.Endpoint(r.control.address.String())}}}},
-	}})
-	config.Set("dynamic_resources", map[string]any{
-		"ads_config": map[string]any{"api_type": "GRPC", "transport_api_version": "V3",
-			"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "control"}}}},
-		"lds_config": adsTree, "cds_config": adsTree,
-	})
-	// Copying all stats every 5 ms for the contrib host would take a fifth of Envoy's main thread.
-	options := testbed.Options{Env: append(r.Env, "STAND_IN_REFRESH_MILLISECONDS=20")}
+	config.OverloadManager = nil
+	control := config.Cluster()
+	testbed.RenameCluster(control, "control")
+	testbed.Patch(control, `{type: STATIC, dns_lookup_family: null, health_checks: null, common_lb_config: null}`)
+	testbed.SetEndpoints(control, r.control.address.String())
+	config.StaticResources.Listeners = nil
+	config.Node = &corev3.Node{Id: node, Cluster: node}
+	config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: ads, CdsConfig: ads}
+	testbed.Patch(config.DynamicResources, `
+ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}`)
+	// The contrib host would take a fifth of Envoy's main thread to copy all stats every 5 ms.
+	options := testbed.Options{Env: append(r.Env, "CONTRIB_HOST_REFRESH_MILLISECONDS=20")}
 	for _, v := range r.Variants {
-		v.Prepare(config)
+		v.Convert(config.Bootstrap)
 		options = v.Options(options)
 	}
-	options.Sync = nil // the comparison waits by itself
+	options.Sync = nil // the comparison itself waits
 	begun := time.Now()
 	var err error
 	if r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options); err != nil {
@@ -189,7 +184,7 @@ func (r *Run) launch(ctx context.Context, admin int) error {
 	for _, v := range r.Variants {
 		if v.AnswersGRPC() && !r.Without["watch"] {
 			for _, host := range virtualHosts {
-				r.watches = append(r.watches, newWatch(v, host))
+				r.watches = append(r.watches, &Watch{variant: v, virtualHost: host})
 			}
 		}
 	}
@@ -216,14 +211,14 @@ func (r *Run) Close() {
 	_ = os.RemoveAll(r.dir)
 }
 
-// Apply makes an event happen, waits until Envoy has it, and compares. The error is of the run, not of a gate.
+// Apply causes an event, waits until Envoy has it, and compares. The error is of the run, not of a gate.
 func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	if !r.world.apply(e) {
 		return nil, nil
 	}
 	r.Kinds[e.Kind]++
 	begun := time.Now()
-	found, changed, err := r.happen(ctx, e)
+	found, changed, err := r.cause(ctx, e)
 	if err == nil {
 		err = r.settle(ctx, e, changed)
 	}
@@ -237,7 +232,7 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 		return found, nil
 	}
 	if e.Kind == "time" {
-		if found, err := r.pass(ctx, time.Duration(e.Number)*time.Millisecond); err != nil || found != nil {
+		if found, err := r.compareTimed(ctx, time.Duration(e.Number)*time.Millisecond); err != nil || found != nil {
 			return found, err
 		}
 	}
@@ -248,17 +243,15 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	}
 }
 
-// happen causes an event. It returns the types of resources that it has changed.
-func (r *Run) happen(ctx context.Context, e Event) (found *Disagreement, changed []resourcev3.Type, err error) {
-	post := func(path string) (*Disagreement, []resourcev3.Type, error) {
-		_, err := r.Envoy.Post(path)
-		return nil, nil, err
-	}
+// cause causes an event. It returns the types of resources that the event changes.
+func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, changed []resourcev3.Type, err error) {
 	switch e.Kind {
 	case "drain":
-		return post(map[bool]string{true: "/healthcheck/fail", false: "/healthcheck/ok"}[e.On])
+		_, err = r.Envoy.Post(map[bool]string{true: "/healthcheck/fail", false: "/healthcheck/ok"}[e.On])
+		return nil, nil, err
 	case "reset":
-		return post("/reset_counters")
+		_, err = r.Envoy.Post("/reset_counters")
+		return nil, nil, err
 	case "server":
 		r.backends.set(address(e.Cluster, e.Host), e.State)
 		return nil, nil, nil
@@ -275,8 +268,8 @@ func (r *Run) happen(ctx context.Context, e Event) (found *Disagreement, changed
 		return found, nil, err
 	case "time":
 		return nil, nil, nil
-	case "host goes", "hosts":
-		// A host that comes back is a new one, with a server in its first state.
+	case "remove host", "hosts":
+		// A host that is added again is a new one, with a server in its first state.
 		if first := firstState(e.Cluster); first != "" {
 			for i := range servers {
 				if h, ok := r.world.Clusters[e.Cluster].Hosts[i]; !ok || h.Server == first {
@@ -289,14 +282,7 @@ func (r *Run) happen(ctx context.Context, e Event) (found *Disagreement, changed
 	return nil, changed, err
 }
 
-func (r *Run) push() ([]resourcev3.Type, error) {
-	var all map[resourcev3.Type][]types.Resource
-	all, err := r.resources.of(r.world)
-	if err != nil {
-		return nil, err
-	}
-	return r.control.push(all)
-}
+func (r *Run) push() ([]resourcev3.Type, error) { return r.control.push(r.resources.of(r.world)) }
 
 // eject makes a host's server fail, and sends requests until Envoy has ejected the host.
 func (r *Run) eject(ctx context.Context, e Event) error {
@@ -324,14 +310,14 @@ func (r *Run) eject(ctx context.Context, e Event) error {
 	})
 }
 
-// freeze stops Envoy's process for some time, while probes wait for it. Time has passed for none of them, so none may be answered that the
-// sample is stale.
+// freeze stops Envoy's process for some time, while probes wait for it. None of them may be answered as stale: no time has passed for the
+// process.
 func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement, err error) {
 	pid := r.Envoy.Pid()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return nil, err
 	}
-	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // if it is stopped still
+	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // also after an error
 	if err := testbed.WaitFor(ctx, settleWithin, func() error {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if _, rest, _ := strings.Cut(string(text), ") "); err == nil && !strings.HasPrefix(rest, "T") {
@@ -341,41 +327,36 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 	}); err != nil {
 		return nil, err
 	}
-	type reply struct {
-		point  *Point
+	type result struct {
+		gate   *Gate
 		answer Answer
 		err    error
 	}
-	waiting := slices.DeleteFunc(slices.Clone(r.points), func(p *Point) bool {
-		return p.Listener != "ingress" || p.config.timed() && p.Variant.ReadsGauges()
+	waiting := slices.DeleteFunc(slices.Clone(r.gates), func(g *Gate) bool {
+		return g.Listener != "ingress" || g.config.timed() && g.Variant.ReadsGauges()
 	})
-	if len(waiting) > 40 {
-		waiting = waiting[:40]
-	}
-	replies := make(chan reply, len(waiting))
-	for _, p := range waiting {
+	waiting = waiting[:min(len(waiting), 40)]
+	results := make(chan result, len(waiting))
+	for _, g := range waiting {
 		go func() {
-			answer, err := r.probe(p, false)
-			replies <- reply{p, answer, err}
+			answer, err := r.probe(g, false)
+			results <- result{g, answer, err}
 		}()
 	}
-	select {
-	case <-time.After(d): // the time is the event
-	case <-ctx.Done():
-	}
+	_ = sleep(ctx, d) // the time that passes is the event
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		return nil, err
 	}
 	for range waiting {
-		got := <-replies
+		got := <-results
 		switch {
 		case got.err != nil && err == nil:
 			err = got.err
 		case got.answer.Details == answerStale.Details && found == nil:
-			found = &Disagreement{With: "the contract", point: got.point, Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.point, d),
-				Got: fmt.Sprintf("%+v", got.answer), Want: "an answer by the health before"}
+			found = &Disagreement{With: "the documentation", gate: got.gate, Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.gate, d),
+				Got: fmt.Sprintf("%+v", got.answer), Want: "promises an answer by the health before it"}
 		}
-		r.Compared[got.point.Variant.Name+" and the contract of a freeze"]++
+		r.Compared[got.gate.Variant.Name+" and the documentation, during a freeze"]++
 	}
 	return found, err
 }
@@ -414,7 +395,7 @@ func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) er
 		}
 		active, warming := stats["cluster_manager.active_clusters"], stats["cluster_manager.warming_clusters"]
 		if active != uint64(present) || warming != 0 {
-			return fmt.Errorf("%d clusters are active and %d warming, want %d", active, warming, present)
+			return fmt.Errorf("%d clusters are active and %d warming, want %d active", active, warming, present)
 		}
 		for _, name := range touched {
 			c := r.world.Clusters[name]
@@ -424,7 +405,7 @@ func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) er
 			scope := "cluster." + name + ".membership_"
 			got := Counts{int(stats[scope+"healthy"]), int(stats[scope+"degraded"]), int(stats[scope+"excluded"]), int(stats[scope+"total"])}
 			if got != c.Counts() {
-				return fmt.Errorf("%s has %+v in its gauges, want %+v", name, got, c.Counts())
+				return fmt.Errorf("the gauges of %s are %+v, want %+v", name, got, c.Counts())
 			}
 		}
 		return nil
@@ -445,22 +426,17 @@ func (r *Run) settleListeners(ctx context.Context) error {
 		if r.listeners, err = r.Envoy.Listeners(); err != nil {
 			return err
 		}
-		for _, name := range want {
-			if r.listeners[name] == "" {
-				return fmt.Errorf("envoy has the listeners %v", r.listeners)
-			}
-		}
-		if len(r.listeners) != len(want) {
-			return fmt.Errorf("envoy has the listeners %v", r.listeners)
+		if got := slices.Sorted(maps.Keys(r.listeners)); !slices.Equal(got, want) {
+			return fmt.Errorf("envoy has the listeners %v, want %v", got, want)
 		}
 		return nil
 	})
-	// A connection stays with the filters that it began with, until Envoy closes it.
+	// A connection keeps the filters that it began with until Envoy closes it.
 	r.client.CloseIdleConnections()
 	return err
 }
 
-// Get sends a request to a listener, and returns the reply with its body.
+// Get sends a request to a listener, and returns the response and its body.
 func (r *Run) Get(listener, host, path, accept string) (*http.Response, []byte, error) {
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.listeners[listener]+path, nil)
 	if err != nil {
@@ -470,11 +446,11 @@ func (r *Run) Get(listener, host, path, accept string) (*http.Response, []byte, 
 	if accept != "" {
 		request.Header.Set("accept", accept)
 	}
-	reply, err := r.client.Do(request)
+	response, err := r.client.Do(request)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer reply.Body.Close()
-	body, err := io.ReadAll(reply.Body)
-	return reply, body, err
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response, body, err
 }

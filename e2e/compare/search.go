@@ -10,22 +10,27 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"healthgate/e2e/testbed"
 )
+
+// pgregory.net/rapid does not fit: a check is minutes of a live Envoy, and rapid repeats whole checks to shrink one, bounds them by steps
+// instead of time, and gives up if the first repetition does not fail.
 
 // Result is the result of a run of random events.
 type Result struct {
 	Seed    uint64  `json:"seed"`
 	Events  int     `json:"all_events"`
 	Seconds float64 `json:"seconds"`
-	Drained bool    `json:"drained"` // Envoy was started in drain mode
+	Drained bool    `json:"drained"` // Envoy started in drain mode
 	*Seen
 	Disagreement *Disagreement `json:"disagreement,omitempty"`
-	Shortest     []Event       `json:"shortest,omitempty"` // the shortest list of events that was found to show it
+	Shortest     []Event       `json:"shortest,omitempty"` // shortest list of events that was found to show it
 }
 
-// Search goes through random events of a seed, until the time is over or there is a disagreement. It shortens the events of that for at
-// most some time.
+// Search goes through random events of a seed, until the time is over or there is a disagreement. Then it shortens the list of events
+// within a time limit.
 func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration, log func(string)) (*Result, error) {
 	began := time.Now()
 	o.Drained = rand.New(rand.NewPCG(seed, 1)).IntN(4) == 0 && !o.Without["drain"]
@@ -36,9 +41,9 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 	defer run.Close()
 	result := &Result{Seed: seed, Drained: o.Drained, Seen: &run.Seen}
 	defer func() { result.Seconds = time.Since(began).Seconds() }()
-	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == plugin)
+	random := newGenerator(seed, o)
 	var events []Event
-	last := time.Now()
+	lastLog := time.Now()
 	for until := began.Add(duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {
 		event := random.Next(run.world)
 		events = append(events, event)
@@ -50,62 +55,63 @@ func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 		if found != nil {
 			log(fmt.Sprintf("event %d, after %v, %s: %s; shortening the events", result.Events, time.Since(began).Round(time.Second/10),
 				asJSON(event), found))
-			result.Disagreement = found
-			if strings.HasPrefix(found.With, command) {
-				o.Explain = 1 // the shortest list has few states
-			}
 			run.Close()
-			until := time.Now().Add(shorten)
-			fails := func(some []Event) bool { return time.Now().Before(until) && shows(ctx, some, o) != nil }
-			events = meaningful(events, o.Drained)
-			before := slices.DeleteFunc(slices.Clone(events[:len(events)-1]), func(e Event) bool { return !found.concerns(e) })
-			if some := append(before, events[len(events)-1]); fails(some) {
-				events = some
-			}
-			result.Shortest = meaningful(shorter(events, fails), o.Drained)
+			result.Disagreement, result.Shortest = found, shortestList(ctx, o, events, found, shorten)
 			return result, nil
 		}
-		if time.Since(last) > 10*time.Second {
-			last = time.Now()
+		if time.Since(lastLog) > 10*time.Second {
+			lastLog = time.Now()
 			log(fmt.Sprintf("%d events, %d states, %d comparisons, no disagreement", result.Events, run.States, run.Comparisons()))
 		}
 	}
 	return result, nil
 }
 
-// concerns reports whether an event may have a part in a disagreement: it changes the gate, one of its clusters, or all of Envoy.
+// shortestList shortens a list of events that ends in a disagreement, within a time limit.
+func shortestList(ctx context.Context, o Options, events []Event, found *Disagreement, limit time.Duration) []Event {
+	if strings.HasPrefix(found.With, command) {
+		o.Explain = 1 // a short list has few states
+	}
+	until := time.Now().Add(limit)
+	fails := func(some []Event) bool { return time.Now().Before(until) && shows(ctx, some, o) != nil }
+	events = meaningful(events, o.Drained)
+	last := len(events) - 1
+	related := slices.DeleteFunc(slices.Clone(events[:last]), func(e Event) bool { return !found.concerns(e) })
+	if related = append(related, events[last]); fails(related) {
+		events = related
+	}
+	return meaningful(shorter(events, fails), o.Drained)
+}
+
+// concerns reports whether an event may have to do with a disagreement: it changes the gate, one of its clusters, or all of Envoy.
 func (d *Disagreement) concerns(e Event) bool {
-	if d.point == nil {
+	if d.gate == nil {
 		return true
 	}
-	var clusters, named []string
-	for _, r := range d.point.config.Clusters {
-		clusters = append(clusters, r.Name)
-	}
+	named := []string{e.Cluster, e.Other}
 	switch {
 	case e.Kind == "override" && e.Level == "route":
-		named = append(named, own[e.Route%len(own)])
-		if e.Route == d.point.Gate.Route {
+		if e.Route == d.gate.Place.Route {
 			return true
 		}
+		named = append(named, own[e.Route%len(own)])
 	case e.Kind == "override", e.Kind == "filter":
-		if e.Filter == d.point.Gate.Filter {
+		if e.Filter == d.gate.Place.Filter {
 			return true
 		}
 	case e.Cluster == "":
 		return true
 	}
-	named = append(named, e.Cluster, e.Other)
 	if e.Config != nil {
 		for _, r := range e.Config.Clusters {
 			named = append(named, r.Name)
 		}
 	}
-	return slices.ContainsFunc(clusters, func(name string) bool { return slices.Contains(named, name) })
+	return slices.ContainsFunc(d.gate.config.Clusters, func(r Requirement) bool { return slices.Contains(named, r.Name) })
 }
 
-// shows returns the disagreement in which a list of events ends, in a new Envoy. It waits for less before that is one than a search
-// does; and it lets the module sample between the events of a short list, as it did while the long one was gone through.
+// shows returns the disagreement in which a list of events ends, in a new Envoy. It waits for less time than a search. In a short list it
+// lets the module sample between the events.
 func shows(ctx context.Context, events []Event, o Options) *Disagreement {
 	o.Patience = slack
 	if len(events) < 50 {
@@ -131,8 +137,8 @@ func meaningful(events []Event, drained bool) []Event {
 	return slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return !w.apply(e) })
 }
 
-// shorter returns a shorter list of events that still fails: first an end of the list, because each try is a new Envoy that goes through all of
-// them; then without the events of some kinds, and without ever smaller parts.
+// shorter returns a shorter list of events that still fails. Each try takes a new Envoy through a list, so it first looks for an end of the
+// list that fails; then it leaves out kinds of events, then ever smaller parts.
 func shorter(events []Event, fails func([]Event) bool) []Event {
 	for n := 1; n < len(events); n *= 2 {
 		if end := events[len(events)-n:]; fails(end) {
@@ -140,54 +146,51 @@ func shorter(events []Event, fails func([]Event) bool) []Event {
 			break
 		}
 	}
-	// leaveOut leaves out the parts without which the list still fails, and reports whether there was one. part numbers the events' parts.
-	leaveOut := func(part func(i int) int) bool {
-		parts := map[int]bool{} // whether it is needless
-		for i := range events {
-			parts[part(i)] = false
-		}
-		without := func(left func(part int) bool) (some []Event) {
-			for i, e := range events {
-				if !left(part(i)) {
-					some = append(some, e)
-				}
-			}
-			return some
-		}
-		var mutex sync.Mutex
-		var tries sync.WaitGroup
-		slots := make(chan struct{}, 4) // a try mostly waits
-		for _, n := range slices.Sorted(maps.Keys(parts)) {
-			slots <- struct{}{}
-			tries.Go(func() {
-				some := without(func(part int) bool { return part == n })
-				if needless := len(some) > 0 && fails(some); needless {
-					mutex.Lock()
-					parts[n] = true
-					mutex.Unlock()
-				}
-				<-slots
-			})
-		}
-		tries.Wait()
-		maps.DeleteFunc(parts, func(_ int, needless bool) bool { return !needless })
-		if len(parts) == 0 {
-			return false
-		}
-		if some := without(func(part int) bool { return parts[part] }); len(some) > 0 && fails(some) {
-			events = some
-		} else { // each of them alone is needless
-			first := slices.Min(slices.Collect(maps.Keys(parts)))
-			events = without(func(part int) bool { return part == first })
-		}
-		return true
-	}
-	kinds := kindNames()
-	leaveOut(func(i int) int { return slices.Index(kinds, events[i].Kind) })
+	events = leaveOut(events, fails, func(i int) int { return slices.Index(kindNames(), events[i].Kind) })
 	for size := max(len(events)/2, 1); size > 0; size = min(size, len(events)) {
-		if !leaveOut(func(i int) int { return i / size }) {
+		before := len(events)
+		if events = leaveOut(events, fails, func(i int) int { return i / size }); len(events) == before {
 			size /= 2
 		}
 	}
 	return slices.Clone(events)
+}
+
+// leaveOut leaves out the parts without which a list of events still fails. partOf returns the number of an event's part.
+func leaveOut(events []Event, fails func([]Event) bool, partOf func(i int) int) []Event {
+	without := func(needless func(part int) bool) (some []Event) {
+		for i, e := range events {
+			if !needless(partOf(i)) {
+				some = append(some, e)
+			}
+		}
+		return some
+	}
+	parts := map[int]bool{}
+	for i := range events {
+		parts[partOf(i)] = true
+	}
+	var mutex sync.Mutex
+	needless := map[int]bool{}
+	var tries errgroup.Group
+	tries.SetLimit(4) // a try mostly waits
+	for part := range parts {
+		tries.Go(func() error {
+			if some := without(func(other int) bool { return other == part }); len(some) > 0 && fails(some) {
+				mutex.Lock()
+				defer mutex.Unlock()
+				needless[part] = true
+			}
+			return nil
+		})
+	}
+	_ = tries.Wait()
+	if len(needless) == 0 {
+		return events
+	}
+	if some := without(func(part int) bool { return needless[part] }); len(some) > 0 && fails(some) {
+		return some
+	}
+	first := slices.Min(slices.Collect(maps.Keys(needless))) // each is needless only while the others are there
+	return without(func(part int) bool { return part == first })
 }

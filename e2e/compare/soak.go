@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"healthgate/e2e/testbed"
@@ -15,18 +14,18 @@ import (
 const (
 	memoryGrowth    = 24.0 // MiB
 	goroutineGrowth = 10   // for each variant, besides one for each gate that depends on time
-	// configurationsLeft is how many configurations may be alive for each gate once all is quiet: its own, the overrides of which it was
-	// merged, and a few that Go has yet to free.
+	// configurationsLeft is how many configurations may be alive per gate after the load has ended: the gate's own, the overrides that were
+	// merged into it, and a few that Go has not freed yet.
 	configurationsLeft = 10
-	// memoryAfter is how long a run has to be for its memory to be compared: before, the allocators of Envoy and Go still fill their pools.
+	// memoryAfter is the least duration of a run whose memory is compared: earlier, the allocators of Envoy and Go still fill their pools.
 	memoryAfter = 5 * time.Minute
 )
 
-// Soak goes through random events as Search does, while clients probe, hang up half-way, send garbage and ordinary traffic. It logs a
-// line for each interval, and fails on a disagreement, on a reply that is none of Healthgate's, and on growth after a quarter of the
-// time.
+// Soak goes through random events as Search does, while clients send probes, ordinary requests and garbage, and hang up half-way. It logs
+// a line in each interval, and fails on a disagreement, on a probe that no gate answers, and if Envoy grows after the warm-up: a quarter of
+// the time.
 func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Duration, log func(string)) error {
-	// The Go schedulers in Envoy list their goroutines.
+	// The Go runtimes in Envoy list their goroutines.
 	o.Env = append(o.Env, fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds()))
 	o.Admin = true
 	run, err := Start(ctx, o)
@@ -42,7 +41,7 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 		defer clients.Stop()
 		all = append(all, clients)
 	}
-	random := newGenerator(seed, o.Without, len(o.Variants) > 1 || o.Variants[0].Name == plugin)
+	random := newGenerator(seed, o)
 	began := time.Now()
 	next := began.Add(every)
 	var warm *usage
@@ -56,13 +55,13 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 			return fmt.Errorf("event %d, %s: %s", events, asJSON(event), found)
 		}
 		if warm == nil && time.Since(began) > duration/4 {
-			if warm, err = use(ctx, run); err != nil {
+			if warm, err = usageOf(ctx, run); err != nil {
 				return err
 			}
 		}
 		if now := time.Now(); now.After(next) {
 			next = next.Add(every)
-			used, err := use(ctx, run)
+			used, err := usageOf(ctx, run)
 			if err != nil {
 				return err
 			}
@@ -75,26 +74,26 @@ func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Dura
 		clients.Stop()
 		failed = append(failed, clients.failure())
 	}
-	return errors.Join(append(failed, grown(ctx, run, warm, duration, log))...)
+	return errors.Join(append(failed, checkGrowth(ctx, run, warm, duration, log))...)
 }
 
-// grown compares the use of Envoy, now that all is quiet, to its use after the warm-up.
-func grown(ctx context.Context, r *Run, warm *usage, duration time.Duration, log func(string)) error {
+// checkGrowth compares Envoy's usage after the load has ended with its usage after the warm-up.
+func checkGrowth(ctx context.Context, r *Run, warm *usage, duration time.Duration, log func(string)) error {
 	if warm == nil {
-		return errors.New("it ended before it was warm")
+		return errors.New("the run ended before the warm-up did")
 	}
 	var end *usage
 	err := testbed.WaitFor(ctx, 20*time.Second, func() error {
-		// Go frees the configurations that Envoy has dropped some collections later, and probes bring collections about.
+		// Go frees the configurations that Envoy has dropped after some garbage collections, which probes cause.
 		for range 2000 {
 			for _, v := range r.Variants {
-				if _, _, err := r.Get("ingress", virtualHosts[0], Gate{0, "", -1}.path(v.Name), ""); err != nil {
+				if _, _, err := r.Get("ingress", virtualHosts[0], Place{0, "", -1}.path(v.Name), ""); err != nil {
 					return err
 				}
 			}
 		}
 		var err error
-		if end, err = use(ctx, r); err != nil {
+		if end, err = usageOf(ctx, r); err != nil {
 			return err
 		}
 		for _, w := range r.watches {
@@ -104,14 +103,14 @@ func grown(ctx context.Context, r *Run, warm *usage, duration time.Duration, log
 			}
 		}
 		timed := 0
-		for _, p := range r.points {
-			if p.config.timed() {
+		for _, g := range r.gates {
+			if g.config.timed() {
 				timed++
 			}
 		}
 		switch {
-		case end.configurations > configurationsLeft*len(r.points):
-			return fmt.Errorf("%d configurations are alive, want %d at most", end.configurations, configurationsLeft*len(r.points))
+		case end.configurations > configurationsLeft*len(r.gates):
+			return fmt.Errorf("%d configurations are alive, want %d at most", end.configurations, configurationsLeft*len(r.gates))
 		case end.goroutines > warm.goroutines+goroutineGrowth*len(r.Variants)+timed:
 			return fmt.Errorf("%d goroutines, %d after the warm-up", end.goroutines, warm.goroutines)
 		case duration >= memoryAfter && end.memory > warm.memory+memoryGrowth:
@@ -123,15 +122,15 @@ func grown(ctx context.Context, r *Run, warm *usage, duration time.Duration, log
 		log(fmt.Sprintf(" end  %s; after the warm-up %s", end, warm))
 	}
 	if err != nil {
-		return fmt.Errorf("it has grown: %w", err)
+		return fmt.Errorf("Envoy has grown: %w", err)
 	}
 	return nil
 }
 
-// usage is the use that an Envoy makes of the machine.
+// usage is the memory and the objects of an Envoy.
 type usage struct {
 	memory                               float64 // MiB resident
-	goroutines, configurations, requests int     // the last two: of the Go plugin
+	goroutines, configurations, requests int     // configurations and requests: of the Go plugin
 }
 
 func (u *usage) String() string {
@@ -139,26 +138,26 @@ func (u *usage) String() string {
 		u.configurations, u.requests)
 }
 
-// use reads it from /proc, from the contrib host, and from the last traces of the Go schedulers.
-func use(ctx context.Context, r *Run) (*usage, error) {
+// usageOf reads /proc, asks the contrib host, and counts goroutines in the last traces of the Go schedulers.
+func usageOf(ctx context.Context, r *Run) (*usage, error) {
 	u := &usage{}
 	var err error
 	if u.memory, err = r.Envoy.ResidentMiB(); err != nil {
 		return nil, err
 	}
 	for _, v := range r.Variants {
-		if v.CountsConfigurations() {
-			held, err := v.Held(r.Envoy)
+		if v.Can(testbed.CountLiveObjects) == nil {
+			live, err := v.LiveObjects(r.Envoy)
 			if err != nil {
 				return nil, err
 			}
-			u.configurations, u.requests = held.Configurations, held.Requests
+			u.configurations, u.requests = live.Configurations, live.Requests
 		}
 	}
-	// Some traces before the last, which may be in the middle of a line: the schedulers of two variants write theirs in turn, more or less.
+	// The mean of some traces before the last, which may not be complete. The schedulers of two variants write in turn, more or less.
 	var log string
 	var traces [][]int
-	const mean = 4 // traces of each
+	const mean = 4
 	n := mean * len(r.Variants)
 	err = testbed.WaitFor(ctx, 20*time.Second, func() error {
 		log = r.Envoy.Log()
@@ -172,21 +171,10 @@ func use(ctx context.Context, r *Run) (*usage, error) {
 	}
 	log = log[traces[len(traces)-1-n][0]:traces[len(traces)-1][0]]
 	for _, state := range regexp.MustCompile(`(?m)^  G\d+: status=(\d+)`).FindAllStringSubmatch(log, -1) {
-		if state[1] != "6" { // one that has ended
+		if state[1] != "6" { // _Gdead
 			u.goroutines++
 		}
 	}
 	u.goroutines /= mean
 	return u, nil
-}
-
-// String is for a list of clients.
-func (c *Clients) String() string {
-	text := fmt.Sprintf("%s: %d probes passed, %d failed, %d hung up; %d abuses, %d proxied", c.variant.Name, c.passed.Load(), c.failed.Load(),
-		c.aborted.Load(), c.abused.Load(), c.proxied.Load())
-	if c.grpc() {
-		text += fmt.Sprintf("; %d Checks, %d Watches with %d updates, %d ended by Envoy", c.checked.Load(), c.watched.Load(),
-			c.updates.Load(), c.ended.Load())
-	}
-	return strings.TrimSpace(text)
 }

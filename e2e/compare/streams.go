@@ -16,21 +16,21 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// Calls are the calls that stay open, by their clusters.
+// Calls are calls that stay open, by cluster.
 type Calls map[string]*call
 
-// call is a call to a host that has begun to answer, and does not end.
+// call is a call whose response has begun and does not end.
 type call struct {
 	hangUp context.CancelFunc
-	over   chan struct{}
+	ended  chan struct{}
 }
 
-// call begins one, by a listener that is never changed, as soon as a worker knows of a host: up to a second after the gauges
+// call begins a call through the listener that never changes, as soon as a worker knows a host: up to a second after the gauges
 // (update_merge_window).
 func (r *Run) call(ctx context.Context, cluster string) error {
 	r.calls.end(cluster)
 	return testbed.WaitFor(ctx, settleWithin, func() error {
-		begun, err := begin(ctx, "http://"+r.listeners["calls"]+"/call/"+cluster)
+		begun, err := beginCall(ctx, "http://"+r.listeners["calls"]+"/call/"+cluster)
 		if err == nil {
 			r.calls[cluster] = begun
 		}
@@ -38,18 +38,18 @@ func (r *Run) call(ctx context.Context, cluster string) error {
 	})
 }
 
-// begin makes a call, and returns once its host has begun to answer.
-func begin(ctx context.Context, url string) (*call, error) {
+// beginCall returns once the response has begun.
+func beginCall(ctx context.Context, url string) (*call, error) {
 	ctx, hangUp := context.WithCancel(ctx)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		hangUp()
 		return nil, err
 	}
-	reply, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
-	if err == nil && reply.StatusCode != http.StatusOK {
-		reply.Body.Close()
-		err = fmt.Errorf("a call to %s is answered with %d", url, reply.StatusCode)
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err == nil && response.StatusCode != http.StatusOK {
+		response.Body.Close()
+		err = fmt.Errorf("a call to %s is answered with %d", url, response.StatusCode)
 	}
 	if err != nil {
 		hangUp()
@@ -57,17 +57,17 @@ func begin(ctx context.Context, url string) (*call, error) {
 	}
 	c := &call{hangUp, make(chan struct{})}
 	go func() {
-		defer close(c.over)
-		defer reply.Body.Close()
-		_, _ = reply.Body.Read(make([]byte, 1)) // until one side hangs up: nothing is sent
+		defer close(c.ended)
+		defer response.Body.Close()
+		_, _ = response.Body.Read(make([]byte, 1)) // returns when one side hangs up: nothing is sent
 	}()
 	return c, nil
 }
 
 func (c Calls) end(cluster string) {
-	if one := c[cluster]; one != nil {
-		one.hangUp()
-		<-one.over
+	if open := c[cluster]; open != nil {
+		open.hangUp()
+		<-open.ended
 		delete(c, cluster)
 	}
 }
@@ -79,23 +79,20 @@ func (c Calls) Close() {
 	}
 }
 
-// watchers is how many calls of Watch are open for each virtual host.
+// watchers is the number of open calls of Watch for each virtual host.
 const watchers = 2
 
-// Watch keeps calls of grpc.health.v1.Health's Watch open for a virtual host. Envoy may end one with UNAVAILABLE; then there is a new one.
+// Watch keeps calls of grpc.health.v1.Health's Watch open for a virtual host, and renews one that Envoy ends with UNAVAILABLE.
 type Watch struct {
-	variant Variant
-	host    string
-	conn    *grpc.ClientConn
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	variant     Variant
+	virtualHost string
+	conn        *grpc.ClientConn
+	cancel      context.CancelFunc
+	running     sync.WaitGroup
 
-	mutex   sync.Mutex
-	last    [watchers]string // the status that each received last, or the error by which it ended
-	renewed int
+	mutex sync.Mutex
+	last  [watchers]string // the status that each received last, or the error by which it ended
 }
-
-func newWatch(v Variant, host string) *Watch { return &Watch{variant: v, host: host} }
 
 // open opens the calls, unless they are open.
 func (w *Watch) open(ingress string) error {
@@ -103,34 +100,33 @@ func (w *Watch) open(ingress string) error {
 		return nil
 	}
 	conn, err := grpc.NewClient("passthrough:///"+ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority(w.host))
+		grpc.WithAuthority(w.virtualHost))
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.conn, w.cancel = conn, cancel
 	for i := range watchers {
-		w.running.Go(func() {
-			for ctx.Err() == nil {
-				request := &grpc_health_v1.HealthCheckRequest{Service: []string{"", Service}[i%2]}
-				stream, err := w.client().Watch(ctx, request, grpc.WaitForReady(true))
-				for err == nil {
-					var reply *grpc_health_v1.HealthCheckResponse
-					if reply, err = stream.Recv(); err == nil {
-						w.received(i, reply.Status.String())
-					}
-				}
-				if status.Code(err) != codes.Unavailable {
-					w.received(i, err.Error())
-					return
-				}
-				w.mutex.Lock()
-				w.renewed++
-				w.mutex.Unlock()
-			}
-		})
+		w.running.Go(func() { w.keepOpen(ctx, i) })
 	}
 	return nil
+}
+
+func (w *Watch) keepOpen(ctx context.Context, i int) {
+	for ctx.Err() == nil {
+		request := &grpc_health_v1.HealthCheckRequest{Service: []string{"", Service}[i%2]}
+		stream, err := w.client().Watch(ctx, request, grpc.WaitForReady(true))
+		for err == nil {
+			var update *grpc_health_v1.HealthCheckResponse
+			if update, err = stream.Recv(); err == nil {
+				w.received(i, update.Status.String())
+			}
+		}
+		if status.Code(err) != codes.Unavailable {
+			w.received(i, err.Error())
+			return
+		}
+	}
 }
 
 func (w *Watch) client() grpc_health_v1.HealthClient { return grpc_health_v1.NewHealthClient(w.conn) }
@@ -148,36 +144,31 @@ func (w *Watch) Close() {
 	}
 	w.cancel()
 	w.running.Wait()
-	_ = w.conn.Close() // nothing is left on it
+	_ = w.conn.Close()
 	w.conn = nil
 }
 
-// questions compare what Check answers, and what each Watch received last, to the model's verdict of the same gate: filter 0's own.
+// questions compare the answer to Check, and the last update of each Watch, with the model's verdict of the same gate: filter 0's own.
 func (w *Watch) questions(r *Run) (all []*question) {
-	var gate *Point
-	for _, p := range r.points {
-		if p.Listener == "ingress" && p.Variant.Name == w.variant.Name && p.Gate == (Gate{0, w.host, -1}) {
-			gate = p
-		}
-	}
-	ask := func(what string, ask func() (string, error)) {
-		all = append(all, &question{pair: fmt.Sprintf("%s's %.5s and the model", w.variant.Name, what), ask: func() (o outcome, err error) {
+	gate := r.known[(&Gate{Listener: "ingress", Place: Place{0, w.virtualHost, -1}, Path: Place{0, "", -1}.path(w.variant.Name)}).String()]
+	add := func(what string, ask func() (string, error)) {
+		all = append(all, &question{pair: fmt.Sprintf("%s's %.5s and the model", w.variant.Name, what), ask: func() (reply, error) {
 			begun := time.Now()
 			got, err := ask()
 			if err != nil {
-				return o, err
+				return reply{}, err
 			}
 			want, wait := r.expect(gate, Window{begun, time.Now()})
 			if want.unknown() {
-				return outcome{same: true}, nil
+				return reply{same: true}, nil
 			}
 			serving := map[int]string{200: "SERVING", 503: "NOT_SERVING"}
 			same := got == serving[want.Status]
 			for _, a := range want.Answers {
 				same = same || got == serving[a.Status]
 			}
-			return outcome{
-				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", point: gate,
+			return reply{
+				same: same, counts: want.certain(), patience: max(wait, 2*slack), with: "the model", gate: gate,
 				open:  got == "SERVING" && !want.passing(),
 				where: func() string { return what + " of " + r.world.describe(gate.String(), gate.config) },
 				got:   func() string { return got },
@@ -185,20 +176,20 @@ func (w *Watch) questions(r *Run) (all []*question) {
 			}, nil
 		}})
 	}
-	ask("Check", func() (string, error) {
+	add("Check", func() (string, error) {
 		if err := w.open(r.listeners["ingress"]); err != nil {
 			return "", err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		reply, err := w.client().Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: Service})
+		response, err := w.client().Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: Service})
 		if err != nil {
 			return err.Error(), nil
 		}
-		return reply.Status.String(), nil
+		return response.Status.String(), nil
 	})
 	for i := range watchers {
-		ask(fmt.Sprint("Watch ", i), func() (string, error) {
+		add(fmt.Sprint("Watch ", i), func() (string, error) {
 			w.mutex.Lock()
 			defer w.mutex.Unlock()
 			return w.last[i], nil

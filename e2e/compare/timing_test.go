@@ -19,7 +19,7 @@ var (
 	held503 = Answer{Status: 503, Details: "healthgate_held"}
 )
 
-func TestHoldAllowsNoOtherAnswerOutsideOfItsTolerance(t *testing.T) {
+func TestHoldAllowsOtherAnswersOnlyNearAChange(t *testing.T) {
 	type step struct {
 		from, to           float64
 		truth              Answer
@@ -39,20 +39,20 @@ func TestHoldAllowsNoOtherAnswerOutsideOfItsTolerance(t *testing.T) {
 		when    float64
 		allowed []Answer // and no other of the four
 	}{
-		{"the first truth stands at once", slow, all(event(0, failing, touched)), 0.2, []Answer{failing}},
-		{"a change does not", slow, all(begin, fail), 8, []Answer{held200}},
-		{"either near its end", slow, all(begin, fail), 15.5, []Answer{passing, failing, held200}},
-		{"it stands after that", slow, all(begin, fail), 17, []Answer{failing}},
+		{"the first truth is the verdict", slow, all(event(0, failing, touched)), 0.2, []Answer{failing}},
+		{"a change is held", slow, all(begin, fail), 8, []Answer{held200}},
+		{"either answer near the end of hold", slow, all(begin, fail), 15.5, []Answer{passing, failing, held200}},
+		{"the changed verdict after it", slow, all(begin, fail), 17, []Answer{failing}},
 		{"another route changes", slow, all(begin, fail, event(7, failing, still)), 9, []Answer{held200}},
-		{"the filter is made anew", slow, all(begin, fail, event(7, failing, restarted)), 9, []Answer{passing, failing, held200}},
-		{"and long after that", slow, all(begin, fail, event(7, failing, restarted)), 19, []Answer{failing}},
+		{"the filter is replaced", slow, all(begin, fail, event(7, failing, restarted)), 9, []Answer{passing, failing, held200}},
+		{"long after the filter is replaced", slow, all(begin, fail, event(7, failing, restarted)), 19, []Answer{failing}},
 		{"a possible interruption", slow, all(begin, fail, event(9, failing, touched)), 18, []Answer{passing, failing, held200}},
-		{"it is over before it stands", slow, all(begin, fail, event(9, passing, touched)), 11, []Answer{passing}},
-		{"or it has just stood", slow, all(begin, fail, event(15.5, passing, touched)), 18, []Answer{passing, held503, failing}},
-		{"a way back", slow, all(begin, fail, event(20, passing, touched)), 22, []Answer{held503}},
-		{"and its end", slow, all(begin, fail, event(20, passing, touched)), 26, []Answer{passing}},
-		{"no wait to fail", fast, all(begin, fail), 7, []Answer{failing}},
-		{"so an interruption may have stood", fast, all(begin, event(5, passing, touched)), 7, []Answer{passing, held503, failing}},
+		{"the change ends before the hold", slow, all(begin, fail, event(9, passing, touched)), 11, []Answer{passing}},
+		{"the change ends near the end of hold", slow, all(begin, fail, event(15.5, passing, touched)), 18, []Answer{passing, held503, failing}},
+		{"the truth changes back", slow, all(begin, fail, event(20, passing, touched)), 22, []Answer{held503}},
+		{"the verdict changes back", slow, all(begin, fail, event(20, passing, touched)), 26, []Answer{passing}},
+		{"no hold to fail", fast, all(begin, fail), 7, []Answer{failing}},
+		{"an interruption may have become the verdict", fast, all(begin, event(5, passing, touched)), 7, []Answer{passing, held503, failing}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := Debounce{}
@@ -73,17 +73,17 @@ func TestHoldAllowsNoOtherAnswerOutsideOfItsTolerance(t *testing.T) {
 	}
 }
 
-func TestGateThatComesBackMayHaveKeptItsHold(t *testing.T) {
+func TestNewGateMayHaveTheHoldOfAnEarlierOne(t *testing.T) {
 	for earlier, want := range map[bool]bool{true: true, false: false} {
 		d := Debounce{}
 		d.observe(Config{Hold: &Hold{"10s", "0s"}}, failing, within(0, 0.1), false, false, earlier)
 		if got := d.expect(within(3, 3.1)).allows(held200); got != want {
-			t.Errorf("there was one earlier, %v: held is allowed: %v", earlier, got)
+			t.Errorf("earlier gate %v: held is allowed: %v", earlier, got)
 		}
 	}
 }
 
-func TestStaleAfterTheHealthChecksOfAClusterStop(t *testing.T) {
+func TestGateIsStaleOnceHealthChecksStop(t *testing.T) {
 	type step struct {
 		from, to            float64
 		moving, interrupted bool
@@ -96,14 +96,14 @@ func TestStaleAfterTheHealthChecksOfAClusterStop(t *testing.T) {
 		when         float64
 		fresh, stale bool // allowed
 	}{
-		{"they have just begun", []step{began}, 1, true, true},
-		{"they are made", []step{began}, 5, true, false},
-		{"they have just stopped", []step{began, {10, 10.1, false, false}}, 11, true, false},
-		{"near the end", []step{began, {10, 10.1, false, false}}, 12.5, true, true},
-		{"after it", []step{began, {10, 10.1, false, false}}, 14, false, true},
-		{"a reset may count as one", []step{began, {10, 10.1, false, false}, {13, 13.1, false, true}}, 14, true, true},
-		{"they begin again, from 0", []step{began, {10, 10.1, false, false}, {20, 20.1, true, false}}, 23, true, false},
-		{"they were made for a moment only", []step{began, {0.5, 0.6, false, false}}, 1, true, true},
+		{"checks have just begun", []step{began}, 1, true, true},
+		{"checks are made", []step{began}, 5, true, false},
+		{"checks have just stopped", []step{began, {10, 10.1, false, false}}, 11, true, false},
+		{"near the age limit", []step{began, {10, 10.1, false, false}}, 12.5, true, true},
+		{"older than the limit", []step{began, {10, 10.1, false, false}}, 14, false, true},
+		{"a counter reset may look like a check", []step{began, {10, 10.1, false, false}, {13, 13.1, false, true}}, 14, true, true},
+		{"checks begin again from 0", []step{began, {10, 10.1, false, false}, {20, 20.1, true, false}}, 23, true, false},
+		{"checks were made for a moment only", []step{began, {0.5, 0.6, false, false}}, 1, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := Checks{}

@@ -6,7 +6,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// Variant is a way in which Healthgate is loaded.
+// Variant is a variant of Healthgate.
 type Variant struct {
 	Name string // plugin or module
 	testbed.Variant
@@ -16,11 +16,9 @@ const (
 	plugin, module = "plugin", "module"
 	// pluginFor is the version of Envoy for which the Go plugin is built.
 	pluginFor = "1.39.1"
-	// filterConfig is where Healthgate's configuration stands in a filter of the reference configuration.
-	filterConfig = testbed.FilterConfig
 )
 
-// variantsOf finds the variants of a name: plugin, module or both. The empty name is all that the Envoy can load.
+// variantsOf returns the variants that a name stands for: plugin, module or both. An empty name stands for all that this Envoy can load.
 func variantsOf(name string) (all []Variant, err error) {
 	if name == "" {
 		version, err := testbed.EnvoyVersion()
@@ -36,23 +34,19 @@ func variantsOf(name string) (all []Variant, err error) {
 	for _, name := range wanted {
 		loaded, err := testbed.Named(name)
 		if err != nil {
-			return nil, fmt.Errorf("variant %q: there are plugin, module and both", name)
+			return nil, fmt.Errorf("variant %q is not plugin, module or both", name)
 		}
 		all = append(all, Variant{name, loaded})
 	}
 	return all, nil
 }
 
-// MergesLevels reports whether each level of overrides overrides the wider one. If not, the most specific one alone overrides the filter's
+// MergesLevels reports whether each level of overrides overrides the wider one. Otherwise only the most specific one overrides the filter's
 // configuration, because Envoy gives a dynamic module no other.
-func (v Variant) MergesLevels() bool { return v.Can(testbed.Levels) == nil }
+func (v Variant) MergesLevels() bool { return v.Can(testbed.OverrideLevels) == nil }
 
-// ReadsGauges reports whether the variant reads gauges alone: it does not know which clusters Envoy has, and that their health is checked
-// only by a counter.
-func (v Variant) ReadsGauges() bool { return v.Can(testbed.Ghosts) == nil }
+// ReadsGauges reports whether all that the variant knows is Envoy's stats: it learns neither which clusters exist nor how old a sample is.
+func (v Variant) ReadsGauges() bool { return v.Can(testbed.UnnoticedRemovals) == nil }
 
 // AnswersGRPC reports whether the variant answers grpc.health.v1.Health.
 func (v Variant) AnswersGRPC() bool { return v.Can(testbed.GRPC) == nil }
-
-// CountsConfigurations reports whether its host counts the configurations that are alive.
-func (v Variant) CountsConfigurations() bool { return v.Can(testbed.Counting) == nil }

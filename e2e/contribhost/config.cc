@@ -1,9 +1,6 @@
-// The configurations of filters and of routes.
-
-#include "contribhost.h"
+#include "config.h"
 #include "wire.h"
 
-#include <map>
 #include <sstream>
 
 namespace contribhost {
@@ -18,10 +15,10 @@ struct GoConfig : httpConfig {
   ~GoConfig() { live_configurations--; }
 };
 
-// Status is the message that the contrib host is configured with: one that any Envoy knows, of a text and a list of others.
+// Status is the message that configures the contrib host. Any Envoy knows it, and it holds a text and a list of other messages.
 struct Status {
   std::string_view message;
-  std::vector<std::string_view> details; // each a serialized google.protobuf.Any, which is what a plugin is given
+  std::vector<std::string_view> details; // each a serialized google.protobuf.Any, for a plugin
 
   explicit Status(std::string_view serialized) {
     for (Fields fields(serialized); fields.next();) {
@@ -44,8 +41,8 @@ void fill(httpConfig& c, const std::string* plugin_name, std::string_view any, i
   c.is_route_config = is_route_config;
 }
 
-// Level is RoutePluginConfig there: what one level of the routes configures for a plugin. It is parsed at once where the
-// plugin is loaded, else at the first request; merged with one configuration above it at a time.
+// Level is the golang extension's RoutePluginConfig: the configuration of one level of the routes for a plugin. It is parsed at once if the
+// plugin is loaded, else at the first request. It remembers one merged configuration.
 class Level {
 public:
   Level(const std::string& plugin_name, const std::string& key, std::string_view any)
@@ -96,7 +93,7 @@ private:
   }
 };
 
-// The levels by their keys. They are made on the main thread alone, and freed on any.
+// The levels by their keys. Only the main thread creates them; any thread frees them.
 std::mutex levels_lock;
 std::map<std::string, std::weak_ptr<Level>> levels;
 
@@ -126,7 +123,7 @@ std::shared_ptr<Level> level(const std::string& plugin_name, const std::string& 
   return made;
 }
 
-// RouteConfig is what Envoy holds of a route's configuration: with it those that are above it, the widest first.
+// RouteConfig is what Envoy holds of a route's configuration: its level and all wider ones, the widest first.
 struct RouteConfig {
   std::vector<std::shared_ptr<Level>> levels;
 };
@@ -141,7 +138,7 @@ FilterConfig::~FilterConfig() {
 
 std::shared_ptr<FilterConfig> lock_config(void* c) { return static_cast<GoConfig*>(c)->filter_config.lock(); }
 
-uint64_t route_config_id(const FilterConfig& config, envoy_dynamic_module_type_http_filter_envoy_ptr stream) {
+uint64_t route_config_id(const FilterConfig& config, EnvoyFilter stream) {
   uint64_t id = config.id;
   auto* route = static_cast<const RouteConfig*>(envoy_dynamic_module_callback_get_most_specific_route_config(stream));
   if (route != nullptr) {
@@ -162,17 +159,13 @@ extern "C" {
 
 void envoyGoConfigHttpFinalize(void* c) { delete static_cast<GoConfig*>(static_cast<httpConfig*>(c)); }
 
-// name is "<plugin_name>@<library_id>@<library_path>"; config is a google.rpc.Status of which the first detail is
-// plugin_config, and the second the listener's own stats matcher, where it has one. Its message is "logs start" where the
-// access log is flushed on new requests.
-envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_http_filter_config_new(
-    envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, envoy_dynamic_module_type_envoy_buffer name,
-    envoy_dynamic_module_type_envoy_buffer configured) {
+// name is "<plugin_name>@<library_id>@<library_path>". configured is a google.rpc.Status: its first detail is plugin_config, and the second
+// the listener's own stats matcher, if any; its message is "logs start" if the access log is flushed on new requests.
+ModuleFilterConfig envoy_dynamic_module_on_http_filter_config_new(EnvoyFilterConfig envoy, Buffer name, Buffer configured) {
   std::string_view all = view(name);
   size_t first = all.find('@'), second = all.find('@', first + 1);
   if (first == std::string_view::npos || second == std::string_view::npos) {
-    log_line(envoy_dynamic_module_type_log_level_Error,
-             "contrib host: filter_name is not <plugin_name>@<library_id>@<library_path>");
+    log_error("contrib host: filter_name is not <plugin_name>@<library_id>@<library_path>");
     return nullptr;
   }
   Status status(view(configured));
@@ -193,25 +186,21 @@ envoy_dynamic_module_type_http_filter_config_module_ptr envoy_dynamic_module_on_
   fill(*go, config->plugin_name, status.detail(0), 0);
   go->concurrency = envoy_dynamic_module_callback_get_concurrency();
   config->id = config->plugin->new_config(go);
-  config->metrics.made();
+  config->metrics.freeze();
   if (config->id == 0) {
     return nullptr;
   }
   return new FilterConfigHolder{config};
 }
 
-void envoy_dynamic_module_on_http_filter_config_destroy(
-    envoy_dynamic_module_type_http_filter_config_module_ptr config) {
+void envoy_dynamic_module_on_http_filter_config_destroy(ModuleFilterConfig config) {
   auto* holder = static_cast<const FilterConfigHolder*>(config);
-  holder->config->metrics.gone();
+  holder->config->metrics.detach();
   delete holder;
 }
 
-// configured is a google.rpc.Status with a level for each detail, the widest first, and a line of the message, which is
-// "<plugin_name> <key>".
-envoy_dynamic_module_type_http_filter_per_route_config_module_ptr
-envoy_dynamic_module_on_http_filter_per_route_config_new(envoy_dynamic_module_type_envoy_buffer,
-                                                         envoy_dynamic_module_type_envoy_buffer configured) {
+// configured is a google.rpc.Status with a detail for each level, the widest first; its message has a line "<plugin_name> <key>" for each.
+ModuleRouteConfig envoy_dynamic_module_on_http_filter_per_route_config_new(Buffer, Buffer configured) {
   Status status(view(configured));
   auto route = std::make_unique<RouteConfig>();
   std::istringstream lines{std::string(status.message)};
@@ -225,8 +214,7 @@ envoy_dynamic_module_on_http_filter_per_route_config_new(envoy_dynamic_module_ty
   return route.release();
 }
 
-void envoy_dynamic_module_on_http_filter_per_route_config_destroy(
-    envoy_dynamic_module_type_http_filter_per_route_config_module_ptr config) {
+void envoy_dynamic_module_on_http_filter_per_route_config_destroy(ModuleRouteConfig config) {
   delete static_cast<const RouteConfig*>(config);
 }
 

@@ -1,32 +1,31 @@
-// What loads plugins.
-
-#include "contribhost.h"
-
-#include <map>
+#include "plugin.h"
 
 #include <dlfcn.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
 
 namespace contribhost {
 
 namespace {
 
-// Libraries by their id, loaded once and never unloaded: a Go runtime can't be. As in the golang extension's DsoManager, a
+// Libraries by their id, loaded once and never unloaded, which a Go runtime does not support. As in the golang extension's DsoManager, a
 // filter finds its plugin by the library, and a route by the plugin's name.
 std::mutex plugins_lock;
 std::map<std::string, std::unique_ptr<Plugin>> libraries;
 std::map<std::string, Plugin*> plugins;
 
-// As dlsymInternal in contrib/golang/common/dso/dso.cc, and in its words.
+// The same as dlsymInternal in contrib/golang/common/dso/dso.cc, with the same log line.
 template <class F> bool find_symbol(F& function, void* library, const std::string& path, const char* name) {
   function = reinterpret_cast<F>(dlsym(library, name));
   if (function == nullptr) {
-    log_line(envoy_dynamic_module_type_log_level_Error,
-             "lib: " + path + ", cannot find symbol: " + name + ", err: " + dlerror());
+    log_error("lib: " + path + ", cannot find symbol: " + name + ", err: " + dlerror());
   }
   return function != nullptr;
 }
 
-// Finds the ten functions that HttpFilterDsoImpl in dso.cc asks for. Each that is missing is logged.
+// find_functions finds the ten functions that HttpFilterDsoImpl in dso.cc needs. It logs each missing one.
 bool find_functions(Plugin& plugin, void* library, const std::string& path) {
   bool found = true;
   found &= find_symbol(plugin.new_config, library, path, "envoyGoFilterNewHttpPluginConfig");
@@ -37,18 +36,17 @@ bool find_functions(Plugin& plugin, void* library, const std::string& path) {
   found &= find_symbol(plugin.on_log, library, path, "envoyGoFilterOnHttpLog");
   found &= find_symbol(plugin.on_stream_complete, library, path, "envoyGoFilterOnHttpStreamComplete");
   found &= find_symbol(plugin.on_destroy, library, path, "envoyGoFilterOnHttpDestroy");
-  // Never called here: the first is for a request that waits in Go, the second for contrib's own tests.
+  // Not called here: the first is for a request that waits in Go, the second for contrib's own tests.
   void *request_sema_dec, *clean_up;
   found &= find_symbol(request_sema_dec, library, path, "envoyGoRequestSemaDec");
   found &= find_symbol(clean_up, library, path, "envoyGoFilterCleanUp");
   return found;
 }
 
-// Opens a library; null if it is no plugin, and the log says why.
 std::unique_ptr<Plugin> open_plugin(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_LAZY);
   if (library == nullptr) {
-    log_line(envoy_dynamic_module_type_log_level_Error, "cannot load : " + path + " error: " + dlerror());
+    log_error("cannot load : " + path + " error: " + dlerror());
     return nullptr;
   }
   auto plugin = std::make_unique<Plugin>();
@@ -61,7 +59,6 @@ std::unique_ptr<Plugin> open_plugin(const std::string& path) {
 
 } // namespace
 
-// Returns a plugin name that lives for ever, since requests of any age point at it.
 const std::string* intern(const std::string& name) {
   static std::mutex lock;
   static std::map<std::string, std::unique_ptr<std::string>> names;
@@ -86,8 +83,8 @@ Plugin* load_plugin(const std::string& name, const std::string& library_id, cons
   }
   auto plugin = open_plugin(path);
   if (plugin == nullptr) {
-    // Contrib's exception, which Envoy shows with the refusal; a module's refusal has no text of its own.
-    log_line(envoy_dynamic_module_type_log_level_Error, "golang_filter: load library failed: " + library_id + " " + path);
+    // In contrib an exception, which Envoy shows; a module can only log it.
+    log_error("golang_filter: load library failed: " + library_id + " " + path);
     return nullptr;
   }
   return plugins[name] = (libraries[library_id] = std::move(plugin)).get();

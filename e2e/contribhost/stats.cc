@@ -1,27 +1,17 @@
-// The stats that a plugin reads and writes.
+#include "config.h"
 
-#include "contribhost.h"
-#include "wire.h"
-
-#include <algorithm>
-#include <functional>
-#include <map>
-#include <regex>
 #include <set>
 
-#include <strings.h>
 #include <unistd.h>
 
-// Of Envoy 1.39, whose header is not to be had; see module.cc for an Envoy without them.
+// From Envoy 1.39 on; the header is of 1.38.
 extern "C" {
 __attribute__((weak)) envoy_dynamic_module_type_metrics_result
-envoy_dynamic_module_callback_http_filter_config_increment_counter(envoy_dynamic_module_type_http_filter_config_envoy_ptr,
-                                                                   size_t id, envoy_dynamic_module_type_module_buffer*,
-                                                                   size_t, uint64_t value);
+envoy_dynamic_module_callback_http_filter_config_increment_counter(contribhost::EnvoyFilterConfig, size_t id,
+                                                                   contribhost::ModuleBuffer*, size_t, uint64_t value);
 __attribute__((weak)) envoy_dynamic_module_type_metrics_result
-envoy_dynamic_module_callback_http_filter_config_set_gauge(envoy_dynamic_module_type_http_filter_config_envoy_ptr,
-                                                           size_t id, envoy_dynamic_module_type_module_buffer*, size_t,
-                                                           uint64_t value);
+envoy_dynamic_module_callback_http_filter_config_set_gauge(contribhost::EnvoyFilterConfig, size_t id,
+                                                           contribhost::ModuleBuffer*, size_t, uint64_t value);
 }
 
 namespace contribhost {
@@ -35,22 +25,21 @@ constexpr std::string_view own_prefix = "healthgate.";
 
 bool starts_with(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
 
-// All stats of another's that a living configuration has defined, by name, counters and gauges apart; and the configurations.
+// Envoy's stats that a living configuration has defined, counters and gauges, and these configurations.
 struct {
   std::mutex lock;
   std::map<std::string, std::weak_ptr<Stat>, std::less<>> by_name[2];
   std::set<Metrics*> metrics;
-  std::atomic<uint64_t> round{0}, finished{0}; // the number of the last copy that was begun, and that is whole
+  std::atomic<uint64_t> refresh{0}, finished{0}; // the number of the last refresh that has begun, and that is complete
 } stats;
 
 template <int type>
-envoy_dynamic_module_type_stats_iteration_action visit(envoy_dynamic_module_type_envoy_buffer name, uint64_t value,
-                                                       void*) {
+envoy_dynamic_module_type_stats_iteration_action visit(Buffer name, uint64_t value, void*) {
   if (auto it = stats.by_name[type].find(view(name)); it != stats.by_name[type].end()) {
     if (auto stat = it->second.lock()) {
       stat->value = stat->before + value;
-      stat->round = stats.round;
-      stat->there = true;
+      stat->refresh = stats.refresh;
+      stat->found = true;
     }
   }
   return envoy_dynamic_module_type_stats_iteration_action_Continue;
@@ -58,7 +47,7 @@ envoy_dynamic_module_type_stats_iteration_action visit(envoy_dynamic_module_type
 
 } // namespace
 
-bool can_have_stats() {
+bool stats_supported() {
   return envoy_dynamic_module_callback_http_filter_config_increment_counter != nullptr &&
          envoy_dynamic_module_callback_http_filter_config_set_gauge != nullptr;
 }
@@ -69,9 +58,9 @@ void refresh_stats() {
   }
   std::lock_guard<std::mutex> guard(stats.lock);
   for (Metrics* metrics : stats.metrics) {
-    metrics->hand_on();
+    metrics->flush();
   }
-  stats.round++;
+  stats.refresh++;
   if (!stats.by_name[Counter].empty()) {
     envoy_dynamic_module_callback_bootstrap_extension_iterate_counters(bootstrap.extension, visit<Counter>, nullptr);
   }
@@ -86,132 +75,37 @@ void refresh_stats() {
         it = by_name.erase(it);
         continue;
       }
-      if (stat->round != stats.round) {
-        if (stat->defined > 0) {
-          die("Envoy has no " + it->first + ", which the contrib host has defined: it takes a stats matcher for another than Envoy");
+      if (stat->refresh != stats.refresh) {
+        if (stat->definitions > 0) {
+          die("Envoy has no " + it->first + ", which the contrib host has defined: both understand a stats matcher differently");
         }
-        if (stat->there && type == Counter) {
-          stat->before = stat->value; // what comes by that name later is a new one here, and the same there
+        if (stat->found && type == Counter) {
+          stat->before = stat->value; // a later counter of that name begins at 0 here, and continues in the golang extension
         }
-        stat->there = false;
+        stat->found = false;
       }
       stat->copied = true;
       ++it;
     }
   }
-  stats.finished = stats.round.load();
+  stats.finished = stats.refresh.load();
 }
 
 void await_refresh() {
-  uint64_t before = stats.round;
+  uint64_t before = stats.refresh;
   for (int i = 0; i < 1000 && stats.finished <= before; i++) {
     usleep(1000);
   }
 }
 
 uint64_t refresh_milliseconds() {
-  static const char* set = getenv("STAND_IN_REFRESH_MILLISECONDS");
+  static const char* set = getenv("CONTRIB_HOST_REFRESH_MILLISECONDS");
   static const uint64_t milliseconds = set != nullptr && atoi(set) > 0 ? atoi(set) : 5;
   return milliseconds;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// StatsMatcher
-// ---------------------------------------------------------------------------------------------------------------------
-
-namespace {
-
-using Match = std::function<bool(const std::string& name)>;
-
-// Reads an envoy.type.matcher.v3.StringMatcher.
-Match string_matcher(std::string_view serialized) {
-  uint64_t kind = 0;
-  std::string pattern;
-  bool ignore_case = false;
-  for (Fields fields(serialized); fields.next();) {
-    switch (fields.number) {
-    case 1: // exact
-    case 2: // prefix
-    case 3: // suffix
-    case 7: // contains
-      kind = fields.number;
-      pattern = std::string(fields.bytes);
-      break;
-    case 5: // safe_regex
-      kind = fields.number;
-      for (Fields regex(fields.bytes); regex.next();) {
-        if (regex.number == 2) {
-          pattern = std::string(regex.bytes);
-        }
-      }
-      break;
-    case 6:
-      ignore_case = fields.value != 0;
-      break;
-    default:
-      die("a stats matcher is of a kind that the contrib host does not know");
-    }
-  }
-  auto same = [ignore_case](char a, char b) { return ignore_case ? tolower(a) == tolower(b) : a == b; };
-  switch (kind) {
-  case 1:
-    return [=](const std::string& name) { return std::equal(name.begin(), name.end(), pattern.begin(), pattern.end(), same); };
-  case 2:
-    return [=](const std::string& name) {
-      // A prefix with a dot at its end is one of Envoy's tokens, and so matches the name that ends before the dot.
-      std::string whole = !ignore_case && pattern.size() > 1 && pattern.back() == '.' ? name + "." : name;
-      return whole.size() >= pattern.size() && std::equal(pattern.begin(), pattern.end(), whole.begin(), same);
-    };
-  case 3:
-    return [=](const std::string& name) {
-      return name.size() >= pattern.size() && std::equal(pattern.rbegin(), pattern.rend(), name.rbegin(), same);
-    };
-  case 5:
-    return [regex = std::regex(pattern)](const std::string& name) { return std::regex_match(name, regex); };
-  case 7:
-    return [=](const std::string& name) {
-      return std::search(name.begin(), name.end(), pattern.begin(), pattern.end(), same) != name.end();
-    };
-  }
-  die("a stats matcher without a pattern");
-}
-
-} // namespace
-
-StatsMatcher::StatsMatcher(std::string_view serialized) {
-  for (Fields fields(serialized); fields.next();) {
-    patterns_.clear();
-    switch (fields.number) {
-    case 1: // reject_all
-      rejects_others_ = fields.value != 0;
-      continue;
-    case 2: // exclusion_list
-      rejects_others_ = false;
-      break;
-    case 3: // inclusion_list
-      rejects_others_ = true;
-      break;
-    default:
-      die("a stats matcher is of a kind that the contrib host does not know");
-    }
-    for (Fields list(fields.bytes); list.next();) {
-      patterns_.push_back(string_matcher(list.bytes));
-    }
-  }
-}
-
-bool StatsMatcher::rejects(const std::string& name) const {
-  bool matches = std::any_of(patterns_.begin(), patterns_.end(), [&](const Match& match) { return match(name); });
-  return matches != rejects_others_;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Metrics
-// ---------------------------------------------------------------------------------------------------------------------
-
-Metrics::Metrics(envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, StatsMatcher matcher)
-    : envoy_(envoy), matcher_(std::move(matcher)) {
-  // A stat of two parts of which one is the label: with all else empty, its name is the label's value.
+Metrics::Metrics(EnvoyFilterConfig envoy, StatsMatcher matcher) : envoy_(envoy), matcher_(std::move(matcher)) {
+  // If the name of a stat and the key of its label are empty, the full name is the label's value.
   auto nothing = buffer("");
   if (envoy_dynamic_module_callback_http_filter_config_define_counter(envoy, nothing, &nothing, 1, &named_[Counter]) ||
       envoy_dynamic_module_callback_http_filter_config_define_gauge(envoy, nothing, &nothing, 1, &named_[Gauge])) {
@@ -221,32 +115,32 @@ Metrics::Metrics(envoy_dynamic_module_type_http_filter_config_envoy_ptr envoy, S
   stats.metrics.insert(this);
 }
 
-Metrics::~Metrics() { gone(); }
+Metrics::~Metrics() { detach(); }
 
-void Metrics::gone() {
+void Metrics::detach() {
   std::lock_guard<std::mutex> guard(stats.lock);
   if (envoy_ == nullptr) {
     return;
   }
-  hand_on();
+  flush();
   envoy_ = nullptr;
   stats.metrics.erase(this);
   for (auto& stat : defined_) {
-    stat->defined--;
+    stat->definitions--;
   }
   defined_.clear();
 }
 
-void Metrics::hand_on() {
+void Metrics::flush() {
   for (uint32_t type : {Counter, Gauge}) {
     for (auto& [name, own] : own_[type]) {
-      if (!own->left_out && own->changed.exchange(false)) {
+      if (!own->rejected && own->changed.exchange(false)) {
         auto label = buffer(name);
-        auto* labels = own->named ? &label : nullptr;
+        auto* labels = own->by_label ? &label : nullptr;
         if (type == Counter
-                ? envoy_dynamic_module_callback_http_filter_config_increment_counter(envoy_, own->id, labels, own->named,
+                ? envoy_dynamic_module_callback_http_filter_config_increment_counter(envoy_, own->id, labels, own->by_label,
                                                                                      own->value.exchange(0))
-                : envoy_dynamic_module_callback_http_filter_config_set_gauge(envoy_, own->id, labels, own->named,
+                : envoy_dynamic_module_callback_http_filter_config_set_gauge(envoy_, own->id, labels, own->by_label,
                                                                              own->value)) {
           die("can't write " + name);
         }
@@ -256,15 +150,15 @@ void Metrics::hand_on() {
 }
 
 uint32_t Metrics::define(uint32_t type, const std::string& name) {
-  if (!on_envoys_thread) {
-    die("defined " + name + " off Envoy's threads, which the golang extension's scope does not survive");
+  if (!on_envoy_thread) {
+    die("defined " + name + " off Envoy's threads, which crashes the golang extension");
   }
   if (type > Gauge) {
     die("a histogram was defined");
   }
   const bool rejected = matcher_.rejects(name);
   size_t id = named_[type];
-  if (making_ && !rejected) { // as in the golang extension, the stat is there from now on
+  if (!frozen_ && !rejected) { // as in the golang extension, Envoy has the stat from now on
     auto define = type == Counter ? envoy_dynamic_module_callback_http_filter_config_define_counter
                                   : envoy_dynamic_module_callback_http_filter_config_define_gauge;
     if (define(envoy_, buffer(name), nullptr, 0, &id)) {
@@ -280,9 +174,9 @@ uint32_t Metrics::define(uint32_t type, const std::string& name) {
       if (own == nullptr) {
         own = std::make_unique<OwnStat>();
         own->id = id;
-        own->named = !making_;
-        own->left_out = rejected;
-        own->changed = type == Counter; // a gauge that others have set keeps its value
+        own->by_label = frozen_;
+        own->rejected = rejected;
+        own->changed = type == Counter; // a gauge keeps the value that another configuration has set
       }
       metric.own = own.get();
     } else if (!rejected) {
@@ -291,8 +185,8 @@ uint32_t Metrics::define(uint32_t type, const std::string& name) {
       if (metric.stat == nullptr) {
         by_name = metric.stat = std::make_shared<Stat>();
       }
-      if (making_) {
-        metric.stat->defined++;
+      if (!frozen_) {
+        metric.stat->definitions++;
         defined_.push_back(metric.stat);
       }
     }
@@ -305,7 +199,7 @@ uint32_t Metrics::define(uint32_t type, const std::string& name) {
 const Metric& Metrics::at(uint32_t id) {
   std::lock_guard<std::mutex> guard(lock_);
   if (id >= metrics_.size()) {
-    die("a metric that was never defined");
+    die("a metric that is not defined");
   }
   return metrics_[id];
 }
@@ -313,10 +207,10 @@ const Metric& Metrics::at(uint32_t id) {
 void Metrics::increment(uint32_t id, int64_t offset) {
   const Metric& metric = at(id);
   if (metric.own == nullptr || metric.type != Counter || offset < 0) {
-    die("a stat that is not a counter of the plugin's own was incremented, or by less than nothing");
+    die("a stat that is not an own counter was incremented, or by a negative number");
   }
   metric.own->value += offset;
-  if (!metric.own->changed) { // a store a probe would bounce the cache line between workers
+  if (!metric.own->changed) { // a store for each probe would move the cache line between workers
     metric.own->changed = true;
   }
 }
@@ -324,7 +218,7 @@ void Metrics::increment(uint32_t id, int64_t offset) {
 uint64_t Metrics::get(uint32_t id) {
   const Metric& metric = at(id);
   if (metric.own != nullptr) {
-    die("a stat of the plugin's own was read");
+    die("one of the plugin's own stats was read");
   }
   if (metric.stat == nullptr) {
     return 0; // rejected
@@ -338,7 +232,7 @@ uint64_t Metrics::get(uint32_t id) {
 void Metrics::record(uint32_t id, uint64_t value) {
   const Metric& metric = at(id);
   if (metric.own == nullptr || metric.type != Gauge) {
-    die("a stat that is not a gauge of the plugin's own was set");
+    die("a stat that is not an own gauge was set");
   }
   metric.own->value = value;
   metric.own->changed = true;
@@ -348,7 +242,7 @@ void Metrics::record(uint32_t id, uint64_t value) {
 
 using namespace contribhost;
 
-// Calls what a plugin asks for, or says that the configuration has gone.
+// with_metrics calls call unless the configuration is destroyed.
 template <class F> static CAPIStatus with_metrics(void* c, F call) {
   auto config = lock_config(c);
   if (config == nullptr) {

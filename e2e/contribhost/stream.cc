@@ -1,6 +1,4 @@
-// The requests, and what a plugin asks of them.
-
-#include "contribhost.h"
+#include "config.h"
 
 #include <algorithm>
 
@@ -8,13 +6,12 @@ namespace contribhost {
 
 namespace {
 
-using HeaderType = envoy_dynamic_module_type_http_header_type;
 constexpr HeaderType request_headers = envoy_dynamic_module_type_http_header_type_RequestHeader;
 constexpr HeaderType request_trailers = envoy_dynamic_module_type_http_header_type_RequestTrailer;
 constexpr HeaderType response_headers = envoy_dynamic_module_type_http_header_type_ResponseHeader;
 constexpr HeaderType response_trailers = envoy_dynamic_module_type_http_header_type_ResponseTrailer;
 
-// The golang extension's FilterState; Go knows three of them by their numbers.
+// The golang extension's FilterState; Go knows some of them by their numbers.
 enum State { WaitingHeader = 0, ProcessingHeader = 1, WaitingData = 2, ProcessingData = 4, ProcessingTrailer = 6, Done = 7 };
 
 // The golang extension's GolangStatus.
@@ -27,20 +24,20 @@ struct Reply {
   int64_t grpc_status;
 };
 
-// Envoy's AccessLogType, as far as the golang extension's filter takes part in it.
+// Those of Envoy's AccessLogType that the golang extension's filter handles.
 enum LogType : uint64_t { DownstreamStart = 4, DownstreamEnd = 6 };
 
 struct Stream;
 
-// Direction is one of a request's two: the golang extension's ProcessorState.
+// Direction is decoding or encoding: the golang extension's ProcessorState.
 struct Direction : processState {
-  bool has_headers = false; // which Go may ask for, until they have gone on
+  bool has_headers = false; // Go may ask for them, until they are passed on
 };
 
-// Request is what Go holds of a stream, HttpRequestInternal there. It outlives the stream, until Go's garbage collector
-// finalizes it. The processStates are part of it, so that no late call of Go's touches freed memory.
+// Request is the golang extension's HttpRequestInternal, which Go holds. It outlives the stream, until Go's garbage collector finalizes it.
+// The processStates are part of it, so that a late call from Go does not touch freed memory.
 struct Request : httpRequest {
-  Stream* stream; // null once the stream is destroyed; set and read on the stream's worker alone
+  Stream* stream; // null once the stream is destroyed; used only on the stream's worker
   Direction decoding{}, encoding{};
 
   explicit Request(Stream* s) : httpRequest{}, stream(s) {
@@ -54,14 +51,14 @@ struct Request : httpRequest {
 // Stream is the golang extension's Filter.
 struct Stream {
   std::shared_ptr<FilterConfig> config;
-  envoy_dynamic_module_type_http_filter_envoy_ptr envoy;
-  Request* request;      // Go's, once it has been shown to Go
+  EnvoyFilter envoy;
+  Request* request;      // Go owns it once it has been shown
   bool replying = false; // while the plugin's own reply is sent
   bool reply_has_body = false;
   uint64_t reply_length = 0;
   std::unique_ptr<Reply> reply;
 
-  Stream(std::shared_ptr<FilterConfig> c, envoy_dynamic_module_type_http_filter_envoy_ptr e)
+  Stream(std::shared_ptr<FilterConfig> c, EnvoyFilter e)
       : config(std::move(c)), envoy(e), request(new Request(this)) {
     request->plugin_name = {config->plugin_name->data(), config->plugin_name->size()};
     request->worker_id = envoy_dynamic_module_callback_http_filter_get_worker_index(envoy);
@@ -79,11 +76,11 @@ struct Stream {
 
   uint64_t header_count(HeaderType type) { return envoy_dynamic_module_callback_http_get_headers_size(envoy, type); }
 
-  uint64_t received(envoy_dynamic_module_type_http_body_type type) {
+  uint64_t received(BodyType type) {
     return envoy_dynamic_module_callback_http_get_body_size(envoy, type);
   }
 
-  // The log is called for every stream, even one that never came as far as this filter.
+  // Runs for every stream, even if no hook of this filter was called.
   void log(LogType type) {
     show();
     uint64_t requested = header_count(request_headers), responded = header_count(response_headers);
@@ -95,13 +92,13 @@ struct Stream {
     request->is_golang_processing_log = 0;
   }
 
-  // Each returns whether the host is to go on with what it has passed to Go.
+  // headers, data and trailers return whether Envoy may pass them on.
 
   bool headers(Direction& state, HeaderType type, bool end_stream) {
     show();
     state.state = ProcessingHeader;
     state.has_headers = true;
-    // The number of bytes serves Go's CopyHeaders alone, which the contrib host does not have.
+    // Only Go's CopyHeaders needs the number of bytes.
     switch (plugin().on_header(&state, end_stream, header_count(type), 0)) {
     case Continue:
       state.state = end_stream ? Done : WaitingData;
@@ -118,10 +115,10 @@ struct Stream {
 
   bool data(Direction& state, uint64_t length, bool end_stream) {
     if (state.state != WaitingData) {
-      return false; // the reply is on its way
+      return false; // a reply was sent
     }
     state.state = ProcessingData;
-    switch (plugin().on_data(&state, end_stream, 0, length)) { // Go gets no buffer, and what it asks of it dies
+    switch (plugin().on_data(&state, end_stream, 0, length)) { // without a buffer: its functions are fatal
     case Continue:
       state.state = end_stream ? Done : WaitingData;
       return true;
@@ -150,7 +147,7 @@ struct Stream {
   }
 
   std::string_view request_header(std::string_view name) {
-    envoy_dynamic_module_type_envoy_buffer value{};
+    Buffer value{};
     envoy_dynamic_module_callback_http_get_header(envoy, request_headers, buffer(name), &value, 0, nullptr);
     return view(value);
   }
@@ -162,13 +159,13 @@ struct Stream {
 
   void send_reply() {
     std::unique_ptr<Reply> r = std::move(reply);
-    // The ABI takes no gRPC status; Envoy keeps one that is there.
+    // The ABI has no gRPC status; Envoy keeps the header.
     if (is_grpc() && std::none_of(r->headers.begin(), r->headers.end(), [](auto& h) { return h.first == "grpc-status"; })) {
       r->headers.emplace_back("grpc-status", std::to_string(r->grpc_status));
     }
-    std::vector<envoy_dynamic_module_type_module_http_header> headers;
+    std::vector<ModuleHeader> headers;
     for (auto& [key, value] : r->headers) {
-      if (!value.empty()) { // as the golang extension does
+      if (!value.empty()) { // as in the golang extension
         headers.push_back({key.data(), key.size(), value.data(), value.size()});
       }
     }
@@ -187,9 +184,9 @@ bool in_go(const processState& state) {
          state.req->is_golang_processing_log;
 }
 
-// The stream of a call from Go, or why there is none. Healthgate calls on the stream's worker alone, inside a callback.
+// stream_of finds the stream of a call from Go. Healthgate calls only on the stream's worker, during a callback.
 CAPIStatus stream_of(void* s, Stream*& stream) {
-  if (!on_envoys_thread) {
+  if (!on_envoy_thread) {
     die("a request was used off its worker");
   }
   auto* state = static_cast<processState*>(s);
@@ -216,10 +213,10 @@ CAPIStatus envoyGoFilterHttpSendLocalReply(void* s, int response_code, void* bod
     return status;
   }
   if (static_cast<processState*>(s)->is_encoding) {
-    die("a reply was sent in the place of a response");
+    die("a reply was sent instead of a response");
   }
   if (details_len == 0) {
-    die("a reply without details, in the place of which the ABI gives its own");
+    die("a reply without details, for which the ABI would use its own");
   }
   auto reply = std::make_unique<Reply>();
   reply->code = response_code;
@@ -235,7 +232,7 @@ CAPIStatus envoyGoFilterHttpSendLocalReply(void* s, int response_code, void* bod
     reply->headers.emplace_back(copy(strings[i].data, strings[i].length), copy(strings[i + 1].data, strings[i + 1].length));
   }
   stream->reply = std::move(reply);
-  // Posted, never sent from here: the callback that is under way has not returned its status yet.
+  // It is sent later, because the current callback has not returned its status yet.
   auto scheduler = envoy_dynamic_module_callback_http_filter_scheduler_new(stream->envoy);
   envoy_dynamic_module_callback_http_filter_scheduler_commit(scheduler, 0);
   envoy_dynamic_module_callback_http_filter_scheduler_delete(scheduler);
@@ -252,9 +249,9 @@ CAPIStatus envoyGoFilterHttpGetHeader(void* s, void* key_data, int key_len, uint
     return CAPIInvalidPhase;
   }
   if (stream->replying && state->is_encoding && !state->req->is_golang_processing_log) {
-    die("a header was asked for of a reply that is not there yet");
+    die("a header of a reply was read before the reply is encoded");
   }
-  envoy_dynamic_module_type_envoy_buffer value{};
+  Buffer value{};
   envoy_dynamic_module_callback_http_get_header(stream->envoy, state->is_encoding ? response_headers : request_headers,
                                                 {static_cast<const char*>(key_data), static_cast<size_t>(key_len)},
                                                 &value, 0, nullptr);
@@ -267,83 +264,74 @@ CAPIStatus envoyGoFilterHttpGetHeader(void* s, void* key_data, int key_len, uint
 
 void envoyGoFilterHttpFinalize(void* r, int) { delete static_cast<Request*>(static_cast<httpRequest*>(r)); }
 
-envoy_dynamic_module_type_http_filter_module_ptr
-envoy_dynamic_module_on_http_filter_new(envoy_dynamic_module_type_http_filter_config_module_ptr config,
-                                        envoy_dynamic_module_type_http_filter_envoy_ptr envoy) {
-  on_envoys_thread = true; // filters are made on workers
+ModuleFilter envoy_dynamic_module_on_http_filter_new(ModuleFilterConfig config, EnvoyFilter envoy) {
+  on_envoy_thread = true; // a worker
   static std::once_flag first;
   std::call_once(first, await_refresh);
   auto& c = static_cast<const FilterConfigHolder*>(config)->config;
   auto* stream = new Stream(c, envoy);
-  if (c->logs_start) { // to all filters once they are there, before the first of them has the headers
+  if (c->logs_start) { // before the first filter has the headers
     stream->log(DownstreamStart);
   }
   return stream;
 }
 
-static Stream& stream_at(envoy_dynamic_module_type_http_filter_module_ptr filter) {
-  return *const_cast<Stream*>(static_cast<const Stream*>(filter));
-}
+static Stream& stream_at(ModuleFilter filter) { return *const_cast<Stream*>(static_cast<const Stream*>(filter)); }
 
-envoy_dynamic_module_type_on_http_filter_request_headers_status envoy_dynamic_module_on_http_filter_request_headers(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
-    bool end_of_stream) {
+envoy_dynamic_module_type_on_http_filter_request_headers_status
+envoy_dynamic_module_on_http_filter_request_headers(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
   return s.headers(s.request->decoding, request_headers, end_of_stream)
              ? envoy_dynamic_module_type_on_http_filter_request_headers_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_headers_status_StopIteration;
 }
 
-envoy_dynamic_module_type_on_http_filter_request_body_status envoy_dynamic_module_on_http_filter_request_body(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
-    bool end_of_stream) {
+envoy_dynamic_module_type_on_http_filter_request_body_status
+envoy_dynamic_module_on_http_filter_request_body(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
   return s.data(s.request->decoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedRequestBody), end_of_stream)
              ? envoy_dynamic_module_type_on_http_filter_request_body_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_body_status_StopIterationNoBuffer;
 }
 
-envoy_dynamic_module_type_on_http_filter_request_trailers_status envoy_dynamic_module_on_http_filter_request_trailers(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter) {
+envoy_dynamic_module_type_on_http_filter_request_trailers_status
+envoy_dynamic_module_on_http_filter_request_trailers(EnvoyFilter, ModuleFilter filter) {
   Stream& s = stream_at(filter);
   return s.trailers(s.request->decoding, request_trailers)
              ? envoy_dynamic_module_type_on_http_filter_request_trailers_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_trailers_status_StopIteration;
 }
 
-envoy_dynamic_module_type_on_http_filter_response_headers_status envoy_dynamic_module_on_http_filter_response_headers(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
-    bool end_of_stream) {
+envoy_dynamic_module_type_on_http_filter_response_headers_status
+envoy_dynamic_module_on_http_filter_response_headers(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
   if (!s.headers(s.request->encoding, response_headers, end_of_stream)) {
     die("the plugin stopped a response");
   }
-  return envoy_dynamic_module_type_on_http_filter_response_headers_status_Continue;
+  return {}; // Continue
 }
 
-envoy_dynamic_module_type_on_http_filter_response_body_status envoy_dynamic_module_on_http_filter_response_body(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter,
-    bool end_of_stream) {
+envoy_dynamic_module_type_on_http_filter_response_body_status
+envoy_dynamic_module_on_http_filter_response_body(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
   if (!s.data(s.request->encoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedResponseBody), end_of_stream)) {
     die("the plugin stopped the body of a response");
   }
-  return envoy_dynamic_module_type_on_http_filter_response_body_status_Continue;
+  return {}; // Continue
 }
 
-envoy_dynamic_module_type_on_http_filter_response_trailers_status envoy_dynamic_module_on_http_filter_response_trailers(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter) {
+envoy_dynamic_module_type_on_http_filter_response_trailers_status
+envoy_dynamic_module_on_http_filter_response_trailers(EnvoyFilter, ModuleFilter filter) {
   Stream& s = stream_at(filter);
   if (!s.trailers(s.request->encoding, response_trailers)) {
     die("the plugin stopped the trailers of a response");
   }
-  return envoy_dynamic_module_type_on_http_filter_response_trailers_status_Continue;
+  return {}; // Continue
 }
 
-// Envoy does not call a module's encode hooks for its own reply; the golang extension's filter gets them.
-envoy_dynamic_module_type_on_http_filter_local_reply_status envoy_dynamic_module_on_http_filter_local_reply(
-    envoy_dynamic_module_type_http_filter_envoy_ptr, envoy_dynamic_module_type_http_filter_module_ptr filter, uint32_t,
-    envoy_dynamic_module_type_envoy_buffer, bool reset_imminent) {
+// Envoy does not call a module's encode hooks for the module's own reply, but it calls the golang extension's.
+envoy_dynamic_module_type_on_http_filter_local_reply_status
+envoy_dynamic_module_on_http_filter_local_reply(EnvoyFilter, ModuleFilter filter, uint32_t, Buffer, bool reset_imminent) {
   Stream& s = stream_at(filter);
   if (s.replying && !reset_imminent) {
     Direction& state = s.request->encoding;
@@ -352,19 +340,17 @@ envoy_dynamic_module_type_on_http_filter_local_reply_status envoy_dynamic_module
       die("the plugin stopped its own reply");
     }
   }
-  return envoy_dynamic_module_type_on_http_filter_local_reply_status_Continue;
+  return {}; // Continue
 }
 
-void envoy_dynamic_module_on_http_filter_scheduled(envoy_dynamic_module_type_http_filter_envoy_ptr,
-                                                   envoy_dynamic_module_type_http_filter_module_ptr filter, uint64_t) {
+void envoy_dynamic_module_on_http_filter_scheduled(EnvoyFilter, ModuleFilter filter, uint64_t) {
   Stream& s = stream_at(filter);
   if (s.reply != nullptr) {
     s.send_reply();
   }
 }
 
-void envoy_dynamic_module_on_http_filter_stream_complete(envoy_dynamic_module_type_http_filter_envoy_ptr,
-                                                         envoy_dynamic_module_type_http_filter_module_ptr filter) {
+void envoy_dynamic_module_on_http_filter_stream_complete(EnvoyFilter, ModuleFilter filter) {
   Stream& s = stream_at(filter);
   s.request->is_golang_processing_log = 1;
   s.plugin().on_stream_complete(s.request);
@@ -372,7 +358,7 @@ void envoy_dynamic_module_on_http_filter_stream_complete(envoy_dynamic_module_ty
   s.log(DownstreamEnd);
 }
 
-void envoy_dynamic_module_on_http_filter_destroy(envoy_dynamic_module_type_http_filter_module_ptr filter) {
+void envoy_dynamic_module_on_http_filter_destroy(ModuleFilter filter) {
   Stream* s = &stream_at(filter);
   Request* request = s->request;
   if (s->shown()) {

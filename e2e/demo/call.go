@@ -20,8 +20,8 @@ import (
 // callTimeout bounds each call.
 const callTimeout = 10 * time.Second
 
-// strangers is the TLS of a client that knows nothing of the demo, whose certificate is made when it starts.
-var strangers = &tls.Config{InsecureSkipVerify: true}
+// unverified is for clients that do not have the certificate of the demo.
+var unverified = &tls.Config{InsecureSkipVerify: true}
 
 func call(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("call", flag.ExitOnError)
@@ -29,7 +29,7 @@ func call(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	reply, err := recommend(ctx, *address, strangers)
+	reply, err := recommend(ctx, *address, unverified)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func call(ctx context.Context, args []string) error {
 	return nil
 }
 
-// recommend makes a gRPC call and says what came of it.
+// recommend makes a gRPC call, and returns a description of the reply.
 func recommend(ctx context.Context, address string, config *tls.Config) (string, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {
@@ -52,30 +52,30 @@ func recommend(ctx context.Context, address string, config *tls.Config) (string,
 		return "", err
 	}
 	if len(reply.GetRoutes()) == 0 {
-		return "", errors.New("router.Router/Recommend named no route")
+		return "", errors.New("router.Router/Recommend returned no route")
 	}
-	return fmt.Sprintf("router.Router/Recommend answered with routes %v", reply.GetRoutes()), nil
+	return fmt.Sprintf("router.Router/Recommend returned routes %v", reply.GetRoutes()), nil
 }
 
 func check(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("check", flag.ExitOnError)
 	address := flags.String("address", "127.0.0.1:8443", "`host:port` of the listener")
-	service := flags.String("service", "", "the `service` that is asked for; empty asks for all of them")
+	service := flags.String("service", "", "`service` to check; empty: all")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	state, err := checkHealth(ctx, *address, *service, strangers)
+	state, err := checkHealth(ctx, *address, *service, unverified)
 	if err != nil {
 		return err
 	}
 	fmt.Println("status:", state)
 	if state != grpc_health_v1.HealthCheckResponse_SERVING.String() {
-		return errors.New("it does not serve")
+		return errors.New("the service is not serving")
 	}
 	return nil
 }
 
-// checkHealth makes one Check of grpc.health.v1.Health, and returns SERVING, NOT_SERVING or NOT_FOUND.
+// checkHealth calls Check of grpc.health.v1.Health, and returns SERVING, NOT_SERVING or NOT_FOUND.
 func checkHealth(ctx context.Context, address, service string, config *tls.Config) (string, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {

@@ -22,11 +22,11 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// running is `demo run` or `demo script`, as make starts it.
+// running is the demo command, as make starts it.
 type running struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	tmp    string // where it keeps its files
+	tmp    string // its TMPDIR
 	ended  chan error
 	mutex  sync.Mutex
 	output bytes.Buffer
@@ -38,13 +38,13 @@ func (r *running) Write(text []byte) (int, error) {
 	return r.output.Write(text)
 }
 
-func (r *running) said() string {
+func (r *running) printed() string {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	return r.output.String()
 }
 
-// begin starts the demo that was built.
+// begin starts build/demo.
 func begin(t *testing.T, env []string, args ...string) *running {
 	t.Helper()
 	r := &running{t: t, tmp: t.TempDir(), ended: make(chan error, 1)}
@@ -60,36 +60,36 @@ func begin(t *testing.T, env []string, args ...string) *running {
 	return r
 }
 
-// end waits until the demo has ended.
+// end waits until the demo ends.
 func (r *running) end() error {
 	r.t.Helper()
 	select {
 	case err := <-r.ended:
 		return err
 	case <-time.After(2 * time.Minute):
-		r.t.Fatalf("it does not end; it said:\n%s", r.said())
+		r.t.Fatalf("it does not end; it printed:\n%s", r.printed())
 		return nil
 	}
 }
 
-// await waits until the demo has said something that a pattern matches, and returns what it matched.
+// await waits until a pattern matches the output, and returns the match.
 func (r *running) await(pattern string) []string {
 	r.t.Helper()
 	matcher := regexp.MustCompile(pattern)
 	var found []string
 	err := testbed.WaitFor(r.t.Context(), time.Minute, func() error {
-		if found = matcher.FindStringSubmatch(r.said()); found == nil {
-			return fmt.Errorf("it has not said %q", pattern)
+		if found = matcher.FindStringSubmatch(r.printed()); found == nil {
+			return fmt.Errorf("it has not printed %q", pattern)
 		}
 		return nil
 	})
 	if err != nil {
-		r.t.Fatalf("%v; it said:\n%s", err, r.said())
+		r.t.Fatalf("%v; it printed:\n%s", err, r.printed())
 	}
 	return found
 }
 
-// files are those that it has left.
+// files returns the names of the files in the demo's TMPDIR.
 func (r *running) files() (names []string) {
 	r.t.Helper()
 	err := filepath.WalkDir(r.tmp, func(path string, entry fs.DirEntry, err error) error {
@@ -104,8 +104,8 @@ func (r *running) files() (names []string) {
 	return names
 }
 
-// taken is a port on which somebody listens.
-func taken(t *testing.T) int {
+// usedPort returns a port that is in use.
+func usedPort(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -115,24 +115,25 @@ func taken(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-func TestTakenPortsAreSaidBeforeAnythingStarts(t *testing.T) {
-	https, admin := taken(t), taken(t)
+func TestPortsInUseAreReportedBeforeAnythingStarts(t *testing.T) {
+	https, admin := usedPort(t), usedPort(t)
 	for name, test := range map[string]struct {
 		args []string
 		want string
 	}{
 		"admin": {[]string{"-https-port", "0", "-admin-port", fmt.Sprint(admin)},
-			fmt.Sprintf(`^demo: port %d \(admin\) is taken: make run ADMIN_PORT=\d+\n$`, admin)},
+			fmt.Sprintf(`^demo: port %d \(admin\) is in use; try: make run ADMIN_PORT=\d+\n$`, admin)},
 		"both, of the dynamic module": {[]string{"-variant", "module", "-https-port", fmt.Sprint(https), "-admin-port", fmt.Sprint(admin)},
-			fmt.Sprintf(`^demo: port %d \(https\) is taken, port %d \(admin\) is taken: make run VARIANT=module HTTPS_PORT=\d+ ADMIN_PORT=\d+\n$`, https, admin)},
+			fmt.Sprintf(`^demo: port %d \(https\) is in use, port %d \(admin\) is in use; `, https, admin) +
+				`try: make run VARIANT=module HTTPS_PORT=\d+ ADMIN_PORT=\d+\n$`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := begin(t, nil, append([]string{"run"}, test.args...)...)
 			if err := r.end(); err == nil {
-				t.Error("it ended well")
+				t.Error("it ended without an error")
 			}
-			if !regexp.MustCompile(test.want).MatchString(r.said()) {
-				t.Errorf("it said %q, want %s", r.said(), test.want)
+			if !regexp.MustCompile(test.want).MatchString(r.printed()) {
+				t.Errorf("it printed %q, want %s", r.printed(), test.want)
 			}
 			if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
 				t.Errorf("it left %v (%v)", left, err)
@@ -141,64 +142,63 @@ func TestTakenPortsAreSaidBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-func TestPortThatIsNamedInPlaceOfATakenOneIsFreeAndNobodysElse(t *testing.T) {
-	number := taken(t)
+func TestSuggestedPortIsFreeAndNotAnotherChosenPort(t *testing.T) {
+	number := usedPort(t)
 	other := free(number, nil)
 	if err := listen(other); err != nil {
 		t.Errorf("port %d: %v", other, err)
 	}
 	if next := free(number, []port{{other, "", ""}}); next == other || next <= number {
-		t.Errorf("port %d is named, which was asked for already (taken: %d)", next, number)
+		t.Errorf("port %d is suggested, which is chosen already (in use: %d)", next, number)
 	}
 }
 
-// An Envoy that does not start: its log is what somebody needs, and the key is what nobody may find.
-func TestFailureLeavesTheLogAndNoKey(t *testing.T) {
+func TestFailedStartLeavesTheLogAndNoKey(t *testing.T) {
 	envoy := filepath.Join(t.TempDir(), "envoy")
-	program := "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\necho it is out of sorts\nexit 1\n"
+	program := "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\necho out of order\nexit 1\n"
 	if err := os.WriteFile(envoy, []byte(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	r := begin(t, []string{"ENVOY=" + envoy}, "run", "-https-port", "0", "-admin-port", "0")
 	if err := r.end(); err == nil {
-		t.Error("it ended well")
+		t.Error("it ended without an error")
 	}
-	if !strings.Contains(r.said(), "it is out of sorts") {
-		t.Errorf("it does not say why: %s", r.said())
+	if !strings.Contains(r.printed(), "out of order") {
+		t.Errorf("it does not print the reason: %s", r.printed())
 	}
 	if files := r.files(); fmt.Sprint(files) != "[envoy.log]" {
-		t.Errorf("it left %v, want the log alone", files)
+		t.Errorf("it left %v, want only the log", files)
 	}
 }
 
-func TestRunTellsEachCountAndLeavesNothing(t *testing.T) {
-	for _, way := range []string{"plugin", "module"} {
-		t.Run(way, func(t *testing.T) {
+func TestRunPrintsEachChangeAndLeavesNoFiles(t *testing.T) {
+	for _, variant := range []string{"plugin", "module"} {
+		t.Run(variant, func(t *testing.T) {
 			t.Parallel()
-			r := begin(t, nil, "run", "-variant", way, "-https-port", "0", "-admin-port", "0")
+			r := begin(t, nil, "run", "-variant", variant, "-https-port", "0", "-admin-port", "0")
 			r.await(`gate default +200 healthgate_ok\n`)
 			for _, name := range r.files() {
 				if strings.HasSuffix(name, ".key") {
 					t.Errorf("%s is there while it runs", name)
 				}
 			}
-			typeIt(t, r.await(`\n  (curl -X POST http://\S+/not-serving) +one backend`)[1])
+			runLine(t, r.await(`\n  (curl -X POST http://\S+/not-serving) +make one backend`)[1])
 			r.await(`cluster service +2 healthy and 0 degraded of 3 hosts\n`)
-			if strings.Contains(r.said(), "503") {
-				t.Errorf("the answer has changed:\n%s", r.said())
+			if strings.Contains(r.printed(), "503") {
+				t.Errorf("the answer has changed:\n%s", r.printed())
 			}
-			typeIt(t, r.await(`\n  (curl -X POST '\S+/not-serving') +all backends`)[1])
+			runLine(t, r.await(`\n  (curl -X POST '\S+/not-serving') +make all backends`)[1])
 			r.await(`cluster service +0 healthy and 0 degraded of 3 hosts\n`)
 			r.await(`gate default +503 healthgate_cluster_unhealthy\n`)
-			r.await(`gRPC calls +still pass: .*panic_threshold`)
-			typeIt(t, "curl -X POST "+r.await(`all backends are; ('\S+/serving') brings`)[1])
+			r.await(`gRPC calls +still succeed: .*panic_threshold`)
+			runLine(t, "curl -X POST "+r.await(`all backends unhealthy; undo: ('\S+/serving')`)[1])
 			r.await(`cluster service +3 healthy and 0 degraded of 3 hosts\n(.*\n)*.*3 healthy`)
-			r.await(`gRPC calls +pass, and go to healthy hosts alone\n`)
+			r.await(`gRPC calls +succeed, and go to healthy hosts only\n`)
 			if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
 			if err := r.end(); err != nil {
-				t.Errorf("it ended with %v: %s", err, r.said())
+				t.Errorf("it ended with %v: %s", err, r.printed())
 			}
 			if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
 				t.Errorf("it left %v (%v)", left, err)
@@ -207,28 +207,32 @@ func TestRunTellsEachCountAndLeavesNothing(t *testing.T) {
 	}
 }
 
-// typeIt types a line that the demo has printed.
-func typeIt(t *testing.T, line string) {
+// runLine runs a command that the demo has printed.
+func runLine(t *testing.T, line string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail --silent --show-error").CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", line, err, out)
 	}
 }
 
-func TestScriptGoesThroughTheAnswersByEachVariant(t *testing.T) {
-	for way, want := range map[string][]string{
-		"plugin": {`a gRPC call +still passes`, `answers 503 healthgate_cluster_unhealthy \(it was asked\)`, `gate default +503 healthgate_draining`},
-		"module": {`grpc.health.v1.Health/Check +SERVING`, `grpc.health.v1.Health/Check +NOT_SERVING`, `libhealthgate.so, by the dynamic module`},
+func TestScriptShowsEachAnswerWithEachVariant(t *testing.T) {
+	for variant, want := range map[string][]string{
+		"plugin": {
+			`a gRPC call +still succeeds`, `answers 503 healthgate_cluster_unhealthy \(`, `gate default +503 healthgate_draining`,
+		},
+		"module": {
+			`grpc.health.v1.Health/Check +SERVING`, `grpc.health.v1.Health/Check +NOT_SERVING`, `behind Envoy \S+ with libhealthgate.so\n`,
+		},
 	} {
-		t.Run(way, func(t *testing.T) {
+		t.Run(variant, func(t *testing.T) {
 			t.Parallel()
-			r := begin(t, nil, "script", "-variant", way)
+			r := begin(t, nil, "script", "-variant", variant)
 			if err := r.end(); err != nil {
-				t.Fatalf("it ended with %v: %s", err, r.said())
+				t.Fatalf("it ended with %v: %s", err, r.printed())
 			}
-			for _, pattern := range append(want, `cluster service +2 healthy`, `GET / +200 ok`, `GET / +503 unavailable`, `all as it should be\n$`) {
-				if !regexp.MustCompile(pattern).MatchString(r.said()) {
-					t.Errorf("it does not say %q:\n%s", pattern, r.said())
+			for _, pattern := range append(want, `cluster service +2 healthy`, `GET / +200 ok`, `GET / +503 unavailable`, `all steps passed\n$`) {
+				if !regexp.MustCompile(pattern).MatchString(r.printed()) {
+					t.Errorf("it does not print %q:\n%s", pattern, r.printed())
 				}
 			}
 			if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
@@ -238,13 +242,13 @@ func TestScriptGoesThroughTheAnswersByEachVariant(t *testing.T) {
 	}
 }
 
-func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
+func TestCertificateKeyIsPrivateAndKeepReusesTheCertificate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tls")
 	made := func(args ...string) string {
 		t.Helper()
 		r := begin(t, nil, append([]string{"cert", "-dir", dir}, args...)...)
 		if err := r.end(); err != nil {
-			t.Fatalf("it ended with %v: %s", err, r.said())
+			t.Fatalf("it ended with %v: %s", err, r.printed())
 		}
 		text, err := os.ReadFile(filepath.Join(dir, "tls.crt"))
 		if err != nil {
@@ -260,19 +264,19 @@ func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
 		t.Errorf("the key: %v, %v", key.Mode(), err)
 	}
 	if made("-keep") != first {
-		t.Error("a certificate that is valid is made anew, and a running Envoy presents the old one")
+		t.Error("-keep replaced a valid certificate, which a running Envoy goes on to present")
 	}
 	if made() == first {
-		t.Error("it is kept without being asked to")
+		t.Error("the certificate is kept without -keep")
 	}
 	if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
 		t.Fatal(err)
 	}
-	first = made("-keep")
+	made("-keep")
 	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != nil {
-		t.Errorf("without a key: %v", err)
+		t.Errorf("-keep without a key: %v", err)
 	}
-	// A folder of another user, as after the chown that a container needs.
+	// A folder of another user, as after a chown.
 	if os.Getuid() == 0 {
 		return
 	}
@@ -286,22 +290,22 @@ func TestCertificateIsMadeAndNobodyElseCanReadItsKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := begin(t, nil, "cert", "-dir", dir)
-	if err := r.end(); err == nil || !strings.Contains(r.said(), "sudo rm -r "+dir) {
-		t.Errorf("it ended with %v: %s", err, r.said())
+	if err := r.end(); err == nil || !strings.Contains(r.printed(), "sudo rm -r "+dir) {
+		t.Errorf("it ended with %v: %s", err, r.printed())
 	}
 }
 
-// Outside a checkout the demo says so in a line.
-func TestDemoOutsideACheckoutSaysSo(t *testing.T) {
+func TestDemoOutsideACheckoutPrintsAnError(t *testing.T) {
 	cmd := exec.Command(filepath.Join(testbed.Root(), "build", "demo"), "run", "-https-port", "0", "-admin-port", "0")
 	cmd.Dir = t.TempDir()
 	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "run this inside the checkout of Healthgate") || strings.Contains(string(out), "goroutine") {
+	text := string(out)
+	if err == nil || !strings.Contains(text, "run this inside the checkout of Healthgate") || strings.Contains(text, "goroutine") {
 		t.Errorf("it ended with %v: %s", err, out)
 	}
 }
 
-// textOf reads an SVG, and returns the lines in it.
+// textOf returns the lines of an SVG.
 func textOf(t *testing.T, svg string) (lines []string) {
 	t.Helper()
 	decoder := xml.NewDecoder(strings.NewReader(svg))
@@ -329,35 +333,40 @@ func textOf(t *testing.T, svg string) (lines []string) {
 	}
 }
 
-func TestRecordingHasEachLineAsItWasPrinted(t *testing.T) {
+func TestRecordingShowsEachLineAsPrinted(t *testing.T) {
 	r := &recorder{out: io.Discard, began: time.Now()}
 	fmt.Fprint(r, "# one\n  two <&> \"3\"")
 	fmt.Fprintf(r, " and so on\n\n%s end\n", strings.Repeat("word ", 25))
-	got := textOf(t, drawn("make demo", r.lines))
-	want := []string{"$ make demo", "# one", `  two <&> "3" and so on`, "", strings.TrimSpace(strings.Repeat("word ", 20)), "    word word word word word  end"}
+	got := textOf(t, draw("make demo", r.lines))
+	want := []string{
+		"$ make demo", "# one", `  two <&> "3" and so on`, "",
+		strings.TrimSpace(strings.Repeat("word ", 20)), "    word word word word word  end",
+	}
 	if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
 		t.Errorf("it shows\n%q\nwant\n%q", got, want)
 	}
 }
 
-// What the README shows was recorded from what the demo prints now.
-func TestCommittedRecordingIsOfThisDemo(t *testing.T) {
+func TestCommittedRecordingIsOfTheCurrentDemo(t *testing.T) {
 	svg, err := os.ReadFile(filepath.Join(testbed.Root(), "docs", "demo.svg"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if strings.Contains(string(svg), "%!") {
+		t.Error("docs/demo.svg has a formatting error")
 	}
 	text := strings.Join(textOf(t, string(svg)), "\n") + "\n"
 	for _, step := range recorded {
 		_, after, found := strings.Cut(text, "# "+step.what+"\n")
 		if !found {
-			t.Errorf("it lacks %q; make recording makes it anew", step.what)
+			t.Errorf("docs/demo.svg lacks %q; `make recording` updates it", step.what)
 			continue
 		}
 		if !strings.Contains(after, fmt.Sprintf("%d healthy", step.healthy)) {
-			t.Errorf("%q does not come to %d healthy hosts", step.what, step.healthy)
+			t.Errorf("%q does not show %d healthy hosts", step.what, step.healthy)
 		}
 	}
 	if !strings.Contains(text, "answers 503 healthgate_cluster_unhealthy") {
-		t.Error("it explains no 503; make recording makes it anew")
+		t.Error("docs/demo.svg explains no 503; `make recording` updates it")
 	}
 }

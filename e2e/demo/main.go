@@ -1,11 +1,11 @@
-// Command demo shows Healthgate at work: three backends, and Envoy in front with the reference configuration.
+// Command demo shows Healthgate in an Envoy with the reference configuration and three backends.
 //
-//	demo run     until Ctrl-C; says each time an answer, a count or a host changes
-//	demo script  goes through the answers and ends, with 1 where one is not as it should be
-//	demo record  does that, and writes what it printed as an SVG
+//	demo run     runs until Ctrl-C, and prints each change of an answer, a count or a host
+//	demo script  plays a script that shows each answer; exits with 1 if a result is not the expected one
+//	demo record  plays some steps of the script, and writes the output as an SVG
 //	demo call    makes a gRPC call through a running Envoy
-//	demo check   asks a running Envoy for grpc.health.v1.Health, as grpc_health_probe does
-//	demo cert    makes a self-signed certificate for localhost, for a try-out
+//	demo check   calls grpc.health.v1.Health of a running Envoy, like grpc_health_probe
+//	demo cert    makes a self-signed certificate for localhost, to try the manifests
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 	defer cancel()
 	err := commands[os.Args[1]](ctx, os.Args[2:])
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return // whoever pressed Ctrl-C knows
+		return // Ctrl-C
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -45,15 +45,14 @@ func main() {
 	}
 }
 
-// variantFlag adds -variant.
 func variantFlag(flags *flag.FlagSet) *string {
-	return flags.String("variant", "plugin", "the `way` into Envoy: plugin or module")
+	return flags.String("variant", "plugin", "`variant`: plugin or module")
 }
 
 func cert(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet("cert", flag.ExitOnError)
 	dir := flags.String("dir", ".", "`folder` for tls.crt and tls.key")
-	keep := flags.Bool("keep", false, "keep a certificate that is there and valid for another hour")
+	keep := flags.Bool("keep", false, "keep an existing certificate that is valid for another hour")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -66,19 +65,20 @@ func cert(_ context.Context, args []string) error {
 		_, err = testbed.NewCertificate(*dir)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w; it may be of another user, from a chown: remove it (sudo rm -r %s), then run this again", err, *dir)
+		return fmt.Errorf("%w; it may belong to another user after a chown: remove it (sudo rm -r %s), and try again", err, *dir)
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Printf(`made %[1]s/tls.crt and %[1]s/tls.key, for localhost and %[2]d days
-  a cluster   kubectl create secret tls envoy-tls --cert %[1]s/tls.crt --key %[1]s/tls.key
-  a container reads them as user 101, a copy of the key: sudo install -D --mode 0400 --owner 101 --group 101 %[1]s/tls.key /etc/healthgate/tls/tls.key
+	fmt.Printf(`made %[1]s/tls.crt and %[1]s/tls.key, for localhost, valid for %[2]d days
+  in a cluster: kubectl create secret tls envoy-tls --cert %[1]s/tls.crt --key %[1]s/tls.key
+  in a container, where user 101 reads a copy of the key:
+    sudo install -D --mode 0400 --owner 101 --group 101 %[1]s/tls.key /etc/healthgate/tls/tls.key
 `, filepath.Clean(*dir), testbed.CertificateDays)
 	return nil
 }
 
-// valid says whether a folder has a certificate with its key that is valid for some time.
+// valid reports whether a folder has a certificate with its key that is valid for some time.
 func valid(dir string, least time.Duration) bool {
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	return err == nil && time.Now().Add(least).Before(pair.Leaf.NotAfter)

@@ -8,14 +8,14 @@ import (
 	"syscall"
 )
 
-// port is one that a user may choose.
+// port is a port that the user can choose.
 type port struct {
 	number   int
 	what     string
 	variable string // of make
 }
 
-// checkPorts says which ports can't be listened on, and what to type in their place.
+// checkPorts returns an error that names the ports in use, and a command with other ports.
 func checkPorts(variant string, ports ...port) error {
 	again := "make run"
 	if variant != "plugin" {
@@ -28,9 +28,9 @@ func checkPorts(variant string, ports ...port) error {
 		case err == nil:
 			continue
 		case errors.Is(err, syscall.EADDRINUSE):
-			reasons = append(reasons, fmt.Sprintf("port %d (%s) is taken", p.number, p.what))
+			reasons = append(reasons, fmt.Sprintf("port %d (%s) is in use", p.number, p.what))
 		case errors.Is(err, syscall.EACCES):
-			reasons = append(reasons, fmt.Sprintf("port %d (%s) is not yours to listen on", p.number, p.what))
+			reasons = append(reasons, fmt.Sprintf("port %d (%s) needs more rights", p.number, p.what))
 		default:
 			reasons = append(reasons, fmt.Sprintf("port %d (%s): %v", p.number, p.what, err))
 		}
@@ -39,10 +39,10 @@ func checkPorts(variant string, ports ...port) error {
 	if reasons == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %s %s", strings.Join(reasons, ", "), again, strings.Join(others, " "))
+	return fmt.Errorf("%s; try: %s %s", strings.Join(reasons, ", "), again, strings.Join(others, " "))
 }
 
-// listen says why a port on loopback can't be listened on. Envoy itself would not say: it shares one with another Envoy.
+// listen returns an error if a port on loopback is in use. Envoy itself would share it with another Envoy.
 func listen(number int) error {
 	listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", number))
 	if err != nil {
@@ -51,9 +51,9 @@ func listen(number int) error {
 	return listener.Close()
 }
 
-// free is the next port after a taken one that can be had and that nobody asked for.
+// free returns the next free port that is not one of the chosen ports.
 func free(number int, ports []port) int {
-	start := max(number, 1023) // those below need a right of their own
+	start := max(number, 1023) // lower ports need more rights
 next:
 	for next := start + 1; next < 65536; next++ {
 		for _, p := range ports {
@@ -65,5 +65,5 @@ next:
 			return next
 		}
 	}
-	return 0 // the kernel picks one
+	return 0 // the kernel picks a port
 }

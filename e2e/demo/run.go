@@ -12,41 +12,41 @@ import (
 	"time"
 )
 
-// looks is how often a demo looks at what has changed.
-const looks = 200 * time.Millisecond
+// watchInterval is how often a demo looks for changes.
+const watchInterval = 200 * time.Millisecond
 
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
-	way := variantFlag(flags)
+	variant := variantFlag(flags)
 	httpsPort := flags.Int("https-port", 8443, "`port` of the listener")
-	adminPort := flags.Int("admin-port", 9901, "`port` of admin")
+	adminPort := flags.Int("admin-port", 9901, "`port` of the admin interface")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	err = checkPorts(*way, port{*httpsPort, "https", "HTTPS_PORT"}, port{*adminPort, "admin", "ADMIN_PORT"})
+	err = checkPorts(*variant, port{*httpsPort, "https", "HTTPS_PORT"}, port{*adminPort, "admin", "ADMIN_PORT"})
 	if err != nil {
 		return err
 	}
 	fmt.Println("starting three backends and Envoy")
-	s, err := start(ctx, options{*way, *httpsPort, *adminPort, "1s"})
-	defer func() { s.end(err) }()
+	d, err := start(ctx, options{*variant, *httpsPort, *adminPort, "1s"})
+	defer func() { d.end(err) }()
 	if err != nil {
 		return err
 	}
-	s.describe(os.Stdout)
+	d.describe(os.Stdout)
 	ended := make(chan error, 1)
 	watching, cancel := context.WithCancel(ctx)
-	go func() { ended <- s.tell(watching, newLines(os.Stdout)) }()
-	err = s.await(ctx)
+	go func() { ended <- d.printChanges(watching, newLines(os.Stdout)) }()
+	err = d.await(ctx)
 	cancel()
 	return errors.Join(err, <-ended)
 }
 
-// await returns when the user has had enough, or with an error when Envoy has ended.
-func (s *show) await(ctx context.Context) error {
-	tick := time.NewTicker(looks)
+// await returns when the user presses Ctrl-C, or with an error when Envoy ends.
+func (d *demo) await(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	for s.envoy.Alive() {
+	for d.Envoy.Alive() {
 		select {
 		case <-ctx.Done():
 			fmt.Println("\nending")
@@ -54,51 +54,64 @@ func (s *show) await(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-	return errors.New("envoy has ended; its log is in " + s.log())
+	return errors.New("envoy ended; its log is in " + d.log())
 }
 
-// tell prints each change, and what becomes of calls.
-func (s *show) tell(ctx context.Context, l *lines) error {
+// printChanges prints each change, and how gRPC calls fare when Envoy begins or stops to send to unhealthy hosts.
+func (d *demo) printChanges(ctx context.Context, l *lines) error {
 	before := false
-	return s.watch(ctx, looks, func(c change) {
-		l.print(c.At, c.what(), c.To)
-		if healthy, total, ok := c.counts(); ok {
-			before = s.calls(ctx, l, before, healthy, total)
+	return d.watch(ctx, watchInterval, func(c change) {
+		l.print(c.At, c.subject(), c.To)
+		healthy, total, ok := c.counts()
+		if !ok || inPanic(healthy, total) == before {
+			return
+		}
+		before = !before
+		_, err := recommend(ctx, d.Envoy.Ingress, d.tls)
+		text := "succeed, and go to healthy hosts only"
+		switch {
+		case err != nil:
+			text = "fail: " + err.Error()
+		case before:
+			text = "still succeed: " + whyInPanic + " (healthy_panic_threshold)"
+		}
+		if ctx.Err() == nil {
+			l.print(time.Now(), "gRPC calls", text)
 		}
 	})
 }
 
-// describe says where everything is, and what to try.
-func (s *show) describe(out io.Writer) {
-	fmt.Fprintf(out, "\n%s\n\n", s.title())
+// describe prints the addresses, and commands to try.
+func (d *demo) describe(out io.Writer) {
+	fmt.Fprintf(out, "\n%s\n\n", d.title())
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer table.Flush()
-	fmt.Fprintf(table, "  listener\thttps://%s/\n  admin\thttp://%s/\n  log\t%s\n", s.envoy.Ingress, s.admin, s.log())
-	var controls, ports []string
-	for i, backend := range s.backends {
+	fmt.Fprintf(table, "  listener\thttps://%s/\n  admin\thttp://%s/\n  log\t%s\n", d.Envoy.Ingress, d.admin, d.log())
+	var ports []string
+	for i, backend := range d.Backends {
 		fmt.Fprintf(table, "  backend %d\tgRPC %s, control http://%s/\n", i+1, backend.Address, backend.Control)
-		host, port, _ := strings.Cut(backend.Control, ":")
-		controls, ports = append(controls, host), append(ports, port)
+		_, port, _ := strings.Cut(backend.Control, ":")
+		ports = append(ports, port)
 	}
 	table.Flush()
-	all := fmt.Sprintf("http://%s:{%s}", controls[0], strings.Join(ports, ","))
-	fmt.Fprint(out, "\ntry, in another terminal:\n")
-	for _, try := range [][2]string{
-		{"curl -ik https://" + s.envoy.Ingress, "the probe"},
-		{"build/healthgate explain --admin " + s.admin, "why it is answered so"},
-		{"curl -k -H 'accept: application/json' https://" + s.envoy.Ingress, "the probe, with a report"},
-		{"build/demo call -address " + s.envoy.Ingress, "a gRPC call through the same listener"},
-		{"build/demo check -address " + s.envoy.Ingress, "grpc.health.v1.Health, answered at the edge"},
-		{"curl -X POST http://" + s.backends[0].Control + "/not-serving", "one backend is unhealthy; /serving brings it back"},
-		{"curl -X POST '" + all + "/not-serving'", "all backends are; '" + all + "/serving' brings them back"},
-		{"curl -X POST http://" + s.admin + "/healthcheck/fail", "fail the health checks; /healthcheck/ok ends it"},
-		{"curl -s 'http://" + s.admin + "/stats?filter=healthgate'", "the metrics"},
+	all := fmt.Sprintf("http://127.0.0.1:{%s}", strings.Join(ports, ","))
+	fmt.Fprint(out, "\nTry in another terminal:\n")
+	for _, command := range [][2]string{
+		{"curl -ik https://" + d.Envoy.Ingress, "send a probe"},
+		{"build/healthgate explain --admin " + d.admin, "explain the answer"},
+		{"curl -k -H 'accept: application/json' https://" + d.Envoy.Ingress, "send a probe that accepts a report"},
+		{"build/demo call -address " + d.Envoy.Ingress, "make a gRPC call through the same listener"},
+		{"build/demo check -address " + d.Envoy.Ingress, "call grpc.health.v1.Health, which the module answers"},
+		{"curl -X POST http://" + d.Backends[0].Control + "/not-serving", "make one backend unhealthy; undo: /serving"},
+		{"curl -X POST '" + all + "/not-serving'", "make all backends unhealthy; undo: '" + all + "/serving'"},
+		{"curl -X POST http://" + d.admin + "/healthcheck/fail", "drain; undo: /healthcheck/ok"},
+		{"curl -s 'http://" + d.admin + "/stats?filter=healthgate'", "show the metrics"},
 	} {
-		if s.variant.Name() != "module" && strings.HasPrefix(try[0], "build/demo check") {
-			continue // it would ask one backend
+		if d.Variant.Name() != "module" && strings.HasPrefix(command[0], "build/demo check") {
+			continue // Envoy would route it to a backend
 		}
-		fmt.Fprintf(table, "  %s\t%s\n", try[0], try[1])
+		fmt.Fprintf(table, "  %s\t%s\n", command[0], command[1])
 	}
 	table.Flush()
-	fmt.Fprint(out, "\nCtrl-C ends all of it. From now on, each change as `healthgate explain --watch` tells it:\n\n")
+	fmt.Fprint(out, "\nCtrl-C ends everything. Changes, as `healthgate explain --watch` reports them:\n\n")
 }

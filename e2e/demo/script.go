@@ -17,14 +17,14 @@ import (
 
 func script(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("script", flag.ExitOnError)
-	way := variantFlag(flags)
+	variant := variantFlag(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	return play(ctx, *way, steps, 0, os.Stdout)
+	return play(ctx, *variant, steps, 0, os.Stdout)
 }
 
-// step is one of the script's: what is done, and what has to come of it.
+// step is a step of the script, with its expected result.
 type step struct {
 	what    string
 	do      func(*player) error
@@ -35,47 +35,47 @@ type step struct {
 
 // steps are the script.
 var steps = []step{
-	{"all three backends say SERVING", serving(3), 200, 3, false},
-	{"one backend says NOT_SERVING", serving(2), 200, 2, false},
-	{"all backends say NOT_SERVING", serving(0), 503, 0, true},
-	{"all backends say SERVING again", serving(3), 200, 3, false},
-	{"Envoy drains: POST /healthcheck/fail on admin", admin("/healthcheck/fail"), 503, 3, false},
-	{"Envoy no longer drains: POST /healthcheck/ok", admin("/healthcheck/ok"), 200, 3, false},
+	{"all three backends report SERVING", serving(3), 200, 3, false},
+	{"one backend reports NOT_SERVING", serving(2), 200, 2, false},
+	{"all backends report NOT_SERVING", serving(0), 503, 0, true},
+	{"all backends report SERVING again", serving(3), 200, 3, false},
+	{"Envoy drains: POST /healthcheck/fail to the admin interface", post("/healthcheck/fail"), 503, 3, false},
+	{"Envoy no longer drains: POST /healthcheck/ok", post("/healthcheck/ok"), 200, 3, false},
 }
 
 func serving(n int) func(*player) error {
 	return func(p *player) error { return p.setServing(n) }
 }
 
-func admin(path string) func(*player) error {
-	return func(p *player) error { _, err := p.envoy.Post(path); return err }
+func post(path string) func(*player) error {
+	return func(p *player) error { _, err := p.Envoy.Post(path); return err }
 }
 
-// player goes through the steps. What it prints between them is what explain --watch tells.
+// player plays the script. It prints the changes that explain --watch reports below the step that causes them.
 type player struct {
-	*show
+	*demo
 	out io.Writer
 
 	mutex   sync.Mutex
-	held    []string // lines that came and are not printed yet
-	status  string   // the gate's answer, as explain --watch told it last
-	healthy int      // and the hosts
+	pending []string // lines that are not printed yet
+	status  string   // the last answer of the gate, as explain --watch reports it
+	healthy int      // the last number of healthy hosts
 }
 
-// play shows the answer of each step, with a pause for the reader between them, and fails where one is not as it should be.
-func play(ctx context.Context, way string, steps []step, pause time.Duration, out io.Writer) (err error) {
-	s, err := start(ctx, options{way, 0, 0, "0.2s"})
-	defer func() { s.end(err) }()
+// play plays steps, with a pause after each. It fails if a result is not the expected one.
+func play(ctx context.Context, variant string, steps []step, pause time.Duration, out io.Writer) (err error) {
+	d, err := start(ctx, options{variant, 0, 0, "0.2s"})
+	defer func() { d.end(err) }()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "three gRPC backends behind %s\n", s.title())
-	p := &player{show: s, out: out, healthy: -1}
+	fmt.Fprintf(out, "three gRPC backends behind %s\n", d.title())
+	p := &player{demo: d, out: out, healthy: -1}
 	watching, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cancel(s.watch(watching, looks/2, p.tell))
+		cancel(d.watch(watching, watchInterval/2, p.noteChange))
 	}()
 	defer func() { cancel(nil); <-done }()
 	for _, step := range steps {
@@ -87,17 +87,16 @@ func play(ctx context.Context, way string, steps []step, pause time.Duration, ou
 		}
 		time.Sleep(pause)
 	}
-	fmt.Fprintln(out, "\nall as it should be")
+	fmt.Fprintln(out, "\nall steps passed")
 	return nil
 }
 
-// tell notes a change, and has its line printed under the step that it belongs to.
-func (p *player) tell(c change) {
+func (p *player) noteChange(c change) {
 	var text strings.Builder
-	newLines(&text).print(c.At, c.what(), c.To)
+	newLines(&text).print(c.At, c.subject(), c.To)
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	p.held = append(p.held, text.String())
+	p.pending = append(p.pending, text.String())
 	if c.Gate != "" && c.Cluster == "" {
 		p.status, _, _ = strings.Cut(c.To, " ")
 	}
@@ -106,16 +105,16 @@ func (p *player) tell(c change) {
 	}
 }
 
-// release prints what has come, and says whether it is what a step has to come to.
-func (p *player) release(s step) error {
+// printChanges prints the pending lines, and returns an error until the state is the expected one.
+func (p *player) printChanges(s step) error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	for _, line := range p.held {
+	for _, line := range p.pending {
 		fmt.Fprint(p.out, "  ", line)
 	}
-	p.held = nil
+	p.pending = nil
 	if p.status != fmt.Sprint(s.status) || p.healthy != s.healthy {
-		return fmt.Errorf("explain says %q with %d healthy hosts, want %d with %d", p.status, p.healthy, s.status, s.healthy)
+		return fmt.Errorf("explain reports %q with %d healthy hosts, want %d with %d", p.status, p.healthy, s.status, s.healthy)
 	}
 	return nil
 }
@@ -125,18 +124,16 @@ func (p *player) play(ctx context.Context, s step) error {
 	if err := s.do(p); err != nil {
 		return err
 	}
-	if err := testbed.WaitFor(ctx, 20*time.Second, func() error { return p.release(s) }); err != nil {
+	if err := testbed.WaitFor(ctx, 20*time.Second, func() error { return p.printChanges(s) }); err != nil {
 		return err
 	}
-	return errors.Join(p.sayProbe(ctx, s), p.sayCall(ctx, s), p.sayCheck(ctx, s), p.sayWhy(ctx, s))
+	return errors.Join(p.showProbe(ctx, s), p.showCall(ctx, s), p.showCheck(ctx, s), p.showExplanation(ctx, s))
 }
 
-func (p *player) say(what, text string) {
-	fmt.Fprintf(p.out, "  %-*s%s\n", column, what, text)
-}
+func (p *player) print(what, text string) { fmt.Fprintf(p.out, "  %-*s%s\n", column, what, text) }
 
-// sayProbe asks as a balancer does. A variant may answer a look later than the numbers say.
-func (p *player) sayProbe(ctx context.Context, s step) error {
+// showProbe waits for the expected reply: the module may answer one sample later than explain.
+func (p *player) showProbe(ctx context.Context, s step) error {
 	return testbed.WaitFor(ctx, 10*time.Second, func() error {
 		status, body, err := p.probe()
 		if err == nil && status != s.status {
@@ -144,54 +141,52 @@ func (p *player) sayProbe(ctx context.Context, s step) error {
 		}
 		if err == nil {
 			body, _, _ = strings.Cut(body, "\n")
-			p.say("GET /", fmt.Sprint(status, " ", body))
+			p.print("GET /", fmt.Sprint(status, " ", body))
 		}
 		return err
 	})
 }
 
-// sayCall makes a call through the same listener, and says why it passes where no host is healthy.
-func (p *player) sayCall(ctx context.Context, s step) error {
-	if _, err := recommend(ctx, p.envoy.Ingress, p.tls); err != nil {
+// showCall makes a gRPC call through the same listener. It succeeds also without healthy hosts.
+func (p *player) showCall(ctx context.Context, s step) error {
+	if _, err := recommend(ctx, p.Envoy.Ingress, p.tls); err != nil {
 		return err
 	}
-	text := "passes"
-	if panics(s.healthy, len(p.backends)) {
-		text = "still passes: " + panicking
+	text := "succeeds"
+	if inPanic(s.healthy, len(p.Backends)) {
+		text = "still succeeds: " + whyInPanic
 	}
-	p.say("a gRPC call", text)
+	p.print("a gRPC call", text)
 	return nil
 }
 
-// sayCheck asks by gRPC, which the dynamic module answers.
-func (p *player) sayCheck(ctx context.Context, s step) error {
-	if p.variant.Name() != "module" {
+// showCheck calls Check of grpc.health.v1.Health, which the module answers.
+func (p *player) showCheck(ctx context.Context, s step) error {
+	if p.Variant.Name() != "module" {
 		return nil
 	}
 	want := map[bool]string{true: "SERVING", false: "NOT_SERVING"}[s.status == 200]
 	return testbed.WaitFor(ctx, 10*time.Second, func() error {
-		state, err := checkHealth(ctx, p.envoy.Ingress, "router.Router", p.tls)
+		state, err := checkHealth(ctx, p.Envoy.Ingress, "router.Router", p.tls)
 		if err == nil && state != want {
-			err = fmt.Errorf("grpc.health.v1.Health says %s, want %s", state, want)
+			err = fmt.Errorf("grpc.health.v1.Health answers %s, want %s", state, want)
 		}
 		if err == nil {
-			p.say("grpc.health.v1.Health/Check", state)
+			p.print("grpc.health.v1.Health/Check", state)
 		}
 		return err
 	})
 }
 
-// sayWhy has the command explain the answer.
-func (p *player) sayWhy(ctx context.Context, s step) error {
+func (p *player) showExplanation(ctx context.Context, s step) error {
 	if !s.explain {
 		return nil
 	}
 	fmt.Fprintf(p.out, "\n$ healthgate explain --admin %s\n", p.admin)
-	explain := exec.CommandContext(ctx, command(), "explain", "--admin", p.admin)
-	text, err := explain.Output()
+	text, err := exec.CommandContext(ctx, command(), "explain", "--admin", p.admin).Output()
 	fmt.Fprint(p.out, string(text))
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		return fmt.Errorf("healthgate explain ended with %v, want 1, since a gate fails", err)
+		return fmt.Errorf("healthgate explain ended with %v, want exit code 1 because a gate fails", err)
 	}
 	return nil
 }

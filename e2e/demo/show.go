@@ -16,122 +16,90 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// show is what is shown.
-type show struct {
-	dir      string
-	variant  testbed.Variant
-	version  string // Envoy's
-	admin    string // where admin is to be asked, as host:port
-	envoy    *testbed.Envoy
-	server   *http.Server // of admin, where it is not Envoy's own
-	backends []*testbed.Backend
-	client   *http.Client
-	tls      *tls.Config
+// demo is three backends and an Envoy in front of them.
+type demo struct {
+	*testbed.Testbed
+	version string       // of Envoy
+	admin   string       // address of the admin interface, as host:port
+	server  *http.Server // of the admin interface, if it is not Envoy's own
+	client  *http.Client
+	tls     *tls.Config
 }
 
-// options are what a show is made with.
+// options are the settings of a demo.
 type options struct {
 	variant              string
-	httpsPort, adminPort int    // 0 for one that is free
+	httpsPort, adminPort int    // 0: a free one
 	interval             string // of the health checks
 }
 
-// start starts backends and Envoy. What it started is in the show even where it fails.
-func start(ctx context.Context, o options) (s *show, err error) {
-	s = &show{}
-	if s.variant, err = testbed.Named(o.variant); err != nil {
-		return s, err
+// referenceFile has the configuration that users of a variant start from.
+var referenceFile = map[string]string{"plugin": "envoy/envoy.yaml", "module": "envoy/module.yaml"}
+
+// start starts the backends and Envoy. The caller calls end also after an error.
+func start(ctx context.Context, o options) (d *demo, err error) {
+	d = &demo{Testbed: &testbed.Testbed{}}
+	variant, err := testbed.Named(o.variant)
+	if err != nil {
+		return d, err
 	}
-	if s.version, err = testbed.EnvoyVersion(); err != nil {
-		return s, err
+	if d.version, err = testbed.EnvoyVersion(); err != nil {
+		return d, err
 	}
-	if s.dir, err = os.MkdirTemp("", "healthgate-demo-"); err != nil {
-		return s, err
+	config, err := testbed.ReadBootstrap(referenceFile[o.variant])
+	if err != nil {
+		return d, err
 	}
-	for range 3 {
-		backend, err := testbed.StartBackend(ctx, "127.0.0.1:0")
-		if err != nil {
-			return s, err
-		}
-		s.backends = append(s.backends, backend)
+	dir, err := os.MkdirTemp("", "healthgate-demo-")
+	if err != nil {
+		return d, err
 	}
-	if err := s.startEnvoy(ctx, o); err != nil {
-		return s, err
+	const loopback = "127.0.0.1:0"
+	d.Testbed, err = testbed.Prepare(ctx, dir, testbed.Setup{
+		Variant: variant, Config: config, Backends: []string{loopback, loopback, loopback}, CheckEvery: o.interval,
+		IngressPort: o.httpsPort, AdminPort: o.adminPort,
+	})
+	if err != nil {
+		return d, err
 	}
-	s.client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: s.tls}}
-	return s, nil
+	config.SetGateKey("response", map[string]any{"details": true}) // only on loopback
+	d.tls = &tls.Config{RootCAs: d.Certificate.Pool, ServerName: "localhost"}
+	d.client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: d.tls}}
+	return d, d.startEnvoy(ctx, o)
 }
 
-// reference is where a variant's configuration is, and where in its filter that of the gate.
-var reference = map[string]struct{ file, gate string }{
-	"plugin": {"envoy/envoy.yaml", testbed.FilterConfig},
-	"module": {"envoy/module.yaml", "typed_config.filter_config.value"},
-}
-
-func (s *show) startEnvoy(ctx context.Context, o options) error {
-	certificate, err := testbed.NewCertificate(s.dir)
-	if err != nil {
-		return err
-	}
-	// Envoy has read the key once it serves. Nobody finds it after that, however the demo ends.
-	defer os.Remove(certificate.KeyFile)
-	s.tls = &tls.Config{RootCAs: certificate.Pool, ServerName: "localhost"}
-	config, err := s.configuration(o, certificate)
-	if err != nil {
-		return err
-	}
-	log, err := os.Create(s.log())
+func (d *demo) startEnvoy(ctx context.Context, o options) error {
+	// Envoy has read the key once it serves, so the key does not stay on disk.
+	defer os.Remove(d.Certificate.KeyFile)
+	log, err := os.Create(d.log())
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	written := config.Clone()
-	if s.variant.Name() == "plugin" { // module.yaml is what stock Envoy takes
-		s.variant.Prepare(config)
+	if d.usesContribHost() {
+		d.Config.Listen(o.httpsPort, 0)
 	}
-	if s.contribHost() {
-		config.Set("admin.address.socket_address.port_value", 0)
-	}
-	if s.envoy, err = testbed.StartEnvoy(ctx, s.dir, config, s.variant.Options(testbed.Options{LogFile: log})); err != nil {
+	if err := d.Start(ctx, testbed.Options{LogFile: log}); err != nil {
 		if ctx.Err() != nil {
 			return context.Canceled
 		}
-		if text, _ := os.ReadFile(s.log()); len(text) > 0 {
-			err = fmt.Errorf("%w%s\nall of it is in %s", err, testbed.Tail(string(text), 10), s.log())
+		if text, _ := os.ReadFile(d.log()); len(text) > 0 {
+			err = fmt.Errorf("%w%s\nthe whole log is in %s", err, testbed.Tail(string(text), 10), d.log())
 		}
 		return err
 	}
-	if s.admin = s.envoy.Admin; s.contribHost() {
-		return s.serveAdmin(written, o.adminPort)
+	if d.admin = d.Envoy.Admin; d.usesContribHost() {
+		return d.serveAdmin(o.adminPort)
 	}
 	return nil
 }
 
-// configuration is the variant's reference, where it differs from what users have.
-func (s *show) configuration(o options, certificate *testbed.Certificate) (*testbed.Config, error) {
-	from := reference[s.variant.Name()]
-	config, err := testbed.LoadConfig(from.file)
-	if err != nil {
-		return nil, err
-	}
-	var addresses []string
-	for _, backend := range s.backends {
-		addresses = append(addresses, backend.Address)
-	}
-	config.UseCertificate(certificate)
-	config.Listen(o.httpsPort, o.adminPort)
-	config.CheckEvery(o.interval)
-	config.SetEndpoints(addresses...)
-	config.Set(testbed.Healthgate+"."+from.gate+".response", map[string]any{"details": true}) // on loopback alone
-	return config, nil
-}
+// usesContribHost reports whether the contrib host takes the place of the golang extension.
+func (d *demo) usesContribHost() bool { return testbed.HasContribHost(d.Variant) }
 
-// contribHost says whether the contrib host takes the golang extension's place.
-func (s *show) contribHost() bool { return testbed.HasContribHost(s.variant) }
-
-// serveAdmin offers Envoy's admin with the configuration as it was written, so that explain finds the gate in it.
-func (s *show) serveAdmin(written *testbed.Config, port int) error {
-	handler, err := testbed.AdminAsWritten(s.envoy, written)
+// serveAdmin serves Envoy's admin interface with the configuration as it was written, so that explain finds the gate in it.
+func (d *demo) serveAdmin(port int) error {
+	handler, err := testbed.AdminAsWritten(d.Envoy, d.Config)
 	if err != nil {
 		return err
 	}
@@ -139,44 +107,39 @@ func (s *show) serveAdmin(written *testbed.Config, port int) error {
 	if err != nil {
 		return err
 	}
-	s.admin = listener.Addr().String()
-	s.server = &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = s.server.Serve(listener) }()
+	d.admin = listener.Addr().String()
+	d.server = &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = d.server.Serve(listener) }()
 	return nil
 }
 
-func (s *show) log() string { return filepath.Join(s.dir, "envoy.log") }
+func (d *demo) log() string { return filepath.Join(d.Dir, "envoy.log") }
 
-// end ends all that was started. Where something went wrong Envoy's log stays, and nothing else.
-func (s *show) end(failed error) {
-	if s.server != nil {
-		_ = s.server.Close()
+// end ends everything that was started, and removes its files. After a failure Envoy's log stays.
+func (d *demo) end(failed error) {
+	if d.server != nil {
+		_ = d.server.Close()
 	}
-	if s.envoy != nil {
-		_ = s.envoy.Stop()
-	}
-	for _, backend := range s.backends {
-		_ = backend.Stop()
-	}
-	if s.dir == "" {
+	_ = d.Close()
+	if d.Dir == "" {
 		return
 	}
-	log, err := os.Stat(s.log())
+	log, err := os.Stat(d.log())
 	if failed == nil || errors.Is(failed, context.Canceled) || err != nil || log.Size() == 0 {
-		_ = os.RemoveAll(s.dir)
+		_ = os.RemoveAll(d.Dir)
 		return
 	}
-	files, _ := os.ReadDir(s.dir)
+	files, _ := os.ReadDir(d.Dir)
 	for _, file := range files {
-		if path := filepath.Join(s.dir, file.Name()); path != s.log() {
+		if path := filepath.Join(d.Dir, file.Name()); path != d.log() {
 			_ = os.RemoveAll(path)
 		}
 	}
 }
 
-// probe asks as a balancer does, and returns the status and the body.
-func (s *show) probe() (status int, body string, err error) {
-	reply, err := s.client.Get("https://" + s.envoy.Ingress + "/")
+// probe sends a probe, and returns the status and the body of the reply.
+func (d *demo) probe() (status int, body string, err error) {
+	reply, err := d.client.Get("https://" + d.Envoy.Ingress + "/")
 	if err != nil {
 		return 0, "", err
 	}
@@ -185,9 +148,9 @@ func (s *show) probe() (status int, body string, err error) {
 	return reply.StatusCode, strings.TrimSpace(string(text)), err
 }
 
-// setServing makes the first n backends SERVING and the others not.
-func (s *show) setServing(n int) error {
-	for i, backend := range s.backends {
+// setServing makes the first n backends report SERVING and the others NOT_SERVING.
+func (d *demo) setServing(n int) error {
+	for i, backend := range d.Backends {
 		if err := backend.SetServing(i < n); err != nil {
 			return err
 		}
@@ -195,11 +158,11 @@ func (s *show) setServing(n int) error {
 	return nil
 }
 
-// title says what runs, and what stands in for what.
-func (s *show) title() string {
-	object := filepath.Base(s.variant.Object())
-	if s.contribHost() {
-		return fmt.Sprintf("Envoy %s with %s, by the Go plugin\n(e2e/contribhost plays the golang extension, which stock Envoy lacks)", s.version, object)
+// title says what runs.
+func (d *demo) title() string {
+	title := fmt.Sprintf("Envoy %s with %s", d.version, filepath.Base(d.Variant.Object()))
+	if d.usesContribHost() {
+		title += "\n(e2e/contribhost takes the place of the golang extension, which stock Envoy lacks)"
 	}
-	return fmt.Sprintf("Envoy %s with %s, by the %s variant", s.version, object, s.variant.Name())
+	return title
 }

@@ -24,21 +24,21 @@ type change struct {
 	Gate, Cluster, Host, To string
 }
 
-// what is what has changed, in a few words.
-func (c change) what() string {
+// subject returns the name of the changed gate, cluster or host.
+func (c change) subject() string {
 	switch {
 	case c.Host != "":
 		return "host " + c.Host
 	case c.Cluster != "":
 		return "cluster " + c.Cluster
 	case c.Gate != "":
-		gate, _, _ := strings.Cut(c.Gate, " (") // the listener is the only one
+		gate, _, _ := strings.Cut(c.Gate, " (") // without the name of the listener, which is the only one
 		return "gate " + gate
 	}
 	return "admin"
 }
 
-// counts are those of a change that is one of them.
+// counts returns the host counts of a cluster, if the change is one of these.
 func (c change) counts() (healthy, total int, ok bool) {
 	if c.Cluster == "" || c.Host != "" {
 		return 0, 0, false
@@ -48,17 +48,16 @@ func (c change) counts() (healthy, total int, ok bool) {
 	return healthy + degraded, total, n == 3
 }
 
-// lines prints lines in two columns, as they come.
+// lines prints lines in two columns.
 type lines struct {
 	mutex sync.Mutex
 	table *tabwriter.Writer
 }
 
-// column is as wide as the longest name of what changes, with the time.
+// column is the width of the longest subject with its time.
 const column = len("06:54:41.2  host 127.0.0.1:65535") + 2
 
 func newLines(out io.Writer) *lines {
-	// The second cell is the last, so that only the first is made as wide as that.
 	return &lines{table: tabwriter.NewWriter(out, column, 0, 2, ' ', 0)}
 }
 
@@ -69,13 +68,13 @@ func (l *lines) print(at time.Time, what, text string) {
 	l.table.Flush()
 }
 
-// command is the one that users have.
+// command returns the path of the command.
 func command() string { return filepath.Join(testbed.Root(), "build", "healthgate") }
 
-// watch runs `healthgate explain --watch` until the context ends, and calls tell for each change that it prints.
-func (s *show) watch(ctx context.Context, interval time.Duration, tell func(change)) error {
-	cmd := exec.CommandContext(ctx, command(), "explain", "--admin", s.admin, "--watch", "--interval", interval.String(), "--output", "json")
-	// Ended with its parent, should that be killed; and not by the Ctrl-C that ends the parent in order.
+// watch runs `healthgate explain --watch` until the context ends, and calls report for each change.
+func (d *demo) watch(ctx context.Context, interval time.Duration, report func(change)) error {
+	cmd := exec.CommandContext(ctx, command(), "explain", "--admin", d.admin, "--watch", "--interval", interval.String(), "--output", "json")
+	// Ends if this process is killed; does not receive the Ctrl-C of this process, which ends it in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -92,7 +91,7 @@ func (s *show) watch(ctx context.Context, interval time.Duration, tell func(chan
 			cancelled := cmd.Cancel()
 			return errors.Join(fmt.Errorf("explain printed %q: %w", scanner.Text(), err), cancelled, cmd.Wait())
 		}
-		tell(c)
+		report(c)
 	}
 	if err := cmd.Wait(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("healthgate explain: %w: %s", err, stderr.String())
@@ -100,31 +99,11 @@ func (s *show) watch(ctx context.Context, interval time.Duration, tell func(chan
 	return nil
 }
 
-// panicThreshold is what the reference configurations have as healthy_panic_threshold, in per cent.
+// panicThreshold is healthy_panic_threshold of the reference configurations, in per cent.
 const panicThreshold = 50
 
-// panicking is why calls pass where a probe fails.
-const panicking = "Envoy sends to all hosts, with under 50 % healthy"
+// whyInPanic is why calls succeed while probes fail.
+const whyInPanic = "Envoy sends to all hosts if less than 50 % are healthy"
 
-// panics says whether Envoy sends to all hosts, healthy or not.
-func panics(healthy, total int) bool { return 100*healthy < panicThreshold*total }
-
-// calls makes a call where the counts say that Envoy sends to all hosts, and again when it no longer does, and says what came of it.
-func (s *show) calls(ctx context.Context, l *lines, before bool, healthy, total int) (now bool) {
-	now = panics(healthy, total)
-	if now == before {
-		return now
-	}
-	_, err := recommend(ctx, s.envoy.Ingress, s.tls)
-	text := "still pass: " + panicking + " (healthy_panic_threshold)"
-	if !now {
-		text = "pass, and go to healthy hosts alone"
-	}
-	if err != nil {
-		text = "fail: " + err.Error()
-	}
-	if ctx.Err() == nil {
-		l.print(time.Now(), "gRPC calls", text)
-	}
-	return now
-}
+// inPanic reports whether Envoy sends to all hosts, healthy or not.
+func inPanic(healthy, total int) bool { return 100*healthy < panicThreshold*total }

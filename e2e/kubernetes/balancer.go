@@ -7,112 +7,111 @@ import (
 	"time"
 )
 
-// balancer sends to the hosts that pass checks of its own, as a load balancer outside of the cluster does. The first check that fails
-// takes a host out, and the first that passes takes it in.
+// balancer sends to the targets that pass its health checks, like a load balancer outside of the cluster. One failed check takes a target
+// out of rotation, and one passed check puts it back.
 type balancer[C any] struct {
-	every time.Duration // between two checks of a host
-	list  func(context.Context) ([]string, error)
-	check func(context.Context, string) error
-	dial  func(address string) (C, error)
-	close func(C) // a host that is gone for good
+	interval time.Duration // between two checks of a target
+	list     func(context.Context) ([]string, error)
+	check    func(context.Context, string) error
+	dial     func(address string) (C, error)
+	close    func(C) // of a target that is no longer listed
 
-	mu    sync.Mutex
-	hosts map[string]*host[C]
-	order []*host[C]
-	next  int
+	mutex    sync.Mutex
+	targets  map[string]*target[C]
+	rotation []*target[C]
+	next     int
 }
 
-// host is one that was listed. What is dialled is for all of its calls.
-type host[C any] struct {
-	conn C
-	in   bool
-	stop context.CancelFunc
+// target is an address that is listed, with one connection for all calls.
+type target[C any] struct {
+	conn    C
+	passing bool
+	stop    context.CancelFunc
 }
 
-var errNoHost = errors.New("the balancer has no host that passes its checks")
+var errNoTarget = errors.New("no target passes the balancer's checks")
 
-// keep asks for the hosts each second, and checks each, until ctx ends.
-func (b *balancer[C]) keep(ctx context.Context) {
-	b.hosts = map[string]*host[C]{}
+// run updates the targets each second, and checks each, until ctx ends.
+func (b *balancer[C]) run(ctx context.Context) {
+	b.targets = map[string]*target[C]{}
 	for ctx.Err() == nil {
 		if addresses, err := b.list(ctx); err == nil {
-			b.take(ctx, addresses)
+			b.update(ctx, addresses)
 		}
 		pause(ctx, time.Second)
 	}
 }
 
-// take adds the hosts that are new, and takes out those that are no longer listed.
-func (b *balancer[C]) take(ctx context.Context, addresses []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// update adds new targets, and removes those that are no longer listed.
+func (b *balancer[C]) update(ctx context.Context, addresses []string) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
 	listed := map[string]bool{}
 	for _, address := range addresses {
 		listed[address] = true
-		if b.hosts[address] != nil {
+		if b.targets[address] != nil {
 			continue
 		}
 		conn, err := b.dial(address)
 		if err != nil {
-			continue // and again with the next list
+			continue // until the next update
 		}
 		checking, stop := context.WithCancel(ctx)
-		h := &host[C]{conn: conn, stop: stop}
-		b.hosts[address] = h
-		go b.watch(checking, h, address)
+		t := &target[C]{conn: conn, stop: stop}
+		b.targets[address] = t
+		go b.checkRepeatedly(checking, t, address)
 	}
-	for address, h := range b.hosts {
+	for address, t := range b.targets {
 		if !listed[address] {
-			h.in = false
-			h.stop()
-			delete(b.hosts, address)
-			b.close(h.conn)
+			t.passing = false
+			t.stop()
+			delete(b.targets, address)
+			b.close(t.conn)
 		}
 	}
-	b.arrange()
+	b.rotate()
 }
 
-// watch checks a host at once and from then on.
-func (b *balancer[C]) watch(ctx context.Context, h *host[C], address string) {
+func (b *balancer[C]) checkRepeatedly(ctx context.Context, t *target[C], address string) {
 	for ctx.Err() == nil {
 		err := b.check(ctx, address)
-		b.mu.Lock()
-		h.in = err == nil && ctx.Err() == nil
-		b.arrange()
-		b.mu.Unlock()
-		pause(ctx, b.every)
+		b.mutex.Lock()
+		t.passing = err == nil && ctx.Err() == nil
+		b.rotate()
+		b.mutex.Unlock()
+		pause(ctx, b.interval)
 	}
 }
 
-// arrange lists those that are in. b.mu is held.
-func (b *balancer[C]) arrange() {
-	b.order = b.order[:0]
-	for _, h := range b.hosts {
-		if h.in {
-			b.order = append(b.order, h)
+// rotate renews the rotation. The caller holds the mutex.
+func (b *balancer[C]) rotate() {
+	b.rotation = b.rotation[:0]
+	for _, t := range b.targets {
+		if t.passing {
+			b.rotation = append(b.rotation, t)
 		}
 	}
 }
 
-// pick is the next host that is sent to.
+// pick returns the connection of the next target.
 func (b *balancer[C]) pick() (conn C, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.order) == 0 {
-		return conn, errNoHost
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	if len(b.rotation) == 0 {
+		return conn, errNoTarget
 	}
 	b.next++
-	return b.order[b.next%len(b.order)].conn, nil
+	return b.rotation[b.next%len(b.rotation)].conn, nil
 }
 
-// in is how many hosts are sent to.
-func (b *balancer[C]) in() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.order)
+// inRotation returns the number of targets that pass.
+func (b *balancer[C]) inRotation() int {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return len(b.rotation)
 }
 
-// pause waits, and less where ctx ends.
+// pause waits, at most until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

@@ -14,16 +14,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// namespace is made for the runs, and deleted.
+// namespace is created for the runs, and deleted.
 const namespace = "healthgate-e2e"
 
-// cluster is told what to do by kubectl.
+// cluster is a cluster that kubectl controls.
 type cluster struct {
-	context string   // kubectl's; "" is the current one
-	onNode  []string // a command before one that is run on a node; {node} in it is the node's name
+	context string   // of kubectl; "" is the current one
+	onNode  []string // prefix of a command that runs on a node; {node} in it stands for the node's name
 }
 
-// kubectl runs it in the namespace, and returns what it prints.
+// kubectl runs kubectl in the namespace, and returns its output.
 func (c *cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	args = append([]string{"--namespace", namespace}, args...)
 	if c.context != "" {
@@ -32,7 +32,7 @@ func (c *cluster) kubectl(ctx context.Context, stdin string, args ...string) (st
 	return output(ctx, stdin, "kubectl", args...)
 }
 
-// output is what a command prints; an error has what it has printed as one.
+// output runs a command and returns its output. An error includes the command's error output.
 func output(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -53,7 +53,7 @@ func get[T any](ctx context.Context, c *cluster, args ...string) (object T, err 
 	return object, err
 }
 
-// pods are those of a Deployment, envoy or service, those that are ending too.
+// pods returns the pods of the Deployment envoy or service, including pods that terminate.
 func (c *cluster) pods(ctx context.Context, name string) ([]corev1.Pod, error) {
 	list, err := get[corev1.PodList](ctx, c, "pods", "--selector", "app.kubernetes.io/name="+name)
 	return list.Items, err
@@ -68,7 +68,7 @@ func isReady(pod corev1.Pod) bool {
 	return false
 }
 
-// restarts is how often the containers of pods were started anew.
+// restarts returns how often the containers of pods were restarted.
 func restarts(pods []corev1.Pod) (n int32) {
 	for _, pod := range pods {
 		for _, container := range pod.Status.ContainerStatuses {
@@ -78,11 +78,11 @@ func restarts(pods []corev1.Pod) (n int32) {
 	return n
 }
 
-// isSettled says what a Deployment still waits for, nil where it is as it should be: all pods new, Ready and available, and no old one.
-func isSettled(deployment appsv1.Deployment, pods []corev1.Pod) error {
+// checkSettled returns an error unless all pods of a Deployment are updated, Ready and available, and no old one is left.
+func checkSettled(deployment appsv1.Deployment, pods []corev1.Pod) error {
 	name, want, status := deployment.Name, *deployment.Spec.Replicas, deployment.Status
 	if status.ObservedGeneration < deployment.Generation || status.UpdatedReplicas != want || status.AvailableReplicas != want {
-		return fmt.Errorf("%s has %d pods of its last change and %d available, of %d", name, status.UpdatedReplicas, status.AvailableReplicas, want)
+		return fmt.Errorf("%s has %d updated and %d available pods of %d", name, status.UpdatedReplicas, status.AvailableReplicas, want)
 	}
 	if len(pods) != int(want) {
 		return fmt.Errorf("%s has %d pods, want %d", name, len(pods), want)
@@ -90,7 +90,7 @@ func isSettled(deployment appsv1.Deployment, pods []corev1.Pod) error {
 	for _, pod := range pods {
 		switch {
 		case pod.DeletionTimestamp != nil:
-			return fmt.Errorf("%s is ending", pod.Name)
+			return fmt.Errorf("%s is terminating", pod.Name)
 		case !isReady(pod):
 			return fmt.Errorf("%s is not Ready", pod.Name)
 		}
@@ -98,21 +98,21 @@ func isSettled(deployment appsv1.Deployment, pods []corev1.Pod) error {
 	return nil
 }
 
-// await asks each second until there is no error any more, and tells the last one where ctx ends before.
-func await(ctx context.Context, fine func() error) error {
+// await calls ready each second until it returns nil. If ctx ends first, the error includes the last one.
+func await(ctx context.Context, ready func() error) error {
 	for {
-		err := fine()
+		err := ready()
 		if err == nil {
 			return nil
 		}
 		pause(ctx, time.Second)
 		if ctx.Err() != nil {
-			return fmt.Errorf("it does not come: %w (%w)", err, ctx.Err())
+			return fmt.Errorf("%w (%w)", err, ctx.Err())
 		}
 	}
 }
 
-// settle waits until both Deployments are as they should be, the balancer sends to each Envoy, and no call fails any more.
+// settle waits until both Deployments are settled, the balancer sends to each Envoy, and calls no longer fail.
 func (c *cluster) settle(ctx context.Context) error {
 	var failed int64 = -1
 	return await(ctx, func() error {
@@ -126,44 +126,44 @@ func (c *cluster) settle(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := isSettled(deployment, pods); err != nil {
+			if err := checkSettled(deployment, pods); err != nil {
 				return err
 			}
 			if name == "envoy" {
 				envoys = len(pods)
 			}
 		}
-		load, err := c.counts(ctx)
+		loads, err := c.counts(ctx)
 		if err != nil {
 			return err
 		}
 		before := failed
 		failed = 0
-		for _, counts := range load.Counts {
+		for _, counts := range loads.Counts {
 			failed += counts.Failed
 		}
 		switch {
-		case load.Hosts != envoys:
-			return fmt.Errorf("the balancer sends to %d Envoys of %d", load.Hosts, envoys)
+		case loads.Envoys != envoys:
+			return fmt.Errorf("the balancer sends to %d of %d Envoys", loads.Envoys, envoys)
 		case failed != before:
-			return errors.New("calls have failed since the last look")
+			return errors.New("calls still fail")
 		}
 		return nil
 	})
 }
 
-// counts asks the load.
-func (c *cluster) counts(ctx context.Context) (load Load, err error) {
+// counts asks the pod that sends the load.
+func (c *cluster) counts(ctx context.Context) (loads Loads, err error) {
 	out, err := c.kubectl(ctx, "", "exec", "load", "--", "/kubernetes", "counts")
 	if err == nil {
-		err = json.Unmarshal([]byte(out), &load)
+		err = json.Unmarshal([]byte(out), &loads)
 	}
-	return load, err
+	return loads, err
 }
 
-// signal sends a signal to the Envoy of a pod from its node: a container's first process takes no SIGKILL from inside.
+// signal sends a signal to the Envoy of a pod from its node: the first process of a container ignores SIGKILL from inside.
 func (c *cluster) signal(ctx context.Context, pod corev1.Pod, signal string) error {
-	// A process is the pod's by its control group, whose name has the pod's UID, with _ where systemd makes it.
+	// The name of a process's control group includes the pod's UID, with _ for - if systemd has created it.
 	uid := strings.ReplaceAll(string(pod.UID), "-", "[-_]")
 	script := fmt.Sprintf(`n=0; for p in /proc/[0-9]*; do
 		if grep -q '%s' "$p/cgroup" && grep -q '^envoy' "$p/comm"; then kill -%s "${p#/proc/}" && n=$((n+1)); fi

@@ -15,13 +15,13 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// account is where a pod has its service account's token, the API server's certificate and the namespace.
+// account is the folder in a pod with its service account's token, the API server's certificate and the namespace.
 const account = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// endpoints asks the API server which Envoys serve, as a cloud's controller does for its balancer.
+// endpoints asks the API server which Envoys serve, like the controller of a cloud's load balancer.
 type endpoints struct {
 	url    string
-	folder string // account, but in a test
+	folder string // account, except in a test
 	client *http.Client
 }
 
@@ -37,15 +37,16 @@ func newEndpoints(folder, server string) (*endpoints, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	return &endpoints{
-		url:    "https://" + server + "/apis/discovery.k8s.io/v1/namespaces/" + string(namespace) + "/endpointslices?labelSelector=kubernetes.io/service-name=envoy",
+		url: fmt.Sprintf("https://%s/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices?labelSelector=kubernetes.io/service-name=envoy",
+			server, namespace),
 		folder: folder,
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}},
 	}, nil
 }
 
-// list returns host:port of each Envoy that serves. One that is told to end serves for as long as its readiness says so.
+// list returns host:port of each serving Envoy. A terminating one serves as long as it is ready.
 func (e *endpoints) list(ctx context.Context) (addresses []string, err error) {
-	token, err := os.ReadFile(filepath.Join(e.folder, "token")) // it is renewed
+	token, err := os.ReadFile(filepath.Join(e.folder, "token")) // kubelet renews it
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +67,7 @@ func (e *endpoints) list(ctx context.Context) (addresses []string, err error) {
 	if err := json.NewDecoder(response.Body).Decode(&slices); err != nil {
 		return nil, err
 	}
-	return serving(slices.Items), nil
-}
-
-func serving(slices []discoveryv1.EndpointSlice) (addresses []string) {
-	for _, slice := range slices {
+	for _, slice := range slices.Items {
 		for _, port := range slice.Ports {
 			for _, endpoint := range slice.Endpoints {
 				if s := endpoint.Conditions.Serving; port.Port != nil && (s == nil || *s) {
@@ -79,5 +76,5 @@ func serving(slices []discoveryv1.EndpointSlice) (addresses []string) {
 			}
 		}
 	}
-	return addresses
+	return addresses, nil
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -29,15 +31,15 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// cloud is what a balancer is told, which a test changes.
-type cloud struct {
+// fakeTargets are the targets of a balancer, which a test changes.
+type fakeTargets struct {
 	mu     sync.Mutex
 	listed []string
 	fails  map[string]bool
 	closed []string
 }
 
-func (c *cloud) set(listed []string, failing ...string) {
+func (c *fakeTargets) set(listed []string, failing ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.listed, c.fails = listed, map[string]bool{}
@@ -46,14 +48,14 @@ func (c *cloud) set(listed []string, failing ...string) {
 	}
 }
 
-func (c *cloud) balancer() *balancer[string] {
+func (c *fakeTargets) balancer() *balancer[string] {
 	return &balancer[string]{
-		every: 5 * time.Second,
+		interval: 5 * time.Second,
 		list: func(context.Context) ([]string, error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if c.listed == nil {
-				return nil, errors.New("nobody knows")
+				return nil, errors.New("the API server is down")
 			}
 			return slices.Clone(c.listed), nil
 		},
@@ -74,7 +76,7 @@ func (c *cloud) balancer() *balancer[string] {
 	}
 }
 
-// picks are those that a balancer sends to, and what it answers where there is none.
+// picks returns the targets that a balancer sends to, or its error.
 func picks(b *balancer[string]) string {
 	seen := map[string]bool{}
 	for range 10 {
@@ -87,13 +89,13 @@ func picks(b *balancer[string]) string {
 	return strings.Join(slices.Sorted(maps.Keys(seen)), " ")
 }
 
-func TestBalancerSendsToWhatPassesItsChecks(t *testing.T) {
+func TestBalancerSendsToTargetsThatPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c cloud
+		var c fakeTargets
 		b := c.balancer()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go b.keep(ctx)
+		go b.run(ctx)
 		for _, step := range []struct {
 			name    string
 			listed  []string
@@ -101,30 +103,30 @@ func TestBalancerSendsToWhatPassesItsChecks(t *testing.T) {
 			after   time.Duration
 			want    string
 		}{
-			{"nothing is known", nil, nil, time.Second, errNoHost.Error()},
+			{"no list", nil, nil, time.Second, errNoTarget.Error()},
 			{"both pass", []string{"a", "b"}, nil, 2 * time.Second, "a b"},
-			{"one fails, not yet checked", []string{"a", "b"}, []string{"b"}, time.Second, "a b"},
+			{"one fails before its next check", []string{"a", "b"}, []string{"b"}, time.Second, "a b"},
 			{"one fails", []string{"a", "b"}, []string{"b"}, 5 * time.Second, "a"},
 			{"it passes again", []string{"a", "b"}, nil, 5 * time.Second, "a b"},
-			{"one is new, and fails", []string{"a", "b", "c"}, []string{"c"}, 2 * time.Second, "a b"},
-			{"one has gone", []string{"a", "c"}, []string{"c"}, 2 * time.Second, "a"},
-			{"nobody knows any more: they stay", nil, []string{"c"}, 2 * time.Second, "a"},
-			{"all fail", []string{"a", "c"}, []string{"a", "c"}, 6 * time.Second, errNoHost.Error()},
+			{"a new one fails", []string{"a", "b", "c"}, []string{"c"}, 2 * time.Second, "a b"},
+			{"one is removed", []string{"a", "c"}, []string{"c"}, 2 * time.Second, "a"},
+			{"no list any more: they stay", nil, []string{"c"}, 2 * time.Second, "a"},
+			{"all fail", []string{"a", "c"}, []string{"a", "c"}, 6 * time.Second, errNoTarget.Error()},
 		} {
 			c.set(step.listed, step.failing...)
 			time.Sleep(step.after)
 			synctest.Wait()
 			if got := picks(b); got != step.want {
-				t.Errorf("%s: it sends to %q, want %q", step.name, got, step.want)
+				t.Errorf("%s: sends to %q, want %q", step.name, got, step.want)
 			}
 		}
 		if !slices.Equal(c.closed, []string{"b"}) {
-			t.Errorf("closed: %v, want b alone", c.closed)
+			t.Errorf("closed %v, want only b", c.closed)
 		}
 	})
 }
 
-func TestEndpointsAreThoseThatServe(t *testing.T) {
+func TestEndpointsServe(t *testing.T) {
 	var asked *http.Request
 	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = r
@@ -158,22 +160,22 @@ func TestEndpointsAreThoseThatServe(t *testing.T) {
 		t.Errorf("asked for %v with %v", asked.URL, asked.Header)
 	}
 	if _, err := newEndpoints(t.TempDir(), "x"); err == nil {
-		t.Error("it needs no service account")
+		t.Error("no error without a service account")
 	}
 }
 
-// sample is the service, behind TLS as Envoy is, and may fail.
-type sample struct {
+// fakeService is the service behind TLS, like Envoy. It may fail.
+type fakeService struct {
 	router.UnimplementedRouterServer
 	fails func() error
 }
 
-func (s *sample) Recommend(context.Context, *router.RecommendRequest) (*router.RecommendResponse, error) {
+func (s *fakeService) Recommend(context.Context, *router.RecommendRequest) (*router.RecommendResponse, error) {
 	return &router.RecommendResponse{}, s.fails()
 }
 
-// serveSample returns its address, and what ends it at once.
-func serveSample(t *testing.T, fails func() error) (address string, end func()) {
+// serve returns the address of a fakeService, and what ends it at once.
+func serve(t *testing.T, fails func() error) (address string, end func()) {
 	t.Helper()
 	certificate, err := testbed.NewCertificate(t.TempDir())
 	if err != nil {
@@ -188,31 +190,31 @@ func serveSample(t *testing.T, fails func() error) (address string, end func()) 
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.Creds(tls))
-	router.RegisterRouterServer(server, &sample{fails: fails})
+	router.RegisterRouterServer(server, &fakeService{fails: fails})
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return listener.Addr().String(), server.Stop
 }
 
-// awaitCounts waits until counts are as they should be.
-func awaitCounts(t *testing.T, tallies map[string]*tally, fine func(Counts) bool) {
+// awaitCounts waits until the counts of each load are as a function wants them.
+func awaitCounts(t *testing.T, loads map[string]load, wanted func(Counts) bool) {
 	t.Helper()
-	for name, tally := range tallies {
+	for name, l := range loads {
 		if err := testbed.WaitFor(t.Context(), 20*time.Second, func() error {
-			if counts := tally.now(); !fine(counts) {
-				return errors.New(name + " is not as it should be")
+			if counts := l.counts(); !wanted(counts) {
+				return fmt.Errorf("load %s has the counts %+v", name, counts)
 			}
 			return nil
 		}); err != nil {
-			t.Fatalf("%v: %+v", err, tally.now())
+			t.Fatal(err)
 		}
 	}
 }
 
-func TestLoadsCountWhatFails(t *testing.T) {
+func TestLoadsCountFailedCalls(t *testing.T) {
 	var mu sync.Mutex
 	var failure error
-	address, _ := serveSample(t, func() error {
+	address, _ := serve(t, func() error {
 		mu.Lock()
 		defer mu.Unlock()
 		return failure
@@ -221,48 +223,55 @@ func TestLoadsCountWhatFails(t *testing.T) {
 	b.check = func(context.Context, string) error { return nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go b.keep(ctx)
+	go b.run(ctx)
 	if err := testbed.WaitFor(ctx, 10*time.Second, func() error { _, err := b.pick(); return err }); err != nil {
 		t.Fatal(err)
 	}
-	tallies, err := start(ctx, address, b)
+	loads, err := startLoads(address, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitCounts(t, tallies, func(c Counts) bool { return c.Calls > 10 })
-	for name, tally := range tallies {
-		if counts := tally.now(); counts.Failed > 0 {
+	defer func() {
+		for _, l := range loads {
+			if _, err := l.calls.Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	awaitCounts(t, loads, func(c Counts) bool { return c.Calls > 10 })
+	for name, l := range loads {
+		if counts := l.counts(); counts.Failed > 0 {
 			t.Errorf("%s: %+v", name, counts)
 		}
 	}
 	mu.Lock()
-	failure = status.Error(codes.Internal, "it is broken, in a way that differs each time")
+	failure = status.Error(codes.Internal, "a message that differs each time")
 	mu.Unlock()
-	awaitCounts(t, tallies, func(c Counts) bool { return c.Failed > 5 && c.Reasons["Internal"] == c.Failed })
+	awaitCounts(t, loads, func(c Counts) bool { return c.Failed > 5 && c.Reasons["Internal"] == c.Failed })
 }
 
-func TestStreamThatIsCutIsTold(t *testing.T) {
-	address, end := serveSample(t, func() error { return nil })
+func TestStreamThatIsCutIsAnError(t *testing.T) {
+	address, end := serve(t, func() error { return nil })
 	conn, err := dial(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := unary(t.Context(), conn); err != nil {
+	if err := call(conn); err != nil {
 		t.Fatal(err)
 	}
-	if err := lasting(t.Context(), conn, time.Millisecond); err != nil {
-		t.Errorf("one that is not cut: %v", err)
+	if err := stream(conn, time.Millisecond); err != nil {
+		t.Errorf("a stream that is not cut: %v", err)
 	}
 	time.AfterFunc(10*time.Millisecond, end)
-	if err := lasting(t.Context(), conn, time.Minute); err == nil {
-		t.Error("one that is cut ends well")
+	if err := stream(conn, time.Minute); err == nil {
+		t.Error("no error of a stream that is cut")
 	}
 }
 
-func TestDeploymentIsSettledOnceAllOfItIsNew(t *testing.T) {
+func TestDeploymentIsSettledOnceAllPodsAreUpdated(t *testing.T) {
 	three := int32(3)
-	fine := appsv1.Deployment{
+	settled := appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "envoy", Generation: 2},
 		Spec:       appsv1.DeploymentSpec{Replicas: &three},
 		Status:     appsv1.DeploymentStatus{ObservedGeneration: 2, UpdatedReplicas: 3, AvailableReplicas: 3},
@@ -272,7 +281,7 @@ func TestDeploymentIsSettledOnceAllOfItIsNew(t *testing.T) {
 	ending.DeletionTimestamp = &metav1.Time{}
 	all := []corev1.Pod{ready, ready, ready}
 	with := func(change func(*appsv1.Deployment)) appsv1.Deployment {
-		d := *fine.DeepCopy()
+		d := *settled.DeepCopy()
 		change(&d)
 		return d
 	}
@@ -281,45 +290,49 @@ func TestDeploymentIsSettledOnceAllOfItIsNew(t *testing.T) {
 		pods       []corev1.Pod
 		want       bool
 	}{
-		"all of it":             {fine, all, true},
-		"a change not yet seen": {with(func(d *appsv1.Deployment) { d.Generation = 3 }), all, false},
-		"an old one is left":    {with(func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 2 }), all, false},
-		"one not yet available": {with(func(d *appsv1.Deployment) { d.Status.AvailableReplicas = 2 }), all, false},
-		"one that ends":         {fine, []corev1.Pod{ready, ready, ending}, false},
-		"one more, that ends":   {fine, append(slices.Clone(all), ending), false},
-		"one that is not Ready": {fine, []corev1.Pod{ready, ready, {}}, false},
-		"one that is not there": {fine, all[:2], false},
-		"no pod, and none to be": {with(func(d *appsv1.Deployment) {
+		"all updated":           {settled, all, true},
+		"a change not observed": {with(func(d *appsv1.Deployment) { d.Generation = 3 }), all, false},
+		"an old pod is left":    {with(func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 2 }), all, false},
+		"one not available":     {with(func(d *appsv1.Deployment) { d.Status.AvailableReplicas = 2 }), all, false},
+		"one terminates":        {settled, []corev1.Pod{ready, ready, ending}, false},
+		"one more terminates":   {settled, append(slices.Clone(all), ending), false},
+		"one is not Ready":      {settled, []corev1.Pod{ready, ready, {}}, false},
+		"one is missing":        {settled, all[:2], false},
+		"scaled to 0": {with(func(d *appsv1.Deployment) {
 			d.Spec.Replicas = new(int32)
 			d.Status = appsv1.DeploymentStatus{ObservedGeneration: 2}
 		}), nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := isSettled(test.deployment, test.pods); (err == nil) != test.want {
+			if err := checkSettled(test.deployment, test.pods); (err == nil) != test.want {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
 }
 
-func TestTableTellsWhatFailed(t *testing.T) {
+func TestTableShowsFailedCalls(t *testing.T) {
 	whole := map[string]Counts{"A": {Calls: 300}, "B": {Calls: 200, Streams: 5, Cut: 1}, "C": {Calls: 30}}
 	lossy := map[string]Counts{"A": {Calls: 300, Failed: 2, Reasons: map[string]int64{"Unavailable": 2}}, "B": {Calls: 200}, "C": {Calls: 30}}
 	for name, test := range map[string]struct {
 		result Result
-		fine   bool
+		passed bool
 		want   string
 	}{
-		"nothing lost":          {Result{Run: "x", Lossless: true, Counts: whole}, true, "| x | 0 of 300 | 0 of 200 | 0 of 30 | yes | 1 of 5 streams cut |"},
-		"lost, and may not":     {Result{Run: "x", Lossless: true, Counts: lossy}, false, "| x | 2 of 300 | 0 of 200 | 0 of 30 | NO | 2 Unavailable |"},
-		"lost, and may":         {Result{Run: "x", Counts: lossy, Remark: "r"}, true, "| x | 2 of 300 | 0 of 200 | 0 of 30 | yes | r; 2 Unavailable |"},
-		"not done":              {Result{Run: "x", Counts: whole, Error: "no kubectl"}, false, "| x | 0 of 300 | 0 of 200 | 0 of 30 | NO | 1 of 5 streams cut; no kubectl |"},
-		"no load":               {Result{Run: "x"}, false, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
-		"a load that does none": {Result{Run: "x", Counts: map[string]Counts{"A": {}}}, false, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
+		"nothing lost": {Result{Run: "x", Lossless: true, Counts: whole}, true,
+			"| x | 0 of 300 | 0 of 200 | 0 of 30 | yes | 1 of 5 streams cut |"},
+		"lost calls of a lossless task": {Result{Run: "x", Lossless: true, Counts: lossy}, false,
+			"| x | 2 of 300 | 0 of 200 | 0 of 30 | NO | 2 Unavailable |"},
+		"lost calls of another task": {Result{Run: "x", Counts: lossy, Remark: "r"}, true,
+			"| x | 2 of 300 | 0 of 200 | 0 of 30 | yes | r; 2 Unavailable |"},
+		"an error": {Result{Run: "x", Counts: whole, Error: "no kubectl"}, false,
+			"| x | 0 of 300 | 0 of 200 | 0 of 30 | NO | 1 of 5 streams cut; no kubectl |"},
+		"no load":              {Result{Run: "x"}, false, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
+		"a load without calls": {Result{Run: "x", Counts: map[string]Counts{"A": {}}}, false, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := test.result.fine(); got != test.fine {
-				t.Errorf("it is as it must be: %v", got)
+			if got := test.result.passed(); got != test.passed {
+				t.Errorf("passed: %v", got)
 			}
 			var b strings.Builder
 			if err := write(&b, []Result{test.result}); err != nil {
@@ -334,20 +347,15 @@ func TestTableTellsWhatFailed(t *testing.T) {
 }
 
 func TestCountsSinceAnEarlierTime(t *testing.T) {
-	var tally tally
-	tally.call(nil)
-	tally.call(status.Error(codes.Unavailable, "early"))
-	before := tally.now()
-	tally.call(nil)
-	tally.call(errNoHost)
-	tally.stream(errors.New("cut"))
-	got := tally.now().since(before)
-	if got.Calls != 2 || got.Failed != 1 || got.Streams != 1 || got.Cut != 1 || len(got.Reasons) != 1 || got.Reasons[errNoHost.Error()] != 1 {
-		t.Errorf("got %+v", got)
+	before := Counts{Calls: 2, Failed: 1, Reasons: map[string]int64{"Unavailable": 1}}
+	after := Counts{Calls: 4, Failed: 2, Reasons: map[string]int64{"Unavailable": 1, "Internal": 1}, Streams: 1, Cut: 1}
+	want := Counts{Calls: 2, Failed: 1, Reasons: map[string]int64{"Internal": 1}, Streams: 1, Cut: 1}
+	if got := after.since(before); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
-func TestWhatIsDoneCanBeChosen(t *testing.T) {
+func TestTasksCanBeChosen(t *testing.T) {
 	if all, err := choose(""); err != nil || len(all) != len(tasks) {
 		t.Errorf("got %d, %v", len(all), err)
 	}
@@ -355,6 +363,6 @@ func TestWhatIsDoneCanBeChosen(t *testing.T) {
 		t.Errorf("got %v, %v", some, err)
 	}
 	if _, err := choose("restart-envoy,sleep"); err == nil {
-		t.Error("sleep is taken for something that can be done")
+		t.Error("sleep is accepted as a task")
 	}
 }

@@ -8,48 +8,50 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"healthgate/e2e/backend/router"
+	"healthgate/e2e/testbed"
 )
 
 const (
-	callTimeout = 10 * time.Second
-	// A second's calls of A and B, and of C.
-	callsEach, callsAnew = 200, 20
-	connections          = 4
-	streams              = 10
-	streamShort          = 10 * time.Second
-	streamLong           = 55 * time.Second
-	checkEvery           = 5 * time.Second
+	callTimeout     = 10 * time.Second
+	callsPerSecond  = 200 // of A and of B
+	dialsPerSecond  = 20  // of C
+	callers         = 100 // a call that hangs holds up one of them
+	connections     = 4   // of A
+	streams         = 10  // of A and of B, open at the same time
+	shortestStream  = 10 * time.Second
+	longestStream   = 55 * time.Second
+	checkInterval   = 5 * time.Second
+	pauseAfterError = time.Second // between streams
 )
 
-// Counts are what a load has done since it began.
+// Counts are what happened to one load since it began.
 type Counts struct {
 	Calls   int64            `json:"calls"`
 	Failed  int64            `json:"failed"`
-	Reasons map[string]int64 `json:"reasons,omitempty"` // of those that failed
-	Streams int64            `json:"streams"`           // that have ended, well or not
-	Cut     int64            `json:"cut"`               // of the streams
+	Reasons map[string]int64 `json:"reasons,omitempty"` // why calls failed
+	Streams int64            `json:"streams"`           // that have ended
+	Cut     int64            `json:"cut"`               // streams that ended early
 }
 
-// Load is the counts of each, by its name, and how many Envoys B's balancer sends to.
-type Load struct {
+// Loads are the counts of each load by its name, and the number of Envoys that B's balancer sends to.
+type Loads struct {
 	Counts map[string]Counts `json:"counts"`
-	Hosts  int               `json:"hosts"`
+	Envoys int               `json:"envoys"`
 }
 
-// since is what has happened after an earlier count.
+// since returns what happened after an earlier count.
 func (c Counts) since(before Counts) Counts {
 	reasons := map[string]int64{}
 	for reason, n := range c.Reasons {
@@ -60,147 +62,80 @@ func (c Counts) since(before Counts) Counts {
 	return Counts{c.Calls - before.Calls, c.Failed - before.Failed, reasons, c.Streams - before.Streams, c.Cut - before.Cut}
 }
 
-// tally counts the calls of one load.
-type tally struct {
-	mu     sync.Mutex
-	counts Counts
-}
+// load is calls, and streams if not nil.
+type load struct{ calls, streams *testbed.Load }
 
-func (t *tally) call(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.counts.Calls++
-	if err == nil {
-		return
+func (l load) counts() Counts {
+	c := Counts{Reasons: map[string]int64{}}
+	for answer, n := range l.calls.Answers() {
+		c.Calls += n
+		if answer != succeeded {
+			c.Failed += n
+			c.Reasons[answer] = n
+		}
 	}
-	t.counts.Failed++
-	if t.counts.Reasons == nil {
-		t.counts.Reasons = map[string]int64{}
+	if l.streams != nil {
+		for answer, n := range l.streams.Answers() {
+			c.Streams += n
+			if answer != succeeded {
+				c.Cut += n
+			}
+		}
 	}
-	t.counts.Reasons[reason(err)]++
+	return c
 }
 
-func (t *tally) stream(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.counts.Streams++
-	if err != nil {
-		t.counts.Cut++
-	}
-}
+var succeeded = codes.OK.String()
 
-func (t *tally) now() Counts {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	counts := t.counts
-	counts.Reasons = maps.Clone(counts.Reasons)
-	return counts
-}
-
-// reason is why a call failed, without what differs from call to call.
-func reason(err error) string {
-	if errors.Is(err, errNoHost) {
-		return errNoHost.Error()
+// answerOf returns why a call failed, without what differs from call to call.
+func answerOf(err error) string {
+	if errors.Is(err, errNoTarget) {
+		return errNoTarget.Error()
 	}
 	return status.Code(err).String()
 }
 
-// Nobody verifies the certificate between a balancer and Envoy.
-var unverified = credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})
+// Balancers do not verify Envoy's certificate.
+var unverified = &tls.Config{InsecureSkipVerify: true}
 
 func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(unverified))
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(unverified)))
 }
 
-// unary is one call.
-func unary(ctx context.Context, conn *grpc.ClientConn) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func call(conn *grpc.ClientConn) error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	_, err := router.NewRouterClient(conn).Recommend(ctx, points())
+	_, err := router.NewRouterClient(conn).Recommend(ctx, request())
 	return err
 }
 
-func points() *router.RecommendRequest {
+func request() *router.RecommendRequest {
 	return &router.RecommendRequest{Points: []*router.Point{{Latitude: 48.1, Longitude: 11.6}}}
 }
 
-// lasting is a call that is under way for some time: its message comes at the end.
-func lasting(ctx context.Context, conn *grpc.ClientConn, d time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, d+callTimeout)
+// stream makes a call that stays open for some time: it sends its message at the end.
+func stream(conn *grpc.ClientConn, open time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), open+callTimeout)
 	defer cancel()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, router.Router_Recommend_FullMethodName)
 	if err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() {
-		if err := stream.RecvMsg(&router.RecommendResponse{}); err != nil {
-			ended <- err
-			return
-		}
-		ended <- nil
-	}()
+	go func() { ended <- stream.RecvMsg(&router.RecommendResponse{}) }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("it ended early: %w", err)
-	case <-time.After(d):
+		return fmt.Errorf("the stream ended early: %w", err)
+	case <-time.After(open):
 	}
-	if err := errors.Join(stream.SendMsg(points()), stream.CloseSend()); err != nil {
+	if err := errors.Join(stream.SendMsg(request()), stream.CloseSend()); err != nil {
 		return err
 	}
 	return <-ended
 }
 
-// pickFunc is where the next call goes to, and what is done when it has ended.
-type pickFunc func() (*grpc.ClientConn, func(), error)
-
-func nothing() {}
-
-// over makes so many calls a second until ctx ends. None waits for another.
-func (t *tally) over(ctx context.Context, perSecond int, pick pickFunc) {
-	var calls sync.WaitGroup
-	defer calls.Wait()
-	tick := time.NewTicker(time.Second / time.Duration(perSecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		calls.Go(func() {
-			conn, done, err := pick()
-			if err == nil {
-				err = unary(ctx, conn)
-				done()
-			}
-			if ctx.Err() == nil {
-				t.call(err)
-			}
-		})
-	}
-}
-
-// stream has one stream after another until ctx ends.
-func (t *tally) streams(ctx context.Context, pick pickFunc) {
-	for ctx.Err() == nil {
-		conn, done, err := pick()
-		if err == nil {
-			err = lasting(ctx, conn, streamShort+rand.N(streamLong-streamShort))
-			done()
-		}
-		if ctx.Err() == nil {
-			t.stream(err)
-		}
-		if err != nil {
-			pause(ctx, time.Second)
-		}
-	}
-}
-
-// start begins the three loads: A and C by a fixed address, B by a balancer.
-func start(ctx context.Context, address string, balancer *balancer[*grpc.ClientConn]) (map[string]*tally, error) {
-	tallies := map[string]*tally{"A": {}, "B": {}, "C": {}}
+// startLoads starts three loads: A on connections to a fixed address, B through a balancer, C on a new connection for each call.
+func startLoads(address string, balancer *balancer[*grpc.ClientConn]) (map[string]load, error) {
 	var conns []*grpc.ClientConn
 	for range connections {
 		conn, err := dial(address)
@@ -209,35 +144,48 @@ func start(ctx context.Context, address string, balancer *balancer[*grpc.ClientC
 		}
 		conns = append(conns, conn)
 	}
-	byAddress := func() (*grpc.ClientConn, func(), error) { return conns[rand.N(len(conns))], nothing, nil }
-	byBalancer := func() (*grpc.ClientConn, func(), error) {
-		conn, err := balancer.pick()
-		return conn, nothing, err
+	fixed := func() (*grpc.ClientConn, error) { return conns[rand.N(len(conns))], nil }
+	loadOn := func(pick func() (*grpc.ClientConn, error)) load {
+		return load{
+			calls: testbed.StartLoad(testbed.Pace{Clients: callers, PerSecond: callsPerSecond}, func(int) string {
+				conn, err := pick()
+				if err == nil {
+					err = call(conn)
+				}
+				return answerOf(err)
+			}),
+			streams: testbed.StartLoad(testbed.Pace{Clients: streams}, func(int) string {
+				conn, err := pick()
+				if err == nil {
+					err = stream(conn, shortestStream+rand.N(longestStream-shortestStream))
+				}
+				if err != nil {
+					time.Sleep(pauseAfterError)
+				}
+				return answerOf(err)
+			}),
+		}
 	}
-	anew := func() (*grpc.ClientConn, func(), error) {
+	dialing := testbed.StartLoad(testbed.Pace{Clients: callers, PerSecond: dialsPerSecond}, func(int) string {
 		conn, err := dial(address)
-		return conn, func() { conn.Close() }, err
-	}
-	go tallies["A"].over(ctx, callsEach, byAddress)
-	go tallies["B"].over(ctx, callsEach, byBalancer)
-	go tallies["C"].over(ctx, callsAnew, anew)
-	for range streams {
-		go tallies["A"].streams(ctx, byAddress)
-		go tallies["B"].streams(ctx, byBalancer)
-	}
-	return tallies, nil
+		if err == nil {
+			err = call(conn)
+			conn.Close()
+		}
+		return answerOf(err)
+	})
+	return map[string]load{"A": loadOn(fixed), "B": loadOn(balancer.pick), "C": {calls: dialing}}, nil
 }
 
-// probe is the check of a load balancer: GET / on a connection of its own, without verifying the certificate.
-func probe(ctx context.Context, address string) error {
+// check is a load balancer's health check: GET / on a new connection, without verifying the certificate.
+func check(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/", nil)
 	if err != nil {
 		return err
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
-	response, err := (&http.Client{Transport: transport}).Do(request)
+	response, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: unverified, DisableKeepAlives: true}}).Do(request)
 	if err != nil {
 		return err
 	}
@@ -248,19 +196,19 @@ func probe(ctx context.Context, address string) error {
 	return nil
 }
 
-// newBalancer checks each Envoy that the cluster has.
+// newBalancer returns a balancer that checks each Envoy of a list.
 func newBalancer(list func(context.Context) ([]string, error)) *balancer[*grpc.ClientConn] {
 	return &balancer[*grpc.ClientConn]{
-		every: checkEvery, list: list, check: probe, dial: dial,
-		// Calls that are under way end by themselves, or with what they were sent to.
-		close: func(conn *grpc.ClientConn) { time.AfterFunc(streamLong+callTimeout, func() { conn.Close() }) },
+		interval: checkInterval, list: list, check: check, dial: dial,
+		// Open calls end by themselves, or with their Envoy.
+		close: func(conn *grpc.ClientConn) { time.AfterFunc(longestStream+callTimeout, func() { conn.Close() }) },
 	}
 }
 
-// serveLoad is the command load: the load, and what it has counted at a port on loopback.
+// serveLoad is the command load. It serves the counts on loopback.
 func serveLoad(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
-	address := flags.String("address", "", "host:port of Envoy's Service, as from outside of the cluster")
+	address := flags.String("address", "", "`host:port` of Envoy's Service, as seen from outside of the cluster")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -269,18 +217,19 @@ func serveLoad(ctx context.Context, args []string) error {
 		return err
 	}
 	balancer := newBalancer(api.list)
-	go balancer.keep(ctx)
-	tallies, err := start(ctx, *address, balancer)
+	go balancer.run(ctx)
+	loads, err := startLoads(*address, balancer)
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Addr: countsAt, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		load := Load{Counts: map[string]Counts{}, Hosts: balancer.in()}
-		for name, t := range tallies {
-			load.Counts[name] = t.now()
+	counts := func(w http.ResponseWriter, _ *http.Request) {
+		all := Loads{Counts: map[string]Counts{}, Envoys: balancer.inRotation()}
+		for name, l := range loads {
+			all.Counts[name] = l.counts()
 		}
-		_ = json.NewEncoder(w).Encode(load)
-	})}
+		_ = json.NewEncoder(w).Encode(all)
+	}
+	server := &http.Server{Addr: countsAddress, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(counts)}
 	context.AfterFunc(ctx, func() { server.Close() })
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -288,11 +237,11 @@ func serveLoad(ctx context.Context, args []string) error {
 	return nil
 }
 
-const countsAt = "127.0.0.1:8090"
+const countsAddress = "127.0.0.1:8090"
 
-// printCounts is the command counts: the image has nothing else to ask with.
+// printCounts is the command counts: the image has no other HTTP client.
 func printCounts(ctx context.Context, _ []string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+countsAt+"/", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+countsAddress+"/", nil)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,15 @@
-// Command kubernetes rolls, kills and drains Envoy and the service in a real cluster, under load, and tells which calls failed.
+// Command kubernetes restarts, kills and drains Envoy and the service in a real cluster under load, and reports which calls failed.
 //
-//	kubernetes run    applies an overlay to a cluster, does it all, and prints a table; it takes away what it has made
-//	kubernetes load   the load, in a pod of the cluster; `run` starts it
-//	kubernetes counts prints what the load has counted, in its pod
+//	kubernetes run     applies an overlay to a cluster, runs all tasks, prints a table, and deletes the namespace
+//	kubernetes load    sends the load, in a pod of the cluster; `run` starts it
+//	kubernetes counts  prints the counts of the load, in its pod
 //
-// The files, by question:
-//
-//	run.go       what is done, and what must hold
-//	cluster.go   what kubectl is told, and what the cluster says
-//	load.go      the calls of each load
-//	balancer.go  which Envoy a balancer with checks of its own sends to
-//	endpoints.go which Envoys there are
-//	table.go     what has come of it
+//	run.go        the tasks
+//	cluster.go    kubectl, and the state of the cluster
+//	load.go       the calls of each load
+//	balancer.go   a load balancer with health checks
+//	endpoints.go  the serving Envoys
+//	table.go      the results
 package main
 
 import (
@@ -30,7 +28,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "kubernetes:", err)
 		stop()

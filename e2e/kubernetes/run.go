@@ -22,19 +22,19 @@ import (
 var loadObjects string
 
 const (
-	upTimeout  = 5 * time.Minute // until all of it is there
-	runTimeout = 8 * time.Minute // of one run
-	awayFor    = time.Minute     // how long the service is away: longer than liveness would need to restart an Envoy
+	upTimeout   = 5 * time.Minute // until calls succeed
+	taskTimeout = 8 * time.Minute
+	downFor     = time.Minute // how long the service has no pods: longer than a liveness probe needs to restart an Envoy
 )
 
-// task is one thing that is done to a cluster under load.
+// task is a change of the cluster under load.
 type task struct {
 	name, what string
 	lossless   bool // no call may fail
 	do         func(context.Context, *cluster) (remark string, err error)
 }
 
-// tasks are in the order in which they are done.
+// tasks are in the order in which they run.
 var tasks = []task{
 	{"scale-service", "service scaled to 0 and back", false, scaleService},
 	{"restart-envoy", "rollout restart deployment/envoy", true, restart("envoy")},
@@ -52,7 +52,7 @@ func restart(name string) func(context.Context, *cluster) (string, error) {
 	}
 }
 
-// scaleService shows that Envoys without a backend leave the rotation, are not restarted, and come back.
+// scaleService checks that Envoys without a backend become NotReady, are not restarted, and become Ready again.
 func scaleService(ctx context.Context, c *cluster) (string, error) {
 	before, err := c.pods(ctx, "envoy")
 	if err != nil {
@@ -66,7 +66,7 @@ func scaleService(ctx context.Context, c *cluster) (string, error) {
 		return "", err
 	}
 	notReady := time.Since(began)
-	pause(ctx, awayFor)
+	pause(ctx, downFor)
 	if _, err := c.kubectl(ctx, "", "scale", "deployment/service", "--replicas=3"); err != nil {
 		return "", err
 	}
@@ -81,8 +81,8 @@ func scaleService(ctx context.Context, c *cluster) (string, error) {
 	if n := restarts(after) - restarts(before); n != 0 {
 		err = fmt.Errorf("%d restarts of Envoy", n)
 	}
-	return fmt.Sprintf("Envoys NotReady after %.0f s, no restart in %.0f s, Ready again %.0f s after the service was scaled up",
-		notReady.Seconds(), awayFor.Seconds(), time.Since(began).Seconds()), err
+	return fmt.Sprintf("Envoys NotReady after %.0f s, no restart in %.0f s, Ready %.0f s after the service was scaled up",
+		notReady.Seconds(), downFor.Seconds(), time.Since(began).Seconds()), err
 }
 
 // awaitReady waits until every Envoy is Ready, or none is.
@@ -101,14 +101,14 @@ func (c *cluster) awaitReady(ctx context.Context, ready bool) error {
 	})
 }
 
-// anEnvoy is one of them.
+// anEnvoy returns an Envoy pod.
 func (c *cluster) anEnvoy(ctx context.Context) (corev1.Pod, error) {
 	pods, err := c.pods(ctx, "envoy")
 	if err != nil {
 		return corev1.Pod{}, err
 	}
 	if len(pods) == 0 {
-		return corev1.Pod{}, errors.New("there is no Envoy")
+		return corev1.Pod{}, errors.New("no Envoy pod")
 	}
 	return pods[0], nil
 }
@@ -122,7 +122,7 @@ func deleteEnvoy(ctx context.Context, c *cluster) (string, error) {
 	return "", err
 }
 
-// evictEnvoys asks for each pod's eviction until the disruption budget allows it.
+// evictEnvoys evicts each pod as soon as the disruption budget allows it.
 func evictEnvoys(ctx context.Context, c *cluster) (string, error) {
 	pods, err := c.pods(ctx, "envoy")
 	if err != nil {
@@ -132,7 +132,8 @@ func evictEnvoys(ctx context.Context, c *cluster) (string, error) {
 	for _, pod := range pods {
 		eviction := fmt.Sprintf(`{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": %q, "namespace": %q}}`, pod.Name, namespace)
 		err := await(ctx, func() error {
-			_, err := c.kubectl(ctx, eviction, "create", "--raw", fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/eviction", namespace, pod.Name), "-f", "-")
+			path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/eviction", namespace, pod.Name)
+			_, err := c.kubectl(ctx, eviction, "create", "--raw", path, "-f", "-")
 			if err != nil {
 				refused++
 			}
@@ -142,7 +143,7 @@ func evictEnvoys(ctx context.Context, c *cluster) (string, error) {
 			return "", err
 		}
 	}
-	return fmt.Sprintf("the budget has refused %d times", refused), nil
+	return fmt.Sprintf("the disruption budget refused %d times", refused), nil
 }
 
 func killEnvoy(ctx context.Context, c *cluster) (string, error) {
@@ -153,7 +154,7 @@ func hangEnvoy(ctx context.Context, c *cluster) (string, error) {
 	return c.harm(ctx, "STOP")
 }
 
-// harm sends an Envoy a signal, and waits until its container was started anew and is Ready.
+// harm sends a signal to an Envoy, and waits until its container is restarted and Ready.
 func (c *cluster) harm(ctx context.Context, signal string) (string, error) {
 	pod, err := c.anEnvoy(ctx)
 	if err != nil {
@@ -170,25 +171,24 @@ func (c *cluster) harm(ctx context.Context, signal string) (string, error) {
 			return err
 		}
 		if restarts([]corev1.Pod{now}) == before || !isReady(now) {
-			return fmt.Errorf("%s was not restarted, or is not Ready", pod.Name)
+			return fmt.Errorf("%s is not restarted and Ready", pod.Name)
 		}
 		return nil
 	})
-	return fmt.Sprintf("restarted, and Ready again after %.0f s", time.Since(began).Seconds()), err
+	return fmt.Sprintf("restarted and Ready after %.0f s", time.Since(began).Seconds()), err
 }
 
-// run is the command run.
 func run(ctx context.Context, args []string) error {
 	var names []string
 	for _, t := range tasks {
 		names = append(names, t.name)
 	}
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
-	kubeContext := flags.String("context", "", "kubectl's context; the current one where empty")
-	onNode := flags.String("on-node", "docker exec {node}", "what comes before a `command` that is run on a node; empty: it is run here")
-	overlay := flags.String("overlay", "local", "the folder below manifests/overlays; it has to have a NodePort 30443")
-	components := flags.String("components", "", "folders below manifests/components, with commas between")
-	only := flags.String("only", "", "what to do, with commas between, of "+strings.Join(names, ", "))
+	kubeContext := flags.String("context", "", "`context` of kubectl; default: the current one")
+	onNode := flags.String("on-node", "docker exec {node}", "prefix of a `command` that runs on a node; empty: the command runs here")
+	overlay := flags.String("overlay", "local", "`folder` below manifests/overlays; it must have a NodePort 30443")
+	components := flags.String("components", "", "comma-separated `folders` below manifests/components")
+	only := flags.String("only", "", "comma-separated `tasks` to run, of "+strings.Join(names, ", "))
 	output := flags.String("output", "text", "text or json")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -198,15 +198,15 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if *output != "text" && *output != "json" {
-		return fmt.Errorf("-output is %q, and not text or json", *output)
+		return fmt.Errorf("-output %q: want text or json", *output)
 	}
 	c := &cluster{context: *kubeContext, onNode: strings.Fields(*onNode)}
 	defer func() {
-		say("taking away what was made")
+		progress("deleting the namespace %s", namespace)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upTimeout)
 		defer cancel()
 		if _, err := c.kubectl(ctx, "", "delete", "namespace", namespace, "--ignore-not-found"); err != nil {
-			say("%v", err)
+			progress("%v", err)
 		}
 	}()
 	if err := c.up(ctx, *overlay, split(*components)); err != nil {
@@ -214,7 +214,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	var results []Result
 	for _, t := range chosen {
-		results = append(results, c.under(ctx, t))
+		results = append(results, c.underLoad(ctx, t))
 	}
 	return report(results, *output)
 }
@@ -223,7 +223,7 @@ func split(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
 }
 
-// choose are the tasks of a list of their names, all where it is empty.
+// choose returns the tasks of a list of names, or all tasks if the list is empty.
 func choose(only string) (chosen []task, err error) {
 	wanted := split(only)
 	for _, t := range tasks {
@@ -232,12 +232,12 @@ func choose(only string) (chosen []task, err error) {
 		}
 	}
 	if len(wanted) > 0 && len(chosen) != len(wanted) {
-		return nil, fmt.Errorf("-only %s: not each of them is one of what can be done", only)
+		return nil, fmt.Errorf("-only %s: some of these are no tasks", only)
 	}
 	return chosen, nil
 }
 
-// report prints the results, and is an error where one is not as it must be.
+// report prints the results, and returns an error if a task failed.
 func report(results []Result, output string) error {
 	if output == "json" {
 		if err := json.NewEncoder(os.Stdout).Encode(results); err != nil {
@@ -247,21 +247,20 @@ func report(results []Result, output string) error {
 		return err
 	}
 	for _, r := range results {
-		if !r.fine() {
-			return fmt.Errorf("%s: not as it must be", r.Run)
+		if !r.passed() {
+			return fmt.Errorf("failed: %s", r.Run)
 		}
 	}
 	return nil
 }
 
-// say tells what a step does.
-func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-// up makes the namespace and all that is in it, and waits until calls go through.
+// up creates the namespace and everything in it, and waits until calls succeed.
 func (c *cluster) up(ctx context.Context, overlay string, components []string) error {
 	ctx, cancel := context.WithTimeout(ctx, upTimeout)
 	defer cancel()
-	say("applying overlays/%s %s", overlay, strings.Join(components, " "))
+	progress("applying overlays/%s %s", overlay, strings.Join(components, " "))
 	objects, err := kustomize.Build("overlays/"+overlay, components...)
 	if err != nil {
 		return err
@@ -293,15 +292,15 @@ func (c *cluster) up(ctx context.Context, overlay string, components []string) e
 			return err
 		}
 	}
-	say("waiting until calls go through")
+	progress("waiting until calls succeed")
 	return c.settle(ctx)
 }
 
-// under does one task under load.
-func (c *cluster) under(ctx context.Context, t task) Result {
-	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+// underLoad runs a task under load.
+func (c *cluster) underLoad(ctx context.Context, t task) Result {
+	ctx, cancel := context.WithTimeout(ctx, taskTimeout)
 	defer cancel()
-	say("%s", t.what)
+	progress("%s", t.what)
 	result := Result{Run: t.what, Lossless: t.lossless, Counts: map[string]Counts{}}
 	before, err := c.counts(ctx)
 	if err == nil {

@@ -9,17 +9,16 @@ import (
 	"text/tabwriter"
 )
 
-// Result is what has come of one run.
+// Result is the result of one task.
 type Result struct {
 	Run      string            `json:"run"`
-	Counts   map[string]Counts `json:"counts"` // by the load
+	Counts   map[string]Counts `json:"counts"` // by load
 	Remark   string            `json:"remark,omitempty"`
-	Error    string            `json:"error,omitempty"` // it was not done, or not as it should have been
-	Lossless bool              `json:"lossless"`        // it must lose nothing
+	Error    string            `json:"error,omitempty"`
+	Lossless bool              `json:"lossless"` // no call may fail
 }
 
-// fine says whether it was as it must be.
-func (r Result) fine() bool {
+func (r Result) passed() bool {
 	if r.Error != "" {
 		return false
 	}
@@ -31,10 +30,9 @@ func (r Result) fine() bool {
 	return len(r.Counts) > 0
 }
 
-// failed is the cell of one load: how many calls failed, of how many.
 func failed(c Counts) string { return fmt.Sprintf("%d of %d", c.Failed, c.Calls) }
 
-// remark has the streams, and why calls failed.
+// remark returns a remark with the streams, and why calls failed.
 func (r Result) remark() string {
 	var parts []string
 	if r.Remark != "" {
@@ -61,13 +59,13 @@ func (r Result) remark() string {
 	return strings.Join(parts, "; ")
 }
 
-// write prints results as a table of Markdown that is aligned.
+// write prints results as an aligned Markdown table.
 func write(w io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(table, "| what was done\t| A\t| B\t| C\t| as it must be\t| remark\t|")
+	fmt.Fprintln(table, "| task\t| failed: A\t| B\t| C\t| passed\t| remark\t|")
 	fmt.Fprintln(table, "|---\t|---\t|---\t|---\t|---\t|---\t|")
 	for _, r := range results {
-		verdict := map[bool]string{true: "yes", false: "NO"}[r.fine()]
+		verdict := map[bool]string{true: "yes", false: "NO"}[r.passed()]
 		fmt.Fprintf(table, "| %s\t| %s\t| %s\t| %s\t| %s\t| %s\t|\n",
 			r.Run, failed(r.Counts["A"]), failed(r.Counts["B"]), failed(r.Counts["C"]), verdict, r.remark())
 	}

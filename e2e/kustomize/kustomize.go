@@ -1,4 +1,4 @@
-// Package kustomize makes what `kubectl apply -k` applies, of the folders below manifests.
+// Package kustomize builds the folders below manifests, like `kubectl apply -k`.
 package kustomize
 
 import (
@@ -16,7 +16,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// Build makes the objects of a folder below manifests, such as overlays/local, with components, such as module.
+// Build returns the objects of a folder below manifests, such as overlays/local, with components, such as module.
 func Build(folder string, components ...string) (resmap.ResMap, error) {
 	built, err := build(folder, components)
 	if err != nil {
@@ -25,7 +25,7 @@ func Build(folder string, components ...string) (resmap.ResMap, error) {
 	return built, nil
 }
 
-// build writes a kustomization as a user's own.
+// build writes a kustomization, as a user would, and builds it.
 func build(folder string, components []string) (resmap.ResMap, error) {
 	dir, err := os.MkdirTemp("", "kustomize")
 	if err != nil {
@@ -53,7 +53,7 @@ func build(folder string, components []string) (resmap.ResMap, error) {
 	return krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 }
 
-// relative are folders below manifests, as they are called in another one: kustomize takes no absolute path.
+// relative returns the paths of folders below manifests relative to dir: kustomize accepts no absolute path.
 func relative(dir string, folders []string) (paths []string, err error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func relative(dir string, folders []string) (paths []string, err error) {
 	return paths, nil
 }
 
-// EnvoyGateway is the overlay whose Envoys are not ours to configure: it takes no components.
+// EnvoyGateway is the overlay for Envoy Gateway, which configures its Envoys itself: no component applies to it.
 const EnvoyGateway = "overlays/envoy-gateway"
 
 // Variant is a folder with components.
@@ -85,10 +85,10 @@ func (v Variant) String() string {
 	return strings.ReplaceAll(strings.Join(append([]string{strings.TrimPrefix(v.Folder, "overlays/")}, v.Components...), "+"), "/", "-")
 }
 
-// Build makes its objects.
+// Build returns the objects of the variant.
 func (v Variant) Build() (resmap.ResMap, error) { return Build(v.Folder, v.Components...) }
 
-// Variants are base and each overlay, alone and with each set of components that is of use.
+// Variants returns base and each overlay, each without components and with each set of components.
 func Variants() ([]Variant, error) {
 	overlays, err := filepath.Glob(filepath.Join(testbed.Root(), "manifests", "overlays", "*"))
 	if err != nil {
@@ -109,7 +109,7 @@ func Variants() ([]Variant, error) {
 	return all, nil
 }
 
-// sets are the components that stand together: of two that the other variant or another Prometheus tells apart, each is there.
+// sets are the sets of components that Variants uses. pod-monitor and pod-monitoring are alternatives.
 var sets = [][]string{
 	nil,
 	{"module"},

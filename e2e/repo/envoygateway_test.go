@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
+
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -133,10 +135,10 @@ func TestEnvoyGatewayReachesTheGate(t *testing.T) {
 	if match := probe.Spec.Rules[0].Matches[0].Path; *match.Type != gatewayv1.PathMatchExact || *match.Value != "/" {
 		t.Errorf("the probe's route matches %+v", match)
 	}
-	filter := testbed.Tree(get[map[string]any](t, objects, "HTTPRouteFilter/"+string(probe.Spec.Rules[0].Filters[0].ExtensionRef.Name)))
-	traffic := testbed.Tree(get[map[string]any](t, objects, "BackendTrafficPolicy/service"))
-	policy := testbed.Tree(get[map[string]any](t, objects, "EnvoyExtensionPolicy/probe"))
-	module := testbed.Tree(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Part("spec.dynamicModules.0")
+	filter := treeOf(get[map[string]any](t, objects, "HTTPRouteFilter/"+string(probe.Spec.Rules[0].Filters[0].ExtensionRef.Name)))
+	traffic := treeOf(get[map[string]any](t, objects, "BackendTrafficPolicy/service"))
+	policy := treeOf(get[map[string]any](t, objects, "EnvoyExtensionPolicy/probe"))
+	module := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Part("spec.dynamicModules.0")
 	cluster := "httproute/default/" + route.Name + "/rule/0"
 	for what, pair := range map[string][2]any{
 		"what answers without the filter":    {filter.Get("spec.directResponse.statusCode"), 503.0},
@@ -145,7 +147,7 @@ func TestEnvoyGatewayReachesTheGate(t *testing.T) {
 		"the policy's module":                {policy.Get("spec.dynamicModule.0.name"), module.Get("name")},
 		"the gate's cluster":                 {policy.Get("spec.dynamicModule.0.config.clusters.0"), cluster},
 		"the service that is asked for":      {policy.Get("spec.dynamicModule.0.config.grpc_services.0"), traffic.Get("spec.healthCheck.active.grpc.service")},
-		"the module of the bootstrap's part": {gatewaysBootstrap(t, objects).Get("bootstrap_extensions.0.typed_config.dynamic_module_config.module.local.filename"), module.Get("source.local.path")},
+		"the module of the bootstrap's part": {gatewaysModuleFile(t, objects), module.Get("source.local.path")},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
@@ -159,14 +161,22 @@ func TestEnvoyGatewayReachesTheGate(t *testing.T) {
 }
 
 // gatewaysBootstrap is what is merged into Envoy Gateway's own, as Envoy's API has it.
-func gatewaysBootstrap(t *testing.T, objects rendered) *testbed.Config {
+func gatewaysBootstrap(t *testing.T, objects rendered) *testbed.Bootstrap {
 	t.Helper()
-	proxy := testbed.Tree(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
+	proxy := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
 	config := parseConfig(t, proxy.Get("spec.bootstrap.value").(string))
 	if err := validate(config.JSON()); err != nil {
 		t.Error(err)
 	}
 	return config
+}
+
+// gatewaysModuleFile returns the file of the dynamic module in the bootstrap extension.
+func gatewaysModuleFile(t *testing.T, objects rendered) string {
+	t.Helper()
+	config := gatewaysBootstrap(t, objects)
+	extension := config.Unpack(config.BootstrapExtensions[0].GetTypedConfig()).(*modulev3.DynamicModuleBootstrapExtension)
+	return extension.GetDynamicModuleConfig().GetModule().GetLocal().GetFilename()
 }
 
 // checkPatches holds patches.yaml, which is applied where Envoy Gateway is told to take patches, to the overlay's names.
@@ -176,8 +186,8 @@ func checkPatches(t *testing.T, cluster string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, patch := range testbed.Tree(read).Get("spec.jsonPatches").([]any) {
-		if name := testbed.Tree(patch).Get("name"); name != cluster {
+	for _, patch := range treeOf(read).Get("spec.jsonPatches").([]any) {
+		if name := treeOf(patch).Get("name"); name != cluster {
 			t.Errorf("a patch is for the cluster %v, want %s", name, cluster)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -320,7 +319,7 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 }
 
 // configuration is Envoy's, as its container is started with it: the file that is mounted, and what its arguments add.
-func configuration(t *testing.T, objects rendered) *testbed.Config {
+func configuration(t *testing.T, objects rendered) *testbed.Bootstrap {
 	t.Helper()
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 	var file string
@@ -333,10 +332,8 @@ func configuration(t *testing.T, objects rendered) *testbed.Config {
 	flags := []string{"--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"}
 	if len(container.Args) == len(flags)+2 && container.Args[len(flags)] == "--config-yaml" {
 		added := parseConfig(t, container.Args[len(flags)+1])
-		for _, kind := range []string{"listeners", "clusters"} {
-			at := "static_resources." + kind
-			config.Set(at, append(config.Get(at).([]any), added.Get(at).([]any)...))
-		}
+		all, more := config.StaticResources, added.StaticResources
+		all.Listeners, all.Clusters = append(all.Listeners, more.Listeners...), append(all.Clusters, more.Clusters...)
 		flags = container.Args
 	}
 	if !slices.Equal(container.Args, flags) {
@@ -345,13 +342,13 @@ func configuration(t *testing.T, objects rendered) *testbed.Config {
 	return config
 }
 
-func parseConfig(t *testing.T, text string) *testbed.Config {
+func parseConfig(t *testing.T, text string) *testbed.Bootstrap {
 	t.Helper()
-	var tree any
-	if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
+	config, err := testbed.ParseBootstrap([]byte(text))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return testbed.Tree(tree)
+	return config
 }
 
 // checkConfiguration holds Envoy's configuration against the objects around it.
@@ -363,11 +360,10 @@ func checkConfiguration(t *testing.T, objects rendered) {
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
 	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // of listeners, to those of ports
-	listeners := config.Get("static_resources.listeners").([]any)
+	listeners := config.StaticResources.Listeners
 	for _, l := range listeners {
-		name := testbed.Tree(l).Get("name").(string)
-		if got := fmt.Sprint(testbed.Tree(l).Get("address.socket_address.port_value")); got != fmt.Sprint(portOf(container, names[name])) {
-			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", name, got, container.Ports)
+		if got := fmt.Sprint(l.GetAddress().GetSocketAddress().GetPortValue()); got != fmt.Sprint(portOf(container, names[l.Name])) {
+			t.Errorf("envoy's listener %s is at %s, its container has the ports %v", l.Name, got, container.Ports)
 		}
 	}
 	if len(container.Ports) != len(listeners) {
@@ -386,13 +382,14 @@ func checkConfiguration(t *testing.T, objects rendered) {
 }
 
 // checkUpstream wants Envoy's cluster to be the headless Service, and to be reached.
-func checkUpstream(t *testing.T, config *testbed.Config, objects rendered) {
+func checkUpstream(t *testing.T, config *testbed.Bootstrap, objects rendered) {
 	t.Helper()
-	upstream := config.Part(testbed.Endpoints + ".0.endpoint.address.socket_address")
+	host := config.Cluster().GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0]
+	upstream := host.GetEndpoint().GetAddress().GetSocketAddress()
 	service := get[*corev1.Service](t, objects, "Service/service")
 	port := service.Spec.Ports[0]
-	if upstream.Get("address") != service.Name || fmt.Sprint(upstream.Get("port_value")) != fmt.Sprint(port.Port) || service.Spec.ClusterIP != "None" {
-		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream.JSON(), service.Name, port.Port, service.Spec.ClusterIP)
+	if upstream.GetAddress() != service.Name || upstream.GetPortValue() != uint32(port.Port) || service.Spec.ClusterIP != "None" {
+		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream, service.Name, port.Port, service.Spec.ClusterIP)
 	}
 	out := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/envoy").Spec.Egress[0]
 	if !maps.Equal(out.To[0].PodSelector.MatchLabels, service.Spec.Selector) || out.Ports[0].Port.IntVal != port.Port {
@@ -487,19 +484,19 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	}
 	ready := container.ReadinessProbe
 	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
-	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	proxy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
 	want := map[string]string{
-		"delay":                   env["DRAIN_DELAY"],
-		"timeout":                 env["DRAIN_TIMEOUT"],
-		"grace":                   fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
-		"readiness":               fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
-		"taking in":               fmt.Sprint(envoy.MinReadySeconds),
-		"names":                   fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
-		"hanging":                 fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
-		"starting, module":        fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
-		"notice, Envoy Gateway":   strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
-		"drain, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
-		"taken in, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
+		"delay":                     env["DRAIN_DELAY"],
+		"timeout":                   env["DRAIN_TIMEOUT"],
+		"grace":                     fmt.Sprint(*envoy.Template.Spec.TerminationGracePeriodSeconds),
+		"readiness":                 fmt.Sprintf("%d × %d + %d", ready.PeriodSeconds, ready.FailureThreshold, ready.TimeoutSeconds),
+		"new Envoys":                fmt.Sprint(envoy.MinReadySeconds),
+		"new hosts":                 fmt.Sprint(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds),
+		"hanging":                   fmt.Sprint(*container.LivenessProbe.TerminationGracePeriodSeconds),
+		"starting, module":          fmt.Sprintf("%d × %d", starting.PeriodSeconds, starting.FailureThreshold),
+		"delay, Envoy Gateway":      strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.minDrainDuration")), "s"),
+		"timeout, Envoy Gateway":    strings.TrimSuffix(fmt.Sprint(proxy.Get("spec.shutdown.drainTimeout")), "s"),
+		"new Envoys, Envoy Gateway": fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.patch.value.spec.minReadySeconds")),
 	}
 	sums := table(t, 1)
 	for name, b := range balancers(t) {
@@ -519,51 +516,19 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	}
 }
 
-// The old pods of the service are there until Envoy knows the new ones: a DNS cache keeps addresses for up to 30 s, Envoy asks
-// every 5 s, and then a new host is checked.
-func TestServicesRolloutWaitsForItsNames(t *testing.T) {
-	const cached, asked = 30, 5
-	objects := render(t, "base")
-	var interval, jitter int
-	health := configuration(t, objects).Part(testbed.HealthCheck)
-	if _, err := fmt.Sscanf(fmt.Sprintf("%v %v", health.Get("interval"), health.Get("interval_jitter")), "%ds %ds", &interval, &jitter); err != nil {
-		t.Fatal(err)
-	}
-	if ready := int(get[*appsv1.Deployment](t, objects, "Deployment/service").Spec.MinReadySeconds); ready < cached+asked+interval+jitter {
-		t.Errorf("the service's old pods go after %d s, Envoy knows the new ones after %d s", ready, cached+asked+interval+jitter)
-	}
-}
-
-// Where DNS does not answer, an Envoy has no listener for some time, which restarting it does not mend.
-func TestStockEnvoyMayWaitForNames(t *testing.T) {
-	const unanswered = 120 // seconds, as seen in a cluster
-	starting := get[*appsv1.Deployment](t, render(t, "base", "module"), "Deployment/envoy").Spec.Template.Spec.Containers[0].StartupProbe
-	if allowed := starting.PeriodSeconds * starting.FailureThreshold; allowed < 2*unanswered {
-		t.Errorf("it is restarted after %d s", allowed)
-	}
-}
-
-// A node can be drained while the backends are down, and no Envoy is Ready for that.
-func TestEnvoysThatAreNotReadyMayBeEvicted(t *testing.T) {
-	policy := get[*policyv1.PodDisruptionBudget](t, render(t, "base"), "PodDisruptionBudget/envoy").Spec.UnhealthyPodEvictionPolicy
-	if policy == nil || *policy != policyv1.AlwaysAllow {
-		t.Errorf("the PodDisruptionBudget has the policy %v", policy)
-	}
-}
-
 // As many connections as Envoy takes fit into the memory that it may have, by either variant.
 func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
 	const connection, rest = 23 << 10, 128 << 20 // an idle one with TLS and HTTP/2, and what Envoy holds without any
 	for _, components := range [][]string{nil, {"module"}} {
 		objects := render(t, "base", components...)
-		most, _ := configuration(t, objects).Get("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections").(float64)
+		most := configuration(t, objects).ConnectionLimit().GetMaxActiveDownstreamConnections()
 		limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
-		if need := rest + int64(most)*connection; most == 0 || need > limit {
+		if need := rest + most*connection; most == 0 || need > limit {
 			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
 		}
 	}
-	proxy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
-	policy := testbed.Tree(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
+	proxy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "EnvoyProxy/envoy"))
+	policy := treeOf(get[map[string]any](t, render(t, kustomize.EnvoyGateway), "ClientTrafficPolicy/envoy"))
 	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
 	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
 		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())
@@ -646,31 +611,6 @@ func TestALBReachesTheGate(t *testing.T) {
 	}
 }
 
-// The lines for version GRPC stand in place of lines that are there, and ask for the gate's path and gRPC's OK.
-func TestALBOfVersionGRPCReachesTheGate(t *testing.T) {
-	text, err := os.ReadFile(inRoot("manifests", "overlays", "aws-alb", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "```yaml\n")
-	snippet, _, _ := strings.Cut(rest, "```")
-	var lines map[string]string
-	if err := yaml.UnmarshalStrict([]byte(snippet), &lines); err != nil {
-		t.Fatal(err)
-	}
-	const prefix = "alb.ingress.kubernetes.io/"
-	want := map[string]string{prefix + "backend-protocol-version": "GRPC", prefix + "healthcheck-path": "/", prefix + "success-codes": "0"}
-	if !maps.Equal(lines, want) {
-		t.Errorf("README.md has %v, want %v", lines, want)
-	}
-	ingress := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy")
-	for name := range lines {
-		if ingress.Annotations[name] == "" {
-			t.Errorf("%s stands in place of nothing", name)
-		}
-	}
-}
-
 // Whoever scrapes asks the pods, the port and the path that are there.
 func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
 	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
@@ -690,29 +630,12 @@ func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
 			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
 				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
 			}
-			listener := "static_resources.listeners.1"
-			path := configuration(t, objects).Get(listener + ".filter_chains.0.filters.0.typed_config.route_config.virtual_hosts.0.routes.0.match.path")
+			config := configuration(t, objects)
+			metrics := config.HCMOf(config.StaticResources.Listeners[1])
+			path := metrics.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()[0].GetMatch().GetPath()
 			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
 				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
 			}
 		})
-	}
-}
-
-// No secret is made from what is in the repository.
-func TestTheKeyComesFromASecretThatIsNotHere(t *testing.T) {
-	for _, variant := range variants(t) {
-		objects := render(t, variant.Folder, variant.Components...)
-		if variant.Folder == kustomize.EnvoyGateway {
-			gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
-			if ref := gateway.Spec.Listeners[0].TLS.CertificateRefs[0]; ref.Name != "envoy-tls" {
-				t.Errorf("the Gateway's certificate is %+v", ref)
-			}
-			continue
-		}
-		pod := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec
-		if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == "envoy-tls" }) {
-			t.Errorf("%s: envoy mounts no Secret envoy-tls", variant)
-		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// command runs the command as users have it, and returns what it printed and its exit code: 0 fine, 1 something was found.
+// command runs build/healthgate, and returns its output and its exit code: 0 all well, 1 problems found.
 func command(t *testing.T, args ...string) (stdout []byte, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), args...)
@@ -34,7 +34,7 @@ func command(t *testing.T, args ...string) (stdout []byte, code int) {
 }
 
 // lint returns the rules that a configuration breaks, each once.
-func lint(t *testing.T, config *testbed.Config) []string {
+func lint(t *testing.T, config testbed.Configuration) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "envoy.json")
 	if err := os.WriteFile(file, config.JSON(), 0o600); err != nil {
@@ -56,16 +56,16 @@ func lint(t *testing.T, config *testbed.Config) []string {
 	return rules
 }
 
-// unknownCluster is the details of a cluster that Envoy does not have.
+// unknownCluster returns the reply details for a cluster that Envoy does not have.
 func unknownCluster() string {
-	if variant.Can(testbed.Ghosts) == nil {
+	if variant.Can(testbed.UnnoticedRemovals) == nil {
 		return "healthgate_cluster_empty"
 	}
 	return "healthgate_cluster_unknown"
 }
 
 // expectLint expects one rule to be broken, or none.
-func expectLint(t *testing.T, config *testbed.Config, rule string) {
+func expectLint(t *testing.T, config testbed.Configuration, rule string) {
 	t.Helper()
 	want := []string{}
 	if rule != "" {
@@ -76,25 +76,27 @@ func expectLint(t *testing.T, config *testbed.Config, rule string) {
 	}
 }
 
-// What lint says beyond the pitfalls of docs/envoy-configuration.md, as Envoy does it. The service is healthy throughout.
-func TestLintSaysWhatEnvoyDoes(t *testing.T) {
+// Findings of lint other than the pitfalls of docs/envoy-configuration.md, compared with what Envoy answers. The service is healthy.
+func TestLintFindingsMatchEnvoysAnswers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	set := func(path string, value any) option { return withConfig(func(c *testbed.Config) { c.Set(path, value) }) }
-	without := func(path string) option { return withConfig(func(c *testbed.Config) { c.Delete(path) }) }
-	const enabling = testbed.Routes + ".0.typed_per_filter_config"
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	gate := func(text string) []option { return []option{withGate(text)} }
+	probeRoute := func(patch string) option {
+		return withConfig(func(c *testbed.Bootstrap) { c.Patch(c.ProbeRoute(), patch) })
+	}
 	for name, test := range map[string]pitfall{
-		"not-enabled":                 {[]option{without(enabling)}, 503, "direct_response", "not-enabled"},
-		"not-enabled, by its path":    {[]option{set(testbed.PluginConfig+".path", "/healthz")}, 503, "direct_response", "not-enabled"},
-		"unknown-cluster":             {[]option{withPlugin(`{"clusters": ["servise"]}`)}, 503, unknownCluster(), "unknown-cluster"},
-		"stat-name":                   {[]option{set(testbed.Cluster+".alt_stat_name", "shop")}, 503, "healthgate_cluster_empty", "stat-name"},
-		"stat-name, mended":           {[]option{set(testbed.Cluster+".alt_stat_name", "shop"), withPlugin(`{"clusters": [{"name": "service", "stat_name": "shop"}]}`)}, 200, "", ""},
-		"leaks, with the filter":      {[]option{set(testbed.Routes+".0.direct_response.status", 200)}, 200, "", "leaks"},
-		"leaks upstream":              {[]option{without(testbed.Routes + ".0.direct_response"), set(testbed.Routes+".0.route", map[string]any{"cluster": "service"})}, 200, "", "leaks"},
-		"native-is-enough":            {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`)}, 200, "", "native-is-enough"},
-		"panic":                       {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 30, "min_healthy": 2}]}`)}, 503, "healthgate_cluster_unhealthy", "panic"},
-		"nothing, where it is plain":  {nil, 200, "", ""},
-		"nothing, of a stricter gate": {[]option{withPlugin(`{"clusters": [{"name": "service", "min_healthy_percent": 90}], "hold": {"unhealthy_after": "1s"}}`)}, 200, "", ""},
+		"not-enabled":              {[]option{probeRoute(`typed_per_filter_config: null`)}, 503, "direct_response", "not-enabled"},
+		"not-enabled, by its path": {gate(`{clusters: [service], path: /healthz}`), 503, "direct_response", "not-enabled"},
+		"unknown-cluster":          {gate(`clusters: [servise]`), 503, unknownCluster(), "unknown-cluster"},
+		"stat-name":                {[]option{withCluster(`alt_stat_name: shop`)}, 503, "healthgate_cluster_empty", "stat-name"},
+		"stat-name, fixed":         {append(gate(`clusters: [{name: service, stat_name: shop}]`), withCluster(`alt_stat_name: shop`)), 200, "", ""},
+		"leaks, with the filter":   {[]option{probeRoute(`direct_response: {status: 200}`)}, 200, "", "leaks"},
+		"leaks upstream":           {[]option{probeRoute(`route: {cluster: service}`)}, 200, "", "leaks"},
+		"native-is-enough":         {gate(`clusters: [{name: service, min_healthy_percent: 50}]`), 200, "", "native-is-enough"},
+		"panic": {gate(`clusters: [{name: service, min_healthy_percent: 30, min_healthy: 2}]`),
+			503, "healthgate_cluster_unhealthy", "panic"},
+		"no finding":                     {nil, 200, "", ""},
+		"no finding for a stricter gate": {gate(`{clusters: [{name: service, min_healthy_percent: 90}], hold: {unhealthy_after: 1s}}`), 200, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -103,31 +105,26 @@ func TestLintSaysWhatEnvoyDoes(t *testing.T) {
 	}
 }
 
-// What a probe's route does by itself is seen where the filter is not there: it says 200 of a service that is down, or asks a
-// backend.
-func TestLeaksAreSeenWithoutTheFilter(t *testing.T) {
+// Without the filter, the probe's route answers by itself: with 200 although the service is down, or by asking a backend.
+func TestProbeRouteWithoutTheFilterLeaks(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	absent := withConfig(func(c *testbed.Config) {
-		c.Set(testbed.HTTPFilters, c.Get(testbed.HTTPFilters).([]any)[1:])
-		c.Delete(testbed.Routes + ".0.typed_per_filter_config")
-		c.Delete(testbed.HCM + ".access_log.0.filter")
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	absent := withConfig(func(c *testbed.Bootstrap) {
+		c.RemoveGate()
+		c.HCM().AccessLog[0].Filter = nil
 	})
 	for name, test := range map[string]struct {
-		change  func(*testbed.Config)
-		status  int
+		route   string // a patch of the probe's route
+		status  int    // 0: any
 		details string
 	}{
-		"a route that says 200": {func(c *testbed.Config) { c.Set(testbed.Routes+".0.direct_response.status", 200) }, 200, "direct_response"},
-		"a route upstream": {func(c *testbed.Config) {
-			c.Delete(testbed.Routes + ".0.direct_response")
-			c.Set(testbed.Routes+".0.route", map[string]any{"cluster": "service"})
-		}, 0, "via_upstream"},
-		"the reference's": {func(*testbed.Config) {}, 503, "direct_response"},
+		"a route with 200":            {`direct_response: {status: 200}`, 200, "direct_response"},
+		"a route upstream":            {`route: {cluster: service}`, 0, "via_upstream"},
+		"the reference configuration": {`{}`, 503, "direct_response"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, func(p *plan) { p.gated = false }, withConfig(test.change), absent)
+			s := newSite(t, withConfig(func(c *testbed.Bootstrap) { c.Patch(c.ProbeRoute(), test.route) }), absent)
 			s.await(settle, func() error {
 				reply, err := s.do(s.client("h2"), "GET", "/", nil)
 				if err == nil && test.status != 0 && reply.status != test.status {
@@ -140,16 +137,17 @@ func TestLeaksAreSeenWithoutTheFilter(t *testing.T) {
 	}
 }
 
-// A cluster that nobody checks passes with its only host gone.
-func TestUncheckedClusterPassesWithItsHostsGone(t *testing.T) {
+// A cluster without health checks passes after its only host has ended.
+func TestUncheckedClusterPassesWithoutARunningHost(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	s := newSite(t, withConfig(func(c *testbed.Config) { c.Delete(testbed.Cluster + ".health_checks") }))
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	s := newSite(t, withCluster(`health_checks: null`))
 	expectLint(t, s.config, "unchecked")
 	s.backends[0].Kill()
 	client := s.client("h2")
 	s.await(settle, func() error {
-		if reply := s.mustDo(client, "POST", "/router.Router/None", nil, "content-type", "application/grpc"); reply.header.Get("grpc-status") != "14" {
+		reply := s.mustDo(client, "POST", "/router.Router/None", nil, "content-type", "application/grpc")
+		if reply.header.Get("grpc-status") != "14" {
 			return fmt.Errorf("a call got %v", reply.header)
 		}
 		return nil
@@ -157,25 +155,25 @@ func TestUncheckedClusterPassesWithItsHostsGone(t *testing.T) {
 	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
 }
 
-// A balancer that speaks HTTP/2 alone finds no protocol in common.
-func TestListenerWithoutH2TurnsHTTP2Away(t *testing.T) {
+// A load balancer that only uses HTTP/2 has no protocol in common with the listener.
+func TestListenerWithoutH2RefusesHTTP2(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	s := newSite(t, withConfig(func(c *testbed.Config) {
-		c.Set(testbed.Listener+".filter_chains.0.transport_socket.typed_config.common_tls_context.alpn_protocols", []any{"http/1.1"})
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+		c.TLS().CommonTlsContext.AlpnProtocols = []string{"http/1.1"}
 	}))
 	expectLint(t, s.config, "alpn")
 	conn, err := tls.Dial("tcp", s.envoy.Ingress, &tls.Config{RootCAs: s.cert.Pool, NextProtos: []string{"h2"}})
 	if err == nil {
 		defer conn.Close()
 		if protocol := conn.ConnectionState().NegotiatedProtocol; protocol == "h2" {
-			t.Error("h2 is agreed on")
+			t.Error("the connection uses h2")
 		}
 	}
 }
 
-// written is admin of a site. Where the Envoy has the contrib host in the Go plugin's place, it is that but for the configuration,
-// which is as it was written.
+// written returns the address of admin. With the contrib host its /config_dump has the configuration as it was
+// written, for the golang extension.
 func written(t *testing.T, s *site) (address string) {
 	t.Helper()
 	if variant.Name() == "module" && !strings.HasPrefix(s.envoy.Admin, "unix:") {
@@ -190,7 +188,7 @@ func written(t *testing.T, s *site) (address string) {
 	return server.Listener.Addr().String()
 }
 
-// explained is what explain says of a gate.
+// explained is a gate in the output of explain.
 type explained struct {
 	Answer struct {
 		Status      int
@@ -213,7 +211,7 @@ func explain(t *testing.T, admin string, args ...string) explained {
 	return report.Gates[0]
 }
 
-// By the numbers alone, and when it asks the gate, explain says what the gate answers, and why.
+// With a probe and without one, explain reports the gate's answer and the reason.
 func TestExplainAgreesWithTheGate(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, backends(2), alone("it drains Envoy"))
@@ -224,12 +222,13 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 		var last explained
 		for _, args := range [][]string{{"--probe=false"}, nil} {
 			last = explain(t, admin, args...)
-			if last.Answer.Status != expect.status || last.Answer.Details != details || !strings.HasPrefix(last.Next, next) || (next == "") != (last.Next == "") {
-				t.Errorf("explain %v says %+v, want %d %s", args, last, expect.status, details)
+			if last.Answer.Status != expect.status || last.Answer.Details != details || !strings.HasPrefix(last.Next, next) ||
+				(next == "") != (last.Next == "") {
+				t.Errorf("explain %v reports %+v, want %d %s", args, last, expect.status, details)
 			}
 		}
 		if last.Answer.By != "probe" {
-			t.Errorf("the gate was not asked: %+v", last)
+			t.Errorf("explain did not probe the gate: %+v", last)
 		}
 		return last
 	}
@@ -242,7 +241,8 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 	s.setServing(0)
 	g := agree(503, "healthgate_cluster_unhealthy", "the backends fail Envoy's health checks")
 	for _, host := range g.Clusters[0].Failing {
-		if !strings.HasPrefix(host.Why, "/failed_active_hc") || !slices.ContainsFunc(s.backends, func(b *testbed.Backend) bool { return b.Address == host.Address }) {
+		if !strings.HasPrefix(host.Why, "/failed_active_hc") ||
+			!slices.ContainsFunc(s.backends, func(b *testbed.Backend) bool { return b.Address == host.Address }) {
 			t.Errorf("a host that fails is %+v", host)
 		}
 	}
@@ -253,49 +253,47 @@ func TestExplainAgreesWithTheGate(t *testing.T) {
 	agree(200, "healthgate_ok", "")
 }
 
-// What only the gate knows is known by asking it.
-func TestExplainTellsWhatIsHeldAndWhatIsStale(t *testing.T) {
+// Only a probe of the gate shows that its verdict is held or stale.
+func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	t.Run("held", func(t *testing.T) {
 		t.Parallel()
-		s := newSite(t, withPlugin(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
+		s := newSite(t, withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
 		admin, client := written(t, s), s.client("h2")
 		s.setServing(1)
 		s.awaitProbe(client, 200, settle)
 		s.setServing(0)
 		s.awaitGauges("service", 0, 1)
-		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" || !strings.HasPrefix(g.Next, "hold delays the change") {
-			t.Errorf("explain says %+v", g)
+		if g := explain(t, admin, "--probe=false"); g.Answer.Status != 200 || g.Answer.Details != "healthgate_held" ||
+			!strings.HasPrefix(g.Next, "hold delays the change") {
+			t.Errorf("explain reports %+v", g)
 		}
 	})
 	t.Run("stale", func(t *testing.T) {
 		t.Parallel()
-		needs(t, testbed.Aging)
-		s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Config) {
-			c.Delete(testbed.HealthCheck + ".no_traffic_interval")
-			c.Delete(testbed.HealthCheck + ".no_traffic_healthy_interval")
+		needs(t, testbed.CheckAge)
+		s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
+			c.Patch(c.HealthCheck(), `{no_traffic_interval: null, no_traffic_healthy_interval: null}`)
 		}))
 		expectLint(t, s.config, "idle")
 		s.awaitProbe(s.client("h2"), 503, settle)
 		s.await(settle, func() error {
-			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" || !strings.HasPrefix(g.Next, "the data is older than stale_after") {
-				return fmt.Errorf("explain says %+v", g)
+			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" ||
+				!strings.HasPrefix(g.Next, "the data is older than stale_after") {
+				return fmt.Errorf("explain reports %+v", g)
 			}
 			return nil
 		})
 	})
 }
 
-// drain and alive, of the command, with a real Envoy.
+// The command's drain and alive with a real Envoy.
 func TestCommandDrainsAnEnvoy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it drains Envoy for good"))
 	s.setServing(1)
-	admin := s.envoy.Admin
-	if path, unix := strings.CutPrefix(admin, "unix:"); unix {
-		admin = "unix://" + path
-	}
+	admin := s.adminAddress()
 	if stdout, code := command(t, "alive", "--admin", admin); code != 0 || len(stdout) > 0 {
 		t.Errorf("alive ended with %d: %s", code, stdout)
 	}
@@ -303,5 +301,6 @@ func TestCommandDrainsAnEnvoy(t *testing.T) {
 	if code != 0 || !strings.HasSuffix(string(stdout), "healthgate: drain: no request is left\n") {
 		t.Errorf("drain ended with %d: %s", code, stdout)
 	}
-	expect(t, "the probe of a drain", s.probe(s.client("h2")), 503, "unavailable\n", map[string]string{"x-envoy-immediate-health-check-fail": "true"})
+	expect(t, "the probe after the drain", s.probe(s.client("h2")), 503, "unavailable\n",
+		map[string]string{"x-envoy-immediate-health-check-fail": "true"})
 }

@@ -1,37 +1,38 @@
 package suite
 
 import (
+	"context"
+	"io"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
 )
 
-// A cluster that has had no traffic is checked as often as any other: without that, Envoy notices after a minute.
+// Envoy checks a cluster without traffic as often as others; otherwise it would notice a change after a minute.
 func TestIdleClusterIsCheckedAtItsInterval(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.setServing(1)
-	s.setServing(0) // waits no longer than settle, far less than a minute
+	s.setServing(0) // waits at most settle, far less than a minute
 	s.awaitProbe(s.client("h2"), 503, time.Second)
 }
 
-// The old way, to compare with: it does what it did.
-func TestLuaConfigurationDoesWhatTheOldOneDid(t *testing.T) {
+// The Lua script that Healthgate replaces still works, as a comparison.
+func TestLuaConfigurationAnswersProbes(t *testing.T) {
 	t.Parallel()
-	config, err := testbed.LoadConfig("envoy/lua.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newSite(t, func(p *plan) {
-		p.config, p.gated = config, false
-		p.configured = append(p.configured, func(p *plan, _ []string) {
-			// The script reaches admin by its port, so that has to be known beforehand.
-			port := unusedAddress(t).Port
-			config.Listen(0, port)
-			config.Set("static_resources.clusters.1.load_assignment.endpoints.0.lb_endpoints.0.endpoint.address.socket_address.port_value", port)
-		})
-	})
+	s := newSite(t, func(p *plan) { p.config = readConfig(t, "envoy/lua.yaml") }, withConfig(func(c *testbed.Bootstrap) {
+		admin := unusedAddress(t) // the script needs its port
+		c.Listen(0, admin.Port)
+		testbed.SetEndpoints(c.StaticResources.Clusters[1], admin.String())
+	}))
 	for _, protocol := range protocols {
 		client := s.client(protocol)
 		s.setServing(1)
@@ -41,4 +42,82 @@ func TestLuaConfigurationDoesWhatTheOldOneDid(t *testing.T) {
 	}
 	s.setServing(1)
 	callRouter(t, s)
+}
+
+// gRPC metadata with an underscore in its name arrives.
+func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withConfig(logUserID))
+	s.setServing(1)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "alice"), settle)
+	defer cancel()
+	if _, err := router.NewRouterClient(s.dialGRPC()).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{{}}}); err != nil {
+		t.Errorf("a call with metadata user_id got %v", err)
+	}
+	s.awaitLog(`"user":"alice"`, settle)
+}
+
+// logUserID adds the header user_id to the access log, as user.
+func logUserID(c *testbed.Bootstrap) {
+	log := c.Unpack(c.HCM().AccessLog[0].GetTypedConfig()).(*streamv3.StdoutAccessLog)
+	log.GetLogFormat().GetJsonFormat().Fields["user"] = structpb.NewStringValue("%REQ(user_id)%")
+}
+
+// commentedOut returns the lines after a comment in the reference configuration that are comments too, as YAML.
+func commentedOut(t *testing.T, comment string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(readFile(t, filepath.Join(testbed.Root(), "envoy", "envoy.yaml")), comment+"\n")
+	if !found {
+		t.Fatalf("envoy.yaml lacks %q", comment)
+	}
+	var text strings.Builder
+	for line := range strings.Lines(rest) {
+		line, commented := strings.CutPrefix(strings.TrimLeft(line, " "), "# ")
+		if !commented {
+			break
+		}
+		text.WriteString(line)
+	}
+	return text.String()
+}
+
+func TestHTTP10NeedsTheLinesInTheComment(t *testing.T) {
+	t.Parallel()
+	skipWithRunningEnvoy(t, "it reads Envoy's log")
+	for name, test := range map[string]struct {
+		options []option
+		status  string
+	}{
+		"without": {nil, "HTTP/1.1 426 Upgrade Required"},
+		"with": {[]option{withConfig(func(c *testbed.Bootstrap) {
+			c.Patch(c.HCM(), commentedOut(t, "unless these two lines are there:"))
+		})}, "HTTP/1.0 200 OK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, test.options...)
+			s.setServing(1)
+			conn := s.dialTLS(t.Context(), "http/1.1")
+			send(t, conn, "GET / HTTP/1.0\r\n\r\n") // HTTP/1.0 has no host header
+			answer, err := io.ReadAll(conn)
+			if first, _, _ := strings.Cut(string(answer), "\r\n"); first != test.status {
+				t.Errorf("it is answered with %q, %v, want %q", answer, err, test.status)
+			}
+			if name == "without" {
+				s.awaitLog(`"details":"low_version"`, settle)
+			}
+		})
+	}
+}
+
+// Without a backend Envoy's own answer is the one that an ALB target group with protocol version gRPC takes for success by default.
+func TestDefaultHealthCheckOfAGRPCTargetGroupPassesWithoutABackend(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	client := s.client("h2")
+	s.setServing(0)
+	reply := s.mustDo(client, "POST", "/AWS.ALB/healthcheck", nil, "content-type", "application/grpc")
+	if got := reply.header.Get("grpc-status"); reply.status != 200 || got != "12" {
+		t.Errorf("it got %d with grpc-status %q, want 200 with 12", reply.status, got)
+	}
 }

@@ -13,7 +13,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// plainFile is a bootstrap like many, whose HTTP filters are to be put in.
+// plainFile is an ordinary bootstrap; %s is a list of HTTP filters.
 const plainFile = `# Ours.
 admin:
   address: {socket_address: {address: 127.0.0.1, port_value: 0}}
@@ -24,10 +24,12 @@ admin:
   - name: checkout
     type: STATIC
     connect_timeout: 1s
-    load_assignment: {cluster_name: checkout, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
+    load_assignment:
+      cluster_name: checkout
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]
 `
 
-// configured writes a gate into a file by the command.
+// configured makes the command write a gate into a file.
 func configured(t *testing.T, text string, args ...string) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "envoy.yaml")
@@ -36,14 +38,15 @@ func configured(t *testing.T, text string, args ...string) (file string) {
 	}
 	command(t, append([]string{"config", "--cluster", "checkout", "--variant", "module", "--into", file, "--write"}, args...)...)
 	result, err := os.ReadFile(file)
-	if err != nil || !strings.Contains(string(result), "filter_name: healthgate") && !strings.Contains(string(result), `"filter_name": "healthgate"`) {
+	if err != nil ||
+		!strings.Contains(string(result), "filter_name: healthgate") && !strings.Contains(string(result), `"filter_name": "healthgate"`) {
 		t.Fatalf("%v: the gate is not in\n%s", err, result)
 	}
 	return file
 }
 
-// Envoy takes each kind of file into which the command has written a gate.
-func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
+// Envoy accepts each kind of file after `healthgate config` has written a gate into it.
+func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	plain := fmt.Sprintf(plainFile, "")
@@ -67,15 +70,16 @@ func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
 	}{
 		"by gRPC":             {plain, []string{"--grpc-service", "shop.v1.Checkout"}},
 		"by HTTP":             {plain, []string{"--http-check", "/up"}},
-		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}"), []string{"--http-check", "/up"}},
+		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    "+upstreamHTTP("explicit_http_config: {http2_protocol_options: {}}")), []string{"--http-check", "/up"}},
 		"JSON":                {string(asJSON), []string{"--grpc-service", ""}},
-		"an anchor":           {replaced("route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout", "- name: *c", "cluster_name: checkout", "cluster_name: *c"), []string{"--grpc-service", ""}},
-		"a folded name":       {replaced("- name: checkout", "- name: >-\n      checkout"), []string{"--grpc-service", ""}},
-		"an empty list":       {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    health_checks: []"), []string{"--grpc-service", ""}},
-		"a dash alone":        {replaced("- name: checkout", "-\n    name: checkout"), []string{"--grpc-service", ""}},
-		"alt_stat_name":       {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    alt_stat_name: till"), []string{"--grpc-service", ""}},
-		"another domain":      {replaced(`domains: "*"`, "domains: [www.example.com]"), []string{"--grpc-service", ""}},
-		"a tabbed comment":    {replaced("  clusters:\n", "\t# Ours.\n  clusters:\n"), []string{"--grpc-service", ""}},
+		"an anchor": {replaced("route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout", "- name: *c",
+			"cluster_name: checkout", "cluster_name: *c"), []string{"--grpc-service", ""}},
+		"a folded name":    {replaced("- name: checkout", "- name: >-\n      checkout"), []string{"--grpc-service", ""}},
+		"an empty list":    {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    health_checks: []"), []string{"--grpc-service", ""}},
+		"a dash alone":     {replaced("- name: checkout", "-\n    name: checkout"), []string{"--grpc-service", ""}},
+		"alt_stat_name":    {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    alt_stat_name: till"), []string{"--grpc-service", ""}},
+		"another domain":   {replaced(`domains: "*"`, "domains: [www.example.com]"), []string{"--grpc-service", ""}},
+		"a tabbed comment": {replaced("  clusters:\n", "\t# Ours.\n  clusters:\n"), []string{"--grpc-service", ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -87,8 +91,8 @@ func TestEnvoyTakesEachFileThatConfigHasWritten(t *testing.T) {
 	}
 }
 
-// Filters that answer, or change replies, on whichever side of the gate: each would turn a probe's 503 into something else.
-var meddling = map[string]string{
+// otherFilters answer requests or change replies, before or after the gate: each would change a probe's 503.
+var otherFilters = map[string]string{
 	"Lua": `          - name: envoy.filters.http.lua
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
@@ -102,7 +106,9 @@ var meddling = map[string]string{
                   matchers:
                   - predicate:
                       single_predicate:
-                        input: {name: status, typed_config: {"@type": type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeClassMatchInput}}
+                        input:
+                          name: status
+                          typed_config: {"@type": type.googleapis.com/envoy.type.matcher.v3.HttpResponseStatusCodeClassMatchInput}
                         value_match: {exact: 5xx}
                     on_match:
                       action:
@@ -129,30 +135,29 @@ var meddling = map[string]string{
 `,
 }
 
-// What the command writes keeps other filters away from the probe: its answer is the gate's, with all of them in the chain, and
-// ordinary traffic still goes through them.
-func TestOtherFiltersDoNotMeddleWithTheGateThatConfigWrites(t *testing.T) {
+// The route that `healthgate config` writes disables other filters: the probe gets the gate's answer, and other traffic passes them.
+func TestConfigDisablesOtherFiltersOnTheProbeRoute(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	for name, filter := range meddling {
+	for name, filter := range otherFilters {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(configured(t, fmt.Sprintf(plainFile, filter), "--grpc-service", "", "--path", "/healthz"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var tree any
-			if err := yaml.Unmarshal(text, &tree); err != nil {
-				t.Fatal(err)
-			}
-			envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.Tree(tree), variant.Options(testbed.Options{}))
+			config, err := yaml.YAMLToJSON(text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &site{t: t, dir: t.TempDir(), envoy: envoy}
-			t.Cleanup(envoy.Kill)
+			envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.RawJSON(config), variant.Options(testbed.Options{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &site{t: t, dir: t.TempDir()}
+			s.use(envoy)
 			get := func(path string) string {
-				reply, err := http.Get("http://" + envoy.Ingress + path)
+				reply, err := http.Get("http://" + s.envoy.Ingress + path)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -164,12 +169,12 @@ func TestOtherFiltersDoNotMeddleWithTheGateThatConfigWrites(t *testing.T) {
 				if status := get("/healthz"); status != "503 Service Unavailable" {
 					return fmt.Errorf("the probe is answered with %s", status)
 				}
-				if n := s.stats("healthgate.default.failed_cluster_unhealthy")["healthgate.default.failed_cluster_unhealthy"]; n == 0 {
+				if n := s.stat("healthgate.default.failed_cluster_unhealthy"); n == 0 {
 					return fmt.Errorf("the gate has answered no probe")
 				}
 				return nil
 			})
-			// Without what was written it would not be so: the filter works for other requests.
+			// The filter still acts on other requests.
 			if status := get("/app"); strings.HasPrefix(status, "503") {
 				t.Errorf("the filter does not act on other requests: %s", status)
 			}

@@ -9,31 +9,39 @@ import (
 	"strings"
 	"testing"
 
+	golangv3 "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"healthgate/e2e/testbed"
 )
 
-// What the golang extension does, and the contrib host has to do alike for the rest of the suite to show anything.
+// The golang extension's behaviour that the contrib host must have too, or the rest of the suite shows nothing about the Go plugin.
 
-// routeConfiguration and virtualHost are where the levels above a route stand.
-const (
-	routeConfiguration = testbed.HCM + ".route_config"
-	virtualHost        = routeConfiguration + ".virtual_hosts.0"
-)
-
-// withOverride gives a level of the routes a configuration.
-func withOverride(at string, override any) option {
-	return withConfig(func(c *testbed.Config) { c.Set(at+".typed_per_filter_config", map[string]any{"healthgate": override}) })
+// withRouteConfigOverride and withVirtualHostOverride override the gate at the levels above a route.
+func withRouteConfigOverride(gate string) option {
+	return withConfig(func(c *testbed.Bootstrap) { c.HCM().GetRouteConfig().TypedPerFilterConfig = gateOverride(gate) })
 }
 
-// bare is a configuration without the message that can also disable a filter.
-func bare(override map[string]any) any { return override["config"] }
+func withVirtualHostOverride(gate string) option {
+	return withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().TypedPerFilterConfig = gateOverride(gate) })
+}
 
 func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Levels)
+	needs(t, testbed.OverrideLevels)
 	s := newSite(t,
-		withOverride(routeConfiguration, forRoute(`{"response": {"healthy": {"body": "all\n"}}, "stat_prefix": "widest"}`)),
-		withOverride(virtualHost, bare(forRoute(`{"drain": "ignore", "stat_prefix": "wider"}`))),
+		withRouteConfigOverride(`{"response": {"healthy": {"body": "all\n"}}, "stat_prefix": "widest"}`),
+		withVirtualHostOverride(`{"drain": "ignore", "stat_prefix": "wider"}`),
+		withConfig(func(c *testbed.Bootstrap) { // without the FilterConfig, which could also disable the filter
+			enabling := &routev3.FilterConfig{}
+			if err := c.VirtualHost().TypedPerFilterConfig["healthgate"].UnmarshalTo(enabling); err != nil {
+				t.Fatal(err)
+			}
+			c.VirtualHost().TypedPerFilterConfig["healthgate"] = enabling.Config
+		}),
 		withRoute("/readyz", `{"path": "/readyz", "stat_prefix": "kubelet"}`))
 	s.setServing(1)
 	s.post("/healthcheck/fail")
@@ -44,51 +52,49 @@ func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 	s.awaitStat("healthgate.wider.ok", 1)
 }
 
-// The reference's route enables the filter by an empty configuration, which is no level.
-func TestTheWidestLevelAloneIsEnough(t *testing.T) {
+// The reference configuration's route enables the filter by an empty FilterConfig, which is no level.
+func TestOverrideOfTheRouteConfigurationAlone(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withOverride(routeConfiguration, forRoute(`{"response": {"healthy": {"body": "widest\n"}}}`)))
+	s := newSite(t, withRouteConfigOverride(`{"response": {"healthy": {"body": "widest\n"}}}`))
 	s.setServing(1)
 	expect(t, "the probe", s.probe(s.client("h2")), 200, "widest\n", nil)
 }
 
-func TestAMiddleLevelCanBeLeftOut(t *testing.T) {
+func TestOverridesWithoutOneForTheVirtualHost(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Levels)
+	needs(t, testbed.OverrideLevels)
 	s := newSite(t,
-		withOverride(routeConfiguration, forRoute(`{"response": {"healthy": {"body": "widest\n"}}}`)),
+		withRouteConfigOverride(`{"response": {"healthy": {"body": "widest\n"}}}`),
 		withRoute("/readyz", `{"path": "/readyz", "drain": "ignore"}`))
 	s.setServing(1)
 	s.post("/healthcheck/fail")
 	expect(t, "the probe", s.mustDo(s.client("h2"), "GET", "/readyz", nil), 200, "widest\n", nil)
 }
 
-func TestALevelOfAnotherPluginOverridesNothing(t *testing.T) {
+func TestOverrideForAnotherPluginHasNoEffect(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Levels)
-	other := forRoute(`{}`)
-	plugins := other["config"].(map[string]any)["plugins_config"].(map[string]any)
-	plugins["another"] = plugins["healthgate"]
-	delete(plugins, "healthgate")
+	needs(t, testbed.OverrideLevels)
+	other := testbed.Parse[*golangv3.ConfigsPerRoute](
+		`{plugins_config: {another: {config: {"@type": type.googleapis.com/xds.type.v3.TypedStruct, value: {}}}}}`)
 	s := newSite(t,
-		withOverride(routeConfiguration, forRoute(`{"response": {"healthy": {"body": "widest\n"}}}`)),
-		withOverride(virtualHost, other))
+		withRouteConfigOverride(`{"response": {"healthy": {"body": "widest\n"}}}`),
+		withConfig(func(c *testbed.Bootstrap) {
+			c.VirtualHost().TypedPerFilterConfig = map[string]*anypb.Any{"healthgate": testbed.Any(testbed.Enabling(testbed.Any(other)))}
+		}))
 	s.setServing(1)
 	expect(t, "the probe", s.probe(s.client("h2")), 200, "widest\n", nil)
 }
 
-func TestAWeightedClusterIsTheNarrowestLevel(t *testing.T) {
+func TestOverrideOfAWeightedClusterIsTheNarrowest(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Levels)
+	needs(t, testbed.OverrideLevels)
 	s := newSite(t,
-		withOverride(virtualHost, forRoute(`{"response": {"healthy": {"body": "host\n"}}, "stat_prefix": "wider"}`)),
-		withConfig(func(c *testbed.Config) {
-			addRoute(c, testbed.Routes, "/weighted", `{"path": "/weighted", "drain": "ignore"}`)
-			c.Delete(testbed.Routes + ".0.direct_response")
-			c.Set(testbed.Routes+".0.route", map[string]any{"weighted_clusters": map[string]any{"clusters": []any{map[string]any{
-				"name": "service", "weight": 1,
-				"typed_per_filter_config": map[string]any{"healthgate": forRoute(`{"stat_prefix": "weighted"}`)},
-			}}}})
+		withVirtualHostOverride(`{"response": {"healthy": {"body": "host\n"}}, "stat_prefix": "wider"}`),
+		withConfig(func(c *testbed.Bootstrap) {
+			addRoute(c.VirtualHost(), "/weighted", `{"path": "/weighted", "drain": "ignore"}`)
+			route := c.VirtualHost().Routes[0]
+			testbed.Patch(route, `route: {weighted_clusters: {clusters: [{name: service, weight: 1}]}}`)
+			route.GetRoute().GetWeightedClusters().Clusters[0].TypedPerFilterConfig = gateOverride(`{"stat_prefix": "weighted"}`)
 		}))
 	s.setServing(1)
 	s.post("/healthcheck/fail")
@@ -96,14 +102,7 @@ func TestAWeightedClusterIsTheNarrowestLevel(t *testing.T) {
 	s.awaitStat("healthgate.weighted.ok", 1)
 }
 
-// secondListener adds a listener that is like the first.
-func secondListener(c *testbed.Config) {
-	second := c.Part(testbed.Listener)
-	second.Set("name", "second")
-	c.Set("static_resources.listeners.1", second.Get(""))
-}
-
-// merges is how often the plugin has merged two configurations.
+// merges returns how often the plugin has merged two configurations.
 func (s *site) merges() int {
 	s.t.Helper()
 	merges, err := testbed.Merges(s.envoy)
@@ -113,7 +112,7 @@ func (s *site) merges() int {
 	return merges
 }
 
-// alternate probes a path of both listeners in turn, and returns how often the plugin has merged meanwhile.
+// alternate probes a path of both listeners in turn, and returns how often the plugin has merged configurations meanwhile.
 func (s *site) alternate(path, body string, times int) int {
 	s.t.Helper()
 	listeners, err := s.envoy.Listeners()
@@ -134,17 +133,13 @@ func (s *site) alternate(path, body string, times int) int {
 	return s.merges() - before
 }
 
-// The golang extension keeps one merged configuration for a level, that of the parent it was merged with last.
-func TestListenersThatShareRoutesMergeThemAnewInTurn(t *testing.T) {
+// The golang extension keeps one merged configuration per level, the one for the listener that was probed last.
+func TestListenersWithSharedRoutesMergeAgainInTurn(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Merging)
+	needs(t, testbed.CountMerges)
 	s, p := prepare(t, withRDS(), withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`))
-	secondListener(p.config)
-	envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.use(envoy)
+	p.config.AddListener(p.config.CopyListener("second"))
+	s.start(p)
 	s.setServing(1)
 	const times = 10
 	if merges := s.alternate("/readyz", "ready\n", times); merges < times {
@@ -152,44 +147,41 @@ func TestListenersThatShareRoutesMergeThemAnewInTurn(t *testing.T) {
 	}
 }
 
-func TestListenersWithRoutesOfTheirOwnMergeOnceEach(t *testing.T) {
+func TestListenersWithSeparateRoutesMergeOnceEach(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Merging)
-	s := newSite(t, withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`), withConfig(secondListener))
+	needs(t, testbed.CountMerges)
+	s := newSite(
+		t,
+		withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`),
+		withConfig(func(c *testbed.Bootstrap) {
+			c.AddListener(c.CopyListener("second"))
+		}),
+	)
 	s.setServing(1)
 	if merges := s.alternate("/readyz", "ready\n", 10); merges != 2 {
 		t.Errorf("%d merges, want one for each listener", merges)
 	}
 }
 
-// The log of its beginning makes a request known to the plugin before its headers do.
-func TestAProbeThatIsLoggedAtItsBeginningIsAnswered(t *testing.T) {
+// With an access log at the start of a request the plugin is called for the log first, and for the headers after that.
+func TestProbeIsAnsweredWithAnAccessLogAtItsStart(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRoute("/readyz", `{"path": "/readyz"}`), withConfig(func(c *testbed.Config) {
-		c.Set(testbed.HCM+".access_log_options", map[string]any{"flush_access_log_on_new_request": true})
-	}))
+	s := newSite(t, withRoute("/readyz", `{"path": "/readyz"}`), withHCM(`access_log_options: {flush_access_log_on_new_request: true}`))
 	s.setServing(1)
 	client := s.client("h2")
 	expect(t, "/", s.probe(client), 200, "ok\n", nil)
 	expect(t, "/readyz", s.mustDo(client, "GET", "/readyz", nil), 200, "ok\n", nil)
-	if reply := s.mustDo(client, "GET", "/nobody", nil); reply.status != 404 {
+	if reply := s.mustDo(client, "GET", "/missing", nil); reply.status != 404 {
 		t.Errorf("got %d, want 404", reply.status)
 	}
 }
 
-// The plugin holds what it has defined: a cluster that is removed leaves its last values to it.
-func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
+// The plugin keeps the gauges that it has defined, so a removed cluster's last values stay.
+func TestPluginAnswersFromTheGaugesOfARemovedCluster(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Ghosts)
-	var clusters []any
-	s := newSite(t, withCDS(), withRoute("/other", `{"path": "/other", "clusters": ["other"]}`), withConfig(func(c *testbed.Config) {
-		other := c.Part(testbed.Cluster)
-		other.Set("name", "other")
-		other.Set("load_assignment.cluster_name", "other")
-		c.Set("static_resources.clusters.1", other.Get(""))
-		clusters = c.Part("static_resources.clusters").Get("").([]any)
-		c.Set(routeConfiguration+".validate_clusters", false)
-	}))
+	needs(t, testbed.UnnoticedRemovals)
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, withCDS(), withRoute("/other", `{"path": "/other", "clusters": ["other"]}`), twoClusters(&clusters))
 	client := s.client("h2")
 	s.setServing(1)
 	s.awaitGauges("other", 1, 1)
@@ -198,7 +190,7 @@ func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
 
 	s.writeClusters(clusters[0])
 	s.awaitStat("cluster_manager.active_clusters", 1)
-	if testbed.HasContribHost(variant) { // which can't hold what its plugin does
+	if testbed.HasContribHost(variant) { // which cannot keep stats for its plugin
 		s.await(settle, func() error {
 			if stats := s.stats("cluster.other."); len(stats) > 0 {
 				return fmt.Errorf("envoy has %d stats of the cluster", len(stats))
@@ -218,46 +210,42 @@ func TestARouteGoesOnAnsweringFromTheGhostOfItsCluster(t *testing.T) {
 	expect(t, "with the cluster again", other(), 503, "unavailable\n", nil)
 }
 
-// leavesOut is a stats matcher that leaves out what begins with any of the prefixes.
-func leavesOut(prefixes ...string) map[string]any {
-	patterns := []any{}
-	for _, prefix := range prefixes {
-		patterns = append(patterns, map[string]any{"prefix": prefix})
-	}
-	return map[string]any{"exclusion_list": map[string]any{"patterns": patterns}}
+// excludeStats returns a stats matcher that excludes the stats with a prefix.
+func excludeStats(prefix string) *metricsv3.StatsMatcher {
+	return testbed.Parse[*metricsv3.StatsMatcher](fmt.Sprintf(`exclusion_list: {patterns: [{prefix: %q}]}`, prefix))
 }
 
-func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
+func TestStatsMatchersOfBootstrapListenerAndCluster(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, testbed.Defining)
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	needs(t, testbed.DefinesGauges)
 	const membership, own = "cluster.service.membership_", "healthgate."
 	for name, test := range map[string]struct {
-		bootstrap, listener, cluster map[string]any
+		bootstrap, listener, cluster *metricsv3.StatsMatcher
 		status                       int
 		counted                      bool // the plugin's own stats are there
 	}{
-		"none":                                    {nil, nil, nil, 200, true},
-		"the bootstrap's":                         {leavesOut(membership), nil, nil, 503, true},
-		"the bootstrap's, of the plugin's own":    {leavesOut(own), nil, nil, 200, false},
-		"the listener's":                          {nil, leavesOut(membership), nil, 503, true},
-		"the listener's, of the plugin's own":     {nil, leavesOut(own), nil, 200, false},
-		"the listener's in the bootstrap's place": {leavesOut(own), leavesOut("nothing."), nil, 200, true},
-		"the listener's, for the plugin alone":    {leavesOut(membership), leavesOut("nothing."), nil, 503, true},
-		"the cluster's":                           {nil, nil, leavesOut(membership), 503, true},
-		"the cluster's in the bootstrap's place":  {leavesOut(membership), leavesOut("nothing."), leavesOut("nothing."), 200, true},
+		"none":            {nil, nil, nil, 200, true},
+		"the bootstrap's": {excludeStats(membership), nil, nil, 503, true},
+		"the bootstrap's, for the plugin's own stats": {excludeStats(own), nil, nil, 200, false},
+		"the listener's": {nil, excludeStats(membership), nil, 503, true},
+		"the listener's, for the plugin's own stats": {nil, excludeStats(own), nil, 200, false},
+		"the listener's takes precedence":            {excludeStats(own), excludeStats("nothing."), nil, 200, true},
+		"the listener's, for the plugin alone":       {excludeStats(membership), excludeStats("nothing."), nil, 503, true},
+		"the cluster's":                              {nil, nil, excludeStats(membership), 503, true},
+		"the cluster's takes precedence":             {excludeStats(membership), excludeStats("nothing."), excludeStats("nothing."), 200, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, withConfig(func(c *testbed.Config) {
+			s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
 				if test.bootstrap != nil {
-					c.Set("stats_config", map[string]any{"stats_matcher": test.bootstrap})
+					c.StatsConfig = &metricsv3.StatsConfig{StatsMatcher: test.bootstrap}
 				}
-				for at, matcher := range map[string]map[string]any{testbed.Listener: test.listener, testbed.Cluster: test.cluster} {
-					if matcher != nil {
-						matcher["@type"] = "type.googleapis.com/envoy.config.metrics.v3.StatsMatcher"
-						c.Set(at+".metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": matcher}})
-					}
+				if test.listener != nil {
+					c.Listener().Metadata = testbed.StatsMatcherMetadata(test.listener)
+				}
+				if test.cluster != nil {
+					c.Cluster().Metadata = testbed.StatsMatcherMetadata(test.cluster)
 				}
 			}))
 			s.await(settle, func() error {
@@ -268,7 +256,7 @@ func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
 				return err
 			})
 			client := s.client("h2")
-			s.stats(own) // and with it the plugin reads what is there by now
+			s.stats(own) // makes the plugin read the stats that exist now
 			for range 2 {
 				if reply := s.probe(client); reply.status != test.status {
 					t.Errorf("got %d, want %d", reply.status, test.status)
@@ -281,13 +269,13 @@ func TestEachStatsMatcherLeavesOutWhatItIsFor(t *testing.T) {
 	}
 }
 
-// HttpFilterDsoImpl in contrib/golang/common/dso/dso.cc asks for these ten, and refuses a plugin that lacks one.
-func TestPluginThatLacksAFunctionIsRefused(t *testing.T) {
+// HttpFilterDsoImpl in contrib/golang/common/dso/dso.cc needs these ten, and refuses a plugin that lacks one.
+func TestPluginWithoutARequiredFunctionIsRefused(t *testing.T) {
 	t.Parallel()
 	if !testbed.HasContribHost(variant) {
-		t.Skip("it is about the golang extension of the tests")
+		t.Skip("it is about the contrib host")
 	}
-	skipWherePointed(t, "it needs a plugin of its own")
+	skipWithRunningEnvoy(t, "it loads another plugin")
 	whole, err := os.ReadFile(filepath.Join(testbed.Root(), "build", "empty.so"))
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +287,7 @@ func TestPluginThatLacksAFunctionIsRefused(t *testing.T) {
 	} {
 		t.Run(function, func(t *testing.T) {
 			t.Parallel()
-			// Under another name of the same length it is found no more.
+			// Under another name of the same length the function is not found.
 			renamed := []byte(function[:len(function)-1] + "_")
 			lacking := bytes.ReplaceAll(whole, []byte(function+"\x00"), append(renamed, 0))
 			if bytes.Equal(lacking, whole) {
@@ -309,8 +297,8 @@ func TestPluginThatLacksAFunctionIsRefused(t *testing.T) {
 			if err := os.WriteFile(plugin, lacking, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			log := refused(t, func(c *testbed.Config) {
-				c.Set(testbed.Healthgate+".typed_config.filter_name", "lacking@lacking@"+plugin)
+			log := refused(t, func(c *testbed.Bootstrap) {
+				c.ModuleFilter().FilterName = "lacking@lacking@" + plugin
 			})
 			for _, want := range []string{
 				"lib: " + plugin + ", cannot find symbol: " + function + ", err: ",

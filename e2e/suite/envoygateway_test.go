@@ -2,45 +2,61 @@ package suite
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/yaml"
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"healthgate/e2e/kustomize"
 	"healthgate/e2e/testbed"
 )
 
-// What Envoy Gateway makes of the overlay: the bootstrap's part is merged into its own; the policy is a filter, with a name and a form
-// of its configuration that are Envoy Gateway's, disabled but on the policy's route; the cluster has the route's name.
+// What Envoy Gateway generates from the overlay: it merges the EnvoyProxy's bootstrap into its own; the policy becomes a filter with a name
+// and a form of configuration that are Envoy Gateway's, disabled except on the policy's route; the cluster has the route's name.
 func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	if version, err := testbed.EnvoyVersion(); err != nil || strings.HasPrefix(version, "1.38.") {
 		t.Skip("Envoy 1.38 finds no module by its path: ", err)
 	}
-	proxy, policy := gatewaysObject(t, "EnvoyProxy"), gatewaysObject(t, "EnvoyExtensionPolicy")
-	module := proxy.Get("spec.dynamicModules.0.source.local.path").(string)
-	local := strings.NewReplacer(module, filepath.Join(testbed.Root(), "build", filepath.Base(module)))
-	filter := policy.Part("spec.dynamicModule.0")
-	cluster := filter.Get("config.clusters.0").(string)
-	s := newSite(t, func(p *plan) { p.gated = false }, withConfig(func(c *testbed.Config) {
-		var own map[string]any
-		if err := yaml.Unmarshal([]byte(local.Replace(proxy.Get("spec.bootstrap.value").(string))), &own); err != nil {
+	var proxy struct {
+		Spec struct {
+			Bootstrap      struct{ Value string }
+			DynamicModules []struct {
+				Source struct{ Local struct{ Path string } }
+			}
+		}
+	}
+	var policy struct {
+		Spec struct{ DynamicModule []gatewaysModule }
+	}
+	gatewaysObject(t, "EnvoyProxy", &proxy)
+	gatewaysObject(t, "EnvoyExtensionPolicy", &policy)
+	path, module := proxy.Spec.DynamicModules[0].Source.Local.Path, policy.Spec.DynamicModule[0]
+	local := strings.NewReplacer(path, filepath.Join(testbed.Root(), "build", filepath.Base(path)))
+	cluster := module.Config.Clusters[0]
+	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+		own, err := testbed.ParseBootstrap([]byte(local.Replace(proxy.Spec.Bootstrap.Value)))
+		if err != nil {
 			t.Fatal(err)
 		}
-		c.Set("bootstrap_extensions", own["bootstrap_extensions"])
+		c.BootstrapExtensions = own.BootstrapExtensions
 		name := "envoy.filters.http.dynamic_modules/envoyextensionpolicy/default/probe/dynamic-module/0"
-		c.Set(testbed.Healthgate, gatewaysFilter(t, name, local.Replace(module), filter))
-		enabled := map[string]any{name: map[string]any{"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": map[string]any{}}}
-		c.Set(testbed.Routes+".0.typed_per_filter_config", enabled)
-		health := c.Part(testbed.Routes + ".0")
-		health.Set("match", map[string]any{"path_separated_prefix": "/grpc.health.v1.Health"})
-		c.Set(testbed.Routes, append(c.Get(testbed.Routes).([]any), health.Get("")))
-		c.Set(testbed.Routes+".1.route.cluster", cluster)
-		c.Set(testbed.Cluster+".name", cluster)
-		c.Set(testbed.Cluster+".load_assignment.cluster_name", cluster)
+		c.HCM().HttpFilters[0] = module.filter(t, name, local.Replace(path))
+		probe := c.ProbeRoute()
+		probe.TypedPerFilterConfig = map[string]*anypb.Any{name: testbed.Any(testbed.Enabling(&anypb.Any{}))}
+		health := proto.CloneOf(probe)
+		testbed.Patch(health, `match: {path: null, path_separated_prefix: /grpc.health.v1.Health}`)
+		c.Patch(c.ServiceRoute(), "route: {cluster: "+cluster+"}")
+		c.VirtualHost().Routes = append(c.VirtualHost().Routes, health)
+		testbed.RenameCluster(c.Cluster(), cluster)
 	}))
 	client := s.client("h2")
 	for _, up := range []bool{true, false, true} {
@@ -59,27 +75,35 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	s.awaitStat("healthgate.default.healthy", 1)
 }
 
-// gatewaysFilter is a DynamicModule of a policy, as a filter.
-func gatewaysFilter(t *testing.T, name, file string, module *testbed.Config) map[string]any {
-	t.Helper()
-	config, err := json.Marshal(module.Get("config"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]any{
-		"name":     name,
-		"disabled": true,
-		"typed_config": map[string]any{
-			"@type":                 "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
-			"dynamic_module_config": map[string]any{"module": map[string]any{"local": map[string]any{"filename": file}}},
-			"filter_name":           module.Get("filterName"),
-			"filter_config":         map[string]any{"@type": "type.googleapis.com/google.protobuf.StringValue", "value": string(config)},
-		},
-	}
+// gatewaysModule is a dynamic module of an EnvoyExtensionPolicy.
+type gatewaysModule struct {
+	FilterName string
+	Config     struct{ Clusters []string }
+	raw        json.RawMessage // of Config
 }
 
-// gatewaysObject is the overlay's object of a kind of Envoy Gateway's.
-func gatewaysObject(t *testing.T, kind string) *testbed.Config {
+// UnmarshalJSON also keeps the whole of Config.
+func (m *gatewaysModule) UnmarshalJSON(text []byte) error {
+	type plain gatewaysModule
+	var raw struct{ Config json.RawMessage }
+	if err := errors.Join(json.Unmarshal(text, (*plain)(m)), json.Unmarshal(text, &raw)); err != nil {
+		return err
+	}
+	m.raw = raw.Config
+	return nil
+}
+
+// filter returns the filter that Envoy Gateway generates from the module, whose file is given by its path.
+func (m gatewaysModule) filter(t *testing.T, name, file string) *hcmv3.HttpFilter {
+	t.Helper()
+	filter := testbed.Parse[*modulev3.DynamicModuleFilter](
+		fmt.Sprintf(`{dynamic_module_config: {module: {local: {filename: %q}}}, filter_name: %q}`, file, m.FilterName))
+	filter.FilterConfig = testbed.Any(wrapperspb.String(string(m.raw)))
+	return &hcmv3.HttpFilter{Name: name, Disabled: true, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: testbed.Any(filter)}}
+}
+
+// gatewaysObject reads the overlay's object of a kind of Envoy Gateway.
+func gatewaysObject(t *testing.T, kind string, object any) {
 	t.Helper()
 	built, err := kustomize.Build(kustomize.EnvoyGateway)
 	if err != nil {
@@ -89,12 +113,14 @@ func gatewaysObject(t *testing.T, kind string) *testbed.Config {
 		if resource.GetKind() != kind {
 			continue
 		}
-		object, err := resource.Map()
+		text, err := resource.MarshalJSON()
+		if err == nil {
+			err = json.Unmarshal(text, object)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return testbed.Tree(object).Clone()
+		return
 	}
 	t.Fatal("the overlay has no " + kind)
-	return nil
 }

@@ -1,241 +1,162 @@
 package suite
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health/grpc_health_v1"
-
+	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
-// answers are the statuses of a path: with both hosts of each cluster healthy, with one, with none, and of a drain with both.
+// answers are the statuses of a path: with two, one and no healthy host in each cluster, and while Envoy drains with two.
 type answers struct{ both, one, none, drain int }
 
 var (
-	plain = answers{200, 200, 503, 503}
-	two   = answers{200, 503, 503, 503} // of two hosts
+	oneHost  = answers{200, 200, 503, 503}
+	twoHosts = answers{200, 503, 503, 503}
 )
 
-// examples are what the paths of each example answer.
-var examples = map[string]map[string]answers{
-	"admin.yaml":          {"/": plain},
-	"any-of-several.yaml": {"/": plain},
-	"degraded.yaml":       {"/": plain},
-	"details.yaml":        {"/": plain},
-	"drain-ignore.yaml":   {"/": {200, 200, 503, 200}},
-	"excluded.yaml":       {"/": plain},
-	"grpc-services.yaml":  {"/": plain},
-	"hold.yaml":           {"/": plain},
-	"kubelet.yaml":        {"/": plain, "/readyz": {200, 200, 503, 200}},
-	"mark-probes.yaml":    {"/": plain},
-	"percent.yaml":        {"/": two},
-	"require.yaml":        {"/": plain},
-	"response-204.yaml":   {"/": {204, 204, 429, 429}},
-	"route-override.yaml": {"/": plain, "/spare": two},
-	"several-gates.yaml":  {"/": plain, "/cart": plain, "/checkout": plain},
-	"stale-after.yaml":    {"/": plain},
+// exampleAnswers are the answers of each path, by example. "" is the reference configuration itself.
+var exampleAnswers = map[string]map[string]answers{
+	"":               {"/": oneHost},
+	"admin":          {"/": oneHost},
+	"any-of-several": {"/": oneHost},
+	"degraded":       {"/": oneHost},
+	"details":        {"/": oneHost},
+	"drain-ignore":   {"/": {200, 200, 503, 200}},
+	"excluded":       {"/": oneHost},
+	"hold":           {"/": oneHost},
+	"kubelet":        {"/": oneHost, "/readyz": {200, 200, 503, 200}},
+	"mark-probes":    {"/": oneHost},
+	"percent":        {"/": twoHosts},
+	"require":        {"/": oneHost},
+	"response":       {"/": {204, 204, 429, 429}},
+	"route-override": {"/": oneHost, "/spare": twoHosts},
+	"several-gates":  {"/": oneHost, "/cart": oneHost, "/checkout": oneHost},
+	"stale-after":    {"/": oneHost},
 }
 
-// Each example is started as it is written, but for its addresses and for how often hosts are checked, and answers what it says.
-func TestExamplesAnswerWhatTheySay(t *testing.T) {
+// Each example gives the documented answers, started as it is except for addresses and intervals.
+func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	folder := "envoy/examples"
-	if variant.Name() == "module" {
-		folder += "/module"
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	names, err := examples.Names(filepath.Join(testbed.Root(), "envoy"))
+	if err != nil || len(names) != len(exampleAnswers)-1 {
+		t.Fatalf("found %v, %v; want %d examples", names, err, len(exampleAnswers)-1)
 	}
-	files, err := filepath.Glob(filepath.Join(testbed.Root(), folder, "*.yaml"))
-	if err != nil || len(files) < len(examples)-1 {
-		t.Fatalf("found %v, %v", files, err)
-	}
-	for _, file := range files {
-		name := filepath.Base(file)
-		t.Run(name, func(t *testing.T) {
+	for _, name := range append(names, "") {
+		t.Run(cmp.Or(name, "reference"), func(t *testing.T) {
 			t.Parallel()
-			if examples[name] == nil {
-				t.Fatal("nothing says what it answers")
+			if exampleAnswers[name] == nil {
+				t.Fatal("exampleAnswers does not have this example")
 			}
-			e := startExample(t, folder+"/"+name)
+			s := startExample(t, name)
 			for _, step := range []struct {
-				name    string
 				serving int
 				drain   string
 				want    func(answers) int
 			}{
-				{"both hosts", 2, "ok", func(a answers) int { return a.both }},
-				{"one host", 1, "ok", func(a answers) int { return a.one }},
-				{"no host", 0, "ok", func(a answers) int { return a.none }},
-				{"a drain", 2, "fail", func(a answers) int { return a.drain }},
-				{"both hosts again", 2, "ok", func(a answers) int { return a.both }},
+				{2, "ok", func(a answers) int { return a.both }},
+				{1, "ok", func(a answers) int { return a.one }},
+				{0, "ok", func(a answers) int { return a.none }},
+				{2, "fail", func(a answers) int { return a.drain }},
+				{2, "ok", func(a answers) int { return a.both }},
 			} {
-				e.step(step.serving, step.drain)
-				for path, want := range examples[name] {
-					e.await(step.name, path, step.want(want))
+				for i, backend := range s.backends {
+					if err := backend.SetServing(i < step.serving); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.post("/healthcheck/" + step.drain)
+				for path, want := range exampleAnswers[name] {
+					s.awaitPath(path, step.want(want))
 				}
 			}
-			e.further(name)
+			checkExample(s, name)
 		})
 	}
 }
 
-// example is an Envoy that has one.
-type example struct {
-	*testing.T
-	envoy    *testbed.Envoy
-	backends []*testbed.Backend
-}
-
-// startExample starts an example in front of two hosts, which all of its clusters have.
-func startExample(t *testing.T, path string) *example {
+// readExample returns an example in the variant's form; "" is the reference configuration.
+func readExample(t *testing.T, name string) *testbed.Bootstrap {
 	t.Helper()
-	config, err := testbed.LoadConfig(path)
+	tree, err := examples.Read(filepath.Join(testbed.Root(), "envoy"), name, variant.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "e2e") // a short path, since a socket's is bounded
+	text, err := json.Marshal(tree)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	own := testbed.Healthgate + ".typed_config.plugin_config.value"
-	if variant.Name() == "module" {
-		own = testbed.Healthgate + ".typed_config.filter_config.value"
-	}
-	if config.Get("admin.address.pipe") != nil {
-		socket := filepath.Join(dir, "admin.sock")
-		config.Set("admin.address.pipe.path", socket)
-		config.Set(own+".admin.address", "unix://"+socket)
-	} else {
-		config.Set("admin.address.socket_address.port_value", 0)
-	}
-	config.Set(testbed.Listener+".address.socket_address", map[string]any{"address": "127.0.0.1", "port_value": 0})
-	if config.Get(own+".hold") != nil {
-		config.Set(own+".hold", map[string]any{"healthy_after": "0.5s", "unhealthy_after": "0.5s"})
-	}
-	e := &example{T: t}
-	var hosts []any
-	for range 2 {
-		backend, err := testbed.StartBackend(t.Context(), "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(backend.Kill)
-		e.backends = append(e.backends, backend)
-		hosts = append(hosts, testbed.Endpoint(backend.Address))
-	}
-	for i := range config.Get("static_resources.clusters").([]any) {
-		cluster := fmt.Sprint("static_resources.clusters.", i)
-		config.Set(cluster+".load_assignment.endpoints.0.lb_endpoints", hosts)
-		for _, key := range []string{"interval", "no_traffic_interval", "no_traffic_healthy_interval"} {
-			config.Set(cluster+".health_checks.0."+key, "0.1s")
-		}
-		config.Set(cluster+".health_checks.0.interval_jitter", "0.01s")
-	}
-	if variant.Name() == "module" { // as it is written
-		e.envoy, err = testbed.StartEnvoy(t.Context(), dir, config, variant.Options(testbed.Options{}))
-	} else {
-		e.envoy, err = testbed.Start(t.Context(), variant, dir, config, testbed.Options{})
-	}
+	config, err := testbed.ParseBootstrap(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.envoy.Kill)
-	return e
+	return config
 }
 
-// step has so many hosts serve, and Envoy fail its health checks or not.
-func (e *example) step(serving int, drain string) {
-	e.Helper()
-	for i, backend := range e.backends {
-		if err := backend.SetServing(i < serving); err != nil {
-			e.Fatal(err)
+// startExample starts an example without TLS in front of two hosts, which all of its clusters have.
+func startExample(t *testing.T, name string) *site {
+	t.Helper()
+	config := readExample(t, name)
+	for _, listener := range config.StaticResources.Listeners {
+		listener.FilterChains[0].TransportSocket = nil
+	}
+	options := []option{backends(2), func(p *plan) { p.config = config }}
+	if config.Admin.Address.GetPipe() != nil {
+		options = append(options, adminOnASocket(t), withConfig(func(c *testbed.Bootstrap) {
+			c.SetGateKey("admin", map[string]any{"address": "unix://" + c.Admin.Address.GetPipe().Path})
+		}))
+	}
+	return newSite(t, append(options, withConfig(func(c *testbed.Bootstrap) {
+		if c.Gate().Fields["hold"] != nil {
+			c.SetGateKey("hold", map[string]any{"healthy_after": "0.5s", "unhealthy_after": "0.5s"})
 		}
-	}
-	if _, err := e.envoy.Post("/healthcheck/" + drain); err != nil {
-		e.Fatal(err)
-	}
-}
-
-// get asks for a path, with an accept header or none.
-func (e *example) get(path, accept string) (status int, body []byte, err error) {
-	request, err := http.NewRequest(http.MethodGet, "http://"+e.envoy.Ingress+path, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	if accept != "" {
-		request.Header.Set("accept", accept)
-	}
-	reply, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer reply.Body.Close()
-	body, err = io.ReadAll(reply.Body)
-	return reply.StatusCode, body, err
-}
-
-func (e *example) await(when, path string, want int) {
-	e.Helper()
-	err := testbed.WaitFor(e.Context(), settle, func() error {
-		status, _, err := e.get(path, "")
-		if err == nil && status != want {
-			err = fmt.Errorf("%s is answered with %d, want %d", path, status, want)
+		hosts := c.Cluster().LoadAssignment.Endpoints
+		for _, cluster := range c.StaticResources.Clusters {
+			cluster.LoadAssignment.Endpoints = hosts
+			testbed.CheckEvery(cluster, "0.1s")
 		}
-		return err
-	})
-	if err != nil {
-		e.Fatalf("with %s: %v; envoy's log ends:\n%s", when, err, testbed.Tail(e.envoy.Log(), 20))
-	}
+	}))...)
 }
 
-// further looks at what an example is about besides its statuses, with both hosts healthy.
-func (e *example) further(name string) {
-	e.Helper()
+// checkExample tests more than the statuses of some examples, with both hosts healthy.
+func checkExample(s *site, name string) {
+	t := s.t
+	t.Helper()
 	switch name {
-	case "admin.yaml", "details.yaml":
+	case "admin", "details":
 		var report struct {
 			Status string
 			Checks map[string]any
 		}
-		if _, body, err := e.get("/", "application/json"); err != nil || json.Unmarshal(body, &report) != nil || report.Status != "pass" || len(report.Checks) == 0 {
-			e.Errorf("%v: the report is %s", err, body)
+		reply := s.mustDo(s.client("http/1.1"), "GET", "/", nil, "accept", "application/json")
+		if err := json.Unmarshal([]byte(reply.body), &report); err != nil || report.Status != "pass" || len(report.Checks) == 0 {
+			t.Errorf("%v: the report is %s", err, reply.body)
 		}
-	case "grpc-services.yaml":
-		conn, err := grpc.NewClient("passthrough:///"+e.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			e.Fatal(err)
+	case "":
+		if variant.Can(testbed.GRPC) != nil {
+			return
 		}
-		defer conn.Close()
-		ctx, cancel := context.WithTimeout(e.Context(), settle)
-		defer cancel()
-		reply, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, asked("router.Router"))
-		if err != nil || reply.Status != serving {
-			e.Errorf("Check: got %v, %v", reply, err)
+		if reply, err := s.dialHealth().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
+			t.Errorf("Check: got %v, %v", reply, err)
 		}
-	case "route-override.yaml", "several-gates.yaml", "kubelet.yaml": // each gate has metrics of its own
-		prefixes := map[string][]string{"route-override.yaml": {"default", "spare"}, "several-gates.yaml": {"default", "cart", "checkout"}, "kubelet.yaml": {"balancer", "kubelet"}}[name]
-		err := testbed.WaitFor(e.Context(), settle, func() error { // an answer may be counted after it is sent
-			stats, err := e.envoy.Stats("healthgate.")
+	case "route-override", "several-gates", "kubelet": // each gate has its own metrics
+		prefixes := map[string][]string{"route-override": {"default", "spare"}, "several-gates": {"default", "cart", "checkout"},
+			"kubelet": {"balancer", "kubelet"}}[name]
+		s.await(settle, func() error { // a reply may be counted after it is sent
+			stats := s.stats("healthgate.")
 			for _, prefix := range prefixes {
-				if err == nil && stats["healthgate."+prefix+".ok"] == 0 {
-					err = fmt.Errorf("healthgate.%s.ok is not among %v", prefix, slices.Sorted(maps.Keys(stats)))
+				if stats["healthgate."+prefix+".ok"] == 0 {
+					return fmt.Errorf("healthgate.%s.ok is not among %v", prefix, slices.Sorted(maps.Keys(stats)))
 				}
 			}
-			return err
+			return nil
 		})
-		if err != nil {
-			e.Error(err)
-		}
 	}
 }

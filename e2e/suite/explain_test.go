@@ -19,7 +19,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// report is the whole of `healthgate explain`.
+// report is the output of `healthgate explain --output json`.
 type report struct {
 	State    string
 	Problems []struct{ What, Next string }
@@ -51,12 +51,12 @@ func explainAll(t *testing.T, admin string, args ...string) (r report, code int)
 	return r, code
 }
 
-// begins says whether one of some texts begins so.
+// begins reports whether one of the texts has a prefix.
 func begins(texts []string, with string) bool {
 	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(text, with) })
 }
 
-// forwarded is admin of a site as a port-forward brings it to another machine, on which the gate's address is another's.
+// forwarded returns the address of a port-forward to admin, on a machine where another server listens at the gate's address.
 func forwarded(t *testing.T, admin, address string) string {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
@@ -66,7 +66,8 @@ func forwarded(t *testing.T, admin, address string) string {
 	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: admin})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/listeners" {
-			fmt.Fprintf(w, `{"listener_statuses": [{"name": "ingress", "local_address": {"socket_address": {"address": %q, "port_value": %s}}}]}`, host, port)
+			fmt.Fprintf(w, `{"listener_statuses": [{"name": "ingress", "local_address": {"socket_address": {"address": %q, "port_value": %s}}}]}`,
+				host, port)
 			return
 		}
 		forward.ServeHTTP(w, r)
@@ -75,10 +76,10 @@ func forwarded(t *testing.T, admin, address string) string {
 	return server.Listener.Addr().String()
 }
 
-// Another server's answer is not the gate's, whatever it is.
-func TestExplainCountsTheGatesAnswerAlone(t *testing.T) {
+// explain does not take another server's answer for the gate's.
+func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "admin is not where it can be forwarded")
+	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
 	s := newSite(t, backends(1))
 	client := s.client("h2")
 	other := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
@@ -93,20 +94,21 @@ func TestExplainCountsTheGatesAnswerAlone(t *testing.T) {
 		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: another server answered") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
-	// The same while a balancer probes the gate.
+	// The same while a load balancer probes the gate.
 	balancing, stop := context.WithCancel(t.Context())
 	var balancer sync.WaitGroup
 	balancer.Go(func() {
 		for balancing.Err() == nil {
 			_, _ = s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
-			time.Sleep(500 * time.Millisecond) // as a balancer of some nodes does
+			time.Sleep(500 * time.Millisecond) // the fault needs a probe now and then
 		}
 	})
 	if r, code = explainAll(t, admin); code != 1 || r.Gates[0].Answer.Passing || r.Gates[0].Probe.Counted {
 		t.Errorf("while others probe: exit code %d, and %+v", code, r.Gates[0])
 	}
-	s.await(settle, func() error { // a machine that stands still lets others' probes pile up
-		if r, code = explainAll(t, written(t, s)); code != 1 || r.Gates[0].Answer.By != "probe" || r.Gates[0].Answer.Status != 503 || !r.Gates[0].Probe.Counted {
+	s.await(settle, func() error { // on a busy machine other probes may come at the same moment
+		if r, code = explainAll(t, written(t, s)); code != 1 || r.Gates[0].Answer.By != "probe" || r.Gates[0].Answer.Status != 503 ||
+			!r.Gates[0].Probe.Counted {
 			return fmt.Errorf("its own answer while others probe: exit code %d, and %+v", code, r.Gates[0])
 		}
 		return nil
@@ -120,10 +122,10 @@ func TestExplainCountsTheGatesAnswerAlone(t *testing.T) {
 	}
 }
 
-// A listener that nothing can connect to is a problem, with a next step; the numbers are reported all the same.
-func TestExplainReportsAProbeThatFails(t *testing.T) {
+// A listener that refuses connections is a problem with a next step; the numbers are reported all the same.
+func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "admin is not where it can be forwarded")
+	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
 	s := newSite(t)
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
@@ -153,31 +155,32 @@ func TestExplainReportsAProbeThatFails(t *testing.T) {
 		"reset":   {resets.Addr().String(), "the connection is closed without an answer"},
 	} {
 		r, code := explainAll(t, forwarded(t, written(t, s), test.address))
-		if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the probe got no answer: ") || !strings.HasPrefix(g.Next, test.next) {
+		if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the probe got no answer: ") ||
+			!strings.HasPrefix(g.Next, test.next) {
 			t.Errorf("%s: exit code %d, and %+v", name, code, g)
 		}
 	}
 }
 
-// A listener that asks for a client certificate turns a probe away, as it does a balancer's.
-func TestExplainReportsAListenerThatAsksForACertificate(t *testing.T) {
+// A listener that requires a client certificate refuses explain's probe, as it does a load balancer's.
+func TestExplainReportsARequiredClientCertificate(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
-	s := newSite(t, withConfig(func(c *testbed.Config) {
-		tls := testbed.Listener + ".filter_chains.0.transport_socket.typed_config"
-		c.Set(tls+".require_client_certificate", true)
-		c.Set(tls+".common_tls_context.validation_context", map[string]any{"trusted_ca": map[string]any{
-			"filename": c.Get(tls + ".common_tls_context.tls_certificates.0.certificate_chain.filename")}})
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+		ca := c.TLS().GetCommonTlsContext().GetTlsCertificates()[0].GetCertificateChain().GetFilename()
+		c.Patch(c.TLS(),
+			fmt.Sprintf(`{require_client_certificate: true, common_tls_context: {validation_context: {trusted_ca: {filename: %q}}}}`, ca))
 	}))
 	s.setServing(1)
 	r, code := explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || g.Answer.By != "numbers" || !begins(g.Problems, "the probe got no answer: ") || !strings.Contains(g.Next, "client certificate") {
+	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || g.Answer.By != "numbers" || !begins(g.Problems, "the probe got no answer: ") ||
+		!strings.Contains(g.Next, "client certificate") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
 }
 
-// `healthgate drain` is not taken back by /healthcheck/ok: the gate passes again, and each connection is closed after its reply.
-func TestExplainNoticesAListenerThatDrainsForGood(t *testing.T) {
+// /healthcheck/ok does not undo `healthgate drain`: the gate passes again, but each connection is closed after its reply.
+func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, asInTheImage(t), alone("it drains Envoy for good"))
 	s.setServing(1)
@@ -196,7 +199,8 @@ func TestExplainNoticesAListenerThatDrainsForGood(t *testing.T) {
 	s.post("/healthcheck/ok")
 	s.awaitProbe(client, 200, settle)
 	r, code = explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the listener drains") || !strings.HasPrefix(g.Next, "restart Envoy") {
+	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the listener drains") ||
+		!strings.HasPrefix(g.Next, "restart Envoy") {
 		t.Errorf("after /healthcheck/ok: exit code %d, and %+v", code, g)
 	}
 	s.post("/drain_listeners")
@@ -209,15 +213,16 @@ func TestExplainNoticesAListenerThatDrainsForGood(t *testing.T) {
 	})
 }
 
-// Listeners that are configured otherwise than the reference's are asked as they are.
-func TestExplainAsksAnyListener(t *testing.T) {
+// explain also probes listeners that differ from the reference configuration's.
+func TestExplainProbesAnyListener(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	for name, change := range map[string]func(*testbed.Config){
-		"without a name": func(c *testbed.Config) { c.Delete(testbed.Listener + ".name") },
-		"another namespace": func(c *testbed.Config) {
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	for name, change := range map[string]func(*testbed.Bootstrap){
+		"without a name": func(c *testbed.Bootstrap) { c.Listener().Name = "" },
+		"another namespace": func(c *testbed.Bootstrap) {
 			if variant.Name() == "module" {
-				c.Set(testbed.Healthgate+".typed_config.dynamic_module_config", parse(`{"name": "healthgate", "metrics_namespace": "other"}`))
+				*c = *c.For(variant) // in the module's form, which has the namespace
+				c.ModuleFilter().DynamicModuleConfig.MetricsNamespace = "other"
 			}
 		},
 	} {
@@ -233,15 +238,15 @@ func TestExplainAsksAnyListener(t *testing.T) {
 	}
 }
 
-// An update that Envoy refuses is a problem, beside a gate that goes on and without one; so is an Envoy without a gate.
-func TestExplainReportsWhatEnvoyRefuses(t *testing.T) {
+// An update that Envoy refuses is a problem, with or without an older gate; so is an Envoy without a gate.
+func TestExplainReportsARefusedUpdate(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	s := newSite(t, withLDS())
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	if s.reload(`{"clusters": ["service"], "min_helthy": 1}`) {
-		t.Fatal("the bad configuration was taken")
+		t.Fatal("Envoy took the bad configuration")
 	}
 	r, code := explainAll(t, s.envoy.Admin)
 	if code != 1 || len(r.Gates) != 1 || !r.Gates[0].Answer.Passing || len(r.Problems) != 1 ||
@@ -249,44 +254,39 @@ func TestExplainReportsWhatEnvoyRefuses(t *testing.T) {
 		!strings.Contains(r.Problems[0].What, "and keeps the one before") || !strings.Contains(r.Problems[0].What, "min_helthy") {
 		t.Errorf("exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
 	}
-	s.write("lds", "envoy.config.listener.v3.Listener")
+	s.write("lds")
 	s.awaitStat("listener_manager.total_listeners_active", 0)
 	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Gates) != 0 || len(r.Problems) == 0 || !strings.HasPrefix(r.Problems[len(r.Problems)-1].What, "no gate is in its active configuration") {
+	if code != 1 || len(r.Gates) != 0 || len(r.Problems) == 0 ||
+		!strings.HasPrefix(r.Problems[len(r.Problems)-1].What, "no gate is in its active configuration") {
 		t.Errorf("without a listener: exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
 	}
 	if s.reload(`{"clusters": ["service"], "min_helthy": 1}`) {
-		t.Fatal("the bad configuration was taken")
+		t.Fatal("Envoy took the bad configuration")
 	}
 	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other: it does not listen there") || !strings.Contains(r.Problems[0].What, "min_helthy") {
+	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other: it does not listen there") ||
+		!strings.Contains(r.Problems[0].What, "min_helthy") {
 		t.Errorf("with a refused one alone: exit code %d, problems %+v", code, r.Problems)
 	}
 }
 
-// Routes that have not come leave a listener warming, and a cluster whose hosts were not checked yet leaves Envoy starting.
-func TestExplainReportsWhatIsWarming(t *testing.T) {
+// A listener warms as long as its routes have not arrived.
+func TestExplainReportsAWarmingListener(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	s := newSite(t, withLDS())
 	s.setServing(1)
-	next := referenceConfig(t)
-	next.UseCertificate(s.cert)
-	next.Listen(0, 0)
-	next.Delete(testbed.HCM + ".route_config")
-	// The service is no control plane, and never sends routes.
-	next.Set(testbed.HCM+".rds", parse(`{"route_config_name": "routes", "config_source": {"resource_api_version": "V3", "initial_fetch_timeout": "600s",
-		"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "service"}}]}}}`))
-	variant.Prepare(next)
-	s.writeListener(next.Get(testbed.Listener))
+	next := s.nextListener(`{"clusters": ["service"]}`, neverRouted).For(variant).Listener()
+	s.writeListener(next)
 	s.awaitStat("listener_manager.total_listeners_warming", 1)
 	if r, code := explainAll(t, s.envoy.Admin); code != 0 || !slices.ContainsFunc(r.Notes, func(n string) bool {
 		return strings.HasPrefix(n, `listener "ingress" is warming: a newer configuration waits`)
 	}) {
 		t.Errorf("beside one that serves: exit code %d, notes %q, problems %+v", code, r.Notes, r.Problems)
 	}
-	next.Set(testbed.Listener+".name", "another")
-	s.writeListener(next.Get(testbed.Listener))
+	next.Name = "another"
+	s.writeListener(next)
 	s.awaitStat("listener_manager.total_listeners_active", 0)
 	r, code := explainAll(t, s.envoy.Admin)
 	if code != 1 || len(r.Problems) != 2 || !strings.HasPrefix(r.Problems[0].What, `listener "another" is warming: it does not listen yet`) ||
@@ -295,15 +295,16 @@ func TestExplainReportsWhatIsWarming(t *testing.T) {
 	}
 }
 
-// A cluster that Envoy does not have is unknown, in the answer and for the cluster alike.
-func TestExplainHasOneReasonForAMissingCluster(t *testing.T) {
+// For a cluster that Envoy does not have, the answer and the cluster have the same reason.
+func TestExplainReportsAMissingCluster(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
-	s := newSite(t, withPlugin(`{"clusters": ["servise"]}`))
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	s := newSite(t, withGate(`{"clusters": ["servise"]}`))
 	s.awaitProbe(s.client("h2"), 503, settle)
 	r, code := explainAll(t, written(t, s))
 	g := r.Gates[0]
-	if code != 1 || g.Answer.By != "probe" || g.Answer.Details != "healthgate_"+g.Clusters[0].Reason || !strings.HasPrefix(g.Next, `Envoy has no cluster "servise"`) ||
+	if code != 1 || g.Answer.By != "probe" || g.Answer.Details != "healthgate_"+g.Clusters[0].Reason ||
+		!strings.HasPrefix(g.Next, `Envoy has no cluster "servise"`) ||
 		!strings.HasSuffix(g.Next, "; did you mean service?") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}

@@ -18,7 +18,7 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// wire is a connection of HTTP/2 on which anything can be sent.
+// wire is an HTTP/2 connection on which a test can send any bytes.
 type wire struct {
 	net.Conn
 	*http2.Framer
@@ -41,7 +41,7 @@ func (s *site) dialWire() *wire {
 	return w
 }
 
-// fields sends a block of headers, or of trailers. What can't be sent any more shows in what is heard.
+// fields sends headers or trailers. A failure to send shows in the answer.
 func (w *wire) fields(stream uint32, end bool, fields ...string) {
 	w.header.Reset()
 	for i := 0; i < len(fields); i += 2 {
@@ -52,7 +52,9 @@ func (w *wire) fields(stream uint32, end bool, fields ...string) {
 
 // call begins a call of the health service.
 func (w *wire) call(stream uint32, method, contentType string, more ...string) {
-	fields := []string{":method", "POST", ":scheme", "https", ":path", "/grpc.health.v1.Health/" + method, ":authority", "localhost", "te", "trailers"}
+	fields := []string{
+		":method", "POST", ":scheme", "https", ":path", "/grpc.health.v1.Health/" + method, ":authority", "localhost", "te", "trailers",
+	}
 	if contentType != "" {
 		fields = append(fields, "content-type", contentType)
 	}
@@ -63,13 +65,13 @@ func (w *wire) data(stream uint32, end bool, bytes string) {
 	_ = w.WriteData(stream, end, []byte(bytes))
 }
 
-// raw sends a frame as it is said to be, whatever it holds.
+// raw sends a frame without any check.
 func (w *wire) raw(kind http2.FrameType, flags http2.Flags, stream uint32, payload string) {
 	_ = w.WriteRawFrame(kind, flags, stream, []byte(payload))
 }
 
-// heard is how a stream has ended: its gRPC status, "http" and its status where it has none, "reset", or "closed" with the whole
-// connection.
+// heard returns how a stream has ended: its gRPC status, "http" and the HTTP status if it has none, "reset", or "closed" if the
+// connection was closed.
 func (w *wire) heard(stream uint32) string {
 	status := ""
 	for {
@@ -91,7 +93,7 @@ func (w *wire) heard(stream uint32) string {
 				return "closed"
 			}
 		case *http2.RSTStreamFrame:
-			if f.StreamID == stream && f.ErrCode != http2.ErrCodeNo { // after an answer that is whole
+			if f.StreamID == stream && f.ErrCode != http2.ErrCodeNo { // not after a whole answer
 				return "reset"
 			}
 		case *http2.DataFrame:
@@ -117,15 +119,15 @@ func (w *wire) heard(stream uint32) string {
 	}
 }
 
-const whole = "\x00\x00\x00\x00\x00" // a message that asks for all
+const whole = "\x00\x00\x00\x00\x00" // a message that asks for the overall status
 
-// abuse is what is sent on a stream, and what may be heard then: "any" is whatever Envoy makes of it.
-type abuse struct {
+// misuse sends something wrong or unusual on a stream. Its expected answer is as from heard, or "any" if it depends on Envoy.
+type misuse struct {
 	send func(w *wire, stream uint32)
 	want string
 }
 
-// check sends a Check with a body, in pieces of a size.
+// check sends a Check with its body in pieces of a size.
 func check(body string, piece int) func(*wire, uint32) {
 	return func(w *wire, stream uint32) {
 		w.call(stream, "Check", "application/grpc")
@@ -136,7 +138,7 @@ func check(body string, piece int) func(*wire, uint32) {
 	}
 }
 
-// typed sends a Check that says another content type, or none.
+// typed sends a Check with another content type, or none.
 func typed(contentType string) func(*wire, uint32) {
 	return func(w *wire, stream uint32) {
 		w.call(stream, "Check", contentType)
@@ -144,7 +146,7 @@ func typed(contentType string) func(*wire, uint32) {
 	}
 }
 
-// begun begins a call with some of its body, and then does something else.
+// begun begins a call with a part of its body, and then does something else.
 func begun(method, body string, then func(w *wire, stream uint32)) func(*wire, uint32) {
 	return func(w *wire, stream uint32) {
 		w.call(stream, method, "application/grpc")
@@ -155,7 +157,7 @@ func begun(method, body string, then func(w *wire, stream uint32)) func(*wire, u
 
 func reset(w *wire, stream uint32) {
 	_ = w.WriteRSTStream(stream, http2.ErrCodeCancel)
-	w.call(stream+2, "Check", "application/grpc") // which shows that it was read
+	w.call(stream+2, "Check", "application/grpc") // its answer shows that the reset was read
 	w.data(stream+2, true, whole)
 }
 
@@ -167,8 +169,8 @@ const (
 	tooLong = fourGiB + "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 )
 
-// messages are those whose frames are as they should be.
-var messages = map[string]abuse{
+// messages have correct frames.
+var messages = map[string]misuse{
 	"the whole":                {check(whole, 5), "0"},
 	"a byte a frame":           {check(known, 1), "0"},
 	"split in the prefix":      {check(known, 3), "0"},
@@ -179,7 +181,7 @@ var messages = map[string]abuse{
 	"half a message":           {check(known[:10], 4), "3"},
 	"two messages":             {check(whole+whole, 7), "3"},
 	"no protobuf":              {check("\x00\x00\x00\x00\x01\x07", 2), "3"},
-	"neither compressed nor":   {check("\x07\x00\x00\x00\x00", 5), "3"},
+	"an invalid flag":          {check("\x07\x00\x00\x00\x00", 5), "3"},
 	"compressed":               {check("\x01\x00\x00\x00\x00", 5), "12"},
 	"compressed, of 4 GiB":     {check("\x01\xff\xff\xff\xff", 5), "12"},
 	"4 GiB":                    {check(fourGiB, 5), "3"},
@@ -194,7 +196,7 @@ var messages = map[string]abuse{
 	"trailers, half a message": {begun("Check", known[:9], trailers), "3"},
 	"trailers first":           {func(w *wire, s uint32) { w.call(s, "Check", "application/grpc"); trailers(w, s) }, "3"},
 	"application/grpc+proto":   {typed("application/grpc+proto"), "0"},
-	// The route's own answer, since the gate takes it for no call.
+	// Not a gRPC call, so the route itself answers.
 	"text/plain":           {typed("text/plain"), "http 503"},
 	"application/grpc-web": {typed("application/grpc-web"), "http 503"},
 	"application/grpcx":    {typed("application/grpcx"), "http 503"},
@@ -202,21 +204,36 @@ var messages = map[string]abuse{
 	"no type":              {typed(""), "http 503"},
 }
 
-// frames are those that HTTP/2 forbids, or a client that goes.
-var frames = map[string]abuse{
-	"reset in the prefix":       {begun("Check", whole[:2], reset), "next 0"},
-	"reset in the message":      {begun("Check", known[:12], reset), "next 0"},
-	"reset in 4 GiB":            {begun("Check", tooLong, reset), "next 0"},
-	"reset of a Watch":          {begun("Watch", known, func(w *wire, s uint32) { w.data(s, true, ""); reset(w, s) }), "next 0"},
-	"an unknown frame":          {begun("Check", whole[:2], func(w *wire, s uint32) { w.raw(0xfa, 0xff, s, "garbage"); w.data(s, true, whole[2:]) }), "0"},
-	"DATA of no stream":         {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameData, 0, 0, "garbage") }), "closed"},
-	"DATA of a stream to come":  {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, 0, s+20, "garbage") }), "closed"},
-	"more padding than DATA":    {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, http2.FlagDataPadded, s, "\xff\x00") }), "closed"},
-	"SETTINGS of 3 bytes":       {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameSettings, 0, 0, "abc") }), "closed"},
-	"WINDOW_UPDATE of 0":        {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameWindowUpdate, 0, s, "\x00\x00\x00\x00") }), "any"},
-	"HEADERS that are no HPACK": {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameHeaders, 5, s+2, "\xff\xff\xff\xff\xff\xff") }), "closed"},
-	"DATA after the end":        {begun("Check", whole, func(w *wire, s uint32) { w.data(s, true, ""); w.raw(http2.FrameData, 0, s, "more") }), "any"},
-	"a length that is another": {func(w *wire, s uint32) {
+// frames are forbidden by HTTP/2, or end the stream early.
+var frames = map[string]misuse{
+	"reset in the prefix":  {begun("Check", whole[:2], reset), "next 0"},
+	"reset in the message": {begun("Check", known[:12], reset), "next 0"},
+	"reset in 4 GiB":       {begun("Check", tooLong, reset), "next 0"},
+	"reset of a Watch":     {begun("Watch", known, func(w *wire, s uint32) { w.data(s, true, ""); reset(w, s) }), "next 0"},
+	"an unknown frame": {
+		begun("Check", whole[:2], func(w *wire, s uint32) { w.raw(0xfa, 0xff, s, "garbage"); w.data(s, true, whole[2:]) }),
+		"0",
+	},
+	"DATA on stream 0":        {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameData, 0, 0, "garbage") }), "closed"},
+	"DATA on a future stream": {begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, 0, s+20, "garbage") }), "closed"},
+	"more padding than DATA": {
+		begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameData, http2.FlagDataPadded, s, "\xff\x00") }),
+		"closed",
+	},
+	"SETTINGS of 3 bytes": {begun("Check", whole, func(w *wire, _ uint32) { w.raw(http2.FrameSettings, 0, 0, "abc") }), "closed"},
+	"WINDOW_UPDATE of 0": {
+		begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameWindowUpdate, 0, s, "\x00\x00\x00\x00") }),
+		"any",
+	},
+	"HEADERS without HPACK": {
+		begun("Check", whole, func(w *wire, s uint32) { w.raw(http2.FrameHeaders, 5, s+2, "\xff\xff\xff\xff\xff\xff") }),
+		"closed",
+	},
+	"DATA after the end": {
+		begun("Check", whole, func(w *wire, s uint32) { w.data(s, true, ""); w.raw(http2.FrameData, 0, s, "more") }),
+		"any",
+	},
+	"a wrong content-length": {func(w *wire, s uint32) {
 		w.call(s, "Check", "application/grpc", "content-length", "3")
 		w.data(s, true, whole)
 	}, "any"},
@@ -229,18 +246,18 @@ func (w *wire) frameOf16MiB(stream uint32) {
 	_, _ = w.Write(append(header, "garbage"...))
 }
 
-// bear sends one kind of abuse, and returns what is heard.
-func (s *site) bear(a abuse) string {
+// send sends one kind of misuse on a new connection, and returns the answer.
+func (s *site) send(a misuse) string {
 	w := s.dialWire()
 	defer w.Close()
 	a.send(w, 1)
-	if a.want == "next 0" { // nothing is said on the stream that the client has left
+	if a.want == "next 0" { // the reset stream gets no answer
 		return "next " + w.heard(3)
 	}
 	return w.heard(1)
 }
 
-// random sends frames of which some are garbage, in the middle of calls, and goes.
+// random sends calls with garbage in them, and closes the connection.
 func (s *site) random(r *rand.Rand) {
 	w := s.dialWire()
 	defer w.Close()
@@ -249,7 +266,7 @@ func (s *site) random(r *rand.Rand) {
 		for range r.IntN(6) {
 			junk := make([]byte, r.IntN(40))
 			for i := range junk {
-				junk[i] = byte(r.Uint32() >> (8 * r.IntN(4))) // zeros among it
+				junk[i] = byte(r.Uint32() >> (8 * r.IntN(4))) // also zeros
 			}
 			if len(junk) > 5 && r.IntN(2) == 0 {
 				copy(junk, []byte{0, 0, 0, 0, byte(len(junk) - 5)})
@@ -266,24 +283,24 @@ func (s *site) random(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		w.raw(http2.FrameType(r.IntN(12)), http2.Flags(r.Uint32()), uint32(r.IntN(30)), "garbage")
 	}
-	// What is answered is read, or not.
+	// Sometimes the answers are read.
 	if r.IntN(2) == 0 {
 		_ = w.SetDeadline(time.Now().Add(time.Duration(r.IntN(20)) * time.Millisecond))
 		w.heard(0)
 	}
 }
 
-// Garbage on the wire is answered by the rule, or has a clean end; Envoy lives, and nothing of it stays.
-func TestGarbageIsAnsweredByTheRule(t *testing.T) {
+// Garbage gets the documented gRPC status or ends the connection; Envoy keeps running, and no call stays open.
+func TestGarbageGetsItsStatus(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
-	s.stats("healthgate.") // after a look
-	for _, kind := range []map[string]abuse{messages, frames} {
+	s.stats("healthgate.") // after a sample
+	for _, kind := range []map[string]misuse{messages, frames} {
 		for name, a := range kind {
-			if got := s.bear(a); got != a.want && (a.want != "any" || got == "nothing") {
+			if got := s.send(a); got != a.want && (a.want != "any" || got == "nothing") {
 				t.Errorf("%s: got %q, want %q", name, got, a.want)
 			}
 		}
@@ -291,7 +308,7 @@ func TestGarbageIsAnsweredByTheRule(t *testing.T) {
 	s.mustBeUnharmed()
 }
 
-// mustBeUnharmed fails unless a Check is answered, and nothing is left of any call.
+// mustBeUnharmed fails unless a Check is answered and no call is open.
 func (s *site) mustBeUnharmed() {
 	s.t.Helper()
 	if !s.envoy.Alive() {
@@ -304,9 +321,9 @@ func (s *site) mustBeUnharmed() {
 	s.awaitStat("http.ingress.downstream_rq_active", 0)
 }
 
-func TestRandomGarbageHarmsNothing(t *testing.T) {
+func TestRandomGarbageLeavesEnvoyIntact(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)

@@ -3,11 +3,11 @@ package suite
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/health" // the clients' own checking
@@ -18,21 +18,26 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// healthRoute is the route on which the filter answers grpc.health.v1.Health.
-var healthRoute = map[string]any{
-	"match":           map[string]any{"prefix": "/grpc.health.v1.Health/"},
-	"direct_response": map[string]any{"status": 503},
-	"typed_per_filter_config": map[string]any{
-		"healthgate": map[string]any{"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": map[string]any{}},
-	},
+// healthRoute returns the route on which the filter answers grpc.health.v1.Health.
+func healthRoute() *routev3.Route {
+	return testbed.Parse[*routev3.Route](`{name: health, match: {prefix: /grpc.health.v1.Health/}, direct_response: {status: 503},
+		typed_per_filter_config: {healthgate: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}}`)
 }
 
-// withHealthService makes the filter answer grpc.health.v1.Health, for the service and for all.
+// overrideHealthRoute overrides the gate on the health service's route.
+func overrideHealthRoute(host *routev3.VirtualHost, gate string) {
+	for _, route := range host.Routes {
+		if route.Name == "health" {
+			route.TypedPerFilterConfig = gateOverride(gate)
+		}
+	}
+}
+
+// withHealthService makes the filter answer grpc.health.v1.Health, for router.Router and overall.
 func withHealthService() option {
-	return withConfig(func(c *testbed.Config) {
-		routes := c.Get(testbed.Routes).([]any)
-		c.Set(testbed.Routes, slices.Insert(routes, 1, testbed.Tree(healthRoute).Clone().Get("")))
-		c.Set(testbed.PluginConfig+".grpc_services", []any{"router.Router"})
+	return withConfig(func(c *testbed.Bootstrap) {
+		testbed.PrependRoute(c.VirtualHost(), healthRoute())
+		c.SetGateKey("grpc_services", []any{"router.Router"})
 	})
 }
 
@@ -73,15 +78,16 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	if _, err := health.Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
 		t.Errorf("Check of an unknown service: got %v", err)
 	}
-	if err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{}); status.Code(err) != codes.Unimplemented {
+	err := s.dialGRPC().Invoke(t.Context(), "/grpc.health.v1.Health/Other", asked(""), &grpc_health_v1.HealthCheckResponse{})
+	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("another method: got %v", err)
 	}
-	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_check"]; got != 10 {
+	if got := s.stat("healthgate.default.grpc_check"); got != 10 {
 		t.Errorf("grpc_check is %d, want 10", got)
 	}
 }
 
-func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
+func TestWatchersGetChangesAndTheEndOfEnvoy(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
@@ -110,8 +116,8 @@ func TestWatchersSeeChangesAndTheEndOfEnvoy(t *testing.T) {
 	}
 }
 
-// A watcher's stream ends with its client, and nothing of it stays.
-func TestWatchersThatGoLeaveNothing(t *testing.T) {
+// When its client leaves, a watcher's stream ends.
+func TestWatchersOfClosedClientsEnd(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
@@ -131,18 +137,19 @@ func TestWatchersThatGoLeaveNothing(t *testing.T) {
 		cancel()
 		s.awaitStat("healthgate.default.grpc_watchers", 0)
 	}
-	if got := s.stats("healthgate.default.grpc_")["healthgate.default.grpc_watch"]; got != 250 {
+	if got := s.stat("healthgate.default.grpc_watch"); got != 250 {
 		t.Errorf("grpc_watch is %d, want 250", got)
 	}
 }
 
-// grpc-go's own health checking, in its load balancer, takes the Envoy out and back in.
-func TestClientsOwnHealthCheckingGoesByTheGate(t *testing.T) {
+// grpc-go's client-side health checking follows the gate.
+func TestClientSideHealthCheckingFollowsTheGate(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
-	conn := s.dialGRPC(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
+	conn := s.dialGRPC(
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
 	call := func() error {
 		return conn.Invoke(t.Context(), "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{})
 	}
@@ -163,14 +170,14 @@ func TestClientsOwnHealthCheckingGoesByTheGate(t *testing.T) {
 	reached(true)
 }
 
-// overrideHealth makes RDS override the filter's configuration on the health service's route; "" removes the override.
-func (s *site) overrideHealth(plugin string) {
+// overrideHealth makes RDS override the gate on the health service's route; "" removes the override.
+func (s *site) overrideHealth(gate string) {
 	s.t.Helper()
-	routes := s.routes.Clone()
-	if plugin != "" {
-		routes.Set("virtual_hosts.0.routes.1.typed_per_filter_config.healthgate", forRoute(plugin))
-	}
-	s.writeRoutes(routes)
+	s.changeRoutes(func(host *routev3.VirtualHost) {
+		if gate != "" {
+			overrideHealthRoute(host, gate)
+		}
+	})
 }
 
 // awaitCheck waits until a Check is answered with a status.
@@ -202,10 +209,10 @@ func (c *crowd) mustStay() {
 	})
 }
 
-// A Watch ends once a call shows that another configuration answers in its place, and Check and Watch agree again.
+// A Watch ends when a call shows that another configuration answers now, so that Check and Watch agree again.
 func TestWatchEndsWithItsOverride(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
@@ -215,11 +222,11 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 		want     grpc_health_v1.HealthCheckResponse_ServingStatus
 	}{
 		{"", serving},
-		{`{"clusters": ["nobody"]}`, notServing},                  // added
+		{`{"clusters": ["missing"]}`, notServing},                 // added
 		{`{"clusters": ["service"], "drain": "ignore"}`, serving}, // changed
-		{`{"clusters": ["nobody"]}`, notServing},                  // changed back
-		{"", serving},                                             // removed
-		{`{"clusters": ["nobody"]}`, notServing},                  // brought back
+		{`{"clusters": ["missing"]}`, notServing},                 // changed back
+		{"", serving}, // removed
+		{`{"clusters": ["missing"]}`, notServing}, // brought back
 		{"", serving},
 	} {
 		if i > 0 {
@@ -247,16 +254,16 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 	s.awaitStat("healthgate.default.grpc_watchers", 0)
 }
 
-// An update of the routes that leaves the override as it is makes it anew. Its watchers see nothing of that.
-func TestWatchOutlastsUpdatesOfOtherRoutes(t *testing.T) {
+// After an update of other routes Envoy builds an unchanged override again, and its watchers stay.
+func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withRDS())
 	s.setServing(1)
-	const override = `{"clusters": ["service", "nobody"], "require": "any"}`
+	const override = `{"clusters": ["service", "missing"], "require": "any"}`
 	s.overrideHealth(override)
-	s.overrideRoute("/other", `{"path": "/other"}`) // which takes the health service's away
+	s.overrideRoute("/other", `{"path": "/other"}`) // removes the health route's override
 	s.overrideHealth(override)
 	s.await(settle, func() error {
 		if reply := s.mustDo(s.client("h2"), "GET", "/other", nil); reply.header.Get("cache-control") != "" {
@@ -267,11 +274,11 @@ func TestWatchOutlastsUpdatesOfOtherRoutes(t *testing.T) {
 	crowd := s.newCrowd(3, s.conns(2)...)
 	crowd.await(serving, 1)
 	for range 3 {
-		updates := s.stats("http.ingress.rds.routes.update_success")["http.ingress.rds.routes.update_success"]
-		routes := s.routes.Clone()
-		routes.Set("virtual_hosts.0.routes.1.typed_per_filter_config.healthgate", forRoute(override))
-		addRoute(routes, "virtual_hosts.0.routes", fmt.Sprint("/other", updates), `{"path": "/other"}`)
-		s.writeRoutes(routes)
+		updates := s.stat("http.ingress.rds.routes.update_success")
+		s.changeRoutes(func(host *routev3.VirtualHost) {
+			overrideHealthRoute(host, override)
+			addRoute(host, fmt.Sprint("/other", updates), `{"path": "/other"}`)
+		})
 		s.awaitStat("http.ingress.rds.routes.update_success", updates+1)
 		s.awaitCheck(serving)
 		crowd.mustStay()
@@ -280,16 +287,16 @@ func TestWatchOutlastsUpdatesOfOtherRoutes(t *testing.T) {
 	crowd.await(notServing, 2)
 }
 
-// Two routes of one host have different overrides. A Check of the one is no sign that the other has changed.
-func TestOverridesBesideEachOtherLeaveEachOthersWatchers(t *testing.T) {
+// Two routes of a host have different overrides. A Check by one is no sign that the other has changed.
+func TestOverridesOfTwoRoutesKeepEachOthersWatchers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) {
-		route := testbed.Tree(healthRoute).Clone()
-		route.Set("match.headers", []any{map[string]any{"name": "x-side", "string_match": map[string]any{"exact": "other"}}})
-		route.Set("typed_per_filter_config.healthgate", forRoute(`{"clusters": ["nobody"]}`))
-		c.Set(testbed.Routes, slices.Insert(c.Get(testbed.Routes).([]any), 0, route.Get("")))
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
+		route := healthRoute()
+		testbed.Patch(route, `match: {headers: [{name: x-side, string_match: {exact: other}}]}`)
+		route.TypedPerFilterConfig = gateOverride(`{"clusters": ["missing"]}`)
+		testbed.PrependRoute(c.VirtualHost(), route)
 	}))
 	s.setServing(1)
 	health := s.health()
@@ -307,7 +314,7 @@ func TestOverridesBesideEachOtherLeaveEachOthersWatchers(t *testing.T) {
 	open(0)
 	open(1)
 	ends, last := 0, time.Now()
-	// Clients whose calls are ended at first come back. Then both stay, for longer than an outdated one would.
+	// Clients reconnect after streams that end at first. Then both stay longer than outdated ones would.
 	for i := 0; time.Since(last) < 5*time.Second; i++ {
 		reply, err := health.Check(sides[i%2], asked(""))
 		if err != nil || reply.Status != wants[i%2] {
@@ -328,12 +335,12 @@ func TestOverridesBesideEachOtherLeaveEachOthersWatchers(t *testing.T) {
 	t.Logf("%d watchers were ended at first", ends)
 }
 
-// grpc_max_watchers bounds how many calls of Watch there are at a time, exactly.
+// grpc_max_watchers is exactly the number of calls of Watch that can be open.
 func TestWatchersAreLimited(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) { c.Set(testbed.PluginConfig+".grpc_max_watchers", 20) }))
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) { c.SetGateKey("grpc_max_watchers", 20) }))
 	s.setServing(1)
 	crowd := s.newCrowd(5, s.conns(4)...)
 	crowd.await(serving, 1)
@@ -356,14 +363,14 @@ func TestWatchersAreLimited(t *testing.T) {
 			t.Fatal("21 calls of Watch are open")
 		}
 	}
-	s.awaitCheck(serving) // of which there is no limit
+	s.awaitCheck(serving) // which has no limit
 	s.awaitStat("healthgate.default.grpc_watchers", 20)
 	s.awaitStat("healthgate.default.grpc_watch", 23)
 	s.awaitLog(`"details":"healthgate_grpc_resource_exhausted"`, settle)
 	crowd.leave()
 	s.awaitStat("healthgate.default.grpc_watchers", 0)
 
-	// Many at once: as many as there is room for are open, and no more.
+	// Of many at once, exactly the limit is open.
 	crowd = s.newCrowd(10, s.conns(4)...)
 	s.await(settle, func() error {
 		open, ended := 0, 0
@@ -389,10 +396,10 @@ func TestWatchersAreLimited(t *testing.T) {
 	s.awaitStat("healthgate.default.grpc_watchers", 20)
 }
 
-// grpc-timeout ends a Watch, whose client may have forgotten it.
+// grpc-timeout ends a Watch, even if its client does not.
 func TestWatchEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)

@@ -5,21 +5,20 @@ import (
 	"encoding/binary"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 
 	"healthgate/e2e/testbed"
 )
 
-// web is a client of gRPC-Web.
+// web is a gRPC-Web client.
 type web struct {
 	s      *site
 	client *http.Client
 	text   bool // base64
 }
 
-// call sends a request, and returns the gRPC status, wherever that stands, and the message.
+// call sends a request, and returns the gRPC status, from headers or trailers, and the message.
 func (w web) call(path, body string) (grpcStatus, message string, header http.Header) {
 	w.s.t.Helper()
 	contentType := "application/grpc-web+proto"
@@ -71,16 +70,11 @@ func (w web) call(path, body string) (grpcStatus, message string, header http.He
 
 // withGRPCWeb puts Envoy's grpc_web before the gate.
 func withGRPCWeb() option {
-	return withConfig(func(c *testbed.Config) {
-		c.Set(testbed.HTTPFilters, slices.Insert(c.Get(testbed.HTTPFilters).([]any), 0, any(map[string]any{
-			"name": "envoy.filters.http.grpc_web", "typed_config": map[string]any{
-				"@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
-			},
-		})))
-	})
+	return withFilter(true,
+		`{name: envoy.filters.http.grpc_web, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}`)
 }
 
-// webCall is a call of gRPC-Web and its expected answer. The message of an error is text, any other is protobuf.
+// webCall is a gRPC-Web call and its expected answer. The message of an error is text, any other is protobuf.
 type webCall struct{ path, body, status, message, details string }
 
 // mustBeAnswered makes each call over each protocol, as bytes and as text.
@@ -93,7 +87,8 @@ func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
 			for _, call := range calls {
 				var status, message string
 				if status, message, header = client.call(call.path, call.body); status != call.status || message != call.message {
-					s.t.Errorf("%s, text %v: %s %q: got %s %q, want %s %q", protocol, text, call.path, call.body, status, message, call.status, call.message)
+					s.t.Errorf("%s, text %v: %s %q: got %s %q, want %s %q", protocol, text, call.path, call.body, status, message, call.status,
+						call.message)
 				}
 			}
 		}
@@ -106,15 +101,15 @@ func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
 	return header
 }
 
-// Through grpc_web each answer has the status that it has without, and the access log its details.
-func TestAnswersOfTheGateComeThroughGRPCWeb(t *testing.T) {
+// With grpc_web before the gate each answer keeps its status, and the access log has its details.
+func TestAnswersKeepTheirStatusThroughGRPCWeb(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) {
-		c.Set(testbed.PluginConfig+".grpc_max_watchers", 1)
-		c.Set(testbed.PluginConfig+".response", map[string]any{"unhealthy": map[string]any{"body": "50 % of\nthe hösts~"}})
-		c.Delete(testbed.HCM + ".access_log.0.filter")
+	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
+		c.SetGateKey("grpc_max_watchers", 1)
+		c.SetGateKey("response", map[string]any{"unhealthy": map[string]any{"body": "50 % of\nthe hösts~"}})
+		c.HCM().AccessLog[0].Filter = nil
 	}), withGRPCWeb())
 	s.setServing(1)
 	s.newCrowd(1, s.dialGRPC()).await(serving, 1)

@@ -15,14 +15,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/testbed"
 )
 
-// lintCase is a case of internal/lint/testdata/cases, as a bootstrap for stock Envoy.
+// lintCase is a case of internal/lint/testdata/cases as a bootstrap for stock Envoy.
 type lintCase struct {
 	name    string
 	text    string
@@ -30,7 +29,8 @@ type lintCase struct {
 	answer  string // the status of a probe, or closed; "" if the case does not say
 }
 
-// lintCases returns the cases that this Envoy can read: not those of the plugin, of files that are no bootstrap, or of a later version.
+// lintCases returns the cases that this Envoy can read: not those for the plugin, those that are no bootstrap,
+// and those for a later version.
 func lintCases(t *testing.T) (all []lintCase) {
 	t.Helper()
 	version, err := testbed.EnvoyVersion()
@@ -73,8 +73,8 @@ func lintCases(t *testing.T) (all []lintCase) {
 	return all
 }
 
-// Envoy refuses each of lint's cases that says so, and takes each other one.
-func TestLintsCasesAreWhatEnvoySays(t *testing.T) {
+// Envoy refuses exactly the lint cases that are marked as refused.
+func TestLintCasesAreRefusedAsMarked(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	var mutex sync.Mutex
@@ -105,13 +105,13 @@ func TestLintsCasesAreWhatEnvoySays(t *testing.T) {
 		}
 	})
 	if t.Logf("Envoy takes %d and refuses %d", taken, refused); taken < 100 || refused < 40 {
-		t.Error("that shows little")
+		t.Error("too few cases")
 	}
 }
 
 // All hosts of the gate are down. A probe gets the status that the case names: 503 if the filter before or after the gate, the route, the
 // listener or the mapper is no problem, and another if lint reports it.
-func TestLintsCasesAnswerAsTheySay(t *testing.T) {
+func TestLintCasesGiveTheirMarkedAnswers(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	answered := 0
@@ -143,7 +143,7 @@ func TestLintsCasesAnswerAsTheySay(t *testing.T) {
 		}
 	})
 	if answered < 40 {
-		t.Errorf("%d cases say what is answered", answered)
+		t.Errorf("only %d cases name an answer", answered)
 	}
 }
 
@@ -161,7 +161,8 @@ func startCase(t *testing.T, text string) (listener string) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	envoy := exec.CommandContext(t.Context(), path, "--config-path", file, "--admin-address-path", adminFile, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
+	envoy := exec.CommandContext(t.Context(), path, "--config-path", file, "--admin-address-path", adminFile, "--use-dynamic-base-id",
+		"--concurrency", "1", "--log-level", "error")
 	envoy.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(testbed.Root(), "build"))
 	envoy.Stdout, envoy.Stderr = &log, &log
 	if err := envoy.Start(); err != nil {
@@ -174,19 +175,16 @@ func startCase(t *testing.T, text string) (listener string) {
 			t.Log(testbed.Tail(log.String(), 5))
 		}
 	})
-	deadline := time.Now().Add(settle)
-	for {
-		if listener, err = caseIsReady(adminFile); err == nil {
-			return listener
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(20 * time.Millisecond)
+	if err := testbed.WaitFor(t.Context(), settle, func() (err error) {
+		listener, err = caseIsReady(adminFile)
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
+	return listener
 }
 
-// caseIsReady returns the listener's address, or why Envoy is not yet to be probed.
+// caseIsReady returns the listener's address, or an error while Envoy is not ready.
 func caseIsReady(adminFile string) (string, error) {
 	admin, err := os.ReadFile(adminFile)
 	if err != nil {
@@ -203,7 +201,8 @@ func caseIsReady(adminFile string) (string, error) {
 	if state, err := get("/ready"); err != nil || !strings.HasPrefix(string(state), "LIVE") {
 		return "", fmt.Errorf("Envoy is %q, %v", state, err)
 	}
-	if attempts, err := get("/stats?filter=cluster.service.health_check.failure"); err != nil || !strings.HasSuffix(strings.TrimSpace(string(attempts)), ": 4") {
+	if attempts, err := get("/stats?filter=cluster.service.health_check.failure"); err != nil ||
+		!strings.HasSuffix(strings.TrimSpace(string(attempts)), ": 4") {
 		return "", fmt.Errorf("the hosts are not checked: %s, %v", attempts, err)
 	}
 	content, err := get("/listeners?format=json")

@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
 	"healthgate/e2e/testbed"
 )
 
-// alive asks as the kubelet does by the module component's livenessProbe: 2xx and 3xx pass.
+// alive probes like the kubelet with the module component's livenessProbe: 2xx and 3xx pass.
 func (s *site) alive() error {
 	s.t.Helper()
 	probe := envoysDeployment(s.t, "module").Spec.Template.Spec.Containers[0].LivenessProbe
@@ -22,29 +24,27 @@ func (s *site) alive() error {
 	return nil
 }
 
-// Of the configuration that ships, in each state in which readiness fails, and in some more.
-func TestLivenessPassesWhateverTheClustersAndADrainSay(t *testing.T) {
+// The shipped configuration's liveness passes in each state in which readiness fails, and in some more.
+func TestLivenessIgnoresClustersDrainsAndConnectionLimits(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), backends(2), withCDS(), withConfig(func(c *testbed.Config) {
-		c.Set(routeConfiguration+".validate_clusters", false)
-		c.Set("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections", 2)
-	}))
-	clusters := s.config.Part("static_resources.clusters").Get("").([]any)
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), backends(2), clustersByCDS(&clusters),
+		withConfig(func(c *testbed.Bootstrap) { c.ConnectionLimit().MaxActiveDownstreamConnections = 2 }))
 	client := s.client("h2")
 	s.setServing(2)
 	for _, state := range []struct {
 		name  string
 		enter func()
-		ready int // how the gate answers, 0 where nobody can ask
+		ready int // the answer of the gate; 0 if no probe can reach it
 	}{
 		{"a backend is down", func() { s.setServing(1) }, 200},
 		{"all backends are down", func() { s.setServing(0) }, 503},
 		{"the cluster is removed", func() { s.writeClusters() }, 503},
 		{"the cluster is back", func() { s.writeClusters(clusters...); s.setServing(2) }, 200},
-		{"it has all its connections", func() { s.dialTLS(t.Context(), "h2") }, 0},
+		{"the connection limit is reached", func() { s.dialTLS(t.Context(), "h2") }, 0},
 		{"it drains", func() { s.post("/healthcheck/fail") }, 0},
-		{"its clients are let go", func() { s.post("/drain_listeners?graceful&skip_exit") }, 0},
+		{"its connections are closed", func() { s.post("/drain_listeners?graceful&skip_exit") }, 0},
 	} {
 		state.enter()
 		if state.ready != 0 {
@@ -56,26 +56,22 @@ func TestLivenessPassesWhateverTheClustersAndADrainSay(t *testing.T) {
 	}
 }
 
-// What the gate reads of others is nothing: no stat that is left out fails it.
+// The liveness gate reads no stats, so excluding all of them does not fail it.
 func TestLivenessNeedsNoStats(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), withConfig(func(c *testbed.Config) {
-		c.Set("stats_config", map[string]any{"stats_matcher": map[string]any{"reject_all": true}})
-	}))
+	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")), withoutStats())
 	s.awaitProbe(s.client("h2"), 503, settle)
 	if err := s.alive(); err != nil {
 		t.Error(err)
 	}
 }
 
-// By either variant's command too: an Envoy that has all the connections that it may have is busy, and not to be restarted.
+// An Envoy that has reached its connection limit is busy, and must not be restarted: `healthgate alive` passes.
 func TestAliveAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
-	s := newSite(t, withConfig(func(c *testbed.Config) {
-		c.Set("overload_manager.resource_monitors.0.typed_config.max_active_downstream_connections", 1)
-	}))
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	s := newSite(t, withConfig(func(c *testbed.Bootstrap) { c.ConnectionLimit().MaxActiveDownstreamConnections = 1 }))
 	s.dialTLS(t.Context(), "h2")
 	s.await(settle, func() error {
 		if s.refusesConnections() {
@@ -88,7 +84,7 @@ func TestAliveAtTheConnectionLimit(t *testing.T) {
 	}
 }
 
-// refusesConnections says whether a new connection to the listener ends before it is one.
+// refusesConnections reports whether the listener closes a new connection during its handshake.
 func (s *site) refusesConnections() bool {
 	ctx, cancel := context.WithTimeout(s.t.Context(), settle)
 	defer cancel()
@@ -100,15 +96,15 @@ func (s *site) refusesConnections() bool {
 	return err != nil
 }
 
-func TestLivenessFailsOnAMainThreadThatHangs(t *testing.T) {
+func TestLivenessFailsWhileTheMainThreadHangs(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Hanging, testbed.Liveness)
+	needs(t, testbed.HangMainThread, testbed.Liveness)
 	s := newSite(t, asDeployed(t, envoysDeployment(t, "module")))
 	s.setServing(1)
 	if err := s.alive(); err != nil {
 		t.Fatal(err)
 	}
-	address := s.at("alive").envoy.Ingress // admin can't be asked while it hangs
+	address := s.at("alive").envoy.Ingress // admin does not answer while it hangs
 	ask := func() (int, error) {
 		reply, err := (&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + address)
 		if err != nil {
@@ -128,7 +124,7 @@ func TestLivenessFailsOnAMainThreadThatHangs(t *testing.T) {
 	hung := s.hang(12)
 	awaitStatus(503)
 	if took := time.Since(began); took < 4*time.Second {
-		t.Errorf("it failed after %v: a busy main thread is no hanging one", took)
+		t.Errorf("it failed after %v: a busy main thread does not hang", took)
 	}
 	if err := <-hung; err != nil {
 		t.Fatal(err)

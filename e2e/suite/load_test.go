@@ -2,12 +2,9 @@ package suite
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"sync"
-	"sync/atomic"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -28,89 +25,68 @@ func dialPlain(t *testing.T, address string) *grpc.ClientConn {
 	return conn
 }
 
-func TestSIGTERMUnderLoadEndsEnvoyWell(t *testing.T) {
+func TestSIGTERMUnderLoadEndsEnvoyInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it ends Envoy"))
 	s.setServing(1)
 	load := s.probeUntilStopped(16)
-	s.await(settle, func() error {
-		if load.sofar(200) < 500 {
-			return errors.New("the load is not there yet")
-		}
-		return nil
-	})
+	load.awaitAnswers(200, 500, settle)
 	if err := s.envoy.Stop(); err != nil {
 		t.Errorf("envoy ended with %v on SIGTERM, want 0", err)
 	}
-	// A client may find nobody there; whoever was answered was answered well.
+	// Probes may find no Envoy, but those that are answered get the right answer.
 	if answers, _ := load.end(); len(answers) != 1 {
-		t.Errorf("the answers were %v, want 200 alone", answers)
+		t.Errorf("the answers were %v, want only 200", answers)
 	}
 }
 
-// Two workers, a collection at every few probes, and clients of which one in eight hangs up at some point.
-func TestFiftyThousandProbesWithAbortsAndGarbage(t *testing.T) {
+// Two workers, frequent garbage collections, and one in eight probes is cancelled.
+func TestFiftyThousandProbesWithCancellationsAndCollections(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withEnv("GOGC=10"), func(p *plan) { p.options.Workers = 2 })
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, time.Second)
 	const probes, clients = 50_000, 16
-	var load sync.WaitGroup
-	var answered, aborted atomic.Int64
-	failures := make(chan error, clients)
+	var all [clients]*http.Client
+	var random [clients]*rand.Rand
 	for i := range clients {
-		client := s.client(protocols[i%2])
-		random := rand.New(rand.NewPCG(1, uint64(i)))
-		load.Go(func() {
-			for range probes / clients {
-				abort := random.IntN(8) == 0
-				ctx, cancel := context.WithCancel(t.Context())
-				if abort {
-					time.AfterFunc(time.Duration(random.IntN(2000))*time.Microsecond, cancel)
-				}
-				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.envoy.Ingress+"/", nil)
-				if err != nil {
-					failures <- err
-					cancel()
-					return
-				}
-				reply, err := client.Do(request)
-				switch {
-				case err == nil && reply.StatusCode != 200:
-					err = fmt.Errorf("a probe was answered with %d", reply.StatusCode)
-				case err == nil:
-					reply.Body.Close()
-					answered.Add(1)
-				case abort:
-					aborted.Add(1)
-					err = nil
-				}
-				cancel()
-				if err != nil {
-					failures <- err
-					return
-				}
-			}
-		})
+		all[i], random[i] = s.client(protocols[i%2]), rand.New(rand.NewPCG(1, uint64(i)))
 	}
-	load.Wait()
-	close(failures)
-	for err := range failures {
-		t.Error(err)
-	}
-	if aborted.Load() < 100 || answered.Load() < probes/2 {
-		t.Errorf("%d answered and %d aborted, too few to show anything", answered.Load(), aborted.Load())
+	outcome, err := testbed.StartLoad(testbed.Pace{Clients: clients, Requests: probes}, func(i int) string {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		aborts := random[i].IntN(8) == 0
+		if aborts {
+			time.AfterFunc(time.Duration(random[i].IntN(2000))*time.Microsecond, cancel)
+		}
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url("/"), nil)
+		if err != nil {
+			return err.Error()
+		}
+		reply, err := all[i].Do(request)
+		switch {
+		case err == nil:
+			reply.Body.Close()
+			return strconv.Itoa(reply.StatusCode)
+		case aborts:
+			return "cancelled"
+		}
+		return err.Error()
+	}).Wait()
+	answers := outcome.Answers
+	if err != nil || answers["cancelled"] < 100 || answers["200"] < probes/2 || answers["200"]+answers["cancelled"] != probes {
+		t.Errorf("the answers were %v, %v", answers, err)
 	}
 	expect(t, "a probe afterwards", s.probe(s.client("h2")), 200, "ok\n", nil)
-	// What is not answered is finalized by the collector too.
-	s.awaitFreed("requests", 2000, func(h testbed.Held) int { return h.Requests })
+	// Go frees unanswered requests, too.
+	s.awaitFreed("requests", 2000, func(h testbed.LiveObjects) int { return h.Requests })
 }
 
-// A metric call that fails as it does when Envoy has dropped the configuration panics in the SDK, inside the filter.
-func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
+// A call for a metric panics inside the filter if Envoy has dropped the configuration. The test makes such calls fail.
+func TestPanicInTheFilterFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.LosingStats)
-	s := newSite(t, alone("it breaks the plugin"))
+	needs(t, testbed.LoseMetrics)
+	s := newSite(t, alone("it makes the plugin fail"))
 	client := s.client("h2")
 	s.setServing(1)
 	expect(t, "before", s.awaitProbe(client, 200, time.Second), 200, "ok\n", nil)
@@ -127,7 +103,7 @@ func TestPanicInTheFilterIsA503AndEnvoyLives(t *testing.T) {
 	}
 }
 
-func TestBackendsThatDieAreNoticed(t *testing.T) {
+func TestProbeFailsAfterTheBackendsWereKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, backends(2), alone("it ends the backends"))
 	client := s.client("http/1.1")

@@ -11,20 +11,21 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// askedFor are the metrics that the alerts and the dashboard ask for.
+// askedFor returns the metrics in the queries of the alerts and the dashboard.
 func askedFor(t *testing.T) []string {
 	t.Helper()
-	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t, filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
+	text := readFile(t, filepath.Join(testbed.Root(), "manifests", "alerts.yaml")) + readFile(t,
+		filepath.Join(testbed.Root(), "manifests", "components", "metrics", "dashboard.json"))
 	text = strings.ReplaceAll(text, "${gate}", "healthgate_default")
 	names := regexp.MustCompile(`\benvoy_\w+`).FindAllString(text, -1)
 	slices.Sort(names)
 	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "envoy_cluster_name" }) // a label
 }
 
-// What is scraped by the shipped manifests has each metric that the alerts and the dashboard ask for, by either variant.
-func TestAlertsAndDashboardAskForWhatEnvoyShows(t *testing.T) {
+// With the shipped manifests Envoy exposes each metric that the alerts and the dashboard query.
+func TestEnvoyExposesTheMetricsOfAlertsAndDashboard(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	components := []string{"metrics/pod-monitor"}
 	if variant.Name() == "module" {
 		components = append(components, "module")
@@ -39,23 +40,23 @@ func TestAlertsAndDashboardAskForWhatEnvoyShows(t *testing.T) {
 	}
 	names := askedFor(t)
 	if len(names) < 15 {
-		t.Errorf("only %v are asked for", names)
+		t.Errorf("the queries have only %v", names)
 	}
 	for _, name := range names {
 		onlyStock := name == "envoy_healthgate_looks" || strings.HasPrefix(name, "envoy_healthgate_default_grpc_")
 		if there := regexp.MustCompile(`(?m)^` + name + `(\{| )`).MatchString(shown.body); !there && (!onlyStock || variant.Name() == "module") {
-			t.Errorf("%s is asked for, and not shown", name)
+			t.Errorf("%s is queried, but not exposed", name)
 		}
 	}
 	if !strings.Contains(shown.body, `envoy_cluster_membership_total{envoy_cluster_name="service"}`) {
-		t.Error("the cluster's hosts are not shown by its name")
+		t.Error("the metrics of the cluster's hosts lack its name")
 	}
 }
 
-// Of admin, the listener lets through the metrics and nothing else.
-func TestMetricsAreAllThatIsLetThrough(t *testing.T) {
+// The metrics listener forwards no other request to admin.
+func TestMetricsListenerForwardsOnlyMetrics(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, asDeployed(t, envoysDeployment(t, "metrics/pod-monitor")))
 	for _, request := range [][2]string{
 		{"GET", "/"}, {"GET", "/stats"}, {"GET", "/stats/prometheus/"}, {"POST", "/stats/prometheus"}, {"POST", "/quitquitquit"},

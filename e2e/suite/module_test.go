@@ -6,8 +6,11 @@ import (
 	"testing"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	bootstrapmodulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/testbed"
 )
@@ -18,60 +21,65 @@ func skipUnlessModule(t *testing.T) {
 	if variant.Name() != "module" {
 		t.Skip("it is about the dynamic module")
 	}
-	skipWherePointed(t, "it needs an Envoy of its own")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 }
 
-// refused starts an Envoy that can't start, and returns its log.
-func refused(t *testing.T, change func(*testbed.Config), options ...option) string {
+// refused starts Envoy with a change that it refuses, made in the variant's form, and returns its log.
+func refused(t *testing.T, change func(*testbed.Bootstrap), options ...option) string {
 	t.Helper()
 	s, p := prepare(t, options...)
 	change(p.config)
-	envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
+	return refuses(t, s.dir, p.config, p.options)
+}
+
+// refuses starts Envoy with a configuration that it refuses, and returns its log.
+func refuses(t *testing.T, dir string, config testbed.Configuration, options testbed.Options) string {
+	t.Helper()
+	envoy, err := testbed.LaunchEnvoy(dir, config, variant.Options(options))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer envoy.Kill()
-	if err := envoy.Wait(settle); err == nil {
-		t.Error("Envoy takes it")
+	if err := envoy.Wait(settle); err == nil || strings.Contains(err.Error(), "still running") {
+		t.Fatalf("Envoy ended with %v, want a failure", err)
 	}
 	return envoy.Log()
 }
 
-func TestModuleNeedsItsBootstrapExtensionOnce(t *testing.T) {
+func TestModuleNeedsOneBootstrapExtension(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	for name, test := range map[string]struct {
-		change func(*testbed.Config)
+		change func(*testbed.Bootstrap)
 		want   string
 	}{
-		"none": {func(c *testbed.Config) { c.Delete("bootstrap_extensions") },
+		"none": {func(c *testbed.Bootstrap) { c.BootstrapExtensions = nil },
 			"healthgate: the bootstrap extension is missing, without which the module can't see the clusters; add to the bootstrap: bootstrap_extensions: [{name: healthgate"},
-		"two": {func(c *testbed.Config) {
-			one := c.Get("bootstrap_extensions").([]any)
-			c.Set("bootstrap_extensions", append(one, one...))
+		"two": {func(c *testbed.Bootstrap) {
+			c.BootstrapExtensions = append(c.BootstrapExtensions, c.BootstrapExtensions...)
 		}, "healthgate: bootstrap_extensions has this module twice; leave one of them out"},
-		"one with a configuration": {func(c *testbed.Config) {
-			c.Set("bootstrap_extensions.0.typed_config.extension_config", map[string]any{
-				"@type": "type.googleapis.com/google.protobuf.Struct", "value": map[string]any{"clusters": []any{"service"}}})
+		"one with a configuration": {func(c *testbed.Bootstrap) {
+			extension := c.Unpack(c.BootstrapExtensions[0].TypedConfig).(*bootstrapmodulev3.DynamicModuleBootstrapExtension)
+			extension.ExtensionConfig = testbed.Any(testbed.Parse[*structpb.Struct](`clusters: [service]`))
 		}, "healthgate: bootstrap_extensions: extension_config is given, but there is nothing to configure"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if log := refused(t, test.change); !strings.Contains(log, test.want) {
-				t.Errorf("the log is without %q:\n%s", test.want, testbed.Tail(log, 20))
+				t.Errorf("the log lacks %q:\n%s", test.want, testbed.Tail(log, 20))
 			}
 		})
 	}
 }
 
-// The main thread hangs: nobody knows any more how the clusters are, and that is what a probe is told.
-func TestMainThreadThatHangsIsNoticed(t *testing.T) {
+// While the main thread hangs the clusters' health is not known, so a probe fails.
+func TestHangingMainThreadFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Hanging, testbed.Liveness)
+	needs(t, testbed.HangMainThread, testbed.Liveness)
 	s := newSite(t, withRoute("/live", `{"path": "/live", "clusters": [], "drain": "ignore"}`))
 	client := s.client("h2")
 	s.setServing(1)
-	s.stats("healthgate.") // after a look
+	s.stats("healthgate.") // after a sample
 	for _, path := range []string{"/", "/live"} {
 		expect(t, path, s.mustDo(client, "GET", path, nil), 200, "ok\n", nil)
 	}
@@ -81,52 +89,38 @@ func TestMainThreadThatHangsIsNoticed(t *testing.T) {
 	began := time.Now()
 	hung := s.hang(12)
 	for _, path := range []string{"/", "/live"} {
-		s.await(settle, func() error {
-			if reply := s.mustDo(client, "GET", path, nil); reply.status != 503 {
-				return fmt.Errorf("%s is answered with %d", path, reply.status)
-			}
-			return nil
-		})
+		s.awaitPath(path, 503)
 	}
 	took := time.Since(began)
-	t.Logf("it was noticed after %v", took)
+	t.Logf("the probe failed after %v", took)
 	if took < 4*time.Second {
-		t.Errorf("it was noticed after %v: a busy main thread is no hanging one", took)
+		t.Errorf("the probe failed after %v: a busy main thread does not hang", took)
 	}
 	if err := <-hung; err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/", "/live"} {
-		s.await(settle, func() error {
-			if reply := s.mustDo(client, "GET", path, nil); reply.status != 200 {
-				return fmt.Errorf("%s is answered with %d", path, reply.status)
-			}
-			return nil
-		})
+		s.awaitPath(path, 200)
 	}
 	s.awaitLines("healthgate: Envoy's main thread hangs", 1, settle)
 }
 
-// From the first connection that is taken on, a start never answers what is not so.
-func TestStartHasNoGap(t *testing.T) {
+// The first probe that Envoy accepts gets the right answer.
+func TestFirstProbeAfterTheStartPasses(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	s, p := prepare(t)
 	if err := s.backends[0].SetServing(true); err != nil {
 		t.Fatal(err)
 	}
-	envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.use(envoy)
+	s.start(p)
 	if reply := s.probe(s.client("http/1.1")); reply.status != 200 {
 		t.Errorf("the first probe is answered with %d", reply.status)
 	}
 }
 
-// Old filter chains drain, watchers are there, probes come, and Envoy is told to end: it ends in order, each time.
-func TestEnvoyEndsInOrderWhileOldChainsDrainUnderLoad(t *testing.T) {
+// Envoy ends in order on SIGTERM while old filter chains drain, with watchers and probes.
+func TestEnvoyEndsInOrderWhileOldFilterChainsDrain(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	for turn := range times(3, 50) {
@@ -135,7 +129,8 @@ func TestEnvoyEndsInOrderWhileOldChainsDrainUnderLoad(t *testing.T) {
 }
 
 func endWhileOldChainsDrain(t *testing.T) {
-	s := newSite(t, withLDS(), withHealthService(), withConfig(func(c *testbed.Config) { c.Set(testbed.Listener+".drain_type", "DEFAULT") }))
+	s := newSite(t, withLDS(), withHealthService(),
+		withConfig(func(c *testbed.Bootstrap) { c.Listener().DrainType = listenerv3.Listener_DEFAULT }))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	crowd := s.newCrowd(20, s.dialGRPC())
@@ -156,18 +151,11 @@ func endWhileOldChainsDrain(t *testing.T) {
 	}
 }
 
-// envoy/module.yaml does what it says: the probe and grpc.health.v1.Health are answered, traffic passes, and the checks that pass are
-// not logged.
-func TestStockReferenceConfiguration(t *testing.T) {
+// With envoy/module.yaml the gate answers probes and grpc.health.v1.Health, traffic passes, and passing checks are not logged.
+func TestModuleReferenceConfiguration(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, func(p *plan) {
-		config, err := testbed.LoadConfig("envoy/module.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.config, p.gated = config, false
-	})
+	s := newSite(t, func(p *plan) { p.config = readConfig(t, "envoy/module.yaml") })
 	s.setServing(1)
 	client := s.client("h2")
 	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
@@ -179,12 +167,12 @@ func TestStockReferenceConfiguration(t *testing.T) {
 	if reply, err := s.health().Check(t.Context(), asked("")); err != nil || reply.Status != notServing {
 		t.Errorf("Check: got %v, %v", reply, err)
 	}
-	if _, err := s.health().Check(t.Context(), asked("nobody")); status.Code(err) != codes.NotFound {
-		t.Errorf("Check of nobody: got %v", err)
+	if _, err := s.health().Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
+		t.Errorf("Check of an unknown service: got %v", err)
 	}
 	s.awaitLog(`"details":"healthgate_grpc_not_found"`, settle)
 	s.awaitLog(`"details":"healthgate_cluster_unhealthy"`, settle)
-	// The answers that have no details are told by their paths and gRPC's status: a Watch that Envoy ends has another than 0.
+	// Answers without details appear in the log by path and gRPC status: a Watch that Envoy ends has another status than 0.
 	watch, err := s.health().Watch(t.Context(), asked("router.Router"))
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +180,8 @@ func TestStockReferenceConfiguration(t *testing.T) {
 	if reply, err := watch.Recv(); err != nil || reply.Status != notServing {
 		t.Errorf("Watch: got %v, %v", reply, err)
 	}
-	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 || stats["healthgate.default.grpc_watch"] != 1 {
+	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 ||
+		stats["healthgate.default.grpc_watch"] != 1 {
 		t.Errorf("the calls are counted as %v", stats)
 	}
 	if err := s.envoy.Stop(); err != nil {
@@ -201,10 +190,12 @@ func TestStockReferenceConfiguration(t *testing.T) {
 	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the Watch ends with %v", err)
 	}
-	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) || !strings.Contains(log, `"grpc_status":"Unavailable"`) {
+	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) ||
+		!strings.Contains(log, `"grpc_status":"Unavailable"`) {
 		t.Errorf("the end of the Watch is not logged:\n%s", testbed.Tail(log, 10))
 	}
-	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) || strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
-		t.Errorf("checks that pass are logged:\n%s", testbed.Tail(log, 10))
+	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) ||
+		strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
+		t.Errorf("passing checks are logged:\n%s", testbed.Tail(log, 10))
 	}
 }

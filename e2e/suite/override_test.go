@@ -7,18 +7,20 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"healthgate/e2e/testbed"
 )
 
-// withSecondListener adds a listener like the first, with another configuration of the plugin.
-func withSecondListener(plugin string) option { return func(p *plan) { p.second = parse(plugin) } }
+// withSecondListener adds a listener like the first, with another configuration of the gate.
+func withSecondListener(gate string) option { return func(p *plan) { p.second = gate } }
 
-// overrideRoute has RDS give a route with a configuration of its own.
-func (s *site) overrideRoute(path, plugin string) {
+// overrideRoute adds by RDS the route of a probe, with an override of the gate.
+func (s *site) overrideRoute(path, gate string) {
 	s.t.Helper()
-	routes := s.routes.Clone()
-	addRoute(routes, "virtual_hosts.0.routes", path, plugin)
-	s.writeRoutes(routes)
+	s.changeRoutes(func(host *routev3.VirtualHost) { addRoute(host, path, gate) })
 	s.await(settle, func() error {
 		reply := s.mustDo(s.client("h2"), "GET", path, nil)
 		if reply.header.Get("cache-control") == "" {
@@ -28,9 +30,9 @@ func (s *site) overrideRoute(path, plugin string) {
 	})
 }
 
-// byTurns probes a path on both listeners, one after the other, until each answers with a status, and returns how long that
+// awaitBoth probes a path on both listeners, one after the other, until each answers with a status, and returns how long that
 // took.
-func (s *site) byTurns(path string, status int) (took time.Duration) {
+func (s *site) awaitBoth(path string, status int) (took time.Duration) {
 	s.t.Helper()
 	began := time.Now()
 	both := []*site{s, s.at("second")}
@@ -46,79 +48,82 @@ func (s *site) byTurns(path string, status int) (took time.Duration) {
 	return time.Since(began)
 }
 
-// Two listeners whose routes come by one RDS share the route's override. The host keeps one merged configuration of it, and
-// makes it anew whenever the other listener is asked.
-func TestListenersThatShareRoutesEachHoldAndLogOnce(t *testing.T) {
+// Two listeners with the same RDS routes share the route's override. The golang extension keeps one merged configuration of it, and
+// makes another when the other listener is probed.
+func TestListenersWithSharedRoutesHoldAndLogSeparately(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRDS(), withPlugin(`{"clusters": ["service"], "stat_prefix": "first"}`),
+	s := newSite(t, withRDS(), withGate(`{"clusters": ["service"], "stat_prefix": "first"}`),
 		withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`))
 	s.setServing(1)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "hold": {"unhealthy_after": "2s", "healthy_after": "1s"}}`)
-	s.byTurns("/readyz", 200)
+	s.awaitBoth("/readyz", 200)
 	s.setServing(0)
-	if took := s.byTurns("/readyz", 503); took < time.Second { // the hold began up to a check before
+	if took := s.awaitBoth("/readyz", 503); took < time.Second { // the hold began up to a check before
 		t.Errorf("they failed after %v, the hold is 2s", took)
 	}
 	s.setServing(1)
-	if took := s.byTurns("/readyz", 200); took < 500*time.Millisecond {
+	if took := s.awaitBoth("/readyz", 200); took < 500*time.Millisecond {
 		t.Errorf("they passed after %v, the hold is 1s", took)
 	}
 	for _, prefix := range []string{"first", "second"} {
-		for _, change := range []string{"starts with 200", "turns from 200 to 503", "turns from 503 to 200"} {
+		for _, change := range []string{"starts with 200", "changed from 200 to 503", "changed from 503 to 200"} {
 			s.awaitLines("healthgate: gate "+prefix+" "+change, 1, settle)
 		}
 	}
 }
 
-// ofCDS has the clusters come by CDS, so that one can go; its routes don't ask for it.
-func ofCDS(clusters *[]any) option {
+// clustersByCDS makes CDS give the clusters, so that a test can remove them, and returns them.
+func clustersByCDS(clusters *[]*clusterv3.Cluster) option {
 	return func(p *plan) {
 		p.cds = true
-		p.configured = append(p.configured, func(p *plan, _ []string) {
-			*clusters = p.config.Clone().Get("static_resources.clusters").([]any)
-			unvalidated(p.config)
+		p.changes = append(p.changes, func(c *testbed.Bootstrap) {
+			*clusters = c.Clone().GetStaticResources().GetClusters()
+			allowMissingClusters(c)
 		})
 	}
 }
 
-// unvalidated has the routes name clusters that are not there.
-func unvalidated(c *testbed.Config) { c.Set(testbed.HCM+".route_config.validate_clusters", false) }
+// allowMissingClusters makes Envoy take routes to clusters that it does not have.
+func allowMissingClusters(c *testbed.Bootstrap) {
+	c.HCM().GetRouteConfig().ValidateClusters = wrapperspb.Bool(false)
+}
 
-// removeClusters has CDS take every cluster away.
+// removeClusters removes every cluster by CDS.
 func (s *site) removeClusters() {
 	s.t.Helper()
 	s.writeClusters()
 	s.awaitStat("cluster_manager.cluster_removed", 1)
 }
 
-func TestListenersThatShareRoutesEachTurnStale(t *testing.T) {
+func TestListenersWithSharedRoutesBecomeStaleSeparately(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Ghosts)
-	var clusters []any
-	s := newSite(t, withRDS(), ofCDS(&clusters), withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`))
+	needs(t, testbed.UnnoticedRemovals)
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, withRDS(), clustersByCDS(&clusters), withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`))
 	s.awaitProbe(s.client("h2"), 200, settle)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "stale_after": "2s"}`)
-	s.byTurns("/readyz", 200)
+	s.awaitBoth("/readyz", 200)
 	s.removeClusters()
-	if took := s.byTurns("/readyz", 503); took > 4*time.Second {
-		t.Errorf("they turned stale after %v, stale_after is 2s", took)
+	if took := s.awaitBoth("/readyz", 503); took > 4*time.Second {
+		t.Errorf("they became stale after %v, stale_after is 2s", took)
 	}
 	s.awaitLog(`"details":"healthgate_stale"`, settle)
 }
 
-// Updates that come more often than stale_after must not keep fresh what is gone.
-func TestUpdatesDontMakeARemovedClusterAnyFresher(t *testing.T) {
+// Updates that are more frequent than stale_after must not make a removed cluster fresh again.
+func TestListenerUpdatesDoNotRefreshARemovedCluster(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Ghosts)
-	var clusters []any
-	s := newSite(t, withLDS(), ofCDS(&clusters), withPlugin(`{"clusters": ["service"], "stale_after": "3s"}`))
+	needs(t, testbed.UnnoticedRemovals)
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, withLDS(), clustersByCDS(&clusters), withGate(`{"clusters": ["service"], "stale_after": "3s"}`))
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
 	s.removeClusters()
 	removed := time.Now()
 	update := 0
 	s.await(settle, func() error {
-		if update++; !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stale_after": "3s", "stat_prefix": "update%d"}`, update), unvalidated) {
+		if update++; !s.reload(fmt.Sprintf(`{"clusters": ["service"], "stale_after": "3s", "stat_prefix": "update%d"}`, update),
+			allowMissingClusters) {
 			t.Fatal("envoy refused a good configuration")
 		}
 		if reply := s.probe(client); reply.status != 503 {
@@ -127,12 +132,12 @@ func TestUpdatesDontMakeARemovedClusterAnyFresher(t *testing.T) {
 		return nil
 	})
 	if took := time.Since(removed); took > 6*time.Second || update < 3 {
-		t.Errorf("it turned stale after %v and %d updates, stale_after is 3s", took, update)
+		t.Errorf("it became stale after %v and %d updates, stale_after is 3s", took, update)
 	}
 }
 
-// What is wrong with a pair of listener and route is mended by either.
-func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
+// An error of a pair of filter and override ends when either changes.
+func TestListenerUpdateFixesAnErrorOfAnOverride(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withRDS(), withLDS())
 	s.setServing(1)
@@ -141,17 +146,16 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 	expect(t, "two of one cluster", s.mustDo(client, "GET", "/readyz", nil), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_error"`, settle)
 
-	if !s.reload(`{"clusters": ["service", {"name": "nobody", "min_healthy": 0}]}`, func(c *testbed.Config) {
-		c.Delete(testbed.HCM + ".route_config")
-		c.Set(testbed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
+	if !s.reload(`{"clusters": ["service", {"name": "missing", "min_healthy": 0}]}`, func(c *testbed.Bootstrap) {
+		s.useRDS(c)
 	}) {
 		t.Fatal("envoy refused a good listener")
 	}
 	s.await(settle, func() error {
 		reply := s.mustDo(s.client("h2"), "GET", "/readyz", nil)
-		if variant.Can(testbed.Ghosts) != nil { // it knows that there is no such cluster
+		if variant.Can(testbed.UnnoticedRemovals) != nil { // it knows that Envoy has no such cluster
 			if !strings.Contains(s.envoy.Log(), `"details":"healthgate_cluster_unknown"`) {
-				return errors.New("the error stays as it was")
+				return errors.New("the error has not changed")
 			}
 			return nil
 		}
@@ -162,26 +166,26 @@ func TestErrorOfARouteIsMendedByItsListener(t *testing.T) {
 	})
 }
 
-// What is laid over something broken is broken: the rules of a wider level must not answer for it.
-func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
+// An override of a broken configuration is broken: the rules of a wider level must not answer in its place.
+func TestBrokenLevelFailsProbesOfNarrowerLevels(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	needs(t, testbed.Levels)
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	needs(t, testbed.OverrideLevels)
 	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
 	for name, levels := range map[string][2]string{
-		"the widest":          {`{"paht": "/"}`, `{}`},
-		"the one between":     {`{"drain": "ignore"}`, `{"require": 9}`},
-		"both":                {`{"require": 9}`, `{"paht": "/"}`},
-		"neither":             {`{"drain": "ignore"}`, `{}`},
-		"mended by the route": {`{}`, `{"require": 2}`},
+		"the widest":         {`{"paht": "/"}`, `{}`},
+		"the one between":    {`{"drain": "ignore"}`, `{"require": 9}`},
+		"both":               {`{"require": 9}`, `{"paht": "/"}`},
+		"neither":            {`{"drain": "ignore"}`, `{}`},
+		"fixed by the route": {`{}`, `{"require": 2}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			route := good
-			if name == "mended by the route" {
-				route = `{"path": "/readyz", "clusters": ["service", {"name": "nobody", "min_healthy": 0}]}`
+			if name == "fixed by the route" {
+				route = `{"path": "/readyz", "clusters": ["service", {"name": "missing", "min_healthy": 0}]}`
 			}
-			s := newSite(t, withOverride(routeConfiguration, forRoute(levels[0])), withOverride(virtualHost, forRoute(levels[1])), withRoute("/readyz", route))
+			s := newSite(t, withRouteConfigOverride(levels[0]), withVirtualHostOverride(levels[1]), withRoute("/readyz", route))
 			s.setServing(1)
 			for _, protocol := range protocols {
 				reply := s.mustDo(s.client(protocol), "GET", "/readyz", nil)
@@ -200,11 +204,11 @@ func TestBrokenLevelFailsTheProbesBelowIt(t *testing.T) {
 	}
 }
 
-// What lies between the filter and the route that answers writes no metrics of its own.
-func TestLevelThatAnswersNobodyHasNoMetrics(t *testing.T) {
+// A level between the filter and the route that answers writes no metrics.
+func TestLevelThatAnswersNoProbeHasNoMetrics(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.LateStats)
-	s := newSite(t, withOverride(routeConfiguration, forRoute(`{"stat_prefix": "between", "hold": {"unhealthy_after": "1s"}}`)),
+	needs(t, testbed.LateMetrics)
+	s := newSite(t, withRouteConfigOverride(`{"stat_prefix": "between", "hold": {"unhealthy_after": "1s"}}`),
 		withRoute("/readyz", `{"path": "/readyz", "stat_prefix": "kubelet"}`))
 	s.setServing(1)
 	expect(t, "the probe", s.mustDo(s.client("h2"), "GET", "/readyz", nil), 200, "ok\n", nil)

@@ -4,22 +4,25 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
 	"healthgate/e2e/testbed"
 )
 
-// edsHost is a host as discovery describes it; without active health checks that is its health.
+// edsHost is a host of EDS. Without active health checks its status is its health.
 type edsHost struct {
 	address string
 	status  string // of envoy.config.core.v3.HealthStatus
 }
 
-// withEDS has the first cluster take its hosts from a file, and checks no host actively.
+// withEDS makes the first cluster read its hosts from a file, without active health checks.
 func withEDS() option {
 	return func(p *plan) {
 		p.addresses = nil
@@ -27,15 +30,17 @@ func withEDS() option {
 	}
 }
 
-// writeHosts makes the hosts of the cluster those given, and waits until Envoy's gauges say so.
+// writeHosts makes the hosts the cluster's, and waits until Envoy's gauges show it.
 func (s *site) writeHosts(hosts ...edsHost) {
 	s.t.Helper()
-	endpoints := []any{}
+	cluster := &clusterv3.Cluster{Name: "service"}
+	testbed.SetEndpoints(cluster)
+	endpoints := cluster.LoadAssignment.Endpoints[0]
 	var healthy, degraded uint64
 	for _, host := range hosts {
-		endpoint := testbed.Endpoint(host.address)
-		endpoint["health_status"] = host.status
-		endpoints = append(endpoints, endpoint)
+		endpoint := testbed.HostAt(host.address)
+		endpoint.HealthStatus = corev3.HealthStatus(corev3.HealthStatus_value[host.status])
+		endpoints.LbEndpoints = append(endpoints.LbEndpoints, endpoint)
 		switch host.status {
 		case "HEALTHY", "UNKNOWN":
 			healthy++
@@ -43,9 +48,7 @@ func (s *site) writeHosts(hosts ...edsHost) {
 			degraded++
 		}
 	}
-	s.write("eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", map[string]any{
-		"cluster_name": "service", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}},
-	})
+	s.write("eds", cluster.LoadAssignment)
 	if s.envoy == nil {
 		return
 	}
@@ -55,14 +58,15 @@ func (s *site) writeHosts(hosts ...edsHost) {
 		if err != nil {
 			return err
 		}
-		if h, d, n := stats[prefix+"healthy"], stats[prefix+"degraded"], stats[prefix+"total"]; h != healthy || d != degraded || n != uint64(len(hosts)) {
+		if h, d, n := stats[prefix+"healthy"], stats[prefix+"degraded"], stats[prefix+"total"]; h != healthy || d != degraded ||
+			n != uint64(len(hosts)) {
 			return fmt.Errorf("envoy counts %d healthy and %d degraded of %d, want %d and %d of %d", h, d, n, healthy, degraded, len(hosts))
 		}
 		return nil
 	})
 }
 
-// hosts makes hosts of the states named by letters: h(ealthy), d(egraded), u(nhealthy).
+// hosts returns a host for each letter, which names its state: h(ealthy), d(egraded), u(nhealthy).
 func hosts(states string) []edsHost {
 	names := map[rune]string{'h': "HEALTHY", 'd': "DEGRADED", 'u': "UNHEALTHY", 'x': "DRAINING", 't': "TIMEOUT", '?': "UNKNOWN"}
 	var list []edsHost
@@ -73,26 +77,27 @@ func hosts(states string) []edsHost {
 }
 
 // Each key of the configuration that decides about a cluster, by its effect in Envoy.
-func TestRulesOfAClusterInEnvoy(t *testing.T) {
+func TestClusterRulesInEnvoy(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for _, test := range []struct {
 		plugin string
 		states map[string]int // hosts to the status of the answer
 	}{
 		{`{"clusters": [{"name": "service", "min_healthy": 2}]}`, map[string]int{"hh": 200, "hd": 200, "hu": 503, "": 503}},
 		{`{"clusters": [{"name": "service", "min_healthy": 0}]}`, map[string]int{"": 200, "u": 200}},
-		{`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`, map[string]int{"hu": 200, "huu": 503, "hhuu": 200, "xt?": 503, "?t": 200}},
+		{`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`,
+			map[string]int{"hu": 200, "huu": 503, "hhuu": 200, "xt?": 503, "?t": 200}},
 		{`{"clusters": [{"name": "service", "degraded": "count"}]}`, map[string]int{"d": 200, "du": 200}},
 		{`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, map[string]int{"d": 503, "hd": 200}},
-		{`{"clusters": ["service", "nobody"]}`, map[string]int{"h": 503}},
-		{`{"clusters": ["service", "nobody"], "require": "all"}`, map[string]int{"h": 503}},
-		{`{"clusters": ["service", "nobody"], "require": "any"}`, map[string]int{"h": 200, "u": 503}},
-		{`{"clusters": ["service", "nobody"], "require": 1}`, map[string]int{"h": 200, "u": 503}},
-		{`{"clusters": ["service", "nobody"], "require": 2}`, map[string]int{"h": 503}},
+		{`{"clusters": ["service", "missing"]}`, map[string]int{"h": 503}},
+		{`{"clusters": ["service", "missing"], "require": "all"}`, map[string]int{"h": 503}},
+		{`{"clusters": ["service", "missing"], "require": "any"}`, map[string]int{"h": 200, "u": 503}},
+		{`{"clusters": ["service", "missing"], "require": 1}`, map[string]int{"h": 200, "u": 503}},
+		{`{"clusters": ["service", "missing"], "require": 2}`, map[string]int{"h": 503}},
 	} {
 		t.Run(test.plugin, func(t *testing.T) {
-			s := newSite(t, withEDS(), withPlugin(test.plugin))
+			s := newSite(t, withEDS(), withGate(test.plugin))
 			client := s.client("h2")
 			for states, status := range test.states {
 				s.writeHosts(hosts(states)...)
@@ -111,9 +116,9 @@ func TestRulesOfAClusterInEnvoy(t *testing.T) {
 	}
 }
 
-func TestResponsesAndPathAreTheConfiguredOnes(t *testing.T) {
+func TestConfiguredPathAndResponses(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withEDS(), onEveryRoute(), withPlugin(`{"clusters": ["service"], "path": "/healthz",
+	s := newSite(t, withEDS(), onEveryRoute(), withGate(`{"clusters": ["service"], "path": "/healthz",
 		"response": {"healthy": {"status": 202, "body": "fine"}, "unhealthy": {"status": 500, "body": ""}}}`))
 	client := s.client("h2")
 	s.writeHosts(hosts("h")...)
@@ -123,10 +128,10 @@ func TestResponsesAndPathAreTheConfiguredOnes(t *testing.T) {
 	expect(t, "another path", s.mustDo(client, "GET", "/", nil), 503, "", map[string]string{"cache-control": ""})
 }
 
-func TestReportIsForThoseWhoAskWhereDetailsAreOn(t *testing.T) {
+func TestReportNeedsDetailsAndAnAcceptHeader(t *testing.T) {
 	t.Parallel()
 	for _, details := range []bool{true, false} {
-		s := newSite(t, withEDS(), withPlugin(fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details)))
+		s := newSite(t, withEDS(), withGate(fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details)))
 		s.writeHosts(hosts("hdu")...)
 		for _, protocol := range protocols {
 			client := s.client(protocol)
@@ -150,7 +155,8 @@ func TestReportIsForThoseWhoAskWhereDetailsAreOn(t *testing.T) {
 				t.Fatalf("%q: %v", reply.body, err)
 			}
 			check := report.Checks["service:membership"][0]
-			if report.Status != "pass" || report.Output != "healthgate_ok" || check.Status != "pass" || check.Healthy != 1 || check.Degraded != 1 || check.Total != 3 {
+			if report.Status != "pass" || report.Output != "healthgate_ok" || check.Status != "pass" || check.Healthy != 1 || check.Degraded != 1 ||
+				check.Total != 3 {
 				t.Errorf("got %s", reply.body)
 			}
 			if strings.Contains(reply.body, "127.0.0.1") {
@@ -173,16 +179,17 @@ func TestReportIsForThoseWhoAskWhereDetailsAreOn(t *testing.T) {
 	}
 }
 
-func TestHoldDampsInEnvoy(t *testing.T) {
+func TestHoldDelaysAChange(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withEDS(), withPlugin(`{"clusters": ["service"], "stat_prefix": "held", "hold": {"unhealthy_after": "1s", "healthy_after": "2s"}}`))
+	s := newSite(t, withEDS(),
+		withGate(`{"clusters": ["service"], "stat_prefix": "held", "hold": {"unhealthy_after": "1s", "healthy_after": "2s"}}`))
 	client := s.client("h2")
 	s.writeHosts(hosts("h")...)
-	// A fresh configuration starts from the truth; this one may have seen the empty cluster first.
+	// A new configuration starts with the current verdict; this one may have seen the empty cluster first.
 	s.awaitProbe(client, 200, settle)
 	began := time.Now()
 	s.writeHosts(hosts("u")...)
-	// Whatever is read now is at most as old as the wait for the gauges.
+	// The change is at most as old as the wait for the gauges.
 	s.awaitProbe(client, 503, settle)
 	if held := time.Since(began); held < time.Second {
 		t.Errorf("it failed after %v, want 1s at least", held)
@@ -193,7 +200,7 @@ func TestHoldDampsInEnvoy(t *testing.T) {
 	if held := time.Since(began); held < 2*time.Second {
 		t.Errorf("it passed after %v, want 2s at least", held)
 	}
-	// The access log has the 503 that was held, and leaves out the 200.
+	// The access log has the held 503, and not the held 200.
 	s.awaitLog(`"details":"healthgate_held"`, settle)
 	for line := range strings.Lines(s.envoy.Log()) {
 		if strings.Contains(line, `"details":"healthgate_held"`) && strings.Contains(line, `"status":200`) {
@@ -209,44 +216,44 @@ func TestHoldDampsInEnvoy(t *testing.T) {
 	expect(t, "no longer draining", s.probe(client), 200, "ok\n", nil)
 }
 
-// What happens between two probes counts: a host that was away for a moment starts the time anew.
-func TestHoldSeesWhatHappensBetweenProbes(t *testing.T) {
+// The gate evaluates between probes, too.
+func TestHoldEndsWithoutAProbe(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withEDS(), withPlugin(`{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`))
+	s := newSite(t, withEDS(), withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`))
 	client := s.client("h2")
 	s.writeHosts(hosts("h")...)
 	s.awaitProbe(client, 200, settle)
 	s.writeHosts(hosts("u")...)
-	// No probe comes; the gate turns all the same, and says so in its gauge.
+	// Without a probe the verdict changes all the same, and with it the gauge.
 	s.awaitStat("healthgate.default.healthy", 0)
 	expect(t, "the first probe", s.probe(client), 503, "unavailable\n", nil)
 }
 
-func TestClusterThatCDSRemovedTurnsStale(t *testing.T) {
+func TestRemovedClusterBecomesStale(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.Ghosts)
-	var clusters []any
-	s := newSite(t, ofCDS(&clusters), withPlugin(`{"clusters": ["service"], "stale_after": "2s"}`))
+	needs(t, testbed.UnnoticedRemovals)
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, clustersByCDS(&clusters), withGate(`{"clusters": ["service"], "stale_after": "2s"}`))
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
 	s.removeClusters()
-	// Its gauges stay where they were; that is what this is about.
-	if n := s.stats("cluster.service.membership_healthy")["cluster.service.membership_healthy"]; n != 1 {
+	// Its gauges keep their values, so only stale_after can fail the probe.
+	if n := s.stat("cluster.service.membership_healthy"); n != 1 {
 		t.Fatalf("the removed cluster has %d healthy hosts in its gauge, want 1", n)
 	}
 	removed := time.Now()
 	s.awaitProbe(client, 503, settle)
 	if took := time.Since(removed); took > 3*time.Second {
-		t.Errorf("it failed after %v, want within stale_after (2s) and a look", took)
+		t.Errorf("it failed after %v, want within stale_after (2s) and a sample", took)
 	}
 	s.awaitLog(`"details":"healthgate_stale"`, settle)
 	s.writeClusters(clusters...)
 	s.awaitProbe(client, 200, settle)
 }
 
-func TestMainThreadThatHangsTurnsStaleWhileWorkersAnswer(t *testing.T) {
+func TestHangingMainThreadBecomesStale(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withPlugin(`{"clusters": ["service"], "stale_after": "1s"}`))
+	s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`))
 	client := s.client("h2")
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
@@ -263,84 +270,72 @@ func TestMainThreadThatHangsTurnsStaleWhileWorkersAnswer(t *testing.T) {
 	s.awaitProbe(client, 200, settle)
 }
 
-// A host that outlier detection ejected counts as unhealthy by either source.
+// With either source, a host that outlier detection has ejected counts as unhealthy.
 func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(0), func(p *plan) {
-		p.configured = append(p.configured, func(p *plan, _ []string) {
-			p.config.SetEndpoints(unusedAddress(t).String())
-			p.config.Delete(testbed.Cluster + ".health_checks")
-			p.config.Set(testbed.Cluster+".outlier_detection", parse(`{"consecutive_5xx": 3, "interval": "0.1s", "base_ejection_time": "60s", "max_ejection_percent": 100}`))
-		})
-	}, adminAt(t, `{"clusters": ["service"]}`), withConfig(func(c *testbed.Config) {
-		port := c.Get("admin.address.socket_address.port_value")
+	s := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
+		c.SetEndpoints(unusedAddress(t).String())
+		c.Patch(c.Cluster(), `{health_checks: null,
+			outlier_detection: {consecutive_5xx: 3, interval: 0.1s, base_ejection_time: 60s, max_ejection_percent: 100}}`)
+	}), adminAt(t, `{"clusters": ["service"]}`), withConfig(func(c *testbed.Bootstrap) {
 		addGate(c, "byadmin", fmt.Sprintf(`{"clusters": ["service"], "path": "/byadmin", "stat_prefix": "byadmin", "source": "admin",
-			"admin": {"address": "127.0.0.1:%v", "interval": "0.1s"}}`, port))
+			"admin": {"address": "127.0.0.1:%d", "interval": "0.1s"}}`, adminPort(c)))
 	}), onEveryRoute())
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
 	s.await(settle, func() error {
 		reply := s.mustDo(client, "POST", "/router.Router/Recommend", nil, "content-type", "application/grpc")
-		if n := s.stats("cluster.service.outlier_detection.")["cluster.service.outlier_detection.ejections_active"]; n != 1 {
+		if n := s.stat("cluster.service.outlier_detection.ejections_active"); n != 1 {
 			return fmt.Errorf("not ejected after a call that got %d", reply.status)
 		}
 		return nil
 	})
 	s.awaitProbe(client, 503, settle)
-	s.await(settle, func() error {
-		if reply := s.mustDo(client, "GET", "/byadmin", nil); reply.status != 503 {
-			return fmt.Errorf("by admin it is answered with %d", reply.status)
-		}
-		return nil
-	})
+	s.awaitPath("/byadmin", 503)
 }
 
-// addGate puts another healthgate behind the first, for all routes.
-func addGate(c *testbed.Config, name, plugin string) {
-	gate := c.Clone().Get(testbed.Healthgate).(map[string]any)
-	gate["name"] = name
-	delete(gate, "disabled")
-	gate["typed_config"].(map[string]any)["plugin_config"].(map[string]any)["value"] = parse(plugin)
-	addFilter(c, gate)
+// addGate adds another filter of Healthgate after the first, enabled on all routes.
+func addGate(c *testbed.Bootstrap, name, gate string) { c.AddFilter(otherGate(c, name, gate)) }
+
+// otherGate returns a filter of Healthgate under another name, enabled on all routes.
+func otherGate(c *testbed.Bootstrap, name, gate string) *hcmv3.HttpFilter {
+	other := c.Clone()
+	other.SetGate(gate)
+	filter := other.Clone().GateFilter()
+	filter.Name, filter.Disabled = name, false
+	return filter
 }
 
-// addFilter puts a filter behind the first, which stays what the paths of bed name.
-func addFilter(c *testbed.Config, filter any) {
-	c.Set(testbed.HTTPFilters, slices.Insert(c.Get(testbed.HTTPFilters).([]any), 1, filter))
-}
-
-// beside is a site with gates of each percentage, Envoy's own filter of the same, and one gate by admin.
+// beside returns a site with a gate for each percentage, Envoy's own filter for each of them, and one gate with source: admin.
 func beside(t *testing.T, percents []int) *site {
 	t.Helper()
-	return newSite(t, withEDS(), onEveryRoute(), adminAt(t, `{"clusters": [{"name": "service", "min_healthy": 0}], "response": {"details": true}}`),
-		withConfig(func(c *testbed.Config) {
-			port := c.Get("admin.address.socket_address.port_value")
+	return newSite(
+		t,
+		withEDS(),
+		onEveryRoute(),
+		adminAt(t, `{"clusters": [{"name": "service", "min_healthy": 0}], "response": {"details": true}}`),
+		withConfig(func(c *testbed.Bootstrap) {
 			for _, percent := range percents {
 				addGate(c, fmt.Sprint("gate", percent), fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 0, "min_healthy_percent": %d}],
 					"path": "/gate/%d", "stat_prefix": "gate%d"}`, percent, percent, percent))
-				native := map[string]any{
-					"name": fmt.Sprint("native", percent),
-					"typed_config": map[string]any{
-						"@type":                           "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck",
-						"pass_through_mode":               false,
-						"cluster_min_healthy_percentages": map[string]any{"service": map[string]any{"value": percent}},
-						"headers":                         []any{map[string]any{"name": ":path", "string_match": map[string]any{"exact": fmt.Sprint("/native/", percent)}}},
-					},
-				}
-				addFilter(c, native)
+				c.AddFilter(testbed.Parse[*hcmv3.HttpFilter](fmt.Sprintf(`{name: native%[1]d, typed_config: {
+					"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+					cluster_min_healthy_percentages: {service: {value: %[1]d}},
+					headers: [{name: ":path", string_match: {exact: /native/%[1]d}}]}}`, percent)))
 			}
 			addGate(c, "byadmin", fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 0}], "path": "/byadmin", "stat_prefix": "byadmin",
-				"response": {"details": true}, "source": "admin", "admin": {"address": "127.0.0.1:%v", "interval": "0.1s"}}`, port))
-		}))
+				"response": {"details": true}, "source": "admin", "admin": {"address": "127.0.0.1:%d", "interval": "0.1s"}}`, adminPort(c)))
+		}),
+	)
 }
 
-// Healthgate, Envoy's own health_check filter and admin as a source, of equivalent policies in the same Envoy, through
-// random states of the hosts.
-func TestAgreesWithEnvoysOwnFilterThroughRandomStates(t *testing.T) {
+// Healthgate with either source and Envoy's own health_check filter answer alike, with the same policies in the same Envoy, in random
+// states of the hosts.
+func TestAgreesWithEnvoysHealthCheckFilterInRandomStates(t *testing.T) {
 	t.Parallel()
 	states := 2000
 	if variant.Name() == "module" {
-		states = 400 // each waits for a look
+		states = 400 // each waits for a sample
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -373,9 +368,10 @@ func TestAgreesWithEnvoysOwnFilterThroughRandomStates(t *testing.T) {
 				seed, state, text, percent, draining, gate.status, native.status)
 		}
 		answers[gate.status]++
-		if state%20 == 0 && !draining { // a look of admin's takes a while
+		if state%20 == 0 && !draining { // a poll of admin takes a while
 			s.await(settle, func() error {
-				a, b := counts(t, s.mustDo(client, "GET", "/byadmin", nil, "accept", "application/json")), counts(t, s.mustDo(client, "GET", "/", nil, "accept", "application/json"))
+				a, b := counts(t, s.mustDo(client, "GET", "/byadmin", nil, "accept", "application/json")), counts(t,
+					s.mustDo(client, "GET", "/", nil, "accept", "application/json"))
 				if a != b {
 					return fmt.Errorf("hosts %q: admin counts %v, the gauges %v", text, a, b)
 				}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -40,19 +41,16 @@ func TestAnswerFollowsTheHealthyHosts(t *testing.T) {
 	}
 }
 
-func TestAnswerCountsTheHostsWhereverTheyListen(t *testing.T) {
+func TestHostsCountAtAnyKindOfAddress(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, address := range map[string]string{
 		"IPv4":        "127.0.0.1:0",
 		"IPv6":        "[::1]:0",
 		"unix socket": "unix:" + filepath.Join(t.TempDir(), "backend.sock"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, backendsAt(address), withConfig(func(c *testbed.Config) {
-				c.Set(testbed.Cluster+".type", "STATIC") // Envoy resolves no name of a unix socket
-				c.Delete(testbed.Cluster + ".dns_lookup_family")
-			}))
+			s := newSite(t, backendsAt(address), withCluster(`{type: STATIC, dns_lookup_family: null}`)) // Envoy resolves no name of a unix socket
 			client := s.client("h2")
 			s.setServing(1)
 			s.awaitProbe(client, 200, time.Second)
@@ -62,24 +60,21 @@ func TestAnswerCountsTheHostsWhereverTheyListen(t *testing.T) {
 	}
 }
 
-func TestFailsBeforeTheFirstHealthCheckPassed(t *testing.T) {
+func TestProbeFailsBeforeTheFirstHealthCheck(t *testing.T) {
 	t.Parallel()
-	// It accepts and says nothing, so that the first check is under way for long.
+	// It accepts and never answers, so the first check does not end.
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	// Envoy does not serve before the first check of a cluster of its own start; so this one comes later.
-	var cluster any
-	s := newSite(t, backends(0), withCDS(), withConfig(func(c *testbed.Config) {
+	// Envoy does not serve before the first check of a cluster that it has from the start, so CDS adds this one later.
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
 		c.SetEndpoints(silent.Addr().String())
-		c.Set(testbed.HealthCheck+".timeout", "60s")
-		cluster = c.Get(testbed.Cluster)
-		c.Set("static_resources.clusters", []any{})
-		c.Set(testbed.HCM+".route_config.validate_clusters", false)
-	}))
-	s.writeClusters(cluster)
+		c.Patch(c.HealthCheck(), `timeout: 60s`)
+	}), clustersByCDS(&clusters), withConfig(func(c *testbed.Bootstrap) { c.StaticResources.Clusters = nil }))
+	s.writeClusters(clusters...)
 	s.awaitGauges("service", 0, 1)
 	reply := s.probe(s.client("h2"))
 	if reply.status != 503 {
@@ -90,9 +85,9 @@ func TestFailsBeforeTheFirstHealthCheckPassed(t *testing.T) {
 	}
 }
 
-func TestFailsWhereTheNameDoesNotResolve(t *testing.T) {
+func TestProbeFailsIfTheNameDoesNotResolve(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(0), withConfig(func(c *testbed.Config) { c.SetEndpoints("service.invalid:8080") }))
+	s := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) { c.SetEndpoints("service.invalid:8080") }))
 	reply := s.probe(s.client("http/1.1"))
 	if reply.status != 503 {
 		t.Errorf("a cluster without hosts gives %d, want 503", reply.status)
@@ -100,7 +95,7 @@ func TestFailsWhereTheNameDoesNotResolve(t *testing.T) {
 	s.awaitLog("healthgate_cluster_empty", settle) // in the access log too
 }
 
-func TestReplyIsWhatTheContractSays(t *testing.T) {
+func TestReplyHasStatusBodyAndHeaders(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	client := s.client("h2")
@@ -131,7 +126,7 @@ func expect(t *testing.T, what string, got *answer, status int, body string, hea
 	}
 }
 
-func TestWhatIsAProbe(t *testing.T) {
+func TestGetAndHeadOnThePathAreProbes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.setServing(1)
@@ -146,16 +141,13 @@ func TestWhatIsAProbe(t *testing.T) {
 	}
 }
 
-// The filter on every route, and the filter disabled but for the probe's route, treat all else as no filter does.
-func TestWhatIsNoProbePassesAsIfTheFilterWereNotThere(t *testing.T) {
+// Other requests pass as without the filter, whether it is enabled on the probe's route only or on every route.
+func TestOtherRequestsPassAsWithoutTheFilter(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]option{
 		"disabled by default": nil,
 		"on every route":      {onEveryRoute()},
-		"without the filter": {withConfig(func(c *testbed.Config) {
-			c.Set(testbed.HTTPFilters, []any{c.Get(testbed.HTTPFilters + ".1")})
-			c.Delete(testbed.Routes + ".0.typed_per_filter_config")
-		})},
+		"without the filter":  {withConfig((*testbed.Bootstrap).RemoveGate)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, options...)
@@ -201,7 +193,7 @@ func callRouter(t *testing.T, s *site) {
 	}
 }
 
-// The health service of the backend is not routed in the reference configuration; asked directly, it answers.
+// The reference configuration has no route to the backend's health service; the backend itself answers it.
 func TestBackendServesTheStandardHealthService(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it ends the backend"))
@@ -230,10 +222,10 @@ func TestBackendServesTheStandardHealthService(t *testing.T) {
 	}
 	_, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "other.Service"})
 	if status.Code(err) != codes.NotFound {
-		t.Errorf("Check of a service that is not there got %v, want NotFound", err)
+		t.Errorf("Check of an unknown service got %v, want NotFound", err)
 	}
 
-	// On SIGTERM it says NOT_SERVING first.
+	// On SIGTERM it first sends NOT_SERVING.
 	watch, err := health.Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -305,7 +297,7 @@ func send(t *testing.T, conn net.Conn, text string) {
 	}
 }
 
-func TestClientsThatHangUpLeaveNothingBehind(t *testing.T) {
+func TestClosedClientsLeaveNoActiveRequests(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.setServing(1)
@@ -321,7 +313,7 @@ func TestClientsThatHangUpLeaveNothingBehind(t *testing.T) {
 		}
 	}
 	s.await(settle, func() error {
-		active := s.stats("http.ingress.downstream_rq_active")["http.ingress.downstream_rq_active"]
+		active := s.stat("http.ingress.downstream_rq_active")
 		if active != 0 {
 			return fmt.Errorf("%d requests are active", active)
 		}
@@ -332,9 +324,7 @@ func TestClientsThatHangUpLeaveNothingBehind(t *testing.T) {
 
 func TestAThousandProbesAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Config) {
-		c.Set(testbed.HCM+".http2_protocol_options.max_concurrent_streams", 1000)
-	}))
+	s := newSite(t, withHCM(`http2_protocol_options: {max_concurrent_streams: 1000}`))
 	s.setServing(1)
 	for _, protocol := range protocols {
 		client := s.client(protocol)
@@ -377,7 +367,7 @@ func TestAThousandProbesAtOnce(t *testing.T) {
 	}
 }
 
-func TestProbeThatCallsItselfGRPCGetsAGRPCStatus(t *testing.T) {
+func TestProbeWithAGRPCContentTypeGetsAGRPCStatus(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	client := s.client("h2")
@@ -395,7 +385,7 @@ func TestProbeThatCallsItselfGRPCGetsAGRPCStatus(t *testing.T) {
 
 func TestDrainingFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct {
 		plugin string
 		status int
@@ -406,10 +396,10 @@ func TestDrainingFailsTheProbe(t *testing.T) {
 		"drain: ignore":    {`{"clusters": ["service"], "drain": "ignore"}`, 200, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, withPlugin(test.plugin))
+			s := newSite(t, withGate(test.plugin))
 			client := s.client("h2")
 			s.setServing(1)
-			// Before the first probe: what Envoy was when the configuration was read is what counts.
+			// The drain begins before the first probe.
 			s.post("/healthcheck/fail")
 			expect(t, "while draining", s.probe(client), test.status, map[int]string{200: "ok\n", 503: "unavailable\n"}[test.status],
 				map[string]string{"x-envoy-immediate-health-check-fail": test.header, "cache-control": "no-store"})
@@ -419,7 +409,7 @@ func TestDrainingFailsTheProbe(t *testing.T) {
 	}
 }
 
-func TestConfigurationThatArrivesDuringADrainKnowsOfIt(t *testing.T) {
+func TestConfigurationAddedDuringADrainFailsTheProbe(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withLDS())
 	client := s.client("h2")

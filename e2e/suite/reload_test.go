@@ -6,30 +6,35 @@ import (
 	"testing"
 	"time"
 
+	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
+	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"healthgate/e2e/testbed"
 )
 
-// reload gives Envoy its listener anew, with another configuration of the plugin, and waits until it has taken or
-// refused it. Changes are made of the listener besides.
-func (s *site) reload(plugin string, changes ...func(*testbed.Config)) (taken bool) {
+// nextListener returns the reference configuration with another configuration of the gate and further changes, whose listener can
+// replace the site's.
+func (s *site) nextListener(gate string, changes ...func(*testbed.Bootstrap)) *testbed.Bootstrap {
 	s.t.Helper()
-	config := referenceConfig(s.t)
+	config := readConfig(s.t, "envoy/envoy.yaml")
 	config.UseCertificate(s.cert)
 	config.Listen(0, 0)
-	config.Set(testbed.PluginConfig, parse(plugin))
+	config.SetGate(gate)
 	for _, change := range changes {
 		change(config)
 	}
-	return s.reloadListener(config)
+	return config
 }
 
-// reloadListener gives Envoy the listener of a configuration.
-func (s *site) reloadListener(config *testbed.Config) (taken bool) {
+// reload updates Envoy's listener, and waits until Envoy has taken or refused it.
+func (s *site) reload(gate string, changes ...func(*testbed.Bootstrap)) (taken bool) {
 	s.t.Helper()
 	const lds = "listener_manager.lds."
 	before := s.stats(lds)
-	variant.Prepare(config)
-	s.writeListener(config.Get(testbed.Listener))
+	s.writeListener(s.nextListener(gate, changes...).For(variant).Listener())
 	s.await(settle, func() error {
 		after := s.stats(lds)
 		taken = after[lds+"update_success"] > before[lds+"update_success"]
@@ -44,7 +49,7 @@ func (s *site) reloadListener(config *testbed.Config) (taken bool) {
 func (s *site) awaitStat(name string, value uint64) {
 	s.t.Helper()
 	s.await(settle, func() error {
-		if got := s.stats(name)[name]; got != value {
+		if got := s.stat(name); got != value {
 			return fmt.Errorf("%s is %d, want %d", name, got, value)
 		}
 		return nil
@@ -53,31 +58,24 @@ func (s *site) awaitStat(name string, value uint64) {
 
 func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs an Envoy of its own")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	for name, test := range badConfigurations {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, p := prepare(t, backends(0), withPlugin(test.plugin))
-			envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(envoy.Kill)
-			if err := envoy.Wait(settle); err == nil || strings.Contains(err.Error(), "still running") {
-				t.Fatalf("envoy ended with %v, want a failure", err)
-			}
+			s, p := prepare(t, backends(0), withGate(test.gate))
+			log := refuses(t, s.dir, p.config, p.options)
 			for _, want := range test.errors {
-				if !strings.Contains(envoy.Log(), want) {
-					t.Errorf("envoy's log lacks %q; it ends:\n%s", want, testbed.Tail(envoy.Log(), 5))
+				if !strings.Contains(log, want) {
+					t.Errorf("Envoy's log lacks %q; it ends:\n%s", want, testbed.Tail(log, 5))
 				}
 			}
 		})
 	}
 }
 
-// badConfigurations are a few of what filter's own tests refuse, to see that Envoy does.
+// badConfigurations are a few of those in the tests of filter/config, to see that Envoy refuses them too.
 var badConfigurations = map[string]struct {
-	plugin string
+	gate   string
 	errors []string
 }{
 	"nothing": {`{}`, []string{"clusters: is required"}},
@@ -93,7 +91,8 @@ var badConfigurations = map[string]struct {
 	},
 	"every key": {
 		`{"path": 1, "clusters": [{"name": 1, "stat_name": 1, "min_healthy": "1", "min_healthy_percent": 101, "degraded": 1}], "require": 2,
-			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1, "admin": {"address": 1, "interval": 1},
+			"drain": 1, "hold": {"unhealthy_after": "1", "healthy_after": 1}, "stat_prefix": 1, "stale_after": 1, "source": 1,
+			"admin": {"address": 1, "interval": 1},
 			"response": {"healthy": {"status": 503, "body": 1}, "unhealthy": {"status": 200, "body": 1}, "details": 1}}`,
 		[]string{
 			"path: 1 is", "clusters[0].name: 1 is", "clusters[0].stat_name: 1 is", `clusters[0].min_healthy: "1" is`,
@@ -103,8 +102,9 @@ var badConfigurations = map[string]struct {
 			"response.unhealthy.status: 200 is", "response.unhealthy.body: 1 is", "response.details: 1 is",
 		},
 	},
-	"admin that others could reach": {
-		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback`},
+	"admin off loopback": {
+		`{"clusters": ["service"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`,
+		[]string{`admin.address: "10.0.0.1:9901" is not on loopback`},
 	},
 	"out of range": {
 		`{"clusters": [{"name": "service", "min_healthy": -1, "min_healthy_percent": 120}]}`,
@@ -114,44 +114,34 @@ var badConfigurations = map[string]struct {
 
 func TestConfigurationOfAnotherTypeIsRefused(t *testing.T) {
 	t.Parallel()
-	s, p := prepare(t, backends(0), withConfig(func(c *testbed.Config) {
-		c.Set(testbed.Healthgate+".typed_config.plugin_config", map[string]any{
-			"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s",
-		})
+	s, p := prepare(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
+		c.GolangFilter().PluginConfig = testbed.Any(durationpb.New(time.Second))
 	}))
-	envoy, err := testbed.LaunchEnvoy(s.dir, p.config, variant.Options(p.options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(envoy.Kill)
-	if err := envoy.Wait(settle); err == nil {
-		t.Fatal("envoy ended well, want a failure")
-	}
-	want := "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
-	if variant.Name() == "module" { // which is not told of the type
+	log := refuses(t, s.dir, p.config, p.options)
+	want := "healthgate: plugin_config: google.protobuf.Duration is another type; " +
+		"write it as xds.type.v3.TypedStruct or google.protobuf.Struct"
+	if variant.Name() == "module" { // Envoy does not give it the type
 		want = "write it as google.protobuf.Struct"
 	}
-	if !strings.Contains(envoy.Log(), want) {
-		t.Errorf("envoy's log lacks %q", want)
+	if !strings.Contains(log, want) {
+		t.Errorf("Envoy's log lacks %q", want)
 	}
 }
 
 func TestConfigurationCanBeAStructOfEachKind(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
-	value := map[string]any{"clusters": []any{"service"}}
-	for _, kind := range []string{"google.protobuf.Struct", "xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"} {
-		t.Run(kind, func(t *testing.T) {
-			s := newSite(t, withConfig(func(c *testbed.Config) {
-				c.Set(testbed.Healthgate+".typed_config.plugin_config", map[string]any{"@type": "type.googleapis.com/" + kind, "value": value})
-			}))
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	value := testbed.Parse[*structpb.Struct](`{clusters: [service]}`)
+	for _, config := range []proto.Message{value, &xdsv3.TypedStruct{Value: value}, &udpav1.TypedStruct{Value: value}} {
+		t.Run(string(config.ProtoReflect().Descriptor().FullName()), func(t *testing.T) {
+			s := newSite(t, withConfig(func(c *testbed.Bootstrap) { c.GolangFilter().PluginConfig = testbed.Any(config) }))
 			s.setServing(1)
 			s.awaitProbe(s.client("h2"), 200, time.Second)
 		})
 	}
 }
 
-func TestBadUpdateIsRefusedAndTheOldOneGoesOn(t *testing.T) {
+func TestBadUpdateIsRefusedAndTheOldConfigurationStays(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withLDS())
 	client := s.client("h2")
@@ -162,19 +152,19 @@ func TestBadUpdateIsRefusedAndTheOldOneGoesOn(t *testing.T) {
 	}
 	s.awaitLog("paht: unknown key, did you mean path?", settle)
 	expect(t, "after", s.probe(client), 200, "ok\n", nil)
-	// And a good one is taken still.
+	// A good update is still taken.
 	if !s.reload(`{"clusters": ["service", "other"]}`) {
 		t.Fatal("envoy refused a good configuration")
 	}
 	s.awaitProbe(client, 503, settle)
 }
 
-// awaitFreed waits until no more than so many of something are held. Go frees what Envoy has dropped some collections
-// later, and probes bring collections about.
-func (s *site) awaitFreed(what string, atMost int, count func(testbed.Held) int) {
+// awaitFreed waits until no more than so many objects are alive. Go frees objects that Envoy has dropped some collections later, and
+// probes cause collections.
+func (s *site) awaitFreed(what string, atMost int, count func(testbed.LiveObjects) int) {
 	s.t.Helper()
-	if err := variant.Can(testbed.Counting); err != nil {
-		s.t.Logf("how many %s are alive is not known: %v", what, err)
+	if err := variant.Can(testbed.CountLiveObjects); err != nil {
+		s.t.Logf("live %s are not counted: %v", what, err)
 		return
 	}
 	client := s.client("h2")
@@ -182,11 +172,11 @@ func (s *site) awaitFreed(what string, atMost int, count func(testbed.Held) int)
 		for range 500 {
 			s.probe(client)
 		}
-		held, err := variant.Held(s.envoy)
+		live, err := variant.LiveObjects(s.envoy)
 		if err != nil {
 			return err
 		}
-		if n := count(held); n > atMost {
+		if n := count(live); n > atMost {
 			return fmt.Errorf("%d %s are alive", n, what)
 		}
 		return nil

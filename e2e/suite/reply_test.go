@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,14 +22,13 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// A body after a status that has none would be the beginning of the next reply, over HTTP/1.1, and an error of the protocol
-// over HTTP/2.
-func TestStatusWithoutABodySendsNone(t *testing.T) {
+// A body after a status that allows none would be the beginning of the next reply over HTTP/1.1, and a protocol error over HTTP/2.
+func TestStatusThatAllowsNoBodyHasNone(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for _, code := range []int{204, 205} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			s := newSite(t, withPlugin(fmt.Sprintf(`{"clusters": ["service"], "response": {"healthy": {"status": %d}, "details": true}}`, code)))
+			s := newSite(t, withGate(fmt.Sprintf(`{"clusters": ["service"], "response": {"healthy": {"status": %d}, "details": true}}`, code)))
 			s.setServing(1)
 			for _, protocol := range protocols {
 				client := s.client(protocol)
@@ -63,7 +64,7 @@ func TestStatusWithoutABodySendsNone(t *testing.T) {
 	}
 }
 
-// grpcProbe asks as a balancer does that checks by gRPC: a call of whatever method it is told, of which it reads the status.
+// grpcProbe probes like a load balancer that checks by gRPC: it calls a method and reads the status.
 func (s *site) grpcProbe(conn *grpc.ClientConn, method string) error {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), settle)
@@ -79,11 +80,11 @@ func (s *site) grpcProbe(conn *grpc.ClientConn, method string) error {
 	return stream.RecvMsg(&emptypb.Empty{})
 }
 
-func TestGRPCCallOfThePathIsAProbe(t *testing.T) {
+func TestGRPCCallToThePathIsAProbe(t *testing.T) {
 	t.Parallel()
 	const method = "/AWS.ALB/healthcheck"
-	s := newSite(t, withPlugin(`{"clusters": ["service"], "path": "`+method+`"}`), withConfig(func(c *testbed.Config) {
-		c.Set(testbed.Routes+".0.match.path", method)
+	s := newSite(t, withGate(`{"clusters": ["service"], "path": "`+method+`"}`), withConfig(func(c *testbed.Bootstrap) {
+		c.ProbeRoute().Match.PathSpecifier = &routev3.RouteMatch_Path{Path: method}
 	}))
 	conn, client := s.dialGRPC(), s.client("h2")
 	for _, step := range []struct {
@@ -109,16 +110,16 @@ func TestGRPCCallOfThePathIsAProbe(t *testing.T) {
 	}
 	for _, contentType := range []string{"", "application/json", "application/grpc-web"} {
 		reply := s.mustDo(client, http.MethodPost, method, nil, "content-type", contentType)
-		expect(t, "POST of "+contentType, reply, 503, "", map[string]string{"cache-control": "", "grpc-status": ""})
+		expect(t, "POST with "+contentType, reply, 503, "", map[string]string{"cache-control": "", "grpc-status": ""})
 	}
 }
 
-// Envoy leaves hosts out of its panic threshold that it has not yet checked. A gate can do the same.
+// Envoy excludes hosts that it has not yet checked from its panic threshold. A gate can do the same.
 func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	t.Parallel()
 	var unchecked []string
 	for range 3 {
-		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing: its first check goes on
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers, so the first check does not end
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,13 +127,12 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 		unchecked = append(unchecked, silent.Addr().String())
 	}
 	const rule = `{"clusters": [{"name": "service", "min_healthy_percent": 50, "excluded": "%s"}], "path": "%s", "stat_prefix": "%s"}`
-	s := newSite(t, withEDS(), withPlugin(fmt.Sprintf(rule, "count", "/", "counting")),
-		withRoute("/ignoring", fmt.Sprintf(rule, "ignore", "/ignoring", "ignoring")), withConfig(func(c *testbed.Config) {
-			checks := referenceConfig(t)
-			checks.CheckEvery("0.1s")
-			checks.Set(testbed.HealthCheck+".timeout", "60s")
-			c.Set(testbed.Cluster+".health_checks", checks.Get(testbed.Cluster+".health_checks"))
-			c.Set(testbed.Cluster+".common_lb_config.ignore_new_hosts_until_first_hc", true)
+	s := newSite(t, withEDS(), withGate(fmt.Sprintf(rule, "count", "/", "counting")),
+		withRoute("/ignoring", fmt.Sprintf(rule, "ignore", "/ignoring", "ignoring")), withConfig(func(c *testbed.Bootstrap) {
+			c.Patch(c.Cluster(), `common_lb_config: {ignore_new_hosts_until_first_hc: true}`)
+			c.Cluster().HealthChecks = readConfig(t, "envoy/envoy.yaml").Cluster().HealthChecks
+			c.CheckEvery("0.1s")
+			c.Patch(c.HealthCheck(), `timeout: 60s`)
 		}))
 	backend, err := testbed.StartBackend(t.Context(), "127.0.0.1:0")
 	if err != nil {
@@ -140,20 +140,17 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	}
 	t.Cleanup(backend.Kill)
 	place := func(addresses ...string) {
-		endpoints := []any{}
-		for _, address := range addresses {
-			endpoints = append(endpoints, testbed.Endpoint(address))
-		}
-		s.write("eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", map[string]any{
-			"cluster_name": "service", "endpoints": []any{map[string]any{"lb_endpoints": endpoints}},
-		})
+		cluster := &clusterv3.Cluster{Name: "service"}
+		testbed.SetEndpoints(cluster, addresses...)
+		s.write("eds", cluster.LoadAssignment)
 		s.awaitGauges("service", 1, uint64(len(addresses)))
 	}
 	client := s.client("h2")
 	ask := func(when string, counting, ignoring int) {
 		t.Helper()
 		expect(t, when+", counting", s.probe(client), counting, map[int]string{200: "ok\n", 503: "unavailable\n"}[counting], nil)
-		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring, map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
+		expect(t, when+", ignoring", s.mustDo(client, "GET", "/ignoring", nil), ignoring,
+			map[int]string{200: "ok\n", 503: "unavailable\n"}[ignoring], nil)
 	}
 	place(backend.Address)
 	ask("one host", 200, 200)
@@ -162,21 +159,22 @@ func TestExcludedHostsCountUnlessIgnored(t *testing.T) {
 	ask("scaled up", 503, 200)
 }
 
-// A variant that knows which clusters Envoy has says so.
-func TestClusterThatEnvoyDoesNotHaveIsExplained(t *testing.T) {
+// The module knows which clusters Envoy has, and logs that one is missing.
+func TestUnknownClusterIsLogged(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, withPlugin(`{"clusters": [{"name": "nobody", "min_healthy": 0}]}`))
+	s := newSite(t, withGate(`{"clusters": [{"name": "missing", "min_healthy": 0}]}`))
 	s.setServing(1)
 	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
-	s.awaitLines(`healthgate: gate default: Envoy has no cluster "nobody", so it fails: /clusters on Envoy's admin port has the names of all`, 1, 45*time.Second)
+	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port lists all names`,
+		1, 45*time.Second)
 }
 
-// Hosts that are never checked count as healthy, or as stale; either is logged.
-func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
+// Hosts that are never checked count as healthy, or as stale; both are logged.
+func TestUncheckedClusterIsLogged(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct {
 		plugin string
 		status int
@@ -185,14 +183,14 @@ func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
 		"each host counts": {`{"clusters": ["service"]}`, 200,
 			[]string{`healthgate: gate default: cluster "service" has hosts, and Envoy has checked none of them: each counts as healthy`, "Set health_checks on the cluster"}},
 		"the cluster is stale": {`{"clusters": ["service"], "stale_after": "1s"}`, 503,
-			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval, 60s where it is not set", "cluster.service.health_check.attempt"}},
+			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval (60s by default)", "cluster.service.health_check.attempt"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if test.status == 503 {
-				needs(t, testbed.Aging)
+				needs(t, testbed.CheckAge)
 			}
-			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *testbed.Config) { c.Delete(testbed.Cluster + ".health_checks") }))
+			s := newSite(t, withGate(test.plugin), withCluster(`health_checks: null`))
 			s.awaitProbe(s.client("h2"), test.status, settle)
 			for _, want := range test.want {
 				s.awaitLines(want, 1, 45*time.Second)
@@ -201,16 +199,16 @@ func TestClusterThatNobodyChecksIsExplained(t *testing.T) {
 	}
 }
 
-// The Envoy of the tests is the one that the plugin is made for, and it says nothing of another.
-func TestPluginKnowsItsEnvoy(t *testing.T) {
+// The Envoy of the tests is a supported one, so nothing is logged about its version.
+func TestSupportedEnvoyCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it reads Envoy's log"))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, time.Second)
-	if version := s.stats("server.version")["server.version"]; version == 0 {
-		t.Error("envoy tells no version, so that this shows nothing")
+	if version := s.stat("server.version"); version == 0 {
+		t.Error("Envoy has no stat server.version, so this shows nothing")
 	}
 	if strings.Contains(s.envoy.Log(), "this plugin was built for") {
-		t.Error("the plugin takes this Envoy for another")
+		t.Error("the log has a warning about Envoy's version")
 	}
 }

@@ -2,45 +2,38 @@ package suite
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"healthgate/e2e/testbed"
 )
 
-// forRoute is a route's configuration of the plugin, which also enables it there.
-func forRoute(plugin string) map[string]any {
-	return map[string]any{
-		"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
-		"config": map[string]any{
-			"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
-			"plugins_config": map[string]any{"healthgate": map[string]any{"config": map[string]any{
-				"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": parse(plugin),
-			}}},
-		},
-	}
+// gateOverride returns the typed_per_filter_config with which a level of the routes overrides the gate.
+func gateOverride(gate string) map[string]*anypb.Any {
+	return map[string]*anypb.Any{"healthgate": testbed.GateOverride(gate)}
 }
 
-// addRoute puts a probe's route with a configuration of its own before the others, which are at the path routes.
-func addRoute(c *testbed.Config, routes, path, plugin string) {
-	c.Set(routes, slices.Insert(c.Get(routes).([]any), 0, any(map[string]any{
-		"match":                   map[string]any{"path": path},
-		"direct_response":         map[string]any{"status": 503},
-		"typed_per_filter_config": map[string]any{"healthgate": forRoute(plugin)},
-	})))
+// addRoute puts the route of a probe before the others of a virtual host, with an override of the gate.
+func addRoute(host *routev3.VirtualHost, path, gate string) {
+	route := testbed.Parse[*routev3.Route](fmt.Sprintf(`{match: {path: %q}, direct_response: {status: 503}}`, path))
+	route.TypedPerFilterConfig = gateOverride(gate)
+	testbed.PrependRoute(host, route)
 }
 
-func withRoute(path, plugin string) option {
-	return withConfig(func(c *testbed.Config) { addRoute(c, testbed.Routes, path, plugin) })
+// withRoute adds the route of another probe, with an override of the gate.
+func withRoute(path, gate string) option {
+	return withConfig(func(c *testbed.Bootstrap) { addRoute(c.VirtualHost(), path, gate) })
 }
 
-func TestRouteHasRulesOfItsOwn(t *testing.T) {
+func TestRouteOverrideHasItsOwnRules(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withEDS(),
-		withPlugin(`{"clusters": [{"name": "service", "min_healthy": 2}], "stat_prefix": "balancer", "response": {"healthy": {"body": "all\n"}}}`),
+		withGate(`{"clusters": [{"name": "service", "min_healthy": 2}], "stat_prefix": "balancer", "response": {"healthy": {"body": "all\n"}}}`),
 		withRoute("/readyz", `{"path": "/readyz", "clusters": ["service"], "stat_prefix": "kubelet", "drain": "ignore"}`),
-		withRoute("/any", `{"path": "/any", "clusters": ["nobody", "service"], "require": "any"}`))
+		withRoute("/any", `{"path": "/any", "clusters": ["missing", "service"], "require": "any"}`))
 	client := s.client("h2")
 	for states, want := range map[string][3]int{"hh": {200, 200, 200}, "hu": {503, 200, 200}, "uu": {503, 503, 503}} {
 		s.writeHosts(hosts(states)...)
@@ -53,18 +46,18 @@ func TestRouteHasRulesOfItsOwn(t *testing.T) {
 	s.writeHosts(hosts("hh")...)
 	s.post("/healthcheck/fail")
 	expect(t, "the balancer while draining", s.mustDo(client, "GET", "/", nil), 503, "unavailable\n", nil)
-	// What the route leaves out is the filter's.
+	// Keys that the override lacks are the filter's.
 	expect(t, "the kubelet while draining", s.mustDo(client, "GET", "/readyz", nil), 200, "all\n", nil)
 	s.post("/healthcheck/ok")
-	// Each has metrics of its own.
+	// Each has its own metrics.
 	s.awaitStat("healthgate.kubelet.ok", 3)
 	s.awaitStat("healthgate.balancer.failed_draining", 1)
 }
 
-// The routes of a listener's own route_config are read at the first request, on a worker; an error there would end Envoy.
-func TestBadRouteOfTheListenersOwnFailsItsProbesAndEnvoyLives(t *testing.T) {
+// The golang extension reads the routes of a listener's own route_config at the first request, on a worker; an error there would end Envoy.
+func TestBadOverrideInRouteConfigFailsItsProbes(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.BadRoutes)
+	needs(t, testbed.LateRouteErrors)
 	s := newSite(t, withRoute("/readyz", `{"path": "/readyz", "require": 7}`), withRoute("/broken", `{"path": "/broken", "paht": "/"}`))
 	s.setServing(1)
 	client := s.client("h2")
@@ -82,54 +75,39 @@ func TestBadRouteOfTheListenersOwnFailsItsProbesAndEnvoyLives(t *testing.T) {
 	}
 }
 
-// In an update the plugin is loaded, and Envoy can refuse.
-func TestBadRouteOfAnUpdateIsRefused(t *testing.T) {
+// During an update the plugin is loaded already, so Envoy can refuse the update.
+func TestUpdateWithABadOverrideIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withLDS(), withRoute("/readyz", `{"path": "/readyz"}`))
 	s.setServing(1)
 	client := s.client("h2")
 	expect(t, "before", s.mustDo(client, "GET", "/readyz", nil), 200, "ok\n", nil)
-	update := func(plugin string) bool {
-		config := referenceConfig(t)
-		config.UseCertificate(s.cert)
-		config.Listen(0, 0)
-		addRoute(config, testbed.Routes, "/readyz", plugin)
-		return s.reloadListener(config)
+	update := func(gate string) bool {
+		return s.reload(`{"clusters": ["service"]}`, func(c *testbed.Bootstrap) { addRoute(c.VirtualHost(), "/readyz", gate) })
 	}
 	if update(`{"path": "/readyz", "drian": "ignore"}`) {
-		t.Error("envoy took a route's configuration with an unknown key")
+		t.Error("Envoy took an override with an unknown key")
 	}
 	s.awaitLog("drian: unknown key, did you mean drain?", settle)
 	expect(t, "after", s.mustDo(client, "GET", "/readyz", nil), 200, "ok\n", nil)
-	if !update(`{"path": "/readyz", "clusters": ["nobody"]}`) {
-		t.Error("envoy refused a good route's configuration")
+	if !update(`{"path": "/readyz", "clusters": ["missing"]}`) {
+		t.Error("Envoy refused a good override")
 	}
-	s.await(settle, func() error {
-		if reply := s.mustDo(client, "GET", "/readyz", nil); reply.status != 503 {
-			return fmt.Errorf("got %d, want 503", reply.status)
-		}
-		return nil
-	})
+	s.awaitPath("/readyz", 503)
 }
 
-func TestAThousandRouteUpdatesLeaveNothing(t *testing.T) {
+func TestRouteUpdatesLeakNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withRDS())
 	s.setServing(1)
 	client := s.client("h2")
-	// Each update's route is used, so that it is merged; each has what runs in the background.
+	// A probe of each update's route makes the override merged and its timer started.
 	update := func(i int) {
-		routes, path := s.routes.Clone(), fmt.Sprintf("/probe%d", i)
-		addRoute(routes, "virtual_hosts.0.routes", path,
-			fmt.Sprintf(`{"path": "%s", "hold": {"unhealthy_after": "1s"}, "stat_prefix": "route%d"}`, path, i%3))
-		s.writeRoutes(routes)
-		s.await(settle, func() error {
-			reply := s.mustDo(client, "GET", path, nil)
-			if reply.status != 200 {
-				return fmt.Errorf("update %d is answered with %d", i, reply.status)
-			}
-			return nil
+		path := fmt.Sprintf("/probe%d", i)
+		s.changeRoutes(func(host *routev3.VirtualHost) {
+			addRoute(host, path, fmt.Sprintf(`{"path": "%s", "hold": {"unhealthy_after": "1s"}, "stat_prefix": "route%d"}`, path, i%3))
 		})
+		s.awaitPath(path, 200)
 	}
 	const warmUp, updates = 200, 1000
 	for i := range warmUp {
@@ -139,8 +117,8 @@ func TestAThousandRouteUpdatesLeaveNothing(t *testing.T) {
 	for i := range updates {
 		update(warmUp + i)
 	}
-	// A merged configuration is destroyed at once or within seconds; 1,000 that were kept, each with a goroutine and a
-	// timer, would be more than this.
+	// A merged configuration is destroyed at once or within seconds; 1,000 leaked ones, each with a goroutine and a timer, would be more
+	// than this.
 	s.await(60*time.Second, func() error {
 		if after := s.residentMiB(); after > before+8 {
 			return fmt.Errorf("envoy has grown by %.1f MiB in %d updates", after-before, updates)

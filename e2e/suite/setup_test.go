@@ -1,10 +1,9 @@
-// Package suite is the tests in a real Envoy, run once for each way into it: go test ./suite -variant=plugin.
+// Package suite tests Healthgate in a real Envoy, once for each variant: go test ./suite -args -variant=plugin.
 package suite
 
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -14,20 +13,30 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"healthgate/e2e/testbed"
 )
 
-var variantName = flag.String("variant", "plugin", "the `way` into Envoy that the suite takes")
+var variantName = flag.String("variant", "plugin", "the `variant` of Healthgate to test: plugin or module")
 
-// variant is the way into Envoy that all tests take.
+// variant is the variant under test.
 var variant testbed.Variant
 
 func TestMain(m *testing.M) {
@@ -40,39 +49,39 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// settle bounds every wait for Envoy to notice something. Health checks need at most three; they come every 0.1s here, and
-// every 5s where the suite is pointed at an Envoy.
+// settle bounds every wait for Envoy to notice something. Three health checks are enough; Envoy makes one every 0.1s here, and
+// every 5s if the suite runs against an Envoy that it did not start.
 var settle = 20 * time.Second
 
-// site is an Envoy with the reference configuration in front of backends, as a user has it.
+// site is an Envoy with the reference configuration in front of backends, as a user runs it.
 type site struct {
 	t        *testing.T
 	dir      string
 	envoy    *testbed.Envoy
 	cert     *testbed.Certificate
 	backends []*testbed.Backend
-	config   *testbed.Config // what Envoy was started with, as it is written for the variant
-	routes   *testbed.Config // with withRDS, as they were at the start
+	config   *testbed.Bootstrap          // in the Go plugin's form
+	routes   *routev3.RouteConfiguration // with withRDS, as they were at the start
 }
 
-// option changes what a site is made of, before it is started.
+// option changes a plan before the site is started.
 type option func(*plan)
 
+// plan is the parts of a site.
 type plan struct {
 	addresses []string // of the backends to start
 	flags     []string // of each backend
-	config    *testbed.Config
-	gated     bool   // the configuration has filters of Healthgate's
-	alone     string // why the site must be the test's own
+	config    *testbed.Bootstrap
+	alone     string // why the test cannot share its site with others
 	options   testbed.Options
-	second    any            // the configuration of the plugin in a second listener, where there is one
-	hidden    map[string]any // the stats matcher of that listener's own
-	// What Envoy takes from a file.
+	second    string                  // the gate's configuration in a second listener; "" for no such listener
+	matcher   *metricsv3.StatsMatcher // of the second listener
+	// Resources that Envoy reads from a file.
 	lds, rds, cds, eds bool
-	configured         []func(*plan, []string) // run last, with the addresses of the backends
+	changes            []func(*testbed.Bootstrap) // made last, after the backends are its hosts
 }
 
-// backends starts so many backends.
+// backends starts n backends.
 func backends(n int) option {
 	return func(p *plan) { p.addresses = slices.Repeat([]string{"127.0.0.1:0"}, n) }
 }
@@ -80,56 +89,69 @@ func backends(n int) option {
 // backendsAt starts a backend at each address.
 func backendsAt(addresses ...string) option { return func(p *plan) { p.addresses = addresses } }
 
-// withConfig changes the configuration as it is written.
-func withConfig(change func(*testbed.Config)) option {
-	return func(p *plan) { p.configured = append(p.configured, func(p *plan, _ []string) { change(p.config) }) }
+// withConfig changes the configuration.
+func withConfig(change func(*testbed.Bootstrap)) option {
+	return func(p *plan) { p.changes = append(p.changes, change) }
 }
 
-// withPlugin replaces the plugin's configuration.
-func withPlugin(text string) option {
-	return withConfig(func(c *testbed.Config) { c.Set(testbed.PluginConfig, parse(text)) })
+// withGate replaces the gate's configuration.
+func withGate(text string) option {
+	return withConfig(func(c *testbed.Bootstrap) { c.SetGate(text) })
 }
 
-// onEveryRoute enables the filter for all traffic, which the reference configuration does not.
+// withHCM patches the first listener's HTTP connection manager.
+func withHCM(patch string) option {
+	return withConfig(func(c *testbed.Bootstrap) { c.Patch(c.HCM(), patch) })
+}
+
+// withCluster patches the first cluster.
+func withCluster(patch string) option {
+	return withConfig(func(c *testbed.Bootstrap) { c.Patch(c.Cluster(), patch) })
+}
+
+// withBootstrap patches the bootstrap itself.
+func withBootstrap(patch string) option {
+	return withConfig(func(c *testbed.Bootstrap) { c.Patch(c.Bootstrap, patch) })
+}
+
+// onEveryRoute enables the filter for all traffic, unlike the reference configuration.
 func onEveryRoute() option {
-	return withConfig(func(c *testbed.Config) { c.Delete(testbed.Healthgate + ".disabled") })
+	return withConfig(func(c *testbed.Bootstrap) { c.GateFilter().Disabled = false })
 }
 
 func withEnv(variables ...string) option { return func(p *plan) { p.options.Env = variables } }
 
-// alone says that the test does something to its site that others could not go on with.
+// alone marks a site that the test changes so that no other test could use it.
 func alone(why string) option { return func(p *plan) { p.alone = why } }
 
-// withLDS, withRDS and withCDS have Envoy take its listener, its routes or its clusters from a file that a test can
+// withLDS, withRDS and withCDS make Envoy read its listener, its routes or its clusters from a file that a test can
 // change.
 func withLDS() option { return func(p *plan) { p.lds = true } }
 func withRDS() option { return func(p *plan) { p.rds = true } }
 func withCDS() option { return func(p *plan) { p.cds = true } }
 
-func parse(text string) any {
-	var value any
-	if err := json.Unmarshal([]byte(text), &value); err != nil {
-		panic(err)
-	}
-	return value
-}
-
 // newSite starts a site; everything in it ends with the test.
 func newSite(t *testing.T, options ...option) *site {
 	t.Helper()
-	if at := pointed(t); at != nil {
+	if at := runningEnvoy(t); at != nil {
 		return at.site(t, options...)
 	}
 	s, p := prepare(t, options...)
-	envoy, err := testbed.StartEnvoy(t.Context(), s.dir, p.config, variant.Options(p.options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.use(envoy)
+	s.start(p)
 	return s
 }
 
-// use has the site be that of an Envoy, which ends with the test.
+// start starts Envoy with a plan's configuration.
+func (s *site) start(p *plan) {
+	s.t.Helper()
+	envoy, err := testbed.StartEnvoy(s.t.Context(), s.dir, p.config, variant.Options(p.options))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.use(envoy)
+}
+
+// use makes an Envoy the site's. It ends with the test.
 func (s *site) use(envoy *testbed.Envoy) {
 	s.envoy = envoy
 	s.t.Cleanup(func() {
@@ -140,7 +162,7 @@ func (s *site) use(envoy *testbed.Envoy) {
 	})
 }
 
-// in is the site for a subtest: what fails or is skipped there is the subtest's.
+// in returns the site for a subtest, so that the subtest fails or is skipped, and not its parent.
 func (s *site) in(t *testing.T) *site {
 	part := *s
 	part.t = t
@@ -150,7 +172,7 @@ func (s *site) in(t *testing.T) *site {
 // restart starts another Envoy with the site's configuration.
 func (s *site) restart(options testbed.Options) {
 	s.t.Helper()
-	envoy, err := testbed.Start(s.t.Context(), variant, s.t.TempDir(), s.config.Clone(), options)
+	envoy, err := testbed.Start(s.t.Context(), variant, s.t.TempDir(), s.config, options)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -159,153 +181,151 @@ func (s *site) restart(options testbed.Options) {
 
 func newPlan(t *testing.T, options ...option) *plan {
 	t.Helper()
-	p := &plan{addresses: []string{"127.0.0.1:0"}, config: referenceConfig(t), gated: true}
+	p := &plan{addresses: []string{"127.0.0.1:0"}, config: readConfig(t, "envoy/envoy.yaml")}
 	for _, option := range options {
 		option(p)
 	}
 	return p
 }
 
-// prepare starts the backends and makes the configuration, without an Envoy.
+// prepare starts the backends and makes the configuration, and does not start Envoy. The plan's configuration is the one for Envoy.
 func prepare(t *testing.T, options ...option) (*site, *plan) {
 	t.Helper()
-	skipWherePointed(t, "it needs an Envoy of its own")
+	skipWithRunningEnvoy(t, "it starts an Envoy")
 	p := newPlan(t, options...)
-	config := p.config
-	s := &site{t: t, dir: t.TempDir()}
-	var err error
-	if s.cert, err = testbed.NewCertificate(s.dir); err != nil {
+	bed, err := testbed.Prepare(t.Context(), t.TempDir(), testbed.Setup{
+		Variant: variant, Config: p.config, Backends: p.addresses, BackendFlags: p.flags, CheckEvery: "0.1s",
+	})
+	for _, backend := range bed.Backends {
+		t.Cleanup(backend.Kill)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	addresses := s.startBackends(p)
-	config.UseCertificate(s.cert)
-	config.Listen(0, 0)
-	if p.eds {
-		s.takeHosts(config)
-	} else {
-		config.CheckEvery("0.1s")
-		config.SetEndpoints(addresses...)
+	s := &site{t: t, dir: bed.Dir, cert: bed.Certificate, backends: bed.Backends, config: p.config}
+	for _, cluster := range s.config.StaticResources.Clusters {
+		for _, check := range cluster.HealthChecks { // a host that a busy machine makes slow is not unhealthy
+			check.Timeout = durationpb.New(settle)
+		}
 	}
-	for _, change := range p.configured {
-		change(p, addresses)
+	if p.eds {
+		s.takeHosts()
+	}
+	for _, change := range p.changes {
+		change(s.config)
 	}
 	if p.rds {
-		s.takeRoutes(config)
+		s.takeRoutes()
 	}
-	if p.second != nil {
-		second := config.Part(testbed.Listener)
-		second.Set("name", "second")
-		second.Set("filter_chains.0.filters.0.typed_config.http_filters.0."+testbed.FilterConfig, p.second)
-		if p.hidden != nil {
-			second.Set("metadata", map[string]any{"typed_filter_metadata": map[string]any{"envoy.stats_matcher": p.hidden}})
+	if p.second != "" {
+		second := s.config.CopyListener("second")
+		testbed.SetStruct(s.config.GateOf(second), p.second)
+		if p.matcher != nil {
+			second.Metadata = testbed.StatsMatcherMetadata(p.matcher)
 		}
-		config.Set("static_resources.listeners.1", second.Get(""))
+		s.config.AddListener(second)
 	}
-	s.config = config.Clone()
-	if p.gated {
-		variant.Prepare(config)
-	}
+	p.config = s.config.For(variant)
 	if p.lds {
-		s.writeListener(config.Get(testbed.Listener))
-		s.takeFromFile(config, "lds", "listeners")
+		s.writeListener(p.config.Listener())
+		s.takeFromFile(p.config, "lds")
 	}
 	if p.cds {
-		s.writeClusters(config.Get("static_resources.clusters").([]any)...)
-		s.takeFromFile(config, "cds", "clusters")
+		s.writeClusters(p.config.StaticResources.Clusters...)
+		s.takeFromFile(p.config, "cds")
 	}
 	return s, p
 }
 
-// startBackends starts the backends of a plan, and returns where they are.
-func (s *site) startBackends(p *plan) (addresses []string) {
-	s.t.Helper()
-	for _, address := range p.addresses {
-		backend, err := testbed.StartBackend(s.t.Context(), address, p.flags...)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		s.t.Cleanup(backend.Kill)
-		s.backends = append(s.backends, backend)
-		addresses = append(addresses, backend.Address)
-	}
-	return addresses
-}
-
-// takeHosts has the first cluster take its hosts from a file, and check none.
-func (s *site) takeHosts(config *testbed.Config) {
+// takeHosts makes the first cluster read its hosts from a file, and not check them.
+func (s *site) takeHosts() {
 	s.t.Helper()
 	s.writeHosts()
-	config.Set(testbed.Cluster+".type", "EDS")
-	for _, key := range []string{"load_assignment", "health_checks", "dns_lookup_family"} {
-		config.Delete(testbed.Cluster + "." + key)
-	}
-	config.Set(testbed.Cluster+".eds_cluster_config", map[string]any{"eds_config": s.fromFile("eds")})
-	config.Set("node", node)
+	testbed.Patch(s.config.Cluster(), `{type: EDS, load_assignment: null, health_checks: null, dns_lookup_family: null}`)
+	s.config.Cluster().EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: s.fromFile("eds")}
+	s.config.Node = node()
 }
 
-// takeRoutes has the listener take its routes from a file.
-func (s *site) takeRoutes(config *testbed.Config) {
+// takeRoutes makes the listener read its routes from a file.
+func (s *site) takeRoutes() {
 	s.t.Helper()
-	s.routes = config.Part(testbed.HCM + ".route_config")
-	s.routes.Set("name", "routes")
-	s.writeRoutes(s.routes.Clone())
-	config.Delete(testbed.HCM + ".route_config")
-	config.Set(testbed.HCM+".rds", map[string]any{"route_config_name": "routes", "config_source": s.fromFile("rds")})
-	config.Set("node", node)
+	s.routes = s.config.Clone().HCM().GetRouteConfig()
+	s.routes.Name = "routes"
+	s.writeRoutes(s.routes)
+	s.useRDS(s.config)
+	s.config.Node = node()
 }
 
-// node is Envoy's own name, which it must have where anything is not static.
-var node = map[string]any{"id": "e2e", "cluster": "e2e"}
+// useRDS makes the connection manager take its routes from the file of the site.
+func (s *site) useRDS(c *testbed.Bootstrap) {
+	c.HCM().RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "routes", ConfigSource: s.fromFile("rds")}}
+}
 
-// takeFromFile has Envoy take what was static from the file in the site's folder.
-func (s *site) takeFromFile(config *testbed.Config, kind, static string) {
-	config.Delete("static_resources." + static)
-	config.Set("node", node)
-	if config.Get("dynamic_resources") == nil {
-		config.Set("dynamic_resources", map[string]any{})
+// node is Envoy's own name, which it must have if anything is not static.
+func node() *corev3.Node { return &corev3.Node{Id: "e2e", Cluster: "e2e"} }
+
+// takeFromFile makes Envoy read its listeners ("lds") or clusters ("cds") from the file in the site's folder.
+func (s *site) takeFromFile(config *testbed.Bootstrap, kind string) {
+	config.Node = node()
+	if config.DynamicResources == nil {
+		config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{}
 	}
-	config.Set("dynamic_resources."+kind+"_config", s.fromFile(kind))
+	switch kind {
+	case "lds":
+		config.StaticResources.Listeners, config.DynamicResources.LdsConfig = nil, s.fromFile(kind)
+	case "cds":
+		config.StaticResources.Clusters, config.DynamicResources.CdsConfig = nil, s.fromFile(kind)
+	}
 }
 
 // fromFile is the configuration source of a kind of resource.
-func (s *site) fromFile(kind string) map[string]any {
-	return map[string]any{
-		"resource_api_version": "V3",
-		"path_config_source":   map[string]any{"path": s.resourceFile(kind)},
-	}
+func (s *site) fromFile(kind string) *corev3.ConfigSource {
+	return testbed.Parse[*corev3.ConfigSource](fmt.Sprintf(`{resource_api_version: V3, path_config_source: {path: %q}}`, s.resourceFile(kind)))
 }
 
 func (s *site) resourceFile(kind string) string { return filepath.Join(s.dir, kind+".json") }
 
-// writeListener and writeClusters make the resources those that Envoy is to have.
-func (s *site) writeListener(listener any) {
+// writeListener writes the listener that Envoy reads, in the variant's form.
+func (s *site) writeListener(listener *listenerv3.Listener) {
 	s.t.Helper()
-	s.write("lds", "envoy.config.listener.v3.Listener", listener)
+	s.write("lds", listener)
 }
 
-func (s *site) writeClusters(clusters ...any) {
+// writeClusters writes the clusters that Envoy reads.
+func (s *site) writeClusters(clusters ...*clusterv3.Cluster) {
 	s.t.Helper()
-	s.write("cds", "envoy.config.cluster.v3.Cluster", clusters...)
-}
-
-func (s *site) writeRoutes(routes *testbed.Config) {
-	s.t.Helper()
-	variant.Rewrite(routes)
-	s.write("rds", "envoy.config.route.v3.RouteConfiguration", routes.Get(""))
-}
-
-// write replaces a file of resources as a file watcher sees it: by a move.
-func (s *site) write(kind, message string, resources ...any) {
-	s.t.Helper()
-	for _, resource := range resources {
-		resource.(map[string]any)["@type"] = "type.googleapis.com/" + message
+	resources := make([]proto.Message, len(clusters))
+	for i, cluster := range clusters {
+		resources[i] = cluster
 	}
-	text, err := json.Marshal(map[string]any{"resources": resources})
-	if err != nil {
-		s.t.Fatal(err)
+	s.write("cds", resources...)
+}
+
+// writeRoutes writes the routes that Envoy reads, given in the Go plugin's form.
+func (s *site) writeRoutes(routes *routev3.RouteConfiguration) {
+	s.t.Helper()
+	converted := proto.CloneOf(routes)
+	variant.Convert(converted)
+	s.write("rds", converted)
+}
+
+// changeRoutes writes the routes as they were at the start, with a change.
+func (s *site) changeRoutes(change func(*routev3.VirtualHost)) {
+	s.t.Helper()
+	routes := proto.CloneOf(s.routes)
+	change(routes.VirtualHosts[0])
+	s.writeRoutes(routes)
+}
+
+// write replaces a file of resources by a move, which is what Envoy watches for.
+func (s *site) write(kind string, resources ...proto.Message) {
+	s.t.Helper()
+	response := &discoveryv3.DiscoveryResponse{}
+	for _, resource := range resources {
+		response.Resources = append(response.Resources, testbed.Any(resource))
 	}
 	next := s.resourceFile(kind) + ".next"
-	if err := os.WriteFile(next, text, 0o600); err != nil {
+	if err := os.WriteFile(next, testbed.JSON(response), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := os.Rename(next, s.resourceFile(kind)); err != nil {
@@ -313,7 +333,7 @@ func (s *site) write(kind, message string, resources ...any) {
 	}
 }
 
-// at is the site as those see it who come by another listener.
+// at returns the site seen through another listener.
 func (s *site) at(listener string) *site {
 	s.t.Helper()
 	addresses, err := s.envoy.Listeners()
@@ -339,21 +359,30 @@ type answer struct {
 func (s *site) client(protocol string) *http.Client {
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: s.cert.Pool, NextProtos: []string{protocol}},
-		// Each probe of a balancer's is a connection of its own as often as not; here they are shared, to be many.
+		// Many balancers make a connection per probe; here probes share connections, so that there can be many of them.
 		MaxIdleConnsPerHost: 100,
 		Protocols:           &http.Protocols{},
 	}
 	transport.Protocols.SetHTTP1(protocol == "http/1.1")
 	transport.Protocols.SetHTTP2(protocol == "h2")
+	transport.Protocols.SetUnencryptedHTTP2(protocol == "h2" && s.isPlain())
 	s.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
 }
 
 var protocols = []string{"http/1.1", "h2"}
 
+// url returns the URL of a path at the listener.
+func (s *site) url(path string) string {
+	if s.isPlain() {
+		return "http://" + s.envoy.Ingress + path
+	}
+	return "https://" + s.envoy.Ingress + path
+}
+
 // do sends a request to the listener.
 func (s *site) do(client *http.Client, method, path string, body io.Reader, headers ...string) (*answer, error) {
-	request, err := http.NewRequest(method, "https://"+s.envoy.Ingress+path, body)
+	request, err := http.NewRequest(method, s.url(path), body)
 	if err != nil {
 		return nil, err
 	}
@@ -381,69 +410,74 @@ func (s *site) mustDo(client *http.Client, method, path string, body io.Reader, 
 	return reply
 }
 
-// probe asks as a balancer does.
+// probe sends a probe as a load balancer does.
 func (s *site) probe(client *http.Client) *answer {
 	s.t.Helper()
 	return s.mustDo(client, http.MethodGet, "/", nil)
 }
 
-// load is probes that go on, one after the other from each of some clients, while a test does something else.
+// load is probes that several clients send while a test does something else.
 type load struct {
-	s       *site
-	stop    context.CancelFunc
-	clients sync.WaitGroup
-	mutex   sync.Mutex
-	answers map[int]int // by status
-	errors  []error     // what was no answer
+	s *site
+	*testbed.Load
 }
 
 // probeUntilStopped starts a load of so many clients, half of them over HTTP/2.
 func (s *site) probeUntilStopped(clients int) *load {
-	ctx, stop := context.WithCancel(s.t.Context())
-	l := &load{s: s, stop: stop, answers: map[int]int{}}
-	for i := range clients {
-		client := s.client(protocols[i%2])
-		client.Timeout = time.Minute // a probe of a load may be slow, but not without an answer
-		l.clients.Go(func() {
-			for ctx.Err() == nil {
-				reply, err := s.do(client, http.MethodGet, "/", nil)
-				l.mutex.Lock()
-				if err == nil {
-					l.answers[reply.status]++
-				} else {
-					l.errors = append(l.errors, err)
-				}
-				l.mutex.Unlock()
-			}
-		})
+	all := make([]*http.Client, clients)
+	for i := range all {
+		all[i] = s.client(protocols[i%2])
+		all[i].Timeout = time.Minute // a probe of a load may be slow, but must be answered
 	}
-	s.t.Cleanup(stop)
+	l := &load{s, testbed.StartLoad(testbed.Pace{Clients: clients}, func(client int) string {
+		reply, err := s.do(all[client], http.MethodGet, "/", nil)
+		if err != nil {
+			return err.Error()
+		}
+		return strconv.Itoa(reply.status)
+	})}
+	s.t.Cleanup(func() { _, _ = l.Stop() })
 	return l
 }
 
-// sofar is how many probes were answered with a status by now.
-func (l *load) sofar(status int) int {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.answers[status]
+// answered returns how many probes were answered with a status so far.
+func (l *load) answered(status int) int { return int(l.Answers()[strconv.Itoa(status)]) }
+
+// awaitAnswers waits until the load has got n more answers with a status.
+func (l *load) awaitAnswers(status, n int, atMost time.Duration) {
+	l.s.t.Helper()
+	before := l.answered(status)
+	l.s.await(atMost, func() error {
+		if got := l.answered(status) - before; got < n {
+			return fmt.Errorf("%d probes were answered with %d, want %d", got, status, n)
+		}
+		return nil
+	})
 }
 
-// end stops the load, and returns the answers by their status and what was no answer.
-func (l *load) end() (map[int]int, []error) {
-	l.stop()
-	l.clients.Wait()
-	return l.answers, l.errors
+// end stops the load, and returns the answers by their status, and the errors of probes that were not answered.
+func (l *load) end() (answers map[int]int, errs []string) {
+	outcome, _ := l.Stop() // a load of our own requests has no error
+	answers = map[int]int{}
+	for answer, n := range outcome.Answers {
+		if status, err := strconv.Atoi(answer); err == nil {
+			answers[status] = int(n)
+		} else {
+			errs = append(errs, fmt.Sprintf("%d times: %s", n, answer))
+		}
+	}
+	return answers, errs
 }
 
-// mustAllBe stops the load, which must have got no other answer than one status, and at least so many.
+// mustAllBe stops the load. Every answer must have the status, and there must be at least so many.
 func (l *load) mustAllBe(status, atLeast int) {
 	l.s.t.Helper()
 	answers, errs := l.end()
 	if len(errs) > 0 {
-		l.s.t.Errorf("%d probes were not answered; the first: %v", len(errs), errs[0])
+		l.s.t.Errorf("probes were not answered: %q", errs)
 	}
 	if len(answers) != 1 || answers[status] < atLeast {
-		l.s.t.Errorf("the answers were %v, want %d alone and %d at least", answers, status, atLeast)
+		l.s.t.Errorf("the answers were %v, want only %d, at least %d times", answers, status, atLeast)
 	}
 }
 
@@ -468,8 +502,8 @@ func (s *site) await(atMost time.Duration, ready func() error) {
 	}
 }
 
-// awaitHealthy waits until Envoy's own gauge of the cluster says so many healthy hosts of so many. Each host's own state
-// is awaited first, since equal counts can hide hosts that have swapped places.
+// awaitHealthy waits until Envoy's own gauges of the cluster show these hosts. It awaits each host's own state first, because equal
+// counts can hide hosts that have swapped places.
 func (s *site) awaitHealthy(serving map[*testbed.Backend]bool) {
 	s.t.Helper()
 	healthy := uint64(0)
@@ -537,7 +571,7 @@ func (s *site) residentMiB() float64 {
 	return held
 }
 
-// needs skips a test that asks of the variant what that can't do. What a test can do without stands in a subtest of its own.
+// needs skips a test if the variant lacks an ability. A part of a test that needs one is a subtest.
 func needs(t *testing.T, abilities ...testbed.Ability) {
 	t.Helper()
 	for _, ability := range abilities {
@@ -547,10 +581,10 @@ func needs(t *testing.T, abilities ...testbed.Ability) {
 	}
 }
 
-// hang has Envoy's main thread hang for some seconds, and returns what tells its end.
+// hang makes Envoy's main thread hang for some seconds, and returns a channel that gets the result at the end.
 func (s *site) hang(seconds int) <-chan error {
 	s.t.Helper()
-	needs(s.t, testbed.Hanging)
+	needs(s.t, testbed.HangMainThread)
 	return variant.Hang(s.envoy, seconds)
 }
 
@@ -570,6 +604,12 @@ func (s *site) stats(prefix string) map[string]uint64 {
 	return stats
 }
 
+// stat returns the value of one stat, 0 if Envoy does not have it.
+func (s *site) stat(name string) uint64 {
+	s.t.Helper()
+	return s.stats(name)[name]
+}
+
 // awaitLog waits until Envoy has written a text.
 func (s *site) awaitLog(text string, atMost time.Duration) {
 	s.t.Helper()
@@ -581,8 +621,7 @@ func (s *site) awaitLog(text string, atMost time.Duration) {
 	})
 }
 
-// awaitLines waits until as many lines of Envoy's log hold a text, since a line may come after the answer that it tells of.
-// More than that are an error.
+// awaitLines waits until Envoy's log has a text so many times, because a line may follow the answer that it reports. More are an error.
 func (s *site) awaitLines(text string, lines int, atMost time.Duration) {
 	s.t.Helper()
 	s.await(atMost, func() error {
@@ -591,7 +630,7 @@ func (s *site) awaitLines(text string, lines int, atMost time.Duration) {
 		}
 		return nil
 	})
-	s.stats("server.live") // what the main thread has begun to write is written when it answers
+	s.stats("server.live") // when the main thread answers, it has written all that it had begun to write
 	if n := strings.Count(s.envoy.Log(), text); n > lines {
 		s.t.Errorf("%d lines of envoy's log have %q, want %d", n, text, lines)
 	}
@@ -609,7 +648,7 @@ func (s *site) dialGRPC(options ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// dialTLS opens a connection for what an HTTP client won't send.
+// dialTLS opens a connection for bytes that an HTTP client does not send.
 func (s *site) dialTLS(ctx context.Context, protocol string) net.Conn {
 	s.t.Helper()
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost", NextProtos: []string{protocol}}}
@@ -621,7 +660,7 @@ func (s *site) dialTLS(ctx context.Context, protocol string) net.Conn {
 	return conn
 }
 
-// unusedAddress is one on which nothing listens.
+// unusedAddress returns an address on which nothing listens.
 func unusedAddress(t *testing.T) *net.TCPAddr {
 	t.Helper()
 	address, err := testbed.UnusedAddress()
@@ -631,10 +670,10 @@ func unusedAddress(t *testing.T) *net.TCPAddr {
 	return address
 }
 
-// referenceConfig is the reference configuration.
-func referenceConfig(t *testing.T) *testbed.Config {
+// readConfig reads a configuration of the checkout.
+func readConfig(t *testing.T, path string) *testbed.Bootstrap {
 	t.Helper()
-	config, err := testbed.LoadConfig("envoy/envoy.yaml")
+	config, err := testbed.ReadBootstrap(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
+func TestRepliesAreCountedAndChangesLoggedOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(2), withPlugin(`{"clusters": [{"name": "service", "min_healthy": 2}], "stat_prefix": "edge"}`))
+	s := newSite(t, backends(2), withGate(`{"clusters": [{"name": "service", "min_healthy": 2}], "stat_prefix": "edge"}`))
 	client := s.client("h2")
 	s.setServing(2)
 	for range 3 {
@@ -41,15 +41,15 @@ func TestAnswersAndChangesAreCountedAndLoggedOnce(t *testing.T) {
 	s.awaitStat("healthgate.edge.healthy", 1)
 
 	for line, want := range map[string]int{
-		`starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                      1,
-		`turns from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`: 1,
-		`turns from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                1,
+		`starts with 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                        1,
+		`changed from 200 to 503 healthgate_cluster_unhealthy: cluster "service" has 1 healthy and 0 degraded of 2 hosts`: 1,
+		`changed from 503 to 200 healthgate_ok: cluster "service" has 2 healthy and 0 degraded of 2 hosts`:                1,
 	} {
 		s.awaitLines("healthgate: gate edge "+line, want, settle)
 	}
 }
 
-func TestAccessLogLeavesOutTheProbesThatPass(t *testing.T) {
+func TestAccessLogHasOnlyFailingProbes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, alone("it reads Envoy's log"))
 	client := s.client("h2")
@@ -58,7 +58,7 @@ func TestAccessLogLeavesOutTheProbesThatPass(t *testing.T) {
 	s.setServing(0)
 	s.mustDo(client, "GET", "/?second=fails", nil)
 	s.mustDo(client, "GET", "/third", nil)
-	s.awaitLog("/third", settle) // in order: the others would be there by now
+	s.awaitLog("/third", settle) // the log is in order, so it has the others before this one
 	if strings.Contains(s.envoy.Log(), "first=passes") {
 		t.Error("the access log has a probe that was answered with 200")
 	}
@@ -70,10 +70,10 @@ func TestAccessLogLeavesOutTheProbesThatPass(t *testing.T) {
 	}
 }
 
-// The names of Envoy's gauges are not always the cluster's name.
-func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
+// The names of Envoy's gauges do not always have the cluster's name.
+func TestClusterIsFoundByItsStatName(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, test := range map[string]struct{ cluster, altStatName, plugin string }{
 		"a colon":             {"outbound|8080||service:v1", "", `{"clusters": ["outbound|8080||service:v1"]}`},
 		"a URL":               {"http://service.example:80", "", `{"clusters": ["http://service.example:80"]}`},
@@ -83,13 +83,10 @@ func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
 		"alt_stat_name colon": {"service", "the:service", `{"clusters": [{"name": "service", "stat_name": "the:service"}]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, withPlugin(test.plugin), withConfig(func(c *testbed.Config) {
-				c.Set(testbed.Cluster+".name", test.cluster)
-				c.Set(testbed.Cluster+".load_assignment.cluster_name", test.cluster)
-				c.Set(testbed.Routes+".1.route.cluster", test.cluster)
-				if test.altStatName != "" {
-					c.Set(testbed.Cluster+".alt_stat_name", test.altStatName)
-				}
+			s := newSite(t, withGate(test.plugin), withConfig(func(c *testbed.Bootstrap) {
+				testbed.RenameCluster(c.Cluster(), test.cluster)
+				c.Cluster().AltStatName = test.altStatName
+				c.Patch(c.ServiceRoute(), fmt.Sprintf(`route: {cluster: %q}`, test.cluster))
 			}))
 			s.awaitProbe(s.client("h2"), 200, settle)
 			if err := s.backends[0].SetServing(false); err != nil {
@@ -100,31 +97,27 @@ func TestClusterIsFoundByTheNameOfItsStats(t *testing.T) {
 	}
 }
 
-// What can't be told apart by its gauges is failed, and after half a minute explained once.
-func TestClusterThatShowsNoHostIsExplained(t *testing.T) {
+// A cluster whose gauges show no host fails, and after half a minute the log has the possible reasons, once.
+func TestClusterWithoutHostsIsLogged(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs configurations of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, options := range map[string][]option{
-		"a cluster that is not there": {withPlugin(`{"clusters": ["service", "nobody"]}`)},
-		"stats that are left out": {withPlugin(`{"clusters": [{"name": "service"}, "nobody"]}`), withConfig(func(c *testbed.Config) {
-			c.Set("stats_config", parse(`{"stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.nobody."}]}}}`))
-			other := c.Clone().Get(testbed.Cluster).(map[string]any)
-			other["name"] = "nobody"
-			c.Set("static_resources.clusters.1", other)
-		})},
+		"a missing cluster": {withGate(`{"clusters": ["service", "missing"]}`)},
+		"excluded stats": {withGate(`clusters: [{name: service}, missing]`), withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
+			withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("missing")) })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if len(options) == 1 {
-				needs(t, testbed.Ghosts)
+				needs(t, testbed.UnnoticedRemovals)
 			}
 			s := newSite(t, options...)
 			s.setServing(1)
 			expect(t, "a probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
-			const warning = `cluster "nobody" has shown no host yet`
+			const warning = `cluster "missing" has shown no host yet`
 			s.awaitLines(warning, 1, 45*time.Second)
 			log := s.envoy.Log()
-			for _, reason := range []string{"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.nobody.membership_total"} {
+			for _, reason := range []string{"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.missing.membership_total"} {
 				if !strings.Contains(log, reason) {
 					t.Errorf("the warning lacks %q", reason)
 				}

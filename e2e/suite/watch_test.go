@@ -23,7 +23,7 @@ import (
 
 var long = flag.Bool("long", false, "do what takes minutes as often as docs/failure-modes.md says")
 
-// times is how often something is done: seldom, or often with -long.
+// times returns the first number, or the second with -long.
 func times(seldom, often int) int {
 	if *long {
 		return often
@@ -31,16 +31,16 @@ func times(seldom, often int) int {
 	return seldom
 }
 
-// withoutTLS makes the listener take plain connections: HTTP/2 with prior knowledge, h2c.
+// withoutTLS removes TLS from the listener. HTTP/2 is then h2c with prior knowledge.
 func withoutTLS() option {
-	return withConfig(func(c *testbed.Config) { c.Delete(testbed.Listener + ".filter_chains.0.transport_socket") })
+	return withConfig((*testbed.Bootstrap).WithoutTLS)
 }
 
-// watcher is a call of Watch, and what it was sent.
+// watcher is a call of Watch with the updates that it got.
 type watcher struct {
 	last     atomic.Int32 // the status; -1 before the first
 	changes  atomic.Int64 // the first among them
-	repeated atomic.Int64 // updates that were none
+	repeated atomic.Int64 // updates without a change
 	ended    chan error
 }
 
@@ -51,7 +51,7 @@ func (w *watcher) take(stream grpc_health_v1.Health_WatchClient) {
 			w.ended <- err
 			return
 		}
-		// Only here are they written.
+		// No other goroutine writes them.
 		if w.last.Swap(int32(reply.Status)) == int32(reply.Status) {
 			w.repeated.Add(1)
 		} else {
@@ -68,7 +68,7 @@ type crowd struct {
 	began    time.Time
 }
 
-// newCrowd opens so many calls of Watch on each connection.
+// newCrowd opens calls of Watch, so many on each connection.
 func (s *site) newCrowd(each int, conns ...*grpc.ClientConn) *crowd {
 	s.t.Helper()
 	ctx, leave := context.WithCancel(s.t.Context())
@@ -94,7 +94,7 @@ func (s *site) newCrowd(each int, conns ...*grpc.ClientConn) *crowd {
 	return c
 }
 
-// conns are so many connections, each of its own.
+// conns opens n connections.
 func (s *site) conns(n int) (all []*grpc.ClientConn) {
 	for range n {
 		all = append(all, s.dialGRPC())
@@ -102,7 +102,7 @@ func (s *site) conns(n int) (all []*grpc.ClientConn) {
 	return all
 }
 
-// await waits until each watcher was sent a status last, and after so many changes at least.
+// await waits until a status is the last that each watcher got, after at least so many changes.
 func (c *crowd) await(want grpc_health_v1.HealthCheckResponse_ServingStatus, changes int64) {
 	c.s.t.Helper()
 	c.s.await(3*settle, func() error {
@@ -115,8 +115,7 @@ func (c *crowd) await(want grpc_health_v1.HealthCheckResponse_ServingStatus, cha
 	})
 }
 
-// mustHaveSeen fails unless each watcher was sent at most so many changes, and as many updates that were none as its time allows:
-// one in 30 s.
+// mustHaveSeen fails if a watcher got more changes, more than one update without a change in 30 s, or has ended.
 func (c *crowd) mustHaveSeen(changes int64) {
 	c.s.t.Helper()
 	repeats := int64(time.Since(c.began) / (30 * time.Second))
@@ -130,7 +129,7 @@ func (c *crowd) mustHaveSeen(changes int64) {
 	}
 }
 
-// mustEnd fails unless each watcher's stream ends, with UNAVAILABLE.
+// mustEnd fails unless each watcher's stream ends with UNAVAILABLE.
 func (c *crowd) mustEnd() {
 	c.s.t.Helper()
 	late := time.After(settle)
@@ -146,7 +145,7 @@ func (c *crowd) mustEnd() {
 	}
 }
 
-// turn has the gate fail, or pass again, and does not wait for that.
+// turn makes the gate pass or fail, and does not wait for it.
 func (s *site) turn(passing bool) {
 	s.t.Helper()
 	path := map[bool]string{true: "/healthcheck/ok", false: "/healthcheck/fail"}[passing]
@@ -162,10 +161,10 @@ func statusOf(passing bool) grpc_health_v1.HealthCheckResponse_ServingStatus {
 	return notServing
 }
 
-// Each of 1,000 watchers sees every change that it has the time for, and of those that come together the last.
-func TestAThousandWatchersSeeEachChange(t *testing.T) {
+// Each of 1,000 watchers gets every slow change, and the last of many fast ones.
+func TestAThousandWatchersGetEachChange(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService())
 	s.setServing(1)
@@ -182,7 +181,7 @@ func TestAThousandWatchersSeeEachChange(t *testing.T) {
 		}
 		took := time.Since(began)
 		crowd.mustHaveSeen(changes + 1)
-		for range changes / 2 { // faster than anybody looks
+		for range changes / 2 { // faster than watchers can follow
 			s.turn(false)
 			s.turn(true)
 		}
@@ -202,10 +201,10 @@ func TestAThousandWatchersSeeEachChange(t *testing.T) {
 	}
 }
 
-// pausing is a connection whose client stops reading for a while.
+// pausing is a connection on which a client can stop reading.
 type pausing struct {
 	net.Conn
-	reads sync.Mutex // held while it is stopped; a read that waits already takes what comes next
+	reads sync.Mutex // locked while it is stopped; a read that waits already still gets the next bytes
 }
 
 func (p *pausing) Read(b []byte) (int, error) {
@@ -214,7 +213,7 @@ func (p *pausing) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// slowClient is a connection of little room, and what stops its reading.
+// slowClient opens a connection with a small receive buffer, whose reading can be stopped.
 func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 	s.t.Helper()
 	slow := &pausing{}
@@ -230,7 +229,8 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 		slow.Conn = conn
 		return slow, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dial))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -238,11 +238,11 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 	return conn, slow
 }
 
-// Where a client does not read, its watchers are sent nothing that would have to be kept for them, and all others go on. When it reads
-// again, it is told how things are.
-func TestSlowWatchersHoldUpNobody(t *testing.T) {
+// While a client does not read, nothing is buffered for its watchers, and all others get their updates. When it reads again, it gets the
+// current status.
+func TestSlowWatchersDoNotDelayOthers(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
@@ -264,7 +264,7 @@ func TestSlowWatchersHoldUpNobody(t *testing.T) {
 		t.Errorf("a probe is answered with %d", probe)
 	}
 	reader.reads.Unlock()
-	// Its answer comes after all that was kept for the connection.
+	// Its answer follows all that is buffered for the connection.
 	ctx, cancel := context.WithTimeout(t.Context(), 3*settle)
 	defer cancel()
 	if reply, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, asked("")); err != nil || reply.Status != notServing {
@@ -277,7 +277,7 @@ func TestSlowWatchersHoldUpNobody(t *testing.T) {
 	}
 	t.Logf("the slow ones were sent %d of %d changes", sent, 90*(changes+2))
 	if sent >= 90*(changes+2) {
-		t.Error("each change was kept for them")
+		t.Error("each change was buffered for them")
 	}
 	prompt.mustHaveSeen(changes + 2)
 	slow.mustHaveSeen(changes + 2)
@@ -288,20 +288,18 @@ func TestSlowWatchersHoldUpNobody(t *testing.T) {
 	s.awaitStat("healthgate.default.grpc_watchers", 0)
 }
 
-// withSmallBuffers limits how much a connection holds that its client does not read.
+// withSmallBuffers limits how much Envoy and the kernel buffer for a client that does not read.
 func withSmallBuffers() option {
-	return withConfig(func(c *testbed.Config) {
-		c.Set(testbed.Listener+".per_connection_buffer_limit_bytes", 4096)
-		c.Set(testbed.Listener+".socket_options", []any{map[string]any{
-			"level": syscall.SOL_SOCKET, "name": syscall.SO_SNDBUF, "int_value": 4096, "state": "STATE_PREBIND",
-		}})
+	return withConfig(func(c *testbed.Bootstrap) {
+		c.Patch(c.Listener(), fmt.Sprintf(`{per_connection_buffer_limit_bytes: 4096,
+			socket_options: [{level: %d, name: %d, int_value: 4096, state: STATE_PREBIND}]}`, syscall.SOL_SOCKET, syscall.SO_SNDBUF))
 	})
 }
 
-// A Watch that begins on a connection that is full is sent nothing until its client reads.
-func TestWatchThatBeginsOnAFullConnectionIsBlocked(t *testing.T) {
+// A Watch that begins on a connection with full buffers gets nothing until its client reads.
+func TestWatchThatStartsOnABlockedConnectionWaits(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	s := newSite(t, withHealthService(), withoutTLS(), withSmallBuffers())
 	s.setServing(1)
@@ -337,7 +335,7 @@ func TestWatchThatBeginsOnAFullConnectionIsBlocked(t *testing.T) {
 	late.await(serving, 2)
 }
 
-// probePlain is the answer to a probe without TLS, on a connection of its own.
+// probePlain returns the status of a probe without TLS on a new connection.
 func (s *site) probePlain() int {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", s.envoy.Ingress)
@@ -352,15 +350,15 @@ func (s *site) probePlain() int {
 	return status
 }
 
-// An update a half-minute keeps idle timeouts away. That it comes is tested in filter/dynamicmodule too, by a clock that is put forward.
-func TestSilentWatchOutlastsTheIdleTimeout(t *testing.T) {
+// An update every 30 s prevents idle timeouts. filter/dynamicmodule tests the update itself, with its own clock.
+func TestIdleWatchSurvivesTheIdleTimeout(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
 	if !*long {
 		t.Skip("it takes a minute: -long")
 	}
-	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Config) { c.Set(testbed.HCM+".stream_idle_timeout", "45s") }))
+	s := newSite(t, withHealthService(), withHCM(`stream_idle_timeout: 45s`))
 	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	crowd := s.newCrowd(10, s.dialGRPC())
@@ -368,10 +366,10 @@ func TestSilentWatchOutlastsTheIdleTimeout(t *testing.T) {
 	s.await(90*time.Second, func() error {
 		for _, w := range crowd.watchers {
 			if len(w.ended) > 0 {
-				t.Fatalf("a silent watcher has ended after %v: %v", time.Since(crowd.began), <-w.ended)
+				t.Fatalf("an idle watcher has ended after %v: %v", time.Since(crowd.began), <-w.ended)
 			}
 			if n := w.repeated.Load(); n < 2 {
-				return fmt.Errorf("a watcher was sent %d updates in silence", n)
+				return fmt.Errorf("a watcher got %d updates without a change", n)
 			}
 		}
 		return nil
@@ -382,12 +380,12 @@ func TestSilentWatchOutlastsTheIdleTimeout(t *testing.T) {
 	crowd.mustHaveSeen(1)
 }
 
-// A drain that Envoy was started with, or is told of, is what the health service tells.
+// The health service answers NOT_SERVING during a drain, also one from the start.
 func TestHealthServiceFollowsADrain(t *testing.T) {
 	t.Parallel()
-	skipWherePointed(t, "it needs a configuration of its own")
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withFlagsPath(t))
+	s := newSite(t, withHealthService(), startedDraining(t))
 	s.setServing(1)
 	crowd := s.newCrowd(1, s.dialGRPC())
 	crowd.await(notServing, 1)

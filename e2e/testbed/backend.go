@@ -21,7 +21,7 @@ type Backend struct {
 
 // StartBackend starts a backend that serves on an address: host:port, with port 0 for one that is free, or unix:path.
 func StartBackend(ctx context.Context, address string, flags ...string) (*Backend, error) {
-	// What it prints is read from here, and from its log when it fails.
+	// Its output has its addresses, and errors.
 	out := &lines{}
 	cmd := exec.Command(backend(), append([]string{"-listen", address, "-control", "127.0.0.1:0"}, flags...)...)
 	cmd.Stdout = out
@@ -36,7 +36,7 @@ func StartBackend(ctx context.Context, address string, flags ...string) (*Backen
 			if p.over() {
 				return fmt.Errorf("backend ended (%v): %s", p.err, p.output)
 			}
-			return fmt.Errorf("backend has not said where it is")
+			return fmt.Errorf("backend has not printed its addresses")
 		}
 		ready := map[string]string{}
 		if err := json.Unmarshal([]byte(line), &ready); err != nil {
@@ -55,10 +55,10 @@ func StartBackend(ctx context.Context, address string, flags ...string) (*Backen
 	return b, nil
 }
 
-// BackendAt is a backend that somebody else has started. It can't be ended from here.
+// BackendAt returns a backend that is already running. It cannot be ended.
 func BackendAt(address, control string) *Backend { return &Backend{Address: address, Control: control} }
 
-// SetServing makes the backend say SERVING or NOT_SERVING.
+// SetServing makes the backend answer health checks with SERVING or NOT_SERVING.
 func (b *Backend) SetServing(serving bool) error {
 	path := "/not-serving"
 	if serving {
@@ -75,7 +75,7 @@ func (b *Backend) SetServing(serving bool) error {
 	return nil
 }
 
-// Stop ends the backend as Kubernetes does, and returns an error unless it ended well.
+// Stop ends the backend by SIGTERM, as Kubernetes does, and returns an error unless its exit code is 0.
 func (b *Backend) Stop() error { return b.process.end(syscall.SIGTERM, 30*time.Second) }
 
 // Kill ends the backend at once.

@@ -9,13 +9,17 @@ import (
 	"strconv"
 	"strings"
 
+	golangv3 "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -64,10 +68,10 @@ func (b *Bootstrap) Clone() *Bootstrap {
 // JSON returns the configuration in the form that Envoy reads.
 func (b *Bootstrap) JSON() []byte {
 	b.pack()
-	return marshalJSON(b.Bootstrap)
+	return JSON(b.Bootstrap)
 }
 
-// Patch changes fields of one of the bootstrap's messages, as the function Patch does. Messages inside a patched field that were
+// Patch changes fields of a message in the bootstrap, as the function Patch does. Messages inside a patched field that were
 // got before the call are no longer part of the bootstrap.
 func (b *Bootstrap) Patch(message proto.Message, patch string) {
 	b.pack()
@@ -152,10 +156,15 @@ func (b *Bootstrap) TLS() *tlsv3.DownstreamTlsContext {
 	return b.Unpack(b.Listener().GetFilterChains()[0].GetTransportSocket().GetTypedConfig()).(*tlsv3.DownstreamTlsContext)
 }
 
+// HasTLS reports whether the first listener has TLS.
+func (b *Bootstrap) HasTLS() bool {
+	return b.Listener().GetFilterChains()[0].GetTransportSocket() != nil
+}
+
 // WithoutTLS makes the first listener serve without TLS.
 func (b *Bootstrap) WithoutTLS() { b.Listener().GetFilterChains()[0].TransportSocket = nil }
 
-// VirtualHost returns the first virtual host of the listener's own routes.
+// VirtualHost returns the first virtual host of the route_config.
 func (b *Bootstrap) VirtualHost() *routev3.VirtualHost {
 	return b.HCM().GetRouteConfig().GetVirtualHosts()[0]
 }
@@ -175,21 +184,21 @@ func routeNamed(host *routev3.VirtualHost, name string) *routev3.Route {
 	panic("no route " + name)
 }
 
-// PrependRoute puts a route before those of a virtual host.
+// PrependRoute puts a route before the others of a virtual host.
 func PrependRoute(host *routev3.VirtualHost, route *routev3.Route) {
 	host.Routes = slices.Insert(host.GetRoutes(), 0, route)
 }
 
 // GateFilter returns the entry of the gate in http_filters.
-func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter { return gateFilter(b.HCM()) }
+func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter { return filterNamed(b.HCM(), "healthgate") }
 
-func gateFilter(hcm *hcmv3.HttpConnectionManager) *hcmv3.HttpFilter {
+func filterNamed(hcm *hcmv3.HttpConnectionManager, name string) *hcmv3.HttpFilter {
 	for _, filter := range hcm.GetHttpFilters() {
-		if filter.GetName() == "healthgate" {
+		if filter.GetName() == name {
 			return filter
 		}
 	}
-	panic("no filter healthgate")
+	panic("no filter " + name)
 }
 
 // Gate returns Healthgate's own configuration in the filter of the first listener, to be changed in place.
@@ -197,7 +206,17 @@ func (b *Bootstrap) Gate() *structpb.Struct { return b.GateOf(b.Listener()) }
 
 // GateOf returns Healthgate's own configuration in the filter of a listener.
 func (b *Bootstrap) GateOf(listener *listenerv3.Listener) *structpb.Struct {
-	return b.gateIn(b.Unpack(gateFilter(b.HCMOf(listener)).GetTypedConfig()))
+	return b.gateIn(b.GateFilterOf(listener))
+}
+
+// GateNamed returns Healthgate's own configuration in another filter of the first listener.
+func (b *Bootstrap) GateNamed(filter string) *structpb.Struct {
+	return b.gateIn(b.Unpack(filterNamed(b.HCM(), filter).GetTypedConfig()))
+}
+
+// GateFilterOf returns the configuration of the extension in the gate's filter of a listener.
+func (b *Bootstrap) GateFilterOf(listener *listenerv3.Listener) proto.Message {
+	return b.Unpack(filterNamed(b.HCMOf(listener), "healthgate").GetTypedConfig())
 }
 
 // SetGate replaces Healthgate's own configuration by one in JSON or YAML.
@@ -222,6 +241,11 @@ func (b *Bootstrap) SetGateKey(key string, value any) {
 // PrependFilter puts an HTTP filter before all others.
 func (b *Bootstrap) PrependFilter(filter *hcmv3.HttpFilter) {
 	b.HCM().HttpFilters = slices.Insert(b.HCM().HttpFilters, 0, filter)
+}
+
+// AddFilter puts an HTTP filter after all others but the router.
+func (b *Bootstrap) AddFilter(filter *hcmv3.HttpFilter) {
+	b.HCM().HttpFilters = slices.Insert(b.HCM().HttpFilters, len(b.HCM().HttpFilters)-1, filter)
 }
 
 // RemoveGate removes Healthgate's filter, and what enables it on the probe's route.
@@ -277,7 +301,8 @@ func (b *Bootstrap) CheckEvery(interval string) { CheckEvery(b.Cluster(), interv
 // CheckEvery makes Envoy check a cluster at the interval, given in Envoy's form ("0.1s").
 func CheckEvery(cluster *clusterv3.Cluster, interval string) {
 	for _, check := range cluster.GetHealthChecks() {
-		Patch(check, fmt.Sprintf(`{interval: %[1]s, no_traffic_interval: %[1]s, no_traffic_healthy_interval: %[1]s, interval_jitter: 0.01s}`, interval))
+		Patch(check,
+			fmt.Sprintf(`{interval: %[1]s, no_traffic_interval: %[1]s, no_traffic_healthy_interval: %[1]s, interval_jitter: 0.01s}`, interval))
 	}
 }
 
@@ -299,5 +324,25 @@ func (b *Bootstrap) Listen(ingressPort, adminPort int) {
 	b.Admin.Address = socketAddress("127.0.0.1", adminPort)
 }
 
-// Enabling returns the configuration of a route that enables a filter, with a configuration of the route's own.
+// Enabling returns the typed_per_filter_config that enables a filter, with an override or an empty Any.
 func Enabling(config *anypb.Any) *routev3.FilterConfig { return &routev3.FilterConfig{Config: config} }
+
+// StatsMatcherMetadata returns metadata with which a listener or a cluster has its own stats matcher.
+func StatsMatcherMetadata(matcher *metricsv3.StatsMatcher) *corev3.Metadata {
+	return &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{"envoy.stats_matcher": Any(matcher)}}
+}
+
+// GolangFilter returns the configuration of the golang extension in the gate's filter.
+func (b *Bootstrap) GolangFilter() *golangv3.Config {
+	return b.GateFilterOf(b.Listener()).(*golangv3.Config)
+}
+
+// ModuleFilter returns the configuration of a dynamic module in the gate's filter, in the form of the module or of the contrib host.
+func (b *Bootstrap) ModuleFilter() *modulev3.DynamicModuleFilter {
+	return b.GateFilterOf(b.Listener()).(*modulev3.DynamicModuleFilter)
+}
+
+// ConnectionLimit returns the configuration of the overload manager's first monitor, which limits downstream connections.
+func (b *Bootstrap) ConnectionLimit() *connectionsv3.DownstreamConnectionsConfig {
+	return b.Unpack(b.GetOverloadManager().GetResourceMonitors()[0].GetTypedConfig()).(*connectionsv3.DownstreamConnectionsConfig)
+}

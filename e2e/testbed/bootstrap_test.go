@@ -45,7 +45,8 @@ func TestChangesInsideAnysAreInTheCopyAndInTheJSON(t *testing.T) {
 	b.Patch(b.HCM(), `{stream_idle_timeout: 45s}`)
 	b.SetGateKey("path", "/healthz")
 	c := b.Clone()
-	if c.HCM().ServerName != "changed" || c.HCM().StreamIdleTimeout.GetSeconds() != 45 || c.Gate().Fields["path"].GetStringValue() != "/healthz" {
+	if c.HCM().ServerName != "changed" || c.HCM().StreamIdleTimeout.GetSeconds() != 45 ||
+		c.Gate().Fields["path"].GetStringValue() != "/healthz" {
 		t.Errorf("the copy has %v", c.Bootstrap)
 	}
 	for _, want := range []string{`"changed"`, `"45s"`, `"/healthz"`, `"other"`} {
@@ -63,7 +64,8 @@ func TestPatchMergesMessagesAndReplacesListsAndScalars(t *testing.T) {
 	check := Parse[*corev3.HealthCheck](`{interval: 5s, timeout: 1s}`)
 	cluster := Parse[*clusterv3.Cluster](`{name: a, connect_timeout: 1.5s, common_lb_config: {close_connections_on_host_set_change: true}}`)
 	cluster.HealthChecks = []*corev3.HealthCheck{check, check}
-	Patch(cluster, `{connect_timeout: 2s, common_lb_config: {ignore_new_hosts_until_first_hc: true}, health_checks: [{timeout: 3s}], name: null}`)
+	Patch(cluster,
+		`{connect_timeout: 2s, common_lb_config: {ignore_new_hosts_until_first_hc: true}, health_checks: [{timeout: 3s}], name: null}`)
 	want := Parse[*clusterv3.Cluster](`{connect_timeout: 2s, health_checks: [{timeout: 3s}],
 		common_lb_config: {close_connections_on_host_set_change: true, ignore_new_hosts_until_first_hc: true}}`)
 	if !proto.Equal(cluster, want) {
@@ -99,7 +101,8 @@ func TestEachFormHasTheSameGate(t *testing.T) {
 	if _, ok := module.Unpack(override.Config).(*modulev3.DynamicModuleFilterPerRoute); !ok {
 		t.Errorf("the override is %v", override)
 	}
-	if text := string(b.For(goPlugin{contribHost: true}).JSON()); strings.Contains(text, "golang.v3alpha") || strings.Count(text, `"levels"`) != 1 {
+	if text := string(b.For(goPlugin{contribHost: true}).JSON()); strings.Contains(text, "golang.v3alpha") ||
+		strings.Count(text, `"levels"`) != 1 {
 		t.Error("the contrib host's form has golang configurations, or lacks the override")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -15,16 +14,16 @@ import (
 	"time"
 )
 
-// Certificate is a self-signed one for localhost, in files.
+// Certificate is a self-signed certificate for localhost.
 type Certificate struct {
 	CertFile, KeyFile string
-	Pool              *x509.CertPool // that trusts it
+	Pool              *x509.CertPool // trusts it
 }
 
-// CertificateDays is how long a certificate is valid.
+// CertificateDays is for how many days a certificate is valid.
 const CertificateDays = 30
 
-// NewCertificate makes one for localhost.
+// NewCertificate writes a certificate for localhost to tls.crt and tls.key in a folder.
 func NewCertificate(dir string) (*Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -69,24 +68,4 @@ func NewCertificate(dir string) (*Certificate, error) {
 		}
 	}
 	return c, nil
-}
-
-// UseCertificate has the first listener present the certificate.
-func (c *Config) UseCertificate(certificate *Certificate) {
-	tls := filterChain + ".transport_socket.typed_config.common_tls_context.tls_certificates.0"
-	c.Set(tls+".certificate_chain.filename", certificate.CertFile)
-	c.Set(tls+".private_key.filename", certificate.KeyFile)
-}
-
-// Listen has the first listener and admin listen on loopback at the ports, 0 for one that is free; every other listener is at one
-// that is free.
-func (c *Config) Listen(ingressPort, adminPort int) {
-	for i := range c.Get("static_resources.listeners").([]any) {
-		port := 0
-		if i == 0 {
-			port = ingressPort
-		}
-		c.Set(fmt.Sprintf("static_resources.listeners.%d.address.socket_address", i), map[string]any{"address": "127.0.0.1", "port_value": port})
-	}
-	c.Set("admin.address.socket_address.port_value", adminPort)
 }

@@ -133,7 +133,9 @@ func (dynamicModule) Convert(m proto.Message) {
 	}
 }
 
-func isModuleExtension(extension *corev3.TypedExtensionConfig) bool { return extension.GetName() == "healthgate" }
+func isModuleExtension(extension *corev3.TypedExtensionConfig) bool {
+	return extension.GetName() == "healthgate"
+}
 
 func moduleConfig() *dynamicmodulesv3.DynamicModuleConfig {
 	return &dynamicmodulesv3.DynamicModuleConfig{Name: "healthgate", MetricsNamespace: "healthgate"}

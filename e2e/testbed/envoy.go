@@ -34,34 +34,34 @@ type Envoy struct {
 	sync    func(*Envoy) error
 }
 
-// Options are how an Envoy is started.
+// Options are the options of an Envoy's start.
 type Options struct {
-	Workers int      // worker threads; 2 where 0
+	Workers int      // worker threads; 0: 2
 	Env     []string // variables of its environment, as KEY=value
-	LogFile *os.File // where it writes; nil keeps it for Log
-	Flags   []string // further flags of its command
-	// DrainTime is after how long the connections of what drains are closed, in seconds; 1 where 0, and Envoy's own is 600. Clients are
-	// told at once, as in the image. Envoy's own way, to tell more of them by the second, would tell none of them within the one second.
+	LogFile *os.File // for its output; nil keeps the output for Log
+	Flags   []string // more flags
+	// DrainTime is --drain-time-s: after how many seconds draining connections are closed; 0: 1 (Envoy's default is 600). The drain strategy
+	// is immediate, as in the image, because a gradual one would close no connection within one second.
 	DrainTime int
-	// Needs are files that it loads; one that is not there is an error that says how to build it.
+	// Needs are files that Envoy loads; a missing one is an error that says how to build it.
 	Needs []string
-	// Sync has what it loads bring what it knows of Envoy's stats up to date, and Envoy what it knows of its own; nil where the
-	// two are one. It is called after whatever admin was told to do, and around each reading of stats.
+	// Sync returns when the variant has read Envoy's current stats, and Envoy has the variant's; nil if they are always the same. It is
+	// called after each POST to admin, and before and after each reading of stats.
 	Sync func(*Envoy) error
-	// TakeOver is an Envoy that the new one takes the place of, by hot restart: it hands over its listeners and ends.
+	// TakeOver is an Envoy that the new one replaces by hot restart: it passes on its listeners and ends.
 	TakeOver *Envoy
 }
 
-// Configuration is what Envoy is started with.
+// Configuration is a configuration to start Envoy with.
 type Configuration interface{ JSON() []byte }
 
-// RawJSON is a configuration as text, for a test of one that no message can hold.
+// RawJSON is a configuration as text, for tests of invalid ones.
 type RawJSON []byte
 
 // JSON returns the text.
 func (r RawJSON) JSON() []byte { return r }
 
-// StartEnvoy starts an Envoy in a folder with a configuration, and returns once it serves.
+// StartEnvoy starts an Envoy in a folder with a configuration, and returns when it serves.
 func StartEnvoy(ctx context.Context, dir string, config Configuration, options Options) (*Envoy, error) {
 	e, err := LaunchEnvoy(dir, config, options)
 	if err != nil {
@@ -83,7 +83,7 @@ func StartEnvoy(ctx context.Context, dir string, config Configuration, options O
 	return e, nil
 }
 
-// LaunchEnvoy starts an Envoy and does not wait for anything; Wait tells how one that can't start has ended.
+// LaunchEnvoy starts an Envoy and does not wait until it serves. Wait returns the result of one that ends by itself.
 func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, error) {
 	envoy, err := EnvoyPath()
 	if err != nil {
@@ -91,7 +91,7 @@ func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, err
 	}
 	for _, needed := range append(options.Needs, backend()) {
 		if !exists(needed) {
-			return nil, fmt.Errorf("%s is not there; run `make build` first", needed)
+			return nil, fmt.Errorf("%s does not exist; run `make build` first", needed)
 		}
 	}
 	file := filepath.Join(dir, "envoy.json")
@@ -141,7 +141,7 @@ func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, err
 	return &Envoy{process: p, dir: dir, epoch: epoch, sync: options.Sync}, nil
 }
 
-// find learns Envoy's addresses, once it is live.
+// find reads Envoy's addresses when it is live.
 func (e *Envoy) find(adminFile string) error {
 	admin, err := os.ReadFile(adminFile)
 	if err != nil {
@@ -151,7 +151,7 @@ func (e *Envoy) find(adminFile string) error {
 	if strings.HasPrefix(e.Admin, "/") {
 		e.Admin = "unix:" + e.Admin
 	}
-	// One that was started in drain mode serves, too.
+	// An Envoy that was started in drain mode serves, too.
 	if _, err := e.Get("/ready"); err != nil && !strings.Contains(err.Error(), "DRAINING") {
 		return err
 	}
@@ -178,7 +178,7 @@ func (e *Envoy) listeners() ([]*adminv3.ListenerStatus, error) {
 	return listeners.GetListenerStatuses(), nil
 }
 
-// Listeners returns where each listener listens, by its name.
+// Listeners returns the address of each listener by its name.
 func (e *Envoy) Listeners() (map[string]string, error) {
 	listeners, err := e.listeners()
 	addresses := map[string]string{}
@@ -202,16 +202,15 @@ func joinAddress(address *corev3.Address) string {
 	return host + ":" + strconv.Itoa(int(address.GetSocketAddress().GetPortValue()))
 }
 
-// EnvoyAt is an Envoy that somebody else has started. Nothing is known of its process: it can't be ended from here, and has
-// no Log.
+// EnvoyAt returns an Envoy that is already running. It has no process and no log.
 func EnvoyAt(ingress, admin string, sync func(*Envoy) error) *Envoy {
 	return &Envoy{Ingress: ingress, Admin: admin, sync: sync}
 }
 
-// Get asks admin, and returns what it answers with 200.
+// Get sends GET to admin, and returns the body of a 200.
 func (e *Envoy) Get(path string) (string, error) { return e.Ask(http.MethodGet, path) }
 
-// Post tells admin to do something.
+// Post sends POST to admin, and then calls Sync.
 func (e *Envoy) Post(path string) (string, error) {
 	reply, err := e.Ask(http.MethodPost, path)
 	if err != nil {
@@ -220,7 +219,7 @@ func (e *Envoy) Post(path string) (string, error) {
 	return reply, e.inStep()
 }
 
-// inStep has stats and what is loaded know the same of each other.
+// inStep calls Sync.
 func (e *Envoy) inStep() error {
 	if e.sync == nil {
 		return nil
@@ -241,7 +240,7 @@ func (e *Envoy) adminClient() *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, Transport: transport}
 }
 
-// Ask asks admin by a method, and nothing else.
+// Ask sends a request to admin, and does not call Sync.
 func (e *Envoy) Ask(method, path string) (string, error) {
 	request, err := http.NewRequest(method, "http://admin"+path, nil)
 	if err != nil {
@@ -291,7 +290,7 @@ func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
 	return stats, e.inStep()
 }
 
-// Hosts returns the health of each host of a cluster by its address, as "healthy" or with the reasons why not.
+// Hosts returns the health of each host of a cluster by its address: "healthy", or the reason why not.
 func (e *Envoy) Hosts(cluster string) (map[string]string, error) {
 	text, err := e.Get("/clusters?format=json")
 	if err != nil {
@@ -323,13 +322,13 @@ func (e *Envoy) Hosts(cluster string) (map[string]string, error) {
 	return hosts, nil
 }
 
-// Log returns what Envoy has written so far, its access log among it.
+// Log returns Envoy's output so far, with its access log.
 func (e *Envoy) Log() string { return e.process.output.String() }
 
-// Pid is the process id.
+// Pid returns the process id.
 func (e *Envoy) Pid() int { return e.process.cmd.Process.Pid }
 
-// ResidentMiB is the memory that Envoy holds.
+// ResidentMiB returns Envoy's resident memory.
 func (e *Envoy) ResidentMiB() (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.Pid()))
 	if err != nil {
@@ -343,13 +342,13 @@ func (e *Envoy) ResidentMiB() (float64, error) {
 	return kib / 1024, nil
 }
 
-// Stop ends Envoy as Kubernetes does, and returns an error unless it ended well.
+// Stop ends Envoy by SIGTERM, as Kubernetes does, and returns an error unless its exit code is 0.
 func (e *Envoy) Stop() error { return e.process.end(syscall.SIGTERM, 30*time.Second) }
 
 // Kill ends Envoy at once.
 func (e *Envoy) Kill() { _ = e.process.end(os.Kill, 10*time.Second) }
 
-// Wait returns how Envoy has ended, and fails where it has not after some time.
+// Wait waits until Envoy has ended, and returns its result, or an error if it is still running.
 func (e *Envoy) Wait(atMost time.Duration) error {
 	select {
 	case <-e.process.ended:
@@ -359,14 +358,14 @@ func (e *Envoy) Wait(atMost time.Duration) error {
 	}
 }
 
-// Alive says whether Envoy still runs.
+// Alive reports whether Envoy is still running.
 func (e *Envoy) Alive() bool { return !e.process.over() }
 
 func unmarshal(text string, message proto.Message) error {
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(text), message)
 }
 
-// Tail returns the last lines of a log, without those in which Envoy tells what it is built of.
+// Tail returns the last lines of a log, without the long ones in which Envoy lists its extensions.
 func Tail(log string, lines int) string {
 	all := strings.Split(strings.TrimRight(log, "\n"), "\n")
 	all = slices.DeleteFunc(all, func(line string) bool { return len(line) > 600 })

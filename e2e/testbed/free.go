@@ -2,7 +2,7 @@ package testbed
 
 import "net"
 
-// UnusedAddress is one on loopback on which nothing listens.
+// UnusedAddress returns an address on loopback on which nothing listens.
 func UnusedAddress() (*net.TCPAddr, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

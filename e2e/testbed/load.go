@@ -47,17 +47,18 @@ type Outcome struct {
 func StartLoad(p Pace, send func(client int) (answer string)) *Load {
 	l := newLoad()
 	options := l.runnerOptions(p)
-	for client := range options.NumThreads {
-		options.Runners = append(options.Runners, runner(func() {
+	load := periodic.NewPeriodicRunner(&options) // empties the options
+	for client := range load.Options().Runners {
+		load.Options().Runners[client] = runner(func() {
 			answer := send(client)
 			l.mutex.Lock()
 			defer l.mutex.Unlock()
 			l.answers[answer]++
-		}))
+		})
 	}
 	go func() {
 		defer close(l.done)
-		l.finish(periodic.NewPeriodicRunner(&options).Run())
+		l.finish(load.Run())
 	}()
 	return l
 }
@@ -65,10 +66,10 @@ func StartLoad(p Pace, send func(client int) (answer string)) *Load {
 // ProbeOptions are how StartProbes connects.
 type ProbeOptions struct {
 	HTTP2          bool
-	NewConnections bool // each probe has a connection of its own; otherwise each client keeps one
+	NewConnections bool // a new connection for each probe; otherwise each client keeps one
 }
 
-// StartProbes sends GET to a URL at a pace. It uses fortio's own HTTP/1.1 client, which takes less CPU for a probe than Envoy's worker does;
+// StartProbes sends GET to a URL at a pace. It uses fortio's own HTTP/1.1 client, which takes less CPU for a probe than Envoy's worker;
 // over HTTP/2 it is Go's, which takes more. Answers are statuses, or NoAnswer.
 func StartProbes(p Pace, url string, o ProbeOptions) *Load {
 	l := newLoad()
@@ -106,6 +107,7 @@ func (l *Load) runnerOptions(p Pace) periodic.RunnerOptions {
 	options := periodic.RunnerOptions{
 		QPS: p.PerSecond, Duration: p.For, NumThreads: max(1, p.Clients), Exactly: p.Requests, Out: io.Discard, Stop: l.stop,
 		Percentiles: []float64{50, 99}, Resolution: 10e-6, NoCatchUp: true,
+		Uniform: true, // the clients do not all send at the same time
 	}
 	if p.PerSecond == 0 {
 		options.QPS = -1
@@ -123,7 +125,7 @@ func (l *Load) finish(r periodic.RunnerResults) {
 	l.outcome = Outcome{r.DurationHistogram.Count, l.answers, r.ActualDuration, percentile(0), percentile(1)}
 }
 
-// Answers returns how many requests have got each answer so far; those of StartProbes are known at the end only.
+// Answers returns how many requests have got each answer so far. A load of StartProbes only has them at its end.
 func (l *Load) Answers() map[string]int64 {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()

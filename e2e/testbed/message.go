@@ -55,7 +55,7 @@ func Patch(message proto.Message, patch string) {
 			patched.Set(field, m.Get(field))
 		}
 	}
-	text, err = jsonpatch.MergePatch(marshalJSON(patched.Interface()), text)
+	text, err = jsonpatch.MergePatch(JSON(patched.Interface()), text)
 	fail(err)
 	patched = m.New()
 	fail(protojson.Unmarshal(text, patched.Interface()))
@@ -77,8 +77,8 @@ func unmarshalYAML(text []byte, message proto.Message) error {
 	return protojson.Unmarshal(text, message)
 }
 
-// marshalJSON returns a message with the fields' names as in an Envoy configuration.
-func marshalJSON(message proto.Message) []byte {
+// JSON returns a message as indented JSON, with the fields' names as in an Envoy configuration.
+func JSON(message proto.Message) []byte {
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(message)
 	if err != nil {
 		panic(err)

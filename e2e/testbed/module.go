@@ -3,7 +3,6 @@ package testbed
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"os/exec"
 	"strconv"
@@ -12,7 +11,7 @@ import (
 	"time"
 )
 
-// dynamicModule is the dynamic module, in any Envoy.
+// dynamicModule is the variant for any stock Envoy.
 type dynamicModule struct{}
 
 func newModule() (Variant, error) { return dynamicModule{}, nil }
@@ -20,91 +19,19 @@ func newModule() (Variant, error) { return dynamicModule{}, nil }
 func (dynamicModule) Name() string   { return "module" }
 func (dynamicModule) Object() string { return built("libhealthgate.so") }
 
-// Rewrite has each configuration of the golang filter be one of the dynamic module's, with the same keys.
-func (dynamicModule) Rewrite(part *Config) { part.Change(moduleIn) }
-
-// Prepare adds the bootstrap extension too, without which the module refuses its filters.
-func (s dynamicModule) Prepare(bootstrap *Config) {
-	s.Rewrite(bootstrap)
-	extension := map[string]any{
-		"name": "healthgate",
-		"typed_config": map[string]any{
-			"@type":                 typeURL + "envoy.extensions.bootstrap.dynamic_modules.v3.DynamicModuleBootstrapExtension",
-			"dynamic_module_config": ownModule(),
-			"extension_name":        "healthgate",
-		},
-	}
-	others, _ := bootstrap.Get("bootstrap_extensions").([]any)
-	bootstrap.Set("bootstrap_extensions", append(others, extension))
-}
-
-func ownModule() map[string]any {
-	return map[string]any{"name": "healthgate", "metrics_namespace": "healthgate"}
-}
-
-// moduleIn replaces each configuration of the golang filter in a tree.
-func moduleIn(node any) any {
-	switch n := node.(type) {
-	case []any:
-		for i := range n {
-			n[i] = moduleIn(n[i])
-		}
-	case map[string]any:
-		switch n["@type"] {
-		case golangType:
-			return withStruct(map[string]any{
-				"@type":                 modulesType + "DynamicModuleFilter",
-				"dynamic_module_config": ownModule(),
-				"filter_name":           "healthgate",
-			}, n["plugin_config"])
-		case perRoute:
-			plugins, _ := n["plugins_config"].(map[string]any)
-			plugin, _ := plugins["healthgate"].(map[string]any)
-			return withStruct(map[string]any{
-				"@type":                 modulesType + "DynamicModuleFilterPerRoute",
-				"dynamic_module_config": ownModule(),
-				"filter_name":           "healthgate",
-			}, plugin["config"])
-		}
-		for key := range n {
-			n[key] = moduleIn(n[key])
-		}
-	}
-	return node
-}
-
-// withStruct adds a configuration, where there is one: a TypedStruct is a Struct here, and what is neither stays as it is.
-func withStruct(module map[string]any, config any) map[string]any {
-	c, given := config.(map[string]any)
-	if !given {
-		return module
-	}
-	c = maps.Clone(c)
-	switch c["@type"] {
-	case typeURL + "xds.type.v3.TypedStruct", typeURL + "udpa.type.v1.TypedStruct":
-		c["@type"] = typeURL + "google.protobuf.Struct"
-		delete(c, "type_url")
-		if c["value"] == nil {
-			c["value"] = map[string]any{}
-		}
-	}
-	module["filter_config"] = c
-	return module
-}
-
 func (s dynamicModule) Options(o Options) Options {
 	o.Needs = append(o.Needs, s.Object())
 	o.Env = append(o.Env, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+built(""))
-	o.Sync = awaitLook
+	o.Sync = awaitSample
 	return o
 }
 
-// looks counts the module's looks at the clusters.
+// looks is the counter of the module's samples by which all gates were evaluated.
 const looks = "healthgate.looks"
 
-// awaitLook waits until the module has made a look that was begun after now: the second to end. Where the counter is not kept, it waits
-// as long as two looks take on an idle machine, twice.
-func awaitLook(envoy *Envoy) error {
+// awaitSample waits until the module has evaluated a sample that began after the call: the second to end. If a stats matcher excludes the
+// counter, it waits for twice the time of two samples on an idle machine.
+func awaitSample(envoy *Envoy) error {
 	begun, kept, err := readLooks(envoy)
 	if err != nil || !kept {
 		time.Sleep(200 * time.Millisecond)
@@ -129,23 +56,23 @@ func readLooks(envoy *Envoy) (n int, kept bool, err error) {
 }
 
 func (s dynamicModule) Can(a Ability) error {
-	if a == Hanging {
+	if a == HangMainThread {
 		if err := canFreeze(); err != nil {
 			return &Cannot{"dynamic module", a, err.Error()}
 		}
 		return nil
 	}
 	why := map[Ability]string{
-		Levels:      "Envoy tells a module of a route's most specific level alone",
-		LosingStats: "its configuration's stats are there as long as it is",
-		Counting:    "nothing tells",
-		Merging:     "its host merges nothing",
-		Ghosts:      "it is told of each cluster that goes",
-		Defining:    "it reads Envoy's own",
-		Aging:       "it knows how old its samples are, and which clusters Envoy has",
-		BadRoutes:   "Envoy reads each route on its main thread, and refuses one that is bad",
-		Pipelining:  "it answers then and there, and Envoy takes more than two such answers at once for a flood, as with its own filter",
-		LateStats:   "Envoy defines none once a filter's configuration is made",
+		OverrideLevels:    "Envoy gives a module only a route's most specific level",
+		LoseMetrics:       "Envoy keeps its stats as long as its configuration",
+		CountLiveObjects:  "it has no such counter",
+		CountMerges:       "Envoy merges nothing for it",
+		UnnoticedRemovals: "Envoy notifies it of each removed cluster",
+		DefinesGauges:     "it reads Envoy's own",
+		CheckAge:          "it knows the age of its samples, and which clusters Envoy has",
+		LateRouteErrors:   "Envoy reads each route on its main thread, and refuses a bad one",
+		Pipelining:        "it answers immediately, and Envoy takes more than two such answers at once for a flood, as with its own filter",
+		LateMetrics:       "Envoy defines none after a filter's configuration was created",
 	}[a]
 	if why == "" {
 		return nil
@@ -153,10 +80,10 @@ func (s dynamicModule) Can(a Ability) error {
 	return &Cannot{"dynamic module", a, why}
 }
 
-func (dynamicModule) Held(*Envoy) (Held, error) { return Held{}, nil }
+func (dynamicModule) LiveObjects(*Envoy) (LiveObjects, error) { return LiveObjects{}, nil }
 
-// freeze stops one thread, and no other of its process, for some seconds. It is a process of its own: a stop is told to whoever waits
-// for the tracer's children, and that is the bed.
+// freeze is a Python program that stops one thread, and no other of its process, for some seconds. It runs in another process because the
+// kernel reports the stop to the tracer's process, which waits for children itself.
 const freeze = `
 import ctypes, os, sys, time
 ptrace = ctypes.CDLL(None, use_errno=True).ptrace
@@ -164,17 +91,17 @@ ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_
 thread, seconds = int(sys.argv[1]), float(sys.argv[2])
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 if ptrace(PTRACE_ATTACH, thread, None, None) != 0:
-    sys.exit("the thread can't be stopped: " + os.strerror(ctypes.get_errno()))
+    sys.exit("the thread cannot be stopped: " + os.strerror(ctypes.get_errno()))
 os.waitpid(thread, 0x40000000) # __WALL
 time.sleep(seconds)
 ptrace(PTRACE_DETACH, thread, None, None)
 `
 
-// canFreeze tries it out, on a process that does nothing: it needs python3, and the right to trace a process that is not one's own
-// child, which is root's, or anybody's where kernel.yama.ptrace_scope is 0.
+// canFreeze tries it on an idle process: it needs python3, and the right to trace a process that is not its child, which root has, and
+// every user if kernel.yama.ptrace_scope is 0.
 var canFreeze = sync.OnceValue(func() error {
 	if _, err := exec.LookPath("python3"); err != nil {
-		return fmt.Errorf("python3 stops the thread, and is not there: %w", err)
+		return fmt.Errorf("it needs python3: %w", err)
 	}
 	idle := exec.Command("sleep", "60")
 	if err := idle.Start(); err != nil {
@@ -187,7 +114,7 @@ var canFreeze = sync.OnceValue(func() error {
 	return freezeThread(idle.Process.Pid, 0)
 })
 
-// freezeThread returns when the thread goes on.
+// freezeThread returns when the thread runs again.
 func freezeThread(thread, seconds int) error {
 	out, err := exec.Command("python3", "-c", freeze, strconv.Itoa(thread), strconv.Itoa(seconds)).CombinedOutput()
 	if err != nil {
@@ -203,4 +130,4 @@ func (dynamicModule) Hang(envoy *Envoy, seconds int) <-chan error {
 	return hung
 }
 
-func (s dynamicModule) LoseMetrics(*Envoy, bool) error { return s.Can(LosingStats) }
+func (s dynamicModule) LoseMetrics(*Envoy, bool) error { return s.Can(LoseMetrics) }

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// contrib is the golang extension of Envoy's contrib build, or the contrib host in its place.
+// goPlugin is the variant for the golang extension of Envoy's contrib build, or for the contrib host instead.
 type goPlugin struct {
-	// The Envoy lacks the extension, and any Envoy can load the contrib host. It has faults that a test can ask for.
+	// Whether the Envoy to run lacks the extension, so that it loads the contrib host, which can also cause faults on request.
 	contribHost bool
 }
 
@@ -24,48 +24,15 @@ func newPlugin() (Variant, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A function that the extension offers to plugins, by its name.
+	// The name of a function that the extension exports for plugins.
 	return goPlugin{contribHost: !bytes.Contains(program, []byte("envoyGoFilterHttpSendLocalReply"))}, nil
 }
 
 func (goPlugin) Name() string   { return "plugin" }
 func (goPlugin) Object() string { return built("healthgate.so") }
 
-// HasContribHost says whether the contrib host takes the place of the golang extension in the Envoy that is run.
-func HasContribHost(d Variant) bool { c, ok := d.(goPlugin); return ok && c.contribHost }
-
-func (c goPlugin) Rewrite(part *Config) {
-	if c.contribHost {
-		part.Change(place{}.swap)
-		return
-	}
-	part.Change(load)
-}
-
-func (c goPlugin) Prepare(bootstrap *Config) {
-	c.Rewrite(bootstrap)
-	if c.contribHost {
-		addContribHost(bootstrap)
-	}
-}
-
-// load has each golang filter load the plugin that was built: in the file it is the one in the image.
-func load(node any) any {
-	switch n := node.(type) {
-	case []any:
-		for i := range n {
-			n[i] = load(n[i])
-		}
-	case map[string]any:
-		if n["@type"] == golangType {
-			n["library_path"] = goPlugin{}.Object()
-		}
-		for key := range n {
-			n[key] = load(n[key])
-		}
-	}
-	return node
-}
+// HasContribHost reports whether the contrib host takes the place of the golang extension.
+func HasContribHost(v Variant) bool { c, ok := v.(goPlugin); return ok && c.contribHost }
 
 func (c goPlugin) Options(o Options) Options {
 	o.Needs = append(o.Needs, c.Object())
@@ -77,19 +44,19 @@ func (c goPlugin) Options(o Options) Options {
 	return o
 }
 
-// copyStats has the contrib host copy Envoy's stats and hand on the plugin's, so that what admin shows is what the plugin reads
-// and writes. In the golang extension the two are one.
+// copyStats makes the contrib host copy Envoy's stats for the plugin and the plugin's to Envoy. In the golang extension they are the same
+// stats.
 func copyStats(envoy *Envoy) error {
 	_, err := envoy.Ask(http.MethodPost, contribHostPath)
 	if err != nil && strings.Contains(err.Error(), "404") {
-		return nil // an Envoy without the contrib host, which somebody else has started
+		return nil // a running Envoy without the contrib host
 	}
 	return err
 }
 
 func (c goPlugin) Can(a Ability) error {
 	switch a {
-	case Levels, Ghosts, Aging, Defining, LateStats, Pipelining, BadRoutes:
+	case OverrideLevels, UnnoticedRemovals, CheckAge, DefinesGauges, LateMetrics, Pipelining, LateRouteErrors:
 		return nil
 	case GRPC, Liveness:
 		return &Cannot{"Go plugin", a, "use the dynamic module"}
@@ -97,10 +64,10 @@ func (c goPlugin) Can(a Ability) error {
 	if c.contribHost {
 		return nil
 	}
-	return &Cannot{"Go plugin", a, "only the contrib host can be asked for it"}
+	return &Cannot{"Go plugin", a, "only the contrib host can do this"}
 }
 
-func (c goPlugin) Held(envoy *Envoy) (held Held, err error) {
+func (c goPlugin) LiveObjects(envoy *Envoy) (held LiveObjects, err error) {
 	if !c.contribHost {
 		return held, nil
 	}
@@ -111,7 +78,7 @@ func (c goPlugin) Held(envoy *Envoy) (held Held, err error) {
 	return held, json.Unmarshal([]byte(text), &held)
 }
 
-// Merges is how often the contrib host's host has had the plugin merge two configurations.
+// Merges returns how often the contrib host has made the plugin merge two configurations.
 func Merges(envoy *Envoy) (int, error) {
 	text, err := envoy.Ask(http.MethodPost, contribHostPath)
 	if err != nil {

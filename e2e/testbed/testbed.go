@@ -1,3 +1,7 @@
+// Package testbed starts backends and a real Envoy with either variant of Healthgate, for tests and demonstrations.
+//
+// Everything listens on loopback, on ports that the kernel chooses unless a caller asks for one, and writes only to folders that the caller
+// gives, so any number of testbeds can run at the same time.
 package testbed
 
 import (
@@ -15,7 +19,7 @@ type Testbed struct {
 	Envoy       *Envoy     // nil before Start
 }
 
-// Setup is what a testbed is made of.
+// Setup describes a testbed.
 type Setup struct {
 	Variant      Variant
 	Config       *Bootstrap // nil: envoy/envoy.yaml
@@ -26,8 +30,9 @@ type Setup struct {
 	IngressPort, AdminPort int
 }
 
-// Prepare starts the backends and changes the configuration to what the testbed needs: a certificate, ports on loopback, the backends as
-// the first cluster's hosts. The caller may change the configuration further, and calls Start. It calls Close also after an error.
+// Prepare starts the backends and changes the configuration for the testbed: a certificate if the first listener has TLS, ports on
+// loopback, the backends as the first cluster's hosts. The caller may change the configuration further, and calls Start. It calls Close
+// also after an error.
 func Prepare(ctx context.Context, dir string, s Setup) (*Testbed, error) {
 	t := &Testbed{Dir: dir, Variant: s.Variant, Config: s.Config}
 	var err error
@@ -48,7 +53,9 @@ func Prepare(ctx context.Context, dir string, s Setup) (*Testbed, error) {
 		t.Backends = append(t.Backends, backend)
 		hosts = append(hosts, backend.Address)
 	}
-	t.Config.UseCertificate(t.Certificate)
+	if t.Config.HasTLS() {
+		t.Config.UseCertificate(t.Certificate)
+	}
 	t.Config.Listen(s.IngressPort, s.AdminPort)
 	t.Config.SetEndpoints(hosts...)
 	t.Config.CheckEvery(s.CheckEvery)

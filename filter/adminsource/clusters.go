@@ -1,39 +1,54 @@
-// Package adminsource is the source of clusters' health for an Envoy whose stats are filtered out, and for reports that name
-// hosts: a background poller of Envoy's own admin interface. It can tell a cluster that is not there from an empty one, and
-// knows whether Envoy fails its health checks.
 package adminsource
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
-	"net"
-	"strconv"
-	"strings"
 
 	"healthgate/filter/policy"
 )
 
-// maxHosts is how many hosts of a cluster are kept for a report: the first that Envoy names. All are counted.
-const maxHosts = 1000
+const (
+	// maxHosts is how many hosts of a cluster are kept for a report. All are counted.
+	maxHosts = 1000
+	// maxValue bounds one string, number, host or unknown field of the response, in bytes. Envoy writes some 750 for a host.
+	maxValue = 256 << 10
+)
 
-// wanted are the names of clusters to read; true where a report wants the hosts too.
+var errTooLong = fmt.Errorf("a value has more than %d bytes", maxValue)
+
+// wanted has the names of the clusters to read; the value is whether a report needs their hosts.
 type wanted map[string]bool
 
-// cluster is what admin says of one cluster.
+// cluster is what admin reports of one cluster.
 type cluster struct {
 	counts policy.Counts
 	hosts  []policy.Host // at most maxHosts
 }
 
-// readClusters reads the answer to /clusters?format=json, and returns those of the wanted clusters that Envoy has. An answer
-// that is cut short is an error.
-//
-// The answer is an envoy.admin.v3.Clusters in JSON as Envoy writes it: fields by their names in the proto, in any order, and
-// left out where they have their default. The type that go-control-plane has of it brings all of Envoy's API, which would be
-// nearly half of the plugin. Fields that this version does not know are ignored: Envoy adds some. Where a field or a cluster
-// is repeated, the last one counts.
-func readClusters(answer io.Reader, wanted wanted) (map[string]*cluster, error) {
+func (c *cluster) add(h *host) {
+	status := h.Health.status()
+	c.counts.Total++
+	switch status {
+	case healthy:
+		c.counts.Healthy++
+	case degraded:
+		c.counts.Degraded++
+	}
+	if h.Health.isExcluded() {
+		c.counts.Excluded++
+	}
+	if len(c.hosts) < maxHosts {
+		c.hosts = append(c.hosts, policy.Host{Address: h.Address.String(), Status: status})
+	}
+}
+
+// readClusters reads an envoy.admin.v3.Clusters, and returns the wanted clusters in it. The response may be of any length; one host is
+// held at a time. A response that is cut short is an error. Of a repeated field or cluster the last one counts.
+func readClusters(response io.Reader, wanted wanted) (map[string]*cluster, error) {
 	found := make(map[string]*cluster, len(wanted))
-	s := newStream(answer)
+	s := newStream(response)
 	err := s.object(func(field string) error {
 		if field != "cluster_statuses" {
 			return s.skip()
@@ -41,11 +56,11 @@ func readClusters(answer io.Reader, wanted wanted) (map[string]*cluster, error) 
 		clear(found)
 		return s.list(func() error {
 			name, c, err := readCluster(s)
-			hosts, want := wanted[name]
-			if err != nil || !want {
+			reportsHosts, isWanted := wanted[name]
+			if err != nil || !isWanted {
 				return err
 			}
-			if !hosts {
+			if !reportsHosts {
 				c.hosts = nil
 			}
 			found[name] = c
@@ -64,11 +79,11 @@ func readClusters(answer io.Reader, wanted wanted) (map[string]*cluster, error) 
 // readCluster reads an envoy.admin.v3.ClusterStatus. The name may come last, so the hosts of every cluster are read.
 func readCluster(s stream) (name string, c *cluster, err error) {
 	c = &cluster{}
-	err = s.object(func(field string) (err error) {
+	err = s.object(func(field string) error {
 		switch field {
 		case "name":
-			name, err = s.text()
-			return err
+			name = "" // null is the default, as in all JSON of protobuf
+			return s.value(&name)
 		case "host_statuses":
 			*c = cluster{}
 			return s.list(func() error {
@@ -77,7 +92,7 @@ func readCluster(s stream) (name string, c *cluster, err error) {
 					return err
 				}
 				if h == nil {
-					return misplaced(nil, "a host")
+					return unexpected(nil, "a host")
 				}
 				c.add(h)
 				return nil
@@ -88,94 +103,108 @@ func readCluster(s stream) (name string, c *cluster, err error) {
 	return name, c, err
 }
 
-// add counts a host where Envoy's own gauges count it.
-func (c *cluster) add(h *host) {
-	state := h.Health.String()
-	c.counts.Total++
-	switch state {
-	case healthy:
-		c.counts.Healthy++
-	case degraded:
-		c.counts.Degraded++
+// stream reads one JSON value in parts. After an error it is of no more use.
+type stream struct{ *json.Decoder }
+
+func newStream(from io.Reader) stream {
+	bounded := &boundedReader{from: from}
+	s := stream{json.NewDecoder(bounded)}
+	bounded.used = s.InputOffset
+	return s
+}
+
+// boundedReader reads at most maxValue bytes ahead of what its decoder has used: a decoder holds a value until it has ended.
+type boundedReader struct {
+	from io.Reader
+	read int64
+	used func() int64
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	left := b.used() + maxValue - b.read
+	if left <= 0 {
+		return 0, errTooLong
 	}
-	if h.Health.excluded() {
-		c.counts.Excluded++
+	n, err := b.from.Read(p[:min(int64(len(p)), left)])
+	b.read += int64(n)
+	return n, err
+}
+
+// object calls value after the name of each field.
+func (s stream) object(value func(field string) error) error {
+	if err := s.delimiter('{'); err != nil {
+		return err
 	}
-	if len(c.hosts) < maxHosts {
-		c.hosts = append(c.hosts, policy.Host{Address: h.Address.String(), Status: state})
+	for s.More() {
+		field, err := s.Token()
+		if err == nil {
+			err = value(field.(string))
+		}
+		if err != nil {
+			return beforeEnd(err)
+		}
+	}
+	return s.delimiter('}')
+}
+
+// list calls element before each element. null is an empty list.
+func (s stream) list(element func() error) error {
+	switch start, err := s.Token(); {
+	case err != nil:
+		return beforeEnd(err)
+	case start == nil:
+		return nil
+	case start != json.Delim('['):
+		return unexpected(start, "a list")
+	}
+	for s.More() {
+		if err := element(); err != nil {
+			return err
+		}
+	}
+	return s.delimiter(']')
+}
+
+func (s stream) value(into any) error { return beforeEnd(s.Decode(into)) }
+
+func (s stream) skip() error { return s.value(&ignored{}) }
+
+// ignored is any JSON value.
+type ignored struct{}
+
+func (*ignored) UnmarshalJSON([]byte) error { return nil }
+
+func (s stream) delimiter(want json.Delim) error {
+	token, err := s.Token()
+	if err == nil && token != want {
+		err = unexpected(token, want.String())
+	}
+	return beforeEnd(err)
+}
+
+// end reports an error unless the value was all of the response.
+func (s stream) end() error {
+	switch token, err := s.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return err
+	default:
+		return unexpected(token, "the end")
 	}
 }
 
-// host is what is read of envoy.admin.v3.HostStatus.
-type host struct {
-	Address address `json:"address"`
-	Health  health  `json:"health_status"`
-}
-
-// address is what is read of envoy.config.core.v3.Address.
-type address struct {
-	Socket *struct {
-		Address string `json:"address"`
-		Port    uint32 `json:"port_value"`
-	} `json:"socket_address"`
-	Pipe *struct {
-		Path string `json:"path"`
-	} `json:"pipe"`
-	Internal struct {
-		Listener string `json:"server_listener_name"`
-	} `json:"envoy_internal_address"`
-}
-
-// health is what is read of envoy.admin.v3.HostHealthStatus.
-type health struct {
-	FailedActive          bool   `json:"failed_active_health_check"`
-	FailedOutlier         bool   `json:"failed_outlier_check"`
-	FailedActiveDegraded  bool   `json:"failed_active_degraded_check"`
-	FailedOutlierDegraded bool   `json:"failed_degraded_outlier_detection"`
-	PendingActive         bool   `json:"pending_active_hc"`
-	ExcludedImmediately   bool   `json:"excluded_via_immediate_hc_fail"`
-	Discovery             string `json:"eds_health_status"` // a value of envoy.config.core.v3.HealthStatus
-}
-
-const (
-	healthy  = "healthy"
-	degraded = "degraded"
-)
-
-// String puts a host where Envoy counts it: HostImpl::coarseHealth in source/common/upstream/upstream_impl.h. What makes
-// a host unhealthy wins over what makes it degraded; either is named.
-func (h health) String() string {
-	switch {
-	case h.FailedActive:
-		return "failed active health check"
-	case h.FailedOutlier:
-		return "ejected by outlier detection"
+func unexpected(token json.Token, want string) error {
+	if token == nil {
+		token = "null"
 	}
-	switch h.Discovery {
-	case "", "UNKNOWN", "HEALTHY":
-	case "DEGRADED":
-		return degraded
-	default: // also what a later Envoy may say, and this does not know
-		return strings.ToLower(h.Discovery) + " by discovery"
-	}
-	if h.FailedActiveDegraded || h.FailedOutlierDegraded {
-		return degraded
-	}
-	return healthy
+	return fmt.Errorf("found %.40q instead of %s", fmt.Sprint(token), want)
 }
 
-// excluded says whether Envoy leaves the host out of its panic threshold: excludeBasedOnHealthFlag in
-// source/common/upstream/upstream_impl.cc. It is asked of each host, healthy or not.
-func (h health) excluded() bool {
-	return h.PendingActive || h.ExcludedImmediately || h.Discovery == "DRAINING"
-}
-
-func (a address) String() string {
-	switch {
-	case a.Socket != nil:
-		return net.JoinHostPort(a.Socket.Address, strconv.FormatUint(uint64(a.Socket.Port), 10))
-	case a.Pipe != nil:
-		return a.Pipe.Path
+// beforeEnd returns an error before the end of the value: there the end of the response is one too.
+func beforeEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
 	}
-	return a.Internal.Listener
+	return err
 }

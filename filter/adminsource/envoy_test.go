@@ -14,17 +14,17 @@ import (
 	"healthgate/filter/policy"
 )
 
-// What is read by hand is what Envoy's own types would read: envoy.admin.v3.Clusters, written as Envoy writes it.
-func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
+// The types of this package read what Envoy's own types have written.
+func TestReadClustersAgreesWithEnvoysTypes(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range 2000 {
 		message := &adminv3.Clusters{}
-		want, asked := map[string]*cluster{}, wanted{"nobody": true}
+		want, asked := map[string]*cluster{}, wanted{"unknown": true}
 		for i := range r.IntN(3) {
 			status, c := randomStatus(r, fmt.Sprint("cluster", i))
 			message.ClusterStatuses = append(message.ClusterStatuses, status)
-			if r.IntN(4) == 0 { // nobody wants it
+			if r.IntN(4) == 0 { // unwanted
 				continue
 			}
 			asked[status.Name] = r.IntN(4) == 0
@@ -44,7 +44,7 @@ func TestClustersAreReadAsEnvoysOwnTypesHoldThem(t *testing.T) {
 	}
 }
 
-// randomStatus makes a cluster, and what is to be read of it.
+// randomStatus returns a cluster, and what readClusters must return for it.
 func randomStatus(r *rand.Rand, name string) (*adminv3.ClusterStatus, *cluster) {
 	some := func() bool { return r.IntN(4) == 0 }
 	status, c := &adminv3.ClusterStatus{Name: name, AddedViaApi: some()}, &cluster{}
@@ -74,7 +74,7 @@ func randomStatus(r *rand.Rand, name string) (*adminv3.ClusterStatus, *cluster) 
 	return status, c
 }
 
-// randomAddress makes an address, and what it is called.
+// randomAddress returns an address, and how it is shown.
 func randomAddress(r *rand.Rand) (*corev3.Address, string) {
 	switch r.IntN(3) {
 	case 0:
@@ -114,8 +114,7 @@ func excluded(h *adminv3.HostHealthStatus) bool {
 	return h.GetPendingActiveHc() || h.GetExcludedViaImmediateHcFail() || h.GetEdsHealthStatus() == corev3.HealthStatus_DRAINING
 }
 
-// Each state that Envoy's own type has is known.
-func TestEveryStateOfAServerIsKnown(t *testing.T) {
+func TestReadDrainingKnowsEveryState(t *testing.T) {
 	for number, name := range adminv3.ServerInfo_State_name {
 		t.Run(name, func(t *testing.T) {
 			state := adminv3.ServerInfo_State(number)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,132 +14,130 @@ import (
 )
 
 const (
-	maxBackOff = 5 * time.Second // between two looks, where admin does not answer
-	logEvery   = time.Minute     // for a failure that lasts
+	maxBackOff = 5 * time.Second // between two polls while they fail
+	logEvery   = time.Minute     // while polls fail
 )
 
 // Pollers are the pollers of a process, one for each address. The zero value is ready.
 type Pollers struct {
+	dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil for a net.Dialer
 	mutex  sync.Mutex
-	active map[target]*poller
+	active map[endpoint]*poller
 }
 
-type target struct{ network, address string }
+type endpoint struct{ network, address string }
 
-// poller polls one address for as long as a source uses it.
+// poller polls one address while a source uses it.
 type poller struct {
-	pollers *Pollers
-	target  target
-	latest  atomic.Pointer[snapshot]
-	wake    chan struct{} // a look is to come at once
-	stop    context.CancelFunc
-	warn    func(string)
-	every   atomic.Int64 // the shortest interval of the sources, in nanoseconds
+	pollers  *Pollers
+	endpoint endpoint
+	latest   atomic.Pointer[snapshot]
+	wake     chan struct{} // has an element if a poll is due at once
+	stop     context.CancelFunc
+	warn     func(string)
+	interval atomic.Int64 // the shortest of the sources, in nanoseconds
 
 	// Guarded by Pollers.mutex.
 	sources map[*Source]time.Duration // the interval of each
-	asked   wanted                    // what the newest look brings, or would have brought; nil before the first
+	wanted  wanted                    // of the newest poll, which may have failed; nil before the first
 }
 
-// Source is the clusters of one configuration, seen by a poller. It is a gate.Source, a gate.HostSource and a
-// gate.DrainSource.
+// Source samples the clusters of one configuration by the last poll. It is a gate.Source, a gate.HostSource and a gate.DrainSource.
 type Source struct {
-	pollers    *Pollers
 	poller     *poller
 	names      []string
-	reports    bool // it wants the hosts too
+	reports    bool // it needs the hosts too
 	staleAfter time.Duration
 }
 
-// Source returns the source of a configuration, and has its address polled until the source is closed. A cluster that no
-// other source wants is stale until the first look for it, which is made at once. warn takes a line where admin can't be
-// used, at most once a minute.
+// Source returns the source of a configuration, whose address is polled until the source is closed. A cluster that no other source
+// samples is stale until its first poll, which starts at once. warn gets a line at most once a minute while polls fail.
 func (p *Pollers) Source(c *config.Config, warn func(line string)) *Source {
-	s := &Source{pollers: p, reports: c.Details, staleAfter: c.StaleAfter}
+	s := &Source{reports: c.Details, staleAfter: c.StaleAfter}
 	for _, cluster := range c.Clusters {
 		s.names = append(s.names, cluster.Name)
 	}
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	if p.active == nil {
-		p.active = make(map[target]*poller)
+		p.active = make(map[endpoint]*poller)
 	}
-	at := target{c.Admin.Network, c.Admin.Address}
+	at := endpoint{c.Admin.Network, c.Admin.Address}
 	s.poller = p.active[at]
 	if s.poller == nil {
 		ctx, stop := context.WithCancel(context.Background())
 		s.poller = &poller{
-			pollers: p,
-			target:  at,
-			wake:    make(chan struct{}, 1),
-			stop:    stop,
-			warn:    warn,
-			sources: make(map[*Source]time.Duration),
+			pollers:  p,
+			endpoint: at,
+			wake:     make(chan struct{}, 1),
+			stop:     stop,
+			warn:     warn,
+			sources:  make(map[*Source]time.Duration),
 		}
 		p.active[at] = s.poller
-		s.poller.every.Store(int64(c.Admin.Interval))
+		s.poller.interval.Store(int64(c.Admin.Interval))
 		go s.poller.run(ctx)
 	}
 	s.poller.sources[s] = c.Admin.Interval
-	s.poller.setInterval()
-	if !s.poller.asked.has(s) {
-		s.poller.lookNow()
+	s.poller.updateInterval()
+	if !s.poller.wanted.covers(s) {
+		s.poller.pollNow()
 	}
 	return s
 }
 
-// Close ends the source, and its poller with the last of its sources. It may be called more than once.
+// Close ends the source, and with the last source of its poller the poller. It may be called more than once.
 func (s *Source) Close() {
-	s.pollers.mutex.Lock()
-	defer s.pollers.mutex.Unlock()
-	delete(s.poller.sources, s)
-	if len(s.poller.sources) > 0 {
-		s.poller.setInterval()
+	p := s.poller
+	p.pollers.mutex.Lock()
+	defer p.pollers.mutex.Unlock()
+	delete(p.sources, s)
+	if len(p.sources) > 0 {
+		p.updateInterval()
 		return
 	}
-	s.poller.stop()
-	if s.pollers.active[s.poller.target] == s.poller {
-		delete(s.pollers.active, s.poller.target)
+	p.stop()
+	if p.pollers.active[p.endpoint] == p {
+		delete(p.pollers.active, p.endpoint)
 	}
 }
 
-func (p *poller) setInterval() {
-	before := p.every.Load()
-	shortest := time.Duration(0)
+func (p *poller) updateInterval() {
+	before, shortest := time.Duration(p.interval.Load()), time.Duration(0)
 	for _, interval := range p.sources {
 		if shortest == 0 || interval < shortest {
 			shortest = interval
 		}
 	}
-	p.every.Store(int64(shortest))
-	if int64(shortest) < before {
-		p.lookNow()
+	p.interval.Store(int64(shortest))
+	if shortest < before {
+		p.pollNow()
 	}
 }
 
-// lookNow has a look made at once, or one more after the one that is being made.
-func (p *poller) lookNow() {
+// pollNow makes the next poll due at once. A poll that is already under way does not count.
+func (p *poller) pollNow() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
-// ask returns what the next look has to bring.
-func (p *poller) ask() wanted {
+// collectWanted returns the clusters for the next poll.
+func (p *poller) collectWanted() wanted {
 	p.pollers.mutex.Lock()
 	defer p.pollers.mutex.Unlock()
-	p.asked = make(wanted)
+	p.wanted = make(wanted)
 	for s := range p.sources {
 		for _, name := range s.names {
-			p.asked[name] = p.asked[name] || s.reports
+			p.wanted[name] = p.wanted[name] || s.reports
 		}
 	}
-	return p.asked
+	return p.wanted
 }
 
-// has says whether a look that brings what is wanted brings all that a source wants. One that never was made does not.
-func (w wanted) has(s *Source) bool {
+// covers reports whether a poll for w answers everything s needs. There was no poll if w is nil.
+func (w wanted) covers(s *Source) bool {
 	for _, name := range s.names {
 		if hosts, ok := w[name]; !ok || s.reports && !hosts {
 			return false
@@ -147,29 +146,29 @@ func (w wanted) has(s *Source) bool {
 	return w != nil
 }
 
-// Sample gives what was seen last. Where that is too old, or nothing was seen yet, it is stale.
+// Sample returns the host counts of the i-th cluster at the last poll that succeeded. It is stale if that was too long ago or did not
+// ask for the cluster.
 func (s *Source) Sample(now time.Time, i int) policy.Sample {
 	latest := s.poller.latest.Load()
 	if latest == nil {
 		return policy.Sample{Stale: true}
 	}
-	name := s.names[i]
-	c := latest.clusters[name]
-	_, asked := latest.asked[name]
-	sample := policy.Sample{Stale: !asked || now.Sub(latest.at) > s.staleAfter, Unknown: asked && c == nil}
+	c := latest.clusters[s.names[i]]
+	_, polled := latest.wanted[s.names[i]]
+	sample := policy.Sample{Stale: !polled || now.Sub(latest.at) > s.staleAfter, Unknown: polled && c == nil}
 	if c != nil {
 		sample.Counts = c.counts
 	}
 	return sample
 }
 
-// Draining says whether Envoy failed its health checks when it was last looked at, and whether it ever was.
+// Draining reports whether Envoy failed its health checks at the last poll that succeeded, and whether there was one.
 func (s *Source) Draining() (draining, known bool) {
 	latest := s.poller.latest.Load()
 	return latest != nil && latest.draining, latest != nil
 }
 
-// Hosts gives the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.
+// Hosts returns the hosts of the i-th cluster, at most maxHosts of them, for a configuration that reports them.
 func (s *Source) Hosts(i int) []policy.Host {
 	if latest := s.poller.latest.Load(); latest != nil && latest.clusters[s.names[i]] != nil {
 		return latest.clusters[s.names[i]].hosts
@@ -179,9 +178,13 @@ func (s *Source) Hosts(i int) []policy.Host {
 
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
-	client := p.target.client()
-	defer client.close()
-	timer := time.NewTimer(pause(time.Duration(p.every.Load()), 0)) // the first source wants a look before
+	dial := p.pollers.dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	client := newClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, p.endpoint.network, p.endpoint.address) })
+	defer client.CloseIdleConnections()
+	timer := time.NewTimer(pause(time.Duration(p.interval.Load()), 0)) // the first source makes the first poll due before
 	defer timer.Stop()
 	failures, loggedAt := 0, time.Time{}
 	for {
@@ -191,25 +194,25 @@ func (p *poller) run(ctx context.Context) {
 		case <-timer.C:
 		case <-p.wake:
 		}
-		seen, err := look(ctx, client, p.ask())
+		polled, err := poll(ctx, client, p.collectWanted())
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			p.latest.Store(seen)
+			p.latest.Store(polled)
 			failures = 0
 		default:
 			failures++
 			if time.Since(loggedAt) >= logEvery {
 				loggedAt = time.Now()
-				p.warn(fmt.Sprintf("healthgate: admin at %s can't be asked for the clusters' health: %v", p.target.address, err))
+				p.warn(fmt.Sprintf("healthgate: can't poll admin at %s: %v", p.endpoint.address, err))
 			}
 		}
-		timer.Reset(pause(time.Duration(p.every.Load()), failures))
+		timer.Reset(pause(time.Duration(p.interval.Load()), failures))
 	}
 }
 
-// pause is how long to wait for the next look: the interval, longer after failures, and never the same for two Envoys.
+// pause returns how long to wait for the next poll: about the interval, longer after failures, and different for each Envoy.
 func pause(interval time.Duration, failures int) time.Duration {
 	if failures > 0 {
 		interval = max(interval, min(interval<<min(failures, 10), maxBackOff))

@@ -1,17 +1,18 @@
 package adminsource
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"healthgate/filter/config"
@@ -19,53 +20,75 @@ import (
 	"healthgate/filter/policy"
 )
 
-// fakeAdmin is an admin interface on a unix socket.
+// fakeAdmin is an admin interface, and the pollers that reach it. Its connections are pipes, so that time passes at once.
 type fakeAdmin struct {
-	path     string
-	asked    atomic.Int64 // looks that came as far as /clusters
-	server   atomic.Value // of func(http.ResponseWriter): the answer to /server_info
-	clusters atomic.Value // of func(http.ResponseWriter, *http.Request): the answer to /clusters
+	pollers  Pollers
+	polls    atomic.Int64 // that asked for /clusters
+	info     atomic.Value // http.HandlerFunc for /server_info
+	clusters atomic.Value // http.HandlerFunc for /clusters
+
+	connections chan net.Conn
+	closed      chan struct{}
+
+	mutex sync.Mutex
+	lines []string // of the log
 }
 
-func newFakeAdmin(t *testing.T) *fakeAdmin {
-	t.Helper()
-	a := &fakeAdmin{path: filepath.Join(t.TempDir(), "admin.sock")}
-	listener, err := net.Listen("unix", a.path)
-	if err != nil {
-		t.Fatal(err)
+func (a *fakeAdmin) Accept() (net.Conn, error) {
+	select {
+	case c := <-a.connections:
+		return c, nil
+	case <-a.closed:
+		return nil, net.ErrClosed
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodGet && r.URL.String() == "/server_info":
-			a.server.Load().(func(http.ResponseWriter))(w)
-		case r.Method == http.MethodGet && r.URL.Path == "/clusters" && r.URL.Query().Get("format") == "json":
-			a.asked.Add(1)
-			a.clusters.Load().(func(http.ResponseWriter, *http.Request))(w, r)
-		default:
-			t.Errorf("asked for %s %s", r.Method, r.URL)
+}
+func (a *fakeAdmin) Close() error   { close(a.closed); return nil }
+func (a *fakeAdmin) Addr() net.Addr { return &net.UnixAddr{Name: "/run/admin.sock", Net: "unix"} }
+
+// withAdmin runs a test beside an admin interface, in a bubble.
+func withAdmin(t *testing.T, test func(*testing.T, *fakeAdmin)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		a := &fakeAdmin{connections: make(chan net.Conn), closed: make(chan struct{})}
+		a.pollers.dial = func(_ context.Context, network, address string) (net.Conn, error) {
+			if network != "unix" || address != "/run/admin.sock" {
+				t.Errorf("connects to %s %s", network, address)
+			}
+			ours, theirs := net.Pipe()
+			a.connections <- theirs
+			return ours, nil
 		}
-	})}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
-	a.state("LIVE")
-	a.answer(1, 2)
-	return a
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodGet && r.URL.String() == "/server_info":
+				a.info.Load().(http.HandlerFunc)(w, r)
+			case r.Method == http.MethodGet && r.URL.Path == "/clusters" && r.URL.Query().Get("format") == "json":
+				a.polls.Add(1)
+				a.clusters.Load().(http.HandlerFunc)(w, r)
+			default:
+				t.Errorf("got %s %s", r.Method, r.URL)
+			}
+		})}
+		go server.Serve(a)
+		t.Cleanup(func() { server.Close() })
+		a.setState("LIVE")
+		a.setHosts(1, 2)
+		test(t, a)
+	})
 }
 
-func (a *fakeAdmin) onServerInfo(answer func(http.ResponseWriter)) { a.server.Store(answer) }
+func (a *fakeAdmin) setInfo(answer http.HandlerFunc)     { a.info.Store(answer) }
+func (a *fakeAdmin) setClusters(answer http.HandlerFunc) { a.clusters.Store(answer) }
 
-func (a *fakeAdmin) onClusters(answer func(http.ResponseWriter)) {
-	a.clusters.Store(func(w http.ResponseWriter, _ *http.Request) { answer(w) })
+func (a *fakeAdmin) setState(state string) {
+	a.setInfo(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"version": "1", "state": %q, "node": {}}`, state)
+	})
 }
 
-// state has Envoy be in a state.
-func (a *fakeAdmin) state(name string) {
-	a.onServerInfo(func(w http.ResponseWriter) { fmt.Fprintf(w, `{"version": "1", "state": %q, "node": {}}`, name) })
-}
-
-// answer has cluster a have so many healthy hosts of so many.
-func (a *fakeAdmin) answer(healthy, total int) {
-	a.onClusters(func(w http.ResponseWriter) {
+// setHosts sets the hosts of the cluster a.
+func (a *fakeAdmin) setHosts(healthy, total int) {
+	a.setClusters(func(w http.ResponseWriter, _ *http.Request) {
 		var hosts []string
 		for i := range total {
 			hosts = append(hosts, fmt.Sprintf(`{"health_status": {"failed_active_health_check": %v}}`, i >= healthy))
@@ -74,13 +97,13 @@ func (a *fakeAdmin) answer(healthy, total int) {
 	})
 }
 
-// has has Envoy have clusters, of one healthy host each. As Envoy does, it gives those that the request asks for.
-func (a *fakeAdmin) has(names ...string) {
-	a.clusters.Store(func(w http.ResponseWriter, r *http.Request) {
-		asked := regexp.MustCompile(r.URL.Query().Get("filter"))
+// setNames sets the clusters, of one healthy host each. Like Envoy it answers with those that the filter matches.
+func (a *fakeAdmin) setNames(names ...string) {
+	a.setClusters(func(w http.ResponseWriter, r *http.Request) {
+		filter := regexp.MustCompile(r.URL.Query().Get("filter"))
 		var statuses []string
 		for _, name := range names {
-			if asked.MatchString(name) {
+			if filter.MatchString(name) {
 				statuses = append(statuses, fmt.Sprintf(`{"name": %q, "host_statuses": [{}]}`, name))
 			}
 		}
@@ -88,301 +111,295 @@ func (a *fakeAdmin) has(names ...string) {
 	})
 }
 
-func (a *fakeAdmin) config(interval, staleAfter time.Duration) *config.Config {
-	return &config.Config{
-		Policy:     policy.Policy{Clusters: []policy.Cluster{{Name: "a"}, {Name: "nobody"}}},
-		StaleAfter: staleAfter,
-		Details:    true,
-		Admin:      &config.Admin{Network: "unix", Address: a.path, Interval: interval},
-	}
-}
-
-// configOf is of clusters that are looked at once a minute, unless something wants it at once.
-func (a *fakeAdmin) configOf(details bool, names ...string) *config.Config {
-	c := a.config(time.Minute, time.Hour)
-	c.Details, c.Clusters = details, nil
+func newConfig(interval, staleAfter time.Duration, details bool, names ...string) *config.Config {
+	c := &config.Config{StaleAfter: staleAfter, Details: details,
+		Admin: &config.Admin{Network: "unix", Address: "/run/admin.sock", Interval: interval}}
 	for _, name := range names {
 		c.Clusters = append(c.Clusters, policy.Cluster{Name: name})
 	}
 	return c
 }
 
-// warnings takes what is logged.
-type warnings struct {
-	mutex sync.Mutex
-	lines []string
-}
-
-func (w *warnings) add(line string) {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	w.lines = append(w.lines, line)
-}
-
-func (w *warnings) all() []string {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	return append([]string(nil), w.lines...)
-}
-
-func waitFor(t *testing.T, what string, ready func() bool) {
+func (a *fakeAdmin) source(t *testing.T, c *config.Config) *Source {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for %s", what)
-		}
-	}
+	s := a.pollers.Source(c, func(line string) {
+		a.mutex.Lock()
+		defer a.mutex.Unlock()
+		a.lines = append(a.lines, line)
+	})
+	t.Cleanup(s.Close)
+	return s
 }
 
-// wrongAnswers are what no look can use.
-var wrongAnswers = map[string]func(http.ResponseWriter){
-	"an error":    func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) },
-	"a redirect":  func(w http.ResponseWriter) { w.Header().Set("location", "/"); w.WriteHeader(http.StatusFound) },
-	"not JSON":    func(w http.ResponseWriter) { io.WriteString(w, "default_priority::max_connections::1024") },
-	"cut short":   func(w http.ResponseWriter) { io.WriteString(w, `{"cluster_statuses": [{"name"`) },
-	"without end": func(w http.ResponseWriter) { writeMuch(w) },
-	"hanging up":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
-	"hanging up later": func(w http.ResponseWriter) {
-		io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
-		w.(http.Flusher).Flush()
-		panic(http.ErrAbortHandler)
-	},
-	"another shape": func(w http.ResponseWriter) { io.WriteString(w, `["cluster_statuses"]`) },
+func (a *fakeAdmin) log() []string {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return append([]string(nil), a.lines...)
 }
 
-func TestSourceGivesWhatAdminSaysAndTurnsStaleWithoutIt(t *testing.T) {
-	a := newFakeAdmin(t)
-	gate := make(chan struct{})
-	a.onClusters(func(w http.ResponseWriter) {
-		<-gate
-		io.WriteString(w, `{"cluster_statuses": [{"name": "a", "host_statuses": [{"health_status": {"pending_active_hc": true}}]}]}`)
-	})
-	var pollers Pollers
-	var log warnings
-	s := pollers.Source(a.config(50*time.Millisecond, 200*time.Millisecond), log.add)
-	defer s.Close()
-	for i := range 2 {
-		if got := s.Sample(time.Now(), i); got != (policy.Sample{Stale: true}) {
-			t.Errorf("got %+v before the first answer, want stale", got)
-		}
-	}
-	close(gate)
-	waitFor(t, "the first answer", func() bool {
-		return s.Sample(time.Now(), 0) == policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1, Excluded: 1}}
-	})
-	if got := s.Sample(time.Now(), 1); got != (policy.Sample{Unknown: true}) {
-		t.Errorf("got %+v for a cluster that is not there, want unknown and not stale", got)
-	}
-	a.answer(2, 3)
-	waitFor(t, "the change", func() bool { return s.Sample(time.Now(), 0).Healthy == 2 })
-	if got := len(s.Hosts(0)); got != 3 {
-		t.Errorf("got %d hosts, want 3", got)
-	}
-	if got := s.Hosts(1); got != nil {
-		t.Errorf("a cluster that is not there has hosts: %v", got)
-	}
+var oneHealthy = policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1}}
 
-	// Whatever goes wrong, the health turns stale, keeps its last counts, and comes back.
-	for name, wrong := range wrongAnswers {
-		for path, have := range map[string]func(func(http.ResponseWriter)){"clusters": a.onClusters, "server_info": a.onServerInfo} {
+func TestSourceSamplesTheLastPoll(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		release := make(chan struct{})
+		a.setClusters(func(w http.ResponseWriter, _ *http.Request) {
+			<-release
+			io.WriteString(w, `{"cluster_statuses": [{"name": "a", "host_statuses": [{"health_status": {"pending_active_hc": true}}]}]}`)
+		})
+		s := a.source(t, newConfig(time.Second, 5*time.Second, true, "a", "unknown"))
+		synctest.Wait()
+		for i := range 2 {
+			if got := s.Sample(time.Now(), i); got != (policy.Sample{Stale: true}) {
+				t.Errorf("got %+v before the first response, want stale", got)
+			}
+		}
+		close(release)
+		synctest.Wait()
+		if got := s.Sample(time.Now(), 0); got != (policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1, Excluded: 1}}) {
+			t.Errorf("got %+v", got)
+		}
+		if got := s.Sample(time.Now(), 1); got != (policy.Sample{Unknown: true}) {
+			t.Errorf("got %+v for an unknown cluster", got)
+		}
+		a.setHosts(2, 3)
+		time.Sleep(2 * time.Second)
+		if got := s.Sample(time.Now(), 0).Healthy; got != 2 {
+			t.Errorf("got %d healthy hosts after a change, want 2", got)
+		}
+		if got := len(s.Hosts(0)); got != 3 {
+			t.Errorf("got %d hosts, want 3", got)
+		}
+		if got := s.Hosts(1); got != nil {
+			t.Errorf("an unknown cluster has hosts: %v", got)
+		}
+	})
+}
+
+func TestSourceIsStaleWhilePollsFail(t *testing.T) {
+	for name, wrong := range map[string]http.HandlerFunc{
+		"an error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) },
+		"not JSON": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "default_priority::max_connections::1024")
+		},
+		"cut short": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"cluster_statuses": [{"name"`) },
+		"without end": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"cluster_statuses": []}`)
+			space := []byte(strings.Repeat(" ", 1<<20))
+			for range 20 {
+				if _, err := w.Write(space); err != nil {
+					return
+				}
+			}
+		},
+		"a closed connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"a connection closed later": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"another shape": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `["cluster_statuses"]`) },
+		"no response":   func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+	} {
+		for path, set := range map[string]func(*fakeAdmin, http.HandlerFunc){"/clusters": (*fakeAdmin).setClusters,
+			"/server_info": (*fakeAdmin).setInfo} {
 			t.Run(path+" "+name, func(t *testing.T) {
-				have(wrong)
-				waitFor(t, "it to be stale", func() bool { got := s.Sample(time.Now(), 0); return got.Stale && got.Healthy == 2 })
-				a.state("LIVE")
-				a.answer(2, 3)
-				waitFor(t, "its end", func() bool { return !s.Sample(time.Now(), 0).Stale })
+				withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+					a.setHosts(2, 3)
+					s := a.source(t, newConfig(time.Second, 5*time.Second, true, "a"))
+					time.Sleep(10 * time.Second)
+					if got := s.Sample(time.Now(), 0); got.Stale || got.Healthy != 2 || len(a.log()) != 0 {
+						t.Fatalf("got %+v with %q before", got, a.log())
+					}
+					set(a, wrong)
+					time.Sleep(30 * time.Second)
+					if got := s.Sample(time.Now(), 0); !got.Stale || got.Healthy != 2 {
+						t.Errorf("got %+v, want stale and the last counts", got)
+					}
+					time.Sleep(20 * time.Second)
+					if lines := a.log(); len(lines) != 1 || !strings.HasPrefix(lines[0], "healthgate: can't poll admin at /run/admin.sock: "+path+": ") {
+						t.Errorf("got lines %q within a minute, want one", lines)
+					}
+					time.Sleep(time.Minute)
+					if n := len(a.log()); n != 2 {
+						t.Errorf("got %d lines after another minute, want 2", n)
+					}
+					a.setState("LIVE")
+					a.setHosts(1, 3)
+					time.Sleep(30 * time.Second)
+					if got := s.Sample(time.Now(), 0); got.Stale || got.Healthy != 1 {
+						t.Errorf("got %+v afterwards", got)
+					}
+				})
 			})
 		}
 	}
-	// Within a minute one line tells of all of it.
-	if lines := log.all(); len(lines) != 1 || !strings.HasPrefix(lines[0], "healthgate: admin at "+a.path+" can't be asked") {
-		t.Errorf("got lines %q, want one", lines)
-	}
 }
 
-// writeMuch writes well-formed JSON, and then nothing but space.
-func writeMuch(w io.Writer) {
-	io.WriteString(w, `{"cluster_statuses": []}`)
-	chunk := []byte(strings.Repeat(" ", 1<<20))
-	for range 20 {
-		if _, err := w.Write(chunk); err != nil {
-			return
+func TestSourceReportsDraining(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		a.setState("DRAINING")
+		s := a.source(t, newConfig(time.Second, time.Minute, false, "a"))
+		var source gate.DrainSource = s
+		if draining, known := source.Draining(); draining || known {
+			t.Errorf("got %v, %v before the first poll", draining, known)
 		}
-	}
-}
-
-func TestSourceKnowsOfADrain(t *testing.T) {
-	a := newFakeAdmin(t)
-	a.state("DRAINING")
-	var pollers Pollers
-	var log warnings
-	s := pollers.Source(a.config(100*time.Millisecond, time.Minute), log.add)
-	defer s.Close()
-	var source gate.DrainSource = s
-	if draining, known := source.Draining(); (draining || known) && s.poller.latest.Load() == nil {
-		t.Errorf("before the first look it says %v, %v", draining, known)
-	}
-	is := func(want bool) func() bool {
-		return func() bool { draining, known := source.Draining(); return known && draining == want }
-	}
-	waitFor(t, "a drain from the start", is(true))
-	a.state("LIVE")
-	waitFor(t, "its end", is(false))
-	a.state("DRAINING")
-	waitFor(t, "another", is(true))
-	// A look that fails is no end of it.
-	a.onServerInfo(func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) })
-	waitFor(t, "a look that fails", func() bool { return len(log.all()) > 0 })
-	if !is(true)() {
-		t.Error("the drain ended with a look that failed")
-	}
-	if line := log.all()[0]; !strings.Contains(line, "/server_info: it answered with 500") {
-		t.Errorf("the line does not say what failed: %s", line)
-	}
-}
-
-func TestNewSourceIsStaleUntilALookThatComesAtOnce(t *testing.T) {
-	a := newFakeAdmin(t)
-	a.has("a", "b", "c")
-	var pollers Pollers
-	var log warnings
-	of := func(details bool, names ...string) *Source {
-		s := pollers.Source(a.configOf(details, names...), log.add)
-		t.Cleanup(s.Close)
-		return s
-	}
-	up := policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1}}
-	first := of(false, "a", "gone")
-	waitFor(t, "the first look", func() bool { return first.Sample(time.Now(), 0) == up })
-
-	// What it wants is known already.
-	again := of(false, "gone", "a")
-	if got := again.Sample(time.Now(), 0); got != (policy.Sample{Unknown: true}) {
-		t.Errorf("got %+v for a cluster that the last look did not find, want unknown", got)
-	}
-	if got := again.Sample(time.Now(), 1); got != up {
-		t.Errorf("got %+v for a cluster that the last look found, want %+v", got, up)
-	}
-
-	// While the next look is being made: stale, and not unknown.
-	gate, served := make(chan struct{}), a.clusters.Load().(func(http.ResponseWriter, *http.Request))
-	a.clusters.Store(func(w http.ResponseWriter, r *http.Request) {
-		<-gate
-		served(w, r)
-	})
-	before := a.asked.Load()
-	second := of(false, "b", "nobody", "a")
-	waitFor(t, "the second look", func() bool { return a.asked.Load() > before })
-	late := of(false, "b") // this look brings what it wants
-	if len(late.poller.wake) > 0 {
-		t.Error("a source whose cluster is being looked for wants one more look")
-	}
-	// This look is too late for another one.
-	third := of(true, "c", "a")
-	for i, want := range []policy.Sample{{Stale: true}, {Stale: true}, up} {
-		if got := second.Sample(time.Now(), i); got != want {
-			t.Errorf("got %+v of the %d. cluster before the look, want %+v", got, i+1, want)
+		expect := func(when string, want bool) {
+			t.Helper()
+			time.Sleep(3 * time.Second)
+			if draining, known := source.Draining(); !known || draining != want {
+				t.Errorf("%s: got %v, %v", when, draining, known)
+			}
 		}
-	}
-	close(gate)
-	waitFor(t, "the second source", func() bool {
-		return second.Sample(time.Now(), 0) == up && second.Sample(time.Now(), 1) == policy.Sample{Unknown: true}
+		expect("from the start", true)
+		a.setState("LIVE")
+		expect("after its end", false)
+		a.setState("DRAINING")
+		expect("again", true)
+		a.setInfo(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
+		expect("while polls fail", true)
+		if lines := a.log(); len(lines) != 1 || !strings.Contains(lines[0], "/server_info: it answered with 500") {
+			t.Errorf("got %q", lines)
+		}
 	})
-	waitFor(t, "the third source, and hosts", func() bool {
-		return third.Sample(time.Now(), 0) == up && len(third.Hosts(0)) == 1 && len(third.Hosts(1)) == 1
-	})
-	if got := second.Hosts(0); got != nil {
-		t.Errorf("hosts that no report wants are kept: %v", got)
-	}
-	if got := a.asked.Load(); got != 3 {
-		t.Errorf("%d looks were made, want 3", got)
-	}
 }
 
-func TestLookBringsASourceAllThatItWantsOrOneMoreIsMade(t *testing.T) {
+func TestNewSourceIsStaleUntilAPollThatStartsAtOnce(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		a.setNames("a", "b", "c")
+		newSource := func(details bool, names ...string) *Source {
+			return a.source(t, newConfig(time.Minute, time.Hour, details, names...))
+		}
+		first := newSource(false, "a", "removed")
+		synctest.Wait()
+		if got := first.Sample(time.Now(), 0); got != oneHealthy {
+			t.Fatalf("got %+v after the first poll", got)
+		}
+
+		again := newSource(false, "removed", "a") // the last poll covers it
+		if got := again.Sample(time.Now(), 0); got != (policy.Sample{Unknown: true}) {
+			t.Errorf("got %+v for a cluster that the last poll did not find", got)
+		}
+		if got := again.Sample(time.Now(), 1); got != oneHealthy {
+			t.Errorf("got %+v for a cluster that the last poll found", got)
+		}
+
+		release, served := make(chan struct{}), a.clusters.Load().(http.HandlerFunc)
+		a.setClusters(func(w http.ResponseWriter, r *http.Request) {
+			<-release
+			served(w, r)
+		})
+		second := newSource(false, "b", "unknown", "a")
+		synctest.Wait()
+		if n := a.polls.Load(); n != 2 {
+			t.Fatalf("%d polls, want a second one at once", n)
+		}
+		newSource(false, "b") // the poll under way covers it
+		if len(second.poller.wake) > 0 {
+			t.Error("another poll is due for a cluster that is being polled")
+		}
+		third := newSource(true, "c", "a") // the poll under way does not cover it
+		for i, want := range []policy.Sample{{Stale: true}, {Stale: true}, oneHealthy} {
+			if got := second.Sample(time.Now(), i); got != want {
+				t.Errorf("cluster %d: got %+v during the poll, want %+v", i, got, want)
+			}
+		}
+		close(release)
+		synctest.Wait()
+		if b, unknown := second.Sample(time.Now(), 0), second.Sample(time.Now(), 1); b != oneHealthy ||
+			unknown != (policy.Sample{Unknown: true}) {
+			t.Errorf("got %+v and %+v after the poll", b, unknown)
+		}
+		if third.Sample(time.Now(), 0) != oneHealthy || len(third.Hosts(0)) != 1 || len(third.Hosts(1)) != 1 {
+			t.Errorf("got %+v and hosts %v, %v for the third source", third.Sample(time.Now(), 0), third.Hosts(0), third.Hosts(1))
+		}
+		if got := second.Hosts(0); got != nil {
+			t.Errorf("hosts that no report needs are kept: %v", got)
+		}
+		if n := a.polls.Load(); n != 3 {
+			t.Errorf("%d polls, want 3", n)
+		}
+	})
+}
+
+func TestCovers(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		asked  wanted
+		wanted wanted
 		source Source
 		want   bool
 	}{
-		{"no look yet", nil, Source{names: []string{"a"}}, false},
-		{"no look yet, and no cluster", nil, Source{}, false},
+		{"no poll yet", nil, Source{names: []string{"a"}}, false},
+		{"no poll yet, and no cluster", nil, Source{}, false},
 		{"a cluster", wanted{"a": false}, Source{names: []string{"a"}}, true},
 		{"another", wanted{"b": true}, Source{names: []string{"a"}}, false},
 		{"one of two", wanted{"a": true}, Source{names: []string{"a", "b"}}, false},
 		{"hosts", wanted{"a": true}, Source{names: []string{"a"}, reports: true}, true},
-		{"hosts that nobody wanted", wanted{"a": false}, Source{names: []string{"a"}, reports: true}, false},
+		{"unwanted hosts", wanted{"a": false}, Source{names: []string{"a"}, reports: true}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := test.asked.has(&test.source); got != test.want {
+			if got := test.wanted.covers(&test.source); got != test.want {
 				t.Errorf("got %v", got)
 			}
 		})
 	}
 }
 
-func TestWhatNoSourceWantsAnyMoreIsNotKept(t *testing.T) {
-	a := newFakeAdmin(t)
-	a.has("a", "b")
-	var pollers Pollers
-	var log warnings
-	c := a.config(100*time.Millisecond, time.Minute)
-	stays := pollers.Source(c, log.add)
-	defer stays.Close()
-	c.Clusters = []policy.Cluster{{Name: "b"}}
-	goes := pollers.Source(c, log.add)
-	waitFor(t, "both", func() bool { return tally(kept(stays)) == "a 1/1 kept 1, b 1/1 kept 1" })
-	goes.Close()
-	waitFor(t, "one", func() bool { return tally(kept(stays)) == "a 1/1 kept 1" })
-}
-
-// kept is what the poller of a source holds.
-func kept(s *Source) map[string]*cluster {
-	if latest := s.poller.latest.Load(); latest != nil {
-		return latest.clusters
-	}
-	return nil
+func TestClustersOfAClosedSourceAreNotKept(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		a.setNames("a", "b")
+		s := a.source(t, newConfig(time.Second, time.Minute, true, "a"))
+		other := a.source(t, newConfig(time.Second, time.Minute, true, "b"))
+		time.Sleep(3 * time.Second)
+		if got := tally(s.poller.latest.Load().clusters); got != "a 1/1 kept 1, b 1/1 kept 1" {
+			t.Errorf("got %s of both", got)
+		}
+		other.Close()
+		time.Sleep(3 * time.Second)
+		if got := tally(s.poller.latest.Load().clusters); got != "a 1/1 kept 1" {
+			t.Errorf("got %s of one", got)
+		}
+	})
 }
 
 func TestOnePollerServesAllSourcesOfAnAddress(t *testing.T) {
-	a := newFakeAdmin(t)
-	var pollers Pollers
-	var log warnings
-	slow := pollers.Source(a.config(time.Minute, time.Second), log.add)
-	waitFor(t, "the first look", func() bool { return a.asked.Load() == 1 })
-	fast := pollers.Source(a.config(100*time.Millisecond, time.Second), log.add)
-	if slow.poller != fast.poller || len(pollers.active) != 1 {
-		t.Error("two pollers poll one address")
-	}
-	waitFor(t, "the interval of the second source", func() bool { return a.asked.Load() >= 5 })
-	slow.Close()
-	slow.Close()
-	if len(pollers.active) != 1 {
-		t.Error("the poller ended with a source that was not the last")
-	}
-	before := a.asked.Load()
-	waitFor(t, "a look for the source that is left", func() bool { return a.asked.Load() > before })
-	fast.Close()
-	if len(pollers.active) != 0 {
-		t.Error("the poller did not end with the last source")
-	}
-	// One that ended asks no more; a new source begins anew.
-	waitFor(t, "the end", func() bool {
-		before := a.asked.Load()
-		time.Sleep(300 * time.Millisecond)
-		return a.asked.Load() == before
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		slow := a.source(t, newConfig(time.Minute, time.Second, false, "a"))
+		synctest.Wait()
+		fast := a.source(t, newConfig(time.Second, time.Second, false, "a"))
+		if slow.poller != fast.poller || len(a.pollers.active) != 1 {
+			t.Error("two pollers poll one address")
+		}
+		polls := func() int64 {
+			before := a.polls.Load()
+			time.Sleep(10 * time.Second)
+			return a.polls.Load() - before
+		}
+		if n := polls(); n < 8 || n > 12 {
+			t.Errorf("%d polls in 10s with the second source's interval of 1s", n)
+		}
+		slow.Close()
+		slow.Close()
+		if len(a.pollers.active) != 1 || polls() < 8 {
+			t.Error("the poller ended with a source that was not the last")
+		}
+		fast.Close()
+		if n := len(a.pollers.active) + int(polls()); n != 0 {
+			t.Errorf("after the last source there are pollers or polls: %d", n)
+		}
+		again := a.source(t, newConfig(time.Second, time.Second, false, "a"))
+		synctest.Wait()
+		if again.Sample(time.Now(), 0).Stale {
+			t.Error("a new source is not polled")
+		}
 	})
-	again := pollers.Source(a.config(100*time.Millisecond, time.Second), log.add)
-	defer again.Close()
-	waitFor(t, "the new source", func() bool { return !again.Sample(time.Now(), 0).Stale })
 }
 
 func TestPauseIsJitteredAndBacksOff(t *testing.T) {
 	for _, test := range []struct {
-		interval    time.Duration
-		failures    int
-		least, most time.Duration
+		interval          time.Duration
+		failures          int
+		shortest, longest time.Duration
 	}{
 		{time.Second, 0, 900 * time.Millisecond, 1100 * time.Millisecond},
 		{time.Second, 1, 1800 * time.Millisecond, 2200 * time.Millisecond},
@@ -393,8 +410,8 @@ func TestPauseIsJitteredAndBacksOff(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		for range 100 {
 			got := pause(test.interval, test.failures)
-			if got < test.least || got > test.most {
-				t.Fatalf("%v after %d failures: got %v, want %v to %v", test.interval, test.failures, got, test.least, test.most)
+			if got < test.shortest || got > test.longest {
+				t.Fatalf("%v after %d failures: got %v, want %v to %v", test.interval, test.failures, got, test.shortest, test.longest)
 			}
 			seen[got] = true
 		}
@@ -404,16 +421,37 @@ func TestPauseIsJitteredAndBacksOff(t *testing.T) {
 	}
 }
 
-func TestReadingASourceAllocatesNothing(t *testing.T) {
-	a := newFakeAdmin(t)
-	var pollers Pollers
-	var log warnings
-	s := pollers.Source(a.config(time.Minute, time.Minute), log.add)
-	defer s.Close()
-	waitFor(t, "the first look", func() bool { return !s.Sample(time.Now(), 0).Stale })
-	now := time.Now()
-	if allocated := testing.AllocsPerRun(1000, func() { s.Sample(now, 0); s.Sample(now, 1); s.Draining() }); allocated != 0 {
-		t.Errorf("samples make %v allocations, want 0", allocated)
+func TestSampleAllocatesNothing(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		s := a.source(t, newConfig(time.Minute, time.Minute, true, "a", "unknown"))
+		synctest.Wait()
+		now := time.Now()
+		if allocated := testing.AllocsPerRun(1000, func() { s.Sample(now, 0); s.Sample(now, 1); s.Draining() }); allocated != 0 {
+			t.Errorf("samples make %v allocations, want 0", allocated)
+		}
+	})
+}
+
+func TestPollersReachAUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	_ = os.Remove(a.path)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, map[bool]string{true: `{}`,
+			false: `{"cluster_statuses": [{"name": "a", "host_statuses": [{}]}]}`}[r.URL.Path == "/server_info"])
+	})}
+	go server.Serve(listener)
+	defer server.Close()
+	var pollers Pollers
+	c := newConfig(time.Minute, time.Minute, false, "a")
+	c.Admin.Address = path
+	s := pollers.Source(c, func(line string) { t.Error(line) })
+	defer s.Close()
+	for deadline := time.Now().Add(20 * time.Second); s.Sample(time.Now(), 0) != oneHealthy; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %+v", s.Sample(time.Now(), 0))
+		}
+	}
 }

@@ -11,7 +11,7 @@ import (
 	"healthgate/filter/policy"
 )
 
-// Bounds that limit what one probe costs, whatever is configured.
+// Bounds of a configuration, so that no probe is expensive.
 const (
 	MaxClusters   = 64        // clusters of a gate
 	MaxMinHealthy = 1_000_000 // hosts
@@ -49,7 +49,7 @@ type Config struct {
 	IgnoreDrain bool
 	// Healthy and Unhealthy are the two responses.
 	Healthy, Unhealthy Response
-	// StatPrefix is part of the names of the gate's stats: healthgate.<StatPrefix>.… Default "default".
+	// StatPrefix is part of the gate's metric names: healthgate.<StatPrefix>.… Default "default".
 	StatPrefix string
 	// Details sends a JSON report to clients that accept it. Default false.
 	Details bool

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -27,14 +28,15 @@ func parse(t testing.TB, text string) *structpb.Struct {
 }
 
 var byDefault = Config{
-	Path:       "/",
-	Policy:     policy.Policy{Clusters: []policy.Cluster{{Name: "service", StatName: "service", Rule: policy.Rule{MinHealthy: 1}}}, Require: 1},
+	Path: "/",
+	Policy: policy.Policy{Clusters: []policy.Cluster{{Name: "service", StatName: "service", Rule: policy.Rule{MinHealthy: 1}}},
+		Require: 1},
 	Healthy:    Response{Status: 200, Body: "ok\n"},
 	Unhealthy:  Response{Status: 503, Body: "unavailable\n"},
 	StatPrefix: "default",
 }
 
-// good are configurations, and what each changes of byDefault.
+// good are valid configurations, and how each differs from byDefault.
 var good = []struct {
 	text   string
 	change func(*Config)
@@ -75,25 +77,29 @@ var good = []struct {
 	{`{"clusters": ["service"], "response": {"details": false}}`, func(*Config) {}},
 	{`{"clusters": ["service"], "hold": {}}`, func(*Config) {}},
 	{`{"clusters": ["service"], "hold": {"unhealthy_after": "1.5s"}}`, func(c *Config) { c.Hold.UnhealthyAfter = 1500 * time.Millisecond }},
-	{`{"clusters": ["service"], "hold": {"healthy_after": "86400s", "unhealthy_after": "0s"}}`, func(c *Config) { c.Hold.HealthyAfter = 24 * time.Hour }},
+	{`{"clusters": ["service"], "hold": {"healthy_after": "86400s", "unhealthy_after": "0s"}}`,
+		func(c *Config) { c.Hold.HealthyAfter = 24 * time.Hour }},
 	{`{"clusters": ["service"], "stale_after": "0.000000001s"}`, func(c *Config) { c.StaleAfter = 1 }},
+	{`{"clusters": ["service"], "stale_after": "1s"}`, func(c *Config) { c.StaleAfter = time.Second }},
 	{`{"clusters": ["service"], "source": "stats"}`, func(*Config) {}},
 	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///run/envoy/admin.sock"}}`, func(c *Config) {
 		c.Admin = &Admin{"unix", "/run/envoy/admin.sock", time.Second}
 		c.StaleAfter = 5 * time.Second
 	}},
-	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "0.1s"}, "stale_after": "2s"}`, func(c *Config) {
-		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 100 * time.Millisecond}
-		c.StaleAfter = 2 * time.Second
-	}},
+	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "0.1s"}, "stale_after": "0.5s"}`,
+		func(c *Config) {
+			c.Admin = &Admin{"tcp", "127.0.0.1:9901", 100 * time.Millisecond}
+			c.StaleAfter = 500 * time.Millisecond
+		}},
 	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
 		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
 		c.StaleAfter = 30 * time.Second
 	}},
-	{`{"clusters": ["service"], "source": "admin", "stale_after": "10s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
-		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
-		c.StaleAfter = 10 * time.Second
-	}},
+	{`{"clusters": ["service"], "source": "admin", "stale_after": "10s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`,
+		func(c *Config) {
+			c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
+			c.StaleAfter = 10 * time.Second
+		}},
 	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "[::1]:9901"}}`, func(c *Config) {
 		c.Admin = &Admin{"tcp", "[::1]:9901", time.Second}
 		c.StaleAfter = 5 * time.Second
@@ -117,124 +123,57 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-var many = `["` + strings.Repeat(`x", "`, MaxClusters) + `x"]`
-
-// bad are configurations, and all the errors of each.
-var bad = []struct {
+// refusal is a broken configuration, and all its errors.
+type refusal struct {
 	text   string
 	errors []string
-}{
-	{`{}`, []string{`clusters: is required: name at least one cluster, as in clusters: [service]`}},
-	{`{"clusters": []}`, []string{`clusters: is empty; name at least one cluster`}},
-	{`{"clusters": [], "drain": "ignore"}`, []string{`clusters: an empty list is not supported by the Go plugin; use the dynamic module, or name at least one cluster`}},
-	{`{"clusters": ["a"], "grpc_services": ["b"]}`, []string{`grpc_services: not supported by the Go plugin; use the dynamic module`}},
-	{`{"clusters": ["a"], "grpc_max_watchers": 5}`, []string{`grpc_max_watchers: not supported by the Go plugin; use the dynamic module`}},
-	{`{"clusters": ["a"], "grpc_max_watchers": 0}`, []string{`grpc_max_watchers: 0 is not between 1 and 1000000`}},
-	{`{"clusters": ["a"], "grpc_services": "b"}`, []string{`grpc_services: "b" is not a list`}},
-	{`{"clusters": "service"}`, []string{`clusters: "service" is not a list`}},
-	{`{"clusters": null}`, []string{`clusters: null is not a list`}},
-	{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}},
-	{`{"clusters": [""]}`, []string{`clusters[0].name: is empty; give the cluster's name in Envoy`}},
-	{`{"clusters": [{}]}`, []string{`clusters[0].name: is required`}},
-	{`{"clusters": [{"name": 1}]}`, []string{`clusters[0].name: 1 is not a string`}},
-	{`{"clusters": [1, true, null]}`, []string{
-		`clusters[0]: 1 is not a name or an object`, `clusters[1]: true is not a name or an object`, `clusters[2]: null is not a name or an object`,
-	}},
-	{`{"clusters": ["a", {"name": "b"}, {"name": "a"}]}`, []string{`clusters[2].name: "a" is repeated; clusters[0] has it already`}},
-	{`{"clusters": [{"name": "a", "min_healty": 1}]}`, []string{`clusters[0].min_healty: unknown key, did you mean min_healthy?`}},
-	{`{"clusters": [{"name": "a", "zone": 1}]}`, []string{`clusters[0].zone: unknown key, known are name, stat_name, min_healthy, min_healthy_percent, degraded, excluded`}},
-	{`{"clusters": [{"name": "a", "min_healthy": 1.5}]}`, []string{`clusters[0].min_healthy: 1.5 is not a whole number`}},
-	{`{"clusters": [{"name": "a", "min_healthy": "1"}]}`, []string{`clusters[0].min_healthy: "1" is not a whole number`}},
-	{`{"clusters": [{"name": "a", "min_healthy": -1}]}`, []string{`clusters[0].min_healthy: -1 is not between 0 and 1000000`}},
-	{`{"clusters": [{"name": "a", "min_healthy": 1e300}]}`, []string{`clusters[0].min_healthy: 1e+300 is not between 0 and 1000000`}},
-	{`{"clusters": ["b", {"name": "a", "min_healthy_percent": 120}]}`, []string{`clusters[1].min_healthy_percent: 120 is not between 0 and 100`}},
-	{`{"clusters": [{"name": "a", "degraded": "no"}]}`, []string{`clusters[0].degraded: "no" is not count or ignore`}},
-	{`{"clusters": [{"name": "a", "excluded": true}]}`, []string{`clusters[0].excluded: true is not count or ignore`}},
-	{`{"clusters": ["a"], "response": {"healthy": {"status": 204, "body": "ok"}}}`, []string{
-		`response.healthy.body: is given, but a reply of status 204 has none; leave it out, set it to "", or set another status`,
-	}},
-	{`{"clusters": ["a"], "response": {"healthy": {"status": 205, "body": " "}}}`, []string{
-		`response.healthy.body: is given, but a reply of status 205 has none; leave it out, set it to "", or set another status`,
-	}},
-	{`{"clusters": ["a"], "require": "some"}`, []string{`require: "some" is not all, any or a number of clusters`}},
-	{`{"clusters": ["a"], "require": 2}`, []string{`require: 2 is not a whole number from 1 to 1, the number of clusters`}},
-	{`{"clusters": ["a"], "require": 0}`, []string{`require: 0 is not a whole number from 1 to 1, the number of clusters`}},
-	{`{"clusters": ["a", "b"], "require": 1.5}`, []string{`require: 1.5 is not a whole number from 1 to 2, the number of clusters`}},
-	{`{"clusters": ["a"], "require": []}`, []string{`require: a list is not all, any or a number of clusters`}},
-	{`{"clusters": ["a"], "path": "x"}`, []string{`path: "x" does not start with /`}},
-	{`{"clusters": ["a"], "path": ""}`, []string{`path: "" does not start with /`}},
-	{`{"clusters": ["a"], "path": "/?a"}`, []string{`path: "/?a" has a query or a fragment; leave it out, probes are compared without it`}},
-	{`{"clusters": ["a"], "path": "/a b"}`, []string{`path: "/a b" has a space or a control character, which no request's path has`}},
-	{`{"clusters": ["a"], "path": "/` + strings.Repeat("x", 1024) + `"}`, []string{`path: has 1025 bytes; at most 1024 are allowed`}},
-	{`{"clusters": ["a"], "drain": true}`, []string{`drain: true is not fail or ignore`}},
-	{`{"clusters": ["a"], "stat_prefix": ""}`, []string{`stat_prefix: is empty; leave it out for "default"`}},
-	{`{"clusters": ["a"], "stat_prefix": "a/b"}`, []string{`stat_prefix: "a/b" has a character other than letters, digits, _, - and .`}},
-	{`{"clusters": ["a"], "stat_prefix": "."}`, []string{`stat_prefix: "." has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
-	{`{"clusters": ["a"], "stat_prefix": ".a"}`, []string{`stat_prefix: ".a" has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
-	{`{"clusters": ["a"], "stat_prefix": "a."}`, []string{`stat_prefix: "a." has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
-	{`{"clusters": ["a"], "stat_prefix": "a..b"}`, []string{`stat_prefix: "a..b" has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1`}},
-	{`{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`, []string{`response.healthy.status: 300 is not between 200 and 299`}},
-	{`{"clusters": ["a"], "response": {"unhealthy": {"status": 200}}}`, []string{`response.unhealthy.status: 200 is not between 400 and 599`}},
-	{`{"clusters": ["a"], "response": {"unhealthy": {"stat": 500}}}`, []string{`response.unhealthy.stat: unknown key, did you mean status?`}},
-	{`{"clusters": ["a"], "response": "no"}`, []string{`response: "no" is not an object`}},
-	{`{"clusters": ["a"], "response": {"healthy": {"body": "` + strings.Repeat("x", 4097) + `"}}}`, []string{`response.healthy.body: has 4097 bytes; at most 4096 are allowed`}},
-	{`{"clusters": ["a"], "a\nb": 1, "": 1}`, []string{
-		`"": unknown key, known are path, clusters, require, drain, stat_prefix, hold, stale_after, source, admin, response, grpc_services, grpc_max_watchers`,
-		`"a\nb": unknown key, known are path, clusters, require, drain, stat_prefix, hold, stale_after, source, admin, response, grpc_services, grpc_max_watchers`,
-	}},
-	{`{"clusters": ["a"], "response": {"details": "yes"}}`, []string{`response.details: "yes" is not true or false`}},
-	{`{"clusters": ["a"], "hold": {"unhealthy_after": "1m"}}`, []string{`hold.unhealthy_after: "1m" is not a duration in seconds, as in "1.5s"`}},
-	{`{"clusters": ["a"], "hold": {"unhealthy_after": 1}}`, []string{`hold.unhealthy_after: 1 is not a duration in seconds, as in "1.5s"`}},
-	{`{"clusters": ["a"], "hold": {"unhealthy_after": "-1s"}}`, []string{`hold.unhealthy_after: "-1s" is not a duration in seconds, as in "1.5s"`}},
-	{`{"clusters": ["a"], "hold": {"healthy_afer": "1s"}}`, []string{`hold.healthy_afer: unknown key, did you mean healthy_after?`}},
-	{`{"clusters": ["a"], "hold": {"healthy_after": "86400.1s"}}`, []string{`hold.healthy_after: "86400.1s" is not between 0s and 86400s`}},
-	{`{"clusters": ["a"], "hold": {"healthy_after": "999999999999s"}}`, []string{`hold.healthy_after: "999999999999s" is not between 0s and 86400s`}},
-	{`{"clusters": ["a"], "stale_after": "soon"}`, []string{`stale_after: "soon" is not a duration in seconds, as in "1.5s"`}},
-	{`{"clusters": ["a"], "source": "xds"}`, []string{`source: "xds" is not stats or admin`}},
-	{`{"clusters": ["a"], "source": "admin"}`, []string{`admin.address: is required with source: admin, as in unix:///run/envoy/admin.sock`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {}}`, []string{`admin.address: is required with source: admin, as in unix:///run/envoy/admin.sock`}},
-	{`{"clusters": ["a"], "admin": {"address": "127.0.0.1:9901"}}`, []string{`admin: is given, but source is stats; set source: admin, or leave admin out`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "10.0.0.1:9901"}}`, []string{`admin.address: "10.0.0.1:9901" is not on loopback; admin must not be reachable from elsewhere`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "0.0.0.0:9901"}}`, []string{`admin.address: "0.0.0.0:9901" is not on loopback; admin must not be reachable from elsewhere`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "localhost:9901"}}`, []string{`admin.address: "localhost:9901" is neither unix:///path nor an IP address and port, as in 127.0.0.1:9901`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:0"}}`, []string{`admin.address: "127.0.0.1:0" has port 0; give the port of Envoy's admin interface`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix://relative"}}`, []string{`admin.address: "unix://relative" is not unix:// and an absolute path of at most 107 bytes`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.01s"}}`, []string{`admin.interval: "0.01s" is not between 0.1s and 60s`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "port": 1}}`, []string{`admin.port: unknown key, known are interval, address`}},
-	{`{"clusters": [5, "clusters[0]"]}`, []string{`clusters[0]: 5 is not a name or an object`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": {"address": 5}}`, []string{`admin.address: 5 is not a string`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": "127.0.0.1:9901"}`, []string{`admin: "127.0.0.1:9901" is not an object`}},
-	{`{"clusters": ["a"], "source": "admin", "admin": null}`, []string{`admin: null is not an object`}},
-	{`{"clusters": ["a"], "admin": null}`, []string{`admin: null is not an object`}},
-	{`{"clusters": ["a"], "source": 5, "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: 5 is not stats or admin`}},
-	{`{"clusters": ["a"], "source": "admn", "admin": {"address": "127.0.0.1:9901"}}`, []string{`source: "admn" is not stats or admin`}},
-	{`{"clusters": ["a"], "source": "admin", "stale_after": "9s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
-		`stale_after: 9s is shorter than admin.interval (10s), so each poll would be stale before the next one; set 30s or more`,
-	}},
-	{`{"clusters": ["a"], "source": "admin", "stale_after": 9, "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, []string{
-		`stale_after: 9 is not a duration in seconds, as in "1.5s"`,
-	}},
-	{`{"clusters": ["a", "a"], "path": 1, "paht": "/", "drain": "x"}`, []string{
-		`path: 1 is not a string`, `clusters[1].name: "a" is repeated; clusters[0] has it already`,
-		`drain: "x" is not fail or ignore`, `paht: unknown key, did you mean path?`,
-	}},
 }
 
-func TestDecodeRefusesWithEveryErrorAtOnce(t *testing.T) {
-	for _, test := range bad {
-		t.Run(clip(test.text), func(t *testing.T) {
-			c, err := Decode(parse(t, test.text), Plugin)
-			if c != nil || err == nil {
-				t.Fatalf("got %+v, %v, want an error", c, err)
-			}
-			if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
-				t.Errorf("got  %s\nwant %s", got, want)
-			}
-		})
+// refusals reads a file of broken configurations, one a line, each followed by its errors on indented lines.
+func refusals(t testing.TB, file string) (all []refusal) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if message, indented := strings.CutPrefix(line, "\t"); indented {
+			last := &all[len(all)-1]
+			last.errors = append(last.errors, message)
+		} else {
+			all = append(all, refusal{text: line})
+		}
+	}
+	return all
+}
+
+func TestDecodeReturnsAllErrors(t *testing.T) {
+	x, many := strings.Repeat("x", 5000), `["`+strings.Repeat(`x", "`, MaxClusters)+`x"]`
+	for variant, tests := range map[Variant][]refusal{
+		Plugin: append(refusals(t, "refused-by-plugin.txt"),
+			refusal{`{"clusters": ["a"], "path": "/` + x[:1024] + `"}`, []string{`path: has 1025 bytes; at most 1024 are allowed`}},
+			refusal{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}}),
+		Module: append(refusals(t, "refused-by-module.txt"),
+			refusal{`{"clusters": ["a"], "grpc_services": ["` + x[:1025] + `"]}`,
+				[]string{`grpc_services[0]: has 1025 bytes; at most 1024 are allowed`}},
+			refusal{`{"clusters": ["a"], "grpc_services": ` + many + `}`, []string{`grpc_services: has 65 entries; at most 64 are allowed`}}),
+	} {
+		for _, test := range tests {
+			t.Run(clip(test.text), func(t *testing.T) {
+				c, err := Decode(parse(t, test.text), variant)
+				if c != nil || err == nil {
+					t.Fatalf("got %+v, %v, want an error", c, err)
+				}
+				if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
+					t.Errorf("got  %s\nwant %s", got, want)
+				}
+			})
+		}
 	}
 }
 
-func TestDecodeTellsOfSoManyErrorsAndNoMore(t *testing.T) {
+func TestNumberOfErrorsIsBounded(t *testing.T) {
 	var keys []string
 	for i := range 100_000 {
 		keys = append(keys, fmt.Sprintf(`"key%d": 1`, i))
@@ -259,7 +198,7 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 	}
 }
 
-func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
+func TestMergeRawIsFieldByFieldAndReplacesLists(t *testing.T) {
 	filter := `{"clusters": ["a", "b"], "path": "/", "response": {"healthy": {"status": 201, "body": "x"}, "unhealthy": {"status": 500}}}`
 	for _, test := range []struct{ route, want string }{
 		{`{}`, filter},
@@ -276,12 +215,12 @@ func TestOverrideIsFieldByFieldAndReplacesLists(t *testing.T) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 			if !proto.Equal(base, parse(t, filter)) {
-				t.Error("it changed what it overrides")
+				t.Error("it changed its argument")
 			}
 		})
 	}
 	if got := MergeRaw(nil, parse(t, `{"path": "/x"}`)); !proto.Equal(got, parse(t, `{"path": "/x"}`)) {
-		t.Errorf("over nothing: got %v", got)
+		t.Errorf("without a filter's: got %v", got)
 	}
 }
 
@@ -305,13 +244,12 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 	}
 }
 
-// Whatever bytes are a Struct, Decode comes back, with a configuration that is within its bounds or with errors that are
-// one short line each.
+// For any Struct, Decode returns a configuration within its bounds, or errors of one short line each.
 func FuzzDecode(f *testing.F) {
 	for _, test := range good {
 		f.Add(marshal(f, test.text))
 	}
-	for _, test := range bad {
+	for _, test := range refusals(f, "refused-by-plugin.txt") {
 		f.Add(marshal(f, test.text))
 	}
 	f.Fuzz(func(t *testing.T, wire []byte) {
@@ -351,8 +289,7 @@ func marshal(t testing.TB, text string) []byte {
 	return wire
 }
 
-// What is just within a bound is taken, and what is just beyond it is not.
-func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
+func TestBounds(t *testing.T) {
 	of := func(n int) string { return strings.Repeat("x", n) }
 	names := func(n int) string {
 		var all []string
@@ -364,19 +301,25 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 	for _, test := range []struct{ name, within, beyond string }{
 		{"clusters", `{"clusters": [` + names(64) + `]}`, `{"clusters": [` + names(65) + `]}`},
 		{"a cluster's name", `{"clusters": ["` + of(1024) + `"]}`, `{"clusters": ["` + of(1025) + `"]}`},
-		{"a stat name", `{"clusters": [{"name": "a", "stat_name": "` + of(1024) + `"}]}`, `{"clusters": [{"name": "a", "stat_name": "` + of(1025) + `"}]}`},
+		{"a stat name", `{"clusters": [{"name": "a", "stat_name": "` + of(1024) + `"}]}`,
+			`{"clusters": [{"name": "a", "stat_name": "` + of(1025) + `"}]}`},
 		{"a path", `{"clusters": ["a"], "path": "/` + of(1023) + `"}`, `{"clusters": ["a"], "path": "/` + of(1024) + `"}`},
 		{"a stat prefix", `{"clusters": ["a"], "stat_prefix": "` + of(1024) + `"}`, `{"clusters": ["a"], "stat_prefix": "` + of(1025) + `"}`},
-		{"a body", `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4096) + `"}}}`, `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4097) + `"}}}`},
+		{"a body", `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4096) + `"}}}`,
+			`{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4097) + `"}}}`},
 		{"hosts", `{"clusters": [{"name": "a", "min_healthy": 1000000}]}`, `{"clusters": [{"name": "a", "min_healthy": 1000001}]}`},
 		{"no hosts", `{"clusters": [{"name": "a", "min_healthy": 0}]}`, `{"clusters": [{"name": "a", "min_healthy": -1}]}`},
 		{"per cent", `{"clusters": [{"name": "a", "min_healthy_percent": 100}]}`, `{"clusters": [{"name": "a", "min_healthy_percent": 101}]}`},
 		{"clusters required", `{"clusters": ["a", "b"], "require": 2}`, `{"clusters": ["a", "b"], "require": 3}`},
 		{"one required", `{"clusters": ["a", "b"], "require": 1}`, `{"clusters": ["a", "b"], "require": 0}`},
-		{"the lowest status", `{"clusters": ["a"], "response": {"healthy": {"status": 200}}}`, `{"clusters": ["a"], "response": {"healthy": {"status": 199}}}`},
-		{"the highest status", `{"clusters": ["a"], "response": {"healthy": {"status": 299}}}`, `{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`},
-		{"the lowest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 400}}}`, `{"clusters": ["a"], "response": {"unhealthy": {"status": 399}}}`},
-		{"the highest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 599}}}`, `{"clusters": ["a"], "response": {"unhealthy": {"status": 600}}}`},
+		{"the lowest status", `{"clusters": ["a"], "response": {"healthy": {"status": 200}}}`,
+			`{"clusters": ["a"], "response": {"healthy": {"status": 199}}}`},
+		{"the highest status", `{"clusters": ["a"], "response": {"healthy": {"status": 299}}}`,
+			`{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`},
+		{"the lowest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 400}}}`,
+			`{"clusters": ["a"], "response": {"unhealthy": {"status": 399}}}`},
+		{"the highest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 599}}}`,
+			`{"clusters": ["a"], "response": {"unhealthy": {"status": 600}}}`},
 		{"a duration", `{"clusters": ["a"], "stale_after": "86400s"}`, `{"clusters": ["a"], "stale_after": "86400.000000001s"}`},
 		{"the shortest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.1s"}}`,
 			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.099999999s"}}`},
@@ -395,19 +338,19 @@ func TestBoundsAreWhereTheyAreSaidToBe(t *testing.T) {
 				t.Errorf("within: %v", err)
 			}
 			if _, err := Decode(parse(t, test.beyond), Plugin); err == nil {
-				t.Error("beyond: it is taken")
+				t.Error("beyond: no error")
 			}
 		})
 	}
-	for _, character := range "`{@[/:^,*" { // beside those that are allowed
+	for _, character := range "`{@[/:^,*" { // next to the allowed ones
 		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Plugin); err == nil {
-			t.Errorf("a stat prefix with %q is taken", character)
+			t.Errorf("no error for a stat prefix with %q", character)
 		}
 	}
 }
 
-// A wrong type is one error: what follows of it is not told too.
-func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
+// What follows from a wrong type is not reported too.
+func TestWrongTypeIsOneError(t *testing.T) {
 	for key := range keys(t) {
 		for _, value := range []string{"5", "true", "null", `"?"`, "[]", "{}", "[5]"} {
 			whole := `{"clusters": ["service"], ` + nest(strings.Split(key, "."), value) + `}`
@@ -418,7 +361,8 @@ func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
 				whole = `{"clusters": ` + value + `}`
 			}
 			if strings.HasPrefix(key, "admin.") {
-				whole = `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///a", "` + strings.TrimPrefix(key, "admin.") + `": ` + value + `}}`
+				whole = `{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///a", "` + strings.TrimPrefix(key,
+					"admin.") + `": ` + value + `}}`
 			}
 			_, err := Decode(parseLast(t, whole), Plugin)
 			if err != nil && len(err.(Errors)) != 1 {
@@ -428,7 +372,7 @@ func TestWrongTypeOfAKeyIsOneError(t *testing.T) {
 	}
 }
 
-// parseLast reads JSON in which a key may be repeated: the last counts.
+// parseLast reads JSON with repeated keys: the last one counts.
 func parseLast(t *testing.T, text string) *structpb.Struct {
 	t.Helper()
 	var value map[string]any
@@ -442,15 +386,14 @@ func parseLast(t *testing.T, text string) *structpb.Struct {
 	return s
 }
 
-// A route that takes another source lays the filter's admin aside; no other does.
-func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
+func TestMergeRawDropsAdminWithItsSource(t *testing.T) {
 	const filter = `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a"}}`
 	for _, test := range []struct {
 		route string
 		kept  bool
 	}{
 		{`{"source": "stats"}`, false},
-		{`{"source": "stats", "admin": {"interval": "2s"}}`, true}, // which is an error, and told
+		{`{"source": "stats", "admin": {"interval": "2s"}}`, true}, // an error, which Decode reports
 		{`{"source": "admin"}`, true},
 		{`{"drain": "ignore"}`, true},
 	} {
@@ -462,8 +405,7 @@ func TestOverrideLaysAdminAsideWithItsSource(t *testing.T) {
 	}
 }
 
-// An override is checked on its own as far as it can be.
-func TestOverrideThatNamesNoClustersMayRequireAsManyAsThereCanBe(t *testing.T) {
+func TestOverrideWithoutClustersMayRequireAsManyAsAllowed(t *testing.T) {
 	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
 		if _, err := DecodeOverride(parse(t, text), Plugin); (err == nil) != good {
 			t.Errorf("%s: got %v", text, err)

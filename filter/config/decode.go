@@ -85,7 +85,8 @@ func (d *decoder) statPrefix() string {
 	case strings.ContainsFunc(prefix, func(r rune) bool { return !allowed(r) }):
 		d.fail("stat_prefix", "%q has a character other than letters, digits, _, - and .", prefix)
 	case strings.HasPrefix(prefix, "."), strings.HasSuffix(prefix, "."), strings.Contains(prefix, ".."):
-		d.fail("stat_prefix", "%q has a dot at an end or two in a row, so the metrics' names would have an empty part; write it as in edge.eu-1", prefix)
+		d.fail("stat_prefix", "%q has a dot at an end or two in a row, so the metrics' names would have an empty part; "+
+			"write it as in edge.eu-1", prefix)
 	}
 	return prefix
 }
@@ -245,7 +246,7 @@ func (d *decoder) admin() *Admin {
 	return admin
 }
 
-// maxUnixPathBytes is what a sockaddr_un holds, without its last NUL.
+// maxUnixPathBytes is the size of a sockaddr_un, without its last NUL.
 const maxUnixPathBytes = 107
 
 // checkStaleAfter compares stale_after with how often the source samples, and returns it or its default.

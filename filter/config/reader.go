@@ -30,10 +30,10 @@ func (e Errors) Error() string {
 // Unwrap returns the errors, for errors.Is and errors.As.
 func (e Errors) Unwrap() []error { return e }
 
-// KeyError is what is wrong with one key.
+// KeyError is an error of one key.
 type KeyError struct {
 	Path    string // the key's path, as in clusters[0].min_healthy; a key that needs quotes is quoted
-	Message string // what is wrong, and what would be right
+	Message string // the fault, and how to fix it
 }
 
 func (e *KeyError) Error() string { return e.Path + ": " + e.Message }
@@ -74,6 +74,9 @@ func (o *object) failed(key string) bool {
 }
 
 func (o *object) get(key string) *structpb.Value {
+	if o.known == nil {
+		o.known = make([]string, 0, 16) // an update of routes decodes many objects
+	}
 	if !slices.Contains(o.known, key) {
 		o.known = append(o.known, key)
 	}
@@ -269,7 +272,7 @@ func showKey(key string) string {
 	return strconv.Quote(clip(key))
 }
 
-// clip shortens what was written for an error.
+// clip shortens text for an error.
 func clip(s string) string {
 	const maxBytes = 64
 	if len(s) <= maxBytes {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestWhatAUserWroteIsShownShort(t *testing.T) {
+func TestShowIsShort(t *testing.T) {
 	for _, test := range []struct{ name, got, want string }{
 		{"64 bytes are whole", clip(strings.Repeat("x", 64)), strings.Repeat("x", 64)},
 		{"65 are cut", clip(strings.Repeat("x", 65)), strings.Repeat("x", 64) + "…"},
@@ -27,7 +27,8 @@ func TestWhatAUserWroteIsShownShort(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
 		want int
-	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"path", "path", 0}, {"paht", "path", 2}, {"pat", "path", 1}, {"xath", "path", 1}, {"kitten", "sitting", 3}} {
+	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"path", "path", 0}, {"paht", "path", 2}, {"pat", "path", 1}, {"xath", "path", 1}, {"kitten",
+		"sitting", 3}} {
 		if got := distance(test.a, test.b); got != test.want {
 			t.Errorf("%q and %q: got %d, want %d", test.a, test.b, got, test.want)
 		}

@@ -5,12 +5,15 @@ import (
 	"sync"
 )
 
-// clusters know which clusters Envoy has: those that it had before it reported its changes, by their stats, and the others by its
-// reports. A cluster that is still warming has stats and was not reported: Envoy does not have it, as for its own filter.
+// clusters knows which clusters Envoy has: by Envoy's reports, and by the stats of those that it had before it began to report. A cluster
+// that has stats and was not reported is warming: Envoy does not have it yet, as for its own health_check filter.
+//
+// The ABI has no list of the earlier clusters, and a stat shows its cluster's alt_stat_name instead of the name. So a static cluster whose
+// alt_stat_name is the name of a cluster that Envoy does not have makes that one known.
 type clusters struct {
 	mutex    sync.RWMutex
 	reported map[uint64]bool     // by the hash of the name: whether Envoy has the cluster, if it has reported it
-	removed  int                 // how many of them it has not
+	removed  int                 // how many of them are false
 	before   map[uint64]struct{} // hashes of the stat names of the clusters that Envoy had before
 	final    bool                // before is complete
 	unaware  bool                // Envoy reports no changes
@@ -22,11 +25,11 @@ func hashOf(name string) uint64 {
 	return h.Sum64()
 }
 
-// removedMost bounds the names that are kept of removed clusters. Beyond it only those are kept that Envoy had before and that have no
-// alt_stat_name: a report has no stat name.
-const removedMost = 100_000
+// maxRemoved bounds the names of removed clusters. Beyond it only those are kept that Envoy had before and that have no alt_stat_name: a
+// report has no stat name.
+const maxRemoved = 100_000
 
-// report takes that Envoy has added or removed a cluster.
+// report records that Envoy has added or removed a cluster.
 func (c *clusters) report(name, statName string, removed bool) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -39,7 +42,7 @@ func (c *clusters) report(name, statName string, removed bool) {
 		delete(c.reported, hash)
 	}
 	if removed {
-		if _, before := c.before[hashOf(statName)]; !before && c.final && c.removed >= removedMost {
+		if _, before := c.before[hashOf(statName)]; !before && c.final && c.removed >= maxRemoved {
 			delete(c.reported, hash)
 			return
 		}
@@ -48,7 +51,7 @@ func (c *clusters) report(name, statName string, removed bool) {
 	c.reported[hash] = !removed
 }
 
-// has reports whether Envoy has a cluster; hasStats is whether it has stats.
+// has reports whether Envoy has a cluster, by the hashes of its names.
 func (c *clusters) has(name, statName uint64, hasStats bool) bool {
 	c.mutex.RLock()
 	defer c.mutex.RUnlock()
@@ -59,21 +62,21 @@ func (c *clusters) has(name, statName uint64, hasStats bool) bool {
 	return hasStats && (before || c.unaware)
 }
 
-func (c *clusters) unawareOfChanges() {
+func (c *clusters) setUnaware() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.unaware = true
 }
 
-// collecting reports whether the next pass is to find the clusters that Envoy had before.
-func (c *clusters) collecting() bool {
+// isCollecting reports whether the next pass has to find the clusters that Envoy had before.
+func (c *clusters) isCollecting() bool {
 	c.mutex.RLock()
 	defer c.mutex.RUnlock()
 	return !c.final
 }
 
-// collected takes the hashes of the stat names that a pass has found. The last pass before the workers start is final.
-func (c *clusters) collected(hashes []uint64, final bool) {
+// collect records the stat names that a pass has found, by their hashes. The last pass before the workers start is final.
+func (c *clusters) collect(hashes []uint64, final bool) {
 	before := make(map[uint64]struct{}, len(hashes))
 	for _, hash := range hashes {
 		before[hash] = struct{}{}

@@ -23,10 +23,19 @@
 //	bootstrap.c         the hooks of the bootstrap extension
 //	unused.c            the hooks that a health gate does not need
 //
-//	envoylog.go         Envoy's log, and strings for C
+//	base.go             log, text for C, clock
 //	clusters.go         which clusters Envoy has
 //	sampler.go          the gauges that gates read
-//	pace.go             when to sample next
-//	document.go         a configuration, from Envoy's bytes
-//	...
+//	pace.go             when to make the next pass
+//	document.go         the configuration in Envoy's bytes
+//	metrics.go          Envoy as the gates of one filter see it
+//	reader.go           Envoy as one gate sees it
+//	grpc.go             what differs between gates that answer grpc.health.v1.Health
+//	configuration.go    a filter's configuration, and a route override
+//	gate.go             one gate, with its replies in C
+//	supersede.go        which gates a newer configuration has replaced
+//	tested.go           the versions of Envoy that the module is tested with
+//	module.go           all configurations and gates of one Envoy
+//	sampling.go         sampling and evaluating, mostly on one thread of Go
+//	exports.go          the functions that C calls
 package dynamicmodule

@@ -19,47 +19,47 @@ import (
 	"healthgate/filter/policy"
 )
 
-// gate is one gate, and its replies as C has them.
+// gate is one gate, with its replies in C.
 type gate struct {
 	c             *C.hg_gate // referenced
 	configuration *lifecycle.Configuration
-	filter        *configuration // that the gate is of, and the route override; both guarded by module.mutex
-	override      *override      // nil if the gate is the filter's own
 	core          *gates.Gate
 	reader        *reader
 	handle        cgo.Handle
-	warnings      []dueWarning // guarded by module.mutex
-	supersededBy  uint64       // the serial of what has replaced its configuration, 0 if nothing has; guarded by module.mutex
+
+	// Guarded by module.mutex.
+	filter       *configuration // nil before the first stream
+	override     *override      // nil if the gate is the filter's own
+	warnings     []dueWarning
+	supersededBy uint64 // the serial of the configuration or override that has replaced its own, 0 if none has
 
 	mutex     sync.Mutex
 	replies   map[*gates.Reply]*C.hg_reply
 	published *C.hg_reply // nil before the first evaluation
-	pass      uint64      // that the last evaluation was after
+	pass      uint64      // the last pass before the last evaluation
 	ended     bool
 }
 
-// dueWarning is a warning and its time.
 type dueWarning struct {
 	at    time.Time
 	check func()
 }
 
-// newGate makes what C needs of a gate. Its first reply is published at its first probe.
+// newGate makes a gate. It publishes its first reply with its first probe.
 func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 	g := &gate{c: C.hg_gate_create(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.handle = C.uintptr_t(g.handle)
-	config := c.Config()
-	g.setPaths(c.Paths())
-	g.c.details = C.bool(config.Details)
+	g.addPaths(c.Paths())
+	g.c.details = C.bool(c.Config().Details)
 	g.c.age_limit = C.int64_t(defaultAgeLimit)
-	if config.StaleAfter > 0 {
-		g.c.age_limit = C.int64_t(config.StaleAfter)
+	if c.Config().StaleAfter > 0 {
+		g.c.age_limit = C.int64_t(c.Config().StaleAfter)
 	}
 	g.c.stale = g.reply(core.FailingReply(policy.Stale))
 	g.c.error = g.reply(core.FailingReply(policy.Error))
-	if len(config.GRPCServices) > 0 {
-		g.serveGRPC(config)
+	if len(c.Config().GRPCServices) > 0 {
+		g.answerCalls(c.Config())
 	}
 	for _, warning := range core.Warnings() {
 		g.warnings = append(g.warnings, dueWarning{r.Now().Add(warning.After), warning.Check})
@@ -67,35 +67,50 @@ func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 	return g
 }
 
-func (g *gate) setPaths(paths []string) {
+// newBrokenGate makes a gate that fails each probe of a broken configuration, counted by the filter's own gate.
+func newBrokenGate(paths []string, filter *gates.Gate) *gate {
+	g := &gate{c: C.hg_gate_create(), core: filter, replies: make(map[*gates.Reply]*C.hg_reply)}
+	g.failAlways(paths, g.reply(filter.FailingReply(policy.Error)))
+	return g
+}
+
+// newErrorGate makes a gate that fails each probe without counting it.
+func newErrorGate(paths []string) *gate {
+	g := &gate{c: C.hg_gate_create()}
+	reply := newReply(gates.FailClosed())
+	C.hg_gate_add_reply(g.c, reply)
+	g.failAlways(paths, reply)
+	return g
+}
+
+func (g *gate) addPaths(paths []string) {
 	for _, path := range paths {
 		C.hg_gate_add_path(g.c, text(path))
 	}
 }
 
-// failAlways makes the gate one that sends the same reply to all probes.
 func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
-	g.setPaths(paths)
+	g.addPaths(paths)
 	g.c.age_limit = math.MaxInt64
 	g.c.error, g.c.stale = reply, reply
 	C.hg_gate_publish(g.c, reply)
 }
 
-func (g *gate) serveGRPC(config *config.Config) {
-	prefix, services := config.StatPrefix, config.GRPCServices
-	g.c.config_hash = C.uint64_t(contentOf(config))
-	g.c.watchers_max = C.size_t(config.GRPCMaxWatchers)
-	C.hg_gate_set_services(g.c, C.size_t(len(services)), text(string(list(services, notServing))), text(string(list(services, serving))))
+// answerCalls makes the gate answer grpc.health.v1.Health.
+func (g *gate) answerCalls(c *config.Config) {
+	services := c.GRPCServices
+	g.c.config_hash = C.uint64_t(configHash(c))
+	g.c.watchers_max = C.size_t(c.GRPCMaxWatchers)
+	C.hg_gate_set_services(g.c, C.size_t(len(services)), text(listResponse(services, notServing)), text(listResponse(services, serving)))
 	for i, service := range services {
 		C.hg_gate_set_service(g.c, C.size_t(i), text(service))
 	}
-	counters := grpcCounters(prefix)
-	g.c.checks = g.reader.metric(counters[0], false).c
-	g.c.watches = g.reader.metric(counters[1], false).c
-	g.c.watchers = g.reader.metric(grpcGauge(prefix), true).c
+	checks, watches, watchers := grpcMetricNames(c.StatPrefix)
+	g.c.checks, g.c.watches = g.reader.metric(checks, false).c, g.reader.metric(watches, false).c
+	g.c.watchers = g.reader.metric(watchers, true).c
 }
 
-// end releases the gate. Its streams are still answered by what it has published.
+// end releases the gate. Streams that still have it get the last published reply.
 func (g *gate) end() {
 	g.mutex.Lock()
 	if g.ended = true; g.published == nil {
@@ -106,39 +121,38 @@ func (g *gate) end() {
 	C.hg_gate_unref(g.c)
 }
 
-// reply returns a reply as C has it, made once.
+// reply returns a reply in C, the same one for the same r.
 func (g *gate) reply(r *gates.Reply) *C.hg_reply {
-	made := g.replies[r]
-	if made == nil {
-		made = g.newReply(r)
-		C.hg_gate_add_reply(g.c, made)
-		g.replies[r] = made
+	reply := g.replies[r]
+	if reply == nil {
+		reply = g.newReply(r)
+		C.hg_gate_add_reply(g.c, reply)
+		g.replies[r] = reply
 	}
-	return made
+	return reply
 }
 
 func (g *gate) newReply(r *gates.Reply) *C.hg_reply {
-	made := newReply(r)
+	reply := newReply(r)
 	all, byReason := g.core.Counters(r)
-	made.counters[0] = all.(*metric).c
+	reply.counters[0] = all.(*metric).c
 	if byReason != nil {
-		made.counters[1] = byReason.(*metric).c
+		reply.counters[1] = byReason.(*metric).c
 	}
-	return made
+	return reply
 }
 
 func newReply(r *gates.Reply) *C.hg_reply {
-	made := C.hg_reply_create(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
+	reply := C.hg_reply_create(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
 	for key, values := range r.Headers {
 		for _, value := range values {
-			C.hg_reply_add_header(made, text(key), text(value))
+			C.hg_reply_add_header(reply, text(key), text(value))
 		}
 	}
-	return made
+	return reply
 }
 
-// evaluate evaluates the gate by the samples of a pass or newer ones, and publishes its reply. It reports whether the reply has changed
-// between passing and failing.
+// evaluate evaluates the gate by the samples of a pass or later ones, and publishes its reply. It reports whether the verdict has changed.
 func (g *gate) evaluate(pass uint64) (changed bool) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -146,46 +160,47 @@ func (g *gate) evaluate(pass uint64) (changed bool) {
 		return false
 	}
 	before := g.published
-	g.published, g.pass = g.newestReply(), pass
+	g.published, g.pass = g.currentReply(), pass
 	C.hg_gate_publish(g.c, g.published)
 	return before != nil && before.passing != g.published.passing
 }
 
-// newestReply fails closed if anything goes wrong.
-func (g *gate) newestReply() (made *C.hg_reply) {
+// currentReply fails closed: after a panic it returns the reply for an error.
+func (g *gate) currentReply() (reply *C.hg_reply) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			g.reader.module.process.LogPanic(g.reader, "in an evaluation, answered with "+strconv.Itoa(int(g.c.error.status)), cause)
-			made = (*C.hg_reply)(g.c.error)
+			g.logPanic("in an evaluation, answered with "+strconv.Itoa(int(g.c.error.status)), cause)
+			reply = (*C.hg_reply)(g.c.error)
 		}
 	}()
 	return g.reply(g.core.Evaluate())
 }
 
-// outdated reports whether the gate may have another reply than it has published.
-func (g *gate) outdated() bool {
+func (g *gate) logPanic(where string, cause any) { g.reader.process.LogPanic(g.reader, where, cause) }
+
+// isOutdated reports whether the gate may have another reply than it has published.
+func (g *gate) isOutdated() bool {
 	g.mutex.Lock()
 	pass := g.pass
 	g.mutex.Unlock()
 	return g.reader.changedSince(pass) || g.core.DependsOnTime()
 }
 
-// now is the reply that is published.
-func (g *gate) now() *C.hg_reply {
+func (g *gate) publishedReply() *C.hg_reply {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	return g.published
 }
 
-// warn writes the warnings that are due.
-func (g *gate) warn(now time.Time) {
+// checkWarnings runs the checks that are due.
+func (g *gate) checkWarnings(now time.Time) {
 	g.warnings = slices.DeleteFunc(g.warnings, func(w dueWarning) bool {
 		if now.Before(w.at) {
 			return false
 		}
 		defer func() {
 			if cause := recover(); cause != nil {
-				g.reader.module.process.LogPanic(g.reader, "in a warning", cause)
+				g.logPanic("in a warning", cause)
 			}
 		}()
 		w.check()
@@ -193,7 +208,7 @@ func (g *gate) warn(now time.Time) {
 	})
 }
 
-// nextWarning is when the next warning is due, zero if none is.
+// nextWarning returns when the next warning is due, zero if none is.
 func (g *gate) nextWarning() (next time.Time) {
 	for _, w := range g.warnings {
 		if next.IsZero() || w.at.Before(next) {
@@ -203,10 +218,10 @@ func (g *gate) nextWarning() (next time.Time) {
 	return next
 }
 
-// report is the reply with a report, for one probe.
+// report returns a reply with a report, for one probe.
 func (g *gate) report() *C.hg_reply {
 	g.core.Activate()
-	made := g.newReply(g.core.EvaluateAndReport())
-	made.single_use = true
-	return made
+	reply := g.newReply(g.core.EvaluateAndReport())
+	reply.single_use = true
+	return reply
 }

@@ -11,7 +11,7 @@ struct hg_reply;
 // On the main thread.
 extern void healthgateLoad(void);         // logs the version
 extern void healthgateDefineShared(void); // defines the stats that all filters share
-// healthgateStart begins to sample the clusters and to evaluate the gates, on a thread of its own; healthgateStop ends that.
+// healthgateStart starts the thread that samples the clusters and evaluates the gates; healthgateStop ends it.
 extern void healthgateStart(void);
 extern void healthgateStop(void);
 extern void healthgateWithoutLifecycle(void); // Envoy does not report which clusters it adds and removes

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -13,8 +14,8 @@ import (
 	"healthgate/filter/dynamicmodule/fakeenvoy"
 )
 
-// exceeds says whether a message that protobuf accepts has a name that is too long, or too many groups in each other.
-func exceeds(t *testing.T, message []byte) bool {
+// exceedsLimits reports whether a message that protobuf accepts has a name that is too long, or too many nested groups.
+func exceedsLimits(t *testing.T, message []byte) bool {
 	const maxName, maxGroups = 2048, 100
 	depth := 0
 	for len(message) > 0 {
@@ -42,17 +43,20 @@ func exceeds(t *testing.T, message []byte) bool {
 	return false
 }
 
-// wantStatus is the gRPC status of a Check of a service a.B, or of all, by protobuf's own reading of the message.
+// wantStatus returns the gRPC status of a Check by a gate with the service a.B, by protobuf's own parser.
 func wantStatus(t *testing.T, request string) string {
 	const ok, invalid, notFound, unimplemented = "0", "3", "5", "12"
 	if len(request) > 0 && request[0] == 1 {
 		return unimplemented
 	}
-	if len(request) < 5 || request[0] != 0 || uint64(binary.BigEndian.Uint32([]byte(request[1:]))) != uint64(len(request)-5) || len(request)-5 > 65536 {
+	if len(request) < 5 || request[0] != 0 || len(request)-5 > 65536 {
+		return invalid
+	}
+	if uint64(binary.BigEndian.Uint32([]byte(request[1:]))) != uint64(len(request)-5) {
 		return invalid
 	}
 	message := &grpc_health_v1.HealthCheckRequest{}
-	if proto.Unmarshal([]byte(request[5:]), message) != nil || exceeds(t, []byte(request[5:])) {
+	if proto.Unmarshal([]byte(request[5:]), message) != nil || exceedsLimits(t, []byte(request[5:])) {
 		return invalid
 	}
 	if message.Service == "" || message.Service == "a.B" {
@@ -61,18 +65,20 @@ func wantStatus(t *testing.T, request string) string {
 	return notFound
 }
 
-// framed is a message as a call sends it.
+// framed returns a message with gRPC's prefix.
 func framed(message string) string {
 	return string(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))) + message
 }
 
 func FuzzCheck(f *testing.F) {
 	for _, request := range []string{
-		"", "\x00", "\x00\x00\x00\x00\x00", "\x01\x00\x00\x00\x00", "\x02\x00\x00\x00\x00", "\x00\x00\x00\x00\x05\x0a\x03a.B", "\x00\x00\x00\x00\x03\x0a\x01b",
-		"\x00\xff\xff\xff\xff", "\x00\x00\x00\x00\x00\x00", "\x00\x00\x00\x00\x02\x08\x01", "\x00\x00\x00\x00\x01\x0b", "\x00\x00\x00\x00\x05\x15\x01\x02\x03\x04",
+		"", "\x00", "\x00\x00\x00\x00\x00", "\x01\x00\x00\x00\x00", "\x02\x00\x00\x00\x00",
+		"\x00\x00\x00\x00\x05\x0a\x03a.B", "\x00\x00\x00\x00\x03\x0a\x01b",
+		"\x00\xff\xff\xff\xff", "\x00\x00\x00\x00\x00\x00", "\x00\x00\x00\x00\x02\x08\x01", "\x00\x00\x00\x00\x01\x0b",
+		"\x00\x00\x00\x00\x05\x15\x01\x02\x03\x04",
 		"\x00\x00\x00\x00\x09\x11\x01\x02\x03\x04\x05\x06\x07\x08", "\x00\x00\x00\x00\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
 		"\x00\x00\x00\x00\x0c\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x00\x00\x00\x08\x00" + strings.Repeat("\x10\x01", 1024),
-		"\x00\x00\x00\x00\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", "\x00\x00\x00\x00\x02\x00\x01", // more than 64 bits; a field of number 0
+		"\x00\x00\x00\x00\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", "\x00\x00\x00\x00\x02\x00\x01", // over 64 bits; field 0
 		"\x00\x00\x00\x00\x06\xf8\xff\xff\xff\x0f\x01", "\x00\x00\x00\x00\x06\x80\x80\x80\x80\x10\x01", // the largest field number, and one more
 		"\x00\x00\x00\x08\x02" + strings.Repeat("\x10\x01", 1025),
 	} {
@@ -82,16 +88,18 @@ func FuzzCheck(f *testing.F) {
 		"\x13\x14", "\x13\x0a\x03a.B\x14", "\x13\x1b\x08\x01\x1c\x14", "\x13\x1c", "\x13", "\x14", "\x0b\x0c", "\x13\x0a\x01\xff\x14", // groups
 		"\x13\xf8\xff\xff\xff\x3f\x01\x14", "\x13\x80\x80\x80\x80\x40\x01\x14", "\x13\x80\x80\x80\x80\x80\x01\x01\x14", // with large numbers
 		strings.Repeat("\x13", 100) + strings.Repeat("\x14", 100), strings.Repeat("\x13", 101) + strings.Repeat("\x14", 101),
-		"\x0a\x02\xc3\xbc", "\x0a\x01\xc3", "\x0a\x03\xed\xa0\x80", "\x0a\x04\xf4\x90\x80\x80", "\x0a\x01\xff\x0a\x00", "\x0e", "\x0f", "\x8a\x00\x03a.B",
+		"\x0a\x02\xc3\xbc", "\x0a\x01\xc3", "\x0a\x03\xed\xa0\x80", "\x0a\x04\xf4\x90\x80\x80", "\x0a\x01\xff\x0a\x00",
+		"\x0e", "\x0f", "\x8a\x00\x03a.B",
 		"\x12\x80\x40" + strings.Repeat("u", 8192) + "\x0a\x03a.B",
-		"\x0a\x80\x10" + strings.Repeat("n", 2048), "\x0a\x81\x10" + strings.Repeat("n", 2049), "\x0a\x81\x10" + strings.Repeat("n", 2049) + "\x0a\x00",
+		"\x0a\x80\x10" + strings.Repeat("n", 2048), "\x0a\x81\x10" + strings.Repeat("n", 2049),
+		"\x0a\x81\x10" + strings.Repeat("n", 2049) + "\x0a\x00",
 	} {
 		f.Add(framed(message))
 	}
 	fakeenvoy.Reset()
 	fakeenvoy.Gauge("server.live", 1)
 	fakeenvoy.Gauge(workersStarted, 1)
-	cluster("service", 1, 0, 1)
+	setCluster("service", 1, 0, 1)
 	fakeenvoy.TimerFires()
 	filter := fakeenvoy.NewFilter(`{"clusters": ["service"], "grpc_services": ["a.B"]}`)
 	f.Cleanup(filter.Free)
@@ -107,10 +115,11 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-func TestContentTellsConfigurationsApart(t *testing.T) {
-	contents := map[uint64]string{}
+func TestConfigHashDiffersBetweenConfigurations(t *testing.T) {
+	hashes := map[uint64]string{}
 	for _, alike := range [][]string{
-		{`{"clusters": ["a"], "grpc_services": ["b"]}`, `{"clusters": [{"name": "a", "min_healthy": 1}], "grpc_services": ["b", ""], "grpc_max_watchers": 10000, "require": "any"}`},
+		{`{"clusters": ["a"], "grpc_services": ["b"]}`,
+			`{"clusters": [{"name": "a", "min_healthy": 1}], "grpc_services": ["b", ""], "grpc_max_watchers": 10000, "require": "any"}`},
 		{`{"clusters": ["a"], "grpc_services": ["c"]}`},
 		{`{"clusters": ["a"], "grpc_services": ["b"], "grpc_max_watchers": 5}`},
 		{`{"clusters": ["a", "b"], "grpc_services": ["b"]}`},
@@ -130,43 +139,127 @@ func TestContentTellsConfigurationsApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			content := contentOf(config)
+			hash := configHash(config)
 			if i == 0 {
-				first = content
+				first = hash
 			}
-			if content != first || content == 0 {
-				t.Errorf("%s has content %d, and not %d", text, content, first)
+			if hash != first || hash == 0 {
+				t.Errorf("%s has hash %d, and not %d", text, hash, first)
 			}
 		}
-		if other, there := contents[first]; there {
-			t.Errorf("%s has the content of %s", alike[0], other)
+		if other, there := hashes[first]; there {
+			t.Errorf("%s has the hash of %s", alike[0], other)
 		}
-		contents[first] = alike[0]
+		hashes[first] = alike[0]
 	}
 }
 
+func TestListHasAllServices(t *testing.T) {
+	startEnvoy(t)
+	f := newFilter(t, `{"clusters": ["service"], "grpc_services": ["a.B"]}`)
+	want := framed("\x0a\x09\x0a\x03a.B\x12\x02\x08\x01" + "\x0a\x06\x0a\x00\x12\x02\x08\x01")
+	if r := f.Ask(call("List")); r.Data != want {
+		t.Errorf("got %q, want %q", r.Data, want)
+	}
+	wantMetrics(t, f, metrics{"default.grpc_check": 1, "default.ok": 0})
+}
+
+func TestWatchSendsEachChange(t *testing.T) {
+	startEnvoy(t)
+	f := newFilter(t, `{"clusters": ["service"], "grpc_services": ["a.B"]}`)
+	s := watch(t, f, nil)
+	want := framed("\x08\x01")
+	for i := range 6 {
+		setCluster("service", uint64(i%2), 0, 1)
+		tick()
+		s.Run()
+		want += framed("\x08" + string(rune(2-i%2)))
+	}
+	if got := s.Request().Data; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	wantMetrics(t, f, metrics{"default.grpc_watchers": 1, "default.grpc_watch": 1})
+}
+
 func TestWatchersAreLimitedByConfiguration(t *testing.T) {
-	startServing(t)
+	startEnvoy(t)
 	f := newFilter(t, `{"clusters": ["service"], "grpc_services": ["a.B"], "grpc_max_watchers": 2}`)
 	routes := []*fakeenvoy.Route{newRoute(t, `{"grpc_max_watchers": 3}`), newRoute(t, `{"grpc_max_watchers": 3}`)}
-	open := func(route *fakeenvoy.Route) *fakeenvoy.Stream {
-		s := f.Open(fakeenvoy.Request{Route: route, Method: "POST", Path: "/grpc.health.v1.Health/Watch", ContentType: "application/grpc", Body: "\x00\x00\x00\x00\x00"})
-		t.Cleanup(s.Free)
-		return s
-	}
 	for i, test := range []struct {
 		route   *fakeenvoy.Route
 		refused bool
 	}{
 		{nil, false}, {routes[0], false}, {nil, false}, {nil, true}, {routes[0], false},
-		{routes[1], false}, {routes[1], true}, {routes[0], true}, // the same configuration, made anew
+		{routes[1], false}, {routes[1], true}, {routes[0], true}, // the same configuration, created again
 	} {
-		r := open(test.route).Request()
+		r := watch(t, f, test.route).Request()
 		if refused := r.Details == "healthgate_grpc_resource_exhausted"; refused != test.refused || refused == (r.Data != "") {
 			t.Errorf("Watch %d: got %+v", i, r)
 		}
 	}
-	if watches, watchers := f.Metric("default.grpc_watch"), f.Metric("default.grpc_watchers"); watches != 8 || watchers != 5 {
-		t.Errorf("grpc_watch is %d, grpc_watchers %d", watches, watchers)
+	wantMetrics(t, f, metrics{"default.grpc_watch": 8, "default.grpc_watchers": 5})
+}
+
+func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
+	const a, b = `{"clusters": ["service"], "grpc_services": ["a"]}`, `{"clusters": ["other"], "grpc_services": ["a"]}`
+	filter := func(config string) func(*testing.T) { return func(t *testing.T) { newFilter(t, config) } }
+	routes := func(configs ...string) func(*testing.T) {
+		return func(t *testing.T) {
+			for _, config := range configs {
+				newRoute(t, config)
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		route  string // of the watched stream, "" for none
+		update func(t *testing.T)
+		ends   bool
+	}{
+		"different filter":                            {"", filter(b), true},
+		"equal filter":                                {"", filter(a), false},
+		"filter with another stat_prefix":             {"", filter(`{"clusters": ["other"], "stat_prefix": "x"}`), false},
+		"different filter of an override":             {`{"drain": "ignore"}`, filter(b), true},
+		"different override":                          {`{"drain": "ignore"}`, routes(`{"clusters": ["other"]}`), true},
+		"equal override":                              {`{"drain": "ignore"}`, routes(`{"drain": "ignore"}`, `{"path": "/x"}`), false},
+		"override with another stat_prefix":           {`{"drain": "ignore"}`, routes(`{"stat_prefix": "x"}`), false},
+		"override, and the stream's route is without": {"", routes(`{"clusters": ["other"]}`), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			startEnvoy(t)
+			f := newFilter(t, a)
+			var route *fakeenvoy.Route
+			if test.route != "" {
+				route = newRoute(t, test.route)
+			}
+			s := watch(t, f, route)
+			shared.endReplaced(time.Now().Add(time.Minute)) // the update that created f
+			test.update(t)
+			shared.endReplaced(time.Now()) // too early
+			tick()
+			s.Run()
+			if got := s.Request().Trailers; got != "" {
+				t.Fatalf("ended before the update was effective: %q", got)
+			}
+			shared.endReplaced(time.Now().Add(2 * supersedeAfter))
+			tick()
+			notifyWatchers()
+			s.Run()
+			if got := s.Request().Trailers == "grpc-status: 14\n"; got != test.ends {
+				t.Errorf("ended: %v, want %v", got, test.ends)
+			}
+		})
+	}
+}
+
+func TestEndlessUpdatesDoNotDelayTheEndOfWatchers(t *testing.T) {
+	u, now, due := updates{}, time.Now(), 0
+	for range 100 {
+		u.add(now)
+		if now = now.Add(supersedeAfter / 10); u.takeDue(now) {
+			due++
+		}
+	}
+	if due < 9 {
+		t.Errorf("it was due %d times in ten seconds", due)
 	}
 }

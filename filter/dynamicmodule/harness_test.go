@@ -12,7 +12,7 @@ import (
 	_ "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/abi"
 )
 
-// compiler is the C compiler that cgo takes.
+// compiler returns cgo's C compiler.
 func compiler(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("go", "env", "CC").Output()
@@ -35,22 +35,26 @@ func cFiles(t *testing.T, patterns ...string) []string {
 	return files
 }
 
-// The C without Go, under the sanitizers; what it does is in testdata/harness.c.
+// testdata/harness.c tests the C without Go.
 func TestCUnderSanitizers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 15 s")
+	}
 	const memory, threads = "-fsanitize=address,undefined", "-fsanitize=thread"
 	for name, flags := range map[string][]string{
-		"memory":                            {memory},
-		"memory, Envoy 1.38":                {memory, "-DFE_OF_1_38"},
-		"memory, Envoy 1.40":                {memory, "-DFE_OF_1_40"},
-		"threads":                           {threads},
-		"threads, Envoy 1.38":               {threads, "-DFE_OF_1_38"},
-		"an Envoy that lacks something":     {memory, "-DFE_WITHOUT_LIFECYCLE"},
-		"as it is built, with no sanitizer": {"-O2"},
+		"memory":                        {memory},
+		"memory, Envoy 1.38":            {memory, "-DFE_OF_1_38"},
+		"memory, Envoy 1.40":            {memory, "-DFE_OF_1_40"},
+		"threads":                       {threads},
+		"threads, Envoy 1.38":           {threads, "-DFE_OF_1_38"},
+		"an Envoy without a function":   {memory, "-DFE_WITHOUT_LIFECYCLE"},
+		"as built, without a sanitizer": {"-O2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			program := filepath.Join(t.TempDir(), "harness")
-			args := append([]string{"-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fno-sanitize-recover=all", "-o", program}, flags...)
+			args := append([]string{"-g", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
+				"-fno-sanitize-recover=all", "-o", program}, flags...)
 			args = append(args, cFiles(t, "*.c", "fakeenvoy/*.c", "testdata/harness.c")...)
 			if out, err := exec.Command(compiler(t), append(args, "-lpthread")...).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -71,7 +75,7 @@ func abiHeader(t *testing.T) string {
 	return filepath.Join(strings.TrimSpace(string(out)), "abi")
 }
 
-// Healthgate's own declarations, and the hooks that it defines, have the types that Envoy's header gives them.
+// abi.h and the hooks have the types of Envoy's header.
 func TestDeclarationsAgreeWithEnvoys(t *testing.T) {
 	args := []string{"-D_GNU_SOURCE", "-Wall", "-Werror", "-fsyntax-only", "-isystem", abiHeader(t), "testdata/abi_check.c"}
 	if out, err := exec.Command(compiler(t), args...).CombinedOutput(); err != nil {
@@ -79,7 +83,7 @@ func TestDeclarationsAgreeWithEnvoys(t *testing.T) {
 	}
 }
 
-// optional are the hooks that Envoy does without: newDynamicModuleHttpFilterConfig in filter_config.cc of
+// Envoy does not need these hooks: newDynamicModuleHttpFilterConfig in filter_config.cc of
 // source/extensions/filters/http/dynamic_modules, v1.39.1.
 var optional = regexp.MustCompile(`_on_http_filter_config_(scheduled|http_)`)
 
@@ -115,7 +119,7 @@ func TestEachHookIsThere(t *testing.T) {
 	}
 }
 
-// The order is that of doc.go.
+// doc.go has the order.
 func TestFilesIncludeOnlyFilesBeforeThem(t *testing.T) {
 	doc, err := os.ReadFile("doc.go")
 	if err != nil {

@@ -30,7 +30,7 @@ static const hg_reply *reply_to(hg_stream *stream) {
   return report != NULL ? report : reply;
 }
 
-// percent_encode writes a body in the encoding of grpc-message, and returns its length, at most three times that of the body.
+// percent_encode writes a body in the encoding of grpc-message, and returns its length, at most three times the length of the body.
 static size_t percent_encode(char *encoded, hg_buffer body) {
   size_t length = 0;
   for (size_t i = 0; i < body.length; i++) {

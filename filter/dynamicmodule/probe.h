@@ -1,4 +1,4 @@
-// Probes: GET, HEAD or gRPC requests of the gate's path.
+// Probes: GET, HEAD or gRPC requests for a path of the gate.
 #pragma once
 
 #include "stream.h"

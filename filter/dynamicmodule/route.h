@@ -14,7 +14,7 @@ typedef struct hg_filter {
 typedef struct hg_route {
   uintptr_t handle; // Go's
   bool overrides;
-  uint64_t serial; // greater than that of all routes before it
+  uint64_t serial; // grows with each route
   struct hg_merged *merged;
   struct hg_route *next, **link; // link points here
 } hg_route;

@@ -15,32 +15,28 @@ struct hg_index {
   size_t mask, count;
   bool lengths[LENGTHS]; // of the names: the length alone rules out most gauges
   slot *slots;           // open addressing; a free slot has no name
-  char *names;
 };
 
-hg_index *hg_index_create(size_t names, size_t bytes) {
+hg_index *hg_index_create(size_t names) {
   hg_index *index = hg_alloc(sizeof *index);
   size_t size = 16;
   while (size < 2 * names) size *= 2;
   index->mask = size - 1;
   index->slots = hg_alloc(size * sizeof *index->slots);
-  index->names = hg_alloc(bytes + 1);
   return index;
 }
 
-void hg_index_add(hg_index *index, hg_buffer name, size_t offset) {
-  char *copy = index->names + offset;
-  memcpy(copy, name.ptr, name.length);
+void hg_index_add(hg_index *index, hg_buffer name) {
   uint64_t hash = hg_hash((hg_envoy_buffer){name.ptr, name.length});
   size_t i = hash & index->mask;
   while (index->slots[i].name.ptr != NULL) i = (i + 1) & index->mask;
-  index->slots[i] = (slot){hash, {copy, name.length}, index->count++};
+  index->slots[i] = (slot){hash, hg_copy(name), index->count++};
   index->lengths[name.length % LENGTHS] = true;
 }
 
 void hg_index_destroy(hg_index *index) {
+  for (size_t i = 0; i <= index->mask; i++) free((void *)index->slots[i].name.ptr);
   free(index->slots);
-  free(index->names);
   free(index);
 }
 

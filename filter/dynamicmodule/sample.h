@@ -6,10 +6,8 @@
 // hg_index holds the names of the gauges to sample. It does not change once a pass has used it, so several threads can use it at once.
 typedef struct hg_index hg_index;
 
-// hg_index_create makes an index for a number of names, which have so many bytes together.
-hg_index *hg_index_create(size_t names, size_t bytes);
-// hg_index_add adds a name; offset is the length of all names before it.
-void hg_index_add(hg_index *index, hg_buffer name, size_t offset);
+hg_index *hg_index_create(size_t names); // for that many names at most
+void hg_index_add(hg_index *index, hg_buffer name);
 void hg_index_destroy(hg_index *index);
 
 // hg_sample is the value of one gauge; all zero if Envoy does not have it.
@@ -25,7 +23,7 @@ typedef struct {
 } hg_hashes;
 void hg_hashes_free(hg_hashes *hashes);
 
-// hg_sample_gauges fills samples in the order of the index's names. Unless clusters is NULL, it adds all clusters that have stats. It
+// hg_sample_gauges fills samples in the order of the names in the index. Unless clusters is NULL, it adds all clusters that have stats. It
 // returns false if Envoy has no bootstrap extension, or has ended it.
 bool hg_sample_gauges(const hg_index *index, hg_sample *samples, hg_hashes *clusters);
 

@@ -13,66 +13,74 @@ import (
 	"unsafe"
 )
 
-// sampler keeps the gauges of Envoy's that gates read, as the last pass has found them. Its methods are safe for concurrent use; no
-// lock is held while Envoy's gauges are passed over.
+// sampler holds the gauges of Envoy that gates read, as the last pass has found them. It is safe for concurrent use, and holds no lock
+// during a pass.
 type sampler struct {
 	clusters clusters
+	wanted   chan struct{} // has an element if a pass is wanted soon
 
 	mutex  sync.Mutex
 	gauges map[string]*gauge
-	order  []*gauge // those of index, in its order
+	order  []*gauge // the gauges of index, in its order
 	index  *index   // nil if gauges has changed since it was made
 	passes uint64   // that have begun
 	stored uint64   // the last pass whose samples were stored
 	spare  []C.hg_sample
 }
 
-// gauge is one of Envoy's gauges. It is a envoystats.Value and a envoystats.Found.
+// gauge is one of Envoy's gauges. It is an envoystats.Value and an envoystats.Found.
 type gauge struct {
 	name    string
 	value   atomic.Uint64
 	found   atomic.Bool
 	covered atomic.Bool   // a pass has read it since it was registered
-	changed atomic.Uint64 // the pass that has changed it last
+	changed atomic.Uint64 // the last pass that has changed it
 	refs    int           // guarded by sampler.mutex
 }
 
 func (g *gauge) Get() uint64 { return g.value.Load() }
 func (g *gauge) Found() bool { return g.found.Load() }
 
-// index is what C looks names up in; passes under way keep it alive.
+// index is an hg_index; passes under way keep it alive.
 type index struct {
 	c    *C.hg_index
 	refs int // guarded by sampler.mutex
 }
 
-// register adds a gauge to what is sampled, until it is unregistered as often as it was registered.
-func (s *sampler) register(name string) *gauge {
+func newSampler() *sampler {
+	return &sampler{wanted: make(chan struct{}, 1), gauges: make(map[string]*gauge)}
+}
+
+// register makes passes read gauges, each until it is unregistered as often as it was registered.
+func (s *sampler) register(names ...string) []*gauge {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	g := s.gauges[name]
-	if g == nil {
-		g = &gauge{name: name}
-		if s.gauges == nil {
-			s.gauges = make(map[string]*gauge)
+	registered := make([]*gauge, len(names))
+	for i, name := range names {
+		g := s.gauges[name]
+		if g == nil {
+			g = &gauge{name: name}
+			s.gauges[name] = g
+			s.dropIndex()
 		}
-		s.gauges[name] = g
-		s.dropIndex()
+		g.refs++
+		registered[i] = g
 	}
-	g.refs++
-	return g
+	return registered
 }
 
-func (s *sampler) unregister(g *gauge) {
+func (s *sampler) unregister(gauges ...*gauge) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if g.refs--; g.refs == 0 {
-		delete(s.gauges, g.name)
-		s.dropIndex()
+	for _, g := range gauges {
+		if g.refs--; g.refs == 0 {
+			delete(s.gauges, g.name)
+			s.dropIndex()
+		}
 	}
 }
 
-// dropIndex lets go of the index, which is no longer of the gauges that are registered. It needs the mutex.
+// dropIndex is for changes of gauges. The mutex must be held.
 func (s *sampler) dropIndex() {
 	if s.index != nil {
 		s.unref(s.index)
@@ -86,20 +94,23 @@ func (s *sampler) unref(i *index) {
 	}
 }
 
-// begin returns what a pass needs.
+// passSoon requests a pass for gauges that no pass has covered yet. One pass covers all gauges that are registered before it begins.
+func (s *sampler) passSoon() {
+	select {
+	case s.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// begin begins a pass: it returns the pass's number, names and gauges, and memory for the samples.
 func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg_sample) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.index == nil {
-		bytes, offset := 0, 0
+		s.index = &index{c: C.hg_index_create(C.size_t(len(s.gauges))), refs: 1}
 		for name, g := range s.gauges {
 			s.order = append(s.order, g)
-			bytes += len(name)
-		}
-		s.index = &index{c: C.hg_index_create(C.size_t(len(s.order)), C.size_t(bytes)), refs: 1}
-		for _, g := range s.order {
-			C.hg_index_add(s.index.c, text(g.name), C.size_t(offset))
-			offset += len(g.name)
+			C.hg_index_add(s.index.c, text(name))
 		}
 	}
 	s.index.refs++
@@ -110,36 +121,36 @@ func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg
 	return s.passes, s.index, s.order, samples
 }
 
-// pass reads all of Envoy's gauges and keeps those that are registered. It returns when it began, false if Envoy's side has ended, and
-// whether a gauge has changed that a pass had read before. final is whether Envoy's workers have started before.
-func (s *sampler) pass(final bool) (began time.Duration, passed, changed bool) {
+// pass samples the registered gauges. workersRun is whether Envoy's workers had started before. It returns when it began, whether Envoy's
+// bootstrap extension was there, and whether a gauge has changed since an earlier pass.
+func (s *sampler) pass(workersRun bool) (began time.Duration, passed, changed bool) {
 	began = sinceBoot()
 	pass, i, order, samples := s.begin()
 	var found *C.hg_hashes
-	if s.clusters.collecting() {
+	if s.clusters.isCollecting() {
 		found = new(C.hg_hashes)
 		defer C.hg_hashes_free(found)
 	}
 	passed = bool(C.hg_sample_gauges(i.c, unsafe.SliceData(samples), found))
 	if passed && found != nil {
 		hashes := unsafe.Slice((*uint64)(unsafe.Pointer(found.hashes)), int(found.count))
-		s.clusters.collected(hashes, final)
+		s.clusters.collect(hashes, workersRun)
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.unref(i)
-	if passed && pass > s.stored { // else a pass that began later was faster
+	if passed && pass > s.stored { // otherwise a later pass was faster
 		s.stored = pass
-		for place, g := range order {
-			changed = g.store(uint64(samples[place].value), bool(samples[place].found), pass) || changed
+		for position, g := range order {
+			changed = g.store(uint64(samples[position].value), bool(samples[position].found), pass) || changed
 		}
 	}
 	s.spare = samples
 	return began, passed, changed
 }
 
-// last is the last pass whose samples have been stored.
-func (s *sampler) last() uint64 {
+// lastPass returns the last pass whose samples were stored.
+func (s *sampler) lastPass() uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.stored

@@ -5,66 +5,72 @@ package dynamicmodule
 */
 import "C"
 
-import "time"
+import (
+	"time"
 
-// supersedeAfter is how long an update has to become effective before the watchers of what it replaces are ended.
+	"healthgate/filter/lifecycle"
+)
+
+// supersedeAfter is how long an update may take to become effective before the watchers of replaced configurations are ended.
 const supersedeAfter = time.Second
 
-// hasChanged records that a configuration or an override has come. It needs the mutex. Changes that come without end don't put off what
-// is due.
-func (m *module) hasChanged(now time.Time) {
-	m.changedAt = now
-	if m.supersedeAt.IsZero() {
-		m.supersedeAt = now.Add(supersedeAfter)
+// updates decides when to look for replaced configurations.
+type updates struct {
+	last time.Time // when the last configuration or override was created
+	due  time.Time // zero if nothing is due
+}
+
+// add records a new configuration or override. A series of updates does not postpone due.
+func (u *updates) add(now time.Time) {
+	u.last = now
+	if u.due.IsZero() {
+		u.due = now.Add(supersedeAfter)
 	}
 }
 
-// supersede ends the watchers of configurations that newer ones have replaced. Envoy keeps a configuration alive for its streams and
-// does not report that it was replaced, so what counts is the stat_prefix, which names a gate: a configuration of a filter is replaced
-// by a newer one of the same prefix that says something else, and a route override by newer ones of the same prefix, unless one of these
-// says the same.
-func (m *module) supersede(now time.Time) {
-	if m.markSuperseded(now) {
-		notifyWatchers()
-	}
-}
-
-func (m *module) markSuperseded(now time.Time) (any bool) {
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	if m.supersedeAt.IsZero() || now.Before(m.supersedeAt) {
+// takeDue reports, once, that supersede is due.
+func (u *updates) takeDue(now time.Time) bool {
+	if u.due.IsZero() || now.Before(u.due) {
 		return false
 	}
-	m.supersedeAt = time.Time{}
-	if now.Sub(m.changedAt) < supersedeAfter { // the last change is not effective yet
-		m.supersedeAt = now.Add(supersedeAfter)
+	u.due = time.Time{}
+	if now.Sub(u.last) < supersedeAfter { // the last update is not effective yet
+		u.due = now.Add(supersedeAfter)
 	}
+	return true
+}
+
+// supersede marks the gates whose configurations newer ones have replaced, so that their watchers end, and reports whether there are any.
+// Envoy keeps a configuration alive for its streams and does not report that it was replaced. So the stat_prefix, which names a gate,
+// decides: a filter's configuration is replaced by a newer, different one with the same prefix; a route override is replaced by newer ones
+// with the same prefix, unless one of them is equal.
+func supersede(filters map[*configuration]struct{}, routes map[*override]struct{}, gates map[*lifecycle.Configuration]*gate) (any bool) {
 	newest := make(map[string]*configuration) // by prefix
-	for c := range m.filters {
+	for c := range filters {
 		prefix := c.Config().StatPrefix
-		if other := newest[prefix]; other == nil || c.serial > other.serial {
+		if other := newest[prefix]; other == nil || c.Serial() > other.Serial() {
 			newest[prefix] = c
 		}
 	}
-	lastOf := make(map[string]uint64)   // the newest override that sets a prefix, "" for none
-	lastSaid := make(map[string]uint64) // the newest override that says something
-	for o := range m.routes {
-		lastOf[o.prefix.name] = max(lastOf[o.prefix.name], o.serial)
-		lastSaid[o.config.Config().Digest()] = max(lastSaid[o.config.Config().Digest()], o.serial)
+	newestOverride := make(map[string]uint64) // by the prefix that it sets, "" for none
+	newestEqual := make(map[string]uint64)    // by digest
+	for o := range routes {
+		digest := o.config.Config().Digest()
+		newestOverride[o.prefix.name] = max(newestOverride[o.prefix.name], o.Serial())
+		newestEqual[digest] = max(newestEqual[digest], o.Serial())
 	}
-	for _, g := range m.gates {
+	for _, g := range gates {
 		if len(g.configuration.Config().GRPCServices) == 0 || g.filter == nil {
 			continue
 		}
-		byFilter := newest[g.filter.Config().StatPrefix]
-		by := uint64(0) // what has replaced it
-		if byFilter.serial > g.filter.serial && byFilter.Config().Digest() != g.filter.Config().Digest() {
-			by = byFilter.serial
+		by := uint64(0)
+		if c := newest[g.filter.Config().StatPrefix]; c.Serial() > g.filter.Serial() && c.Config().Digest() != g.filter.Config().Digest() {
+			by = c.Serial()
 		}
-		if o := g.override; o != nil && lastOf[o.prefix.name] > o.serial && lastSaid[o.config.Config().Digest()] == o.serial {
-			by = max(by, lastOf[o.prefix.name])
+		if o := g.override; o != nil && newestOverride[o.prefix.name] > o.Serial() && newestEqual[o.config.Config().Digest()] == o.Serial() {
+			by = max(by, newestOverride[o.prefix.name])
 		}
-		if by > g.supersededBy { // one that was replaced by mistake has watchers again
+		if by > g.supersededBy { // a gate that was marked by mistake has watchers again
 			g.supersededBy, any = by, true
 			C.hg_watch_supersede(g.c)
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestSourceIsStaleOnceNobodyChecksAnyMore(t *testing.T) {
+func TestSourceIsStaleOnceHealthChecksStop(t *testing.T) {
 	h := newFakeStats()
 	h.setHosts(1)
 	source := h.newSource(3*time.Second, &Ages{}, epoch)
@@ -37,8 +37,8 @@ func TestSourceIsStaleOnceNobodyChecksAnyMore(t *testing.T) {
 	}
 }
 
-// Configurations that come more often than stale_after must not keep a cluster fresh for ever.
-func TestAgeOutlivesTheConfigurationThatSawIt(t *testing.T) {
+// Updates more frequent than stale_after must not keep a cluster fresh.
+func TestAgeOutlivesConfigurations(t *testing.T) {
 	for _, closes := range []bool{true, false} {
 		t.Run(fmt.Sprint("closed ", closes), func(t *testing.T) {
 			h := newFakeStats()
@@ -58,8 +58,8 @@ func TestAgeOutlivesTheConfigurationThatSawIt(t *testing.T) {
 	}
 }
 
-// A counter begins anew when its cluster is removed and added again, and when an operator resets Envoy's counters.
-func TestCounterThatBeginsAnewHasChanged(t *testing.T) {
+// A counter is reset with its cluster, when that is removed and added again, and by /reset_counters.
+func TestResetOfACounterIsAChange(t *testing.T) {
 	h := newFakeStats()
 	h.setHosts(1)
 	h.setAttempts(1000)
@@ -85,8 +85,8 @@ func TestCounterThatBeginsAnewHasChanged(t *testing.T) {
 	}
 }
 
-// A reader whose own stats matcher leaves the counter out sees 0 for ever: it must not make the cluster fresh for others.
-func TestReaderThatSeesNothingChangesNoAge(t *testing.T) {
+// A reader whose own stats matcher leaves out the counter always sees 0: it must not make the cluster fresh for others.
+func TestZeroIsNoChange(t *testing.T) {
 	h, filtered := newFakeStats(), newFakeStats()
 	for _, host := range []*fakeStats{h, filtered} {
 		host.setHosts(1)
@@ -100,12 +100,12 @@ func TestReaderThatSeesNothingChangesNoAge(t *testing.T) {
 		other.Sample(after(at), 0)
 	}
 	if !other.Sample(after(4), 0).Stale || !first.Sample(after(4), 0).Stale {
-		t.Error("a reader that sees nothing has made the cluster fresh")
+		t.Error("a reader that sees 0 has made the cluster fresh")
 	}
 }
 
-// While a process is stopped (SIGSTOP, the cgroup freezer, a migration) nothing is checked, and nothing reads the counter.
-func TestTimeForWhichTheProcessWasStoppedDoesNotCount(t *testing.T) {
+// While a process is stopped (SIGSTOP, the cgroup freezer, a migration) Envoy checks nothing, and nothing reads the counter.
+func TestTimeWhileTheProcessIsStoppedDoesNotCount(t *testing.T) {
 	h := newFakeStats()
 	h.setHosts(1)
 	h.setAttempts(7)
@@ -129,16 +129,15 @@ func TestTimeForWhichTheProcessWasStoppedDoesNotCount(t *testing.T) {
 	}
 }
 
-// A control plane may come with new names for ever. What nobody reads is kept for a bounded number of names, those that were
-// left last; what somebody reads is always kept.
-func TestAgesOfNamesThatNobodyReadsAreBounded(t *testing.T) {
+// A control plane may use new names for ever. The ages without readers are bounded: the ones unregistered last are kept.
+func TestUnusedAgesAreBounded(t *testing.T) {
 	var a Ages
 	held := a.register("held", after(0), 1)
 	first := a.register("first", after(0), 1)
 	first.unregister()
 	for i := range 2 * maxUnusedAges {
 		a.register(strconv.Itoa(i), after(1), 1).unregister()
-		if i < maxUnusedAges-1 { // read again and again, it is not the one that was left first
+		if i < maxUnusedAges-1 { // used again and again, it is not the oldest
 			a.register("again", after(1), 1).unregister()
 		}
 	}
@@ -149,13 +148,14 @@ func TestAgesOfNamesThatNobodyReadsAreBounded(t *testing.T) {
 		held.Read(after(float64(at)), 1)
 	}
 	if got := a.register("held", after(9), 1); got != held || got.Read(after(9), 1) != 9*time.Second {
-		t.Error("a name that somebody reads is forgotten")
+		t.Error("an age with a reader is forgotten")
 	}
 	for _, test := range []struct {
 		name string
 		want time.Duration
-	}{ // those that are kept first: each that is made anew has another forgotten
-		{strconv.Itoa(maxUnusedAges), 8 * time.Second}, {strconv.Itoa(2*maxUnusedAges - 1), 8 * time.Second}, {strconv.Itoa(maxUnusedAges - 1), 0}, {"first", 0}, {"again", 0},
+	}{ // the ones that are kept first: each new one makes another one forgotten
+		{strconv.Itoa(maxUnusedAges), 8 * time.Second}, {strconv.Itoa(2*maxUnusedAges - 1), 8 * time.Second}, {strconv.Itoa(maxUnusedAges - 1),
+			0}, {"first", 0}, {"again", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := a.register(test.name, after(9), 1)

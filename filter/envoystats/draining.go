@@ -5,16 +5,16 @@ import (
 	"sync/atomic"
 )
 
-// Draining is what the gates of one process know of Envoy's draining. The zero value is ready.
+// Draining is the knowledge of Envoy's draining that the gates of one process share. The zero value is ready.
 //
 // Envoy's server.live is 0 while Envoy drains, and also always 0 for a listener whose stats matcher rejects it. So 0 means
 // draining only if this gate has read 1 before, or Envoy is known to have the gauge, or server.state says so, as in an Envoy that was
-// started in drain mode. A gate that has seen none of that, such as one that is made during a drain, asks what the other gates read.
+// started in drain mode. A gate that has seen none of that, such as one that is made during a drain, relies on the other gates.
 type Draining struct {
 	mutex sync.Mutex
 	seen  map[*DrainReader]struct{} // open readers that have read 1
 	known atomic.Bool               // a reader has read 1
-	live  atomic.Bool               // what such a reader read last
+	live  atomic.Bool               // the last value of such a reader
 }
 
 // DrainReader reads Envoy's draining for one gate. Its methods are safe for concurrent use.

@@ -10,10 +10,10 @@ func TestDraining(t *testing.T) {
 		want  []bool
 	}{
 		{"serves, drains, serves", []stats{{1, 0}, {0, 0}, {0, 1}, {1, 1}, {1, 0}}, []bool{false, true, true, false, false}},
-		{"neither is kept", []stats{{0, 0}, {0, 0}}, []bool{false, false}},
+		{"a stats matcher leaves out both", []stats{{0, 0}, {0, 0}}, []bool{false, false}},
 		{"started in drain mode", []stats{{0, 1}, {1, 1}, {0, 1}, {0, 0}}, []bool{true, false, true, true}},
-		{"live is left out", []stats{{0, 0}, {0, 1}, {0, 0}}, []bool{false, true, false}},
-		{"other states say nothing", []stats{{0, 2}, {0, 3}}, []bool{false, false}},
+		{"a stats matcher leaves out server.live", []stats{{0, 0}, {0, 1}, {0, 0}}, []bool{false, true, false}},
+		{"other states", []stats{{0, 2}, {0, 3}}, []bool{false, false}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h, l := newFakeStats(), Draining{}
@@ -29,8 +29,8 @@ func TestDraining(t *testing.T) {
 	}
 }
 
-// Two listeners, of which one leaves the stat out by a matcher of its own: its 0 must not pass for a drain, nor hide one.
-func TestDrainIsAskedOfTheGatesThatCanSeeIt(t *testing.T) {
+// One of two listeners has a stats matcher that leaves out server.live: its 0 must neither look like a drain nor hide one.
+func TestDrainIsSeenThroughOtherGates(t *testing.T) {
 	var l Draining
 	visible, hidden := newFakeStats(), newFakeStats()
 	hidden.set(ServerLive, 0)
@@ -41,7 +41,7 @@ func TestDrainIsAskedOfTheGatesThatCanSeeIt(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", when, got, want)
 		}
 	}
-	expect("nobody has seen it", false)
+	expect("no gate has read 1", false)
 	one.Draining()
 	expect("another reads 1", false)
 	visible.set(ServerLive, 0)
@@ -51,15 +51,15 @@ func TestDrainIsAskedOfTheGatesThatCanSeeIt(t *testing.T) {
 	visible.set(ServerLive, 0)
 	one.Draining()
 	one.Close()
-	expect("the other has gone, and last read 0", true)
+	expect("the other one is closed and last read 0", true)
 	again := newFakeStats()
 	third := l.NewReader(again)
 	third.Draining()
 	third.Close()
-	expect("one that has gone last read 1", false)
+	expect("another closed one last read 1", false)
 }
 
-// goneValue is a stat of a gate whose side in Envoy has gone.
+// goneValue is a stat of a configuration that Envoy has destroyed.
 type goneValue struct{ gone bool }
 
 func (g *goneValue) Get() uint64 {
@@ -69,17 +69,17 @@ func (g *goneValue) Get() uint64 {
 	return 1
 }
 
-func TestGateThatHasGoneIsNotAsked(t *testing.T) {
+func TestDestroyedGateIsNotAsked(t *testing.T) {
 	var l Draining
 	value := &goneValue{}
 	(&DrainReader{process: &l, live: value, state: &number{}}).Draining()
 	value.gone = true
 	if l.NewReader(newDrained()).Draining() {
-		t.Error("a drain is told, where the last that was read is 1")
+		t.Error("draining, though 1 was read last")
 	}
 }
 
-// newDrained is a host whose server.live reads 0.
+// newDrained returns stats whose server.live is 0.
 func newDrained() *fakeStats {
 	h := newFakeStats()
 	h.set(ServerLive, 0)

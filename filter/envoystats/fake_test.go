@@ -18,7 +18,7 @@ type number struct{ value uint64 }
 
 func (n *number) Get() uint64 { return n.value }
 
-// fakeStats are an Envoy's stats by name, which remembers those that were asked for.
+// fakeStats are the stats of an Envoy. It records the names that were asked for.
 type fakeStats struct {
 	stats map[string]*number
 	names []string
@@ -54,7 +54,7 @@ func (s *fakeStats) setHosts(hosts uint64) {
 
 func (s *fakeStats) setAttempts(attempts uint64) { s.set("cluster.a.health_check.attempt", attempts) }
 
-// newSource is the source of the cluster a.
+// newSource returns a source of the cluster a.
 func (s *fakeStats) newSource(staleAfter time.Duration, ages *Ages, now time.Time) *Source {
 	return NewSource([]policy.Cluster{{Name: "a", StatName: "a"}}, staleAfter, s, ages, now)
 }

@@ -16,7 +16,7 @@ const (
 	HealthCheckHealthy = "health_check.healthy" // gauge that only a health checker makes
 )
 
-// The names of the server's gauges: envoy/server/instance.h of Envoy v1.39.1.
+// The names of gauges of the server: envoy/server/instance.h of Envoy v1.39.1.
 const (
 	ServerLive  = "server.live"  // 1 until Envoy fails its health checks, then 0
 	ServerState = "server.state" // stateDraining and others; written when the workers start, and with each flush of the stats

@@ -1,13 +1,13 @@
 // Package gate runs one health gate: sample, evaluate, hold, reply, count, log, warn, report.
 //
-//	envoy.go     what a gate needs of Envoy
+//	envoy.go     the interfaces to Envoy and to a source
 //	probe.go     which requests are probes
-//	reply.go     what a verdict becomes
+//	reply.go     the reply for each verdict
 //	report.go    the JSON report for clients that accept it
-//	healthy.go   which gate writes a gauge that several share
+//	healthy.go   the last verdict of each gate, and which one writes the gauge healthy
 //	metrics.go   counting replies, noticing a change of the verdict
 //	hold.go      handing the debounced verdict to the next gate with the same configuration
-//	process.go   what all gates of a process share
+//	process.go   the state that all gates of a process share
 //	gate.go      the steps in a row
-//	warnings.go  what a gate warns of
+//	warnings.go  warnings about clusters and draining
 package gate

@@ -7,10 +7,10 @@ import (
 	"healthgate/filter/policy"
 )
 
-// Envoy is what a gate needs of the Envoy that it runs in.
+// Envoy is the Envoy that a gate runs in.
 type Envoy interface {
 	envoystats.Stats
-	// NewCounter and NewGauge define one of the gate's own stats.
+	// NewCounter and NewGauge define a stat of Healthgate.
 	NewCounter(name string) Counter
 	NewGauge(name string) SettableGauge
 	// Info and Warn write a line to Envoy's log.
@@ -20,10 +20,10 @@ type Envoy interface {
 	Now() time.Time
 }
 
-// Counter is one of the gate's own stats, which only grows.
+// Counter is a counter of Healthgate.
 type Counter interface{ Increment(by int64) }
 
-// SettableGauge is one of the gate's own stats, which is set.
+// SettableGauge is a gauge of Healthgate.
 type SettableGauge interface{ Record(value uint64) }
 
 // Source samples the clusters of one configuration.

@@ -27,7 +27,7 @@ type Gate struct {
 	active   atomic.Bool // there was a probe: from then on the gate counts and logs changes
 }
 
-// history is what the gate remembers of one cluster.
+// history is the memory of a gate for one cluster.
 type history struct {
 	hasHadHosts atomic.Bool
 	outcome     atomic.Pointer[outcome] // with details only
@@ -39,8 +39,8 @@ type outcome struct {
 	since  time.Time
 }
 
-// New makes the gate of a decoded configuration, and defines its stats in Envoy.
-func New(c *config.Config, source Source, envoy Envoy, process *Process) *Gate {
+// New makes the gate of a decoded configuration, and defines its stats in Envoy. A newer configuration has a greater serial.
+func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *Process) *Gate {
 	g := &Gate{
 		config:   c,
 		envoy:    envoy,
@@ -48,7 +48,7 @@ func New(c *config.Config, source Source, envoy Envoy, process *Process) *Gate {
 		server:   process.draining.NewReader(envoy),
 		process:  process,
 		replies:  newReplies(c),
-		metrics:  newMetrics(c.StatPrefix, envoy, &process.gauges),
+		metrics:  newMetrics(c.StatPrefix, serial, envoy, &process.gauges),
 		clusters: make([]history, len(c.Clusters)),
 	}
 	g.stats, _ = source.(*envoystats.Source)
@@ -61,7 +61,7 @@ func New(c *config.Config, source Source, envoy Envoy, process *Process) *Gate {
 	return g
 }
 
-// Close ends what the gate shares with others. A closed gate still answers.
+// Close unregisters the gate. A closed gate still answers.
 func (g *Gate) Close() {
 	g.server.Close()
 	g.metrics.close()
@@ -120,7 +120,7 @@ func (g *Gate) FailingReply(reason policy.Reason) *Reply {
 	return g.replies.of(policy.Verdict{Reason: reason})
 }
 
-// Counters returns the counters of a reply: ok, or failed and that of its reason. The second may be nil.
+// Counters returns the counters of a reply: ok, or failed and the one of its reason. The second may be nil.
 func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.metrics.counters(r.Verdict) }
 
 // DependsOnTime reports whether the verdict can change while Envoy's stats stay the same: hold delays a change, or the source is not
@@ -236,22 +236,23 @@ func (g *Gate) logName() string { return "healthgate: gate " + g.config.StatPref
 func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) string {
 	change := "starts with"
 	switch before {
-	case failing:
-		change = fmt.Sprintf("turns from %d to", g.config.Unhealthy.Status)
-	case passing:
-		change = fmt.Sprintf("turns from %d to", g.config.Healthy.Status)
+	case stateFailing:
+		change = fmt.Sprintf("changed from %d to", g.config.Unhealthy.Status)
+	case statePassing:
+		change = fmt.Sprintf("changed from %d to", g.config.Healthy.Status)
 	}
 	clusters := make([]string, len(samples))
 	for i, s := range samples {
-		clusters[i] = fmt.Sprintf("cluster %q has %d healthy and %d degraded of %d hosts", g.config.Clusters[i].Name, s.Healthy, s.Degraded, s.Total)
+		clusters[i] = fmt.Sprintf("cluster %q has %d healthy and %d degraded of %d hosts", g.config.Clusters[i].Name, s.Healthy, s.Degraded,
+			s.Total)
 		if s.Excluded > 0 {
 			clusters[i] += fmt.Sprintf(", %d excluded", s.Excluded)
 		}
 		switch {
 		case s.Stale:
-			clusters[i] += ", long ago"
+			clusters[i] += ", stale"
 		case s.Unknown:
-			clusters[i] = fmt.Sprintf("cluster %q is not there", g.config.Clusters[i].Name)
+			clusters[i] = fmt.Sprintf("Envoy has no cluster %q", g.config.Clusters[i].Name)
 		}
 	}
 	return fmt.Sprintf("%s %s %d %s: %s", g.logName(), change, reply.Status, reply.Details, strings.Join(clusters, ", "))

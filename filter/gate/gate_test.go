@@ -16,11 +16,11 @@ import (
 	"healthgate/filter/policy"
 )
 
-// epoch is when a test begins.
+// epoch is when a test starts.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// fakeHost is a host whose stats a test sets.
-type fakeHost struct {
+// fakeEnvoy is an Envoy whose stats a test sets.
+type fakeEnvoy struct {
 	mutex    sync.Mutex
 	gauges   map[string]*number
 	counters map[string]*number
@@ -52,10 +52,10 @@ func (n *number) Increment(by int64) {
 	n.value += uint64(by)
 }
 
-func newFakeHost() *fakeHost {
-	h := &fakeHost{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}, now: epoch}
-	h.set(envoystats.ServerLive, 1)
-	return h
+func newFakeEnvoy() *fakeEnvoy {
+	envoy := &fakeEnvoy{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}, now: epoch}
+	envoy.set(envoystats.ServerLive, 1)
+	return envoy
 }
 
 func named(numbers map[string]*number, name string) *number {
@@ -65,26 +65,26 @@ func named(numbers map[string]*number, name string) *number {
 	return numbers[name]
 }
 
-func (h *fakeHost) Gauge(name string) envoystats.Value   { return named(h.gauges, name) }
-func (h *fakeHost) Counter(name string) envoystats.Value { return named(h.gauges, name) }
-func (h *fakeHost) Now() time.Time                       { return h.now }
-func (h *fakeHost) NewCounter(name string) Counter       { return named(h.counters, name) }
-func (h *fakeHost) NewGauge(name string) SettableGauge   { return named(h.own, name) }
-func (h *fakeHost) Info(line string)                     { h.log("info: " + line) }
-func (h *fakeHost) Warn(line string)                     { h.log("warn: " + line) }
+func (envoy *fakeEnvoy) Gauge(name string) envoystats.Value   { return named(envoy.gauges, name) }
+func (envoy *fakeEnvoy) Counter(name string) envoystats.Value { return named(envoy.gauges, name) }
+func (envoy *fakeEnvoy) Now() time.Time                       { return envoy.now }
+func (envoy *fakeEnvoy) NewCounter(name string) Counter       { return named(envoy.counters, name) }
+func (envoy *fakeEnvoy) NewGauge(name string) SettableGauge   { return named(envoy.own, name) }
+func (envoy *fakeEnvoy) Info(line string)                     { envoy.log("info: " + line) }
+func (envoy *fakeEnvoy) Warn(line string)                     { envoy.log("warn: " + line) }
 
-func (h *fakeHost) log(line string) {
-	h.mutex.Lock()
-	defer h.mutex.Unlock()
-	h.lines = append(h.lines, line)
+func (envoy *fakeEnvoy) log(line string) {
+	envoy.mutex.Lock()
+	defer envoy.mutex.Unlock()
+	envoy.lines = append(envoy.lines, line)
 }
 
-func (h *fakeHost) set(gauge string, value uint64) { named(h.gauges, gauge).Record(value) }
+func (envoy *fakeEnvoy) set(gauge string, value uint64) { named(envoy.gauges, gauge).Record(value) }
 
-func (h *fakeHost) setCluster(name string, c policy.Counts) {
-	h.set("cluster."+name+".membership_healthy", c.Healthy)
-	h.set("cluster."+name+".membership_degraded", c.Degraded)
-	h.set("cluster."+name+".membership_total", c.Total)
+func (envoy *fakeEnvoy) setCluster(name string, c policy.Counts) {
+	envoy.set("cluster."+name+".membership_healthy", c.Healthy)
+	envoy.set("cluster."+name+".membership_degraded", c.Degraded)
+	envoy.set("cluster."+name+".membership_total", c.Total)
 }
 
 // of returns the counts of a cluster.
@@ -93,9 +93,9 @@ func of(healthy, degraded, total uint64) policy.Counts {
 }
 
 // counted returns the counters that are not 0, as "name=value".
-func (h *fakeHost) counted() []string {
+func (envoy *fakeEnvoy) counted() []string {
 	var counted []string
-	for name, n := range h.counters {
+	for name, n := range envoy.counters {
 		if n.value > 0 {
 			counted = append(counted, fmt.Sprintf("%s=%d", strings.TrimPrefix(name, "healthgate.default."), n.value))
 		}
@@ -118,18 +118,18 @@ func decode(t testing.TB, text string, variant ...config.Variant) *config.Config
 	return c
 }
 
-func newGate(t testing.TB, h Envoy, text string) *Gate {
+func newGate(t testing.TB, envoy Envoy, text string) *Gate {
 	t.Helper()
-	return newGateIn(decode(t, text), h, &Process{})
+	return newGateIn(decode(t, text), envoy, &Process{})
 }
 
 // newGateIn makes the gate of a configuration in a process.
-func newGateIn(c *config.Config, h Envoy, process *Process) *Gate {
-	return New(c, newSource(c, h), h, process)
+func newGateIn(c *config.Config, envoy Envoy, process *Process) *Gate {
+	return New(c, 0, newSource(c, envoy), envoy, process)
 }
 
-func newSource(c *config.Config, h Envoy) Source {
-	return envoystats.NewSource(c.Clusters, c.StaleAfter, h, &envoystats.Ages{}, h.Now())
+func newSource(c *config.Config, envoy Envoy) Source {
+	return envoystats.NewSource(c.Clusters, c.StaleAfter, envoy, &envoystats.Ages{}, envoy.Now())
 }
 
 func TestIsProbe(t *testing.T) {
@@ -178,9 +178,9 @@ func TestIsProbe(t *testing.T) {
 	}
 }
 
-func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a", {"name": "b", "min_healthy_percent": 50}]}`)
+func TestAnswerIsCountedAndItsChangesAreLogged(t *testing.T) {
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, `{"clusters": ["a", {"name": "b", "min_healthy_percent": 50}]}`)
 	for i, step := range []struct {
 		a, b    policy.Counts
 		live    uint64
@@ -195,9 +195,9 @@ func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
 		{of(1, 0, 1), of(3, 0, 3), 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
 		{of(1, 0, 1), of(3, 0, 3), 1, "healthgate_ok", ""},
 	} {
-		h.setCluster("a", step.a)
-		h.setCluster("b", step.b)
-		h.set(envoystats.ServerLive, step.live)
+		envoy.setCluster("a", step.a)
+		envoy.setCluster("b", step.b)
+		envoy.set(envoystats.ServerLive, step.live)
 		reply := g.Answer()
 		if reply.Details != step.details {
 			t.Errorf("step %d: got %s, want %s", i, reply.Details, step.details)
@@ -220,20 +220,25 @@ func TestAnswerIsCountedLoggedOnChangeAndPutIntoWords(t *testing.T) {
 		}
 	}
 	want := []string{"failed=3", "failed_cluster_empty=1", "failed_cluster_unhealthy=1", "failed_draining=1", "ok=4", "transitions=3"}
-	if got := h.counted(); !slices.Equal(got, want) {
+	if got := envoy.counted(); !slices.Equal(got, want) {
 		t.Errorf("got counters %v, want %v", got, want)
 	}
-	if got := h.own["healthgate.default.healthy"].Get(); got != 1 {
+	if got := envoy.own["healthgate.default.healthy"].Get(); got != 1 {
 		t.Errorf("got gauge healthy %d, want 1", got)
 	}
-	wantLines := []string{
-		`info: healthgate: gate default starts with 503 healthgate_cluster_empty: cluster "a" has 0 healthy and 0 degraded of 0 hosts, cluster "b" has 0 healthy and 0 degraded of 0 hosts`,
-		`info: healthgate: gate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 2 hosts`,
-		`info: healthgate: gate default turns from 200 to 503 healthgate_cluster_unhealthy: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 1 healthy and 0 degraded of 3 hosts`,
-		`info: healthgate: gate default turns from 503 to 200 healthgate_ok: cluster "a" has 1 healthy and 0 degraded of 1 hosts, cluster "b" has 3 healthy and 0 degraded of 3 hosts`,
+	numbers := func(a, b policy.Counts) string {
+		return fmt.Sprintf(`: cluster "a" has %d healthy and %d degraded of %d hosts, cluster "b" has %d healthy and %d degraded of %d hosts`,
+			a.Healthy, a.Degraded, a.Total, b.Healthy, b.Degraded, b.Total)
 	}
-	if !slices.Equal(h.lines, wantLines) {
-		t.Errorf("got lines\n%s\nwant\n%s", strings.Join(h.lines, "\n"), strings.Join(wantLines, "\n"))
+	const gate = "info: healthgate: gate default "
+	wantLines := []string{
+		gate + "starts with 503 healthgate_cluster_empty" + numbers(policy.Counts{}, policy.Counts{}),
+		gate + "changed from 503 to 200 healthgate_ok" + numbers(of(1, 0, 1), of(1, 0, 2)),
+		gate + "changed from 200 to 503 healthgate_cluster_unhealthy" + numbers(of(1, 0, 1), of(1, 0, 3)),
+		gate + "changed from 503 to 200 healthgate_ok" + numbers(of(1, 0, 1), of(3, 0, 3)),
+	}
+	if !slices.Equal(envoy.lines, wantLines) {
+		t.Errorf("got lines\n%s\nwant\n%s", strings.Join(envoy.lines, "\n"), strings.Join(wantLines, "\n"))
 	}
 }
 
@@ -247,10 +252,10 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 		{"ignore", 1, "healthgate_ok"}, {"ignore", 0, "healthgate_cluster_unhealthy"},
 	} {
 		t.Run(fmt.Sprintf("drain: %s with %d healthy", test.drain, test.healthy), func(t *testing.T) {
-			h := newFakeHost()
-			g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
-			h.setCluster("a", of(test.healthy, 0, 1))
-			h.set(envoystats.ServerLive, 0)
+			envoy := newFakeEnvoy()
+			g := newGate(t, envoy, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
+			envoy.setCluster("a", of(test.healthy, 0, 1))
+			envoy.set(envoystats.ServerLive, 0)
 			if got := g.Answer().Details; got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
@@ -259,15 +264,16 @@ func TestDrainingWinsUnlessIgnored(t *testing.T) {
 }
 
 func TestConfiguredResponsesAreSent(t *testing.T) {
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a"], "response": {"healthy": {"status": 202, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, `{"clusters": ["a"],
+		"response": {"healthy": {"status": 202, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
 	if r := g.Answer(); r.Status != 500 || r.Body != "down" {
 		t.Errorf("got %d %q", r.Status, r.Body)
 	}
 	if r := g.Failure(); r.Status != 500 || r.Body != "down" || r.Details != "healthgate_error" {
 		t.Errorf("got %d %q %s", r.Status, r.Body, r.Details)
 	}
-	h.setCluster("a", of(1, 0, 1))
+	envoy.setCluster("a", of(1, 0, 1))
 	if r := g.Answer(); r.Status != 202 || r.Body != "" || r.Headers["content-type"] == nil {
 		t.Errorf("got %d %q %v", r.Status, r.Body, r.Headers)
 	}
@@ -280,15 +286,15 @@ func TestConfiguredResponsesAreSent(t *testing.T) {
 func TestStatusWithoutABodyHasNone(t *testing.T) {
 	for _, status := range []int{204, 205} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			h := newFakeHost()
-			g := newGate(t, h, fmt.Sprintf(`{"clusters": ["a"], "response": {"healthy": {"status": %d}, "details": true}}`, status))
-			h.setCluster("a", of(1, 0, 1))
+			envoy := newFakeEnvoy()
+			g := newGate(t, envoy, fmt.Sprintf(`{"clusters": ["a"], "response": {"healthy": {"status": %d}, "details": true}}`, status))
+			envoy.setCluster("a", of(1, 0, 1))
 			for name, r := range map[string]*Reply{"answer": g.Answer(), "report": g.Report()} {
 				if r.Status != status || r.Body != "" || r.Headers["content-type"] != nil || r.Headers["cache-control"] == nil {
 					t.Errorf("%s: got %d %q %v", name, r.Status, r.Body, r.Headers)
 				}
 			}
-			h.setCluster("a", of(0, 0, 1))
+			envoy.setCluster("a", of(0, 0, 1))
 			if r := g.Report(); r.Status != 503 || !strings.Contains(r.Body, `"fail"`) {
 				t.Errorf("got %d %q, want a report of the failure", r.Status, r.Body)
 			}
@@ -296,19 +302,19 @@ func TestStatusWithoutABodyHasNone(t *testing.T) {
 	}
 }
 
-func TestGateMadeDuringADrainKnowsOfItFromAnEarlierOne(t *testing.T) {
-	h := newFakeHost()
-	h.setCluster("a", of(1, 0, 1))
+func TestGateMadeDuringADrainAsksAnEarlierOne(t *testing.T) {
+	envoy := newFakeEnvoy()
+	envoy.setCluster("a", of(1, 0, 1))
 	c := decode(t, `{"clusters": ["a"]}`)
 	var process Process
-	newGateIn(c, h, &process) // sees live at 1, though it is never asked
-	h.set(envoystats.ServerLive, 0)
-	if r := newGateIn(c, h, &process).Answer(); r.Details != "healthgate_draining" {
+	newGateIn(c, envoy, &process) // reads 1 when it is made
+	envoy.set(envoystats.ServerLive, 0)
+	if r := newGateIn(c, envoy, &process).Answer(); r.Details != "healthgate_draining" {
 		t.Errorf("got %s, want healthgate_draining", r.Details)
 	}
 }
 
-// drainSource is a source that has been told.
+// drainSource is a source that knows of draining.
 type drainSource struct {
 	Source
 	draining, known bool
@@ -316,14 +322,14 @@ type drainSource struct {
 
 func (d *drainSource) Draining() (draining, known bool) { return d.draining, d.known }
 
-func TestSourceThatKnowsOfADrainIsBelieved(t *testing.T) {
-	h := newFakeHost()
-	h.set(envoystats.ServerLive, 0) // left out of the stats
-	h.setCluster("a", of(1, 0, 1))
+func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
+	envoy := newFakeEnvoy()
+	envoy.set(envoystats.ServerLive, 0) // a stats matcher leaves it out
+	envoy.setCluster("a", of(1, 0, 1))
 	c := decode(t, `{"clusters": ["a"]}`)
 	var process Process
-	source := &drainSource{Source: envoystats.NewSource(c.Clusters, c.StaleAfter, h, &envoystats.Ages{}, h.Now())}
-	g := New(c, source, h, &process)
+	source := &drainSource{Source: envoystats.NewSource(c.Clusters, c.StaleAfter, envoy, &envoystats.Ages{}, envoy.Now())}
+	g := New(c, 0, source, envoy, &process)
 	source.known = true
 	for _, draining := range []bool{false, true, false} {
 		source.draining = draining
@@ -332,60 +338,30 @@ func TestSourceThatKnowsOfADrainIsBelieved(t *testing.T) {
 			t.Errorf("draining %v: got %s, want %s", draining, got, want)
 		}
 	}
-	// Others of the process see a drain, and this one's stat is 0: the source knows better, once it has looked.
-	visible := newFakeHost()
+	// Other gates see a drain, and this gate's stat is 0: the source decides, once it has sampled.
+	visible := newFakeEnvoy()
 	other := process.draining.NewReader(visible)
 	other.Own()
 	visible.set(envoystats.ServerLive, 0)
 	other.Own()
 	if got := g.Answer().Details; got != "healthgate_ok" {
-		t.Errorf("the source says that there is no drain: got %s", got)
+		t.Errorf("not draining by the source: got %s", got)
 	}
 	source.known = false
 	if got := g.Answer().Details; got != "healthgate_draining" {
-		t.Errorf("the source does not know: got %s", got)
+		t.Errorf("unknown by the source: got %s", got)
 	}
-	// What the gate's own stat shows is the fresher.
+	// The gate's own stat is newer.
 	source.known = true
-	h.set(envoystats.ServerLive, 1)
+	envoy.set(envoystats.ServerLive, 1)
 	g.Answer()
-	h.set(envoystats.ServerLive, 0)
+	envoy.set(envoystats.ServerLive, 0)
 	if got := g.Answer().Details; got != "healthgate_draining" {
-		t.Errorf("the gate's own stat shows a drain: got %s", got)
+		t.Errorf("draining by the gate's own stat: got %s", got)
 	}
 }
 
-// A hold in one direction alone is a hold.
-func TestHoldOfOneDirectionHoldsThat(t *testing.T) {
-	for _, test := range []struct {
-		name, hold     string
-		down, up       string // what a change is answered with at first
-		after, afterUp string
-	}{
-		{"unhealthy_after", `{"unhealthy_after": "2s"}`, "healthgate_held", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
-		{"healthy_after", `{"healthy_after": "2s"}`, "healthgate_cluster_unhealthy", "healthgate_held", "healthgate_cluster_unhealthy", "healthgate_ok"},
-		{"neither", `{}`, "healthgate_cluster_unhealthy", "healthgate_ok", "healthgate_cluster_unhealthy", "healthgate_ok"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			h := newFakeHost()
-			h.setCluster("a", of(1, 0, 1))
-			g := newGate(t, h, `{"clusters": ["a"], "hold": `+test.hold+`}`)
-			for i, step := range []struct {
-				at      int // seconds
-				healthy uint64
-				want    string
-			}{{0, 1, "healthgate_ok"}, {1, 0, test.down}, {3, 0, test.after}, {4, 1, test.up}, {6, 1, test.afterUp}} {
-				h.now = epoch.Add(time.Duration(step.at) * time.Second)
-				h.setCluster("a", of(step.healthy, 0, 1))
-				if got := g.Answer().Details; got != step.want {
-					t.Errorf("step %d: got %s, want %s", i, got, step.want)
-				}
-			}
-		})
-	}
-}
-
-// clocked counts how often the clock is read.
+// clocked counts reads of the clock.
 type clocked struct {
 	constants
 	reads int
@@ -393,109 +369,109 @@ type clocked struct {
 
 func (c *clocked) Now() time.Time { c.reads++; return epoch }
 
-// Reading a clock is not free.
-func TestClockIsReadWhereTheConfigurationAsksForIt(t *testing.T) {
+func TestClockIsReadOnlyIfTheConfigurationNeedsIt(t *testing.T) {
 	for more, want := range map[string]int{
-		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1, `, "response": {"details": true}`: 1,
+		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1,
+		`, "response": {"details": true}`: 1,
 	} {
 		t.Run(more, func(t *testing.T) {
-			h := &clocked{}
-			g := newGate(t, h, `{"clusters": ["a"]`+more+`}`)
-			g.Answer() // the first is a change
-			h.reads = 0
+			envoy := &clocked{}
+			g := newGate(t, envoy, `{"clusters": ["a"]`+more+`}`)
+			g.Answer() // the first one is a change
+			envoy.reads = 0
 			g.Answer()
-			if h.reads != want {
-				t.Errorf("got %d reads, want %d", h.reads, want)
+			if envoy.reads != want {
+				t.Errorf("got %d reads, want %d", envoy.reads, want)
 			}
 		})
 	}
 }
 
-// between is a gauge that a reader meets while Envoy writes it, so many times.
-type between struct {
+// torn is a gauge that reads 0 at first, as if Envoy were about to write it.
+type torn struct {
 	number
-	times, meets int
+	zeros, reads int
 }
 
-func (b *between) Get() uint64 {
-	value := b.number.Get()
-	if b.meets++; b.meets <= b.times {
+func (t *torn) Get() uint64 {
+	value := t.number.Get()
+	if t.reads++; t.reads <= t.zeros {
 		return 0
 	}
 	return value
 }
 
-// betweenHost is a host with such a gauge.
-type betweenHost struct {
-	*fakeHost
-	gauge *between
+// tornEnvoy has such a gauge.
+type tornEnvoy struct {
+	*fakeEnvoy
+	gauge *torn
 }
 
-func (h betweenHost) Gauge(name string) envoystats.Value {
+func (envoy tornEnvoy) Gauge(name string) envoystats.Value {
 	if name == "cluster.a.membership_healthy" {
-		return h.gauge
+		return envoy.gauge
 	}
-	return h.fakeHost.Gauge(name)
+	return envoy.fakeEnvoy.Gauge(name)
 }
 
-func TestFailureIsGivenOnlyAfterASecondRead(t *testing.T) {
+func TestFailureIsConfirmedByASecondSample(t *testing.T) {
 	for _, test := range []struct {
 		name           string
-		times          int
+		zeros          int
 		want           string
 		reads          int
 		healthy, total uint64
 	}{
 		{"passes at once", 0, "healthgate_ok", 1, 2, 2},
-		{"read between two writes", 1, "healthgate_ok", 2, 2, 2},
+		{"first sample between two writes", 1, "healthgate_ok", 2, 2, 2},
 		{"fails twice", 2, "healthgate_cluster_unhealthy", 2, 2, 2},
-		{"fails truly", 0, "healthgate_cluster_unhealthy", 2, 1, 2},
+		{"really fails", 0, "healthgate_cluster_unhealthy", 2, 1, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			h := betweenHost{newFakeHost(), &between{times: test.times}}
-			h.gauge.Record(test.healthy)
-			h.set("cluster.a.membership_total", test.total)
-			g := newGate(t, h, `{"clusters": [{"name": "a", "min_healthy": 2}]}`)
-			if got := g.Answer().Details; got != test.want || h.gauge.meets != test.reads {
-				t.Errorf("got %s after %d reads, want %s after %d", got, h.gauge.meets, test.want, test.reads)
+			envoy := tornEnvoy{newFakeEnvoy(), &torn{zeros: test.zeros}}
+			envoy.gauge.Record(test.healthy)
+			envoy.set("cluster.a.membership_total", test.total)
+			g := newGate(t, envoy, `{"clusters": [{"name": "a", "min_healthy": 2}]}`)
+			if got := g.Answer().Details; got != test.want || envoy.gauge.reads != test.reads {
+				t.Errorf("got %s after %d reads, want %s after %d", got, envoy.gauge.reads, test.want, test.reads)
 			}
 		})
 	}
 }
 
-// Probes of many workers at once: each is counted, and the gauge ends in step with the last verdict.
-func TestManyWorkersAtOnce(t *testing.T) {
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a"]}`)
+// Each probe is counted, and the gauge agrees with the last verdict.
+func TestConcurrentProbes(t *testing.T) {
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, `{"clusters": ["a"]}`)
 	const workers, probes = 8, 2000
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() {
 			for i := range probes {
 				if w == 0 {
-					h.set("cluster.a.membership_healthy", uint64(i%2))
-					h.set("cluster.a.membership_total", 1)
+					envoy.set("cluster.a.membership_healthy", uint64(i%2))
+					envoy.set("cluster.a.membership_total", 1)
 				}
 				g.Answer()
 			}
 		})
 	}
 	all.Wait()
-	h.setCluster("a", of(1, 0, 1))
+	envoy.setCluster("a", of(1, 0, 1))
 	g.Answer()
-	if got := h.counters["healthgate.default.ok"].Get() + h.counters["healthgate.default.failed"].Get(); got != workers*probes+1 {
+	if got := envoy.counters["healthgate.default.ok"].Get() + envoy.counters["healthgate.default.failed"].Get(); got != workers*probes+1 {
 		t.Errorf("%d probes were counted, want %d", got, workers*probes+1)
 	}
-	if got := h.own["healthgate.default.healthy"].Get(); got != 1 {
+	if got := envoy.own["healthgate.default.healthy"].Get(); got != 1 {
 		t.Errorf("the gauge is %d after a pass, want 1", got)
 	}
-	changes := h.counters["healthgate.default.transitions"].Get()
-	if got := uint64(len(h.lines)); got != changes+1 { // the first line is no transition
+	changes := envoy.counters["healthgate.default.transitions"].Get()
+	if got := uint64(len(envoy.lines)); got != changes+1 { // the first line is no transition
 		t.Errorf("%d lines for %d transitions", got, changes)
 	}
 }
 
-// constants are stats that cost nothing, to see what the gate costs.
+// constants are stats that cost nothing, to measure the gate alone.
 type constants struct{}
 
 func (constants) Get() uint64                     { return 1 }
@@ -514,7 +490,7 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		``, `, "hold": {"unhealthy_after": "1s", "healthy_after": "1s"}`, `, "stale_after": "60s"`, `, "response": {"details": true}`,
 	} {
 		g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
-		g.Answer() // the first is logged
+		g.Answer() // the first one is logged
 		if allocated := testing.AllocsPerRun(1000, func() {
 			if IsProbe("/healthz", "POST", "/healthz?x=1", "application/grpc+proto") {
 				g.Answer()

@@ -3,54 +3,94 @@ package gate
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
-// healthyGauges decides which gate writes the gauge healthy. Envoy has one gauge for each stat prefix, and several gates may share
-// it. Of the open gates the newest that has evaluated anything writes it.
-type healthyGauges struct {
-	mutex    sync.Mutex
-	byPrefix map[string][]*metrics // of the open gates, the newest last
+// The values of healthy.state.
+const (
+	stateNotEvaluated uint32 = iota
+	stateFailing
+	statePassing
+)
+
+// healthy is a gate's last verdict, for the gauge healthy. Envoy has one gauge for each stat prefix, and several gates may share it. Of the
+// open gates that were evaluated the one of the newest configuration writes it.
+type healthy struct {
+	gauges *healthyGauges
+	prefix string
+	serial uint64 // of the configuration
+	gauge  SettableGauge
+	state  atomic.Uint32
 }
 
-func (g *healthyGauges) register(m *metrics) {
+type healthyGauges struct {
+	mutex    sync.Mutex
+	byPrefix map[string][]*healthy // of the open gates, by serial, the newest last
+}
+
+func (g *healthyGauges) register(prefix string, serial uint64, gauge SettableGauge) *healthy {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	if g.byPrefix == nil {
-		g.byPrefix = make(map[string][]*metrics)
+		g.byPrefix = make(map[string][]*healthy)
 	}
-	g.byPrefix[m.prefix] = append(g.byPrefix[m.prefix], m)
+	all := g.byPrefix[prefix]
+	at := len(all)
+	for at > 0 && all[at-1].serial > serial {
+		at--
+	}
+	h := &healthy{gauges: g, prefix: prefix, serial: serial, gauge: gauge}
+	g.byPrefix[prefix] = slices.Insert(all, at, h)
+	return h
 }
 
-// unregister also makes the gate that is the newest now write the gauge.
-func (g *healthyGauges) unregister(m *metrics) {
+// unregister also makes the newest gate that is left write the gauge, or an older one if Envoy has destroyed its configuration too.
+func (h *healthy) unregister() {
+	g := h.gauges
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	left := slices.DeleteFunc(g.byPrefix[m.prefix], func(other *metrics) bool { return other == m })
+	left := slices.DeleteFunc(g.byPrefix[h.prefix], func(other *healthy) bool { return other == h })
 	if len(left) == 0 {
-		delete(g.byPrefix, m.prefix)
+		delete(g.byPrefix, h.prefix)
 		return
 	}
-	g.byPrefix[m.prefix] = left
-	if writer := newestEvaluated(left); writer != nil {
-		writer.writeHealthy()
+	g.byPrefix[h.prefix] = left
+	for writer := newestEvaluated(left); writer != nil && !writer.tryWrite(); writer = newestEvaluated(left) {
+		left = left[:slices.Index(left, writer)]
 	}
 }
 
-// update writes the gauge if m is the one to write it. It holds the lock while it writes: if two gates change at once, the newer one
-// must write last.
-func (g *healthyGauges) update(m *metrics) {
-	g.mutex.Lock()
-	defer g.mutex.Unlock()
-	if newestEvaluated(g.byPrefix[m.prefix]) == m {
-		m.writeHealthy()
+// update writes the gauge if this gate is the one to write it. It holds the lock while it writes: if two gates change at once, the newer
+// one must write last.
+func (h *healthy) update() {
+	h.gauges.mutex.Lock()
+	defer h.gauges.mutex.Unlock()
+	if newestEvaluated(h.gauges.byPrefix[h.prefix]) == h {
+		h.write()
 	}
 }
 
-func newestEvaluated(all []*metrics) *metrics {
-	for _, m := range slices.Backward(all) {
-		if m.state.Load() != notEvaluated {
-			return m
+func newestEvaluated(all []*healthy) *healthy {
+	for _, h := range slices.Backward(all) {
+		if h.state.Load() != stateNotEvaluated {
+			return h
 		}
 	}
 	return nil
+}
+
+func (h *healthy) write() {
+	value := uint64(0)
+	if h.state.Load() == statePassing {
+		value = 1
+	}
+	h.gauge.Record(value)
+}
+
+// tryWrite reports whether it could write the gauge. Envoy destroys all gates of a filter's configuration at once, so a gate that is not
+// closed yet may be destroyed: then writing panics.
+func (h *healthy) tryWrite() (written bool) {
+	defer func() { written = recover() == nil }()
+	h.write()
+	return true
 }

@@ -2,17 +2,16 @@ package gate
 
 import "testing"
 
-// Gates that share a stat prefix share the gauge: the newest that has judged writes it, and hands it back when it goes.
-func TestNewestGateOfAPrefixWritesTheGauge(t *testing.T) {
-	h := newFakeHost()
+func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
+	envoy := newFakeEnvoy()
 	var process Process
 	gate := func(cluster, prefix string) *Gate {
-		return newGateIn(decode(t, `{"clusters": ["`+cluster+`"], "stat_prefix": "`+prefix+`"}`), h, &process)
+		return newGateIn(decode(t, `{"clusters": ["`+cluster+`"], "stat_prefix": "`+prefix+`"}`), envoy, &process)
 	}
-	up := func(cluster string, healthy uint64) { h.setCluster(cluster, of(healthy, 0, 1)) }
+	up := func(cluster string, healthy uint64) { envoy.setCluster(cluster, of(healthy, 0, 1)) }
 	gauge := func(want uint64, when string) {
 		t.Helper()
-		if got := named(h.own, "healthgate.p.healthy").Get(); got != want {
+		if got := named(envoy.own, "healthgate.p.healthy").Get(); got != want {
 			t.Errorf("%s: got %d, want %d", when, got, want)
 		}
 	}
@@ -23,7 +22,7 @@ func TestNewestGateOfAPrefixWritesTheGauge(t *testing.T) {
 	second := gate("b", "p")
 	up("a", 0)
 	first.Answer()
-	gauge(0, "the newer has not judged yet")
+	gauge(0, "the newer one was not evaluated yet")
 	up("b", 1)
 	second.Answer()
 	gauge(1, "the newer passes")
@@ -34,7 +33,7 @@ func TestNewestGateOfAPrefixWritesTheGauge(t *testing.T) {
 	other.Answer()
 	gauge(1, "the older fails, and one of another prefix")
 	second.Close()
-	gauge(0, "the newer has gone")
+	gauge(0, "the newer one is closed")
 	up("b", 0)
 	second.Answer()
 	up("a", 1)
@@ -43,10 +42,22 @@ func TestNewestGateOfAPrefixWritesTheGauge(t *testing.T) {
 	second.Answer()
 	up("b", 0)
 	second.Answer()
-	gauge(1, "one that has gone still answers")
-	first.Close()
-	other.Close()
+	gauge(1, "a closed one still answers")
+	newSerial := func(cluster string, serial uint64) *Gate {
+		c := decode(t, `{"clusters": ["`+cluster+`"], "stat_prefix": "p"}`)
+		return New(c, serial, newSource(c, envoy), envoy, &process)
+	}
+	older, newest := newSerial("c", 1), newSerial("a", 2)
+	newest.Answer()
+	gauge(1, "the newest passes")
+	between := newSerial("c", 1)
+	older.Answer()
+	between.Answer()
+	gauge(1, "gates of older configurations were made or used later")
+	for _, g := range []*Gate{first, other, older, between, newest} {
+		g.Close()
+	}
 	if n := len(process.gauges.byPrefix); n != 0 {
-		t.Errorf("%d prefixes are kept, and no gate", n)
+		t.Errorf("%d prefixes are kept without a gate", n)
 	}
 }

@@ -44,7 +44,7 @@ type holds struct {
 // expireAfter is how long a closed gate's state is kept for the next one, which is created with the first probe after an update.
 const expireAfter = time.Minute
 
-// register returns the state for a new gate: a copy of that of the newest gate with the same configuration and an evaluation, if any.
+// register returns the state for a new gate: a copy from the newest gate with the same configuration that was evaluated, if any.
 func (h *holds) register(digest string, now time.Time) *debounce {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()

@@ -8,10 +8,10 @@ import (
 	"healthgate/filter/envoystats"
 )
 
-func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
-	h := newFakeHost()
-	h.setCluster("a", of(1, 0, 1))
-	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}}`)
+func TestHoldDelaysAChangeButNotDraining(t *testing.T) {
+	envoy := newFakeEnvoy()
+	envoy.setCluster("a", of(1, 0, 1))
+	g := newGate(t, envoy, `{"clusters": ["a"], "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}}`)
 	for i, step := range []struct {
 		at      float64
 		healthy uint64
@@ -27,25 +27,25 @@ func TestHeldAnswerSaysSoAndDrainingIsNeverHeldBack(t *testing.T) {
 		{5, 1, 1, 503, "healthgate_held"},
 		{15, 1, 1, 200, "healthgate_ok"},
 	} {
-		h.now = epoch.Add(time.Duration(step.at * float64(time.Second)))
-		h.setCluster("a", of(step.healthy, 0, 1))
-		h.set(envoystats.ServerLive, step.live)
+		envoy.now = epoch.Add(time.Duration(step.at * float64(time.Second)))
+		envoy.setCluster("a", of(step.healthy, 0, 1))
+		envoy.set(envoystats.ServerLive, step.live)
 		if r := g.Answer(); r.Status != step.status || r.Details != step.details {
 			t.Errorf("step %d: got %d %s, want %d %s", i, r.Status, r.Details, step.status, step.details)
 		}
 	}
 	want := "[failed=3 failed_cluster_unhealthy=1 failed_draining=1 ok=4 transitions=4]"
-	if got := fmt.Sprint(h.counted()); got != want {
+	if got := fmt.Sprint(envoy.counted()); got != want {
 		t.Errorf("got counters %s, want %s", got, want)
 	}
 }
 
-func TestStaleIsNotHeld(t *testing.T) {
-	h := newFakeHost()
-	h.setCluster("a", of(1, 0, 1))
-	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"}`)
+func TestHoldDoesNotDelayStale(t *testing.T) {
+	envoy := newFakeEnvoy()
+	envoy.setCluster("a", of(1, 0, 1))
+	g := newGate(t, envoy, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"}`)
 	for at := range 7 {
-		h.now = epoch.Add(time.Duration(at) * time.Second)
+		envoy.now = epoch.Add(time.Duration(at) * time.Second)
 		g.Evaluate()
 	}
 	if r := g.Answer(); r.Status != 503 || r.Details != "healthgate_stale" {
@@ -53,13 +53,13 @@ func TestStaleIsNotHeld(t *testing.T) {
 	}
 }
 
-// Envoy builds every override anew when anything in its route configuration changes.
-func TestHoldGoesOnInTheNextGateWithTheSameConfiguration(t *testing.T) {
+// Envoy creates every override again if anything in its route configuration changes.
+func TestHoldContinuesInTheNextGateWithTheSameConfiguration(t *testing.T) {
 	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "10s"}}`
 	for _, test := range []struct {
 		name             string
 		text             string
-		closedFor, pause time.Duration // before the next gate is made; -1: the first one lives
+		closedFor, pause time.Duration // before the next gate is made; -1: the first one stays open
 		want             string
 	}{
 		{"at once", text, 0, 0, "healthgate_held"},
@@ -70,43 +70,96 @@ func TestHoldGoesOnInTheNextGateWithTheSameConfiguration(t *testing.T) {
 		{"long after", text, 0, expireAfter + time.Second, "healthgate_cluster_unhealthy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			h, process := newFakeHost(), &Process{}
-			h.setCluster("a", of(1, 0, 1))
-			first := newGateIn(decode(t, text), h, process)
+			envoy, process := newFakeEnvoy(), &Process{}
+			envoy.setCluster("a", of(1, 0, 1))
+			first := newGateIn(decode(t, text), envoy, process)
 			first.Answer()
-			h.setCluster("a", of(0, 0, 1))
+			envoy.setCluster("a", of(0, 0, 1))
 			first.Answer()
-			h.now = h.now.Add(2 * time.Second)
+			envoy.now = envoy.now.Add(2 * time.Second)
 			first.Answer()
 			if test.closedFor >= 0 {
 				first.Close()
 			}
-			h.now = h.now.Add(test.pause)
-			if got := newGateIn(decode(t, test.text), h, process).Answer().Details; got != test.want {
+			envoy.now = envoy.now.Add(test.pause)
+			if got := newGateIn(decode(t, test.text), envoy, process).Answer().Details; got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
 	}
 }
 
-func TestStatesOfHoldsAreForgotten(t *testing.T) {
-	h, process := newFakeHost(), &Process{}
-	for range 100 {
-		for i := range 10 {
-			newGateIn(decode(t, fmt.Sprintf(`{"clusters": ["a"], "hold": {"unhealthy_after": "%ds"}}`, i+1)), h, process).Close()
-		}
+// destroyedEnvoy has gauges that panic once Envoy has destroyed the configuration.
+type destroyedEnvoy struct {
+	*fakeEnvoy
+	destroyed *bool
+}
+
+type destroyedGauge struct {
+	SettableGauge
+	destroyed *bool
+}
+
+func (envoy destroyedEnvoy) NewGauge(name string) SettableGauge {
+	return destroyedGauge{envoy.fakeEnvoy.NewGauge(name), envoy.destroyed}
+}
+
+func (g destroyedGauge) Record(value uint64) {
+	if *g.destroyed {
+		panic("the configuration is destroyed")
 	}
-	if n := len(process.holds.byDigest); n != 10 {
-		t.Errorf("%d configurations have left a state, want 10", n)
+	g.SettableGauge.Record(value)
+}
+
+// Envoy destroys all gates of a filter's configuration at once, and they may share a stat prefix. A state that stayed registered would
+// be the start of every later gate: it would pass again after each update of the routes.
+func TestGatesOfADestroyedConfigurationLeaveNoHoldState(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`
+	envoy, process, destroyed := newFakeEnvoy(), &Process{}, false
+	envoy.setCluster("a", of(1, 0, 1))
+	older := newGateIn(decode(t, text), envoy, process)
+	side := destroyedEnvoy{envoy, &destroyed}
+	first, second := newGateIn(decode(t, text), side, process), newGateIn(decode(t, text), side, process)
+	for _, g := range []*Gate{older, first, second} {
+		g.Answer()
 	}
-	h.now = h.now.Add(2 * expireAfter)
-	newGateIn(decode(t, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}}`), h, process)
-	if n := len(process.holds.byDigest); n != 1 {
-		t.Errorf("%d states are kept, want that of the gate that lives", n)
+	healthy := named(envoy.own, "healthgate.default.healthy")
+	healthy.Record(0)
+	destroyed = true
+	first.Close()
+	if healthy.Get() != 1 {
+		t.Error("the gate that is not destroyed does not write the gauge")
+	}
+	second.Close()
+
+	envoy.setCluster("a", of(0, 0, 1))
+	older.Answer()
+	envoy.now = envoy.now.Add(2 * time.Second)
+	older.Answer()
+	older.Close()
+	if got := newGateIn(decode(t, text), envoy, process).Answer().Details; got != "healthgate_cluster_unhealthy" {
+		t.Errorf("got %s, want healthgate_cluster_unhealthy", got)
 	}
 }
 
-func TestGateIsWatchedOnlyWhereItHasToBe(t *testing.T) {
+func TestHoldStatesExpire(t *testing.T) {
+	envoy, process := newFakeEnvoy(), &Process{}
+	for range 100 {
+		for i := range 10 {
+			newGateIn(decode(t, fmt.Sprintf(`{"clusters": ["a"], "hold": {"unhealthy_after": "%ds"}}`, i+1)), envoy, process).Close()
+		}
+	}
+	if n := len(process.holds.byDigest); n != 10 {
+		t.Errorf("%d configurations have a state, want 10", n)
+	}
+	envoy.now = envoy.now.Add(2 * expireAfter)
+	newGateIn(decode(t, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}}`), envoy, process)
+	if n := len(process.holds.byDigest); n != 1 {
+		t.Errorf("%d states are kept, want one for the open gate", n)
+	}
+}
+
+func TestEvaluationInterval(t *testing.T) {
 	for more, want := range map[string]time.Duration{
 		``:                                    0,
 		`, "response": {"details": true}`:     0,
@@ -121,7 +174,7 @@ func TestGateIsWatchedOnlyWhereItHasToBe(t *testing.T) {
 		`, "source": "admin", "admin": {"address": "unix:///run/admin.sock"}`: time.Second,
 	} {
 		t.Run(more, func(t *testing.T) {
-			g := newGate(t, newFakeHost(), `{"clusters": ["a"]`+more+`}`)
+			g := newGate(t, newFakeEnvoy(), `{"clusters": ["a"]`+more+`}`)
 			if got := g.EvaluationInterval(); got != want {
 				t.Errorf("got %v, want %v", got, want)
 			}
@@ -129,38 +182,38 @@ func TestGateIsWatchedOnlyWhereItHasToBe(t *testing.T) {
 	}
 }
 
-func TestWatchedGateMovesWithoutAProbe(t *testing.T) {
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
-	h.setCluster("a", of(1, 0, 1))
+func TestHoldContinuesBetweenProbes(t *testing.T) {
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
+	envoy.setCluster("a", of(1, 0, 1))
 	g.Answer()
-	h.setCluster("a", of(0, 0, 1))
+	envoy.setCluster("a", of(0, 0, 1))
 	for at := range 5 {
-		h.now = epoch.Add(time.Duration(at) * time.Second)
+		envoy.now = epoch.Add(time.Duration(at) * time.Second)
 		g.Evaluate()
 	}
 	if r := g.Answer(); r.Details != "healthgate_cluster_unhealthy" {
 		t.Errorf("got %s, want healthgate_cluster_unhealthy", r.Details)
 	}
-	if got := fmt.Sprint(h.counted()); got != "[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]" {
+	if got := fmt.Sprint(envoy.counted()); got != "[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]" {
 		t.Errorf("got counters %s", got)
 	}
 }
 
-// A gate that no probe has come to may be of a listener that is still warming, beside one that serves.
+// A gate without a probe may belong to a listener that is still warming beside one that serves.
 func TestGateWithoutAProbeWritesNothing(t *testing.T) {
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`)
 	for at := range 5 {
-		h.now = epoch.Add(time.Duration(at) * time.Second)
-		h.setCluster("a", of(uint64(at%2), 0, 1))
+		envoy.now = epoch.Add(time.Duration(at) * time.Second)
+		envoy.setCluster("a", of(uint64(at%2), 0, 1))
 		g.Evaluate()
 	}
-	if len(h.lines) != 0 || len(h.counted()) != 0 {
-		t.Errorf("it logged %q and counted %v", h.lines, h.counted())
+	if len(envoy.lines) != 0 || len(envoy.counted()) != 0 {
+		t.Errorf("it logged %q and counted %v", envoy.lines, envoy.counted())
 	}
 	g.Answer()
-	if len(h.lines) != 1 {
-		t.Errorf("its first probe logged %q", h.lines)
+	if len(envoy.lines) != 1 {
+		t.Errorf("its first probe logged %q", envoy.lines)
 	}
 }

@@ -9,39 +9,39 @@ import (
 	"healthgate/filter/envoystats"
 )
 
-func TestGateWithoutClustersPassesWhateverIsThere(t *testing.T) {
+func TestGateWithoutClustersAlwaysPasses(t *testing.T) {
 	c := decode(t, `{"clusters": [], "drain": "ignore"}`, config.Module)
-	h := newFakeHost()
-	h.set(envoystats.ServerLive, 0)
-	if r := newGateIn(c, h, &Process{}).Answer(); r.Details != "healthgate_ok" || r.Verdict.Degraded {
+	envoy := newFakeEnvoy()
+	envoy.set(envoystats.ServerLive, 0)
+	if r := newGateIn(c, envoy, &Process{}).Answer(); r.Details != "healthgate_ok" || r.Verdict.Degraded {
 		t.Errorf("got %+v", r)
 	}
 }
 
-// lifeHost knows which stats and which clusters Envoy has.
-type lifeHost struct {
-	*fakeHost
-	unknown bool // Envoy does not have the cluster
+// knowingEnvoy knows which stats and which clusters it has, like the dynamic module's.
+type knowingEnvoy struct {
+	*fakeEnvoy
+	unknown bool // every cluster is
 }
 
 type foundNumber struct {
 	*number
-	host *fakeHost
+	host *fakeEnvoy
 	name string
 }
 
 func (f foundNumber) Found() bool { return f.host.gauges[f.name] != nil }
 
-func (h *lifeHost) Gauge(name string) envoystats.Value {
+func (envoy *knowingEnvoy) Gauge(name string) envoystats.Value {
 	n := &number{}
-	if h.gauges[name] != nil {
-		n = h.gauges[name]
+	if envoy.gauges[name] != nil {
+		n = envoy.gauges[name]
 	}
-	return foundNumber{n, h.fakeHost, name}
+	return foundNumber{n, envoy.fakeEnvoy, name}
 }
-func (h *lifeHost) Cluster(string, string) envoystats.Value { return clusterValue{h} }
+func (envoy *knowingEnvoy) Cluster(string, string) envoystats.Value { return clusterValue{envoy} }
 
-type clusterValue struct{ host *lifeHost }
+type clusterValue struct{ host *knowingEnvoy }
 
 func (c clusterValue) Get() uint64 {
 	if c.host.unknown {
@@ -51,11 +51,11 @@ func (c clusterValue) Get() uint64 {
 }
 
 func TestUnknownClusterFailsWhateverTheMinimums(t *testing.T) {
-	h := &lifeHost{fakeHost: newFakeHost()}
-	h.setCluster("service", of(1, 0, 1))
-	g := newGate(t, h, `{"clusters": [{"name": "service", "min_healthy": 0}], "stale_after": "10s"}`)
+	envoy := &knowingEnvoy{fakeEnvoy: newFakeEnvoy()}
+	envoy.setCluster("service", of(1, 0, 1))
+	g := newGate(t, envoy, `{"clusters": [{"name": "service", "min_healthy": 0}], "stale_after": "10s"}`)
 	for _, unknown := range []bool{false, true, false} {
-		h.unknown = unknown
+		envoy.unknown = unknown
 		want := map[bool]string{false: "healthgate_ok", true: "healthgate_cluster_unknown"}[unknown]
 		if r := g.Answer(); r.Details != want {
 			t.Errorf("unknown %v: got %s, want %s", unknown, r.Details, want)
@@ -63,60 +63,60 @@ func TestUnknownClusterFailsWhateverTheMinimums(t *testing.T) {
 	}
 }
 
-// A host that knows which clusters Envoy has also knows how old its stats are.
-func TestStaleAfterAsksNoCounterOfAHostThatKnowsItsClusters(t *testing.T) {
-	h := &lifeHost{fakeHost: newFakeHost()}
-	h.setCluster("service", of(1, 0, 1))
-	g := newGate(t, h, `{"clusters": ["service"], "stale_after": "2s"}`)
-	h.now = epoch.Add(time.Hour)
+// An Envoy that knows its clusters also knows how old its stats are.
+func TestStaleAfterNeedsNoCounterIfTheClustersAreKnown(t *testing.T) {
+	envoy := &knowingEnvoy{fakeEnvoy: newFakeEnvoy()}
+	envoy.setCluster("service", of(1, 0, 1))
+	g := newGate(t, envoy, `{"clusters": ["service"], "stale_after": "2s"}`)
+	envoy.now = epoch.Add(time.Hour)
 	if r := g.Answer(); r.Details != "healthgate_ok" {
 		t.Errorf("got %s", r.Details)
 	}
 }
 
-// A process whose gate was made during a drain has not seen server.live at 1, but a host that finds the gauge knows what
-// its 0 says.
-func TestDrainIsSeenFromTheStartWhereTheGaugeIsKnownToBeKept(t *testing.T) {
-	for kept, want := range map[bool]string{true: "healthgate_draining", false: "healthgate_ok"} {
-		h := &lifeHost{fakeHost: newFakeHost()}
-		h.set(envoystats.ServerLive, 0)
-		if !kept {
-			delete(h.gauges, envoystats.ServerLive)
+// The first gate of a process, if made during a drain, has never read 1; but if the gauge is found, its 0 means draining.
+func TestDrainIsSeenFromTheStartIfTheGaugeIsFound(t *testing.T) {
+	for found, want := range map[bool]string{true: "healthgate_draining", false: "healthgate_ok"} {
+		envoy := &knowingEnvoy{fakeEnvoy: newFakeEnvoy()}
+		envoy.set(envoystats.ServerLive, 0)
+		if !found {
+			delete(envoy.gauges, envoystats.ServerLive)
 		}
-		h.setCluster("service", of(1, 0, 1))
-		if r := newGate(t, h, `{"clusters": ["service"]}`).Answer(); r.Details != want {
-			t.Errorf("kept %v: got %s, want %s", kept, r.Details, want)
+		envoy.setCluster("service", of(1, 0, 1))
+		if r := newGate(t, envoy, `{"clusters": ["service"]}`).Answer(); r.Details != want {
+			t.Errorf("found %v: got %s, want %s", found, r.Details, want)
 		}
 	}
 }
 
-func TestWarningSaysWhatAHostKnowsOfAGauge(t *testing.T) {
-	for kept, want := range map[bool]string{
-		true:  `cluster "service" has shown no host yet. Likely: it has none (see /clusters`,
-		false: `cluster "service" has shown no host yet. Likely: Envoy has no cluster of this name (see /clusters on Envoy's admin port), or one with an alt_stat_name`,
+func TestWarningOfNoHostNamesTheReasonIfTheGaugeIsKnown(t *testing.T) {
+	for found, want := range map[bool]string{
+		true: `cluster "service" has shown no host yet. Likely: it has none (see /clusters`,
+		false: `cluster "service" has shown no host yet. Likely: ` +
+			`Envoy has no cluster of this name (see /clusters on Envoy's admin port), or one with an alt_stat_name`,
 	} {
-		h := &lifeHost{fakeHost: newFakeHost()}
-		if kept {
-			h.setCluster("service", of(0, 0, 0))
+		envoy := &knowingEnvoy{fakeEnvoy: newFakeEnvoy()}
+		if found {
+			envoy.setCluster("service", of(0, 0, 0))
 		}
-		g := newGate(t, h, `{"clusters": ["service"]}`)
-		h.lines = nil
+		g := newGate(t, envoy, `{"clusters": ["service"]}`)
+		envoy.lines = nil
 		g.warnOfNoHost(0)
-		if len(h.lines) != 1 || !strings.Contains(h.lines[0], want) {
-			t.Errorf("kept %v: got %q", kept, h.lines)
+		if len(envoy.lines) != 1 || !strings.Contains(envoy.lines[0], want) {
+			t.Errorf("found %v: got %q", found, envoy.lines)
 		}
 	}
 }
 
 func TestMetricNamesAreWhatAGateDefines(t *testing.T) {
-	h := newFakeHost()
-	newGate(t, h, `{"clusters": ["a"], "stat_prefix": "edge"}`)
+	envoy := newFakeEnvoy()
+	newGate(t, envoy, `{"clusters": ["a"], "stat_prefix": "edge"}`)
 	counters, gauges := MetricNames("edge")
-	if len(counters) != len(h.counters) || len(gauges) != len(h.own) {
-		t.Errorf("a gate defines %d counters and %d gauges", len(h.counters), len(h.own))
+	if len(counters) != len(envoy.counters) || len(gauges) != len(envoy.own) {
+		t.Errorf("a gate defines %d counters and %d gauges", len(envoy.counters), len(envoy.own))
 	}
 	for _, name := range counters {
-		if h.counters[name] == nil {
+		if envoy.counters[name] == nil {
 			t.Errorf("no gate defines %s", name)
 		}
 	}

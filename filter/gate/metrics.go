@@ -2,7 +2,6 @@ package gate
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"healthgate/filter/policy"
@@ -10,30 +9,20 @@ import (
 
 // metrics counts the replies of a gate, and notices a change of its verdict.
 type metrics struct {
-	prefix string
-	envoy  Envoy
-	gauges *healthyGauges
+	envoy Envoy
 
 	// A reply is counted in ok, or in failed and by its reason.
 	ok, failed  Counter
-	byReason    [policy.Reasons]Counter // of failures; nil for Held, which has no counter of its own
+	byReason    [policy.Reasons]Counter // of failures; nil for Held, which has no counter
 	transitions Counter
-	healthy     SettableGauge
 
-	// The last verdict. A probe only reads state; the mutex is for changing it.
-	state     atomic.Uint32
+	// The last verdict. A probe only reads its state; the mutex is for changing it.
+	healthy   *healthy
 	mutex     sync.Mutex
 	changedAt time.Time
 }
 
-// The values of metrics.state.
-const (
-	notEvaluated uint32 = iota
-	failing
-	passing
-)
-
-// MetricNames returns the names of a gate's own stats, by its stat prefix.
+// MetricNames returns the names of all metrics of a stat prefix.
 func MetricNames(prefix string) (counters, gauges []string) {
 	scope := metricScope(prefix)
 	counters = []string{scope + "ok", scope + "failed", scope + "transitions"}
@@ -49,28 +38,25 @@ func metricScope(prefix string) string { return "healthgate." + prefix + "." }
 
 func hasCounter(r policy.Reason) bool { return r != policy.OK && r != policy.Held }
 
-func newMetrics(prefix string, envoy Envoy, gauges *healthyGauges) *metrics {
+func newMetrics(prefix string, serial uint64, envoy Envoy, gauges *healthyGauges) *metrics {
 	scope := metricScope(prefix)
 	m := &metrics{
-		prefix:      prefix,
 		envoy:       envoy,
-		gauges:      gauges,
 		changedAt:   envoy.Now(),
 		ok:          envoy.NewCounter(scope + "ok"),
 		failed:      envoy.NewCounter(scope + "failed"),
 		transitions: envoy.NewCounter(scope + "transitions"),
-		healthy:     envoy.NewGauge(scope + "healthy"),
 	}
 	for reason := range policy.Reasons {
 		if hasCounter(reason) {
 			m.byReason[reason] = envoy.NewCounter(scope + "failed_" + reason.String())
 		}
 	}
-	gauges.register(m)
+	m.healthy = gauges.register(prefix, serial, envoy.NewGauge(scope+"healthy"))
 	return m
 }
 
-func (m *metrics) close() { m.gauges.unregister(m) }
+func (m *metrics) close() { m.healthy.unregister() }
 
 func (m *metrics) count(v policy.Verdict) {
 	all, byReason := m.counters(v)
@@ -90,11 +76,11 @@ func (m *metrics) counters(v policy.Verdict) (all, byReason Counter) {
 
 // update records a verdict. If it changes the state, update returns true, once, and the state before.
 func (m *metrics) update(v policy.Verdict) (before uint32, changed bool) {
-	state := failing
+	state := stateFailing
 	if v.Passing {
-		state = passing
+		state = statePassing
 	}
-	if m.state.Load() == state {
+	if m.healthy.state.Load() == state {
 		return state, false
 	}
 	return m.change(state)
@@ -104,32 +90,24 @@ func (m *metrics) update(v policy.Verdict) (before uint32, changed bool) {
 func (m *metrics) change(state uint32) (before uint32, changed bool) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	before = m.state.Load()
+	before = m.healthy.state.Load()
 	if before == state {
 		return before, false
 	}
 	changedAt := m.changedAt
 	m.changedAt = m.envoy.Now()
-	m.state.Store(state)
+	m.healthy.state.Store(state)
 	defer func() {
 		if !changed { // Envoy's side panicked: the next probe tries again
 			m.changedAt = changedAt
-			m.state.Store(before)
+			m.healthy.state.Store(before)
 		}
 	}()
-	m.gauges.update(m)
-	if before != notEvaluated {
+	m.healthy.update()
+	if before != stateNotEvaluated {
 		m.transitions.Increment(1)
 	}
 	return before, true
-}
-
-func (m *metrics) writeHealthy() {
-	healthy := uint64(0)
-	if m.state.Load() == passing {
-		healthy = 1
-	}
-	m.healthy.Record(healthy)
 }
 
 // since returns when the verdict last changed.

@@ -7,7 +7,7 @@ import (
 	"healthgate/filter/envoystats"
 )
 
-// Process is what the gates of one process share. The zero value is ready.
+// Process is the state that the gates of one process share. The zero value is ready.
 type Process struct {
 	draining envoystats.Draining
 	gauges   healthyGauges
@@ -65,6 +65,6 @@ func (w *warnings) isFirst(line string) bool {
 	return true
 }
 
-// hostsOf and checksOf name what may be missing of a cluster.
+// hostsOf and checksOf are keys of warnings.since.
 func hostsOf(statName string) string  { return "hosts of " + statName }
 func checksOf(statName string) string { return "checks of " + statName }

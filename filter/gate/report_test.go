@@ -10,8 +10,9 @@ import (
 )
 
 func TestReportFollowsHealthJSON(t *testing.T) {
-	h := newFakeHost()
-	g := newGate(t, h, `{"clusters": [{"name": "a", "min_healthy": 2, "degraded": "ignore"}, "b"], "require": "any", "response": {"details": true}}`)
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, `{"clusters": [{"name": "a", "min_healthy": 2, "degraded": "ignore"}, "b"],
+		"require": "any", "response": {"details": true}}`)
 	at := func(seconds int) string { return inUTC(epoch.Add(time.Duration(seconds) * time.Second)) }
 	for i, step := range []struct {
 		seconds       int
@@ -26,11 +27,12 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 		{2, of(1, 1, 3), of(0, 1, 1), 200, "warn", "fail", "warn", "ok", 0, 1},
 		{3, of(1, 1, 3), of(0, 0, 0), 503, "fail", "fail", "fail", "cluster_empty", 3, 1},
 	} {
-		h.now = epoch.Add(time.Duration(step.seconds) * time.Second)
-		h.setCluster("a", step.a)
-		h.setCluster("b", step.b)
+		envoy.now = epoch.Add(time.Duration(step.seconds) * time.Second)
+		envoy.setCluster("a", step.a)
+		envoy.setCluster("b", step.b)
 		reply := g.Report()
-		if reply.Status != step.status || reply.Headers["content-type"][0] != "application/health+json" || reply.Headers["cache-control"][0] != "no-store" {
+		if reply.Status != step.status || reply.Headers["content-type"][0] != "application/health+json" ||
+			reply.Headers["cache-control"][0] != "no-store" {
 			t.Errorf("step %d: got %d with %v", i, reply.Status, reply.Headers)
 		}
 		var got report
@@ -54,7 +56,7 @@ func TestReportFollowsHealthJSON(t *testing.T) {
 			t.Errorf("step %d: outputs %s and %s, want %s and healthgate_%s", i, got.Output, b.Output, reply.Details, step.b1Output)
 		}
 	}
-	// The plain replies are as they were.
+	// The plain replies did not change.
 	if r := g.Answer(); r.Body != "unavailable\n" || r.Headers["content-type"][0] != "text/plain" {
 		t.Errorf("got %q, %v", r.Body, r.Headers)
 	}
@@ -66,10 +68,10 @@ func (hostsOfA) Hosts(int) []policy.Host {
 	return []policy.Host{{Address: "10.0.0.1:80", Status: "healthy"}}
 }
 
-func TestReportNamesHostsWhereTheSourceKnowsThem(t *testing.T) {
-	h := newFakeHost()
+func TestReportNamesHostsIfTheSourceKnowsThem(t *testing.T) {
+	envoy := newFakeEnvoy()
 	c := decode(t, `{"clusters": ["a"], "response": {"details": true}}`)
-	g := New(c, hostsOfA{newSource(c, h)}, h, &Process{})
+	g := New(c, 0, hostsOfA{newSource(c, envoy)}, envoy, &Process{})
 	var got report
 	if err := json.Unmarshal([]byte(g.Report().Body), &got); err != nil {
 		t.Fatal(err)

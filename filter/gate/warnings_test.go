@@ -10,79 +10,88 @@ import (
 	"healthgate/filter/policy"
 )
 
-// warned are the warnings of a gate, after some time that a test fills.
-func warned(t *testing.T, text string, meanwhile func(*fakeHost, *Gate)) []string {
+// warningsOf returns the warnings of a gate a minute after it was made.
+func warningsOf(t *testing.T, text string, meanwhile func(*fakeEnvoy, *Gate)) []string {
 	t.Helper()
-	h := newFakeHost()
-	g := newGate(t, h, text)
-	meanwhile(h, g)
-	h.lines = nil
-	h.now = epoch.Add(time.Minute)
+	envoy := newFakeEnvoy()
+	g := newGate(t, envoy, text)
+	meanwhile(envoy, g)
+	envoy.lines = nil
+	envoy.now = epoch.Add(time.Minute)
 	for _, warning := range g.Warnings() {
 		warning.Check()
 	}
-	return h.lines
+	return envoy.lines
 }
 
-// unseen has a gate read server.live at 0, which it has never read at 1.
-func unseen(h *fakeHost, g *Gate) {
-	h.set(envoystats.ServerLive, 0)
+// hideLive makes server.live 0 as if the gate had never read 1.
+func hideLive(envoy *fakeEnvoy, g *Gate) {
+	envoy.set(envoystats.ServerLive, 0)
 	g.process.draining = envoystats.Draining{}
-	g.server = g.process.draining.NewReader(h)
+	g.server = g.process.draining.NewReader(envoy)
 }
 
-// checked has Envoy check the cluster a once.
-func checked(h *fakeHost) { h.Counter("cluster.a.health_check.attempt").(*number).Increment(1) }
+// countCheck counts a health check of the cluster a.
+func countCheck(envoy *fakeEnvoy) {
+	envoy.Counter("cluster.a.health_check.attempt").(*number).Increment(1)
+}
 
 func TestWarnings(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
-		meanwhile  func(*fakeHost, *Gate)
-		want       []string // parts of the one line that is wanted; none for no line
+		meanwhile  func(*fakeEnvoy, *Gate)
+		want       []string // parts of the only line; none for no line
 	}{
-		{"all is well", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) { h.setCluster("a", of(1, 0, 1)); checked(h) }, nil},
-		{"no host", `{"clusters": ["a"]}`, func(*fakeHost, *Gate) {},
-			[]string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name", "cluster.a.membership_total", "envoy.stats_matcher"}},
-		{"no host, and a probe of it", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) { g.Answer() }, []string{`cluster "a" has shown no host yet`}},
-		{"no host now, but there was one", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) {
-			h.setCluster("a", of(1, 0, 1))
+		{"healthy and checked", `{"clusters": ["a"]}`,
+			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
+		{"no host", `{"clusters": ["a"]}`, func(*fakeEnvoy, *Gate) {},
+			[]string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name", "cluster.a.membership_total",
+				"envoy.stats_matcher"}},
+		{"no host, after a probe", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { g.Answer() },
+			[]string{`cluster "a" has shown no host yet`}},
+		{"no host now, but there was one", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
+			envoy.setCluster("a", of(1, 0, 1))
 			g.Answer()
-			h.setCluster("a", policy.Counts{})
+			envoy.setCluster("a", policy.Counts{})
 		}, nil},
-		{"never checked", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) { h.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" has hosts, and Envoy has checked none of them: each counts as healthy`, "health_checks", "cluster.a.health_check.attempt"}},
-		{"an age that can't be told", `{"clusters": ["a"], "stale_after": "5s"}`, func(h *fakeHost, g *Gate) { h.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" fails by stale_after (5s)`, "health_checks", "no_traffic_interval, 60s", "cluster.a.health_check.attempt"}},
-		{"an age that can be told", `{"clusters": ["a"], "stale_after": "5s"}`, func(h *fakeHost, g *Gate) { h.setCluster("a", of(1, 0, 1)); checked(h) }, nil},
-		{"an age of no host", `{"clusters": ["a"], "stale_after": "5s"}`, func(h *fakeHost, g *Gate) {
-			h.setCluster("a", of(1, 0, 1))
+		{"never checked", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
+			[]string{`cluster "a" has hosts, and Envoy has checked none of them: each counts as healthy`, "health_checks",
+				"cluster.a.health_check.attempt"}},
+		{"checks do not continue", `{"clusters": ["a"], "stale_after": "5s"}`,
+			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
+			[]string{`cluster "a" fails by stale_after (5s)`, "health_checks", "no_traffic_interval (60s by default)",
+				"cluster.a.health_check.attempt"}},
+		{"checks continue", `{"clusters": ["a"], "stale_after": "5s"}`,
+			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
+		{"checks of no host", `{"clusters": ["a"], "stale_after": "5s"}`, func(envoy *fakeEnvoy, g *Gate) {
+			envoy.setCluster("a", of(1, 0, 1))
 			g.Answer()
-			h.setCluster("a", policy.Counts{})
+			envoy.setCluster("a", policy.Counts{})
 		}, nil},
-		{"a drain that can't be seen", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) {
-			h.setCluster("a", of(1, 0, 1))
-			checked(h)
-			unseen(h, g)
+		{"a drain that can't be seen", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
+			envoy.setCluster("a", of(1, 0, 1))
+			countCheck(envoy)
+			hideLive(envoy, g)
 		}, []string{"server.live reads 0 and never was 1", "server.state", "stats_config.stats_matcher", "envoy.stats_matcher", "drain: ignore"}},
-		{"a drain that need not be seen", `{"clusters": ["a"], "drain": "ignore"}`, func(h *fakeHost, g *Gate) {
-			h.setCluster("a", of(1, 0, 1))
-			checked(h)
-			unseen(h, g)
+		{"a drain that is ignored", `{"clusters": ["a"], "drain": "ignore"}`, func(envoy *fakeEnvoy, g *Gate) {
+			envoy.setCluster("a", of(1, 0, 1))
+			countCheck(envoy)
+			hideLive(envoy, g)
 		}, nil},
-		{"a drain that Envoy was started with", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) {
-			h.setCluster("a", of(1, 0, 1))
-			checked(h)
-			unseen(h, g)
-			h.set(envoystats.ServerState, 1)
+		{"Envoy was started in drain mode", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
+			envoy.setCluster("a", of(1, 0, 1))
+			countCheck(envoy)
+			hideLive(envoy, g)
+			envoy.set(envoystats.ServerState, 1)
 		}, nil},
-		{"a drain", `{"clusters": ["a"]}`, func(h *fakeHost, g *Gate) {
-			h.setCluster("a", of(1, 0, 1))
-			checked(h)
-			h.set(envoystats.ServerLive, 0)
+		{"a drain", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
+			envoy.setCluster("a", of(1, 0, 1))
+			countCheck(envoy)
+			envoy.set(envoystats.ServerLive, 0)
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			lines := warned(t, test.text, test.meanwhile)
+			lines := warningsOf(t, test.text, test.meanwhile)
 			if len(lines) != min(len(test.want), 1) {
 				t.Fatalf("got %q, want parts %q", lines, test.want)
 			}
@@ -95,53 +104,53 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// unknownSource knows that no cluster is there.
+// unknownSource has only unknown clusters.
 type unknownSource struct{}
 
 func (unknownSource) Sample(time.Time, int) policy.Sample { return policy.Sample{Unknown: true} }
 
-func TestClusterThatIsNotThereIsWarnedOf(t *testing.T) {
-	h := newFakeHost()
-	New(decode(t, `{"clusters": ["a"]}`), unknownSource{}, h, &Process{}).warnOfNoHost(0)
-	if len(h.lines) != 1 || !strings.Contains(h.lines[0], `Envoy has no cluster "a", so it fails`) {
-		t.Errorf("got %q", h.lines)
+func TestUnknownClusterIsWarnedOf(t *testing.T) {
+	envoy := newFakeEnvoy()
+	New(decode(t, `{"clusters": ["a"]}`), 0, unknownSource{}, envoy, &Process{}).warnOfNoHost(0)
+	if len(envoy.lines) != 1 || !strings.Contains(envoy.lines[0], `Envoy has no cluster "a", so it fails`) {
+		t.Errorf("got %q", envoy.lines)
 	}
 }
 
-// staleSource is a source that could not look.
+// staleSource has never sampled.
 type staleSource struct{}
 
 func (staleSource) Sample(time.Time, int) policy.Sample { return policy.Sample{Stale: true} }
 
-func TestSourceThatCouldNotLookIsNotTakenForAnEmptyCluster(t *testing.T) {
-	h := newFakeHost()
-	New(decode(t, `{"clusters": ["a"]}`), staleSource{}, h, &Process{}).warnOfNoHost(0)
-	if len(h.lines) != 0 {
-		t.Errorf("got %q", h.lines)
+func TestStaleSourceIsNotWarnedOfAsAnEmptyCluster(t *testing.T) {
+	envoy := newFakeEnvoy()
+	New(decode(t, `{"clusters": ["a"]}`), 0, staleSource{}, envoy, &Process{}).warnOfNoHost(0)
+	if len(envoy.lines) != 0 {
+		t.Errorf("got %q", envoy.lines)
 	}
 }
 
-func TestWarningIsSaidOnceInAProcess(t *testing.T) {
-	h := newFakeHost()
-	h.set(envoystats.ServerLive, 0)
+func TestWarningIsLoggedOncePerProcess(t *testing.T) {
+	envoy := newFakeEnvoy()
+	envoy.set(envoystats.ServerLive, 0)
 	var process Process
 	for range 3 {
-		g := newGateIn(decode(t, `{"clusters": ["a"]}`), h, &process)
+		g := newGateIn(decode(t, `{"clusters": ["a"]}`), envoy, &process)
 		g.warnOfDrain()
 		g.warnOfNoHost(0)
 	}
-	newGateIn(decode(t, `{"clusters": ["a"], "stat_prefix": "another"}`), h, &process).warnOfNoHost(0)
-	if len(h.lines) != 3 {
-		t.Errorf("got %q, want a line of the drain, and one of each gate's cluster", h.lines)
+	newGateIn(decode(t, `{"clusters": ["a"], "stat_prefix": "another"}`), envoy, &process).warnOfNoHost(0)
+	if len(envoy.lines) != 3 {
+		t.Errorf("got %q, want one line for the drain, and one for each gate's cluster", envoy.lines)
 	}
 }
 
-// Configurations that come more often than a warning takes must not put it off for ever.
-func TestWarningIsNotPutOffByConfigurationsThatCome(t *testing.T) {
-	h := newFakeHost()
+// Updates more frequent than a warning's time must not delay it for ever.
+func TestWarningIsNotDelayedByUpdates(t *testing.T) {
+	envoy := newFakeEnvoy()
 	var process Process
 	after := func(text string) (all []time.Duration) {
-		for _, warning := range newGateIn(decode(t, text), h, &process).Warnings() {
+		for _, warning := range newGateIn(decode(t, text), envoy, &process).Warnings() {
 			all = append(all, warning.After)
 		}
 		return all
@@ -150,22 +159,22 @@ func TestWarningIsNotPutOffByConfigurationsThatCome(t *testing.T) {
 	for _, step := range []struct {
 		at         time.Duration
 		staleAfter string
-		want       []time.Duration // of the drain, of hosts, of checks
+		want       []time.Duration // for the drain, hosts, checks
 	}{
 		{0, "0s", []time.Duration{30 * second, 30 * second, 30 * second}},
 		{20 * second, "0s", []time.Duration{10 * second, 10 * second, 10 * second}},
-		{29 * second, "90s", []time.Duration{1 * second, 1 * second, 61 * second}}, // an age is judged after stale_after
+		{29 * second, "90s", []time.Duration{1 * second, 1 * second, 61 * second}}, // checks may be as far apart as stale_after
 		{40 * second, "5s", []time.Duration{1 * second, 1 * second, 1 * second}},
 	} {
-		h.now = epoch.Add(step.at)
+		envoy.now = epoch.Add(step.at)
 		if got := after(`{"clusters": ["a"], "stale_after": "` + step.staleAfter + `"}`); !slices.Equal(got, step.want) {
 			t.Errorf("after %v: got %v, want %v", step.at, got, step.want)
 		}
 	}
-	// A host that has shown itself is waited for anew.
-	h.setCluster("a", of(1, 0, 1))
-	newGateIn(decode(t, `{"clusters": ["a"]}`), h, &process).Answer()
+	// After a host was seen, its absence counts from the start.
+	envoy.setCluster("a", of(1, 0, 1))
+	newGateIn(decode(t, `{"clusters": ["a"]}`), envoy, &process).Answer()
 	if got := after(`{"clusters": ["a"]}`); got[1] != 30*second {
-		t.Errorf("with a host seen between: got %v, want 30s for hosts", got)
+		t.Errorf("after a host was seen: got %v, want 30s for hosts", got)
 	}
 }

@@ -97,7 +97,7 @@ func decodeRoute(written *anypb.Any) (raw *structpb.Struct, decoded *config.Over
 	return raw, decoded, err
 }
 
-// Merge merges a route's configuration into the filter's, or into that of a wider level. It may run on a worker and can't refuse: if the
+// Merge merges a route's configuration into the filter's, or into a wider level's. It may run on a worker and can't refuse: if the
 // result is broken, the error is logged with the first probe, and all probes of the route fail.
 func (Parser) Merge(parent, child any) any {
 	wider, ok := parent.(hasConfiguration)

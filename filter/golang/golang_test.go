@@ -44,11 +44,11 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// fakeEnvoy is Envoy's side of a configuration: its stats, by name.
+// fakeEnvoy is Envoy's side of a configuration, with its stats.
 type fakeEnvoy struct {
 	mutex     sync.Mutex
 	stats     map[string]*stat
-	undefined atomic.Bool // it defines none any more
+	undefined atomic.Bool // it defines no more stats
 	defined   atomic.Int64
 }
 
@@ -59,7 +59,7 @@ type stat struct {
 
 func (s *stat) check() {
 	if s.gone.Load() {
-		panic("request has been finished") // what the SDK does once Envoy has dropped the configuration
+		panic("request has been finished") // like the SDK once Envoy has destroyed the configuration
 	}
 }
 func (s *stat) Get() uint64         { s.check(); return s.value.Load() }
@@ -102,7 +102,7 @@ func (e *fakeEnvoy) setGone(gone bool) {
 	}
 }
 
-// request is a request's headers; it panics where a header is asked for that a probe does not need.
+// request is the headers of a request. Any other method of the map panics.
 type request struct {
 	api.RequestHeaderMap
 	method, path, contentType, accept string
@@ -112,10 +112,10 @@ func (r request) GetRaw(name string) string {
 	return map[string]string{":method": r.method, ":path": r.path, "content-type": r.contentType, "accept": r.accept}[name]
 }
 
-// callbacks take the reply of one stream.
+// callbacks record the replies of one stream.
 type callbacks struct {
 	api.FilterCallbackHandler
-	replies []string // the details of each
+	replies []string // their details
 	last    sent
 	gone    bool
 }
@@ -124,7 +124,7 @@ func (c *callbacks) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return
 
 type decoder struct{ stream *callbacks }
 
-// sent is a reply as Envoy is given it.
+// sent is a reply to Envoy.
 type sent struct {
 	status     int
 	body       string
@@ -186,7 +186,7 @@ func newConfigured(t testing.TB, healthy uint64) (*fakeEnvoy, any) {
 	return envoy, mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
 }
 
-func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
+func TestProbeIsAnsweredOnceItHasEnded(t *testing.T) {
 	_, c := newConfigured(t, 1)
 	const ok = "healthgate_ok"
 	for name, test := range map[string]struct {
@@ -194,7 +194,7 @@ func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
 		want  []api.StatusType
 		reply string
 	}{
-		"headers alone": {func(s api.StreamFilter) []api.StatusType {
+		"headers only": {func(s api.StreamFilter) []api.StatusType {
 			return []api.StatusType{s.DecodeHeaders(request{method: "GET", path: "/"}, true)}
 		}, []api.StatusType{api.LocalReply}, ok},
 		"a body": {func(s api.StreamFilter) []api.StatusType {
@@ -207,7 +207,7 @@ func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
 				s.DecodeHeaders(request{method: "GET", path: "/"}, false), s.DecodeData(nil, false), s.DecodeTrailers(nil),
 			}
 		}, []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, ok},
-		"no probe": {func(s api.StreamFilter) []api.StatusType {
+		"not a probe": {func(s api.StreamFilter) []api.StatusType {
 			return []api.StatusType{
 				s.DecodeHeaders(request{method: "POST", path: "/"}, false), s.DecodeData(nil, false), s.DecodeData(nil, true), s.DecodeTrailers(nil),
 			}
@@ -225,7 +225,7 @@ func TestProbeIsAnsweredAtItsEnd(t *testing.T) {
 	}
 }
 
-func TestReplyIsSentWhole(t *testing.T) {
+func TestReplyIsComplete(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		healthy    uint64
@@ -245,13 +245,14 @@ func TestReplyIsSentWhole(t *testing.T) {
 	}
 }
 
-func TestReportIsForThoseWhoAcceptItAndReadBodies(t *testing.T) {
+func TestReportNeedsAClientThatAcceptsJSONAndReadsBodies(t *testing.T) {
 	envoy := newFakeEnvoy(1)
 	c := mustParse(t, typed(t, `{"clusters": ["service"], "response": {"details": true}}`), envoy)
 	for _, test := range []struct {
 		name, contentType, accept string
 		report                    bool
-	}{{"who accepts it", "", "application/json", true}, {"who takes anything", "", "*/*", false}, {"who calls itself gRPC", "application/grpc", "application/json", false}} {
+	}{{"accepts JSON", "", "application/json", true}, {"accepts anything", "", "*/*", false}, {"gRPC", "application/grpc",
+		"application/json", false}} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, end := range []bool{true, false} {
 				cb := &callbacks{}
@@ -261,38 +262,38 @@ func TestReportIsForThoseWhoAcceptItAndReadBodies(t *testing.T) {
 					s.DecodeData(nil, true)
 				}
 				if got := strings.HasPrefix(cb.last.body, "{"); got != test.report {
-					t.Errorf("at its end at once: %v: got %q", end, cb.last.body)
+					t.Errorf("ends with headers %v: got %q", end, cb.last.body)
 				}
 			}
 		})
 	}
 }
 
-// What Envoy destroys ends what was started for it; a merged configuration, which it destroys also by turns, ends nothing.
-func TestDestroyEndsAFilterAndARouteAndNoMergedOne(t *testing.T) {
+// Envoy drops a merged configuration also while its filter and route live.
+func TestFilterAndRouteHaveDestroyAndMergedHasNot(t *testing.T) {
 	_, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"stat_prefix": "route"}`), nil)
 	merged := Parser{}.Merge(parent, child)
 	NewStream(merged, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
 	if _, ends := merged.(api.Config); ends {
-		t.Error("a merged configuration has an end of its own")
+		t.Error("a merged configuration has Destroy")
 	}
 	if (Parser{}).Merge(parent, child) != merged {
-		t.Error("a pair is another one the second time")
+		t.Error("the same pair merges to another configuration")
 	}
 	child.(api.Config).Destroy()
 	if (Parser{}).Merge(parent, child) == merged {
-		t.Error("a route that has gone still has its pairs")
+		t.Error("a destroyed route keeps its pairs")
 	}
 	again := mustParse(t, typed(t, `{}`), nil)
 	pair := Parser{}.Merge(parent, again)
 	parent.(api.Config).Destroy()
 	if (Parser{}).Merge(parent, again) == pair {
-		t.Error("a filter that has gone still has its pairs")
+		t.Error("a destroyed filter keeps its pairs")
 	}
 }
 
-func TestPanicIsAnsweredWithAFailure(t *testing.T) {
+func TestPanicFailsTheProbe(t *testing.T) {
 	envoy, c := newConfigured(t, 1)
 	envoy.setGone(true)
 	for _, end := range []bool{true, false} {
@@ -306,7 +307,7 @@ func TestPanicIsAnsweredWithAFailure(t *testing.T) {
 			t.Errorf("got %v and %v, want a failure", status, cb.replies)
 		}
 	}
-	// What can be counted is counted.
+	// It is counted if it can be.
 	envoy.setGone(false)
 	envoy.stat("server.live").gone.Store(true)
 	cb := &callbacks{}
@@ -320,8 +321,8 @@ func TestPanicIsAnsweredWithAFailure(t *testing.T) {
 	}
 }
 
-// Where the client has gone, no reply can be sent; that is for the SDK, which recovers.
-func TestPanicOfAReplyIsLeftToTheSDK(t *testing.T) {
+// Without a client no reply can be sent; the SDK recovers.
+func TestPanicOfAReplyReachesTheSDK(t *testing.T) {
 	_, c := newConfigured(t, 1)
 	defer func() {
 		if recover() == nil {
@@ -331,8 +332,7 @@ func TestPanicOfAReplyIsLeftToTheSDK(t *testing.T) {
 	NewStream(c, &callbacks{gone: true}).DecodeHeaders(request{method: "GET", path: "/"}, true)
 }
 
-// Whatever a client sends as method, path and accept, a stream is answered or goes on, and only GET and HEAD of the path
-// are answered.
+// For any headers a stream is answered or continues, and only probes are answered.
 func FuzzRequest(f *testing.F) {
 	f.Add("GET", "/", "", "application/json")
 	f.Add("HEAD", "/?x=1", "", "*/*")
@@ -356,7 +356,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-func TestFactoryAlwaysReturnsAFilter(t *testing.T) {
+func TestNewStreamAlwaysReturnsAFilter(t *testing.T) {
 	for _, parsed := range []any{nil, "a string", override{}} {
 		cb := &callbacks{}
 		s := NewStream(parsed, cb)
@@ -385,8 +385,9 @@ func TestParseRefuses(t *testing.T) {
 		configured *anypb.Any
 		want       string
 	}{
-		"nothing":      {&anypb.Any{}, "healthgate: plugin_config: is required, with at least clusters: [service]"},
-		"another type": {pack(t, &durationpb.Duration{}), "healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"},
+		"nothing": {&anypb.Any{}, "healthgate: plugin_config: is required, with at least clusters: [service]"},
+		"another type": {pack(t, &durationpb.Duration{}),
+			"healthgate: plugin_config: google.protobuf.Duration is another type; write it as xds.type.v3.TypedStruct or google.protobuf.Struct"},
 		"unknown type": {&anypb.Any{TypeUrl: "type.googleapis.com/no.Such"}, "healthgate: plugin_config: no.Such can't be read"},
 		"not protobuf": {broken, "healthgate: plugin_config: xds.type.v3.TypedStruct can't be read"},
 		"bad keys":     {typed(t, `{"clusters": ["a"], "paht": "/"}`), "healthgate: paht: unknown key, did you mean path?"},
@@ -411,7 +412,7 @@ func TestPanicWhileParsingIsAnError(t *testing.T) {
 
 func TestRouteOverridesTheFilter(t *testing.T) {
 	envoy, parent := newConfigured(t, 1)
-	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "nobody"]}`), nil)
+	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "unknown"]}`), nil)
 	merged := Parser{}.Merge(parent, child)
 	for _, test := range []struct {
 		name          string
@@ -429,9 +430,9 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 			}
 		})
 	}
-	envoy.stat("cluster.nobody.membership_healthy").Record(1)
-	envoy.stat("cluster.nobody.membership_total").Record(1)
-	// And a route below a route.
+	envoy.stat("cluster.unknown.membership_healthy").Record(1)
+	envoy.stat("cluster.unknown.membership_total").Record(1)
+	// A narrower level.
 	again := Parser{}.Merge(merged, mustParse(t, typed(t, `{"path": "/livez"}`), nil))
 	cb := &callbacks{}
 	NewStream(again, cb).DecodeHeaders(request{method: "GET", path: "/livez"}, true)
@@ -440,8 +441,7 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 	}
 }
 
-// On the main thread Envoy can refuse a route's configuration; on a worker it would abort.
-// Envoy keeps an entry for every time that a stat is defined, for as long as the filter's configuration lives.
+// Envoy keeps an entry for each definition of a stat for as long as the filter's configuration lives.
 func TestRouteOverridesDefineNoStatTwice(t *testing.T) {
 	envoy, parsed := newConfigured(t, 1)
 	probe := func(config any) {
@@ -457,7 +457,8 @@ func TestRouteOverridesDefineNoStatTwice(t *testing.T) {
 	}
 }
 
-func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T) {
+// On the main thread Envoy can refuse a route's configuration; on a worker it would abort.
+func TestBrokenRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T) {
 	bad := typed(t, `{"path": "/readyz", "paht": "/"}`)
 	main, worker := make(chan error), make(chan any)
 	onThread := func(f func()) { go func() { runtime.LockOSThread(); f() }() }
@@ -488,7 +489,7 @@ func TestBadRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testing.T
 	}
 }
 
-func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
+func TestRouteThatDoesNotFitTheFilterFailsItsProbes(t *testing.T) {
 	_, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"require": 2}`), nil) // of one cluster
 	for name, merged := range map[string]any{
@@ -505,7 +506,7 @@ func TestRouteThatFitsNotTheFilterFailsItsProbes(t *testing.T) {
 	}
 }
 
-// Envoy's side may panic when the gate of a route is made, with its first probe.
+// The gate of a route is made with its first probe, and Envoy's side may panic then.
 func TestPanicOfARoutesFirstProbeFailsIt(t *testing.T) {
 	envoy, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"path": "/readyz", "stat_prefix": "readyz"}`), nil)
@@ -521,7 +522,7 @@ func TestPanicOfARoutesFirstProbeFailsIt(t *testing.T) {
 	}
 	envoy.setDefines(true)
 	if got := ask(); got != "healthgate_ok" {
-		t.Errorf("and then %s, want healthgate_ok", got)
+		t.Errorf("then got %s, want healthgate_ok", got)
 	}
 }
 
@@ -562,8 +563,8 @@ func TestAnotherEnvoyIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// What Envoy's SDK panics with, once a configuration has gone, is known by its words: these are the module's own.
-func TestGoneIsWhatTheSDKSays(t *testing.T) {
+// The SDK's source has the words of its panics.
+func TestIsGoneKnowsThePanicsOfTheSDK(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/envoyproxy/envoy").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -573,21 +574,21 @@ func TestGoneIsWhatTheSDKSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"errRequestFinished", "errFilterDestroyed"} {
-		said := regexp.MustCompile(name + ` += "(.*)"`).FindSubmatch(text)
-		if said == nil || !(envoy{}).IsGone(string(said[1])) {
-			t.Errorf("%s is %q, which is not known", name, said)
+		words := regexp.MustCompile(name + ` += "(.*)"`).FindSubmatch(text)
+		if words == nil || !(envoy{}).IsGone(string(words[1])) {
+			t.Errorf("%s is %q, which IsGone does not know", name, words)
 		}
 	}
 	if (envoy{}).IsGone("index out of range") || (envoy{}).IsGone(os.ErrClosed) {
-		t.Error("another panic passes for Envoy's word")
+		t.Error("IsGone is true for another panic")
 	}
 }
 
-// The plugin is loaded into someone's Envoy: it brings nothing but the Go host, protobuf and the xDS types.
-func TestPluginLinksNothingMore(t *testing.T) {
+// The plugin links only the SDK, protobuf and the xDS types.
+func TestPluginLinksFewModules(t *testing.T) {
 	allowed := []string{
 		"healthgate", "google.golang.org/protobuf/", "github.com/envoyproxy/envoy/contrib/golang/", "github.com/cncf/xds/go/",
-		// What the xDS types bring.
+		// These are linked by the xDS types.
 		"github.com/envoyproxy/protoc-gen-validate/validate", "cel.dev/expr", "google.golang.org/genproto/googleapis/",
 	}
 	for _, dependency := range dependencies(t, "healthgate") {
@@ -614,7 +615,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	}
 }
 
-// dependencies are the packages that a package links, without the standard library's.
+// dependencies returns the packages that a package links, without the standard library.
 func dependencies(t *testing.T, pkg string) []string {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
@@ -623,15 +624,15 @@ func dependencies(t *testing.T, pkg string) []string {
 	}
 	found := strings.Fields(string(out))
 	if len(found) < 1 {
-		t.Fatalf("go list found %v alone", found)
+		t.Fatalf("go list found only %v", found)
 	}
 	return found
 }
 
-// Probes on several workers, while configurations come, are merged and go: what the race detector is to see.
-func TestConfigurationsComeAndGoUnderProbes(t *testing.T) {
+// For the race detector.
+func TestConfigurationsChangeUnderProbes(t *testing.T) {
 	envoy := newFakeEnvoy(1)
-	// Defined before the workers start: the fake's map is not what is tested.
+	// Defined before the workers start: the fake's map is not tested.
 	first := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
 	var current atomic.Value // of one type
 	current.Store(Parser{}.Merge(first, mustParse(t, typed(t, `{}`), nil)))
@@ -659,7 +660,7 @@ func TestConfigurationsComeAndGoUnderProbes(t *testing.T) {
 		child := mustParse(t, typed(t, `{"drain": "ignore"}`), nil)
 		merged := Parser{}.Merge(parent, child)
 		current.Store(merged)
-		// Envoy destroys a configuration while a probe may still use it.
+		// Envoy may destroy a configuration while a probe uses it.
 		child.(override).Destroy()
 		parent.(configuration).Destroy()
 	}
@@ -667,7 +668,7 @@ func TestConfigurationsComeAndGoUnderProbes(t *testing.T) {
 	workers.Wait()
 }
 
-// lean is an Envoy that counts what it is called, and allocates nothing.
+// lean is an Envoy that counts calls and allocates nothing.
 type lean struct {
 	api.FilterCallbackHandler
 	api.RequestHeaderMap
@@ -707,12 +708,11 @@ func (c leanCounter) Get() uint64     { c.envoy.calls++; return 0 }
 func (c leanCounter) Record(uint64)   { c.envoy.calls++ }
 func (c leanCounter) Increment(int64) { c.envoy.calls++ }
 
-// factory is called as Envoy's SDK calls it: the compiler can't see which function it is.
+// factory is a variable, as in the SDK, so that the compiler does not know the function.
 var factory api.StreamFilterFactory = NewStream
 
-// What a probe costs on this side of cgo: its method and path, a cluster's three gauges, server.live, one counter and the reply;
-// and the stream, which Envoy's SDK wants made anew.
-func TestAProbeCallsEnvoyEightTimesAndAllocatesItsStream(t *testing.T) {
+// A probe reads its method and path, a cluster's three gauges and server.live, and writes one counter and the reply.
+func TestProbeCallsEnvoyEightTimesAndAllocatesOnlyItsStream(t *testing.T) {
 	envoy := &lean{}
 	config := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
 	probe := func() { factory(config, envoy).DecodeHeaders(envoy, true) }

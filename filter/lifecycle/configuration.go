@@ -31,6 +31,7 @@ type Configuration struct {
 	process *Process
 	envoy   Envoy
 	filter  *Configuration // the filter's own: itself, or the one at the end of its parents
+	serial  uint64         // a merged configuration has the serial of its newer side
 	config  *config.Config // nil if it is broken
 	err     error          // why it is broken
 	paths   []string       // whose requests are probes
@@ -40,14 +41,15 @@ type Configuration struct {
 	// gate is nil before the first probe of a merged configuration: if levels nest, those in between answer no probe and cost nothing.
 	gate   atomic.Pointer[gate.Gate]
 	making sync.Mutex
-	ends   []func()   // what ends with the gate, the first to end last; guarded by making
-	ended  bool       // nothing more may start that would have to end; guarded by making
-	ending sync.Mutex // held while ends run, so that everyone who ends the configuration waits for them
+	ends   []func()      // what ends with the gate, the first to end last; guarded by making
+	ended  bool          // nothing more may start that would have to end; guarded by making
+	done   chan struct{} // closed once all ends have run
 }
 
 // Configure starts a filter's configuration, with its gate unless the process is lazy.
 func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration {
-	c := &Configuration{process: p, envoy: envoy, config: decoded, paths: []string{decoded.Path}}
+	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path},
+		done: make(chan struct{})}
 	c.filter = c
 	if !p.Lazy {
 		c.makeGate()
@@ -67,20 +69,25 @@ func (c *Configuration) Gate() (*gate.Gate, error) {
 // Config returns the decoded configuration, nil if it is broken.
 func (c *Configuration) Config() *config.Config { return c.config }
 
+// Serial returns a number that grows with each configuration and each override of the process.
+func (c *Configuration) Serial() uint64 { return c.serial }
+
 // Paths returns the paths whose requests are probes.
 func (c *Configuration) Paths() []string { return c.paths }
 
 // End ends the gate and all merged configurations of which this one is the parent. Probes that are being answered still get their
-// reply. It may be called more than once.
+// reply. It may be called more than once, and always returns after the end.
 func (c *Configuration) End() {
 	c.side.end(&c.process.pairs)
-	c.ending.Lock()
-	defer c.ending.Unlock()
 	c.making.Lock()
-	ends := c.ends
+	ends, isFirst := c.ends, !c.ended
 	c.ends, c.ended = nil, true
 	c.making.Unlock()
-	c.run(ends)
+	if isFirst {
+		c.run(ends)
+		close(c.done)
+	}
+	<-c.done
 }
 
 // logError logs, once, why the configuration is broken.
@@ -98,7 +105,7 @@ func (c *Configuration) madeGate() *gate.Gate {
 	return c.makeGate()
 }
 
-// makeGate starts what the gate needs. For an ended configuration it starts nothing that would have to end.
+// makeGate makes the gate with its source, warnings and evaluations. If the configuration has ended, it starts nothing.
 func (c *Configuration) makeGate() *gate.Gate {
 	c.making.Lock()
 	defer c.making.Unlock()
@@ -120,7 +127,7 @@ func (c *Configuration) makeGate() *gate.Gate {
 		c.ends = append(c.ends, reader.Close)
 		envoy = reader
 	}
-	g := gate.New(c.config, c.newSource(envoy), envoy, &c.process.gates)
+	g := gate.New(c.config, c.serial, c.newSource(envoy), envoy, &c.process.gates)
 	c.ends = append(c.ends, g.Close)
 	if reader != nil {
 		c.ends = append(c.ends, reader.Register(c, g))

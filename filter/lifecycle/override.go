@@ -11,6 +11,7 @@ import (
 // Override is a route override. Each level (RouteConfiguration, virtual host, route) has its own, merged into the wider one.
 type Override struct {
 	process *Process
+	serial  uint64
 	config  *config.Override // nil if it is broken
 	err     error            // why it is broken
 	path    string           // as written, "" if it sets none
@@ -19,13 +20,16 @@ type Override struct {
 
 // NewOverride returns a decoded override.
 func (p *Process) NewOverride(decoded *config.Override) *Override {
-	return &Override{process: p, config: decoded, path: decoded.Path()}
+	return &Override{process: p, serial: p.serial.Add(1), config: decoded, path: decoded.Path()}
 }
 
 // NewBrokenOverride returns an override that Envoy can no longer refuse: its probes fail. raw may be nil.
 func (p *Process) NewBrokenOverride(raw *structpb.Struct, err error) *Override {
-	return &Override{process: p, err: err, path: raw.GetFields()["path"].GetStringValue()}
+	return &Override{process: p, serial: p.serial.Add(1), err: err, path: raw.GetFields()["path"].GetStringValue()}
 }
+
+// Serial returns a number that grows with each configuration and each override of the process.
+func (o *Override) Serial() uint64 { return o.serial }
 
 // MergeInto returns the configuration with the override applied, always the same one for the same parent. If either is broken, or both
 // do not fit together, the merged configuration is broken.
@@ -35,7 +39,8 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	if pair := o.side.merged[&parent.side]; pair != nil {
 		return pair.(*Configuration)
 	}
-	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter}
+	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter, serial: max(parent.serial, o.serial),
+		done: make(chan struct{})}
 	if c.config, c.err = o.merge(parent); c.err == nil {
 		c.paths = []string{c.config.Path}
 	} else if c.paths = parent.paths; o.path != "" { // nothing else may answer the path that the route was meant to have
@@ -43,6 +48,7 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	}
 	if !join(&parent.side, &o.side, c) { // a late probe
 		c.ended, c.side.ended = true, true
+		close(c.done)
 	}
 	return c
 }

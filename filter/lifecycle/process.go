@@ -22,9 +22,9 @@ type Envoy interface {
 	IsGone(cause any) bool
 }
 
-// Process is what all configurations of one Envoy share. The zero value is ready.
+// Process is the state that all configurations of one Envoy share. The zero value is ready.
 type Process struct {
-	// Lazy makes a filter's gate with its first probe, like that of a merged configuration: of a thousand filter chains few are ever
+	// Lazy makes a filter's gate with its first probe, like a merged configuration's: of a thousand filter chains few are ever
 	// probed. Otherwise it is made with the configuration, while Envoy can define its stats.
 	Lazy bool
 
@@ -33,6 +33,7 @@ type Process struct {
 	pollers adminsource.Pollers
 	// pairs guards all pairs. It is held while a merged configuration is decoded, but never while Envoy is called.
 	pairs     sync.Mutex
+	serial    atomic.Uint64
 	lastPanic atomic.Int64 // Unix time in nanoseconds of the last panic logged, 0 before
 }
 

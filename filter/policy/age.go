@@ -29,7 +29,7 @@ func NewCounterAge(now time.Time, value uint64) *CounterAge {
 	return a
 }
 
-// Resume makes the time since the last read count, although nobody read the counter in it.
+// Resume makes the time since the last read count, although there was no reader.
 func (a *CounterAge) Resume(now time.Time) { a.readAt.Store(int64(now.Sub(a.start))) }
 
 // Changed reports whether the counter has changed since NewCounterAge.
@@ -47,7 +47,7 @@ func (a *CounterAge) Read(now time.Time, value uint64) time.Duration {
 	if value == a.last.Load() || value == 0 {
 		return time.Duration(at - a.changedAt.Load())
 	}
-	a.changedAt.Store(at) // first, so that nobody reads the new value with the old time
+	a.changedAt.Store(at) // first, so that the new value is never read with the old time
 	a.last.Store(value)
 	a.changed.Store(true)
 	return 0

@@ -12,7 +12,7 @@ type Counts struct {
 	Excluded uint64
 }
 
-// Sample is what a source knows of one cluster at one moment.
+// Sample is the state of one cluster at one moment, from a source.
 type Sample struct {
 	Counts
 	// Stale is set if the counts are older than stale_after.

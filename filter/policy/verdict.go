@@ -1,6 +1,6 @@
 package policy
 
-// Rule is what one cluster must fulfil.
+// Rule is the condition for one cluster to pass.
 type Rule struct {
 	MinHealthy        uint64 // counted hosts, 0 to 1000000; default 1
 	MinHealthyPercent uint64 // counted hosts in percent of the total, 0 to 100; default 0
@@ -24,39 +24,6 @@ type Policy struct {
 	// Require is how many of Clusters must pass, 1 to len(Clusters); 0 without clusters.
 	Require int
 }
-
-// Reason is why a verdict is as it is.
-type Reason uint8
-
-// The reasons. OK passes, Held passes or fails, and all others fail.
-const (
-	OK Reason = iota
-	Draining
-	ClusterUnknown // Envoy has no cluster of this name
-	ClusterEmpty
-	ClusterUnhealthy
-	Held  // hold delays a change of the verdict
-	Stale // the data is older than stale_after
-	Error
-	Reasons // the number of reasons
-)
-
-var reasonNames = [Reasons]string{
-	OK:               "ok",
-	Draining:         "draining",
-	ClusterUnknown:   "cluster_unknown",
-	ClusterEmpty:     "cluster_empty",
-	ClusterUnhealthy: "cluster_unhealthy",
-	Held:             "held",
-	Stale:            "stale",
-	Error:            "error",
-}
-
-// String returns the reason's name in metrics.
-func (r Reason) String() string { return reasonNames[r] }
-
-// Details returns the reason as response code details, as Envoy logs them.
-func (r Reason) Details() string { return "healthgate_" + r.String() }
 
 // Verdict is pass or fail, with its reason.
 type Verdict struct {

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// The cases of Envoy's own filter: test/extensions/filters/http/health_check/health_check_test.cc in v1.39.1, as far as
-// gauges can tell them apart, and those of the rules that Envoy's filter does not have.
-func TestRuleJudgesACluster(t *testing.T) {
+// The cases of Envoy's own filter (test/extensions/filters/http/health_check/health_check_test.cc in v1.39.1) that gauges distinguish,
+// and cases of the rules that only Healthgate has.
+func TestEvaluateCluster(t *testing.T) {
 	percent := func(p uint64) Rule { return Rule{MinHealthyPercent: p} }
 	for _, test := range []struct {
 		name   string
@@ -16,34 +16,35 @@ func TestRuleJudgesACluster(t *testing.T) {
 		counts Counts
 		want   Reason
 	}{
-		{"half of it is half of it", percent(50), Counts{Healthy: 50, Total: 100}, OK},
+		{"exactly half", percent(50), Counts{Healthy: 50, Total: 100}, OK},
 		{"more than three quarters", percent(75), Counts{Healthy: 800, Total: 1000}, OK},
 		{"one host less than half", percent(50), Counts{Healthy: 49, Total: 100}, ClusterUnhealthy},
 		{"one host less than three quarters", percent(75), Counts{Healthy: 749, Total: 1000}, ClusterUnhealthy},
-		{"degraded ones make up half", percent(50), Counts{Healthy: 40, Degraded: 20, Total: 100}, OK},
-		{"degraded ones alone", percent(75), Counts{Degraded: 800, Total: 1000}, OK},
-		{"degraded ones are too few", percent(50), Counts{Healthy: 40, Degraded: 9, Total: 100}, ClusterUnhealthy},
-		{"empty, something asked", percent(1), Counts{}, ClusterEmpty},
-		{"empty, a host asked", Rule{MinHealthy: 1}, Counts{}, ClusterEmpty},
-		{"empty, nothing asked", Rule{}, Counts{}, OK},
-		{"none healthy, nothing asked", Rule{}, Counts{Total: 3}, OK},
-		{"one healthy, one asked", Rule{MinHealthy: 1}, Counts{Healthy: 1, Total: 3}, OK},
-		{"none healthy, one asked", Rule{MinHealthy: 1}, Counts{Total: 3}, ClusterUnhealthy},
-		{"one degraded, one asked", Rule{MinHealthy: 1}, Counts{Degraded: 1, Total: 3}, OK},
+		{"half with degraded", percent(50), Counts{Healthy: 40, Degraded: 20, Total: 100}, OK},
+		{"only degraded", percent(75), Counts{Degraded: 800, Total: 1000}, OK},
+		{"too few with degraded", percent(50), Counts{Healthy: 40, Degraded: 9, Total: 100}, ClusterUnhealthy},
+		{"empty, a percentage needed", percent(1), Counts{}, ClusterEmpty},
+		{"empty, a host needed", Rule{MinHealthy: 1}, Counts{}, ClusterEmpty},
+		{"empty, nothing needed", Rule{}, Counts{}, OK},
+		{"none healthy, nothing needed", Rule{}, Counts{Total: 3}, OK},
+		{"one healthy, one needed", Rule{MinHealthy: 1}, Counts{Healthy: 1, Total: 3}, OK},
+		{"none healthy, one needed", Rule{MinHealthy: 1}, Counts{Total: 3}, ClusterUnhealthy},
+		{"one degraded, one needed", Rule{MinHealthy: 1}, Counts{Degraded: 1, Total: 3}, OK},
 		{"one degraded, ignored", Rule{MinHealthy: 1, IgnoreDegraded: true}, Counts{Degraded: 1, Total: 3}, ClusterUnhealthy},
-		{"fewer hosts than asked", Rule{MinHealthy: 4}, Counts{Healthy: 3, Total: 3}, ClusterUnhealthy},
-		{"both, and one of them fails", Rule{MinHealthy: 2, MinHealthyPercent: 50}, Counts{Healthy: 1, Total: 2}, ClusterUnhealthy},
-		{"both, and the other fails", Rule{MinHealthy: 1, MinHealthyPercent: 51}, Counts{Healthy: 1, Total: 2}, ClusterUnhealthy},
+		{"fewer hosts than needed", Rule{MinHealthy: 4}, Counts{Healthy: 3, Total: 3}, ClusterUnhealthy},
+		{"both minimums, too few hosts", Rule{MinHealthy: 2, MinHealthyPercent: 50}, Counts{Healthy: 1, Total: 2}, ClusterUnhealthy},
+		{"both minimums, too low a percentage", Rule{MinHealthy: 1, MinHealthyPercent: 51}, Counts{Healthy: 1, Total: 2}, ClusterUnhealthy},
 		{"no rounding up", percent(67), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
 		{"no rounding down", percent(66), Counts{Healthy: 2, Total: 3}, OK},
-		{"all of it", percent(100), Counts{Healthy: 3, Total: 3}, OK},
-		{"excluded ones are of the total", percent(100), Counts{Healthy: 2, Total: 6, Excluded: 4}, ClusterUnhealthy},
-		{"excluded ones, ignored", Rule{MinHealthyPercent: 100, IgnoreExcluded: true}, Counts{Healthy: 2, Total: 6, Excluded: 4}, OK},
-		{"excluded ones, ignored, one too few", Rule{MinHealthyPercent: 100, IgnoreExcluded: true}, Counts{Healthy: 2, Total: 6, Excluded: 3}, ClusterUnhealthy},
-		{"all are excluded and ignored", Rule{MinHealthyPercent: 1, IgnoreExcluded: true}, Counts{Total: 6, Excluded: 6}, ClusterEmpty},
-		{"all are excluded and ignored, nothing asked", Rule{IgnoreExcluded: true}, Counts{Total: 6, Excluded: 6}, OK},
-		{"more excluded than there are", Rule{MinHealthyPercent: 1, IgnoreExcluded: true}, Counts{Total: 6, Excluded: 7}, ClusterEmpty},
-		{"all of it but one", percent(100), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
+		{"all hosts", percent(100), Counts{Healthy: 3, Total: 3}, OK},
+		{"excluded hosts count in the total", percent(100), Counts{Healthy: 2, Total: 6, Excluded: 4}, ClusterUnhealthy},
+		{"excluded hosts ignored", Rule{MinHealthyPercent: 100, IgnoreExcluded: true}, Counts{Healthy: 2, Total: 6, Excluded: 4}, OK},
+		{"excluded hosts ignored, one host too few", Rule{MinHealthyPercent: 100, IgnoreExcluded: true},
+			Counts{Healthy: 2, Total: 6, Excluded: 3}, ClusterUnhealthy},
+		{"all excluded and ignored", Rule{MinHealthyPercent: 1, IgnoreExcluded: true}, Counts{Total: 6, Excluded: 6}, ClusterEmpty},
+		{"all excluded and ignored, nothing needed", Rule{IgnoreExcluded: true}, Counts{Total: 6, Excluded: 6}, OK},
+		{"more excluded than hosts", Rule{MinHealthyPercent: 1, IgnoreExcluded: true}, Counts{Total: 6, Excluded: 7}, ClusterEmpty},
+		{"all hosts but one", percent(100), Counts{Healthy: 2, Total: 3}, ClusterUnhealthy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := (Cluster{Rule: test.rule}).Evaluate(Sample{Counts: test.counts}).Reason; got != test.want {
@@ -72,8 +73,8 @@ func TestPercentNeedsWholeHosts(t *testing.T) {
 	}
 }
 
-// randomGate makes a policy of some clusters, and counts that Envoy could have of them.
-func randomGate(r *rand.Rand) (*Policy, []Sample) {
+// randomPolicy returns a policy, and samples that Envoy could have of its clusters.
+func randomPolicy(r *rand.Rand) (*Policy, []Sample) {
 	n := 1 + r.IntN(5)
 	c := &Policy{Require: 1 + r.IntN(n), Clusters: make([]Cluster, n)}
 	counts := make([]Sample, n)
@@ -97,7 +98,7 @@ const rounds = 20_000
 func TestOneMoreHealthyHostNeverFailsTheGate(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range rounds {
-		c, counts := randomGate(r)
+		c, counts := randomPolicy(r)
 		before := c.Evaluate(counts)
 		for i := range counts {
 			if counts[i].Healthy+counts[i].Degraded == counts[i].Total {
@@ -116,7 +117,7 @@ func TestOneMoreHealthyHostNeverFailsTheGate(t *testing.T) {
 func TestRequiringFewerClustersIsNeverStricter(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range rounds {
-		c, counts := randomGate(r)
+		c, counts := randomPolicy(r)
 		passed := true // with none required
 		for c.Require = 1; c.Require <= len(c.Clusters); c.Require++ {
 			now := c.Evaluate(counts).Passing
@@ -128,11 +129,11 @@ func TestRequiringFewerClustersIsNeverStricter(t *testing.T) {
 	}
 }
 
-func TestDegradedIsSaidWhereHealthyHostsAloneWouldNotDo(t *testing.T) {
+func TestDegradedIsSetIfHealthyHostsAloneWouldFail(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	seen := map[bool]int{}
 	for range rounds {
-		c, counts := randomGate(r)
+		c, counts := randomPolicy(r)
 		verdict := c.Evaluate(counts)
 		strict := *c
 		strict.Clusters = append([]Cluster(nil), c.Clusters...)
@@ -146,11 +147,11 @@ func TestDegradedIsSaidWhereHealthyHostsAloneWouldNotDo(t *testing.T) {
 		seen[want]++
 	}
 	if seen[true] == 0 || seen[false] == 0 {
-		t.Errorf("only one of the cases was seen: %v", seen)
+		t.Errorf("only one case occurred: %v", seen)
 	}
 }
 
-func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
+func TestFirstFailingClusterIsTheReason(t *testing.T) {
 	c := &Policy{Require: 3, Clusters: []Cluster{
 		{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{MinHealthy: 2}}, {Rule: Rule{MinHealthy: 1}},
 	}}
@@ -160,7 +161,7 @@ func TestFailingClusterThatStandsFirstIsTheReason(t *testing.T) {
 	}
 }
 
-func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
+func TestStaleClusterFailsHoweverHealthy(t *testing.T) {
 	fresh, stale := Sample{Counts: Counts{Healthy: 1, Total: 1}}, Sample{Counts: Counts{Healthy: 1, Total: 1}, Stale: true}
 	c := &Policy{Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{}}}}
 	for _, test := range []struct {
@@ -171,7 +172,7 @@ func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
 	}{
 		{"both are fresh", 2, []Sample{fresh, fresh}, Verdict{Reason: OK, Passing: true}},
 		{"one of two is stale", 2, []Sample{fresh, stale}, Verdict{Reason: Stale}},
-		{"one is stale, and the other enough", 1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
+		{"one is stale, the other one suffices", 1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
 		{"both are stale", 1, []Sample{stale, stale}, Verdict{Reason: Stale}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -183,14 +184,14 @@ func TestStaleClusterDoesNotPassHoweverHealthy(t *testing.T) {
 	}
 }
 
-func TestClusterThatIsNotThereFailsWhateverTheMinimums(t *testing.T) {
+func TestUnknownClusterFailsWhateverTheMinimums(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		sample Sample
 		want   Reason
 	}{
-		{"not there", Sample{Unknown: true}, ClusterUnknown},
-		{"not there, for all that was seen last", Sample{Unknown: true, Stale: true}, Stale},
+		{"unknown", Sample{Unknown: true}, ClusterUnknown},
+		{"unknown at a stale sample", Sample{Unknown: true, Stale: true}, Stale},
 		{"empty", Sample{}, OK},
 	} {
 		t.Run(test.name, func(t *testing.T) {

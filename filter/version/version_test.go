@@ -21,9 +21,11 @@ func TestVersionIsTheLinkersOrGos(t *testing.T) {
 		"stamped":                  {"v1.2.3", "0123456789abcdef", info("(devel)"), "1.2.3 (0123456789ab)"},
 		"stamped without revision": {"1.2.3", "", info("(devel)"), "1.2.3"},
 		"go install":               {"", "", info("v1.2.3"), "1.2.3"},
-		"a checkout":               {"", "", info("(devel)", "vcs.revision", "0123456789abcdef", "vcs.modified", "true"), "devel (0123456789ab, modified)"},
-		"a revision that it names": {"", "", info("v0.0.0-20260102030405-0123456789ab", "vcs.revision", "0123456789abcdef"), "0.0.0-20260102030405-0123456789ab"},
-		"nothing":                  {"", "", nil, "unknown"},
+		"a checkout": {"", "", info("(devel)", "vcs.revision", "0123456789abcdef", "vcs.modified", "true"),
+			"devel (0123456789ab, modified)"},
+		"a revision that it names": {"", "", info("v0.0.0-20260102030405-0123456789ab", "vcs.revision", "0123456789abcdef"),
+			"0.0.0-20260102030405-0123456789ab"},
+		"nothing": {"", "", nil, "unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := text(test.number, test.revision, test.info); got != test.want {

@@ -1,4 +1,4 @@
-// The smallest golang plugin: it sends 200 at the request's headers, without Go. It shows the cost of the golang extension.
+// The smallest golang plugin, without Go: it sends 200 at the request's headers. It shows the cost of the golang extension.
 
 #include "api.h"
 
@@ -46,7 +46,7 @@ void envoyGoFilterOnHttpDestroy(httpRequest* r, uint64_t reason) {
   envoyGoFilterHttpFinalize(r, 0);
 }
 
-// The golang extension refuses a plugin that lacks these two. It calls the first for a request that waits in Go, which none does here, and
-// the second in its own tests.
+// The golang extension refuses a plugin that lacks these two. It calls the first for a request that waits in Go, and the second in its own
+// tests.
 void envoyGoRequestSemaDec(httpRequest* r) { (void)r; }
 void envoyGoFilterCleanUp(void) {}

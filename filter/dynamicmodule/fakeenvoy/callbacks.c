@@ -1,4 +1,4 @@
-// The functions of the ABI that a stream calls, and the log.
+// The ABI's functions for streams, and the log.
 #include "fake_envoy.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 #include "../abi_types.h"
 
-// The one hook that is called from here. It is weak so that this file links alone.
+// It is weak so that this file links alone.
 __attribute__((weak)) extern void envoy_dynamic_module_on_http_filter_destroy(const void *);
 
 int fe_schedulers;
@@ -75,14 +75,14 @@ void fe_destroy(fe_stream *stream) {
   envoy_dynamic_module_on_http_filter_destroy(stream->module);
 }
 
-// sends says whether something that is sent still reaches the stream: Envoy ends one, then and there, that it can't write to.
-static bool sends(fe_stream *stream) {
+// send counts a send, and returns whether the stream still exists: Envoy destroys a stream that it can't write to.
+static bool send(fe_stream *stream) {
   if (stream->destroyed) return false;
-  if (++stream->sends == stream->dies_at) fe_destroy(stream);
+  if (++stream->sends == stream->destroyed_at) fe_destroy(stream);
   return !stream->destroyed;
 }
 
-static void note(char *into, size_t size, hg_header *headers, size_t count) {
+static void print_headers(char *into, size_t size, hg_header *headers, size_t count) {
   size_t at = 0;
   for (size_t i = 0; i < count; i++)
     at += (size_t)snprintf(into + at, size - at, "%.*s: %.*s\n", (int)headers[i].key_length, headers[i].key_ptr,
@@ -92,32 +92,32 @@ static void note(char *into, size_t size, hg_header *headers, size_t count) {
 void envoy_dynamic_module_callback_http_send_response(void *envoy, uint32_t status, hg_header *headers, size_t count, hg_buffer body,
                                                       hg_buffer details) {
   fe_stream *stream = envoy;
-  if (!sends(stream)) return;
+  if (!send(stream)) return;
   stream->replies++;
   stream->status = status;
-  note(stream->headers, sizeof stream->headers, headers, count);
+  print_headers(stream->headers, sizeof stream->headers, headers, count);
   snprintf(stream->body, sizeof stream->body, "%.*s", (int)body.length, body.ptr);
   snprintf(stream->details, sizeof stream->details, "%.*s", (int)details.length, details.ptr);
 }
 
 void envoy_dynamic_module_callback_http_send_response_headers(void *envoy, hg_header *headers, size_t count, bool end) {
   fe_stream *stream = envoy;
-  if (sends(stream) && !end) note(stream->headers, sizeof stream->headers, headers, count);
+  if (send(stream) && !end) print_headers(stream->headers, sizeof stream->headers, headers, count);
 }
 
 void envoy_dynamic_module_callback_http_send_response_data(void *envoy, hg_buffer data, bool end) {
   fe_stream *stream = envoy;
-  if (!sends(stream) || end || stream->data_length + data.length > sizeof stream->data) return;
+  if (!send(stream) || end || stream->data_length + data.length > sizeof stream->data) return;
   memcpy(stream->data + stream->data_length, data.ptr, data.length);
   stream->data_length += data.length;
 }
 
 void envoy_dynamic_module_callback_http_send_response_trailers(void *envoy, hg_header *trailers, size_t count) {
   fe_stream *stream = envoy;
-  if (!sends(stream)) return;
-  note(stream->trailers, sizeof stream->trailers, trailers, count);
+  if (!send(stream)) return;
+  print_headers(stream->trailers, sizeof stream->trailers, trailers, count);
   stream->replies++;
-  fe_destroy(stream); // as Envoy may, where the client has ended too
+  fe_destroy(stream); // as Envoy may if the client has ended its side
 }
 
 void *envoy_dynamic_module_callback_http_filter_scheduler_new(void *envoy) {
@@ -127,7 +127,7 @@ void *envoy_dynamic_module_callback_http_filter_scheduler_new(void *envoy) {
   return scheduler;
 }
 
-// Committed to are the streams, by their number of events: a test runs them.
+// The scheduled events of each stream, until a test runs them.
 enum { EVENTS = 4096 };
 static pthread_mutex_t events_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
@@ -160,15 +160,15 @@ void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *deleted) {
   __atomic_sub_fetch(&fe_schedulers, 1, __ATOMIC_SEQ_CST);
 }
 
-int fe_due(fe_stream *stream) {
+int fe_take_events(fe_stream *stream) {
   pthread_mutex_lock(&events_lock);
-  int due = 0;
+  int taken = 0;
   for (int i = 0; i < events_count; i++)
     if (events[i].stream == stream) {
-      due = events[i].events;
+      taken = events[i].events;
       events[i] = events[--events_count];
       break;
     }
   pthread_mutex_unlock(&events_lock);
-  return due;
+  return taken;
 }

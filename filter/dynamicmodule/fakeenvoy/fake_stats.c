@@ -1,4 +1,4 @@
-// The functions of the ABI for stats, and for the bootstrap extension.
+// The ABI's functions for stats, and for the bootstrap extension.
 #include "fake_envoy.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@ static struct {
   uint64_t value;
   bool there;
 } stats[STATS];
-int fe_passes, fe_looks, fe_timers, fe_lifecycle, fe_initialized, fe_ended;
+int fe_passes, fe_timers, fe_lifecycle, fe_initialized, fe_ended;
 uint64_t fe_timer_ms;
 
 void fe_gauge(const char *name, uint64_t value) {
@@ -76,9 +76,8 @@ BY_CONFIG(set_gauge) { return write(config, id, 0, true, by); }
 #endif
 
 void envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(void *config) { fe_initialized++; }
-// What the bootstrap extension defines is a filter's too, to a test.
+// The stats of the bootstrap extension.
 static fe_filter shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
-static size_t looks;
 int64_t fe_shared_metric(const char *name) {
   for (int i = 0; i < shared.metrics; i++)
     if (strcmp(shared.names[i], name) == 0) return (int64_t)shared.values[i];
@@ -89,19 +88,12 @@ void fe_reset_shared(void) {
   memset(shared.values, 0, sizeof shared.values);
   pthread_mutex_unlock(&shared.lock);
 }
-#define DEFINED(name) unsigned envoy_dynamic_module_callback_bootstrap_extension_config_define_##name(void *config, hg_buffer name, hg_buffer *labels, size_t count, size_t *id)
-DEFINED(counter) {
-  unsigned result = define(&shared, counter, id);
-  if (strncmp(counter.ptr, "looks", counter.length) == 0) looks = *id;
-  return result;
-}
-DEFINED(gauge) { return define(&shared, gauge, id); }
-#define BY_EXTENSION(name) \
-  unsigned envoy_dynamic_module_callback_bootstrap_extension_config_##name(void *config, size_t id, hg_buffer *labels, size_t count, uint64_t by)
-BY_EXTENSION(increment_counter) {
-  if (id == looks) __atomic_add_fetch(&fe_looks, 1, __ATOMIC_SEQ_CST);
-  return write(&shared, id, by, false, 0);
-}
+#define EXTENSION_CALLBACK(name, ...) unsigned envoy_dynamic_module_callback_bootstrap_extension_config_##name(void *config, __VA_ARGS__)
+#define DEFINE(name) EXTENSION_CALLBACK(define_##name, hg_buffer name, hg_buffer *labels, size_t count, size_t *id)
+DEFINE(counter) { return define(&shared, counter, id); }
+DEFINE(gauge) { return define(&shared, gauge, id); }
+#define BY_EXTENSION(name) EXTENSION_CALLBACK(name, size_t id, hg_buffer *labels, size_t count, uint64_t by)
+BY_EXTENSION(increment_counter) { return write(&shared, id, by, false, 0); }
 BY_EXTENSION(set_gauge) { return write(&shared, id, 0, true, by); }
 BY_EXTENSION(increment_gauge) { return write(&shared, id, by, false, 0); }
 BY_EXTENSION(decrement_gauge) { return write(&shared, id, -by, false, 0); }
@@ -112,7 +104,6 @@ void envoy_dynamic_module_callback_bootstrap_extension_timer_delete(void *timer)
 bool envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(void *config) { return ++fe_lifecycle == 1; }
 #endif
 
-// fe_after has Envoy's main thread do something while the next pass is under way, once it has read a gauge.
 static struct {
   const char *read;
   void (*act)(void);

@@ -1,5 +1,5 @@
-// Package fakeenvoy is an Envoy for the tests of the module: it has the functions of the ABI that the module calls, and calls the
-// module's hooks in Envoy's order. The tests of the module's C have it without Go.
+// Package fakeenvoy is an Envoy for tests of the dynamic module: it defines the ABI's functions that the module calls, and calls the
+// module's hooks in Envoy's order. The tests of the C files use its C without Go.
 package fakeenvoy
 
 /*
@@ -20,22 +20,21 @@ func with(s string, f func(*C.char)) {
 	f(c)
 }
 
-// Gauge sets one of Envoy's own gauges, and Remove removes it.
+// Gauge sets one of Envoy's own gauges.
 func Gauge(name string, value uint64) {
 	with(name, func(c *C.char) { C.fe_gauge(c, C.uint64_t(value)) })
 }
+
+// Remove removes one of Envoy's own gauges.
 func Remove(name string) { with(name, func(c *C.char) { C.fe_remove_stat(c) }) }
 
-// Reset takes all stats and all lines of the log away.
+// Reset removes all gauges and all lines of the log.
 func Reset() { C.fe_reset() }
 
-// Passes is how often all gauges were passed over.
+// Passes returns how often all gauges were iterated.
 func Passes() int { return int(C.fe_passes) }
 
-// NextTick is the time to which the timer was set last, in milliseconds.
-func NextTick() int { return int(C.fe_timer_ms) }
-
-// Log are the lines of Envoy's log, each with its level before it.
+// Log returns the lines of Envoy's log, each with its level before it.
 func Log() string {
 	c := C.fe_log()
 	defer C.free(unsafe.Pointer(c))
@@ -45,20 +44,19 @@ func Log() string {
 // Load loads the module, and returns whether it can run in this Envoy.
 func Load() bool { return bool(C.fe_load()) }
 
-// Bootstrap makes a bootstrap extension, and says whether the module took it.
+// Bootstrap creates a bootstrap extension, and returns whether the module accepts it.
 func Bootstrap(config string) (ok bool) {
 	with(config, func(c *C.char) { ok = bool(C.fe_bootstrap(c)) })
 	return ok
 }
 
-// StopBootstrap ends the bootstrap extension.
-func StopBootstrap() { C.fe_stop_bootstrap() }
-
-// ServerInitialized and TimerFires are Envoy's main thread. TimerFires returns when the timer is to fire next, in milliseconds.
+// ServerInitialized calls the hook of that name.
 func ServerInitialized() { C.fe_server_initialized() }
-func TimerFires() int    { C.fe_timer_fires(); return int(C.fe_timer_ms) }
 
-// Cluster tells that Envoy has added a cluster, or removed it.
+// TimerFires calls the hook of the bootstrap extension's timer.
+func TimerFires() { C.fe_timer_fires() }
+
+// Cluster reports that Envoy has added a cluster, or removed it.
 func Cluster(name string, removed bool) {
 	with(name, func(c *C.char) { C.fe_cluster(c, C.bool(removed)) })
 }
@@ -66,7 +64,7 @@ func Cluster(name string, removed bool) {
 // Filter is a filter's configuration.
 type Filter struct{ c *C.fe_filter }
 
-// NewFilter returns nil where the module refuses.
+// NewFilter returns nil if the module refuses.
 func NewFilter(config string) (filter *Filter) {
 	with(config, func(c *C.char) {
 		if f := C.fe_filter_new(c, C.size_t(len(config))); f != nil {
@@ -76,10 +74,10 @@ func NewFilter(config string) (filter *Filter) {
 	return filter
 }
 
-// Free ends the configuration, which has no streams any more.
+// Free destroys the configuration. Its streams must have ended.
 func (f *Filter) Free() { C.fe_filter_free(f.c) }
 
-// Metric is one of the module's own stats, the filter's or the bootstrap extension's; -1 if it is not defined.
+// Metric returns one of Healthgate's own stats, defined by the filter or the bootstrap extension; -1 if it is not defined.
 func (f *Filter) Metric(name string) (value int64) {
 	with(name, func(c *C.char) {
 		if value = int64(C.fe_metric(f.c, c)); value < 0 {
@@ -92,7 +90,7 @@ func (f *Filter) Metric(name string) (value int64) {
 // Route is a route's configuration.
 type Route struct{ c unsafe.Pointer }
 
-// NewRoute returns nil where the module refuses.
+// NewRoute returns nil if the module refuses.
 func NewRoute(config string) (route *Route) {
 	with(config, func(c *C.char) {
 		if r := C.fe_route_new(c, C.size_t(len(config))); r != nil {
@@ -102,13 +100,13 @@ func NewRoute(config string) (route *Route) {
 	return route
 }
 
-// Free ends the route.
+// Free destroys the route.
 func (r *Route) Free() { C.fe_route_free(r.c) }
 
-// Request is one request, and what it was answered.
+// Request is one request and its response.
 type Request struct {
 	Route                             *Route
-	Method, Path, ContentType, Accept string // "" is none
+	Method, Path, ContentType, Accept string // "" for none
 	Body                              string
 
 	Answered                               bool
@@ -116,21 +114,21 @@ type Request struct {
 	Details, Text, Headers, Data, Trailers string
 }
 
-// Ask makes a request and ends it.
+// Ask sends a request, and returns it with its response.
 func (f *Filter) Ask(r Request) Request {
 	s := f.Open(r)
 	defer s.Free()
 	return s.Request()
 }
 
-// Stream is a request that is under way.
+// Stream is an open request.
 type Stream struct {
 	c    *C.fe_stream
 	kept []unsafe.Pointer
 	asks Request
 }
 
-// Open makes a request, which ends, and keeps its stream.
+// Open sends a complete request and keeps its stream.
 func (f *Filter) Open(r Request) *Stream {
 	s := &Stream{asks: r}
 	text := func(s2 string) *C.char {
@@ -152,10 +150,10 @@ func (f *Filter) Open(r Request) *Stream {
 	return s
 }
 
-// Run runs what was scheduled for the stream.
+// Run runs the events that were scheduled for the stream.
 func (s *Stream) Run() { C.fe_run(s.c) }
 
-// Request is what was asked, and what has been answered so far.
+// Request returns the request, and its response so far.
 func (s *Stream) Request() Request {
 	r := s.asks
 	r.Answered = s.c.replies > 0
@@ -166,7 +164,7 @@ func (s *Stream) Request() Request {
 	return r
 }
 
-// Free ends the stream.
+// Free destroys the stream.
 func (s *Stream) Free() {
 	C.fe_stream_free(s.c)
 	for _, p := range s.kept {
@@ -174,7 +172,7 @@ func (s *Stream) Free() {
 	}
 }
 
-// Lines are the lines of the log that have a text.
+// Lines returns the lines of the log that contain a text.
 func Lines(with string) (lines []string) {
 	for line := range strings.Lines(Log()) {
 		if strings.Contains(line, with) {
@@ -184,8 +182,7 @@ func Lines(with string) (lines []string) {
 	return lines
 }
 
-// ServiceDegradesAfter has the one host of the cluster service go from healthy to degraded while the next pass is under way, once the
-// pass has read a gauge.
-func ServiceDegradesAfter(read string) {
-	C.fe_after(C.CString(read), (*[0]byte)(C.fe_service_degrades))
+// ServiceDegradesAfter makes the one host of the cluster service degraded during the next pass, once the pass has read a gauge.
+func ServiceDegradesAfter(gauge string) {
+	C.fe_after(C.CString(gauge), (*[0]byte)(C.fe_service_degrades))
 }

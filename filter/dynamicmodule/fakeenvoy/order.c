@@ -1,4 +1,4 @@
-// The order in which Envoy calls a module.
+// The hooks, in the order in which Envoy calls them.
 #include "fake_envoy.h"
 
 #include <stdlib.h>
@@ -32,7 +32,7 @@ HOOK void envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high
 HOOK void envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark(void *, const void *);
 
 static const void *bootstrap_config, *extension;
-static int owner; // what Envoy calls itself, to the bootstrap extension
+static int owner; // Envoy's pointers for the bootstrap extension
 
 static hg_envoy_buffer buffer(const char *text) { return (hg_envoy_buffer){text, strlen(text)}; }
 
@@ -105,7 +105,7 @@ unsigned fe_headers(fe_stream *stream, bool end) {
   return envoy_dynamic_module_on_http_filter_request_headers(stream, stream->module, end);
 }
 unsigned fe_body(fe_stream *stream, const char *bytes, size_t length, bool end) {
-  // A copy of its own size, so that a read beyond it is seen.
+  // A copy of exactly this size, so that ASan sees a read beyond it.
   char *copy = malloc(length + (length == 0));
   if (length > 0) memcpy(copy, bytes, length);
   stream->chunk = copy;
@@ -121,7 +121,7 @@ void fe_watermark(fe_stream *stream, bool above) {
          : envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark)(stream, stream->module);
 }
 int fe_run(fe_stream *stream) {
-  int due = fe_due(stream);
-  for (int i = 0; i < due && !stream->destroyed; i++) envoy_dynamic_module_on_http_filter_scheduled(stream, stream->module, 0);
-  return due;
+  int events = fe_take_events(stream);
+  for (int i = 0; i < events && !stream->destroyed; i++) envoy_dynamic_module_on_http_filter_scheduled(stream, stream->module, 0);
+  return events;
 }

@@ -1,8 +1,8 @@
-// Compiled, and never run: what Healthgate declares of Envoy's ABI beside what Envoy's own header declares. A function that both
-// declare has to have the same type, or this does not compile.
+// Compiled but not run: abi_types.h and abi.h beside Envoy's own header. A function that both declare must have the same type, or this does
+// not compile.
 #include <abi.h> // Envoy's
 
-// Healthgate's own types, under other names.
+// Healthgate's types, under other names.
 #define hg_buffer own_buffer
 #define hg_envoy_buffer own_envoy_buffer
 #define hg_header own_header
@@ -44,11 +44,11 @@ EQUAL(HG_BODY_STOP_NO_BUFFER, on_http_filter_request_body_status_StopIterationNo
 EQUAL(HG_TRAILERS_CONTINUE, on_http_filter_request_trailers_status_Continue);
 EQUAL(HG_TRAILERS_STOP, on_http_filter_request_trailers_status_StopIteration);
 
-// Healthgate's functions, and the hooks that it defines, by Envoy's types.
+// Healthgate's declarations and hooks, with Envoy's types.
 typedef envoy_dynamic_module_type_module_buffer hg_buffer;
 typedef envoy_dynamic_module_type_envoy_buffer hg_envoy_buffer;
 typedef envoy_dynamic_module_type_module_http_header hg_header;
-typedef envoy_dynamic_module_type_gauge_iterator_fn hg_visitor; // that of counters is the same
+typedef envoy_dynamic_module_type_gauge_iterator_fn hg_visitor; // the counters' type is the same
 #include "../http.c"
 #undef EXPORT
 #include "../bootstrap.c"

@@ -2,7 +2,7 @@
 
 static const char one_message[] = {0, 0, 0, 0, 11, 1 << 3 | 2, 9, 'a', '.', 'S', 'e', 'r', 'v', 'i', 'c', 'e'};
 
-// call begins a call of a filter, on a route or on none, with a grpc-timeout or without.
+// call_of begins a call; route, authority and timeout may be NULL.
 static fe_stream *call_of(fe_filter *of, const void *route, const char *authority, const char *timeout, const char *method) {
   static const char *paths[] = {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List",
                                 "/grpc.health.v1.Health/Other"};
@@ -21,7 +21,7 @@ static fe_stream *call(const char *method) { return call_of(filter, NULL, "local
 
 static hg_gate *gate_of(fe_filter *of) { return hg_filter_gate((hg_filter *)of->module); }
 
-// send_split sends a request in pieces of a size each, and each as several chunks.
+// send_split sends a request in pieces of a size, each in a number of chunks.
 static fe_stream *send_split(const char *method, const char *bytes, size_t length, size_t piece, size_t chunks) {
   fe_stream *stream = call(method);
   stream->chunks = chunks;
@@ -114,16 +114,16 @@ static void requests(void) {
   CHECK_OF("3", 0, 0, 0, 0, 6, NAME(4), BYTE(0xf4), BYTE(0x90), BYTE(0x80), BYTE(0x80)); // beyond Unicode
   CHECK_OF("3", 0, 0, 0, 0, 6, NAME(4), BYTE(0xfc), BYTE(0x80), BYTE(0x80), BYTE(0x80));
   CHECK_OF("3", 0, 0, 0, 0, 5, NAME(1), BYTE(0xff), NAME(0)); // each name is checked
-  check("", 0, "grpc-status: 3\n");                       // nothing
+  check("", 0, "grpc-status: 3\n");                       // an empty request
 }
 
-// large makes a request of a size whose fields are all unknown but the last one, a name.
-static void large(size_t size, const char *name, const char *want) {
+// check_large checks a request of a size with unknown fields and, at its end, a name.
+static void check_large(size_t size, const char *name, const char *want) {
   static char bytes[5 + 2 * HG_MESSAGE_MAX];
   memset(bytes, 0, sizeof bytes);
   size_t end = 5 + size - strlen(name) - 2;
   for (int i = 0; i < 4; i++) bytes[1 + i] = (char)(size >> (24 - 8 * i));
-  // One long field, and then small ones.
+  // One long field, then small ones.
   size_t at = 5, first = (end - at) / 2 & ~(size_t)1;
   char head[] = {TAG(2, BYTES), BYTE(first | 0x80), BYTE(first >> 7 | 0x80), BYTE(first >> 14)};
   memcpy(bytes + at, head, sizeof head);
@@ -143,11 +143,11 @@ static void large(size_t size, const char *name, const char *want) {
 static void sizes(void) {
   for (size_t size = 2048; size <= HG_MESSAGE_MAX; size *= 2)
     for (size_t less = 0; less < 4; less++) {
-      large(size - less, "a.Service", "grpc-status: 0\n");
-      large(size - less, "b", "grpc-status: 5\n");
+      check_large(size - less, "a.Service", "grpc-status: 0\n");
+      check_large(size - less, "b", "grpc-status: 5\n");
     }
-  large(HG_MESSAGE_MAX + 1, "a.Service", "grpc-status: 3\n");
-  large(2 * HG_MESSAGE_MAX, "a.Service", "grpc-status: 3\n");
+  check_large(HG_MESSAGE_MAX + 1, "a.Service", "grpc-status: 3\n");
+  check_large(2 * HG_MESSAGE_MAX, "a.Service", "grpc-status: 3\n");
 
   // A name has its own limit.
   static char name[5 + 3 + HG_NAME_MAX + 1];
@@ -161,7 +161,7 @@ static void sizes(void) {
     fe_stream_free(stream);
   }
 
-  // So have groups in each other.
+  // Nested groups have a limit, too.
   for (int more = 0; more <= 1; more++) {
     char groups[5 + 2 * (HG_GROUPS_MAX + 1)] = {0, 0, 0, 0, BYTE(2 * (HG_GROUPS_MAX + more))};
     memset(groups + 5, TAG(4, GROUP), (size_t)(HG_GROUPS_MAX + more));
@@ -185,10 +185,10 @@ static void methods(void) {
   CHECK(stream->data_length == 3 && memcmp(stream->data, "not", 3) == 0);
   fe_stream_free(stream);
   hg_gate_publish(module_filter()->gate, kept[OK]);
-  stream = send_split("List", "\0\0\0\0\3\12\1\377", 8, 99, 1); // which has no fields, so that none is a name
+  stream = send_split("List", "\0\0\0\0\3\12\1\377", 8, 99, 1); // a HealthListRequest has no fields, so none is a name
   CHECK(stream->data_length == 7 && memcmp(stream->data, "serving", 7) == 0);
   fe_stream_free(stream);
-  // An error is a local reply, so that it has details, and is headers alone, so that it is gRPC to whatever was before the gate.
+  // An error is a local reply, so that it has details, and has no body, so that it is gRPC for filters before the gate.
   stream = send_split("Other", one_message, sizeof one_message, 99, 1);
   CHECK(strcmp(stream->headers, "grpc-message: unknown method of grpc.health.v1.Health\ngrpc-status: 12\n") == 0);
   CHECK(stream->status == 200 && stream->body[0] == 0 && strcmp(stream->details, "healthgate_grpc_unimplemented") == 0);
@@ -198,7 +198,7 @@ static void methods(void) {
   fe_stream_free(stream);
 }
 
-// The reply to a gRPC probe is headers alone, with its details.
+// The reply to a gRPC probe has details and no body.
 static void grpc_probes(void) {
   hg_gate *gate = gate_of(filter);
   hg_reply *reply = hg_reply_create(503, false, HG_BUFFER("50 % \x1f~\x7f\xc3\xbc\n"), HG_BUFFER("why"));
@@ -227,7 +227,7 @@ static void watches(void) {
   fe_stream *unknown = send_split("Watch", "\0\0\0\0\3\12\1b", 8, 99, 1);
   CHECK(stream->data_length == 7 && stream->data[6] == HG_SERVING && unknown->data[6] == HG_SERVICE_UNKNOWN);
   CHECK(fe_metric(filter, "watchers") == 2 && hg_watch_notify() == 2);
-  CHECK(fe_run(stream) == 0); // nothing is due
+  CHECK(fe_run(stream) == 0); // no update
   hg_gate_publish(gate, kept[FAILS]);
   hg_watch_notify();
   CHECK(fe_run(stream) == 1 && fe_run(unknown) == 0 && stream->data_length == 14 && stream->data[13] == HG_NOT_SERVING);
@@ -236,16 +236,16 @@ static void watches(void) {
   hg_watch_notify(); // twice before the worker runs
   CHECK(fe_run(stream) == 2 && stream->data_length == 21 && stream->data[20] == HG_SERVING);
 
-  fe_watermark(stream, true); // its client does not read
+  fe_watermark(stream, true); // the client does not read
   hg_gate_publish(gate, kept[FAILS]);
   hg_watch_notify();
   fe_run(stream);
   CHECK(stream->data_length == 21);
   fe_watermark(stream, false);
-  CHECK(stream->data_length == 21); // not while Envoy goes through its streams
+  CHECK(stream->data_length == 21); // not while Envoy iterates its streams
   CHECK(fe_run(stream) == 1 && stream->data_length == 28 && stream->data[27] == HG_NOT_SERVING);
 
-  for (int i = 0; i < 2; i++) { // nothing changes for half a minute: it is sent again what it knows, once
+  for (int i = 0; i < 2; i++) { // without a change for half a minute, the last update is sent again, once
     ahead += 29;
     refresh();
     hg_watch_notify();
@@ -266,7 +266,7 @@ static void watches(void) {
   CHECK(fe_metric(filter, "watchers") == 0 && hg_watch_notify() == 0 && fe_schedulers == 0);
 }
 
-// watch opens a Watch. Its client has asked for a service that there is.
+// watch_of opens a Watch of a known service.
 static fe_stream *watch_of(fe_filter *of, const void *route, const char *authority, const char *timeout) {
   fe_stream *stream = call_of(of, route, authority, timeout, "Watch");
   fe_body(stream, one_message, sizeof one_message, true);
@@ -280,24 +280,24 @@ static void check_of(fe_filter *of, const void *route, const char *authority) {
   fe_stream_free(stream);
 }
 
-// pass lets seconds pass, and then runs hg_watch_notify.
-static void pass(int seconds) {
+// advance advances the clock, and then runs hg_watch_notify.
+static void advance(int seconds) {
   ahead += seconds;
   refresh();
   hg_watch_notify();
 }
 
-static bool goes_on(fe_stream *stream) {
+static bool is_open(fe_stream *stream) {
   fe_run(stream);
   return !stream->destroyed;
 }
 
 static bool ends_with(fe_stream *stream, const char *status) {
-  return !goes_on(stream) && strcmp(stream->trailers, status) == 0;
+  return !is_open(stream) && strcmp(stream->trailers, status) == 0;
 }
 static const char unavailable[] = "grpc-status: 14\n", deadline_exceeded[] = "grpc-status: 4\n";
 
-// The request is not kept while a Watch lives.
+// A Watch does not keep its request.
 static void requests_are_freed(void) {
   fe_stream *stream = watch("localhost");
   CHECK(((hg_stream *)stream->module)->call == NULL);
@@ -308,25 +308,25 @@ static void full_buffers(void) {
   hg_gate *gate = gate_of(filter);
   fe_stream *stream = call("Watch");
   fe_watermark(stream, true); // the connection's buffer is full when the filter is created
-  fe_watermark(stream, true); // and so is the stream's
+  fe_watermark(stream, true); // and the stream's, too
   fe_body(stream, one_message, sizeof one_message, true);
   CHECK(strstr(stream->headers, ":status: 200") != NULL && stream->data_length == 0);
-  pass(0);
-  CHECK(goes_on(stream) && stream->data_length == 0);
-  fe_watermark(stream, false); // one of two
-  pass(0);
-  CHECK(goes_on(stream) && stream->data_length == 0);
+  advance(0);
+  CHECK(is_open(stream) && stream->data_length == 0);
+  fe_watermark(stream, false); // one of the two
+  advance(0);
+  CHECK(is_open(stream) && stream->data_length == 0);
   fe_watermark(stream, false);
-  CHECK(stream->data_length == 0); // not while Envoy goes through its streams
-  CHECK(goes_on(stream) && stream->data_length == 7 && stream->data[6] == HG_SERVING);
-  fe_watermark(stream, true); // each again
+  CHECK(stream->data_length == 0); // not while Envoy iterates its streams
+  CHECK(is_open(stream) && stream->data_length == 7 && stream->data[6] == HG_SERVING);
+  fe_watermark(stream, true); // both again
   fe_watermark(stream, true);
   fe_watermark(stream, false);
   hg_gate_publish(gate, kept[FAILS]);
-  pass(0);
-  CHECK(goes_on(stream) && stream->data_length == 7);
+  advance(0);
+  CHECK(is_open(stream) && stream->data_length == 7);
   fe_watermark(stream, false);
-  CHECK(goes_on(stream) && stream->data_length == 14 && stream->data[13] == HG_NOT_SERVING);
+  CHECK(is_open(stream) && stream->data_length == 14 && stream->data[13] == HG_NOT_SERVING);
   hg_gate_publish(gate, kept[OK]);
   fe_stream_free(stream);
 }
@@ -334,23 +334,23 @@ static void full_buffers(void) {
 static void deadlines(void) {
   const struct {
     const char *timeout;
-    int seconds; // it ends once so many have passed, and not before; 0 for never
+    int seconds; // until it ends; 0 for never
   } all[] = {{"3S", 3},      {"3000m", 3},      {"3000000u", 3}, {"00000003S", 3}, {"1M", 60},       {"1H", 3600}, {"99999999n", 1},
              {"99999999H", 0}, {"99999999M", 0},  {NULL, 0},       {"", 0},          {"S", 0},         {"3", 0},     {"3s", 0},
              {"-3S", 0},       {"000000003S", 0}, {"3 S", 0},      {"3S ", 0},       {"3.5S", 0},      {"3SS", 0},   {" 3S", 0}};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     fe_stream *stream = watch_of(filter, NULL, "localhost", all[i].timeout);
-    CHECK(goes_on(stream));
+    CHECK(is_open(stream));
     if (all[i].seconds > 1) {
-      pass(all[i].seconds - 1);
-      CHECK(goes_on(stream));
+      advance(all[i].seconds - 1);
+      CHECK(is_open(stream));
     }
-    pass(all[i].seconds == 0 ? 86400 : 2);
-    CHECK(all[i].seconds == 0 ? goes_on(stream) : ends_with(stream, deadline_exceeded));
+    advance(all[i].seconds == 0 ? 86400 : 2);
+    CHECK(all[i].seconds == 0 ? is_open(stream) : ends_with(stream, deadline_exceeded));
     fe_stream_free(stream);
   }
   fe_stream *stream = watch_of(filter, NULL, "localhost", "0S");
-  pass(1);
+  advance(1);
   CHECK(ends_with(stream, deadline_exceeded));
   fe_stream_free(stream);
 }
@@ -362,23 +362,23 @@ static void limits(void) {
   gate_of(other)->config_hash = gate->config_hash;
   fe_stream *streams[3], *late, *elsewhere;
   for (int i = 0; i < 3; i++) streams[i] = watch(i == 0 ? "a" : "b");
-  for (int i = 0; i < 2; i++) { // refused, and not counted
+  for (int i = 0; i < 2; i++) { // refused and not counted
     late = watch("c");
     CHECK(strcmp(late->headers, "grpc-message: too many calls of Watch\ngrpc-status: 8\n") == 0 && late->data_length == 0);
     CHECK(strcmp(late->details, "healthgate_grpc_resource_exhausted") == 0 && fe_metric(filter, "watchers") == 3);
     fe_stream_free(late);
   }
-  elsewhere = watch_of(other, NULL, "a", NULL); // a filter of its own has a limit of its own
+  elsewhere = watch_of(other, NULL, "a", NULL); // another filter has another limit
   CHECK(elsewhere->data_length == 7);
   check_of(filter, NULL, "a"); // only Watch is limited
   fe_stream_free(streams[1]);
   streams[1] = watch("c");
   CHECK(streams[1]->data_length == 7 && hg_watch_notify() == 4);
-  // A watcher that ends makes room, too.
+  // An ended watcher does not count.
   hg_watch_supersede(gate);
-  pass(0);
+  advance(0);
   for (int i = 0; i < 3; i++) CHECK(ends_with(streams[i], unavailable));
-  CHECK(goes_on(elsewhere) && fe_metric(filter, "watchers") == 0);
+  CHECK(is_open(elsewhere) && fe_metric(filter, "watchers") == 0);
   gate->superseded_at = 0;
   for (int i = 0; i < 3; i++) {
     fe_stream_free(streams[i]);
@@ -388,8 +388,8 @@ static void limits(void) {
   for (int i = 0; i < 3; i++) fe_stream_free(streams[i]);
   fe_stream_free(elsewhere);
   fe_filter_free(other);
-  // A configuration and an :authority are two things, though their hashes be one.
-  gate->config_hash = UINT64_C(14695981039346656037); // of no :authority
+  // A configuration and an :authority with the same hash.
+  gate->config_hash = UINT64_C(14695981039346656037); // the hash of no :authority
   for (int i = 0; i < 3; i++) {
     streams[i] = watch(NULL);
     CHECK(streams[i]->data_length == 7);
@@ -405,82 +405,82 @@ static void superseded(void) {
   gate_of(other)->watchers_max = 9;
   fe_stream *old = watch("a"), *elsewhere = watch_of(other, NULL, "a", NULL), *back[2];
   hg_watch_supersede(gate);
-  CHECK(goes_on(old)); // until hg_watch_notify
-  pass(0);
-  CHECK(ends_with(old, unavailable) && goes_on(elsewhere));
+  CHECK(is_open(old)); // until hg_watch_notify
+  advance(0);
+  CHECK(ends_with(old, unavailable) && is_open(elsewhere));
   fe_stream_free(old);
-  for (int i = 0; i < 2; i++) { // a client that comes back too soon is ended again, and not at once
+  for (int i = 0; i < 2; i++) { // a client that returns too soon is ended again, but not at once
     back[i] = watch("a");
-    CHECK(back[i]->data_length == 7 && goes_on(back[i]));
-    pass(1);
+    CHECK(back[i]->data_length == 7 && is_open(back[i]));
+    advance(1);
     CHECK(ends_with(back[i], unavailable));
     fe_stream_free(back[i]);
   }
-  pass(3);
-  back[0] = watch("a"); // the gate answers there all the same
-  pass(5);
-  CHECK(goes_on(back[0]) && goes_on(elsewhere));
-  hg_watch_supersede(gate); // it was not replaced then, and is now
-  pass(0);
-  CHECK(ends_with(back[0], unavailable) && goes_on(elsewhere));
+  advance(3);
+  back[0] = watch("a"); // the gate still answers
+  advance(5);
+  CHECK(is_open(back[0]) && is_open(elsewhere));
+  hg_watch_supersede(gate); // now it is replaced
+  advance(0);
+  CHECK(ends_with(back[0], unavailable) && is_open(elsewhere));
   fe_stream_free(back[0]);
   fe_stream_free(elsewhere);
   fe_filter_free(other);
   gate->superseded_at = 0;
 }
 
-// new_override makes a route with an override, whose gate has a content; 0 for one that does not answer calls.
-static const void *new_override(fe_filter *of, uint64_t content) {
+// new_override creates a route with an override. Its gate has a config_hash, 0 if it does not answer calls.
+static const void *new_override(fe_filter *of, uint64_t config_hash) {
   const void *route = fe_route_new("x", 1);
   fe_stream *stream = fe_stream_new(of, route, "GET", "/route", NULL, NULL);
   fe_headers(stream, true);
   fe_stream_free(stream);
-  if (content == 0) return route;
+  if (config_hash == 0) return route;
   hg_gate_set_services(last_merged, 1, HG_BUFFER("not"), HG_BUFFER("serving"));
   hg_gate_set_service(last_merged, 0, HG_BUFFER("a.Service"));
-  last_merged->config_hash = content;
+  last_merged->config_hash = config_hash;
   last_merged->watchers_max = 100;
   return route;
 }
 
-// The gate that answers a call shows whether the configuration of the watchers is still in use.
+// Calls show whether the configuration of the watchers still answers.
 static void overrides(void) {
   const void *routes[10];
   fe_stream *own = watch("a"), *own_elsewhere = watch("b");
-  pass(2);
-  routes[0] = new_override(filter, 10); // an update of the routes brings an override
-  CHECK(goes_on(own));
+  advance(2);
+  routes[0] = new_override(filter, 10); // an update of the routes adds an override
+  CHECK(is_open(own));
   check_of(filter, routes[0], "a");
-  CHECK(ends_with(own, unavailable)); // at once, by the call
-  CHECK(goes_on(own_elsewhere));      // of which no call was seen
+  CHECK(ends_with(own, unavailable)); // at once, because of the call
+  CHECK(is_open(own_elsewhere));      // there was no call from b
   fe_stream_free(own);
 
   fe_stream *first = watch_of(filter, routes[0], "a", NULL);
-  pass(2);
-  routes[1] = new_override(filter, 10); // an update that changes something else: the same again, made anew
+  advance(2);
+  routes[1] = new_override(filter, 10); // an update that changes something else recreates it
   check_of(filter, routes[1], "a");
-  pass(2);
-  CHECK(goes_on(first));
-  routes[2] = new_override(filter, 12); // one that changes it
-  fe_stream *second = watch_of(filter, routes[2], "a", NULL); // a Watch shows it as a Check does
+  advance(2);
+  CHECK(is_open(first));
+  routes[2] = new_override(filter, 12); // an update that changes it
+  fe_stream *second = watch_of(filter, routes[2], "a", NULL); // a Watch shows it, like a Check
   CHECK(ends_with(first, unavailable));
   fe_stream_free(first);
-  pass(2);
-  CHECK(goes_on(second));
+  advance(2);
+  CHECK(is_open(second));
 
-  check_of(filter, NULL, "a"); // one that removes it
+  check_of(filter, NULL, "a"); // an update that removes it
   CHECK(ends_with(second, unavailable));
   fe_stream_free(second);
   own = watch("a");
-  pass(2);
-  routes[3] = new_override(filter, 12); // one that brings it back
+  advance(2);
+  routes[3] = new_override(filter, 12); // an update that adds it again
   check_of(filter, routes[3], "a");
   CHECK(ends_with(own, unavailable));
   fe_stream_free(own);
 
   second = watch_of(filter, routes[3], "a", NULL);
-  routes[4] = new_override(filter, 0); // one that does not answer calls
-  pass(2);
+  routes[4] = new_override(filter, 0); // an update: it does not answer calls any more
+  advance(2);
   fe_stream *check = call_of(filter, routes[4], "a", NULL, "Check");
   CHECK(check->replies == 0 && ends_with(second, unavailable));
   fe_stream_free(check);
@@ -488,15 +488,15 @@ static void overrides(void) {
 
   routes[5] = new_override(filter, 15);
   fe_stream *young = watch_of(filter, routes[5], "a", NULL);
-  check_of(filter, NULL, "a"); // less than a second after: it may have begun on a worker that is behind
-  pass(0);
-  CHECK(goes_on(young));
-  pass(2);
+  check_of(filter, NULL, "a"); // young may have begun on a worker that got the update late
+  advance(0);
+  CHECK(is_open(young));
+  advance(2);
   CHECK(ends_with(young, unavailable));
   fe_stream_free(young);
 
   own = watch("a");
-  pass(2);
+  advance(2);
   routes[6] = fe_route_new("x", 1);
   refuses = true; // an override that can't be used
   check = call_of(filter, routes[6], "a", NULL, "Check");
@@ -508,59 +508,59 @@ static void overrides(void) {
   // A route that only enables the filter has no override.
   const void *plain = fe_route_new("", 0), *newer = new_override(filter, 16);
   fe_stream *overridden = watch_of(filter, newer, "a", NULL);
-  pass(2);
+  advance(2);
   check_of(filter, plain, "a");
   fe_stream *plainly = watch_of(filter, plain, "a", NULL);
   CHECK(ends_with(overridden, unavailable));
   fe_stream_free(overridden);
-  pass(2);
-  check_of(filter, NULL, "a"); // so it is the same as none
-  pass(2);
-  CHECK(goes_on(plainly));
+  advance(2);
+  check_of(filter, NULL, "a"); // no route configuration is the same
+  advance(2);
+  CHECK(is_open(plainly));
   fe_stream_free(plainly);
   fe_route_free(plain);
   fe_route_free(newer);
 
-  CHECK(goes_on(own_elsewhere));
+  CHECK(is_open(own_elsewhere));
   fe_stream_free(own_elsewhere);
   for (int i = 0; i < 7; i++) fe_route_free(routes[i]);
 }
 
-// A worker that is behind answers by what was before, for a moment.
-static void workers_that_are_behind(void) {
+// Some workers answer by the old configuration for a moment.
+static void late_workers(void) {
   const void *old = new_override(filter, 20), *new = new_override(filter, 21);
   fe_stream *watcher = watch_of(filter, old, "a", NULL);
-  pass(2);
+  advance(2);
   check_of(filter, new, "a");
   CHECK(ends_with(watcher, unavailable));
   fe_stream_free(watcher);
   watcher = watch_of(filter, new, "a", NULL);
   check_of(filter, old, "a");
   check_of(filter, new, "a");
-  pass(2);
-  CHECK(goes_on(watcher));
+  advance(2);
+  CHECK(is_open(watcher));
   fe_stream_free(watcher);
-  // It does not hide that a young watcher is outdated.
+  // A young watcher is outdated all the same.
   fe_stream *young = watch("a");
   const void *next = new_override(filter, 23);
   check_of(filter, next, "a");
   check_of(filter, NULL, "a");
   check_of(filter, next, "a");
-  pass(2);
+  advance(2);
   CHECK(ends_with(young, unavailable));
   fe_stream_free(young);
   fe_route_free(next);
-  // Two updates within a second, and no call after them: that the second call was not of a worker that is behind shows in time.
+  // Two updates within a second, and no call after them: after a second, the last call was not answered by a late worker.
   fe_stream *own = watch("a");
-  pass(2);
+  advance(2);
   const void *newer = new_override(filter, 22);
   watcher = watch_of(filter, newer, "a", NULL);
   CHECK(ends_with(own, unavailable));
   fe_stream_free(own);
   check_of(filter, NULL, "a");
-  pass(0);
-  CHECK(goes_on(watcher));
-  pass(2);
+  advance(0);
+  CHECK(is_open(watcher));
+  advance(2);
   CHECK(ends_with(watcher, unavailable));
   fe_stream_free(watcher);
   fe_route_free(newer);
@@ -568,8 +568,8 @@ static void workers_that_are_behind(void) {
   fe_route_free(new);
 }
 
-// Routes with overrides of their own stand beside each other: each call is answered by another one, and nothing has changed. Clients
-// whose watchers were ended at first come back, and stay.
+// Several routes have different overrides: each call is answered by another one, and nothing has changed. Watchers that were ended at first
+// are opened again, and last.
 static void overrides_beside_each_other(void) {
   const void *routes[] = {NULL, new_override(filter, 30), new_override(filter, 31)};
   fe_stream *clients[3];
@@ -577,9 +577,9 @@ static void overrides_beside_each_other(void) {
   for (int i = 0; i < 3; i++) clients[i] = watch_of(filter, routes[i], "a", NULL);
   for (int round = 0; round < 20; round++) {
     check_of(filter, routes[round % 3], "a");
-    pass(2);
+    advance(2);
     for (int i = 0; i < 3; i++) {
-      if (goes_on(clients[i])) continue;
+      if (is_open(clients[i])) continue;
       ends++;
       if (round >= 6) ends_late++;
       fe_stream_free(clients[i]);
@@ -589,15 +589,15 @@ static void overrides_beside_each_other(void) {
   CHECK(ends_late == 0 && ends <= 6);
   for (int i = 1; i < 3; i++) fe_stream_free(clients[i]);
   fe_stream_free(clients[0]);
-  // Nothing is left of that. The older one of two is in use beside the newer one, which the first Watch was answered by.
+  // No group is left. The older one of two overrides answers beside the newer one, which answered the first Watch.
   CHECK(hg_group_count == 0);
   clients[2] = watch_of(filter, routes[2], "a", NULL);
   clients[1] = watch_of(filter, routes[1], "a", NULL);
-  pass(2);
-  CHECK(goes_on(clients[2]) && goes_on(clients[1]));
+  advance(2);
+  CHECK(is_open(clients[2]) && is_open(clients[1]));
   clients[0] = watch_of(filter, routes[1], "a", NULL);
-  // An update that changes all of them shows them to be old.
-  pass(2);
+  // An update that changes all of them ends all watchers.
+  advance(2);
   const void *changed = new_override(filter, 32);
   check_of(filter, changed, "a");
   for (int i = 0; i < 3; i++) {
@@ -608,8 +608,7 @@ static void overrides_beside_each_other(void) {
   fe_route_free(changed);
 }
 
-// Streams that are opened and end on several workers at once never are more than the limit, and one is never refused while there
-// is room.
+// Several workers open and end streams at once: never more than the limit, and none is refused below it.
 enum { WORKERS = 4, ROUNDS = 500 };
 static atomic_int open_streams, refused;
 static const void *racing_routes[2];
@@ -635,7 +634,7 @@ static void races(void) {
     racing_routes[i] = new_override(filter, 40);
     last_merged->watchers_max = WORKERS;
   }
-  for (int extra = 0; extra <= 1; extra++) { // the second time there is one worker more than there is room for
+  for (int extra = 0; extra <= 1; extra++) { // the second time with one worker more than the limit
     pthread_t workers[WORKERS + 1];
     for (size_t i = 0; i < WORKERS + (size_t)extra; i++) pthread_create(&workers[i], NULL, race, (void *)i);
     for (int i = 0; i < ROUNDS; i++) hg_watch_notify();
@@ -646,28 +645,28 @@ static void races(void) {
   for (int i = 0; i < 2; i++) fe_route_free(racing_routes[i]);
 }
 
-// Envoy destroys a stream while it is sent any of the parts.
-static void deaths(void) {
-  for (int dies_at = 1; dies_at < 5; dies_at++)
+// Envoy destroys a stream while it sends one of the parts.
+static void destroyed_streams(void) {
+  for (int destroyed_at = 1; destroyed_at < 5; destroyed_at++)
     for (int i = 0; i < 4; i++) {
       const char *methods[] = {"Check", "List", "Watch", "Other"};
       fe_stream *stream = call(methods[i]);
-      stream->dies_at = dies_at;
+      stream->destroyed_at = destroyed_at;
       fe_body(stream, one_message, sizeof one_message, true);
-      hg_gate_publish(module_filter()->gate, kept[dies_at % 2]);
+      hg_gate_publish(module_filter()->gate, kept[destroyed_at % 2]);
       hg_watch_notify();
       if (!stream->destroyed) fe_run(stream);
       fe_stream_free(stream);
     }
   hg_gate_publish(module_filter()->gate, kept[OK]);
   fe_stream *stream = fe_stream_new(filter, NULL, "GET", "/", NULL, NULL);
-  stream->dies_at = 1;
+  stream->destroyed_at = 1;
   fe_headers(stream, true);
   CHECK(stream->replies == 0);
   fe_stream_free(stream);
 }
 
-// Whatever bytes come, in whatever pieces, there is one answer.
+// Any bytes in any pieces get one reply.
 static void garbage(void) {
   const char *methods[] = {"Check", "List"};
   uint32_t seed = 1;
@@ -677,7 +676,7 @@ static void garbage(void) {
     size_t length = (seed >> 8) % sizeof bytes, piece = 1 + (seed >> 16) % 9;
     for (size_t j = 0; j < length; j++) {
       seed = seed * 1664525u + 1013904223u;
-      bytes[j] = (char)((seed >> 28) < 10 ? 0 : seed >> 20); // zeros make prefixes that go on
+      bytes[j] = (char)((seed >> 28) < 10 ? 0 : seed >> 20); // zeros, for plausible prefixes
     }
     if (length > 5 && i % 2 == 0) bytes[4] = (char)(length - 5);
     fe_stream *stream = send_split(methods[i % 2], bytes, length, piece, 1 + i % 3);
@@ -701,12 +700,12 @@ static void grpc(void) {
   superseded();
   int before = merges;
   overrides();
-  workers_that_are_behind();
+  late_workers();
   overrides_beside_each_other();
   races();
   CHECK(hg_group_count == 0);
-  go_calls -= merges - before; // the first call of an override calls Go
-  deaths();
+  go_calls -= merges - before; // the first call with an override calls Go
+  destroyed_streams();
   garbage();
 }
 

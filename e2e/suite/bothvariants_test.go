@@ -1,0 +1,73 @@
+package suite
+
+import (
+	"fmt"
+	"testing"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"healthgate/e2e/testbed"
+)
+
+// bothVariants starts a site whose Envoy has a gate of each variant. The routes enable the Go plugin's.
+func bothVariants(t *testing.T) *site {
+	t.Helper()
+	module, err := testbed.Named("module")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, p := prepare(t, withRDS())
+	other := s.config.Clone()
+	other.SetGate(`{"clusters": ["service"], "stat_prefix": "module"}`)
+	other = other.For(module)
+	filter := other.GateFilter()
+	filter.Name = "healthgate-module"
+	p.config.AddFilter(filter)
+	p.config.BootstrapExtensions = append(p.config.BootstrapExtensions, other.BootstrapExtensions...)
+	s.start(p)
+	return s
+}
+
+// enable makes the probe's route enable one filter of Healthgate.
+func (s *site) enable(filter string) {
+	s.t.Helper()
+	s.changeRoutes(func(host *routev3.VirtualHost) {
+		probe := host.Routes[0]
+		probe.TypedPerFilterConfig = map[string]*anypb.Any{filter: probe.TypedPerFilterConfig["healthgate"]}
+	})
+}
+
+// One Envoy has both variants, and route updates switch the probe between them without a failed probe.
+func TestRouteUpdateSwitchesBetweenVariants(t *testing.T) {
+	t.Parallel()
+	if variant.Name() != "plugin" {
+		t.Skip("it runs with the Go plugin, and has both variants")
+	}
+	s := bothVariants(t)
+	s.awaitProbe(s.client("h2"), 200, settle)
+	load := s.probeUntilStopped(4)
+	answered := func(prefix string) uint64 {
+		name := "healthgate." + prefix + ".ok"
+		return s.stat(name)
+	}
+	for _, to := range []struct{ filter, prefix, other string }{
+		{"healthgate-module", "module", "default"}, {"healthgate", "default", "module"}, {"healthgate-module", "module", "default"},
+	} {
+		s.enable(to.filter)
+		s.await(settle, func() error { // until the other variant gives none of a hundred answers
+			before, others := answered(to.prefix), answered(to.other)
+			s.await(settle, func() error {
+				if n := answered(to.prefix); n < before+100 {
+					return fmt.Errorf("%s has answered %d probes", to.filter, n-before)
+				}
+				return nil
+			})
+			if n := answered(to.other); n > others {
+				return fmt.Errorf("the other variant has answered %d probes meanwhile", n-others)
+			}
+			return nil
+		})
+	}
+	load.mustAllBe(200, 300)
+}

@@ -1,0 +1,272 @@
+package suite
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"healthgate/e2e/testbed"
+)
+
+// path probes a path on a new connection, so that Envoy's newest listener answers.
+func (s *site) path(path string) *answer {
+	s.t.Helper()
+	client := s.client("h2")
+	defer client.CloseIdleConnections()
+	return s.mustDo(client, http.MethodGet, path, nil)
+}
+
+func (s *site) awaitPath(path string, status int) {
+	s.t.Helper()
+	s.await(settle, func() error {
+		if reply := s.path(path); reply.status != status {
+			return fmt.Errorf("%s is answered with %d, want %d", path, reply.status, status)
+		}
+		return nil
+	})
+}
+
+// always probes a path for some time, and expects one status throughout.
+func (s *site) always(path string, status int, during time.Duration) {
+	s.t.Helper()
+	for until := time.Now().Add(during); time.Now().Before(until); {
+		if reply := s.path(path); reply.status != status {
+			s.t.Fatalf("%s is answered with %d %q, want %d", path, reply.status, reply.body, status)
+		}
+	}
+}
+
+// removeOverrides makes RDS give the routes as they were at the start.
+func (s *site) removeOverrides() {
+	s.t.Helper()
+	s.writeRoutes(s.routes)
+	s.await(settle, func() error {
+		if reply := s.path("/readyz"); reply.header.Get("cache-control") != "" {
+			return fmt.Errorf("/readyz is still answered by a gate")
+		}
+		return nil
+	})
+}
+
+// twoClusters adds a cluster "other" with the same hosts, and makes CDS give both.
+func twoClusters(clusters *[]*clusterv3.Cluster) option {
+	return func(p *plan) {
+		withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("other")) })(p)
+		clustersByCDS(clusters)(p)
+	}
+}
+
+// An override that RDS adds, removes and adds again follows its cluster's health.
+func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
+	t.Parallel()
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, withRDS(), twoClusters(&clusters))
+	s.setServing(1)
+	const override = `{"path": "/readyz", "clusters": ["other"]}`
+	s.overrideRoute("/readyz", override)
+	s.awaitPath("/readyz", 200)
+	for range 3 {
+		s.removeOverrides()
+		looks := s.stat("healthgate.looks")
+		s.await(settle, func() error { // until the module has made more passes; the plugin makes none
+			if now := s.stat("healthgate.looks"); looks > 0 && now < looks+3 {
+				return fmt.Errorf("%d passes, %d before", now, looks)
+			}
+			return nil
+		})
+		s.overrideRoute("/readyz", override)
+		s.awaitPath("/readyz", 200)
+		s.setServing(0)
+		s.awaitPath("/readyz", 503)
+		s.setServing(1)
+		s.awaitPath("/readyz", 200)
+	}
+}
+
+// The debounce of an override continues, although Envoy builds every override again when another route changes.
+func TestHoldOfAnOverrideContinuesAfterARouteUpdate(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withRDS())
+	s.setServing(1)
+	const override = `{"path": "/readyz", "hold": {"unhealthy_after": "6s"}}`
+	s.overrideRoute("/readyz", override)
+	s.awaitPath("/readyz", 200)
+	began := time.Now()
+	s.setServing(0)
+	for i := range 3 {
+		s.changeRoutes(func(host *routev3.VirtualHost) {
+			addRoute(host, "/readyz", override)
+			addRoute(host, fmt.Sprintf("/other%d", i), `{"path": "/other", "stat_prefix": "other"}`)
+		})
+		s.awaitStat("http.ingress.rds.routes.update_success", uint64(3+i))
+		if reply := s.path("/readyz"); reply.status != 200 && time.Since(began) < 6*time.Second {
+			t.Fatalf("%v after the host has failed it is answered with %d", time.Since(began), reply.status)
+		}
+	}
+	s.awaitPath("/readyz", 503)
+	if took := time.Since(began); took < 6*time.Second || took > 12*time.Second {
+		t.Errorf("it failed after %v, unhealthy_after is 6s", took)
+	}
+}
+
+// The debounce of a filter continues in the next listener if its configuration is the same.
+func TestHoldOfAFilterContinuesAfterAListenerUpdate(t *testing.T) {
+	t.Parallel()
+	const held = `{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`
+	s := newSite(t, withLDS(), withGate(held))
+	s.setServing(1)
+	s.awaitPath("/", 200)
+	s.setServing(0)
+	for i := range 3 {
+		if !s.reload(held, func(c *testbed.Bootstrap) { c.HCM().ServerName = fmt.Sprint("update", i) }) {
+			t.Fatal("envoy refused a good listener")
+		}
+		s.awaitPath("/", 200)
+	}
+}
+
+// Counters start from 0 again after an operator has reset them, and when CDS adds a removed cluster again.
+func TestClusterIsNotStaleAfterItsCountersWereReset(t *testing.T) {
+	t.Parallel()
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, clustersByCDS(&clusters), withGate(`{"clusters": ["service"], "stale_after": "3s"}`))
+	s.setServing(1)
+	s.awaitPath("/", 200)
+	s.post("/reset_counters")
+	s.always("/", 200, 4*time.Second)
+	added := s.stat("cluster_manager.cluster_added")
+	s.removeClusters()
+	s.writeClusters(clusters...)
+	s.awaitStat("cluster_manager.cluster_added", added+1)
+	s.awaitStat("cluster_manager.warming_clusters", 0)
+	s.awaitPath("/", 200)
+	s.always("/", 200, 4*time.Second)
+}
+
+// Only the module knows which clusters Envoy has, and it knows at once.
+func TestRemovedClusterIsUnknownUntilItIsAddedAgain(t *testing.T) {
+	t.Parallel()
+	skipUnlessModule(t)
+	var clusters []*clusterv3.Cluster
+	s := newSite(t, twoClusters(&clusters), withGate(`{"clusters": [{"name": "other", "min_healthy": 0}]}`))
+	s.setServing(1)
+	expect(t, "a cluster by CDS", s.path("/"), 200, "ok\n", nil)
+	for i := range 3 {
+		s.writeClusters(clusters[0])
+		s.awaitPath("/", 503)
+		s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
+		s.writeClusters(clusters...)
+		s.awaitPath("/", 200)
+		s.awaitStat("cluster_manager.cluster_removed", uint64(i+1))
+	}
+	if strings.Contains(s.envoy.Log(), "healthgate_cluster_empty") {
+		t.Error("a removed cluster was reported as empty")
+	}
+}
+
+// From the first probe on, a gate whose cluster never existed fails.
+func TestClusterThatNeverExistedIsUnknown(t *testing.T) {
+	t.Parallel()
+	skipUnlessModule(t)
+	s := newSite(t, withRDS(), withGate(`{"clusters": [{"name": "nope", "min_healthy": 0}]}`))
+	expect(t, "the first probe", s.path("/"), 503, "unavailable\n", nil)
+	s.overrideRoute("/readyz", `{"path": "/readyz", "clusters": [{"name": "neither", "min_healthy": 0}]}`)
+	expect(t, "an override", s.path("/readyz"), 503, "unavailable\n", nil)
+	s.awaitStat("healthgate.default.failed_cluster_unknown", s.stat("healthgate.default.failed"))
+}
+
+// While a listener warms, the gate of the next configuration writes neither the gauge nor the log; the active one's gate does.
+func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withLDS(), alone("it reads Envoy's log"))
+	s.setServing(1)
+	s.awaitPath("/", 200)
+	s.awaitStat("healthgate.default.healthy", 1)
+	before := s.stat("listener_manager.total_listeners_warming")
+	s.writeListener(s.nextListener(`{"clusters": ["service"]}`, neverRouted).For(variant).Listener())
+	s.await(settle, func() error {
+		if now := s.stat("listener_manager.total_listeners_warming"); now != before+1 {
+			return fmt.Errorf("%d listeners are warming", now)
+		}
+		return nil
+	})
+	s.always("/", 200, 2*time.Second)
+	if n := strings.Count(s.envoy.Log(), "gate default starts with"); n != 1 {
+		t.Errorf("%d lines of gates that start", n)
+	}
+	if healthy := s.stat("healthgate.default.healthy"); healthy != 1 {
+		t.Errorf("healthy is %d", healthy)
+	}
+}
+
+// neverRouted makes a listener wait for routes that never arrive, because the service is no control plane.
+func neverRouted(c *testbed.Bootstrap) {
+	c.Patch(c.HCM(), `rds: {route_config_name: late, config_source: {resource_api_version: V3, initial_fetch_timeout: 0s,
+		api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: service}}]}}}`)
+}
+
+// After a process was stopped and continued (SIGSTOP, the cgroup freezer, a migration) no health is known to be bad.
+func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
+	t.Parallel()
+	skipWithRunningEnvoy(t, "it stops Envoy")
+	for name, gate := range map[string]string{"plain": `clusters: [service]`, "stale_after": `{clusters: [service], stale_after: 2s}`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, withGate(gate), alone("it stops Envoy"))
+			s.setServing(1)
+			s.awaitPath("/", 200)
+			l := s.probeUntilStopped(40)
+			l.awaitAnswers(200, 40, settle)
+			pid := s.envoy.Pid()
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(6500 * time.Millisecond) // the fault is to be stopped for this long
+			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			l.awaitAnswers(200, 200, settle)
+			l.mustAllBe(200, 200)
+		})
+	}
+}
+
+// When one update has many filter chains, neither the update nor a probe waits for a pass for each of them.
+func TestUpdateOfManyFilterChainsNeedsFewPasses(t *testing.T) {
+	t.Parallel()
+	skipUnlessModule(t)
+	s := newSite(t, withLDS(), alone("it counts passes"))
+	s.setServing(1)
+	s.awaitPath("/", 200)
+	chains := func(update int) func(*testbed.Bootstrap) {
+		return func(c *testbed.Bootstrap) {
+			first := c.Clone().Listener().GetFilterChains()[0]
+			for i := range 200 {
+				chain := proto.CloneOf(first)
+				chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: []string{fmt.Sprintf("host%d-%d.example", i, update)}}
+				c.Listener().FilterChains = append(c.Listener().FilterChains, chain)
+			}
+		}
+	}
+	l := s.probeUntilStopped(4)
+	for update := range 3 {
+		before, began := s.stat("healthgate.looks"), time.Now()
+		if !s.reload(`{"clusters": ["service"]}`, chains(update)) {
+			t.Fatal("envoy refused 200 filter chains")
+		}
+		// One for all of the new names, and the periodic ones.
+		passes := s.stat("healthgate.looks") - before
+		if most := uint64(time.Since(began)/(50*time.Millisecond)) + 3; passes > most {
+			t.Errorf("update %d made %d passes in %v, want %d at most", update, passes, time.Since(began), most)
+		}
+	}
+	l.mustAllBe(200, 10)
+}

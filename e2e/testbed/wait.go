@@ -1,0 +1,26 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// WaitFor calls ready every 10 ms until it returns nil. When the time is over it returns ready's last error.
+func WaitFor(ctx context.Context, atMost time.Duration, ready func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not within %v: %w", atMost, err)
+		case <-tick.C:
+		}
+	}
+}
