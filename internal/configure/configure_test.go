@@ -2,6 +2,7 @@ package configure
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,7 +92,7 @@ const listener = `  - name: ingress
     address: {socket_address: {address: 0.0.0.0, port_value: 8080}}
 `
 
-func changed(t *testing.T, text string, oldNew ...string) string {
+func changed(t testing.TB, text string, oldNew ...string) string {
 	t.Helper()
 	for i := 0; i < len(oldNew); i += 2 {
 		if !strings.Contains(text, oldNew[i]) {
@@ -103,7 +104,7 @@ func changed(t *testing.T, text string, oldNew ...string) string {
 }
 
 // asJSON writes the bootstrap as JSON on lines.
-func asJSON(t *testing.T) string {
+func asJSON(t testing.TB) string {
 	t.Helper()
 	var d yaml.Node
 	if err := yaml.Unmarshal([]byte(bootstrap), &d); err != nil {
@@ -120,7 +121,7 @@ func inConfigMap(indicator string) string {
 }
 
 // files are those that a gate can be written into.
-func files(t *testing.T) map[string]string {
+func files(t testing.TB) map[string]string {
 	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n", "name: other\n", 1)
 	return map[string]string{
 		"plain":             bootstrap,
@@ -511,15 +512,15 @@ func TestClusterOfCDSIsLeftToIt(t *testing.T) {
 	}
 }
 
-// Whatever is done to a file, what comes of it reads back with nothing but the additions, or is refused.
-func TestNoFileIsDamaged(t *testing.T) {
+// Of any changed file the result reads back with only the additions, or there is an error.
+func TestNoFileIsDamaged(t *testing.T) { rapid.Check(t, noDamage(t)) }
+
+func FuzzNoFileIsDamaged(f *testing.F) { f.Fuzz(rapid.MakeFuzz(noDamage(f))) }
+
+func noDamage(t testing.TB) func(*rapid.T) {
 	all := files(t)
-	var names []string
-	for name := range all {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	rapid.Check(t, func(r *rapid.T) {
+	names := slices.Sorted(maps.Keys(all))
+	return func(r *rapid.T) {
 		content := all[rapid.SampledFrom(names).Draw(r, "file")]
 		lines := strings.Split(content, "\n")
 		for range rapid.IntRange(1, 4).Draw(r, "changes") {
@@ -549,7 +550,7 @@ func TestNoFileIsDamaged(t *testing.T) {
 		}
 		own, err := parse([]byte(before))
 		if err != nil {
-			t.Fatal(err)
+			r.Fatal(err)
 		}
 		after, err := parse(result.Content)
 		if err != nil {
@@ -560,10 +561,10 @@ func TestNoFileIsDamaged(t *testing.T) {
 		if len(lost) > 0 {
 			r.Fatalf("lost: %v\n%s", lost, result.Diff)
 		}
-	})
+	}
 }
 
-// missing lists what one tree has and another has not: list items may have moved down, and keys may have been added.
+// missing lists the paths that one tree has and another has not. List items may have moved down, and keys may have been added.
 func missing(before, after *tree, path string, lost *[]string) {
 	if before.kind == yaml.ScalarNode && (before.tag == "!!null" || strings.Contains(before.value, "HttpConnectionManager")) {
 		return // filled, or a text in a ConfigMap
