@@ -187,7 +187,11 @@ func (d *drain) run(ctx context.Context) error {
 	if err == nil {
 		err = d.admin.Post(ctx, "/healthcheck/fail")
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		d.report("interrupted before the gate fails: nothing is drained")
+		return reported(exitProblems)
+	case err != nil:
 		d.report("%v: nothing is drained", err)
 		return reported(exitFailed)
 	}
