@@ -1,13 +1,17 @@
 package envoyadmin
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -15,7 +19,7 @@ import (
 
 func TestAddressIsAPortOrASocket(t *testing.T) {
 	for address, want := range map[string]string{
-		"127.0.0.1:9901": "", "localhost:9901": "", "[::1]:9901": "", "unix:///run/admin.sock": "",
+		"127.0.0.1:9901": "", "localhost:9901": "", "[::1]:9901": "", "unix:///run/admin.sock": "", "unix://@admin": "",
 		"9901":                   "missing port in address",
 		":9901":                  "the host is missing",
 		"127.0.0.1":              "missing port in address",
@@ -138,4 +142,23 @@ func TestStateOfAHost(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+}
+
+func TestHungEnvoyIsReportedAfterTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, err := New(DefaultAddress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go io.Copy(io.Discard, theirs)
+			return ours, nil
+		}
+		start := time.Now()
+		_, err = client.ServerInfo(t.Context())
+		if took := time.Since(start); took != Timeout || err == nil || !strings.Contains(err.Error(), "no answer within 5s: Envoy's main thread hangs") {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
 }
