@@ -142,7 +142,7 @@ func TestConfigPrintsAnyName(t *testing.T) {
 }
 
 // A file that is not read as a whole is not written.
-func TestFileThatIsTooLongIsNotWritten(t *testing.T) {
+func TestLongFileIsNotWritten(t *testing.T) {
 	lua, err := os.ReadFile("../../envoy/lua.yaml")
 	if err != nil {
 		t.Fatal(err)

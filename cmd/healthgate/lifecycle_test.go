@@ -24,7 +24,7 @@ import (
 // fakeAdmin is Envoy's admin interface, as far as a drain asks it.
 type fakeAdmin struct {
 	mutex   sync.Mutex
-	asked   []string // what was posted, in its order
+	asked   []string // the posted paths, in order
 	active  func(look int) string
 	looks   int
 	refuses string // a path that is answered with 500
@@ -80,7 +80,7 @@ func (a *fakeAdmin) serve(t *testing.T) map[string]string {
 
 func none(int) string { return "http.ingress.downstream_rq_active: 0" }
 
-// aDrain has waits that are short, and a log of its own.
+// aDrain drains with short times and a separate log.
 func aDrain(t *testing.T, address string, args ...string) (code int, lines []string) {
 	t.Helper()
 	log := write(t, "log", "")
@@ -180,7 +180,7 @@ func TestDrainWaitsForRequests(t *testing.T) {
 	}
 }
 
-func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
+func TestDrainReportsThatAdminDoesNotAnswer(t *testing.T) {
 	code, lines := aDrain(t, "127.0.0.1:1")
 	if last := lines[len(lines)-1]; code != exitFailed || !strings.HasSuffix(last, "set --admin or ADMIN_ADDRESS to the address of admin: nothing is drained") {
 		t.Errorf("it ended with %d and said %q", code, lines)
@@ -192,7 +192,7 @@ func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
 }
 
 // Something else may listen there, and answer 200 to everything.
-func TestWhatIsNoEnvoyIsNeitherAliveNorDrained(t *testing.T) {
+func TestAnotherServerIsNeitherAliveNorDrained(t *testing.T) {
 	for name, answer := range map[string]string{"a page": "<html>ok</html>", "an object": "{}", "nothing": "", "null": "null"} {
 		for _, verb := range []string{"alive", "drain"} {
 			t.Run(name+" "+verb, func(t *testing.T) {
@@ -248,8 +248,8 @@ func TestDrainReadsItsEnvironment(t *testing.T) {
 	}
 }
 
-// The container's log is a pipe, and who reads it may be gone.
-func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
+// The container's log is a pipe, whose reader may have ended.
+func TestLogWithoutAReaderDoesNotBlock(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	if err := syscall.Mkfifo(log, 0o600); err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 	}
 }
 
-func TestAliveAsksForAnAnswerAndNoMore(t *testing.T) {
+func TestAliveNeedsOnlyAnAnswer(t *testing.T) {
 	t.Setenv("CONTAINER_LOG", "/nowhere")
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {

@@ -247,7 +247,7 @@ func without(v any, removed *[]string) any {
 
 // What comes of each file reads back as the file did, with the gate in it and nothing else; the diff makes it, and all lines of the
 // file are there still.
-func TestGateIsWrittenIntoAFile(t *testing.T) {
+func TestGateIsAddedToAFile(t *testing.T) {
 	for name, content := range files(t) {
 		for _, module := range []bool{false, true} {
 			for kind, check := range map[string]Check{"gRPC": {GRPC: true, Service: "shop.v1.Checkout"}, "HTTP": {Path: "/up"}} {
@@ -330,8 +330,8 @@ func patched(t *testing.T, content, shown string) string {
 	return strings.TrimSuffix(string(result), "\n")
 }
 
-// Where the additions go, and what they say.
-func TestGateIsWrittenWhereItBelongs(t *testing.T) {
+// The places of the additions, and their text.
+func TestGateIsAddedInTheRightPlace(t *testing.T) {
 	grpc := Check{GRPC: true}
 	for name, test := range map[string]struct {
 		old, new string
@@ -450,7 +450,7 @@ func TestNotesListTheRequestsThatTheRouteTakes(t *testing.T) {
 }
 
 // If a file can't take the gate, the error says why and what to do.
-func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
+func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 	check := Check{GRPC: true}
 	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n", "name: other\n", 1)
 	for name, test := range map[string]struct {
@@ -492,7 +492,7 @@ func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
 }
 
 // Envoy skips keys with the tag !ignore: an anchor there is for one place, and can be added to.
-func TestGateIsWrittenToAnAnchorThatStandsApart(t *testing.T) {
+func TestGateIsAddedToAListWithAnAnchor(t *testing.T) {
 	const router = `{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
 	at := strings.Index(bootstrap, "          http_filters:\n")
 	text := bootstrap[:at] + "          http_filters: *filters\n" + bootstrap[strings.Index(bootstrap, "  clusters:\n"):]
@@ -504,7 +504,7 @@ func TestGateIsWrittenToAnAnchorThatStandsApart(t *testing.T) {
 }
 
 // A cluster that CDS brings is not in the file, which is no error.
-func TestClusterOfCDSIsLeftToIt(t *testing.T) {
+func TestClusterFromCDSIsNotRequired(t *testing.T) {
 	text := changed(t, bootstrap, "static_resources:\n", "dynamic_resources: {cds_config: {ads: {}}}\nstatic_resources:\n")
 	result, err := Gate{Cluster: "payments", Path: "/"}.Into("f", []byte(text), Place{})
 	if err != nil || !strings.Contains(strings.Join(result.Notes, "\n"), `cluster "payments" is not in this file`) {

@@ -47,19 +47,19 @@ func TestAddressIsAPortOrASocket(t *testing.T) {
 }
 
 // Whatever answers in admin's place, the error says that it is not admin and where to name it.
-func TestWhatIsNotAdminIsSaid(t *testing.T) {
+func TestServerThatIsNotAdminIsReported(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer string // as bytes; "" closes the connection
 		want   string
 	}{
-		"a page":        {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html", "has no version of Envoy, so this is not Envoy's admin interface"},
-		"an object":     {"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "has no version of Envoy, so this is not Envoy's admin interface"},
-		"a 404":         {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
-		"TLS":           {"\x15\x03\x01\x00\x02\x02\x46", "does not speak HTTP/1.1 without TLS"},
-		"HTTP/2":        {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", "does not speak HTTP/1.1 without TLS"},
-		"SSH":           {"SSH-2.0-x\r\n", "does not speak HTTP/1.1 without TLS"},
-		"no answer":     {"", "the connection was closed without an answer"},
-		"nobody at all": {"-", "connection refused"},
+		"a page":    {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html", "has no version of Envoy, so this is not Envoy's admin interface"},
+		"an object": {"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "has no version of Envoy, so this is not Envoy's admin interface"},
+		"a 404":     {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
+		"TLS":       {"\x15\x03\x01\x00\x02\x02\x46", "does not speak HTTP/1.1 without TLS"},
+		"HTTP/2":    {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", "does not speak HTTP/1.1 without TLS"},
+		"SSH":       {"SSH-2.0-x\r\n", "does not speak HTTP/1.1 without TLS"},
+		"no answer": {"", "the connection was closed without an answer"},
+		"no server": {"-", "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
