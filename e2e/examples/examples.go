@@ -15,7 +15,7 @@ import (
 // References are the reference configurations in the folder envoy, by variant.
 var References = map[string]string{"plugin": "envoy.yaml", "module": "module.yaml"}
 
-// example is what a file of envoy/examples holds.
+// example has the keys of a file in envoy/examples.
 type example struct {
 	Healthgate      map[string]any   `json:"healthgate"`
 	Routes          []any            `json:"routes"`

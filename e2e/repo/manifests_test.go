@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -21,120 +20,21 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// The types of the clouds' own resources, of what is used here alone: any other field is an error.
-type (
-	backendConfig struct {
-		object
-		Spec struct {
-			HealthCheck struct {
-				Type               string `json:"type"`
-				RequestPath        string `json:"requestPath"`
-				Port               int    `json:"port"`
-				CheckIntervalSec   int    `json:"checkIntervalSec"`
-				TimeoutSec         int    `json:"timeoutSec"`
-				HealthyThreshold   int    `json:"healthyThreshold"`
-				UnhealthyThreshold int    `json:"unhealthyThreshold"`
-			} `json:"healthCheck"`
-			ConnectionDraining connectionDraining `json:"connectionDraining"`
-			TimeoutSec         int                `json:"timeoutSec"`
-		} `json:"spec"`
-	}
-	managedCertificate struct {
-		object
-		Spec struct {
-			Domains []string `json:"domains"`
-		} `json:"spec"`
-	}
-	healthCheckPolicy struct {
-		object
-		Spec struct {
-			TargetRef targetRef `json:"targetRef"`
-			Default   struct {
-				CheckIntervalSec   int `json:"checkIntervalSec"`
-				TimeoutSec         int `json:"timeoutSec"`
-				HealthyThreshold   int `json:"healthyThreshold"`
-				UnhealthyThreshold int `json:"unhealthyThreshold"`
-				Config             struct {
-					Type             string `json:"type"`
-					HTTP2HealthCheck struct {
-						PortSpecification string `json:"portSpecification"`
-						Port              int    `json:"port"`
-						RequestPath       string `json:"requestPath"`
-					} `json:"http2HealthCheck"`
-				} `json:"config"`
-			} `json:"default"`
-		} `json:"spec"`
-	}
-	gcpBackendPolicy struct {
-		object
-		Spec struct {
-			TargetRef targetRef `json:"targetRef"`
-			Default   struct {
-				TimeoutSec         int                `json:"timeoutSec"`
-				ConnectionDraining connectionDraining `json:"connectionDraining"`
-			} `json:"default"`
-		} `json:"spec"`
-	}
-	podMonitor struct {
-		object
-		Spec struct {
-			Selector            labelSelector `json:"selector"`
-			PodMetricsEndpoints []scraped     `json:"podMetricsEndpoints"`
-		} `json:"spec"`
-	}
-	podMonitoring struct {
-		object
-		Spec struct {
-			Selector  labelSelector `json:"selector"`
-			Endpoints []scraped     `json:"endpoints"`
-		} `json:"spec"`
-	}
-	labelSelector struct {
-		MatchLabels map[string]string `json:"matchLabels"`
-	}
-	scraped struct {
-		Port     string `json:"port"`
-		Path     string `json:"path"`
-		Interval string `json:"interval"`
-	}
-	connectionDraining struct {
-		DrainingTimeoutSec int `json:"drainingTimeoutSec"`
-	}
-	targetRef struct {
-		Group string `json:"group"`
-		Kind  string `json:"kind"`
-		Name  string `json:"name"`
-	}
-	object struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Metadata   struct {
-			Name   string            `json:"name"`
-			Labels map[string]string `json:"labels"`
-		} `json:"metadata"`
-	}
-)
-
-// kinds are the kinds that may be made, each by its version and type.
+// kinds are the kinds that the manifests may have.
 var kinds = map[string]func() any{
-	"v1/ConfigMap":                               func() any { return &corev1.ConfigMap{} },
-	"v1/Service":                                 func() any { return &corev1.Service{} },
-	"v1/ServiceAccount":                          func() any { return &corev1.ServiceAccount{} },
-	"apps/v1/Deployment":                         func() any { return &appsv1.Deployment{} },
-	"policy/v1/PodDisruptionBudget":              func() any { return &policyv1.PodDisruptionBudget{} },
-	"networking.k8s.io/v1/NetworkPolicy":         func() any { return &networkingv1.NetworkPolicy{} },
-	"networking.k8s.io/v1/Ingress":               func() any { return &networkingv1.Ingress{} },
-	"gateway.networking.k8s.io/v1/Gateway":       func() any { return &gatewayv1.Gateway{} },
-	"gateway.networking.k8s.io/v1/HTTPRoute":     func() any { return &gatewayv1.HTTPRoute{} },
-	"cloud.google.com/v1/BackendConfig":          func() any { return &backendConfig{} },
-	"networking.gke.io/v1/ManagedCertificate":    func() any { return &managedCertificate{} },
-	"networking.gke.io/v1/HealthCheckPolicy":     func() any { return &healthCheckPolicy{} },
-	"networking.gke.io/v1/GCPBackendPolicy":      func() any { return &gcpBackendPolicy{} },
-	"monitoring.coreos.com/v1/PodMonitor":        func() any { return &podMonitor{} },
-	"monitoring.googleapis.com/v1/PodMonitoring": func() any { return &podMonitoring{} },
+	"v1/ConfigMap":                           func() any { return &corev1.ConfigMap{} },
+	"v1/Service":                             func() any { return &corev1.Service{} },
+	"v1/ServiceAccount":                      func() any { return &corev1.ServiceAccount{} },
+	"apps/v1/Deployment":                     func() any { return &appsv1.Deployment{} },
+	"policy/v1/PodDisruptionBudget":          func() any { return &policyv1.PodDisruptionBudget{} },
+	"networking.k8s.io/v1/NetworkPolicy":     func() any { return &networkingv1.NetworkPolicy{} },
+	"networking.k8s.io/v1/Ingress":           func() any { return &networkingv1.Ingress{} },
+	"gateway.networking.k8s.io/v1/Gateway":   func() any { return &gatewayv1.Gateway{} },
+	"gateway.networking.k8s.io/v1/HTTPRoute": func() any { return &gatewayv1.HTTPRoute{} },
+	"gateway.networking.k8s.io/v1/GRPCRoute": func() any { return &gatewayv1.GRPCRoute{} },
 }
 
-// rendered are the objects of a folder, by kind and name.
+// rendered has the objects of a folder, by kind and name.
 type rendered map[string]any
 
 func render(t *testing.T, folder string, components ...string) rendered {
@@ -150,7 +50,7 @@ func render(t *testing.T, folder string, components ...string) rendered {
 			t.Fatal(err)
 		}
 		name := resource.GetName()
-		if resource.GetKind() == "ConfigMap" { // it has a hash of its content behind its name
+		if resource.GetKind() == "ConfigMap" { // its name ends with a hash of its content
 			name = name[:strings.LastIndexByte(name, '-')]
 		}
 		o, err := decode(resource.GetGvk().ApiVersion(), resource.GetKind(), text)
@@ -162,14 +62,14 @@ func render(t *testing.T, folder string, components ...string) rendered {
 	return objects
 }
 
-// decode reads an object by its type, with no unknown field.
+// decode reads an object strictly by its type or CRD.
 func decode(version, kind string, text []byte) (any, error) {
 	if version == envoyGatewayVersion {
 		return readByCRD(kind, text)
 	}
 	make := kinds[version+"/"+kind]
 	if make == nil {
-		return nil, fmt.Errorf("nothing here checks %s/%s", version, kind)
+		return readCloudObject(version+"/"+kind, text)
 	}
 	o := make()
 	return o, yaml.UnmarshalStrict(text, o)
@@ -184,7 +84,7 @@ func get[T any](t *testing.T, objects rendered, name string) T {
 	return o
 }
 
-// variants are what is rendered: base and each overlay, with and without components.
+// variants returns base and each overlay, with and without components.
 func variants(t *testing.T) []kustomize.Variant {
 	t.Helper()
 	all, err := kustomize.Variants()
@@ -194,11 +94,10 @@ func variants(t *testing.T) []kustomize.Variant {
 	return all
 }
 
-// What every overlay keeps of the base, whichever components it has.
-func TestEveryOverlayIsWhole(t *testing.T) {
+func TestObjectsOfEachOverlayFitTogether(t *testing.T) {
 	for _, variant := range variants(t) {
 		if variant.Folder == kustomize.EnvoyGateway {
-			continue // its Envoys are not ours
+			continue // Envoy Gateway makes the Envoys
 		}
 		t.Run(variant.String(), func(t *testing.T) {
 			objects := render(t, variant.Folder, variant.Components...)
@@ -219,7 +118,7 @@ func TestEveryOverlayIsWhole(t *testing.T) {
 	}
 }
 
-// checkWorkload holds a Deployment against what selects its pods, and what reaches them.
+// checkWorkload compares a Deployment with the objects that select its pods, and with the ports that reach them.
 func checkWorkload(t *testing.T, name string, objects rendered) {
 	t.Helper()
 	d := get[*appsv1.Deployment](t, objects, "Deployment/"+name)
@@ -239,7 +138,7 @@ func checkWorkload(t *testing.T, name string, objects rendered) {
 	container := d.Spec.Template.Spec.Containers[0]
 	for _, port := range service.Spec.Ports {
 		if portOf(container, port.TargetPort.StrVal) == 0 {
-			t.Errorf("the Service of %s has the port %v, which its container has not", name, port.TargetPort)
+			t.Errorf("the Service of %s has the port %v, which its container lacks", name, port.TargetPort)
 		}
 	}
 	open := map[int32]bool{}
@@ -249,14 +148,14 @@ func checkWorkload(t *testing.T, name string, objects rendered) {
 		}
 	}
 	for _, port := range container.Ports {
-		// A kubelet reaches the pods of its node, whatever a NetworkPolicy says.
+		// A NetworkPolicy does not block the kubelet of the pod's node.
 		if open[port.ContainerPort] == (port.Name == "alive") {
 			t.Errorf("the NetworkPolicy of %s opens %v, its container has the ports %v", name, open, container.Ports)
 		}
 		delete(open, port.ContainerPort)
 	}
 	if len(open) > 0 {
-		t.Errorf("the NetworkPolicy of %s opens %v, where nothing listens", name, open)
+		t.Errorf("the NetworkPolicy of %s opens %v, on which nothing listens", name, open)
 	}
 	for _, other := range []string{"envoy", "service"} {
 		if other != name && contains(podLabels, get[*corev1.Service](t, objects, "Service/"+other).Spec.Selector) {
@@ -265,7 +164,7 @@ func checkWorkload(t *testing.T, name string, objects rendered) {
 	}
 }
 
-// portOf is the number of a container's port, or 0.
+// portOf returns the number of a container's port, or 0.
 func portOf(container corev1.Container, name string) int32 {
 	for _, port := range container.Ports {
 		if port.Name == name {
@@ -284,7 +183,7 @@ func contains(labels, selector map[string]string) bool {
 	return true
 }
 
-// checkPods wants what a restricted namespace wants, and more.
+// checkPods checks the rules of Pod Security restricted, and more.
 func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	t.Helper()
 	yes := func(b *bool) bool { return b != nil && *b }
@@ -301,7 +200,8 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	}
 	for _, c := range pod.Containers {
 		s := c.SecurityContext
-		if !no(s.AllowPrivilegeEscalation) || !yes(s.ReadOnlyRootFilesystem) || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 {
+		drops := slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) && len(s.Capabilities.Add) == 0
+		if !no(s.AllowPrivilegeEscalation) || !yes(s.ReadOnlyRootFilesystem) || !drops {
 			t.Errorf("%s: the container has %+v", name, s)
 		}
 		if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
@@ -318,7 +218,7 @@ func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
 	}
 }
 
-// configuration is Envoy's, as its container is started with it: the file that is mounted, and what its arguments add.
+// configuration returns Envoy's configuration: the mounted file, merged with its arguments.
 func configuration(t *testing.T, objects rendered) *testbed.Bootstrap {
 	t.Helper()
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
@@ -351,7 +251,7 @@ func parseConfig(t *testing.T, text string) *testbed.Bootstrap {
 	return config
 }
 
-// checkConfiguration holds Envoy's configuration against the objects around it.
+// checkConfiguration compares Envoy's configuration with the objects around it.
 func checkConfiguration(t *testing.T, objects rendered) {
 	t.Helper()
 	config := configuration(t, objects)
@@ -359,7 +259,7 @@ func checkConfiguration(t *testing.T, objects rendered) {
 		t.Error(err)
 	}
 	container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
-	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // of listeners, to those of ports
+	names := map[string]string{"ingress": "https", "alive": "alive", "metrics": "metrics"} // from listeners to ports
 	listeners := config.StaticResources.Listeners
 	for _, l := range listeners {
 		if got := fmt.Sprint(l.GetAddress().GetSocketAddress().GetPortValue()); got != fmt.Sprint(portOf(container, names[l.Name])) {
@@ -381,15 +281,16 @@ func checkConfiguration(t *testing.T, objects rendered) {
 	}
 }
 
-// checkUpstream wants Envoy's cluster to be the headless Service, and to be reached.
+// checkUpstream checks that Envoy's cluster is the headless Service, and that the NetworkPolicy lets Envoy reach it.
 func checkUpstream(t *testing.T, config *testbed.Bootstrap, objects rendered) {
 	t.Helper()
 	host := config.Cluster().GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0]
 	upstream := host.GetEndpoint().GetAddress().GetSocketAddress()
 	service := get[*corev1.Service](t, objects, "Service/service")
 	port := service.Spec.Ports[0]
-	if upstream.GetAddress() != service.Name || upstream.GetPortValue() != uint32(port.Port) || service.Spec.ClusterIP != "None" {
-		t.Errorf("envoy's cluster is at %s, the service at %s:%d, with the address %q", upstream, service.Name, port.Port, service.Spec.ClusterIP)
+	at := fmt.Sprintf("%v:%v", upstream.GetAddress(), upstream.GetPortValue())
+	if want := fmt.Sprintf("%s:%d", service.Name, port.Port); at != want || service.Spec.ClusterIP != "None" {
+		t.Errorf("envoy's cluster is at %s, the service at %s, with the address %q", at, want, service.Spec.ClusterIP)
 	}
 	out := get[*networkingv1.NetworkPolicy](t, objects, "NetworkPolicy/envoy").Spec.Egress[0]
 	if !maps.Equal(out.To[0].PodSelector.MatchLabels, service.Spec.Selector) || out.Ports[0].Port.IntVal != port.Port {
@@ -397,8 +298,8 @@ func checkUpstream(t *testing.T, config *testbed.Bootstrap, objects rendered) {
 	}
 }
 
-// Liveness must not ask the gate, or Kubernetes restarts Envoy when the backends are down.
-func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
+// If liveness depended on the gate, Kubernetes would restart Envoy while the backends are down.
+func TestReadinessDependsOnTheGateAndLivenessDoesNot(t *testing.T) {
 	for _, variant := range variants(t) {
 		if variant.Folder != "base" {
 			continue
@@ -411,8 +312,9 @@ func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
 			}
 			for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
 				byCommand := probe.Exec != nil && slices.Equal(probe.Exec.Command, []string{"/usr/local/bin/healthgate", "alive"})
-				byRequest := probe.HTTPGet != nil && probe.HTTPGet.Path == "/" && probe.HTTPGet.Port.StrVal == "alive" && probe.HTTPGet.Scheme != corev1.URISchemeHTTPS
-				if stock := slices.Contains(variant.Components, "module"); byRequest != stock || byCommand == stock {
+				get := probe.HTTPGet
+				byRequest := get != nil && get.Path == "/" && get.Port.StrVal == "alive" && get.Scheme != corev1.URISchemeHTTPS
+				if module := slices.Contains(variant.Components, "module"); byRequest != module || byCommand == module {
 					t.Errorf("liveness or start is %+v", probe)
 				}
 			}
@@ -423,44 +325,7 @@ func TestReadinessAsksTheGateAndLivenessDoesNot(t *testing.T) {
 	}
 }
 
-// check is a balancer's health check, and how long it lets connections to a pod that is out go on; in seconds and checks.
-type check struct{ interval, timeout, unhealthy, healthy, draining int }
-
-// sum is how long the balancer may take to notice and to act, as the table has it.
-func (c check) sum() string {
-	const act = 10
-	return fmt.Sprintf("%d × %d + %d + %d = %d", c.interval, c.unhealthy, c.timeout, act, c.interval*c.unhealthy+c.timeout+act)
-}
-
-// balancers are the health checks of the overlays, each by its name in the table.
-func balancers(t *testing.T) map[string]check {
-	t.Helper()
-	gke := render(t, "overlays/gke-ingress")
-	config := get[*backendConfig](t, gke, "BackendConfig/envoy").Spec
-	gateway := render(t, "overlays/gke-gateway")
-	policy := get[*healthCheckPolicy](t, gateway, "HealthCheckPolicy/envoy").Spec.Default
-	annotations := get[*networkingv1.Ingress](t, render(t, "overlays/aws-alb"), "Ingress/envoy").Annotations
-	seconds := func(key string) (n int) {
-		if _, err := fmt.Sscan(annotations["alb.ingress.kubernetes.io/"+key], &n); err != nil {
-			t.Errorf("%s: %v", key, err)
-		}
-		return n
-	}
-	var draining int
-	if _, err := fmt.Sscanf(annotations["alb.ingress.kubernetes.io/target-group-attributes"], "deregistration_delay.timeout_seconds=%d", &draining); err != nil {
-		t.Error(err)
-	}
-	return map[string]check{
-		"GKE Ingress": {config.HealthCheck.CheckIntervalSec, config.HealthCheck.TimeoutSec, config.HealthCheck.UnhealthyThreshold,
-			config.HealthCheck.HealthyThreshold, config.ConnectionDraining.DrainingTimeoutSec},
-		"GKE Gateway": {policy.CheckIntervalSec, policy.TimeoutSec, policy.UnhealthyThreshold, policy.HealthyThreshold,
-			get[*gcpBackendPolicy](t, gateway, "GCPBackendPolicy/envoy").Spec.Default.ConnectionDraining.DrainingTimeoutSec},
-		"AWS ALB": {seconds("healthcheck-interval-seconds"), seconds("healthcheck-timeout-seconds"), seconds("unhealthy-threshold-count"),
-			seconds("healthy-threshold-count"), draining},
-	}
-}
-
-// table are the last columns of manifests/README.md's tables, by the first; value tells which.
+// table returns the column value of manifests/README.md's tables, by the first column.
 func table(t *testing.T, value int) map[string]string {
 	t.Helper()
 	rows := map[string]string{}
@@ -473,8 +338,8 @@ func table(t *testing.T, value int) map[string]string {
 	return rows
 }
 
-// manifests/README.md has all timers, and `healthgate lint` holds most of them against each other.
-func TestTimersAreThoseOfTheTable(t *testing.T) {
+// `healthgate lint` checks the timers against each other; this checks that manifests/README.md has them.
+func TestTimersAgreeWithTheTable(t *testing.T) {
 	objects := render(t, "base")
 	envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec
 	container := envoy.Template.Spec.Containers[0]
@@ -501,7 +366,7 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	sums := table(t, 1)
 	for name, b := range balancers(t) {
 		if b.timeout <= 0 || b.timeout >= b.interval {
-			t.Errorf("%s: the timeout is %d s, the interval %d s", name, b.timeout, b.interval)
+			t.Errorf("%s: the timeout is %v s, the interval %v s", name, b.timeout, b.interval)
 		}
 		if sums[name] != b.sum() {
 			t.Errorf("the table has %q for %s, the overlay %q", sums[name], name, b.sum())
@@ -516,13 +381,13 @@ func TestTimersAreThoseOfTheTable(t *testing.T) {
 	}
 }
 
-// As many connections as Envoy takes fit into the memory that it may have, by either variant.
-func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
-	const connection, rest = 23 << 10, 128 << 20 // an idle one with TLS and HTTP/2, and what Envoy holds without any
+func TestMaximumOfConnectionsFitsIntoMemory(t *testing.T) {
+	const connection, rest = 23 << 10, 128 << 20 // an idle connection with TLS and HTTP/2; Envoy without connections
 	for _, components := range [][]string{nil, {"module"}} {
 		objects := render(t, "base", components...)
 		most := configuration(t, objects).ConnectionLimit().GetMaxActiveDownstreamConnections()
-		limit := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
+		container := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template.Spec.Containers[0]
+		limit := container.Resources.Limits.Memory().Value()
 		if need := rest + most*connection; most == 0 || need > limit {
 			t.Errorf("%v: %v connections need %d bytes, the limit is %d", components, most, need, limit)
 		}
@@ -532,110 +397,5 @@ func TestEnvoysConnectionsFitIntoItsMemory(t *testing.T) {
 	limit := resource.MustParse(fmt.Sprint(proxy.Get("spec.provider.kubernetes.envoyDeployment.container.resources.limits.memory")))
 	if most, _ := policy.Get("spec.connection.connectionLimit.value").(float64); most == 0 || rest+int64(most)*connection > limit.Value() {
 		t.Errorf("Envoy Gateway: %v connections, and %v", most, limit.String())
-	}
-}
-
-func TestGKEIngressReachesTheGate(t *testing.T) {
-	objects := render(t, "overlays/gke-ingress")
-	service := get[*corev1.Service](t, objects, "Service/envoy")
-	ingress := get[*networkingv1.Ingress](t, objects, "Ingress/envoy")
-	backend := get[*backendConfig](t, objects, "BackendConfig/envoy")
-	certificate := get[*managedCertificate](t, objects, "ManagedCertificate/envoy")
-	annotation := func(name string) map[string]any {
-		var value map[string]any
-		if err := json.Unmarshal([]byte(service.Annotations[name]), &value); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		return value
-	}
-	if annotation("cloud.google.com/neg")["ingress"] != true ||
-		annotation("cloud.google.com/app-protocols")[service.Spec.Ports[0].Name] != "HTTP2" ||
-		annotation("cloud.google.com/backend-config")["default"] != backend.Metadata.Name {
-		t.Errorf("the Service has %v", service.Annotations)
-	}
-	to := ingress.Spec.DefaultBackend.Service
-	if to.Name != service.Name || to.Port.Name != service.Spec.Ports[0].Name {
-		t.Errorf("the Ingress sends to %+v", to)
-	}
-	if ingress.Annotations["kubernetes.io/ingress.allow-http"] != "false" || ingress.Annotations["kubernetes.io/ingress.global-static-ip-name"] == "" ||
-		ingress.Annotations["networking.gke.io/managed-certificates"] != certificate.Metadata.Name || len(certificate.Spec.Domains) == 0 {
-		t.Errorf("the Ingress has %v", ingress.Annotations)
-	}
-	if check := backend.Spec.HealthCheck; check.Type != "HTTP2" || check.RequestPath != "/" || check.Port != 8443 {
-		t.Errorf("the health check is %+v", check)
-	}
-}
-
-func TestGKEGatewayReachesTheGate(t *testing.T) {
-	objects := render(t, "overlays/gke-gateway")
-	service := get[*corev1.Service](t, objects, "Service/envoy")
-	gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
-	route := get[*gatewayv1.HTTPRoute](t, objects, "HTTPRoute/envoy")
-	check := get[*healthCheckPolicy](t, objects, "HealthCheckPolicy/envoy")
-	policy := get[*gcpBackendPolicy](t, objects, "GCPBackendPolicy/envoy")
-	if port := service.Spec.Ports[0]; port.AppProtocol == nil || *port.AppProtocol != "HTTP2" || len(service.Spec.Ports) != 1 {
-		t.Errorf("the Service has the ports %+v", service.Spec.Ports)
-	}
-	parent, to := route.Spec.ParentRefs[0], route.Spec.Rules[0].BackendRefs[0]
-	if string(parent.Name) != gateway.Name || *parent.SectionName != gateway.Spec.Listeners[0].Name {
-		t.Errorf("the route is attached to %+v", parent)
-	}
-	if string(to.Name) != service.Name || int32(*to.Port) != service.Spec.Ports[0].Port {
-		t.Errorf("the route sends to %+v", to)
-	}
-	for _, ref := range []targetRef{check.Spec.TargetRef, policy.Spec.TargetRef} {
-		if ref != (targetRef{Kind: "Service", Name: service.Name}) {
-			t.Errorf("a policy is for %+v", ref)
-		}
-	}
-	if c := check.Spec.Default.Config; c.Type != "HTTP2" || c.HTTP2HealthCheck.RequestPath != "/" || c.HTTP2HealthCheck.Port != 8443 {
-		t.Errorf("the health check is %+v", c)
-	}
-}
-
-func TestALBReachesTheGate(t *testing.T) {
-	objects := render(t, "overlays/aws-alb")
-	ingress := get[*networkingv1.Ingress](t, objects, "Ingress/envoy")
-	service := get[*corev1.Service](t, objects, "Service/envoy")
-	to := ingress.Spec.Rules[0].HTTP.Paths[0].Backend.Service
-	if to.Name != service.Name || to.Port.Name != service.Spec.Ports[0].Name || *ingress.Spec.IngressClassName != "alb" {
-		t.Errorf("the Ingress sends to %+v", to)
-	}
-	for name, want := range map[string]string{
-		"backend-protocol": "HTTPS", "backend-protocol-version": "HTTP2", "healthcheck-protocol": "HTTPS",
-		"healthcheck-path": "/", "success-codes": "200", "target-type": "ip", "healthcheck-port": "traffic-port",
-	} {
-		if got := ingress.Annotations["alb.ingress.kubernetes.io/"+name]; got != want {
-			t.Errorf("%s is %q, want %q", name, got, want)
-		}
-	}
-}
-
-// Whoever scrapes asks the pods, the port and the path that are there.
-func TestMetricsAreScrapedWhereTheyAre(t *testing.T) {
-	for component, read := range map[string]func(rendered) (labelSelector, []scraped){
-		"metrics/pod-monitor": func(o rendered) (labelSelector, []scraped) {
-			m := get[*podMonitor](t, o, "PodMonitor/envoy").Spec
-			return m.Selector, m.PodMetricsEndpoints
-		},
-		"metrics/pod-monitoring": func(o rendered) (labelSelector, []scraped) {
-			m := get[*podMonitoring](t, o, "PodMonitoring/envoy").Spec
-			return m.Selector, m.Endpoints
-		},
-	} {
-		t.Run(component, func(t *testing.T) {
-			objects := render(t, "base", component)
-			envoy := get[*appsv1.Deployment](t, objects, "Deployment/envoy").Spec.Template
-			selector, endpoints := read(objects)
-			if len(selector.MatchLabels) == 0 || !contains(envoy.Labels, selector.MatchLabels) {
-				t.Errorf("it selects %v, the pods have %v", selector, envoy.Labels)
-			}
-			config := configuration(t, objects)
-			metrics := config.HCMOf(config.StaticResources.Listeners[1])
-			path := metrics.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()[0].GetMatch().GetPath()
-			if len(endpoints) != 1 || portOf(envoy.Spec.Containers[0], endpoints[0].Port) == 0 || endpoints[0].Path != path {
-				t.Errorf("it scrapes %+v, the listener has %v", endpoints, path)
-			}
-		})
 	}
 }

@@ -1,11 +1,14 @@
 package repo
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"healthgate/e2e/testbed"
@@ -51,8 +54,25 @@ func commandsOf(text string) (all []string) {
 	return all
 }
 
+// commandDir is the folder of the command, after command has built it.
+var commandDir string
+
+// command builds the command once, and returns its folder.
+var command = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "healthgate"); err != nil {
+		return "", err
+	}
+	commandDir = dir
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "healthgate"), "./cmd/healthgate")
+	build.Dir = testbed.Root()
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
 // workbench makes a folder with a user's envoy.yaml, the files of an xDS server and the command.
-func workbench(t *testing.T) (dir string, run func(command string) (out string, err error)) {
+func workbench(t *testing.T) (dir string, run func(line string) (out string, err error)) {
 	t.Helper()
 	dir = t.TempDir()
 	files := map[string]string{"envoy.yaml": inRoot("e2e", "repo", "testdata", "envoy.yaml")}
@@ -64,14 +84,15 @@ func workbench(t *testing.T) (dir string, run func(command string) (out string, 
 			t.Fatal(err)
 		}
 	}
-	bin := filepath.Join(dir, "build")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "healthgate"), "./cmd/healthgate")
-	build.Dir = testbed.Root()
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	bin, err := command()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return dir, func(command string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+	if err := os.Symlink(bin, filepath.Join(dir, "build")); err != nil {
+		t.Fatal(err)
+	}
+	return dir, func(line string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
@@ -83,10 +104,11 @@ func workbench(t *testing.T) (dir string, run func(command string) (out string, 
 // The commands that work on files are run, page by page, in the order in which a reader comes to them.
 func TestCommandsOfThePagesRun(t *testing.T) {
 	dir, run := workbench(t)
+	users := readFile(t, inRoot("e2e", "repo", "testdata", "envoy.yaml"))
 	onFiles := regexp.MustCompile(`^(build/)?healthgate ((config|lint)( .*)? envoy\.yaml( --write)?|lint --output json .*)$`)
 	ran := 0
 	for _, page := range pages(t) {
-		if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(readFile(t, inRoot("e2e", "repo", "testdata", "envoy.yaml"))), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(users), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for _, command := range commandsOf(readFile(t, inRoot(page))) {
@@ -107,16 +129,19 @@ func TestPagesNameFlagsThatExist(t *testing.T) {
 	_, run := workbench(t)
 	part := regexp.MustCompile(`healthgate (lint|explain|config|alive|drain|version|completion)\b([^|]*)`)
 	flag := regexp.MustCompile(`--[a-z-]+`)
-	seen := 0
+	helps, seen := map[string]string{}, 0
 	for _, page := range pages(t) {
 		for _, command := range commandsOf(readFile(t, inRoot(page))) {
 			for _, found := range part.FindAllStringSubmatch(command, -1) {
-				help, err := run("healthgate " + found[1] + " --help")
-				if err != nil {
-					t.Fatal(err)
+				if helps[found[1]] == "" {
+					help, err := run("healthgate " + found[1] + " --help")
+					if err != nil {
+						t.Fatal(err)
+					}
+					helps[found[1]] = help
 				}
 				for _, name := range flag.FindAllString(found[2], -1) {
-					if seen++; !strings.Contains(help, " "+name+" ") {
+					if seen++; !strings.Contains(helps[found[1]], " "+name+" ") {
 						t.Errorf("%s: %q has %s, and its help has not", page, command, name)
 					}
 				}
@@ -134,7 +159,10 @@ func TestPagesNameTargetsThatExist(t *testing.T) {
 		for _, command := range commandsOf(readFile(t, inRoot(page))) {
 			rest, found := strings.CutPrefix(command, "make ")
 			for _, target := range strings.Fields(rest) {
-				if found && !strings.ContainsAny(target, "=-") && !regexp.MustCompile(`(?m)^`+target+`:.* ## `).MatchString(makefile) {
+				if !found || strings.HasPrefix(target, "-") || strings.Contains(target, "=") {
+					continue
+				}
+				if !regexp.MustCompile(`(?m)^` + target + `:.* ## `).MatchString(makefile) {
 					t.Errorf("%s: make %s is not there", page, target)
 				}
 			}
@@ -167,6 +195,36 @@ func TestReadmeShowsWhatConfigAdds(t *testing.T) {
 	}
 	if err := validate([]byte(written)); err != nil {
 		t.Errorf("it does not fit Envoy's API: %v", err)
+	}
+}
+
+// The page of the configuration shows each key, in a configuration that lint accepts.
+func TestConfigurationPageShowsEachKey(t *testing.T) {
+	_, shown, _ := strings.Cut(readFile(t, inRoot("docs", "configuration.md")), "```yaml\n")
+	shown, _, _ = strings.Cut(shown, "```")
+	var schema struct {
+		Properties map[string]any
+	}
+	if err := json.Unmarshal([]byte(readFile(t, inRoot("filter", "config", "schema.json"))), &schema); err != nil {
+		t.Fatal(err)
+	}
+	for key := range schema.Properties {
+		if !regexp.MustCompile(`(?m)^(# )?` + key + `:`).MatchString(shown) {
+			t.Errorf("%s is not shown", key)
+		}
+	}
+	config, err := testbed.ReadBootstrap("envoy/module.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.SetGate(strings.ReplaceAll(shown, "checkout", "service"))
+	config.SetGateKey("grpc_services", []any{"router.Router"}) // which module.yaml has a route for
+	dir, run := workbench(t)
+	if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), config.JSON(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("healthgate lint envoy.yaml"); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// checkTools runs the check of a machine on which the named programs are what there is.
+// checkTools runs e2e/check-tools.sh on a machine that has only these programs, each with the text of its script.
 func checkTools(t *testing.T, programs map[string]string, needs ...string) (said string, fine bool) {
 	t.Helper()
 	bin := t.TempDir()
@@ -41,10 +41,10 @@ func TestMissingToolsAreNamedAtOnce(t *testing.T) {
 		programs map[string]string
 		want     string
 	}{
-		"all are there": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": ""}, ""},
-		"none is": {map[string]string{"uname": linux}, "missing: go, gcc, g++, readelf, python3, pip of python3\n" +
+		"all": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": ""}, ""},
+		"none": {map[string]string{"uname": linux}, "missing: go, gcc, g++, readelf, python3, pip of python3\n" +
 			"  apt-get install gcc g++ binutils python3 python3-pip\n  Go 1.26: https://go.dev/dl\n"},
-		"pip is not": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": "exit 1"},
+		"all but pip": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": "exit 1"},
 			"missing: pip of python3\n  apt-get install python3-pip\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,8 +56,8 @@ func TestMissingToolsAreNamedAtOnce(t *testing.T) {
 	}
 }
 
-// Whoever is not on Linux gets one line, and a way: the image of the devcontainer, which is the Dockerfile's.
-func TestMacOSGetsOneLineAndAWay(t *testing.T) {
+// The line names the image of the devcontainer, whose version of Go is the Dockerfile's.
+func TestMacOSGetsOneLineThatSaysHow(t *testing.T) {
 	t.Parallel()
 	said, fine := checkTools(t, map[string]string{"uname": "echo Darwin"}, "linux", "go=go", "cc=gcc")
 	if fine || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "this needs Linux, not Darwin: open the folder in its devcontainer, or ") {
@@ -65,10 +65,11 @@ func TestMacOSGetsOneLineAndAWay(t *testing.T) {
 	}
 	version := regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`).FindStringSubmatch(readFile(t, inRoot("Dockerfile")))
 	if version == nil {
-		t.Fatal("the Dockerfile names no version of Go")
+		t.Fatal("the Dockerfile has no version of Go")
 	}
 	image := "golang:" + version[1] + "-bookworm"
-	for what, text := range map[string]string{"the line": said, "the devcontainer": readFile(t, inRoot(".devcontainer", "devcontainer.json"))} {
+	devcontainer := readFile(t, inRoot(".devcontainer", "devcontainer.json"))
+	for what, text := range map[string]string{"the line": said, "the devcontainer": devcontainer} {
 		if !strings.Contains(text, image) {
 			t.Errorf("%s does not name %s: %s", what, image, text)
 		}

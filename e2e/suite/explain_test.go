@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"healthgate/e2e/testbed"
 )
@@ -95,14 +92,11 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
 	// The same while a load balancer probes the gate.
-	balancing, stop := context.WithCancel(t.Context())
-	var balancer sync.WaitGroup
-	balancer.Go(func() {
-		for balancing.Err() == nil {
-			_, _ = s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
-			time.Sleep(500 * time.Millisecond) // the fault needs a probe now and then
-		}
+	balancer := testbed.StartLoad(testbed.Pace{PerSecond: 2}, func(int) string {
+		_, err := s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
+		return fmt.Sprint(err)
 	})
+	t.Cleanup(func() { _, _ = balancer.Stop() })
 	if r, code = explainAll(t, admin); code != 1 || r.Gates[0].Answer.Passing || r.Gates[0].Probe.Counted {
 		t.Errorf("while others probe: exit code %d, and %+v", code, r.Gates[0])
 	}
@@ -113,8 +107,9 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 		}
 		return nil
 	})
-	stop()
-	balancer.Wait()
+	if outcome, err := balancer.Stop(); err != nil || outcome.Requests == 0 {
+		t.Errorf("the load balancer has sent %d probes: %v", outcome.Requests, err)
+	}
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
 	if r, code = explainAll(t, admin); code != 0 || !r.Gates[0].Answer.Passing || r.Gates[0].Answer.By != "numbers" {
