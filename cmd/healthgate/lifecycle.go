@@ -84,8 +84,8 @@ func newAlive() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "alive",
 		Short: "Check that Envoy's main thread answers: for livenessProbe",
-		Long: `Check that Envoy's main thread answers, whatever the state of the backends: for a livenessProbe or a startupProbe. A restart of Envoy
-does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
+		Long: `Check that Envoy's main thread answers, whatever the state of the backends: for a livenessProbe or a startupProbe. A
+restart of Envoy does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
 		Args: noArgument,
@@ -234,7 +234,8 @@ func (d *drain) await(ctx context.Context) error {
 			return reported(exitProblems)
 		case !known && !blind:
 			blind = true
-			d.report("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
+			d.report("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v",
+				d.timeout)
 		case known && n == 0:
 			quiet++
 		default:

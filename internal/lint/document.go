@@ -310,7 +310,9 @@ func (l *linter) dump(n *Node) {
 		parts = []*Node{n}
 	}
 	inJSON := slices.ContainsFunc(parts, func(part *Node) bool {
-		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool { return e.key != underscored(e.key) })
+		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool {
+			return e.key != underscored(e.key)
+		})
 	})
 	add := func(n *Node, typeName string) {
 		if inJSON && n.text("@type") == "" { // otherwise renamed with the message around it
