@@ -297,12 +297,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			testbed.SetEndpoints(clusters[0], silent.Addr().String())
 			testbed.Patch(clusters[0].HealthChecks[0], `timeout: 60s`)
 			s.writeClusters(clusters...)
-			s.await(settle, func() error {
-				if warming := s.stat("cluster_manager.warming_clusters"); warming != 1 {
-					return fmt.Errorf("%d clusters warm", warming)
-				}
-				return nil
-			})
+			s.awaitStat("cluster_manager.warming_clusters", 1)
 			s.always("/", test.status, time.Second)
 			callRouter(t, s)
 		})
