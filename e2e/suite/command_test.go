@@ -282,7 +282,7 @@ func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 		s.awaitProbe(s.client("h2"), 503, settle)
 		s.await(settle, func() error {
 			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" ||
-				!strings.HasPrefix(g.Next, "the clusters have not been checked") {
+				!strings.HasPrefix(g.Next, "the data is older than stale_after") {
 				return fmt.Errorf("explain reports %+v", g)
 			}
 			return nil

@@ -88,7 +88,7 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	s.awaitProbe(client, 503, settle)
 	r, code := explainAll(t, admin)
 	if g := r.Gates[0]; code != 1 || g.Answer.Passing || g.Answer.By != "numbers" || g.Answer.Details != "healthgate_cluster_unhealthy" ||
-		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: something else than this gate has answered") {
+		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: another server answered") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
 	// The same while a load balancer probes the gate.
@@ -201,7 +201,7 @@ func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 	s.post("/drain_listeners")
 	s.await(settle, func() error {
 		r, code := explainAll(t, written(t, s))
-		if g := r.Gates[0]; code != 1 || !strings.HasPrefix(g.Next, "restart Envoy: its listeners were stopped") {
+		if g := r.Gates[0]; code != 1 || !strings.HasPrefix(g.Next, "restart Envoy: /drain_listeners has stopped its listeners") {
 			return fmt.Errorf("after /drain_listeners: exit code %d, and %+v", code, g)
 		}
 		return nil
@@ -246,7 +246,7 @@ func TestExplainReportsARefusedUpdate(t *testing.T) {
 	r, code := explainAll(t, s.envoy.Admin)
 	if code != 1 || len(r.Gates) != 1 || !r.Gates[0].Answer.Passing || len(r.Problems) != 1 ||
 		!strings.HasPrefix(r.Problems[0].What, `Envoy refused the newest configuration of listener "ingress" at `) ||
-		!strings.Contains(r.Problems[0].What, "and goes on with the one before") || !strings.Contains(r.Problems[0].What, "min_helthy") {
+		!strings.Contains(r.Problems[0].What, "and keeps the one before") || !strings.Contains(r.Problems[0].What, "min_helthy") {
 		t.Errorf("exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
 	}
 	s.write("lds")

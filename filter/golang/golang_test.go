@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"healthgate/filter/lifecycle"
 	"healthgate/filter/version"
 )
 
@@ -292,6 +293,7 @@ func TestFilterAndRouteHaveDestroyAndMergedHasNot(t *testing.T) {
 }
 
 func TestPanicFailsTheProbe(t *testing.T) {
+	loadAgain()
 	envoy, c := newConfigured(t, 1)
 	envoy.setGone(true)
 	for _, end := range []bool{true, false} {
@@ -531,11 +533,16 @@ func linesWith(start string) []string {
 	return slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool { return !strings.HasPrefix(line, start) })
 }
 
-func TestVersionIsLoggedOnce(t *testing.T) {
-	logVersion = sync.Once{}
+// loadAgain forgets all that was logged once per process.
+func loadAgain() {
+	logVersion, warnOfVersion, process = sync.Once{}, sync.Once{}, lifecycle.Process{}
 	envoyLog.Lock()
+	defer envoyLog.Unlock()
 	envoyLog.lines = nil
-	envoyLog.Unlock()
+}
+
+func TestVersionIsLoggedOnce(t *testing.T) {
+	loadAgain()
 	for range 3 {
 		newConfigured(t, 1)
 	}
@@ -545,6 +552,7 @@ func TestVersionIsLoggedOnce(t *testing.T) {
 }
 
 func TestAnotherEnvoyIsLoggedOnce(t *testing.T) {
+	loadAgain()
 	for _, test := range []struct {
 		name   string
 		commit uint64
