@@ -4,6 +4,7 @@
 #   plugin             the default: Envoy's contrib build with healthgate.so and envoy/envoy.yaml
 #   module             stock Envoy with libhealthgate.so and envoy/module.yaml
 #   module-distroless  the same without a shell
+#   module-only        libhealthgate.so alone: for an image volume, or COPY --from in your own image
 #   backend            the gRPC service of the tests
 #   certificate        makes a self-signed certificate, to try it
 #   e2e                the tests
@@ -89,6 +90,17 @@ USER 101:101
 WORKDIR /src/e2e/suite
 ENTRYPOINT []
 CMD ["/src/build/e2e.test", "-test.v"]
+
+FROM scratch AS module-only
+ARG VERSION=devel
+ARG REVISION
+LABEL org.opencontainers.image.title="Healthgate's dynamic module" \
+      org.opencontainers.image.description="libhealthgate.so, for stock Envoy 1.38 to 1.40" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build --chmod=0644 /src/build/libhealthgate.so /libhealthgate.so
+COPY LICENSE NOTICE /
 
 # The files that the module's images add to Envoy's.
 FROM scratch AS module-files

@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// The codes of ANSI terminals.
+// ANSI codes of a terminal.
 const (
 	bold   = "1"
 	dim    = "2"
@@ -14,7 +14,7 @@ const (
 	yellow = "33"
 )
 
-// painter returns what colours text: on a terminal alone, and not where NO_COLOR asks for none.
+// painter returns a function that colours text, on a terminal and without NO_COLOR.
 func painter(out io.Writer) func(code, text string) string {
 	if !isTerminal(out) || os.Getenv("NO_COLOR") != "" {
 		return func(_, text string) string { return text }

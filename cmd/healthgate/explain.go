@@ -17,14 +17,14 @@ import (
 func newExplain() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "explain",
-		Short: "Explain why a running Envoy's gates answer as they do, with the next step",
-		Long: `Report the answer of each gate of a running Envoy, its numbers, the hosts that fail and why, and the next step; updates that Envoy
-has refused or that wait; and the findings of lint in its configuration.
+		Short: "Explain the answers of a running Envoy's gates, with the next step",
+		Long: `Report the answer of each gate of a running Envoy, its numbers, the unhealthy hosts with the reason, and the next step; refused and
+waiting updates; and lint's findings in its configuration.
 
 Each gate gets ten probes if its listener can be reached, and counts them (--probe=false sends none). An answer counts only if the
-gate's own counters grow by these; otherwise the numbers decide.
+gate's own counters grow by it; otherwise the numbers decide.
 
-The exit code is 1 if a gate fails, is not there or does not answer, if Envoy has refused an update, or if lint finds something.`,
+The exit code is 1 if there is no gate, a gate fails or does not answer, Envoy has refused an update, or lint finds a problem.`,
 		Example: `  healthgate explain
   kubectl exec deploy/envoy -- healthgate explain
   healthgate explain --admin unix:///run/envoy/admin.sock --watch`,
@@ -32,9 +32,9 @@ The exit code is 1 if a gate fails, is not there or does not answer, if Envoy ha
 	}
 	output := outputFlag(command)
 	address := adminFlag(command)
-	watch := command.Flags().BoolP("watch", "w", false, "print a line each time an answer, a count or a host changes")
-	interval := command.Flags().Duration("interval", time.Second, "between two polls, with --watch")
-	probe := command.Flags().Bool("probe", true, "ask the gates themselves, too")
+	watch := command.Flags().BoolP("watch", "w", false, "print a line for each change of an answer, a count or a host")
+	interval := command.Flags().Duration("interval", time.Second, "with --watch: the time between two polls")
+	probe := command.Flags().Bool("probe", true, "also probe the gates")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		if err := checkOutput(*output); err != nil {
 			return err
@@ -63,9 +63,9 @@ The exit code is 1 if a gate fails, is not there or does not answer, if Envoy ha
 
 func watchGates(command *cobra.Command, admin *envoyadmin.Client, interval time.Duration, output string) error {
 	if interval < 50*time.Millisecond {
-		return fmt.Errorf("--interval: %v is less than 50ms, which is a load on Envoy's main thread", interval)
+		return fmt.Errorf("--interval: %v is less than 50ms, too much load for Envoy's main thread", interval)
 	}
-	// A wrong address is an error, and not something to wait for.
+	// Watch waits for an Envoy that does not answer, so a wrong address is reported here.
 	if _, err := admin.ServerInfo(command.Context()); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func printReport(out io.Writer, output string, r *explain.Report) error {
 	for _, g := range r.Gates {
 		writeGate(&b, paint, g)
 	}
-	fmt.Fprintf(&b, "\nlint finds %d in its configuration\n", len(r.Findings))
+	fmt.Fprintf(&b, "\nlint: %d findings in its configuration\n", len(r.Findings))
 	if _, err := io.WriteString(out, b.String()); err != nil || len(r.Findings) == 0 {
 		return err
 	}
@@ -119,7 +119,7 @@ func writeGate(b *strings.Builder, paint func(code, text string) string, g expla
 	fmt.Fprintf(b, "  answers %s (%s)\n", paint(colour, strings.TrimSpace(fmt.Sprint(g.Answer.Status, " ", g.Answer.Details))), how)
 	since := g.Answer.Since
 	if since == "" {
-		since = fmt.Sprintf("not visible from outside without response.details; Envoy's log has \"healthgate: gate %s \"", cmp.Or(g.Name, "…"))
+		since = fmt.Sprintf("unknown without response.details; Envoy's log has it, \"healthgate: gate %s \"", cmp.Or(g.Name, "…"))
 	}
 	fmt.Fprintf(b, "  since   %s\n", since)
 	for _, c := range g.Clusters {

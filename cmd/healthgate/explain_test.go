@@ -55,7 +55,7 @@ func TestExplainPrintsEachGate(t *testing.T) {
 		"  cluster grpcroute/shop/checkout/rule/0: 0 healthy and 0 degraded of 0 hosts (0 excluded), needs 1: cluster_empty\n",
 		"  unknown a probe: Envoy has not bound its listener (/listeners lacks it)\n",
 		"  next    cluster \"grpcroute/shop/checkout/rule/0\" has no hosts: EDS has none, which is normal for a service scaled to 0",
-		"\nlint finds 0 in its configuration\n",
+		"\nlint: 0 findings in its configuration\n",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%q is not in\n%s", want, stdout)

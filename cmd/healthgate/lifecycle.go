@@ -16,13 +16,13 @@ import (
 	"healthgate/internal/envoyadmin"
 )
 
-// adminFlag adds --admin, whose default the environment may set.
+// adminFlag adds --admin, whose default is ADMIN_ADDRESS.
 func adminFlag(command *cobra.Command) *string {
 	return command.Flags().String("admin", cmp.Or(os.Getenv("ADMIN_ADDRESS"), envoyadmin.DefaultAddress),
-		"where admin listens: host:port, or unix:///path; also ADMIN_ADDRESS")
+		"address of admin: host:port, or unix:///path; also ADMIN_ADDRESS")
 }
 
-// noArgument refuses arguments, and says where admin's address goes.
+// noArgument refuses arguments. The error says how to write admin's address.
 func noArgument(command *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%s takes no argument: write --admin %s", command.Name(), args[0])
@@ -30,44 +30,44 @@ func noArgument(command *cobra.Command, args []string) error {
 	return nil
 }
 
-// speaker prints lines that begin with the name of its command, also to the container's log.
-type speaker struct {
+// reporter prints lines with the name of its command, also to the container's log.
+type reporter struct {
 	name string
 	out  io.Writer
-	log  string // the container's log, a file; "" is none
+	log  string // the file of the container's log, or ""
 }
 
-func (s speaker) say(format string, args ...any) {
-	line := fmt.Sprintf("healthgate: "+s.name+": "+format+"\n", args...)
-	_, _ = io.WriteString(s.out, line)
-	if s.log == "" {
+func (r reporter) report(format string, args ...any) {
+	line := fmt.Sprintf("healthgate: "+r.name+": "+format+"\n", args...)
+	_, _ = io.WriteString(r.out, line)
+	if r.log == "" {
 		return
 	}
 	// A pipe without a reader is an error; it does not block.
-	if log, err := os.OpenFile(s.log, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
+	if log, err := os.OpenFile(r.log, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
 		_, _ = io.WriteString(log, line)
 		log.Close()
 	}
 }
 
-// logError logs an error that is not reported yet: a hook's own output, to which it is printed, may be thrown away.
-func (s speaker) logError(err *error) {
+// logError logs an error that is not reported yet: Kubernetes may discard a hook's own output.
+func (r reporter) logError(err *error) {
 	if code := reported(0); *err != nil && !errors.As(*err, &code) {
-		s.out = io.Discard
-		s.say("%v", *err)
+		r.out = io.Discard
+		r.report("%v", *err)
 	}
 }
 
-// defaultLog is where the container's first process prints to. Kubernetes throws away a hook's own output.
+// defaultLog is the standard output of the container's first process. Kubernetes discards a hook's own output.
 const defaultLog = "/proc/1/fd/1"
 
-// logFlag adds --log, whose default the environment may set.
+// logFlag adds --log, whose default is CONTAINER_LOG.
 func logFlag(command *cobra.Command) *string {
 	return command.Flags().String("log", cmp.Or(os.Getenv("CONTAINER_LOG"), defaultLog),
-		"the container's log, to which each line is printed too; also CONTAINER_LOG")
+		"the container's log, which gets each line too; also CONTAINER_LOG")
 }
 
-// unlessStdout returns the file, or "" if it is the command's own output or not there.
+// unlessStdout returns a file's name, or "" if it is the command's own output or does not exist.
 func unlessStdout(file string) string {
 	log, err := os.Stat(file)
 	if err != nil {
@@ -82,23 +82,23 @@ func unlessStdout(file string) string {
 func newAlive() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "alive",
-		Short: "Check that Envoy's main thread answers, whatever the gate says: for livenessProbe",
-		Long: `Check that Envoy's main thread answers, whatever the backends and the gate say: for a livenessProbe or a startupProbe.
-Restarting Envoy heals no backend. If it does not answer, the exit code is 2 and the reason is in the container's log too.`,
+		Short: "Check that Envoy's main thread answers: for livenessProbe",
+		Long: `Check that Envoy's main thread answers, whatever the state of the backends: for a livenessProbe or a startupProbe. A restart of Envoy
+does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
 		Args: noArgument,
 	}
 	address, log := adminFlag(command), logFlag(command)
 	command.RunE = func(command *cobra.Command, _ []string) (err error) {
-		s := speaker{"alive", command.ErrOrStderr(), unlessStdout(*log)}
-		defer s.logError(&err)
+		r := reporter{"alive", command.ErrOrStderr(), unlessStdout(*log)}
+		defer r.logError(&err)
 		admin, err := envoyadmin.New(*address)
 		if err != nil {
 			return err
 		}
 		if _, err := admin.ServerInfo(command.Context()); err != nil {
-			s.say("%v", err)
+			r.report("%v", err)
 			return reported(exitFailed)
 		}
 		return nil
@@ -106,7 +106,7 @@ Restarting Envoy heals no backend. If it does not answer, the exit code is 2 and
 	return command
 }
 
-// The defaults of a drain's two waits.
+// The default times of a drain.
 const (
 	defaultDelay   = 30 * time.Second
 	defaultTimeout = 30 * time.Second
@@ -116,11 +116,12 @@ func newDrain() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "drain",
 		Short: "Fail the gate, keep serving for the delay, let requests end: for preStop",
-		Long: `Fail the gate, keep serving for --delay so that the balancer notices, close each connection after its next reply, and wait up to
---timeout for requests to end: for a preStop hook, after which SIGTERM comes. Only a restart of Envoy ends the drain.
+		Long: `Fail the gate, keep serving for --delay until the balancer has removed this Envoy, close each connection after its next reply, and
+wait up to --timeout for requests to end: for a preStop hook, after which Kubernetes sends SIGTERM. Only a restart of Envoy ends the
+drain.
 
-Each line is printed to the container's log too: Kubernetes throws away a hook's output. The exit code is 0 when the drain is over
-(requests that are left then are cut off, which it prints), 1 if it was interrupted, 2 if admin did not answer.`,
+The container's log gets each line too, because Kubernetes discards a hook's output. The exit code is 0 after the drain (it prints
+how many requests are then cut off), 1 if it was interrupted, 2 if admin did not answer.`,
 		Example: `  lifecycle:
     preStop:
       exec: {command: [/usr/local/bin/healthgate, drain, --delay, 60s, --timeout, 120s]}`,
@@ -130,7 +131,7 @@ Each line is printed to the container's log too: Kubernetes throws away a hook's
 	delay := command.Flags().Duration("delay", defaultDelay, "how long Envoy keeps serving after the gate fails; also DRAIN_DELAY")
 	timeout := command.Flags().Duration("timeout", defaultTimeout, "how long requests may take to end after that; also DRAIN_TIMEOUT")
 	command.RunE = func(command *cobra.Command, _ []string) (err error) {
-		d := drain{speaker: speaker{"drain", command.OutOrStdout(), unlessStdout(*log)}}
+		d := drain{reporter: reporter{"drain", command.OutOrStdout(), unlessStdout(*log)}}
 		defer d.logError(&err)
 		if d.admin, err = envoyadmin.New(*address); err != nil {
 			return err
@@ -146,16 +147,16 @@ Each line is printed to the container's log too: Kubernetes throws away a hook's
 	return command
 }
 
-// longest bounds the waits of a drain.
+// longest is the limit of a drain's times.
 const longest = 24 * time.Hour
 
-// durationOf is a flag's value if it was given, else the environment's, else the default.
+// durationOf returns a flag's value if it was given, else the environment's, else the default.
 func durationOf(command *cobra.Command, flag string, value time.Duration, variable string) (time.Duration, error) {
 	name := "--" + flag
 	if text := os.Getenv(variable); text != "" && !command.Flags().Changed(flag) {
 		var err error
 		if value, err = time.ParseDuration(text); err != nil {
-			return 0, fmt.Errorf("%s: %q is no duration, as in 30s", variable, text)
+			return 0, fmt.Errorf("%s: %q is not a duration, as in 30s", variable, text)
 		}
 		name = variable
 	}
@@ -167,41 +168,40 @@ func durationOf(command *cobra.Command, flag string, value time.Duration, variab
 
 // drain drains one Envoy.
 type drain struct {
-	speaker
+	reporter
 	admin          *envoyadmin.Client
 	delay, timeout time.Duration
 }
 
 const (
 	drainPoll = 200 * time.Millisecond
-	// quietPolls is how many polls in a row must see no request: for a second, so that a client between two calls sends its next, whose
-	// reply closes the connection.
+	// quietPolls is the number of polls in a row without a request that end the drain: in that second a client that is between two requests
+	// sends its next, whose reply closes the connection.
 	quietPolls = 5
 )
 
-// run fails the gate, and returns once Envoy may be ended.
+// run drains Envoy, and returns when Envoy may end.
 func (d *drain) run(ctx context.Context) error {
-	d.say("failing the gate; Envoy keeps serving for %v", d.delay)
+	d.report("failing the gate; Envoy keeps serving for %v", d.delay)
 	_, err := d.admin.ServerInfo(ctx)
 	if err == nil {
 		err = d.admin.Post(ctx, "/healthcheck/fail")
 	}
 	if err != nil {
-		d.say("%v: nothing is drained", err)
+		d.report("%v: nothing is drained", err)
 		return reported(exitFailed)
 	}
 	interrupted := !wait(ctx, d.delay)
-	// Connections are closed after their next reply (connection: close, GOAWAY), not before the delay is over; if the drain is
-	// interrupted, at once.
+	// From now on Envoy closes connections after their next reply (connection: close, GOAWAY).
 	closing := d.admin.Post(context.WithoutCancel(ctx), "/drain_listeners?graceful&skip_exit")
 	if closing != nil {
-		d.say("%v: clients keep their connections", closing)
+		d.report("%v: clients keep their connections", closing)
 	}
 	if interrupted {
-		d.say("interrupted before the delay is over; %s", d.left(context.WithoutCancel(ctx)))
+		d.report("interrupted before the delay is over; %s", d.left(context.WithoutCancel(ctx)))
 		return reported(exitProblems)
 	}
-	d.say("the delay is over; connections are closed after their next reply; %s", d.left(ctx))
+	d.report("the delay is over; connections are closed after their next reply; %s", d.left(ctx))
 	if err := d.await(ctx); err != nil {
 		return err
 	}
@@ -211,18 +211,18 @@ func (d *drain) run(ctx context.Context) error {
 	return nil
 }
 
-// await waits until no request is left, at most for the timeout.
+// await waits until no request is left, or the timeout is over.
 func (d *drain) await(ctx context.Context) error {
 	quiet, blind := 0, false
 	for until := time.Now().Add(d.timeout); ; {
 		n, known := d.active(ctx)
 		switch {
 		case ctx.Err() != nil:
-			d.say("interrupted before the timeout of %v; %s", d.timeout, d.left(context.WithoutCancel(ctx)))
+			d.report("interrupted before the timeout of %v; %s", d.timeout, d.left(context.WithoutCancel(ctx)))
 			return reported(exitProblems)
 		case !known && !blind:
 			blind = true
-			d.say("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
+			d.report("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
 		case known && n == 0:
 			quiet++
 		default:
@@ -231,20 +231,20 @@ func (d *drain) await(ctx context.Context) error {
 		over := !time.Now().Before(until)
 		switch {
 		case quiet >= quietPolls, over && known && n == 0:
-			d.say("no request is left")
+			d.report("no request is left")
 			return nil
 		case over && !known:
-			d.say("the timeout of %v is over; requests that are left are cut off", d.timeout)
+			d.report("the timeout of %v is over; requests that are left are cut off", d.timeout)
 			return nil
 		case over:
-			d.say("%s left after the timeout of %v, and cut off", requestsAre(n), d.timeout)
+			d.report("%s left after the timeout of %v, and cut off", requestsAre(n), d.timeout)
 			return nil
 		}
 		wait(ctx, drainPoll)
 	}
 }
 
-// wait returns whether the whole time has passed.
+// wait waits, and reports whether the whole time has passed.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -256,7 +256,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// active returns the number of requests under way on all listeners but admin's, and whether it is known.
+// active returns the number of active requests on all listeners but admin's, and whether it is known.
 func (d *drain) active(ctx context.Context) (n uint64, known bool) {
 	stats, err := d.admin.Stats(ctx, `^http\..*\.downstream_rq_active$`)
 	if err != nil {
@@ -270,7 +270,7 @@ func (d *drain) active(ctx context.Context) (n uint64, known bool) {
 	return n, known
 }
 
-// left is the number of requests under way, in words.
+// left describes the number of active requests.
 func (d *drain) left(ctx context.Context) string {
 	n, known := d.active(ctx)
 	if !known {

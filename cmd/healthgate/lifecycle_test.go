@@ -167,7 +167,7 @@ func TestDrainWaitsForRequests(t *testing.T) {
 
 func TestDrainSaysThatAdminDoesNotAnswer(t *testing.T) {
 	code, lines := aDrain(t, "127.0.0.1:1")
-	if last := lines[len(lines)-1]; code != exitFailed || !strings.HasSuffix(last, "--admin or ADMIN_ADDRESS says where admin listens: nothing is drained") {
+	if last := lines[len(lines)-1]; code != exitFailed || !strings.HasSuffix(last, "set --admin or ADMIN_ADDRESS to the address of admin: nothing is drained") {
 		t.Errorf("it ended with %d and said %q", code, lines)
 	}
 	code, lines = aDrain(t, (&fakeAdmin{active: none, refuses: "/drain_listeners"}).serve(t)["tcp"])

@@ -29,12 +29,12 @@ func checkOutput(output string) error {
 func newLint() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "lint FILE… | -",
-		Short: "Find errors in a configuration, before it is rolled out",
-		Long: `Find errors around a gate.
+		Short: "Find problems in a configuration",
+		Long: `Find problems around a gate.
 
 A file is an Envoy bootstrap or a part of one (a listener, a route configuration, a cluster), in YAML or JSON; a Kubernetes
-ConfigMap that holds one; or what admin's /config_dump gives. Files are read together: a listener, its clusters, and the
-Deployment and the BackendConfig around it may come in separate files.
+ConfigMap with one; or the output of admin's /config_dump. Files are checked together: a listener, its clusters, and the
+Deployment and the BackendConfig around it may be in separate files.
 
 A comment "# healthgate: ignore RULE, because …" silences a rule on its line. docs/lint.md has the rules.`,
 		Example: `  healthgate lint envoy.yaml
@@ -42,7 +42,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
   curl -s localhost:9901/config_dump | healthgate lint --output json -`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("lint reads files: name one or more, or - for standard input")
+				return errors.New("lint needs files: name one or more, or - for standard input")
 			}
 			return nil
 		},
@@ -68,7 +68,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
 	return command
 }
 
-// readInputs reads files, and - as the standard input.
+// readInputs reads files, and - as standard input.
 func readInputs(in io.Reader, names []string) (inputs []lint.Input, err error) {
 	for _, name := range names {
 		var content []byte
@@ -113,8 +113,8 @@ func printFindings(out io.Writer, output string, found []lint.Finding) error {
 		if f.Severity == lint.Error {
 			colour = red
 		}
-		_, err := fmt.Fprintf(out, "%s: %s %s %s\n", paint(bold, fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)), paint(colour, string(f.Severity)+":"),
-			f.Message, paint(dim, "["+f.Rule+"]"))
+		at := fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
+		_, err := fmt.Fprintf(out, "%s: %s %s %s\n", paint(bold, at), paint(colour, string(f.Severity)+":"), f.Message, paint(dim, "["+f.Rule+"]"))
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-// Command healthgate checks a configuration, explains a running gate's answers, and drains an Envoy.
+// Command healthgate writes and checks a configuration, explains a running gate's answers, and drains an Envoy.
 package main
 
 import (
@@ -17,11 +17,11 @@ import (
 // The exit codes of every command. docs/operating.md has them as a table.
 const (
 	exitFine     = 0
-	exitProblems = 1 // it did its work, and found problems
+	exitProblems = 1 // the command found problems
 	exitFailed   = 2 // usage or I/O error
 )
 
-// reported is an exit code whose reason has been printed.
+// reported is an exit code whose reason is already printed.
 type reported int
 
 func (r reported) Error() string { return fmt.Sprintf("exit code %d", int(r)) }
@@ -50,9 +50,9 @@ func run(ctx context.Context, command *cobra.Command, args []string) int {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "healthgate",
-		Short: "Is my configuration right, and why does it say 503?",
-		Long: `Healthgate lets Envoy answer a load balancer's HTTP health check, from the health that Envoy has of its clusters.
-config and lint read a configuration; explain asks a running Envoy; alive and drain run beside an Envoy, in its container.
+		Short: "Write, check and explain health gates in Envoy",
+		Long: `Healthgate lets Envoy answer a load balancer's HTTP health check from the health of its clusters.
+config and lint read a configuration; explain reads a running Envoy; alive and drain run in Envoy's container.
 
 Exit codes of every command: 0 all well, 1 problems found, 2 usage or I/O error.`,
 		Version:       version.String(),

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// replaceFile replaces a file's content as a whole or not at all, and keeps its mode and owner. It is an error if the file no longer
-// is as it was read.
+// replaceFile replaces a file's content as a whole or not at all, and keeps its mode and owner. It is an error if the content has
+// changed since it was read.
 func replaceFile(name string, before, after []byte) (err error) {
 	if name, err = filepath.EvalSymlinks(name); err != nil {
 		return err
@@ -21,7 +21,7 @@ func replaceFile(name string, before, after []byte) (err error) {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file, so it can't be replaced: nothing is written", name)
+		return fmt.Errorf("%s is not a regular file: nothing is written", name)
 	}
 	temporary, err := os.CreateTemp(filepath.Dir(name), ".healthgate-*")
 	if err != nil {
@@ -35,7 +35,7 @@ func replaceFile(name string, before, after []byte) (err error) {
 	}
 	written, err := os.ReadFile(temporary.Name())
 	if err != nil || !bytes.Equal(written, after) {
-		return errors.Join(fmt.Errorf("nothing is written to %s: the new file can't be read back as it was written", name), err)
+		return errors.Join(fmt.Errorf("nothing is written to %s: the new file does not read back as it was written", name), err)
 	}
 	if now, err := os.ReadFile(name); err != nil || !bytes.Equal(now, before) {
 		return errors.Join(fmt.Errorf("nothing is written: %s has changed meanwhile", name), err)
@@ -46,7 +46,7 @@ func replaceFile(name string, before, after []byte) (err error) {
 	return nil
 }
 
-// keepOwner gives a file the owner of another, if they differ.
+// keepOwner sets the owner of a file to that of another, if they differ.
 func keepOwner(file *os.File, of fs.FileInfo) error {
 	want, known := of.Sys().(*syscall.Stat_t)
 	own, err := file.Stat()

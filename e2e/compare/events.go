@@ -268,8 +268,11 @@ func (g *Generator) cluster(w *World, kind string) string {
 		return slices.Contains(neverAdded, name) || kind == "add" && c.Present || kind == "rename" && hasServers(name) ||
 			(kind == "remove" || kind == "rename" || kind == "remove host") && !c.Present
 	})
-	if len(fits) == 0 {
+	switch {
+	case len(fits) == 0:
 		return shared[0]
+	case (kind == "remove" || kind == "add") && g.IntN(8) == 0 && slices.Contains(fits, checked):
+		return checked // its health checks begin again from 0
 	}
 	return pick(g.Rand, fits...)
 }

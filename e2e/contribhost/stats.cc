@@ -218,7 +218,7 @@ void Metrics::increment(uint32_t id, int64_t offset) {
 uint64_t Metrics::get(uint32_t id) {
   const Metric& metric = at(id);
   if (metric.own != nullptr) {
-    die("one of the plugin's own stats was read");
+    die("an own stat was read");
   }
   if (metric.stat == nullptr) {
     return 0; // rejected

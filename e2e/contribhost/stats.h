@@ -37,7 +37,7 @@ struct Stat {
   int definitions = 0;             // living configurations that have defined it in Envoy
 };
 
-// OwnStat is one of the plugin's own stats. Any thread writes it, and the main thread hands it to Envoy.
+// OwnStat is a stat that the plugin defines itself. Any thread writes it, and the main thread hands it to Envoy.
 struct OwnStat {
   size_t id = 0;
   bool by_label = false;           // its name is a label of named_

@@ -41,6 +41,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	if len(rules) != 5 {
 		t.Errorf("there are %d rules, want 5", len(rules))
 	}
+	unchecked := map[string]bool{"HealthgateUnchecked": true}
 	const gate = `envoy_healthgate_default_`
 	for name, test := range map[string]struct {
 		series string // a point a minute, for 20 minutes
@@ -56,7 +57,9 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 			 GATEfailed{job="envoy", instance="a"} 5x20
 			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
 			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 0+36x20
-			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="admin"} 1x20`, nil,
+			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="admin"} 1x20
+			 envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
+			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 0+3x20`, nil,
 		},
 		"one of two fails": {
 			`envoy_server_live{job="envoy", instance="a"} 1x20
@@ -64,7 +67,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 			 GATEhealthy{job="envoy", instance="a"} 0x20
 			 GATEhealthy{job="envoy", instance="b"} 1x20`, map[string]bool{"HealthgateFailing": true},
 		},
-		"it drains, as it was told to": {
+		"it drains": {
 			`envoy_server_live{job="envoy", instance="a"} 0x20
 			 GATEhealthy{job="envoy", instance="a"} 0x20`, nil,
 		},
@@ -86,11 +89,24 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 		},
 		"a cluster is not checked any more": {
 			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 900x20`, map[string]bool{"HealthgateUnchecked": true},
+			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 900x20`, unchecked,
 		},
-		"a cluster has no health checks": {
+		"a cluster of Envoy Gateway's is not checked any more": {
+			`envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
+			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 900x20`, unchecked,
+		},
+		"a cluster is checked once a minute, since it has had no traffic": {
+			`envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
+			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 0+3x20`, nil,
+		},
+		"another Envoy has the health checks": {
 			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="b", envoy_cluster_name="service"} 0+36x20`, map[string]bool{"HealthgateUnchecked": true},
+			 envoy_cluster_health_check_attempt{job="envoy", instance="b", envoy_cluster_name="service"} 0+36x20`, unchecked,
+		},
+		"no Envoy checks a cluster": {
+			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="tracing"} 1x20
+			 envoy_cluster_membership_total{job="other", instance="b", envoy_cluster_name="tracing"} 1x20
+			 envoy_cluster_health_check_attempt{job="other", instance="b", envoy_cluster_name="tracing"} 0+36x20`, nil,
 		},
 		"a cluster has no hosts": {
 			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 0x20`, nil,

@@ -11,29 +11,26 @@ import (
 	"testing"
 
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/dynamic_modules/v3"
-
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/kustomize"
-	"healthgate/e2e/testbed"
 )
 
-// Envoy Gateway's own kinds are held to its CRDs, which come with its Go module. Its types are in there too, and are not used: the
-// module would raise 41 others in e2e/go.mod, gRPC, protobuf and Kubernetes' API among them.
+// Envoy Gateway's kinds are checked by its CRDs, which its Go module has. That module's types are not used: it would raise 41 other modules
+// in e2e/go.mod, gRPC, protobuf and Kubernetes' API among them.
 const (
 	envoyGatewayVersion = "gateway.envoyproxy.io/v1alpha1"
 	envoyGatewayModule  = "github.com/envoyproxy/gateway@v1.9.1"
 	envoyGatewaySum     = "h1:vAVp6/AlBXJ1aOhp1mxL7fNEzVEfjADUguUhm2wzxQY="
 )
 
-// envoyGateway is the folder of the module.
+// envoyGateway returns the folder of the module.
 var envoyGateway = sync.OnceValues(func() (string, error) {
 	download := exec.Command("go", "mod", "download", "-json", envoyGatewayModule)
-	download.Dir = os.TempDir() // it is no requirement of this module's
+	download.Dir = os.TempDir() // e2e/go.mod does not require it
 	out, err := download.Output()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
@@ -48,7 +45,7 @@ var envoyGateway = sync.OnceValues(func() (string, error) {
 	return module.Dir, nil
 })
 
-// readByCRD reads an object of Envoy Gateway's by the schema of its CRD, with no unknown field. What a CRD says in CEL is not asked.
+// readByCRD reads an object by the schema of its CRD, and refuses unknown fields. It leaves out the CRD's rules in CEL.
 func readByCRD(kind string, text []byte) (any, error) {
 	schema, err := schemaOf(kind)
 	if err != nil {
@@ -96,7 +93,7 @@ func schemaOf(kind string) (*jsonschema.Schema, error) {
 	return compiler.Compile(kind)
 }
 
-// closed has a schema refuse what it does not name, as an API server does with strict validation.
+// closed makes a schema refuse fields that it does not name, as an API server does with strict validation.
 func closed(node any) {
 	switch n := node.(type) {
 	case []any:
@@ -114,40 +111,34 @@ func closed(node any) {
 	}
 }
 
-// The names by which the overlay's objects know each other, and by which Envoy Gateway calls what it makes of them.
-func TestEnvoyGatewayReachesTheGate(t *testing.T) {
+// The overlay's objects refer to each other by names, and the gate and the patches to a cluster by the name that Envoy Gateway gives it.
+// What Envoy Gateway makes of them is tested by e2e/envoygateway.
+func TestEnvoyGatewaysObjectsFindEachOther(t *testing.T) {
 	objects := render(t, kustomize.EnvoyGateway)
 	gateway := get[*gatewayv1.Gateway](t, objects, "Gateway/envoy")
-	if ref := gateway.Spec.Infrastructure.ParametersRef; ref.Kind != "EnvoyProxy" || ref.Name != "envoy" {
-		t.Errorf("the Gateway's parameters are %+v", ref)
-	}
-	service := get[*corev1.Service](t, objects, "Service/service")
-	route := get[*gatewayv1.HTTPRoute](t, objects, "HTTPRoute/service")
+	route := get[*gatewayv1.GRPCRoute](t, objects, "GRPCRoute/service")
 	probe := get[*gatewayv1.HTTPRoute](t, objects, "HTTPRoute/probe")
-	for _, r := range []*gatewayv1.HTTPRoute{route, probe} {
-		if parent := r.Spec.ParentRefs[0]; string(parent.Name) != gateway.Name || *parent.SectionName != gateway.Spec.Listeners[0].Name {
-			t.Errorf("the route %s is attached to %+v", r.Name, parent)
-		}
+	// A rule before another changes the name of its cluster; policies for the service's listener do not reach the probe's.
+	if len(route.Spec.Rules) != 1 || *route.Spec.ParentRefs[0].SectionName == *probe.Spec.ParentRefs[0].SectionName {
+		t.Errorf("the service's route has %d rules, at the listener %s", len(route.Spec.Rules), *route.Spec.ParentRefs[0].SectionName)
 	}
-	if to := route.Spec.Rules[0].BackendRefs[0]; string(to.Name) != service.Name || *to.Port != service.Spec.Ports[0].Port {
-		t.Errorf("the route sends to %+v", to)
-	}
-	if match := probe.Spec.Rules[0].Matches[0].Path; *match.Type != gatewayv1.PathMatchExact || *match.Value != "/" {
-		t.Errorf("the probe's route matches %+v", match)
-	}
-	filter := treeOf(get[map[string]any](t, objects, "HTTPRouteFilter/"+string(probe.Spec.Rules[0].Filters[0].ExtensionRef.Name)))
 	traffic := treeOf(get[map[string]any](t, objects, "BackendTrafficPolicy/service"))
 	policy := treeOf(get[map[string]any](t, objects, "EnvoyExtensionPolicy/probe"))
-	module := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Part("spec.dynamicModules.0")
-	cluster := "httproute/default/" + route.Name + "/rule/0"
+	proxy := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
+	cluster := "grpcroute/default/" + route.Name + "/rule/0"
+	deployment := proxy.Part("spec.provider.kubernetes.envoyDeployment")
+	folder := deployment.Get("container.env.0.value")
+	extension := gatewaysExtension(t, objects)
 	for what, pair := range map[string][2]any{
-		"what answers without the filter":    {filter.Get("spec.directResponse.statusCode"), 503.0},
-		"the health checks' route":           {traffic.Get("spec.targetRefs.0.name"), route.Name},
-		"the policy's route":                 {policy.Get("spec.targetRefs.0.name"), probe.Name},
-		"the policy's module":                {policy.Get("spec.dynamicModule.0.name"), module.Get("name")},
-		"the gate's cluster":                 {policy.Get("spec.dynamicModule.0.config.clusters.0"), cluster},
-		"the service that is asked for":      {policy.Get("spec.dynamicModule.0.config.grpc_services.0"), traffic.Get("spec.healthCheck.active.grpc.service")},
-		"the module of the bootstrap's part": {gatewaysModuleFile(t, objects), module.Get("source.local.path")},
+		"the gate's cluster": {policy.Get("spec.dynamicModule.0.config.clusters.0"), cluster},
+		"the checked gRPC service": {policy.Get("spec.dynamicModule.0.config.grpc_services.0"),
+			traffic.Get("spec.healthCheck.active.grpc.service")},
+		"the policy's module":       {policy.Get("spec.dynamicModule.0.name"), proxy.Get("spec.dynamicModules.0.name")},
+		"the folder of the module":  {filepath.Dir(proxy.Get("spec.dynamicModules.0.source.local.path").(string)), folder},
+		"the volume's place":        {deployment.Get("container.volumeMounts.0.mountPath"), folder},
+		"the volume":                {deployment.Get("container.volumeMounts.0.name"), deployment.Get("pod.volumes.0.name")},
+		"where admin listens":       {deployment.Get("container.env.1.value"), "127.0.0.1:19000"},
+		"the bootstrap's extension": {extension.GetDynamicModuleConfig().GetName(), "healthgate"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
@@ -160,26 +151,39 @@ func TestEnvoyGatewayReachesTheGate(t *testing.T) {
 	checkPatches(t, cluster)
 }
 
-// gatewaysBootstrap is what is merged into Envoy Gateway's own, as Envoy's API has it.
-func gatewaysBootstrap(t *testing.T, objects rendered) *testbed.Bootstrap {
+// With the component init-container the module is copied into the folder where the image volume has it, and the image is the user's.
+func TestEnvoyGatewaysInitContainerCopiesTheModule(t *testing.T) {
+	objects := render(t, kustomize.EnvoyGateway, "../overlays/envoy-gateway/init-container")
+	deployment := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Part("spec.provider.kubernetes.envoyDeployment")
+	folder := deployment.Get("container.volumeMounts.0.mountPath").(string)
+	copies := deployment.Part("initContainers.0")
+	dockerfile := readFile(t, inRoot("Dockerfile"))
+	if copied := " /src/build/libhealthgate.so " + copies.Get("command.1").(string) + "\n"; !strings.Contains(dockerfile, copied) {
+		t.Errorf("the image has no %v", copies.Get("command.1"))
+	}
+	for what, pair := range map[string][2]any{
+		"the target of the copy": {copies.Get("command.2"), folder + "/"},
+		"the folder's place":     {copies.Get("volumeMounts.0.mountPath"), folder},
+		"the volume":             {copies.Get("volumeMounts.0.name"), deployment.Get("pod.volumes.0.name")},
+		"the volume's kind":      {len(deployment.Get("pod.volumes.0.emptyDir").(map[string]any)), 0},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
+		}
+	}
+}
+
+// gatewaysExtension returns the bootstrap extension that the overlay adds to Envoy Gateway's bootstrap, and checks it by Envoy's API.
+func gatewaysExtension(t *testing.T, objects rendered) *modulev3.DynamicModuleBootstrapExtension {
 	t.Helper()
-	proxy := treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy"))
-	config := parseConfig(t, proxy.Get("spec.bootstrap.value").(string))
+	config := parseConfig(t, treeOf(get[map[string]any](t, objects, "EnvoyProxy/envoy")).Get("spec.bootstrap.value").(string))
 	if err := validate(config.JSON()); err != nil {
 		t.Error(err)
 	}
-	return config
+	return config.Unpack(config.BootstrapExtensions[0].GetTypedConfig()).(*modulev3.DynamicModuleBootstrapExtension)
 }
 
-// gatewaysModuleFile returns the file of the dynamic module in the bootstrap extension.
-func gatewaysModuleFile(t *testing.T, objects rendered) string {
-	t.Helper()
-	config := gatewaysBootstrap(t, objects)
-	extension := config.Unpack(config.BootstrapExtensions[0].GetTypedConfig()).(*modulev3.DynamicModuleBootstrapExtension)
-	return extension.GetDynamicModuleConfig().GetModule().GetLocal().GetFilename()
-}
-
-// checkPatches holds patches.yaml, which is applied where Envoy Gateway is told to take patches, to the overlay's names.
+// checkPatches checks that patches.yaml patches a cluster.
 func checkPatches(t *testing.T, cluster string) {
 	t.Helper()
 	read, err := readByCRD("EnvoyPatchPolicy", []byte(readFile(t, inRoot("manifests", kustomize.EnvoyGateway, "patches.yaml"))))
@@ -193,18 +197,18 @@ func checkPatches(t *testing.T, cluster string) {
 	}
 }
 
-// What the tests above rely on: a schema sees a slip.
-func TestEnvoyGatewaysSchemasSeeWhatIsWrong(t *testing.T) {
+// The tests above rely on the schemas.
+func TestEnvoyGatewaysSchemasFindErrors(t *testing.T) {
 	for name, test := range map[string]struct{ kind, text string }{
-		"a field that is not there": {"EnvoyExtensionPolicy", `{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: EnvoyExtensionPolicy, metadata: {name: x},
+		"an unknown field": {"EnvoyExtensionPolicy", `{metadata: {name: x},
 			spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: x}], dynamicModule: [{name: x, metricsNamespace: x}]}}`},
-		"a value that is none": {"EnvoyProxy", `{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: EnvoyProxy, metadata: {name: x}, spec: {bootstrap: {type: Add}}}`},
-		"a name that is none":  {"EnvoyProxy", `{spec: {dynamicModules: [{name: Health_Gate, source: {local: {path: /x}}}]}}`},
-		"a field that is due":  {"EnvoyPatchPolicy", `{spec: {type: JSONPatch}}`},
+		"an unknown value":          {"EnvoyProxy", `{metadata: {name: x}, spec: {bootstrap: {type: Add}}}`},
+		"a name out of its pattern": {"EnvoyProxy", `{spec: {dynamicModules: [{name: Health_Gate, source: {local: {path: /x}}}]}}`},
+		"a missing field":           {"EnvoyPatchPolicy", `{spec: {type: JSONPatch}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := readByCRD(test.kind, []byte(test.text)); err == nil {
-				t.Error("it is found valid")
+				t.Error("the schema takes it")
 			}
 		})
 	}

@@ -14,21 +14,6 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// adminAt makes admin listen on a free port, and replaces ADMIN in the gate's configuration by its address.
-func adminAt(t *testing.T, gate string) option {
-	t.Helper()
-	port := unusedAddress(t).Port
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.Listen(0, port)
-		c.SetGate(strings.ReplaceAll(gate, "ADMIN", fmt.Sprint("127.0.0.1:", port)))
-	})
-}
-
-// adminPort returns the port of admin in a configuration.
-func adminPort(c *testbed.Bootstrap) uint32 {
-	return c.GetAdmin().GetAddress().GetSocketAddress().GetPortValue()
-}
-
 func TestSourceAdminFollowsTheHealthyHosts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, backends(2), adminAt(t, `{"clusters": ["service"], "source": "admin", "stale_after": "1s",

@@ -89,14 +89,16 @@ func TestLintFindingsMatchEnvoysAnswers(t *testing.T) {
 		"not-enabled, by its path": {gate(`{clusters: [service], path: /healthz}`), 503, "direct_response", "not-enabled"},
 		"unknown-cluster":          {gate(`clusters: [servise]`), 503, unknownCluster(), "unknown-cluster"},
 		"stat-name":                {[]option{withCluster(`alt_stat_name: shop`)}, 503, "healthgate_cluster_empty", "stat-name"},
-		"stat-name, fixed":         {append(gate(`clusters: [{name: service, stat_name: shop}]`), withCluster(`alt_stat_name: shop`)), 200, "", ""},
-		"leaks, with the filter":   {[]option{probeRoute(`direct_response: {status: 200}`)}, 200, "", "leaks"},
-		"leaks upstream":           {[]option{probeRoute(`route: {cluster: service}`)}, 200, "", "leaks"},
-		"native-is-enough":         {gate(`clusters: [{name: service, min_healthy_percent: 50}]`), 200, "", "native-is-enough"},
+		"stat-name, fixed": {append(gate(`clusters: [{name: service, stat_name: shop}]`), withCluster(`alt_stat_name: shop`)),
+			200, "", ""},
+		"leaks, with the filter": {[]option{probeRoute(`direct_response: {status: 200}`)}, 200, "", "leaks"},
+		"leaks upstream":         {[]option{probeRoute(`route: {cluster: service}`)}, 200, "", "leaks"},
+		"native-is-enough":       {gate(`clusters: [{name: service, min_healthy_percent: 50}]`), 200, "", "native-is-enough"},
 		"panic": {gate(`clusters: [{name: service, min_healthy_percent: 30, min_healthy: 2}]`),
 			503, "healthgate_cluster_unhealthy", "panic"},
-		"no finding":                     {nil, 200, "", ""},
-		"no finding for a stricter gate": {gate(`{clusters: [{name: service, min_healthy_percent: 90}], hold: {unhealthy_after: 1s}}`), 200, "", ""},
+		"no finding": {nil, 200, "", ""},
+		"no finding for a stricter gate": {gate(`{clusters: [{name: service, min_healthy_percent: 90}], hold: {unhealthy_after: 1s}}`),
+			200, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -280,7 +282,7 @@ func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 		s.awaitProbe(s.client("h2"), 503, settle)
 		s.await(settle, func() error {
 			if g := explain(t, written(t, s)); g.Answer.Status != 503 || g.Answer.Details != "healthgate_stale" ||
-				!strings.HasPrefix(g.Next, "the clusters have not been checked") {
+				!strings.HasPrefix(g.Next, "the data is older than stale_after") {
 				return fmt.Errorf("explain reports %+v", g)
 			}
 			return nil

@@ -8,9 +8,7 @@ import (
 	"testing"
 	"time"
 
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
@@ -55,12 +53,6 @@ func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
 		t.Errorf("a call with metadata user_id got %v", err)
 	}
 	s.awaitLog(`"user":"alice"`, settle)
-}
-
-// logUserID adds the header user_id to the access log, as user.
-func logUserID(c *testbed.Bootstrap) {
-	log := c.Unpack(c.HCM().AccessLog[0].GetTypedConfig()).(*streamv3.StdoutAccessLog)
-	log.GetLogFormat().GetJsonFormat().Fields["user"] = structpb.NewStringValue("%REQ(user_id)%")
 }
 
 // commentedOut returns the lines after a comment in the reference configuration that are comments too, as YAML.

@@ -68,10 +68,11 @@ func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 		text string
 		args []string
 	}{
-		"by gRPC":             {plain, []string{"--grpc-service", "shop.v1.Checkout"}},
-		"by HTTP":             {plain, []string{"--http-check", "/up"}},
-		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s", "connect_timeout: 1s\n    "+upstreamHTTP("explicit_http_config: {http2_protocol_options: {}}")), []string{"--http-check", "/up"}},
-		"JSON":                {string(asJSON), []string{"--grpc-service", ""}},
+		"by gRPC": {plain, []string{"--grpc-service", "shop.v1.Checkout"}},
+		"by HTTP": {plain, []string{"--http-check", "/up"}},
+		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s",
+			"connect_timeout: 1s\n    "+upstreamHTTP("explicit_http_config: {http2_protocol_options: {}}")), []string{"--http-check", "/up"}},
+		"JSON": {string(asJSON), []string{"--grpc-service", ""}},
 		"an anchor": {replaced("route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout", "- name: *c",
 			"cluster_name: checkout", "cluster_name: *c"), []string{"--grpc-service", ""}},
 		"a folded name":    {replaced("- name: checkout", "- name: >-\n      checkout"), []string{"--grpc-service", ""}},

@@ -20,15 +20,6 @@ import (
 
 // The golang extension's behaviour that the contrib host must have too, or the rest of the suite shows nothing about the Go plugin.
 
-// withRouteConfigOverride and withVirtualHostOverride override the gate at the levels above a route.
-func withRouteConfigOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.HCM().GetRouteConfig().TypedPerFilterConfig = gateOverride(gate) })
-}
-
-func withVirtualHostOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().TypedPerFilterConfig = gateOverride(gate) })
-}
-
 func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.OverrideLevels)
@@ -208,11 +199,6 @@ func TestPluginAnswersFromTheGaugesOfARemovedCluster(t *testing.T) {
 	s.writeClusters(clusters...)
 	s.awaitGauges("other", 0, 1)
 	expect(t, "with the cluster again", other(), 503, "unavailable\n", nil)
-}
-
-// excludeStats returns a stats matcher that excludes the stats with a prefix.
-func excludeStats(prefix string) *metricsv3.StatsMatcher {
-	return testbed.Parse[*metricsv3.StatsMatcher](fmt.Sprintf(`exclusion_list: {patterns: [{prefix: %q}]}`, prefix))
 }
 
 func TestStatsMatchersOfBootstrapListenerAndCluster(t *testing.T) {

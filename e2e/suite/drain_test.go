@@ -1,25 +1,10 @@
 package suite
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"healthgate/e2e/testbed"
 )
-
-// startedDraining makes Envoy find a file "drain" when it starts, which starts it in drain mode.
-func startedDraining(t *testing.T) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "drain"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c.FlagsPath = dir
-	})
-}
 
 // Envoy fails its health checks before it reads any configuration of the gate.
 func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
@@ -56,7 +41,9 @@ func TestInvisibleDrainIsLogged(t *testing.T) {
 	expect(t, "an invisible drain", s.probe(client), 200, "ok\n", nil)
 	const warning = "healthgate: gate default: server.live reads 0 and never was 1"
 	s.awaitLines(warning, 1, 45*time.Second)
-	for _, matcher := range []string{"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher, which replaces it", "server.state"} {
+	for _, matcher := range []string{
+		"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher, which replaces it", "server.state",
+	} {
 		if !strings.Contains(s.envoy.Log(), matcher) {
 			t.Errorf("the warning lacks %q", matcher)
 		}

@@ -2,125 +2,218 @@ package suite
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	// The types that Envoy Gateway uses besides.
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"healthgate/e2e/kustomize"
+	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
 )
 
-// What Envoy Gateway generates from the overlay: it merges the EnvoyProxy's bootstrap into its own; the policy becomes a filter with a name
-// and a form of configuration that are Envoy Gateway's, disabled except on the policy's route; the cluster has the route's name.
+const (
+	gatewaysProbe   = "default/envoy/probe"
+	gatewaysService = "default/envoy/https"
+	gatewaysStats   = "envoy-gateway-proxy-stats-0.0.0.0-19001"
+	gatewaysCluster = "grpcroute/default/service/rule/0"
+)
+
+// What egctl makes of manifests/overlays/envoy-gateway, as it is committed, runs in a stock Envoy, without Envoy Gateway.
 func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	if version, err := testbed.EnvoyVersion(); err != nil || strings.HasPrefix(version, "1.38.") {
-		t.Skip("Envoy 1.38 finds no module by its path: ", err)
+	bed, err := testbed.Prepare(t.Context(), t.TempDir(), testbed.Setup{
+		Variant: variant, Config: gatewaysBootstrap(t), Backends: []string{"127.0.0.1:0", "127.0.0.1:0"}, CheckEvery: "0.1s",
+	})
+	for _, backend := range bed.Backends {
+		t.Cleanup(backend.Kill)
 	}
-	var proxy struct {
-		Spec struct {
-			Bootstrap      struct{ Value string }
-			DynamicModules []struct {
-				Source struct{ Local struct{ Path string } }
-			}
-		}
-	}
-	var policy struct {
-		Spec struct{ DynamicModule []gatewaysModule }
-	}
-	gatewaysObject(t, "EnvoyProxy", &proxy)
-	gatewaysObject(t, "EnvoyExtensionPolicy", &policy)
-	path, module := proxy.Spec.DynamicModules[0].Source.Local.Path, policy.Spec.DynamicModule[0]
-	local := strings.NewReplacer(path, filepath.Join(testbed.Root(), "build", filepath.Base(path)))
-	cluster := module.Config.Clusters[0]
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
-		own, err := testbed.ParseBootstrap([]byte(local.Replace(proxy.Spec.Bootstrap.Value)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.BootstrapExtensions = own.BootstrapExtensions
-		name := "envoy.filters.http.dynamic_modules/envoyextensionpolicy/default/probe/dynamic-module/0"
-		c.HCM().HttpFilters[0] = module.filter(t, name, local.Replace(path))
-		probe := c.ProbeRoute()
-		probe.TypedPerFilterConfig = map[string]*anypb.Any{name: testbed.Any(testbed.Enabling(&anypb.Any{}))}
-		health := proto.CloneOf(probe)
-		testbed.Patch(health, `match: {path: null, path_separated_prefix: /grpc.health.v1.Health}`)
-		c.Patch(c.ServiceRoute(), "route: {cluster: "+cluster+"}")
-		c.VirtualHost().Routes = append(c.VirtualHost().Routes, health)
-		testbed.RenameCluster(c.Cluster(), cluster)
-	}))
-	client := s.client("h2")
-	for _, up := range []bool{true, false, true} {
-		if err := s.backends[0].SetServing(up); err != nil {
-			t.Fatal(err)
-		}
-		status, checked := 503, notServing
-		if up {
-			status, checked = 200, serving
-		}
-		s.awaitProbe(client, status, settle)
-		if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != checked {
-			t.Errorf("Check: got %v, %v, want %v", reply, err, checked)
-		}
-	}
-	s.awaitStat("healthgate.default.healthy", 1)
-}
-
-// gatewaysModule is a dynamic module of an EnvoyExtensionPolicy.
-type gatewaysModule struct {
-	FilterName string
-	Config     struct{ Clusters []string }
-	raw        json.RawMessage // of Config
-}
-
-// UnmarshalJSON also keeps the whole of Config.
-func (m *gatewaysModule) UnmarshalJSON(text []byte) error {
-	type plain gatewaysModule
-	var raw struct{ Config json.RawMessage }
-	if err := errors.Join(json.Unmarshal(text, (*plain)(m)), json.Unmarshal(text, &raw)); err != nil {
-		return err
-	}
-	m.raw = raw.Config
-	return nil
-}
-
-// filter returns the filter that Envoy Gateway generates from the module, whose file is given by its path.
-func (m gatewaysModule) filter(t *testing.T, name, file string) *hcmv3.HttpFilter {
-	t.Helper()
-	filter := testbed.Parse[*modulev3.DynamicModuleFilter](
-		fmt.Sprintf(`{dynamic_module_config: {module: {local: {filename: %q}}}, filter_name: %q}`, file, m.FilterName))
-	filter.FilterConfig = testbed.Any(wrapperspb.String(string(m.raw)))
-	return &hcmv3.HttpFilter{Name: name, Disabled: true, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: testbed.Any(filter)}}
-}
-
-// gatewaysObject reads the overlay's object of a kind of Envoy Gateway.
-func gatewaysObject(t *testing.T, kind string, object any) {
-	t.Helper()
-	built, err := kustomize.Build(kustomize.EnvoyGateway)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, resource := range built.Resources() {
-		if resource.GetKind() != kind {
-			continue
+	admin := "unix:" + filepath.Join(bed.Dir, "admin.sock")
+	bed.Config.Admin.Address = testbed.AddressOf(admin)
+	testbed.SetEndpoints(bed.Config.StaticResources.Clusters[1], admin) // from which the metrics come
+	envoy, err := testbed.StartEnvoy(t.Context(), bed.Dir, bed.Config, variant.Options(testbed.Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, dir: bed.Dir, cert: bed.Certificate, backends: bed.Backends, config: bed.Config}
+	s.use(envoy)
+	conn, err := grpc.NewClient("passthrough:///"+s.at(gatewaysProbe).envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, step := range []struct {
+		up     bool
+		status int
+		health grpc_health_v1.HealthCheckResponse_ServingStatus
+	}{{true, 200, serving}, {false, 503, notServing}, {true, 200, serving}} {
+		for _, backend := range s.backends {
+			if err := backend.SetServing(step.up); err != nil {
+				t.Fatal(err)
+			}
 		}
-		text, err := resource.MarshalJSON()
-		if err == nil {
-			err = json.Unmarshal(text, object)
+		s.await(settle, func() error {
+			if reply := s.plain(gatewaysProbe, http.MethodGet, "/"); reply.status != step.status {
+				return fmt.Errorf("the probe gets %d, want %d", reply.status, step.status)
+			}
+			return nil
+		})
+		reply, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), asked("router.Router"))
+		if err != nil || reply.Status != step.health {
+			t.Errorf("Check: got %v, %v, want %v", reply, err, step.health)
 		}
+		r, code := explainAll(t, "unix://"+strings.TrimPrefix(admin, "unix:"))
+		if len(r.Gates) != 1 || r.Gates[0].Answer.Status != step.status || r.Gates[0].Answer.By != "probe" || (code == 0) != step.up {
+			t.Errorf("explain: exit code %d, and %+v", code, r)
+		}
+	}
+	munich := &router.RecommendRequest{Points: []*router.Point{{Latitude: 48.137, Longitude: 11.575}}}
+	if _, err := router.NewRouterClient(s.at(gatewaysService).dialGRPC()).Recommend(t.Context(), munich); err != nil {
+		t.Errorf("a call of the service: %v", err)
+	}
+	// Its own listener has a certificate, and the probe's has none: neither answers for the other.
+	if reply := s.plain(gatewaysProbe, http.MethodPost, "/router.Router/Recommend"); reply.status != 404 {
+		t.Errorf("the service's path gets %d at the probe's listener", reply.status)
+	}
+	t.Run("metrics", func(t *testing.T) {
+		shown := s.in(t).plain(gatewaysStats, http.MethodGet, "/stats/prometheus").body
+		for _, name := range askedFor(t) {
+			if !regexp.MustCompile(`(?m)^` + name + `[{ ]`).MatchString(shown) {
+				t.Errorf("%s is asked for, and not shown", name)
+			}
+		}
+		if !strings.Contains(shown, `envoy_cluster_health_check_attempt{envoy_cluster_name="`+gatewaysCluster+`"}`) {
+			t.Error("the cluster's health checks are not shown by its name")
+		}
+	})
+	t.Run("access log", func(t *testing.T) {
+		s := s.in(t)
+		s.awaitLog(`"response_code_details":"healthgate_cluster_unhealthy"`, settle)
+		s.awaitLog(`"route_name":"`+gatewaysCluster, settle) // of the call, which is later than the probes
+		if strings.Contains(s.envoy.Log(), `"response_code_details":"healthgate_ok"`) {
+			t.Error("a probe that passes has a line")
+		}
+	})
+	t.Run("lint", func(t *testing.T) {
+		dump, err := s.envoy.Get("/config_dump?include_eds")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return
+		if rules := lint(t, testbed.RawJSON(dump)); len(rules) > 0 {
+			t.Errorf("lint of the running Envoy: %v", rules)
+		}
+		if rules := lint(t, testbed.RawJSON(readFile(t, egctlOutput()))); !slices.Equal(rules, []string{"idle"}) { // which patches.yaml is for
+			t.Errorf("lint of what egctl prints: %v", rules)
+		}
+	})
+}
+
+func egctlOutput() string {
+	return filepath.Join(testbed.Root(), "e2e", "envoygateway", "testdata", "egctl.json")
+}
+
+// gatewaysBootstrap returns what egctl prints as one static configuration, with routes and module in their places. The service's listener and
+// cluster are the first ones, for which a testbed has a certificate and hosts.
+func gatewaysBootstrap(t *testing.T) *testbed.Bootstrap {
+	t.Helper()
+	var printed struct{ XDS map[string]json.RawMessage }
+	if err := json.Unmarshal([]byte(readFile(t, egctlOutput())), &printed); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("the overlay has no " + kind)
+	dump := &adminv3.ConfigDump{}
+	if err := protojson.Unmarshal(printed.XDS["default/envoy"], dump); err != nil {
+		t.Fatal(err)
+	}
+	b := &testbed.Bootstrap{}
+	var listeners []*listenerv3.Listener
+	var clusters []*clusterv3.Cluster
+	routes := map[string]*routev3.RouteConfiguration{}
+	for _, part := range dump.Configs {
+		switch part := unpack(t, part).(type) {
+		case *adminv3.BootstrapConfigDump:
+			b.Bootstrap = part.Bootstrap
+		case *adminv3.ListenersConfigDump:
+			for _, one := range part.DynamicListeners {
+				listeners = append(listeners, unpack(t, one.ActiveState.Listener).(*listenerv3.Listener))
+			}
+		case *adminv3.ClustersConfigDump:
+			for _, one := range part.DynamicActiveClusters {
+				clusters = append(clusters, unpack(t, one.Cluster).(*clusterv3.Cluster))
+			}
+		case *adminv3.RoutesConfigDump:
+			for _, one := range part.DynamicRouteConfigs {
+				routeConfig := unpack(t, one.RouteConfig).(*routev3.RouteConfiguration)
+				routes[routeConfig.Name] = routeConfig
+			}
+		}
+	}
+	if len(clusters) != 1 || clusters[0].Name != gatewaysCluster || len(listeners) != 3 || len(routes) != 2 {
+		t.Fatalf("egctl printed %d clusters, %d listeners, %d routes", len(clusters), len(listeners), len(routes))
+	}
+	static := b.StaticResources
+	isServers := func(cluster *clusterv3.Cluster) bool { return cluster.Name != "prometheus_stats" } // of Envoy Gateway's server
+	static.Clusters = append(clusters, slices.DeleteFunc(static.Clusters, isServers)...)
+	static.Listeners = append(listeners, static.Listeners...)
+	isService := func(listener *listenerv3.Listener) bool { return listener.Name == gatewaysService }
+	at := slices.IndexFunc(static.Listeners, isService)
+	static.Listeners[0], static.Listeners[at] = static.Listeners[at], static.Listeners[0]
+	b.TLS().CommonTlsContext.TlsCertificateSdsSecretConfigs = nil
+	b.DynamicResources, b.Node, b.ClusterManager = nil, nil, nil
+	testbed.Patch(b.Cluster(), fmt.Sprintf("{type: STATIC, eds_cluster_config: null, load_assignment: {cluster_name: %s, endpoints: [{}]}}",
+		gatewaysCluster))
+	for _, listener := range static.Listeners {
+		for _, chain := range append(listener.FilterChains, listener.DefaultFilterChain) {
+			for _, filter := range chain.GetFilters() {
+				if manager, is := b.Unpack(filter.GetTypedConfig()).(*hcmv3.HttpConnectionManager); is {
+					placeRoutes(b, manager, routes)
+				}
+			}
+		}
+	}
+	return b
+}
+
+// placeRoutes replaces RDS by the routes, and the path of the module by that of build/libhealthgate.so.
+func placeRoutes(b *testbed.Bootstrap, manager *hcmv3.HttpConnectionManager, routes map[string]*routev3.RouteConfiguration) {
+	if name := manager.GetRds().GetRouteConfigName(); name != "" {
+		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes[name]}
+	}
+	for _, filter := range manager.HttpFilters {
+		if own, is := b.Unpack(filter.GetTypedConfig()).(*modulev3.DynamicModuleFilter); is {
+			file := filepath.Join(testbed.Root(), "build", filepath.Base(own.DynamicModuleConfig.Module.GetLocal().GetFilename()))
+			testbed.Patch(own.DynamicModuleConfig.Module, fmt.Sprintf("{local: {filename: %q}}", file))
+		}
+	}
+}
+
+func unpack(t *testing.T, packed *anypb.Any) proto.Message {
+	t.Helper()
+	message, err := packed.UnmarshalNew()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return message
 }

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"healthgate/e2e/testbed"
 )
@@ -91,18 +88,15 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	s.awaitProbe(client, 503, settle)
 	r, code := explainAll(t, admin)
 	if g := r.Gates[0]; code != 1 || g.Answer.Passing || g.Answer.By != "numbers" || g.Answer.Details != "healthgate_cluster_unhealthy" ||
-		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: something else than this gate has answered") {
+		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: another server answered") {
 		t.Errorf("exit code %d, and %+v", code, g)
 	}
 	// The same while a load balancer probes the gate.
-	balancing, stop := context.WithCancel(t.Context())
-	var balancer sync.WaitGroup
-	balancer.Go(func() {
-		for balancing.Err() == nil {
-			_, _ = s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
-			time.Sleep(500 * time.Millisecond) // the fault needs a probe now and then
-		}
+	balancer := testbed.StartLoad(testbed.Pace{PerSecond: 2}, func(int) string {
+		_, err := s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
+		return fmt.Sprint(err)
 	})
+	t.Cleanup(func() { _, _ = balancer.Stop() })
 	if r, code = explainAll(t, admin); code != 1 || r.Gates[0].Answer.Passing || r.Gates[0].Probe.Counted {
 		t.Errorf("while others probe: exit code %d, and %+v", code, r.Gates[0])
 	}
@@ -113,8 +107,9 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 		}
 		return nil
 	})
-	stop()
-	balancer.Wait()
+	if outcome, err := balancer.Stop(); err != nil || outcome.Requests == 0 {
+		t.Errorf("the load balancer has sent %d probes: %v", outcome.Requests, err)
+	}
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
 	if r, code = explainAll(t, admin); code != 0 || !r.Gates[0].Answer.Passing || r.Gates[0].Answer.By != "numbers" {
@@ -206,7 +201,7 @@ func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 	s.post("/drain_listeners")
 	s.await(settle, func() error {
 		r, code := explainAll(t, written(t, s))
-		if g := r.Gates[0]; code != 1 || !strings.HasPrefix(g.Next, "restart Envoy: its listeners were stopped") {
+		if g := r.Gates[0]; code != 1 || !strings.HasPrefix(g.Next, "restart Envoy: /drain_listeners has stopped its listeners") {
 			return fmt.Errorf("after /drain_listeners: exit code %d, and %+v", code, g)
 		}
 		return nil
@@ -251,7 +246,7 @@ func TestExplainReportsARefusedUpdate(t *testing.T) {
 	r, code := explainAll(t, s.envoy.Admin)
 	if code != 1 || len(r.Gates) != 1 || !r.Gates[0].Answer.Passing || len(r.Problems) != 1 ||
 		!strings.HasPrefix(r.Problems[0].What, `Envoy refused the newest configuration of listener "ingress" at `) ||
-		!strings.Contains(r.Problems[0].What, "and goes on with the one before") || !strings.Contains(r.Problems[0].What, "min_helthy") {
+		!strings.Contains(r.Problems[0].What, "and keeps the one before") || !strings.Contains(r.Problems[0].What, "min_helthy") {
 		t.Errorf("exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
 	}
 	s.write("lds")

@@ -207,23 +207,6 @@ func TestFaultTenThousandConnections(t *testing.T) {
 	}
 }
 
-// ask sends the bytes of a request, and reads all of the answer.
-func ask(conn net.Conn, request string) (status int, err error) {
-	if err := conn.SetDeadline(time.Now().Add(settle)); err != nil {
-		return 0, err
-	}
-	if _, err := io.WriteString(conn, request); err != nil {
-		return 0, err
-	}
-	reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return 0, err
-	}
-	defer reply.Body.Close()
-	_, err = io.Copy(io.Discard, reply.Body)
-	return reply.StatusCode, err
-}
-
 func TestFaultSlowLoris(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withHCM(`request_headers_timeout: 2s`))

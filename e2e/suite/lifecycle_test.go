@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -87,35 +85,6 @@ func TestDrainKeepsConnectionsUntilTheDelayIsOver(t *testing.T) {
 			}
 		})
 	}
-}
-
-// adminOnASocket puts admin on a unix socket, as in envoy/examples/admin.yaml.
-func adminOnASocket(t *testing.T) option {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "e2e") // a short path, because a socket's path is limited
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.Admin.Address = testbed.AddressOf("unix:" + filepath.Join(dir, "admin.sock"))
-		c.Admin.Address.GetPipe().Mode = 0o600
-	})
-}
-
-// halfACall sends the first half of a call, which is active until the connection is closed.
-func (s *site) halfACall() net.Conn {
-	s.t.Helper()
-	conn := s.dialTLS(s.t.Context(), "http/1.1")
-	send(s.t, conn,
-		"POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
-	s.await(settle, func() error {
-		if n := s.stat("cluster.service.upstream_rq_active"); n != 1 {
-			return fmt.Errorf("%d requests are active", n)
-		}
-		return nil
-	})
-	return conn
 }
 
 func TestAliveAndDrainReachAdminOnAUnixSocket(t *testing.T) {

@@ -225,8 +225,8 @@ func TestEnvoyThatIsKilledDuringTheDrainDelayCutsOffItsCalls(t *testing.T) {
 	s := newSite(t, alone("it ends Envoy"))
 	s.setServing(1)
 	conn := s.halfACall()
-	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain", "--admin", s.adminAddress(), "--delay",
-		"600s")
+	drain := exec.CommandContext(t.Context(), filepath.Join(testbed.Root(), "build", "healthgate"), "drain",
+		"--admin", s.adminAddress(), "--delay", "600s")
 	if err := drain.Start(); err != nil {
 		t.Fatal(err)
 	}

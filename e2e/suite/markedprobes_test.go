@@ -18,9 +18,6 @@ func markingProbes(t *testing.T) option {
 	})
 }
 
-// withoutStats excludes every stat.
-func withoutStats() option { return withStatsMatcher(`reject_all: true`) }
-
 func TestMarkedProbesAreNotInTheTrafficStats(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it counts requests")

@@ -54,7 +54,8 @@ func TestModuleNeedsOneBootstrapExtension(t *testing.T) {
 		want   string
 	}{
 		"none": {func(c *testbed.Bootstrap) { c.BootstrapExtensions = nil },
-			"healthgate: the bootstrap extension is missing, without which the module can't see the clusters; add to the bootstrap: bootstrap_extensions: [{name: healthgate"},
+			"healthgate: the bootstrap extension is missing, without which the module can't see the clusters; " +
+				"add to the bootstrap: bootstrap_extensions: [{name: healthgate"},
 		"two": {func(c *testbed.Bootstrap) {
 			c.BootstrapExtensions = append(c.BootstrapExtensions, c.BootstrapExtensions...)
 		}, "healthgate: bootstrap_extensions has this module twice; leave one of them out"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -124,29 +123,6 @@ func TestClusterRemovedWithAnOpenStreamIsUnknown(t *testing.T) {
 	if err := live.RecvMsg(&grpc_health_v1.HealthCheckResponse{}); err != nil {
 		t.Errorf("the live stream has ended: %v", err)
 	}
-}
-
-// update replaces Envoy's listener, and waits until Envoy has taken it, but not for a sample.
-func (s *site) update(config *testbed.Bootstrap) {
-	s.t.Helper()
-	taken := func() (n int) {
-		text, err := s.envoy.Ask(http.MethodGet, "/stats?filter=^listener_manager.lds.update_success$")
-		if err == nil {
-			_, err = fmt.Sscanf(text, "listener_manager.lds.update_success: %d", &n)
-		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return n
-	}
-	before := taken()
-	s.writeListener(config.For(variant).Listener())
-	s.await(settle, func() error {
-		if taken() == before {
-			return errors.New("envoy has not taken the listener yet")
-		}
-		return nil
-	})
 }
 
 // watchAgain calls Watch until ctx ends, again whenever the stream ends, and counts the streams. Any status but SERVING is an error.

@@ -8,27 +8,9 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"healthgate/e2e/testbed"
 )
-
-// withSecondListener adds a listener like the first, with another configuration of the gate.
-func withSecondListener(gate string) option { return func(p *plan) { p.second = gate } }
-
-// overrideRoute adds by RDS the route of a probe, with an override of the gate.
-func (s *site) overrideRoute(path, gate string) {
-	s.t.Helper()
-	s.changeRoutes(func(host *routev3.VirtualHost) { addRoute(host, path, gate) })
-	s.await(settle, func() error {
-		reply := s.mustDo(s.client("h2"), "GET", path, nil)
-		if reply.header.Get("cache-control") == "" {
-			return fmt.Errorf("%s is answered by no gate: %d", path, reply.status)
-		}
-		return nil
-	})
-}
 
 // awaitBoth probes a path on both listeners, one after the other, until each answers with a status, and returns how long that
 // took.
@@ -70,29 +52,6 @@ func TestListenersWithSharedRoutesHoldAndLogSeparately(t *testing.T) {
 			s.awaitLines("healthgate: gate "+prefix+" "+change, 1, settle)
 		}
 	}
-}
-
-// clustersByCDS makes CDS give the clusters, so that a test can remove them, and returns them.
-func clustersByCDS(clusters *[]*clusterv3.Cluster) option {
-	return func(p *plan) {
-		p.cds = true
-		p.changes = append(p.changes, func(c *testbed.Bootstrap) {
-			*clusters = c.Clone().GetStaticResources().GetClusters()
-			allowMissingClusters(c)
-		})
-	}
-}
-
-// allowMissingClusters makes Envoy take routes to clusters that it does not have.
-func allowMissingClusters(c *testbed.Bootstrap) {
-	c.HCM().GetRouteConfig().ValidateClusters = wrapperspb.Bool(false)
-}
-
-// removeClusters removes every cluster by CDS.
-func (s *site) removeClusters() {
-	s.t.Helper()
-	s.writeClusters()
-	s.awaitStat("cluster_manager.cluster_removed", 1)
 }
 
 func TestListenersWithSharedRoutesBecomeStaleSeparately(t *testing.T) {

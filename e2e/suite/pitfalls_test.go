@@ -35,17 +35,6 @@ func linesUnder(t *testing.T, heading string) string {
 	return text
 }
 
-// withFilter adds an HTTP filter before the gate or after it.
-func withFilter(before bool, filter string) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		add := c.AddFilter
-		if before {
-			add = c.PrependFilter
-		}
-		add(testbed.Parse[*hcmv3.HttpFilter](filter))
-	})
-}
-
 // Filters that may answer before Healthgate.
 const (
 	rbac = `{"name": "rbac", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
@@ -155,20 +144,6 @@ func (p pitfall) meet(t *testing.T) {
 	if p.details != "" {
 		s.awaitLog(`"details":"`+p.details, settle)
 	}
-}
-
-// withStatsMatcher sets the bootstrap's stats matcher.
-func withStatsMatcher(matcher string) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.StatsConfig = &metricsv3.StatsConfig{StatsMatcher: testbed.Parse[*metricsv3.StatsMatcher](matcher)}
-	})
-}
-
-// withClusterStatsMatcher sets the first cluster's own stats matcher.
-func withClusterStatsMatcher(matcher string) option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.Cluster().Metadata = testbed.StatsMatcherMetadata(testbed.Parse[*metricsv3.StatsMatcher](matcher))
-	})
 }
 
 // The stats matcher of docs/envoy-configuration.md includes all that the gate and a drain need.

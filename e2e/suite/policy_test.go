@@ -10,71 +10,10 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"healthgate/e2e/testbed"
 )
-
-// edsHost is a host of EDS. Without active health checks its status is its health.
-type edsHost struct {
-	address string
-	status  string // of envoy.config.core.v3.HealthStatus
-}
-
-// withEDS makes the first cluster read its hosts from a file, without active health checks.
-func withEDS() option {
-	return func(p *plan) {
-		p.addresses = nil
-		p.eds = true
-	}
-}
-
-// writeHosts makes the hosts the cluster's, and waits until Envoy's gauges show it.
-func (s *site) writeHosts(hosts ...edsHost) {
-	s.t.Helper()
-	cluster := &clusterv3.Cluster{Name: "service"}
-	testbed.SetEndpoints(cluster)
-	endpoints := cluster.LoadAssignment.Endpoints[0]
-	var healthy, degraded uint64
-	for _, host := range hosts {
-		endpoint := testbed.HostAt(host.address)
-		endpoint.HealthStatus = corev3.HealthStatus(corev3.HealthStatus_value[host.status])
-		endpoints.LbEndpoints = append(endpoints.LbEndpoints, endpoint)
-		switch host.status {
-		case "HEALTHY", "UNKNOWN":
-			healthy++
-		case "DEGRADED":
-			degraded++
-		}
-	}
-	s.write("eds", cluster.LoadAssignment)
-	if s.envoy == nil {
-		return
-	}
-	s.await(settle, func() error {
-		const prefix = "cluster.service.membership_"
-		stats, err := s.envoy.Stats(prefix)
-		if err != nil {
-			return err
-		}
-		if h, d, n := stats[prefix+"healthy"], stats[prefix+"degraded"], stats[prefix+"total"]; h != healthy || d != degraded ||
-			n != uint64(len(hosts)) {
-			return fmt.Errorf("envoy counts %d healthy and %d degraded of %d, want %d and %d of %d", h, d, n, healthy, degraded, len(hosts))
-		}
-		return nil
-	})
-}
-
-// hosts returns a host for each letter, which names its state: h(ealthy), d(egraded), u(nhealthy).
-func hosts(states string) []edsHost {
-	names := map[rune]string{'h': "HEALTHY", 'd': "DEGRADED", 'u': "UNHEALTHY", 'x': "DRAINING", 't': "TIMEOUT", '?': "UNKNOWN"}
-	var list []edsHost
-	for i, state := range states {
-		list = append(list, edsHost{fmt.Sprintf("127.0.0.1:%d", 20000+i), names[state]})
-	}
-	return list
-}
 
 // Each key of the configuration that decides about a cluster, by its effect in Envoy.
 func TestClusterRulesInEnvoy(t *testing.T) {
@@ -292,18 +231,6 @@ func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
 	})
 	s.awaitProbe(client, 503, settle)
 	s.awaitPath("/byadmin", 503)
-}
-
-// addGate adds another filter of Healthgate after the first, enabled on all routes.
-func addGate(c *testbed.Bootstrap, name, gate string) { c.AddFilter(otherGate(c, name, gate)) }
-
-// otherGate returns a filter of Healthgate under another name, enabled on all routes.
-func otherGate(c *testbed.Bootstrap, name, gate string) *hcmv3.HttpFilter {
-	other := c.Clone()
-	other.SetGate(gate)
-	filter := other.Clone().GateFilter()
-	filter.Name, filter.Disabled = name, false
-	return filter
 }
 
 // beside returns a site with a gate for each percentage, Envoy's own filter for each of them, and one gate with source: admin.

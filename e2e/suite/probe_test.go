@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
 )
 
@@ -114,18 +112,6 @@ func TestReplyHasStatusBodyAndHeaders(t *testing.T) {
 	})
 }
 
-func expect(t *testing.T, what string, got *answer, status int, body string, headers map[string]string) {
-	t.Helper()
-	if got.status != status || got.body != body {
-		t.Errorf("%s got %d %q, want %d %q", what, got.status, got.body, status, body)
-	}
-	for name, want := range headers {
-		if values := got.header.Values(name); strings.Join(values, "|") != want {
-			t.Errorf("%s got %s: %q, want %q", what, name, values, want)
-		}
-	}
-}
-
 func TestGetAndHeadOnThePathAreProbes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -165,31 +151,6 @@ func TestOtherRequestsPassAsWithoutTheFilter(t *testing.T) {
 			}
 			callRouter(t, s)
 		})
-	}
-}
-
-// callRouter makes a small call and one of more than a megabyte.
-func callRouter(t *testing.T, s *site) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	client := router.NewRouterClient(s.dialGRPC())
-	for _, points := range []int{1, 100_000} {
-		request := &router.RecommendRequest{}
-		for range points {
-			request.Points = append(request.Points, &router.Point{Latitude: 48.1, Longitude: 11.5})
-		}
-		reply, err := client.Recommend(ctx, request)
-		if err != nil {
-			t.Fatalf("a call with %d points: %v", points, err)
-		}
-		if len(reply.GetRoutes()) != 1 || reply.GetRoutes()[0] != 191 {
-			t.Errorf("a call with %d points got routes %v, want [191]", points, reply.GetRoutes())
-		}
-	}
-	_, err := client.Recommend(ctx, &router.RecommendRequest{})
-	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("a call that fails got %v, want InvalidArgument", err)
 	}
 }
 
@@ -287,13 +248,6 @@ func TestProbeWithABodyOrTrailersIsAnsweredAtItsEnd(t *testing.T) {
 	line := make([]byte, len("HTTP/1.1 200 OK"))
 	if _, err := io.ReadFull(conn, line); err != nil || string(line) != "HTTP/1.1 200 OK" {
 		t.Errorf("the whole probe got %q, %v", line, err)
-	}
-}
-
-func send(t *testing.T, conn net.Conn, text string) {
-	t.Helper()
-	if _, err := io.WriteString(conn, text); err != nil {
-		t.Fatal(err)
 	}
 }
 

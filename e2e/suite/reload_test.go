@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,47 +13,6 @@ import (
 
 	"healthgate/e2e/testbed"
 )
-
-// nextListener returns the reference configuration with another configuration of the gate and further changes, whose listener can
-// replace the site's.
-func (s *site) nextListener(gate string, changes ...func(*testbed.Bootstrap)) *testbed.Bootstrap {
-	s.t.Helper()
-	config := readConfig(s.t, "envoy/envoy.yaml")
-	config.UseCertificate(s.cert)
-	config.Listen(0, 0)
-	config.SetGate(gate)
-	for _, change := range changes {
-		change(config)
-	}
-	return config
-}
-
-// reload updates Envoy's listener, and waits until Envoy has taken or refused it.
-func (s *site) reload(gate string, changes ...func(*testbed.Bootstrap)) (taken bool) {
-	s.t.Helper()
-	const lds = "listener_manager.lds."
-	before := s.stats(lds)
-	s.writeListener(s.nextListener(gate, changes...).For(variant).Listener())
-	s.await(settle, func() error {
-		after := s.stats(lds)
-		taken = after[lds+"update_success"] > before[lds+"update_success"]
-		if !taken && after[lds+"update_rejected"] == before[lds+"update_rejected"] {
-			return fmt.Errorf("envoy has not taken the listener yet")
-		}
-		return nil
-	})
-	return taken
-}
-
-func (s *site) awaitStat(name string, value uint64) {
-	s.t.Helper()
-	s.await(settle, func() error {
-		if got := s.stat(name); got != value {
-			return fmt.Errorf("%s is %d, want %d", name, got, value)
-		}
-		return nil
-	})
-}
 
 func TestBadConfigurationKeepsEnvoyFromStarting(t *testing.T) {
 	t.Parallel()
@@ -157,28 +115,4 @@ func TestBadUpdateIsRefusedAndTheOldConfigurationStays(t *testing.T) {
 		t.Fatal("envoy refused a good configuration")
 	}
 	s.awaitProbe(client, 503, settle)
-}
-
-// awaitFreed waits until no more than so many objects are alive. Go frees objects that Envoy has dropped some collections later, and
-// probes cause collections.
-func (s *site) awaitFreed(what string, atMost int, count func(testbed.LiveObjects) int) {
-	s.t.Helper()
-	if err := variant.Can(testbed.CountLiveObjects); err != nil {
-		s.t.Logf("live %s are not counted: %v", what, err)
-		return
-	}
-	client := s.client("h2")
-	s.await(60*time.Second, func() error {
-		for range 500 {
-			s.probe(client)
-		}
-		live, err := variant.LiveObjects(s.envoy)
-		if err != nil {
-			return err
-		}
-		if n := count(live); n > atMost {
-			return fmt.Errorf("%d %s are alive", n, what)
-		}
-		return nil
-	})
 }

@@ -6,27 +6,9 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"healthgate/e2e/testbed"
 )
-
-// gateOverride returns the typed_per_filter_config with which a level of the routes overrides the gate.
-func gateOverride(gate string) map[string]*anypb.Any {
-	return map[string]*anypb.Any{"healthgate": testbed.GateOverride(gate)}
-}
-
-// addRoute puts the route of a probe before the others of a virtual host, with an override of the gate.
-func addRoute(host *routev3.VirtualHost, path, gate string) {
-	route := testbed.Parse[*routev3.Route](fmt.Sprintf(`{match: {path: %q}, direct_response: {status: 503}}`, path))
-	route.TypedPerFilterConfig = gateOverride(gate)
-	testbed.PrependRoute(host, route)
-}
-
-// withRoute adds the route of another probe, with an override of the gate.
-func withRoute(path, gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { addRoute(c.VirtualHost(), path, gate) })
-}
 
 func TestRouteOverrideHasItsOwnRules(t *testing.T) {
 	t.Parallel()

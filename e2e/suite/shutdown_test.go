@@ -95,8 +95,8 @@ func shutDownUnderLoad(t *testing.T, streams int) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	l := &balancedLoad{failures: make(chan error, 100)}
-	l.balancer = newBalancer(ctx, &l.running, sites...)
+	l := &balancedLoad{broken: make(chan error, 100)}
+	l.balancer = newBalancer(ctx, &l.probing, sites...)
 	sites[0].await(settle, func() error {
 		if !l.balancer.in[0].Load() || !l.balancer.in[1].Load() {
 			return errors.New("the balancer does not use both Envoys yet")
@@ -106,7 +106,7 @@ func shutDownUnderLoad(t *testing.T, streams int) {
 	for range streams {
 		l.openStream(ctx, t)
 	}
-	l.running.Go(func() { l.call(ctx) })
+	l.calls = testbed.StartLoad(testbed.Pace{Clients: 16, PerSecond: 200}, func(int) string { return l.call() })
 	l.awaitCalls(sites[0], 0, 100)
 	l.awaitCalls(sites[0], 1, 100)
 
@@ -121,29 +121,28 @@ func shutDownUnderLoad(t *testing.T, streams int) {
 	if err := sites[0].envoy.Stop(); err != nil {
 		t.Errorf("the drained Envoy ended with %v, want 0", err)
 	}
-	l.open.Wait()
-	l.awaitCalls(sites[1], 1, l.through[1].Load()+100)
+	l.streams.Wait()
+	l.awaitCalls(sites[1], 1, 100)
+	outcome, _ := l.calls.Stop() // a load of our own calls has no error
+	for answer, n := range outcome.Answers {
+		if answer != through(0) && answer != through(1) {
+			t.Errorf("%d calls: %s", n, answer)
+		}
+	}
 	cancel()
-	l.running.Wait()
-	close(l.failures)
-	for err := range l.failures {
+	l.probing.Wait()
+	close(l.broken)
+	for err := range l.broken {
 		t.Error(err)
 	}
 }
 
 // balancedLoad is streams and calls through a balancer.
 type balancedLoad struct {
-	balancer      *balancer
-	running, open sync.WaitGroup // calls, streams
-	through       [2]atomic.Int64
-	failures      chan error // the first ones
-}
-
-func (l *balancedLoad) fail(err error) {
-	select {
-	case l.failures <- err:
-	default:
-	}
+	balancer         *balancer
+	calls            *testbed.Load
+	probing, streams sync.WaitGroup
+	broken           chan error // streams
 }
 
 // openStream opens a stream through the first Envoy. The client does not know when the balancer takes that out; it ends the stream a
@@ -158,7 +157,7 @@ func (l *balancedLoad) openStream(ctx context.Context, t *testing.T) {
 	if _, err := stream.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	l.open.Go(func() {
+	l.streams.Go(func() {
 		defer end()
 		broken := make(chan error, 1)
 		go func() {
@@ -172,7 +171,7 @@ func (l *balancedLoad) openStream(ctx context.Context, t *testing.T) {
 			}
 			select {
 			case err := <-broken:
-				l.fail(fmt.Errorf("a stream was cut off: %w", err))
+				l.broken <- fmt.Errorf("a stream was cut off: %w", err)
 				return
 			case <-time.After(10 * time.Millisecond):
 			}
@@ -180,38 +179,30 @@ func (l *balancedLoad) openStream(ctx context.Context, t *testing.T) {
 	})
 }
 
-// call makes 200 calls a second, until ctx ends.
-func (l *balancedLoad) call(ctx context.Context) {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		i := l.balancer.pick()
-		if i < 0 {
-			l.fail(errors.New("no Envoy is in"))
-			continue
-		}
-		l.running.Go(func() {
-			callCtx, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer done()
-			request := &router.RecommendRequest{Points: []*router.Point{{}}}
-			if _, err := router.NewRouterClient(l.balancer.conns[i]).Recommend(callCtx, request); err != nil {
-				l.fail(fmt.Errorf("a call through envoy %d: %w", i, err))
-			}
-			l.through[i].Add(1)
-		})
+// through is the answer to a call through an Envoy.
+func through(envoy int) string { return fmt.Sprint("through envoy ", envoy) }
+
+// call makes a call through an Envoy that is in.
+func (l *balancedLoad) call() string {
+	i := l.balancer.pick()
+	if i < 0 {
+		return "no Envoy is in"
 	}
+	ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+	defer done()
+	request := &router.RecommendRequest{Points: []*router.Point{{}}}
+	if _, err := router.NewRouterClient(l.balancer.conns[i]).Recommend(ctx, request); err != nil {
+		return fmt.Sprintf("through envoy %d: %v", i, err)
+	}
+	return through(i)
 }
 
-// awaitCalls waits until so many calls went through an Envoy.
+// awaitCalls waits until so many more calls went through an Envoy.
 func (l *balancedLoad) awaitCalls(s *site, envoy int, calls int64) {
 	s.t.Helper()
+	before := l.calls.Answers()[through(envoy)]
 	s.await(settle, func() error {
-		if n := l.through[envoy].Load(); n < calls {
+		if n := l.calls.Answers()[through(envoy)] - before; n < calls {
 			return fmt.Errorf("%d calls went through envoy %d, want %d", n, envoy, calls)
 		}
 		return nil

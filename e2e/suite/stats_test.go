@@ -103,7 +103,8 @@ func TestClusterWithoutHostsIsLogged(t *testing.T) {
 	skipWithRunningEnvoy(t, "it changes the configuration")
 	for name, options := range map[string][]option{
 		"a missing cluster": {withGate(`{"clusters": ["service", "missing"]}`)},
-		"excluded stats": {withGate(`clusters: [{name: service}, missing]`), withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
+		"excluded stats": {withGate(`clusters: [{name: service}, missing]`),
+			withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.missing.}]}`),
 			withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("missing")) })},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +118,9 @@ func TestClusterWithoutHostsIsLogged(t *testing.T) {
 			const warning = `cluster "missing" has shown no host yet`
 			s.awaitLines(warning, 1, 45*time.Second)
 			log := s.envoy.Log()
-			for _, reason := range []string{"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.missing.membership_total"} {
+			for _, reason := range []string{
+				"see /clusters", "set clusters[1].stat_name", "a stats matcher leaves out cluster.missing.membership_total",
+			} {
 				if !strings.Contains(log, reason) {
 					t.Errorf("the warning lacks %q", reason)
 				}

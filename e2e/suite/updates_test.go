@@ -2,8 +2,9 @@ package suite
 
 import (
 	"fmt"
-	"net/http"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,54 +16,6 @@ import (
 
 	"healthgate/e2e/testbed"
 )
-
-// path probes a path on a new connection, so that Envoy's newest listener answers.
-func (s *site) path(path string) *answer {
-	s.t.Helper()
-	client := s.client("h2")
-	defer client.CloseIdleConnections()
-	return s.mustDo(client, http.MethodGet, path, nil)
-}
-
-func (s *site) awaitPath(path string, status int) {
-	s.t.Helper()
-	s.await(settle, func() error {
-		if reply := s.path(path); reply.status != status {
-			return fmt.Errorf("%s is answered with %d, want %d", path, reply.status, status)
-		}
-		return nil
-	})
-}
-
-// always probes a path for some time, and expects one status throughout.
-func (s *site) always(path string, status int, during time.Duration) {
-	s.t.Helper()
-	for until := time.Now().Add(during); time.Now().Before(until); {
-		if reply := s.path(path); reply.status != status {
-			s.t.Fatalf("%s is answered with %d %q, want %d", path, reply.status, reply.body, status)
-		}
-	}
-}
-
-// removeOverrides makes RDS give the routes as they were at the start.
-func (s *site) removeOverrides() {
-	s.t.Helper()
-	s.writeRoutes(s.routes)
-	s.await(settle, func() error {
-		if reply := s.path("/readyz"); reply.header.Get("cache-control") != "" {
-			return fmt.Errorf("/readyz is still answered by a gate")
-		}
-		return nil
-	})
-}
-
-// twoClusters adds a cluster "other" with the same hosts, and makes CDS give both.
-func twoClusters(clusters *[]*clusterv3.Cluster) option {
-	return func(p *plan) {
-		withConfig(func(c *testbed.Bootstrap) { c.AddCluster(c.CopyCluster("other")) })(p)
-		clustersByCDS(clusters)(p)
-	}
-}
 
 // An override that RDS adds, removes and adds again follows its cluster's health.
 func TestOverrideFollowsItsClusterAfterItWasRemovedAndAdded(t *testing.T) {
@@ -207,12 +160,6 @@ func TestWarmingListenerWritesNoMetricsAndNoLog(t *testing.T) {
 	}
 }
 
-// neverRouted makes a listener wait for routes that never arrive, because the service is no control plane.
-func neverRouted(c *testbed.Bootstrap) {
-	c.Patch(c.HCM(), `rds: {route_config_name: late, config_source: {resource_api_version: V3, initial_fetch_timeout: 0s,
-		api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: service}}]}}}`)
-}
-
 // After a process was stopped and continued (SIGSTOP, the cgroup freezer, a migration) no health is known to be bad.
 func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 	t.Parallel()
@@ -223,18 +170,36 @@ func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 			s := newSite(t, withGate(gate), alone("it stops Envoy"))
 			s.setServing(1)
 			s.awaitPath("/", 200)
-			l := s.probeUntilStopped(40)
+			var continued atomic.Int64 // the time of SIGCONT
+			l := s.probeAsUntilStopped(40, func(reply *answer) string {
+				// Data counts as stale 100 ms after it was first seen so, in which the main thread gets a new sample. On a busy machine
+				// the thread may need longer, and then stale is right.
+				after := time.Since(time.Unix(0, continued.Load()))
+				if at := continued.Load(); reply.status == 503 && at != 0 && after > 100*time.Millisecond {
+					return "503, stale for 100 ms"
+				}
+				return strconv.Itoa(reply.status)
+			})
 			l.awaitAnswers(200, 40, settle)
 			pid := s.envoy.Pid()
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(6500 * time.Millisecond) // the fault is to be stopped for this long
+			continued.Store(time.Now().UnixNano())
 			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
 			l.awaitAnswers(200, 200, settle)
-			l.mustAllBe(200, 200)
+			outcome, _ := l.Stop()
+			late := outcome.Answers["503, stale for 100 ms"]
+			if outcome.Answers["200"]+late != outcome.Requests {
+				t.Errorf("the answers were %v", outcome.Answers)
+			}
+			if late > 0 {
+				t.Logf("the machine was busy: %d probes were answered with stale", late)
+				s.awaitLog(`"details":"healthgate_stale"`, settle)
+			}
 		})
 	}
 }
@@ -243,7 +208,8 @@ func TestProbesThatWaitedForAStoppedEnvoyPass(t *testing.T) {
 func TestUpdateOfManyFilterChainsNeedsFewPasses(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, withLDS(), alone("it counts passes"))
+	// Old filter chains keep their connections, so that a busy machine loses no probe with them.
+	s := newSite(t, withLDS(), func(p *plan) { p.options.DrainTime = 600 }, alone("it counts passes"))
 	s.setServing(1)
 	s.awaitPath("/", 200)
 	chains := func(update int) func(*testbed.Bootstrap) {

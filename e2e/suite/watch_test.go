@@ -31,11 +31,6 @@ func times(seldom, often int) int {
 	return seldom
 }
 
-// withoutTLS removes TLS from the listener. HTTP/2 is then h2c with prior knowledge.
-func withoutTLS() option {
-	return withConfig((*testbed.Bootstrap).WithoutTLS)
-}
-
 // watcher is a call of Watch with the updates that it got.
 type watcher struct {
 	last     atomic.Int32 // the status; -1 before the first

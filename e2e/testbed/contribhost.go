@@ -56,7 +56,7 @@ func listenerToContribHost(listener *listenerv3.Listener) {
 		replaceAnys(chain, func(held proto.Message) proto.Message {
 			if hcm, ok := held.(*hcmv3.HttpConnectionManager); ok {
 				logs = ""
-				if hcm.GetAccessLogOptions().GetFlushAccessLogOnNewRequest() || hcm.GetFlushAccessLogOnNewRequest() {
+				if hcm.GetAccessLogOptions().GetFlushAccessLogOnNewRequest() {
 					logs = "logs start"
 				}
 				routesToContribHost(hcm.GetRouteConfig(), key)
@@ -138,7 +138,7 @@ func convertLevel(node perFilter, key string, above map[string][]overrideLevel) 
 				configs = append(configs, l.config)
 			}
 			return &modulev3.DynamicModuleFilterPerRoute{
-				DynamicModuleConfig: contribHostConfig(), PerRouteConfigName: "levels", FilterConfig: envelope(lines, configs...),
+				DynamicModuleConfig: contribHostConfig(), FilterName: "levels", FilterConfig: envelope(lines, configs...),
 			}
 		})
 	}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"healthgate/filter/lifecycle"
 	"healthgate/filter/version"
 )
 
@@ -120,9 +121,12 @@ type callbacks struct {
 	gone    bool
 }
 
-func (c *callbacks) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return decoder{c} }
+func (c *callbacks) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return decoder{stream: c} }
 
-type decoder struct{ stream *callbacks }
+type decoder struct {
+	api.DecoderFilterCallbacks
+	stream *callbacks
+}
 
 // sent is a reply to Envoy.
 type sent struct {
@@ -139,11 +143,6 @@ func (d decoder) SendLocalReply(status int, body string, headers map[string][]st
 	d.stream.replies = append(d.stream.replies, details)
 	d.stream.last = sent{status, body, headers, grpcStatus}
 }
-func (d decoder) Continue(api.StatusType)                    {}
-func (d decoder) RecoverPanic()                              {}
-func (d decoder) AddData([]byte, bool)                       {}
-func (d decoder) InjectData([]byte)                          {}
-func (d decoder) SetUpstreamOverrideHost(string, bool) error { return nil }
 
 func typed(t testing.TB, text string) *anypb.Any {
 	t.Helper()
@@ -294,6 +293,7 @@ func TestFilterAndRouteHaveDestroyAndMergedHasNot(t *testing.T) {
 }
 
 func TestPanicFailsTheProbe(t *testing.T) {
+	loadAgain()
 	envoy, c := newConfigured(t, 1)
 	envoy.setGone(true)
 	for _, end := range []bool{true, false} {
@@ -533,11 +533,16 @@ func linesWith(start string) []string {
 	return slices.DeleteFunc(slices.Clone(envoyLog.lines), func(line string) bool { return !strings.HasPrefix(line, start) })
 }
 
-func TestVersionIsLoggedOnce(t *testing.T) {
-	logVersion = sync.Once{}
+// loadAgain forgets all that was logged once per process.
+func loadAgain() {
+	logVersion, warnOfVersion, process = sync.Once{}, sync.Once{}, lifecycle.Process{}
 	envoyLog.Lock()
+	defer envoyLog.Unlock()
 	envoyLog.lines = nil
-	envoyLog.Unlock()
+}
+
+func TestVersionIsLoggedOnce(t *testing.T) {
+	loadAgain()
 	for range 3 {
 		newConfigured(t, 1)
 	}
@@ -547,6 +552,7 @@ func TestVersionIsLoggedOnce(t *testing.T) {
 }
 
 func TestAnotherEnvoyIsLoggedOnce(t *testing.T) {
+	loadAgain()
 	for _, test := range []struct {
 		name   string
 		commit uint64
@@ -673,10 +679,11 @@ type lean struct {
 	api.FilterCallbackHandler
 	api.RequestHeaderMap
 	api.ConfigCallbackHandler
-	calls int
+	decoder *leanDecoder
+	calls   int
 }
 
-func (e *lean) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return (*leanDecoder)(e) }
+func (e *lean) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return e.decoder }
 func (e *lean) GetRaw(name string) string {
 	e.calls++
 	if name == ":path" {
@@ -684,29 +691,26 @@ func (e *lean) GetRaw(name string) string {
 	}
 	return "GET"
 }
-func (e *lean) DefineGaugeMetric(string) api.GaugeMetric     { return leanGauge{e} }
-func (e *lean) DefineCounterMetric(string) api.CounterMetric { return leanCounter{e} }
+func (e *lean) DefineGaugeMetric(string) api.GaugeMetric     { return leanStat{e, 1} }
+func (e *lean) DefineCounterMetric(string) api.CounterMetric { return leanStat{e, 0} }
 
-type leanDecoder lean
+type leanDecoder struct {
+	api.DecoderFilterCallbacks
+	envoy *lean
+}
 
-func (d *leanDecoder) SendLocalReply(int, string, map[string][]string, int64, string) { d.calls++ }
-func (d *leanDecoder) Continue(api.StatusType)                                        {}
-func (d *leanDecoder) RecoverPanic()                                                  {}
-func (d *leanDecoder) AddData([]byte, bool)                                           {}
-func (d *leanDecoder) InjectData([]byte)                                              {}
-func (d *leanDecoder) SetUpstreamOverrideHost(string, bool) error                     { return nil }
+func (d *leanDecoder) SendLocalReply(int, string, map[string][]string, int64, string) {
+	d.envoy.calls++
+}
 
-type leanGauge struct{ envoy *lean }
+type leanStat struct {
+	envoy *lean
+	value uint64
+}
 
-func (g leanGauge) Get() uint64     { g.envoy.calls++; return 1 }
-func (g leanGauge) Record(uint64)   { g.envoy.calls++ }
-func (g leanGauge) Increment(int64) { g.envoy.calls++ }
-
-type leanCounter struct{ envoy *lean }
-
-func (c leanCounter) Get() uint64     { c.envoy.calls++; return 0 }
-func (c leanCounter) Record(uint64)   { c.envoy.calls++ }
-func (c leanCounter) Increment(int64) { c.envoy.calls++ }
+func (s leanStat) Get() uint64     { s.envoy.calls++; return s.value }
+func (s leanStat) Record(uint64)   { s.envoy.calls++ }
+func (s leanStat) Increment(int64) { s.envoy.calls++ }
 
 // factory is a variable, as in the SDK, so that the compiler does not know the function.
 var factory api.StreamFilterFactory = NewStream
@@ -714,9 +718,10 @@ var factory api.StreamFilterFactory = NewStream
 // A probe reads its method and path, a cluster's three gauges and server.live, and writes one counter and the reply.
 func TestProbeCallsEnvoyEightTimesAndAllocatesOnlyItsStream(t *testing.T) {
 	envoy := &lean{}
+	envoy.decoder = &leanDecoder{envoy: envoy}
 	config := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
 	probe := func() { factory(config, envoy).DecodeHeaders(envoy, true) }
-	probe() // the first notes and logs how the gate starts
+	probe() // the first one is a change, and logged
 	envoy.calls = 0
 	probe()
 	if envoy.calls != 8 {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestVersionIsTheLinkersOrGos(t *testing.T) {
+func TestText(t *testing.T) {
 	info := func(version string, settings ...string) *debug.BuildInfo {
 		b := &debug.BuildInfo{Main: debug.Module{Path: "healthgate", Version: version}}
 		for i := 0; i < len(settings); i += 2 {
@@ -23,7 +23,7 @@ func TestVersionIsTheLinkersOrGos(t *testing.T) {
 		"go install":               {"", "", info("v1.2.3"), "1.2.3"},
 		"a checkout": {"", "", info("(devel)", "vcs.revision", "0123456789abcdef", "vcs.modified", "true"),
 			"devel (0123456789ab, modified)"},
-		"a revision that it names": {"", "", info("v0.0.0-20260102030405-0123456789ab", "vcs.revision", "0123456789abcdef"),
+		"a version with the revision": {"", "", info("v0.0.0-20260102030405-0123456789ab", "vcs.revision", "0123456789abcdef"),
 			"0.0.0-20260102030405-0123456789ab"},
 		"nothing": {"", "", nil, "unknown"},
 	} {

@@ -471,7 +471,7 @@ func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
 		"HTTP/1.1, by gRPC": {changed(t, bootstrap, "# By DNS.", "typed_extension_protocol_options: {"+httpOptions+": {\"@type\": type.googleapis.com/"+httpOptions+", explicit_http_config: {http_protocol_options: {}}}}"),
 			Gate{Check: check}, Place{}, `f: cluster "checkout" in line 29 does not speak HTTP/2`},
 		"an aggregate":      {changed(t, bootstrap, "type: STRICT_DNS", "cluster_type: {name: envoy.clusters.aggregate}"), Gate{Check: check}, Place{}, `f: cluster "checkout" in line 29 is an aggregate`},
-		"routes by RDS":     {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(bootstrap, "rds: {route_config_name: a}\n          http_filters:"), Gate{Check: check}, Place{}, "f: the connection manager in line 13 gets its routes by RDS (a), and this file does not have them; add to them:"},
+		"routes by RDS":     {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(bootstrap, "rds: {route_config_name: a}\n          http_filters:"), Gate{Check: check}, Place{}, "f: the connection manager in line 13 gets its routes by RDS (a), and this file does not have them; add to its routes:"},
 		"routes by matcher": {changed(t, bootstrap, "routes:", "matcher: {}\n              routes:"), Gate{Check: check}, Place{}, `f: virtual host "web" in line 18 selects its routes by a matcher`},
 		"a shared list": {changed(t, bootstrap, "http_filters:\n", "http_filters: &f\n", "  clusters:\n", "  - name: other\n    filter_chains: [{filters: [{typed_config: {\"@type\": x.HttpConnectionManager, http_filters: *f}}]}]\n  clusters:\n"),
 			Gate{Check: check}, Place{Listener: "ingress"}, "f: http_filters in line 24 can't be added to without changing something else: an anchor (&)"},

@@ -180,7 +180,7 @@ func (w *writer) manager() (manager, error) {
 func (w *writer) routeAndFilter(m manager) error {
 	routes, t, err := w.file.routeConfiguration(m)
 	if err != nil {
-		return fmt.Errorf("%w; add to them:\n%s", err, strings.Join(w.gate.route(), "\n"))
+		return fmt.Errorf("%w; add to its routes:\n%s", err, strings.Join(w.gate.route(), "\n"))
 	}
 	host, err := virtualHost(routes, w.place.VirtualHost)
 	if err != nil {
@@ -395,7 +395,7 @@ func (d *document) withBlock(t *text) (*document, error) {
 		}
 	})
 	if at.Style&yaml.LiteralStyle == 0 || at.Line+1 > len(d.lines) {
-		return nil, fmt.Errorf("the value in line %d is quoted: write it as a block (|), so that lines can be added", at.Line)
+		return nil, fmt.Errorf("the value in line %d is quoted or folded: write it as a block (|), so that lines can be added", at.Line)
 	}
 	first := d.lines[at.Line] // after the indicator
 	indent := len(first) - len(strings.TrimLeft(first, " "))

@@ -1,4 +1,4 @@
-// Package envoyadmin reads Envoy's admin interface for the command, by Envoy's own types. It is never in a plugin.
+// Package envoyadmin reads Envoy's admin interface for the command, with Envoy's own types.
 package envoyadmin
 
 import (
@@ -24,23 +24,23 @@ import (
 const (
 	// DefaultAddress is where admin usually listens.
 	DefaultAddress = "127.0.0.1:9901"
-	// Timeout is how long admin may take for one answer. Its main thread writes some hundred thousand hosts in that time.
+	// Timeout is the time limit of one answer, in which Envoy writes some hundred thousand hosts.
 	Timeout = 5 * time.Second
-	// dumpTimeout is that for a config_dump, which can have hundreds of megabytes.
+	// dumpTimeout is the time limit of a config_dump, which can have hundreds of megabytes.
 	dumpTimeout = time.Minute
 	maxAnswer   = 1 << 30 // bytes
 )
 
-// Client asks one admin interface. It is safe for use by several goroutines.
+// Client reads one admin interface. It is safe for concurrent use.
 type Client struct {
 	address string
 	http    *http.Client
 }
 
-// New makes a client of admin at host:port, or unix:///path. The error says how to write the address.
+// New returns a client of admin at host:port, unix:///path, or unix://@name. The error says how to write the address.
 func New(address string) (*Client, error) {
 	network, target := "tcp", address
-	if path, unix := strings.CutPrefix(address, "unix://"); unix && strings.HasPrefix(path, "/") {
+	if path, unix := strings.CutPrefix(address, "unix://"); unix && (strings.HasPrefix(path, "/") || strings.HasPrefix(path, "@")) {
 		network, target = "unix", path
 	} else if err := checkHostPort(address); err != nil {
 		return nil, fmt.Errorf("--admin: %q is neither host:port, as in %s, nor unix:///path: %w", address, DefaultAddress, err)
@@ -51,14 +51,14 @@ func New(address string) (*Client, error) {
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return dialer.DialContext(ctx, network, target)
 			},
-			DisableKeepAlives: true, // a drain closes connections, and this is not to be one that it waits for
+			DisableKeepAlives: true, // so that a drain does not wait for this connection
 		},
-		// Admin does not redirect. Another server may, and is not followed.
+		// Admin does not redirect, and another server is not followed.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
-// checkHostPort says how an address that is not host:port could be written.
+// checkHostPort returns an error that says how to write an address that is not host:port.
 func checkHostPort(address string) error {
 	rest, isURL := strings.CutPrefix(strings.TrimPrefix(address, "https://"), "http://")
 	if isURL = isURL || rest != address; isURL {
@@ -67,7 +67,11 @@ func checkHostPort(address string) error {
 	}
 	for _, prefix := range []string{"unix:", "/"} {
 		if path, found := strings.CutPrefix(address, prefix); found {
-			return fmt.Errorf("write a socket's absolute path behind unix://, unix:///%s", strings.TrimLeft(path, "/"))
+			path = strings.TrimLeft(path, "/")
+			if !strings.HasPrefix(path, "@") {
+				path = "/" + path
+			}
+			return fmt.Errorf("write a socket's absolute path after unix://, as in unix://%s", path)
 		}
 	}
 	host, port, err := net.SplitHostPort(address)
@@ -78,7 +82,7 @@ func checkHostPort(address string) error {
 		return fmt.Errorf("write it without the path /%s, %s", path, net.JoinHostPort(host, number))
 	}
 	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
-		return fmt.Errorf("port %q is no number from 1 to 65535", port)
+		return fmt.Errorf("port %q is not a number from 1 to 65535", port)
 	}
 	if host == "" {
 		return errors.New("the host is missing")
@@ -86,15 +90,15 @@ func checkHostPort(address string) error {
 	return nil
 }
 
-// Address is where the client asks.
+// Address returns the address of admin.
 func (c *Client) Address() string { return c.address }
 
-// Post asks admin to do something. An answer other than 200 is an error.
+// Post sends a POST to admin. An answer other than 200 is an error.
 func (c *Client) Post(ctx context.Context, path string) error {
 	return c.do(ctx, Timeout, http.MethodPost, path, func(io.Reader) error { return nil })
 }
 
-// do sends a request, and has read read the answer.
+// do sends a request, and calls read with the body of the answer.
 func (c *Client) do(ctx context.Context, timeout time.Duration, method, path string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -115,37 +119,37 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 		return err
 	}
 	if err := read(io.LimitReader(reply.Body, maxAnswer)); err != nil {
-		return fmt.Errorf("admin at %s: the answer to %s can't be read: %w", c.address, request.URL.Path, err)
+		return fmt.Errorf("admin at %s: the answer to %s can't be read: %w", c.address, request.URL.Path, c.unanswered(err, timeout))
 	}
 	return nil
 }
 
 // elsewhere is the next step if admin does not answer at an address.
-const elsewhere = "--admin or ADMIN_ADDRESS says where admin listens"
+const elsewhere = "set --admin or ADMIN_ADDRESS to the address of admin"
 
-// unanswered says in plain words why a request got no answer.
+// unanswered describes why a request got no answer, or not all of it.
 func (c *Client) unanswered(err error, timeout time.Duration) error {
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
-		err = failed.Err // the rest of it is the URL
+		err = failed.Err // without the URL
 	}
 	dialed := (*net.OpError)(nil)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer within %v", timeout)
+		return fmt.Errorf("no answer within %v: Envoy's main thread hangs, or the connection is blocked", timeout)
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &dialed) && dialed.Op == "dial":
 		return fmt.Errorf("%w; %s", dialed.Err, elsewhere)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("the connection was closed without an answer: this is not Envoy's admin interface, or an Envoy at its connection limit "+
-			"(admin.ignore_global_conn_limit); %s", elsewhere)
+		return fmt.Errorf("the connection was closed without an answer: this is not Envoy's admin interface, or Envoy is at its "+
+			"connection limit (admin.ignore_global_conn_limit); %s", elsewhere)
 	case strings.Contains(err.Error(), "malformed HTTP"):
-		return fmt.Errorf("what answers does not speak HTTP/1.1 without TLS, so it is not Envoy's admin interface; %s", elsewhere)
+		return fmt.Errorf("the server does not speak HTTP/1.1 without TLS, so it is not Envoy's admin interface; %s", elsewhere)
 	}
 	return err
 }
 
-// message reads an answer in JSON. What a later Envoy may add is left out.
+// message reads an answer in JSON. It ignores the fields of a later Envoy.
 func (c *Client) message(ctx context.Context, path string, into proto.Message) error {
 	return c.do(ctx, Timeout, http.MethodGet, path, func(answer io.Reader) error {
 		text, err := io.ReadAll(answer)
@@ -156,7 +160,7 @@ func (c *Client) message(ctx context.Context, path string, into proto.Message) e
 	})
 }
 
-// ServerInfo asks for the version and state of this Envoy. It is an error if something else than an Envoy answers.
+// ServerInfo returns the version and state of this Envoy. It is an error if another server answers.
 func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
 	var text []byte
 	err := c.do(ctx, Timeout, http.MethodGet, "/server_info", func(answer io.Reader) (err error) {
@@ -168,12 +172,13 @@ func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
 	}
 	info := &adminv3.ServerInfo{}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, info); err != nil || info.GetVersion() == "" {
-		return nil, fmt.Errorf("admin at %s: the answer to /server_info has no version of Envoy, so this is not Envoy's admin interface; %s", c.address, elsewhere)
+		return nil, fmt.Errorf("admin at %s: the answer to /server_info has no version of Envoy, so this is not Envoy's admin interface; %s",
+			c.address, elsewhere)
 	}
 	return info, nil
 }
 
-// Clusters asks for clusters with their hosts: those named, or all. An Envoy that does not know the filter gives all.
+// Clusters returns the named clusters with their hosts, or all. An Envoy that does not know the filter returns all.
 func (c *Client) Clusters(ctx context.Context, names ...string) (*adminv3.Clusters, error) {
 	path := "/clusters?format=json"
 	if len(names) > 0 {
@@ -187,16 +192,16 @@ func (c *Client) Clusters(ctx context.Context, names ...string) (*adminv3.Cluste
 	return clusters, c.message(ctx, path, clusters)
 }
 
-// escape makes a query's value of a text. Envoy takes + for itself, and not for a space.
+// escape returns a text as a query value. Envoy does not read + as a space.
 func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
 
-// Listeners asks for the addresses that Envoy listens on.
+// Listeners returns the addresses of the listeners.
 func (c *Client) Listeners(ctx context.Context) (*adminv3.Listeners, error) {
 	listeners := &adminv3.Listeners{}
 	return listeners, c.message(ctx, "/listeners?format=json", listeners)
 }
 
-// Stats asks for the counters and gauges whose names a regular expression (RE2) matches.
+// Stats returns the counters and gauges whose names match a regular expression (RE2).
 func (c *Client) Stats(ctx context.Context, pattern string) (map[string]uint64, error) {
 	stats := map[string]uint64{}
 	return stats, c.do(ctx, Timeout, http.MethodGet, "/stats?filter="+escape(pattern), func(answer io.Reader) error {
@@ -214,7 +219,7 @@ func (c *Client) Stats(ctx context.Context, pattern string) (map[string]uint64, 
 	})
 }
 
-// ConfigDump asks for the configuration that Envoy has, as it writes it.
+// ConfigDump returns Envoy's configuration in JSON.
 func (c *Client) ConfigDump(ctx context.Context) (dump []byte, err error) {
 	return dump, c.do(ctx, dumpTimeout, http.MethodGet, "/config_dump", func(answer io.Reader) (err error) {
 		dump, err = io.ReadAll(answer)

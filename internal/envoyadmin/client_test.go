@@ -21,9 +21,9 @@ func TestAddressIsAPortOrASocket(t *testing.T) {
 		"127.0.0.1":              "missing port in address",
 		"::1:9901":               "too many colons in address",
 		"":                       "missing port in address",
-		"localhost:http":         `port "http" is no number from 1 to 65535`,
-		"localhost:99999":        `port "99999" is no number`,
-		"localhost:0":            `port "0" is no number`,
+		"localhost:http":         `port "http" is not a number from 1 to 65535`,
+		"localhost:99999":        `port "99999" is not a number`,
+		"localhost:0":            `port "0" is not a number`,
 		"127.0.0.1:9901/admin":   "without the path /admin, 127.0.0.1:9901",
 		"http://127.0.0.1:9901":  "without http:// and path, 127.0.0.1:9901",
 		"https://localhost:1/x/": "without http:// and path, localhost:1",
@@ -83,7 +83,7 @@ func TestWhatIsNotAdminIsSaid(t *testing.T) {
 			}
 			_, err = client.ServerInfo(t.Context())
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "admin at "+client.Address()+": ") ||
-				!strings.HasSuffix(err.Error(), "; --admin or ADMIN_ADDRESS says where admin listens") {
+				!strings.HasSuffix(err.Error(), "; set --admin or ADMIN_ADDRESS to the address of admin") {
 				t.Errorf("got %v", err)
 			}
 		})

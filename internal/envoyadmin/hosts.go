@@ -9,13 +9,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
-// State puts a host where Envoy counts it, healthy or degraded, or says why it is unhealthy, in the words of /clusters:
-// HostImpl::coarseHealth in source/common/upstream/upstream_impl.h. What makes a host unhealthy wins over what makes it
-// degraded.
+// State returns healthy or degraded, as Envoy counts a host, or the reason why it is unhealthy, in the words of /clusters:
+// HostImpl::coarseHealth in source/common/upstream/upstream_impl.h. Unhealthy takes precedence over degraded.
 func State(h *adminv3.HostHealthStatus) string {
 	switch {
 	case h.GetFailedActiveHealthCheck() && h.GetActiveHcTimeout():
-		return "/failed_active_hc/active_hc_timeout: its health check is not answered in time"
+		return "/failed_active_hc/active_hc_timeout: it does not answer Envoy's health check in time"
 	case h.GetFailedActiveHealthCheck() && h.GetPendingActiveHc():
 		return "/failed_active_hc/pending_active_hc: it waits for its first health check"
 	case h.GetFailedActiveHealthCheck():
@@ -28,7 +27,7 @@ func State(h *adminv3.HostHealthStatus) string {
 	case corev3.HealthStatus_DEGRADED:
 		return Degraded
 	default:
-		return "/eds_status_unhealthy: discovery says " + status.String()
+		return "/eds_status_unhealthy: EDS reports " + status.String()
 	}
 	if h.GetFailedActiveDegradedCheck() || h.GetFailedDegradedOutlierDetection() {
 		return Degraded
@@ -36,19 +35,19 @@ func State(h *adminv3.HostHealthStatus) string {
 	return Healthy
 }
 
-// What State says of hosts that serve.
+// The states of hosts that serve.
 const (
 	Healthy  = "healthy"
 	Degraded = "degraded"
 )
 
-// Excluded says whether Envoy leaves a host out of its panic threshold: excludeBasedOnHealthFlag in
+// Excluded reports whether Envoy excludes a host from its panic threshold: excludeBasedOnHealthFlag in
 // source/common/upstream/upstream_impl.cc.
 func Excluded(h *adminv3.HostHealthStatus) bool {
 	return h.GetPendingActiveHc() || h.GetExcludedViaImmediateHcFail() || h.GetEdsHealthStatus() == corev3.HealthStatus_DRAINING
 }
 
-// Endpoint renders an address: ip:port, or a path.
+// Endpoint returns an address as ip:port, or a path.
 func Endpoint(a *corev3.Address) string {
 	if socket := a.GetSocketAddress(); socket != nil {
 		return net.JoinHostPort(socket.GetAddress(), strconv.FormatUint(uint64(socket.GetPortValue()), 10))

@@ -11,19 +11,19 @@ import (
 	"healthgate/internal/lint"
 )
 
-// dump is the part of admin's /config_dump that lint does not report: the state of updates, and facts about clusters.
+// dump has the parts of admin's /config_dump that lint does not read: the state of updates, and facts about clusters.
 type dump struct {
 	refused  []refusal
 	warming  []warming
 	clusters map[string]clusterConfig // by name
 }
 
-// refusal is an update that Envoy has refused. It goes on with the configuration it had, if any.
+// refusal is an update that Envoy has refused. Envoy keeps the configuration before, if any.
 type refusal struct {
 	name     string // of the listener; "" if Envoy does not know
 	at       string
 	details  string
-	errors   []string // of the gates in it, by the gate's own decoder
+	errors   []string // of the gates in it, from the gate's own decoder
 	replaces bool     // an older configuration is active
 }
 
@@ -33,7 +33,7 @@ type warming struct {
 	replaces   bool // an older configuration is active
 }
 
-// clusterConfig is what explains a cluster's counts.
+// clusterConfig has the configuration that explains a cluster's counts.
 type clusterConfig struct {
 	Name        string `json:"name"`
 	Type        string `json:"type"`
@@ -47,7 +47,7 @@ type clusterConfig struct {
 	} `json:"health_checks"`
 }
 
-// dumped is the form of a dump, as far as it is read here.
+// dumped is the JSON of a dump, as far as it is read here.
 type dumped struct {
 	Configs []struct {
 		DynamicListeners []struct {
@@ -70,7 +70,7 @@ type dumpedCluster struct {
 	Cluster json.RawMessage `json:"cluster"`
 }
 
-// config reads a cluster. One that reads otherwise than expected has no facts, which is no error.
+// config reads a cluster. An unexpected form is not an error, and has no facts.
 func (d dumpedCluster) config() (c clusterConfig) {
 	_ = json.Unmarshal(d.Cluster, &c)
 	return c
@@ -110,7 +110,7 @@ func readDump(text []byte) (*dump, error) {
 	return d, nil
 }
 
-// refuse adds a refusal. Envoy's dump may have one twice: by the listener, and by the update, which has no time.
+// refuse adds a refusal. Envoy's dump may have it twice: for the listener, and for the update, without a time.
 func (d *dump) refuse(r refusal) {
 	for i, known := range d.refused {
 		if known.name == r.name && known.details == r.details {
@@ -121,7 +121,7 @@ func (d *dump) refuse(r refusal) {
 	d.refused = append(d.refused, r)
 }
 
-// nameOf is the name in a listener's configuration.
+// nameOf returns the name in a listener's configuration.
 func nameOf(listener json.RawMessage) string {
 	var named struct {
 		Name string `json:"name"`
@@ -130,7 +130,7 @@ func nameOf(listener json.RawMessage) string {
 	return named.Name
 }
 
-// lastLine is the end of Envoy's message, which begins with the configuration as text.
+// lastLine returns the end of Envoy's message, which begins with the configuration as text.
 func lastLine(message string) string {
 	lines := strings.Split(strings.TrimSpace(message), "\n")
 	last := strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-1]), ": ")
@@ -140,7 +140,7 @@ func lastLine(message string) string {
 	return last
 }
 
-// gateErrors are the errors of the gates in a refused listener, by reading it as if it were active.
+// gateErrors returns the errors of the gates in a refused listener. It reads the listener as if it were active.
 func gateErrors(listener json.RawMessage) (all []string) {
 	if len(listener) == 0 {
 		return nil
@@ -159,7 +159,7 @@ func gateErrors(listener json.RawMessage) (all []string) {
 	return all
 }
 
-// problem is a refusal in words.
+// problem describes a refusal.
 func (r refusal) problem() Problem {
 	name := "a listener"
 	if r.name != "" {
@@ -170,12 +170,12 @@ func (r refusal) problem() Problem {
 		what += " at " + r.at
 	}
 	if r.replaces {
-		what += ", and goes on with the one before"
+		what += ", and keeps the one before"
 	} else {
-		what += ", and has no other: it does not listen there"
+		what += ", and has no other, so it does not listen there"
 	}
 	what += ": " + r.details
-	next := "fix it: Envoy's log has the reason"
+	next := "fix the configuration: Envoy's log has the reason"
 	if len(r.errors) > 0 {
 		what += fmt.Sprintf(" (the gate in it: %s)", strings.Join(r.errors, "; "))
 		next = "fix the gate's configuration; an Envoy that starts with this one has no such listener"
@@ -183,7 +183,7 @@ func (r refusal) problem() Problem {
 	return Problem{what, next}
 }
 
-// recovery says how long a host of a cluster without traffic takes to be healthy again, or "".
+// recovery describes how long a host of a cluster without traffic takes to become healthy again, or returns "".
 func (c clusterConfig) recovery() string {
 	if len(c.HealthChecks) == 0 {
 		return ""
@@ -197,7 +197,7 @@ func (c clusterConfig) recovery() string {
 	if err != nil || idle <= interval {
 		return ""
 	}
-	return fmt.Sprintf("; while cluster %q has had no traffic Envoy checks it only once in %v, and %d checks must pass: "+
+	return fmt.Sprintf("; Envoy checks cluster %q only once in %v until it has traffic, and %d checks must pass, so "+
 		"recovery takes up to %v (no_traffic_interval)",
 		c.Name, idle, max(1, check.HealthyThreshold), time.Duration(max(1, check.HealthyThreshold))*idle)
 }

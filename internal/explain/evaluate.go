@@ -17,7 +17,7 @@ import (
 	"healthgate/internal/lint"
 )
 
-// seen is admin's answers at one moment.
+// seen has admin's answers at one time.
 type seen struct {
 	at        time.Time
 	info      *adminv3.ServerInfo
@@ -27,7 +27,7 @@ type seen struct {
 	addresses map[string]string // of listeners, by name
 }
 
-// observe asks admin for the numbers of the gates, and for the named clusters, or all.
+// observe reads the numbers of the gates, and the named clusters or all.
 func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, served []lint.Served, names ...string) (*seen, error) {
 	s := &seen{at: time.Now(), dump: dump, clusters: map[string]*adminv3.ClusterStatus{}, addresses: map[string]string{}}
 	var err error
@@ -54,7 +54,7 @@ func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, served [
 	return s, nil
 }
 
-// addressOf is where a gate's listener is bound. Envoy itself names a listener that has no name.
+// addressOf returns the address of a gate's listener. Envoy generates a name for a listener without one.
 func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
 	if served.Listener != "" {
 		return s.addresses[served.Listener] // "" if it is not bound
@@ -74,7 +74,7 @@ func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
 	return ""
 }
 
-// report evaluates each gate.
+// report returns the report of all gates.
 func (s *seen) report(admin string, served []lint.Served) *Report {
 	r := &Report{
 		At: s.at, Admin: admin, Version: version(s.info.GetVersion()), State: s.info.GetState().String(),
@@ -102,7 +102,7 @@ func (s *seen) problems(r *Report) {
 		what := fmt.Sprintf("%s %q is warming", waits.kind, waits.name)
 		switch {
 		case waits.replaces:
-			r.Notes = append(r.Notes, what+": a newer configuration waits, and the one before serves")
+			r.Notes = append(r.Notes, what+": a newer configuration waits, and the one before is active")
 		case waits.kind == "listener":
 			r.Problems = append(r.Problems, Problem{what + ": it does not listen yet",
 				"it waits for its routes (RDS), secrets (SDS) or filters (ECDS): see whether the control plane sends them"})
@@ -116,18 +116,18 @@ func (s *seen) problems(r *Report) {
 	switch s.info.GetState() {
 	case adminv3.ServerInfo_PRE_INITIALIZING, adminv3.ServerInfo_INITIALIZING:
 		r.Problems = append(r.Problems, Problem{"Envoy is " + r.State + ": its listeners are not open yet",
-			"it waits for its clusters, or for xDS: Envoy's log and /init_dump on admin say which"})
+			"it waits for its clusters, or for xDS: see Envoy's log and /init_dump on admin"})
 	}
 	if len(r.Gates) == 0 {
-		next := "is this the right Envoy? If so, `healthgate lint` on its configuration says why there is none"
+		next := "check that this is the right Envoy, then run `healthgate lint` on its configuration"
 		if len(s.dump.refused) > 0 || len(s.dump.warming) > 0 || s.info.GetState() != adminv3.ServerInfo_LIVE {
-			next = "see the other problems: a configuration that was refused or waits may have one"
+			next = "see the other problems: a refused or waiting configuration may have a gate"
 		}
 		r.Problems = append(r.Problems, Problem{"no gate is in its active configuration", next})
 	}
 }
 
-// version is the number in <commit>/<version>/<state>/<build>/<TLS library>.
+// version returns the number in <commit>/<version>/<state>/<build>/<TLS library>.
 func version(long string) string {
 	if parts := strings.Split(long, "/"); len(parts) > 1 {
 		return parts[1]
@@ -135,13 +135,13 @@ func version(long string) string {
 	return long
 }
 
-// evaluate computes a gate's answer, as the gate would.
+// evaluate computes a gate's answer, as the gate does.
 func (s *seen) evaluate(served lint.Served) Gate {
 	g := Gate{Listener: served.Listener, Path: served.Path, Clusters: []Cluster{}, Unknown: []string{}, Problems: []string{}}
 	c := served.Config
 	if c == nil {
 		g.Answer = Answer{Status: 503, Details: policy.Error.Details(), By: "numbers"}
-		g.Next = fmt.Sprintf("fix its configuration (%v); Envoy's log has it, \"healthgate:\"", served.Err)
+		g.Next = fmt.Sprintf("fix its configuration (%v); Envoy's log has it after \"healthgate:\"", served.Err)
 		return g
 	}
 	g.Name = c.StatPrefix
@@ -159,12 +159,12 @@ func (s *seen) evaluate(served lint.Served) Gate {
 	s.uncertain(served, &g, verdict)
 	if g.Next = s.next(c, &g, verdict.Reason); served.NotAsked {
 		g.Answer = Answer{By: "numbers"}
-		g.Next = "no route asks this gate: enable it on the probe's route (see not-enabled below)"
+		g.Next = "no route enables this gate: enable it on the probe's route (see not-enabled below)"
 	}
 	return g
 }
 
-// answer sets the reply that a verdict becomes.
+// answer sets the reply of a verdict.
 func (g *Gate) answer(c *config.Config, v policy.Verdict) {
 	g.Answer = Answer{Passing: v.Passing, Status: c.Unhealthy.Status, Details: v.Reason.Details(), By: "numbers"}
 	if v.Passing {
@@ -172,7 +172,7 @@ func (g *Gate) answer(c *config.Config, v policy.Verdict) {
 	}
 }
 
-// draining says whether the gate sees that Envoy fails its health checks.
+// draining reports whether the gate sees that Envoy drains.
 func (s *seen) draining(c *config.Config) bool {
 	if c.IgnoreDrain {
 		return false
@@ -183,7 +183,7 @@ func (s *seen) draining(c *config.Config) bool {
 	return c.Admin != nil && s.info.GetState() == adminv3.ServerInfo_DRAINING
 }
 
-// sample is a cluster's counts by the gate's source.
+// sample returns a cluster's host counts from the gate's source.
 func (s *seen) sample(c *config.Config, cluster policy.Cluster) policy.Sample {
 	if c.Admin == nil {
 		scope := envoystats.ClusterScope(cluster.StatName)
@@ -210,7 +210,7 @@ func (s *seen) sample(c *config.Config, cluster policy.Cluster) policy.Sample {
 	return policy.Sample{Counts: counts}
 }
 
-// cluster describes one, with its unhealthy hosts.
+// cluster describes a cluster, with its unhealthy hosts.
 func (s *seen) cluster(asked policy.Cluster, sample policy.Sample) Cluster {
 	c := Cluster{Name: asked.Name, Healthy: sample.Healthy, Degraded: sample.Degraded, Excluded: sample.Excluded, Total: sample.Total,
 		Needs: needs(asked.Rule), Reason: asked.Evaluate(sample).Reason.String(), Failing: []Host{}}
@@ -226,7 +226,7 @@ func (s *seen) cluster(asked policy.Cluster, sample policy.Sample) Cluster {
 	return c
 }
 
-// needs is a rule in words.
+// needs describes a rule.
 func needs(r policy.Rule) string {
 	var all []string
 	if r.MinHealthy > 0 {
@@ -242,7 +242,7 @@ func needs(r policy.Rule) string {
 	return text
 }
 
-// uncertain adds the facts that the numbers can't show, and a probe may.
+// uncertain adds the facts that the numbers do not show, and a probe may show.
 func (s *seen) uncertain(served lint.Served, g *Gate, v policy.Verdict) {
 	c := served.Config
 	held := c.Hold != policy.Hold{} && v.Reason != policy.Draining
@@ -252,18 +252,18 @@ func (s *seen) uncertain(served lint.Served, g *Gate, v policy.Verdict) {
 			break
 		}
 	}
-	if held && kept && (healthy == 1) != v.Passing { // with hold the gauge is kept up between probes
+	if held && kept && (healthy == 1) != v.Passing { // with hold the gauge is updated between probes too
 		g.answer(c, policy.Verdict{Reason: policy.Held, Passing: healthy == 1})
 	} else if held {
-		g.Unknown = append(g.Unknown, "hold: whether the answer is about to change")
+		g.Unknown = append(g.Unknown, "hold: whether a change of the answer is pending")
 	}
 	if c.StaleAfter > 0 {
-		g.Unknown = append(g.Unknown, "stale_after: how long ago the clusters were last checked")
+		g.Unknown = append(g.Unknown, "stale_after: the age of the last health check")
 	}
 	if _, kept := s.stats["server.live"]; !kept && c.Admin == nil && !c.IgnoreDrain {
-		g.Unknown = append(g.Unknown, "drain: the stat server.live is not kept, so the gate may not see a drain (stats, in docs/lint.md)")
+		g.Unknown = append(g.Unknown, "drain: Envoy has no stat server.live, so the gate may not see a drain (stats, in docs/lint.md)")
 	}
 	if c.Admin == nil && slices.ContainsFunc(g.Clusters, func(cluster Cluster) bool { return cluster.Total == 0 }) {
-		g.Unknown = append(g.Unknown, "a listener's own stats matcher: the gate may not see a stat that admin has, and the other way round")
+		g.Unknown = append(g.Unknown, "a stats matcher of the listener: the gate may not see a stat that admin has, or the other way round")
 	}
 }

@@ -183,6 +183,13 @@ var explained = map[string]struct {
 		e.count(0, 2, 3)
 		e.answers = "failed failed_cluster_unhealthy"
 	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
+	"every host is degraded, and none counts": {`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, func(e *fakeEnvoy) {
+		e.count(0, 3, 3)
+		e.answers = "failed failed_cluster_unhealthy"
+	}, 503, "healthgate_cluster_unhealthy", "", `3 hosts of cluster "service" are degraded, which this gate does not count`},
+	"fewer hosts than it needs": {`{"clusters": [{"name": "service", "min_healthy": 4}]}`, func(e *fakeEnvoy) {
+		e.answers = "failed failed_cluster_unhealthy"
+	}, 503, "healthgate_cluster_unhealthy", "", `all 3 hosts of cluster "service" are healthy, and the gate needs 4: add hosts`},
 	"too few per cent": {`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`, func(e *fakeEnvoy) {
 		e.count(1, 0, 3)
 		e.answers = "failed failed_cluster_unhealthy"
@@ -207,15 +214,15 @@ var explained = map[string]struct {
 	"no such cluster": {plain, func(e *fakeEnvoy) {
 		e.count(0, 0, 0)
 		e.hosts, e.answers = nil, "failed failed_cluster_empty"
-	}, 503, "healthgate_cluster_empty", "", `Envoy has no cluster "service": a wrong name, or CDS has removed it, as Envoy Gateway and others do while a service has no ready endpoint (scaled to 0), which is a normal state; did you mean servise?`},
+	}, 503, "healthgate_cluster_empty", "", `Envoy has no cluster "service": the name is wrong, or CDS has removed it, as Envoy Gateway does while a service has no ready endpoint (scaled to 0); did you mean servise?`},
 	"its gauges are left out": {plain, func(e *fakeEnvoy) {
 		e.count(0, 0, 0)
 		e.answers = "failed failed_cluster_empty"
-	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 3 hosts, and its gauges don't say so`},
+	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 3 hosts, and its gauges do not`},
 	"the gauges of its only host are left out": {plain, func(e *fakeEnvoy) {
 		e.count(0, 0, 0)
 		e.hosts, e.answers = e.hosts[:1], "failed failed_cluster_empty"
-	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 1 hosts, and its gauges don't say so`},
+	}, 503, "healthgate_cluster_empty", "", `cluster "service" has 1 hosts, and its gauges do not`},
 	"by admin, no such cluster": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
 		e.hosts, e.answers = nil, "failed failed_cluster_unknown"
 	}, 503, "healthgate_cluster_unknown", "", `Envoy has no cluster "service"`},
@@ -231,7 +238,7 @@ var explained = map[string]struct {
 	}, 503, "healthgate_held", "", "hold delays the change"},
 	"stale, which only the gate knows": {`{"clusters": ["service"], "stale_after": "10s"}`, func(e *fakeEnvoy) {
 		e.answers, e.status = "failed failed_stale", 503
-	}, 200, "healthgate_ok", "healthgate_stale", "the clusters have not been checked"},
+	}, 200, "healthgate_ok", "healthgate_stale", "the data is older than stale_after"},
 	"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "", "fix its configuration"},
 }
 
@@ -315,7 +322,7 @@ func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
 		t.Errorf("lint found %v", report.Findings)
 	}
 	g := report.Gates[0]
-	if len(g.Problems) != 1 || g.Problems[0] != "the probe was answered with 503 by this Envoy, but not by the gate" || g.Probe.Counted ||
+	if len(g.Problems) != 1 || g.Problems[0] != "this Envoy answered the probe with 503, but not by the gate" || g.Probe.Counted ||
 		!strings.HasPrefix(g.Next, "find the route, redirect or filter") {
 		t.Errorf("got %+v", g)
 	}
@@ -348,7 +355,7 @@ func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
 				t.Errorf("fine: %v, and %+v, %+v", report.Fine(), g, g.Probe)
 			}
 			if !slices.ContainsFunc(g.Unknown, func(u string) bool {
-				return strings.HasPrefix(u, "a probe: something else than this gate has answered at ")
+				return strings.HasPrefix(u, "a probe: another server answered at ")
 			}) {
 				t.Errorf("it does not say whose answer it was: %q", g.Unknown)
 			}
@@ -380,7 +387,7 @@ func TestAnswerIsUnknownWhileOthersProbeAllTheTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Passing || report.Fine() || len(g.Unknown) == 0 || !strings.Contains(g.Unknown[len(g.Unknown)-1], "others probe it so often") {
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Passing || report.Fine() || len(g.Unknown) == 0 || !strings.Contains(g.Unknown[len(g.Unknown)-1], "other clients probe it too often") {
 		t.Errorf("got %+v, %+v", g, g.Probe)
 	}
 }
@@ -418,7 +425,7 @@ func TestWithoutTheGatesStatsTheNumbersDecide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Status != 200 || len(g.Unknown) != 1 || !strings.HasPrefix(g.Unknown[0], "whether the gate gave the probe's answer") {
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Status != 200 || len(g.Unknown) != 1 || !strings.HasPrefix(g.Unknown[0], "whether the gate answered the probe") {
 		t.Errorf("got %+v", g)
 	}
 }
@@ -485,8 +492,8 @@ func TestWhatKeepsAGateFromServingIsAProblem(t *testing.T) {
 		"no gate":           {"none", "LIVE", "", []string{"no gate is in its active configuration"}, nil},
 		"not yet":           {"none", "PRE_INITIALIZING", "", []string{"Envoy is PRE_INITIALIZING: its listeners are not open yet", "no gate is in"}, nil},
 		"not yet open":      {plain, "INITIALIZING", "", []string{"Envoy is INITIALIZING"}, nil},
-		"refused":           {"none", "LIVE", fmt.Sprintf(refusedListener, ""), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and has no other: it does not listen there: Failed to parse (the gate in it: min_helthy: `, "no gate is in"}, nil},
-		"an update refused": {plain, "LIVE", fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and goes on with the one before: `}, nil},
+		"refused":           {"none", "LIVE", fmt.Sprintf(refusedListener, ""), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and has no other, so it does not listen there: Failed to parse (the gate in it: min_helthy: `, "no gate is in"}, nil},
+		"an update refused": {plain, "LIVE", fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and keeps the one before: `}, nil},
 		"warming": {"none", "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", "warming_state": {"listener": {"name": "l1"}}}]}`,
 			[]string{`listener "l1" is warming: it does not listen yet`, "no gate is in"}, nil},
 		"an update warms": {plain, "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", "active_state": {"listener": {"name": "l1"}}, "warming_state": {"listener": {"name": "l1"}}}]}`,
@@ -540,9 +547,9 @@ func TestNextStepKnowsTheCluster(t *testing.T) {
 		"EDS":              {`{"name": "service", "type": "EDS"}`, nil, `cluster "service" has no hosts: EDS has none, which is normal for a service scaled to 0`},
 		"DNS":              {`{"name": "service", "type": "STRICT_DNS"}`, nil, `cluster "service" has no hosts: its name does not resolve`},
 		"static":           {`{"name": "service", "type": "STATIC"}`, nil, `cluster "service" has no hosts: its load_assignment has no endpoints`},
-		"checked idly":     {`{"name": "service", "health_checks": [{"interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `Envoy checks it only once in 1m0s, and 3 checks must pass: recovery takes up to 3m0s`},
+		"checked idly":     {`{"name": "service", "health_checks": [{"interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `only once in 1m0s until it has traffic, and 3 checks must pass, so recovery takes up to 3m0s`},
 		"checked idly too": {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "10s", "healthy_threshold": 2}]}`, []string{failed}, `recovery takes up to 20s`},
-		"checked":          {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `can be reached from here`},
+		"checked":          {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `whether this machine reaches it`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newFakeEnvoy(plain)
@@ -607,7 +614,7 @@ func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
 		t.Errorf("got %+v, %+v", g, g.Probe)
 	}
 	e.stats["listener_manager.listener_stopped"] = 1
-	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || !strings.HasPrefix(report.Gates[0].Next, "restart Envoy: its listeners were stopped") {
+	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || !strings.HasPrefix(report.Gates[0].Next, "restart Envoy: /drain_listeners has stopped its listeners") {
 		t.Errorf("%v: %+v", err, report.Gates[0])
 	}
 	for name, test := range map[string]struct{ admin, listener, want string }{
@@ -617,7 +624,9 @@ func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
 		"every address of another":    {"10.1.2.3:9901", "0.0.0.0:8443", "10.1.2.3:8443"},
 		"every address, by localhost": {"localhost:9901", "0.0.0.0:8443", "127.0.0.1:8443"},
 		"one":                         {"127.0.0.1:9901", "10.1.2.3:8443", "10.1.2.3:8443"},
-		"a socket":                    {"127.0.0.1:9901", "/run/envoy.sock", ""},
+		"a socket":                    {"127.0.0.1:9901", "/dev/null", "/dev/null"},
+		"an abstract socket":          {"127.0.0.1:9901", "@envoy", "@envoy"},
+		"a socket of another machine": {"127.0.0.1:9901", "/nowhere/envoy.sock", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, _ := reachable(test.admin, test.listener); strings.Join(got, " ") != test.want {
@@ -686,7 +695,7 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 	expect("admin: admin at " + admin.Address() + ": /server_info is answered with 500 Internal Server Error, was answers")
 	set(func() { e.broken, e.hosts[1] = false, "{}" })
 	expect("admin: answers, was admin at "+admin.Address()+": /server_info is answered with 500 Internal Server Error",
-		"cluster service host 10.0.0.2:8080: serves, or is gone, was /failed_active_hc: it fails Envoy's health check")
+		"cluster service host 10.0.0.2:8080: healthy, or removed, was /failed_active_hc: it fails Envoy's health check")
 	set(func() {
 		e.plugin, e.stats["listener_manager.listener_modified"] = `{"clusters": ["service"], "stat_prefix": "other"}`, 1
 	})

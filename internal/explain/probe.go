@@ -20,23 +20,23 @@ import (
 	"healthgate/internal/lint"
 )
 
-// Probe is a real GET of a gate, as a balancer would send it.
+// Probe is a GET of a gate, as a balancer would send it.
 type Probe struct {
 	URL      string `json:"url"`
 	Protocol string `json:"protocol,omitempty"`
 	Status   int    `json:"status,omitempty"`
 	Took     string `json:"took,omitempty"`
-	Counted  bool   `json:"counted"`         // the gate's own counters have grown by it: it is the gate's answer
-	Error    string `json:"error,omitempty"` // why there is no answer
+	Counted  bool   `json:"counted"`         // the gate's own counters have grown by it, so the gate answered it
+	Error    string `json:"error,omitempty"` // the reason if there is no answer
 }
 
 const (
 	probeTimeout = 3 * time.Second
-	// burst is how many probes a gate gets: others probe it too, and their probes must not be taken for these.
+	// burst is the number of probes for a gate, so that they differ from the probes of other clients.
 	burst = 10
-	// countedWithin is how long the gate's counters may take to grow by them.
+	// countedWithin is the time in which the gate's counters must grow by them.
 	countedWithin = time.Second
-	// pause is the shortest time in which the counters are watched without a probe.
+	// pause is the shortest time for which the counters are watched without a probe.
 	pause = 100 * time.Millisecond
 )
 
@@ -44,11 +44,11 @@ const (
 type prober struct {
 	*seen
 	admin   *envoyadmin.Client
-	pattern string // of the stats that show whose answer it was
+	pattern string // of the stats that show who answered
 }
 
-// probe asks each gate. An answer counts only if the gate's own counters have grown by it: at a listener's address something else
-// may answer, on this machine or by another filter. Then the numbers decide.
+// probe probes each gate. An answer counts only if the gate's own counters have grown by it: another server on this machine or another
+// filter may answer at the listener's address. Then the numbers decide.
 func (s *seen) probe(ctx context.Context, admin *envoyadmin.Client, served []lint.Served, gates []Gate) {
 	p := &prober{seen: s, admin: admin}
 	p.pattern = `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|` +
@@ -75,8 +75,6 @@ func (p *prober) probe(ctx context.Context, served lint.Served, g *Gate) {
 	switch {
 	case g.Address == "" && served.Listener != "":
 		why = "Envoy has not bound its listener (/listeners lacks it)"
-	case served.Proxied:
-		targets, why = nil, "its listener wants the PROXY protocol"
 	case served.UDP:
 		targets, why = nil, "its listener speaks HTTP/3, which explain does not"
 	}
@@ -102,12 +100,12 @@ func (p *prober) probe(ctx context.Context, served lint.Served, g *Gate) {
 	p.answered(ctx, served, g, r, before)
 }
 
-// answered decides whose answer a probe got.
+// answered decides whether the gate answered a probe.
 func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r reply, before map[string]uint64) {
 	scopes := scopesOf(before, served.Prefixes)
 	if len(scopes) == 0 {
 		if served.Config != nil {
-			g.Unknown = append(g.Unknown, "whether the gate gave the probe's answer: its own counters are not kept, so the numbers decide")
+			g.Unknown = append(g.Unknown, "whether the gate answered the probe: it has no counters (a stats matcher?), so the numbers decide")
 		}
 		return
 	}
@@ -119,41 +117,41 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 	case g.Probe.Counted:
 		p.counted(served, g, r, t.details)
 	case gate != others:
-		g.Unknown = append(g.Unknown, "whether the gate gave the probe's answer: others probe it so often that its counters don't show; the numbers decide")
+		g.Unknown = append(g.Unknown, "whether the gate answered the probe: other clients probe it too often to see that in its counters, so the "+
+			"numbers decide")
 		return
 	case envoy == ours:
-		g.Problems = append(g.Problems, fmt.Sprintf("the probe was answered with %d by this Envoy, but not by the gate", r.Status))
+		g.Problems = append(g.Problems, fmt.Sprintf("this Envoy answered the probe with %d, but not by the gate", r.Status))
 		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, " +
 			"or the access log's %RESPONSE_CODE_DETAILS%"
 	default:
-		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: something else than this gate has answered at %s with %d, "+
-			"since the gate's counters have not grown by it; "+
-			"the numbers decide (is admin reached by a port-forward? run explain beside Envoy, or with --probe=false)", hostOf(r.URL), r.Status))
+		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: another server answered at %s with %d, because the gate's counters have not grown by it; "+
+			"the numbers decide (if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false)", r.target, r.Status))
 		return
 	}
 	if p.closes(t) {
 		g.Problems = append(g.Problems, "the listener drains: Envoy closes each connection after its reply (http.….downstream_cx_drain_close grows)")
-		g.Next = "restart Envoy: `healthgate drain` or /drain_listeners can't be taken back, not by /healthcheck/ok either"
+		g.Next = "restart Envoy: nothing else ends `healthgate drain` or /drain_listeners, not even /healthcheck/ok"
 	}
 }
 
-// trial is a burst of probes, and then as long without any.
+// trial is a burst of probes, and an equal time without any.
 type trial struct {
 	sent                 uint64
 	before, after, later map[string]uint64 // the stats
-	details              string            // the reason by which the gate's counters have grown; "" if they have not
+	details              string            // the reason that the gate's counters show; "" if they have not grown
 }
 
-// origin is whose requests have made a counter grow.
+// origin is the sender of the requests that made a counter grow.
 type origin uint8
 
 const (
-	others  origin = iota // not ours
-	ours                  // ours, and perhaps some of others
-	unclear               // perhaps ours: there are too many of others
+	others  origin = iota // other clients
+	ours                  // explain, and perhaps other clients
+	unclear               // perhaps explain, among many others
 )
 
-// by decides whose requests have made a counter grow.
+// by returns the sender of the requests that made a counter grow.
 func (t trial) by(counter func(stats map[string]uint64) uint64) origin {
 	during, without := counter(t.after)-counter(t.before), counter(t.later)-counter(t.after)
 	switch {
@@ -165,16 +163,16 @@ func (t trial) by(counter func(stats map[string]uint64) uint64) origin {
 	return unclear
 }
 
-// try sends the rest of a burst, waits for the gate's counters to grow by it, and watches them for as long again.
+// try sends the rest of a burst, waits for the gate's counters to grow by it, and watches them for an equal time.
 func (p *prober) try(ctx context.Context, served lint.Served, first reply, scopes []string, before map[string]uint64) trial {
 	start := time.Now()
 	t := trial{sent: 1, before: before, after: before, later: before}
 	for ; t.sent < burst; t.sent++ {
-		if again := send(ctx, served, hostOf(first.URL)); again.err != nil {
+		if again := send(ctx, served, first.target); again.err != nil {
 			break
 		}
 	}
-	late := 0 // polls that have the answers without a reason, which is counted after them, or never if they are held
+	late := 0 // polls that show the answers without a reason, which is counted later, or never if the verdict is held
 	for until := time.Now().Add(countedWithin); ; {
 		stats, err := p.admin.Stats(ctx, p.pattern)
 		if err != nil {
@@ -199,7 +197,7 @@ func (p *prober) try(ctx context.Context, served lint.Served, first reply, scope
 	return t
 }
 
-// reasonIn is the first reason that has grown in one of some scopes, or "".
+// reasonIn returns the first reason whose counter has grown in a scope, or "".
 func reasonIn(before, after map[string]uint64, scopes []string, passing bool) string {
 	for _, scope := range scopes {
 		if reason, grown := reasonGrown(before, after, scope, passing); grown {
@@ -209,10 +207,10 @@ func reasonIn(before, after map[string]uint64, scopes []string, passing bool) st
 	return ""
 }
 
-// closes says whether Envoy closes connections after their replies, which /drain_listeners makes it do for good.
+// closes reports whether Envoy closes connections after their replies, as it does after /drain_listeners until it ends.
 func (p *prober) closes(t trial) bool {
 	if live, kept := p.stats["server.live"]; kept && live == 0 {
-		return false // it fails its health checks, which closes connections as well
+		return false // it fails its health checks, which also closes connections
 	}
 	const counter = "downstream_cx_drain_close"
 	replaced := t.after["listener_manager.total_listeners_draining"]+t.after["listener_manager.total_filter_chains_draining"] > 0
@@ -220,12 +218,12 @@ func (p *prober) closes(t trial) bool {
 	return sumOf(t.after, counter) != sumOf(t.before, counter) && !(byOthers && replaced)
 }
 
-// counted takes over the gate's own answer.
+// counted sets the gate's own answer.
 func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	computed := g.Answer
 	g.Answer = Answer{Passing: r.Status < 400, Status: r.Status, Details: details, Since: r.since, By: "probe"}
 	if details == policy.ClusterEmpty.Details() && computed.Details == policy.ClusterUnknown.Details() {
-		// The gate can't know that Envoy lacks the cluster; one answer has one reason.
+		// The Go plugin can't know that Envoy has no such cluster; one answer has one reason.
 		for i := range g.Clusters {
 			if g.Clusters[i].Reason == policy.ClusterUnknown.String() {
 				g.Clusters[i].Reason = policy.ClusterEmpty.String()
@@ -238,37 +236,45 @@ func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
 	}
 }
 
-// unanswered says why a probe has no answer.
+// unanswered describes why a probe has no answer.
 func unanswered(g *Gate, err error, stats map[string]uint64) {
 	g.Probe.Error = err.Error()
 	g.Problems = append(g.Problems, "the probe got no answer: "+err.Error())
-	const elsewhere = "; if admin is reached by a port-forward, this is another machine: run explain beside Envoy, or with --probe=false"
+	const elsewhere = "; if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false"
 	alert := tls.AlertError(0)
 	record := tls.RecordHeaderError{}
 	switch {
 	case stats["listener_manager.listener_stopped"] > 0:
-		g.Next = "restart Envoy: its listeners were stopped by /drain_listeners, which can't be taken back"
+		g.Next = "restart Envoy: /drain_listeners has stopped its listeners, and nothing else starts them"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		g.Next = "nothing listens there: has Envoy bound the listener (/listeners on admin)?" + elsewhere
+		g.Next = "nothing listens there: see /listeners on admin" + elsewhere
 	case errors.As(err, &alert), errors.As(err, &record), strings.Contains(err.Error(), "tls:"):
-		g.Next = "TLS fails, as it does for a balancer: does the listener ask for a client certificate or a server name (SNI), " +
-			"or has it no certificate?" + elsewhere
+		g.Next = "TLS fails, as it does for a balancer: see whether the listener requires a client certificate or a server name (SNI), " +
+			"or has no certificate" + elsewhere
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		g.Next = "the listener does not answer in time: a firewall, an overloaded Envoy, or a filter that waits" + elsewhere
+		g.Next = "the listener does not answer in time: see whether a firewall blocks it, Envoy is overloaded, or a filter waits" + elsewhere
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), strings.Contains(err.Error(), "EOF"):
-		g.Next = "the connection is closed without an answer: does the listener ask for a client certificate, has it a connection limit, " +
-			"RBAC or a listener filter, or does it speak another protocol?" + elsewhere
+		g.Next = "the connection is closed without an answer: see whether the listener selects filter chains by client, requires a client " +
+			"certificate, limits connections, has a network filter or a listener filter, or speaks another protocol" + elsewhere
 	default:
-		g.Next = "see whether the listener can be reached from here" + elsewhere
+		g.Next = "see whether this machine reaches the listener" + elsewhere
 	}
 }
 
-// reachable is where a listener can be asked from here, the likeliest first, or why it can't. A container often has no IPv6: there
-// Envoy's [::] takes IPv4 alone.
+// reachable returns the addresses of a listener as seen from here, the likeliest first, or the reason why it can't be reached. In a
+// container without IPv6, Envoy's [::] listens on IPv4 alone.
 func reachable(admin, listener string) (targets []string, why string) {
+	if strings.HasPrefix(listener, "@") {
+		return []string{listener}, ""
+	} else if strings.HasPrefix(listener, "/") {
+		if _, err := os.Stat(listener); err != nil {
+			return nil, "its listener's socket is not on this machine"
+		}
+		return []string{listener}, ""
+	}
 	at, err := netip.ParseAddrPort(listener)
 	if err != nil {
-		return nil, "the listener's address is not an IP address and port"
+		return nil, "its listener has no IP address and port"
 	}
 	if !at.Addr().IsUnspecified() {
 		return []string{listener}, ""
@@ -288,25 +294,34 @@ func reachable(admin, listener string) (targets []string, why string) {
 	return targets, ""
 }
 
-// reply is a probe, with details that are not part of the report.
+// dial returns a function that connects to a listener, with the header of the PROXY protocol if it requires one.
+func dial(served lint.Served, target string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		if strings.HasPrefix(target, "/") || strings.HasPrefix(target, "@") {
+			network = "unix"
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, network, target)
+		if err == nil && served.Proxied {
+			_, err = io.WriteString(conn, "PROXY UNKNOWN\r\n")
+		}
+		return conn, err
+	}
+}
+
+// reply is a probe with details that are not in the report.
 type reply struct {
 	Probe
-	since string
-	err   error
+	since  string
+	target string
+	err    error
 }
 
-// hostOf is the host:port of a URL.
-func hostOf(url string) string {
-	_, rest, _ := strings.Cut(url, "://")
-	host, _, _ := strings.Cut(rest, "/")
-	return host
-}
-
-// send sends a probe. The certificate is not verified, as balancers don't either.
+// send sends a probe. As balancers do, it does not verify the certificate.
 func send(ctx context.Context, served lint.Served, target string) (r reply) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	transport := &http.Transport{
+		DialContext:       dial(served, target),
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: strings.TrimPrefix(served.ServerName, "*")},
 		ForceAttemptHTTP2: true,
 	}
@@ -318,8 +333,12 @@ func send(ctx context.Context, served lint.Served, target string) (r reply) {
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetUnencryptedHTTP2(true)
 	}
-	r.URL = scheme + "://" + target + served.Path
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
+	host := target
+	if !strings.Contains(target, ":") {
+		host = "localhost" // a unix socket
+	}
+	r.target, r.URL = target, scheme+"://"+target+served.Path
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+served.Path, nil)
 	if err != nil {
 		r.err = err
 		return r

@@ -1,5 +1,5 @@
-// Package explain reports the answer of each gate of a running Envoy, its numbers and the next step. It asks admin,
-// and a gate itself if its listener can be reached.
+// Package explain reports the answer of each gate of a running Envoy, its numbers and the next step. It reads admin, and probes a gate
+// if it can reach the listener.
 package explain
 
 import (
@@ -20,12 +20,12 @@ type Report struct {
 	State    string         `json:"state"`    // LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING
 	Uptime   string         `json:"uptime"`   // as in 2h3m1s
 	Problems []Problem      `json:"problems"` // of Envoy as a whole
-	Notes    []string       `json:"notes"`    // that may explain a problem, and are none
+	Notes    []string       `json:"notes"`    // facts that may explain a problem
 	Gates    []Gate         `json:"gates"`
 	Findings []lint.Finding `json:"findings"` // of lint, in the configuration that Envoy has
 }
 
-// Fine says whether there are gates, each passes and can be reached, and neither Envoy nor lint has a problem.
+// Fine reports whether there are gates, each passes and can be reached, and neither Envoy nor lint has a problem.
 func (r *Report) Fine() bool {
 	return len(r.Gates) > 0 && len(r.Findings) == 0 && len(r.Problems) == 0 &&
 		!slices.ContainsFunc(r.Gates, func(g Gate) bool { return !g.Answer.Passing || len(g.Problems) > 0 })
@@ -47,7 +47,7 @@ type Gate struct {
 	Clusters []Cluster `json:"clusters"`
 	Probe    *Probe    `json:"probe,omitempty"` // nil if none was sent
 	Problems []string  `json:"problems"`        // beside the answer: a probe that fails, a listener that drains
-	Next     string    `json:"next,omitempty"`  // what to do; "" if all is well
+	Next     string    `json:"next,omitempty"`  // the next step; "" if all is well
 	Unknown  []string  `json:"unknown"`         // facts that can't be known from outside
 }
 
@@ -57,7 +57,7 @@ type Answer struct {
 	Status  int    `json:"status"`
 	Details string `json:"details"`         // as in the access log; "" if not known
 	Since   string `json:"since,omitempty"` // if the gate's report has it
-	By      string `json:"by"`              // probe: the gate was asked; numbers: computed as the gate would
+	By      string `json:"by"`              // probe: of a real probe; numbers: computed as the gate does
 }
 
 // Cluster is one that a gate depends on.
@@ -72,23 +72,23 @@ type Cluster struct {
 	Failing  []Host `json:"failing"` // the first of its unhealthy hosts
 }
 
-// Host is one that is not healthy.
+// Host is an unhealthy host.
 type Host struct {
 	Address string `json:"address"`
 	Why     string `json:"why"`
 }
 
-// maxFailing is how many hosts of a cluster are listed.
+// maxFailing is the limit of hosts in the report of a cluster.
 const maxFailing = 20
 
-// Options choose what Run does.
+// Options are the options of Run.
 type Options struct {
-	Probe bool // ask the gates themselves, too; each counts ten probes
+	Probe bool // also probe the gates; each counts ten probes
 }
 
 // Run reports the state of an Envoy once.
 func Run(ctx context.Context, admin *envoyadmin.Client, options Options) (*Report, error) {
-	// The first question has a short timeout: a dump of a hung Envoy would take a minute to fail.
+	// ServerInfo has a short timeout: the dump of a hung Envoy would fail after a minute only.
 	if _, err := admin.ServerInfo(ctx); err != nil {
 		return nil, err
 	}

@@ -12,11 +12,11 @@ import (
 	"healthgate/internal/lint"
 )
 
-// configurationCounters grow whenever Envoy takes a configuration.
+// configurationCounters matches the counters of accepted configurations.
 const configurationCounters = `listener_manager\.listener_(added|modified|removed)|` +
 	`cluster_manager\.cluster_(added|modified|removed)|http\..*\.rds\..*\.config_reload`
 
-// refusedCounters grow whenever Envoy refuses one.
+// refusedCounters matches the counters of refused configurations.
 const refusedCounters = `.*\.(update_rejected|config_fail)`
 
 var (
@@ -24,7 +24,7 @@ var (
 	isRefusedCounter       = regexp.MustCompile(`^(` + refusedCounters + `)$`)
 )
 
-// pattern matches the stats that the gates' answers come from.
+// pattern returns a pattern of the stats from which the gates' answers are computed.
 func pattern(served []lint.Served) string {
 	scopes := map[string]bool{}
 	for _, gate := range served {
@@ -42,7 +42,7 @@ func pattern(served []lint.Served) string {
 	return all + ")$"
 }
 
-// gateCounters matches the gates' own stats. Those of a dynamic module stand in a namespace that its configuration names.
+// gateCounters returns alternatives for the gates' own stats. A dynamic module's are in its metrics_namespace.
 func gateCounters(served []lint.Served) (alternatives string) {
 	prefixes := map[string]bool{}
 	for _, gate := range served {
@@ -56,7 +56,7 @@ func gateCounters(served []lint.Served) (alternatives string) {
 	return `|(.+\.)?(` + strings.Join(slices.Sorted(maps.Keys(prefixes)), "|") + `)\.(ok|failed|failed_[a-z_]+|healthy)`
 }
 
-// scopesOf are the scopes of a gate's own stats, healthgate's first: it has the counters ok and failed in each.
+// scopesOf returns the scopes of a gate's own stats, healthgate's first: each has the counters ok and failed.
 func scopesOf(stats map[string]uint64, prefixes []string) (scopes []string) {
 	for _, prefix := range prefixes {
 		of := len(scopes)
@@ -79,7 +79,7 @@ func scopesOf(stats map[string]uint64, prefixes []string) (scopes []string) {
 	return scopes
 }
 
-// configured is the sum of the counters of taken and refused configurations, and whether they are kept.
+// configured returns the sum of the counters of configurations, and whether there are any.
 func (s *seen) configured() (sum uint64, kept bool) {
 	for name, value := range s.stats {
 		if isConfigurationCounter.MatchString(name) || isRefusedCounter.MatchString(name) {
@@ -89,18 +89,18 @@ func (s *seen) configured() (sum uint64, kept bool) {
 	return sum, kept
 }
 
-// refusedBefore are notes on updates that Envoy has refused since it started. Only of a listener does a dump say whether the newest was.
+// refusedBefore returns notes on updates that Envoy has refused since its start. A dump has refused updates of listeners only.
 func (s *seen) refusedBefore() (notes []string) {
 	for _, name := range slices.Sorted(maps.Keys(s.stats)) {
 		if count := s.stats[name]; count > 0 && isRefusedCounter.MatchString(name) {
-			notes = append(notes, fmt.Sprintf("%s is %d: Envoy has refused that many updates since it started; "+
-				"if one was the newest, Envoy's log has the reason", name, count))
+			notes = append(notes, fmt.Sprintf("%s is %d: Envoy has refused that many updates since its start; "+
+				"if the newest is one of them, Envoy's log has the reason", name, count))
 		}
 	}
 	return notes
 }
 
-// reasonGrown finds the reason of an answer by the counters in a scope before and after it.
+// reasonGrown returns the reason of an answer by the counters in a scope before and after it.
 func reasonGrown(before, after map[string]uint64, scope string, passing bool) (details string, counted bool) {
 	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
 	if passing {
@@ -114,7 +114,7 @@ func reasonGrown(before, after map[string]uint64, scope string, passing bool) (d
 	return policy.Held.Details(), grown("failed") // a held answer counts in failed alone
 }
 
-// answered is how many answers the counters in some scopes have.
+// answered returns the number of answers in the counters of some scopes.
 func answered(stats map[string]uint64, scopes []string) (sum uint64) {
 	for _, scope := range scopes {
 		sum += stats[scope+"ok"] + stats[scope+"failed"]
@@ -122,7 +122,7 @@ func answered(stats map[string]uint64, scopes []string) (sum uint64) {
 	return sum
 }
 
-// sumOf adds up a counter over all connection managers but admin's.
+// sumOf returns the sum of a counter over all connection managers but admin's.
 func sumOf(stats map[string]uint64, counter string) (sum uint64) {
 	for name, value := range stats {
 		if strings.HasPrefix(name, "http.") && !strings.HasPrefix(name, "http.admin.") && strings.HasSuffix(name, "."+counter) {

@@ -11,7 +11,7 @@ import (
 	"healthgate/internal/lint"
 )
 
-// Change is a difference from the state before.
+// Change is a change of state between two polls.
 type Change struct {
 	At      time.Time `json:"at"`
 	Gate    string    `json:"gate,omitempty"`
@@ -22,7 +22,7 @@ type Change struct {
 	To      string    `json:"to"`
 }
 
-// String is the change on one line.
+// String returns the change on one line.
 func (c Change) String() string {
 	what := "admin"
 	switch {
@@ -43,16 +43,16 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s: %s, was %s", what, c.To, c.From)
 }
 
-// watcher polls admin. A config_dump is expensive, so it asks for one only if the configuration may have changed.
+// watcher polls admin. It reads the expensive config_dump only if the configuration may have changed.
 type watcher struct {
 	admin      *envoyadmin.Client
 	read       *dump
 	served     []lint.Served
-	configured uint64    // what seen.configured was then
-	dumped     time.Time // when the configuration was read; zero before
+	configured uint64    // seen.configured at that time
+	dumped     time.Time // the time at which the configuration was read; zero before
 }
 
-// maxAge is after how long the configuration is read again, whatever the counters say.
+// maxAge is the age at which the configuration is read again, even if no counter has grown.
 const maxAge = 30 * time.Second
 
 func (w *watcher) poll(ctx context.Context) (*Report, error) {
@@ -92,7 +92,7 @@ func (w *watcher) dump(ctx context.Context) error {
 	return err
 }
 
-// names are the clusters that the gates ask.
+// names returns the clusters of the gates.
 func (w *watcher) names() []string {
 	var names []string
 	for _, gate := range w.served {
@@ -108,8 +108,8 @@ func (w *watcher) names() []string {
 	return names
 }
 
-// Watch polls every interval and reports each change, the first state included, until the context ends or notify fails. The gates
-// themselves are not asked: each would count that as probes.
+// Watch polls every interval and reports each change, including the first state, until the context ends or notify fails. It sends no
+// probes, which the gates would count.
 func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration, notify func(Change) error) error {
 	w := &watcher{admin: admin}
 	known := map[Change]string{} // by the subject of a change, its last state
@@ -119,15 +119,15 @@ func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration
 		states := map[Change]string{{}: "answers"}
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the poll failed because Watch is to end
-		case err != nil: // the states stay known
+			return nil //nolint:nilerr // the context has ended, so the poll failed
+		case err != nil: // the other states are unchanged
 			states = map[Change]string{{}: err.Error()}
 		default:
 			report.states(states)
 		}
 		for _, change := range changes(known, states, err == nil) {
-			if change.At = at; change.From == "" && change.To == "answers" && change.Gate == "" && change.Host == "" && change.Problem == "" {
-				continue // at the start
+			if change.At = at; change == (Change{At: at, To: "answers"}) { // at the start
+				continue
 			}
 			if err := notify(change); err != nil {
 				return err
@@ -141,7 +141,7 @@ func Watch(ctx context.Context, admin *envoyadmin.Client, interval time.Duration
 	}
 }
 
-// changes lists the differences in the order of gates, clusters and hosts, and notes them as known.
+// changes returns the changes in the order of gates, clusters and hosts, and updates known.
 func changes(known, states map[Change]string, complete bool) []Change {
 	var all []Change
 	for what, to := range states {
@@ -168,7 +168,7 @@ func changes(known, states map[Change]string, complete bool) []Change {
 	return all
 }
 
-// states adds each state of a report that can change.
+// states adds each state of a report.
 func (r *Report) states(states map[Change]string) {
 	for _, problem := range r.Problems {
 		states[Change{Problem: problem.What}] = problem.Next
@@ -188,13 +188,13 @@ func (r *Report) states(states map[Change]string) {
 // over is the last state of a problem.
 const over = "over"
 
-// gone is the last state of something that is no longer there. A host is there only while it fails.
+// gone returns the last state of a subject that is no longer in the report. A host is in the report only while it is unhealthy.
 func gone(what Change) string {
 	switch {
 	case what.Problem != "":
 		return over
 	case what.Host != "":
-		return "serves, or is gone"
+		return "healthy, or removed"
 	}
 	return "gone"
 }

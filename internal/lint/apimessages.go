@@ -1,6 +1,8 @@
 package lint
 
 import (
+	"net/netip"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -29,24 +31,55 @@ func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
 			a.ofRoute(e)
 		}
 	}
-	switch d.FullName() {
-	case typeModuleConfig:
+	if check := refused[d.FullName()]; check != nil {
+		check(a, n)
+	}
+}
+
+// refused has the checks of single messages.
+var refused = map[protoreflect.FullName]func(a *api, n *Node){
+	typeModuleConfig: func(a *api, n *Node) {
 		if n.get("name") == nil && n.get("module") == nil {
 			a.fail(n, "name and module are missing, by one of which Envoy finds the module%s: write name: healthgate", refuses)
 		}
-	case typeFilterConfig:
+	},
+	typeFilterConfig: func(a *api, n *Node) {
 		if n.get("config") == nil && !n.isTrue("disabled") {
 			a.fail(n, "a FilterConfig needs config or disabled: true%s: write config: {}, which enables the filter", refuses)
 		}
-	case typeRoutes:
-		a.uniqueDomains(n)
-	case typeHCM:
+	},
+	typeRoutes:   (*api).uniqueDomains,
+	typeListener: (*api).listener,
+	typeCluster:  (*api).cluster,
+	typeHCM: func(a *api, n *Node) {
 		a.terminal(n)
-	case typeListener:
-		a.chainNames(n)
-	case typeStatic:
-		a.uniqueClusters(n)
-	}
+		a.uniqueNames(n.list("upgrade_configs"), "upgrade_type", "upgrade")
+	},
+	typeStatic: func(a *api, n *Node) { a.uniqueNames(n.list("clusters"), "name", "cluster") },
+	"envoy.config.bootstrap.v3.LayeredRuntime": func(a *api, n *Node) { a.uniqueNames(n.list("layers"), "name", "runtime layer") },
+	"envoy.type.matcher.v3.RegexMatcher": func(a *api, n *Node) {
+		if _, err := syntax.Parse(n.text("regex"), syntax.Perl); err != nil && !isPlaceholder(n.text("regex")) {
+			a.fail(n.at("regex"), "%s%s", err, refuses)
+		}
+	},
+	"envoy.config.route.v3.WeightedCluster": func(a *api, n *Node) {
+		sum := 0.0
+		for _, cluster := range n.list("clusters") {
+			sum += cluster.number(0, "weight")
+		}
+		if sum == 0 && n.get("total_weight") == nil {
+			a.fail(n, "the weights of weighted_clusters add up to 0%s: write weight", refuses)
+		}
+	},
+	typeTLS: func(a *api, n *Node) {
+		for _, e := range n.pairs("common_tls_context") {
+			if strings.Contains(e.key, "tls_certificate") && (len(e.value.items) > 0 || len(e.value.entries) > 0) {
+				return
+			}
+		}
+		a.fail(n, "a listener with TLS needs a certificate%s: write common_tls_context: {tls_certificates: [{certificate_chain: {filename: …}, "+
+			"private_key: {filename: …}}]}", refuses)
+	},
 }
 
 // mayLackConfig has the messages whose typed_config is optional, or is needed after the start only.
@@ -157,25 +190,53 @@ func (a *api) uniqueDomains(n *Node) {
 	}
 }
 
-// uniqueClusters reports two clusters of one name.
-func (a *api) uniqueClusters(n *Node) {
-	known := map[string]*Node{}
-	for _, cluster := range n.list("clusters") {
-		a.unique(known, cluster.at("name"), cluster.text("name"), "cluster")
+// listener reports filter chains that a filter_chain_matcher cannot select, because it needs unique names, and HTTP/3 over TCP.
+func (a *api) listener(n *Node) {
+	chains := n.list("filter_chains")
+	if n.get("filter_chain_matcher") != nil {
+		a.uniqueNames(chains, "name", "filter chain")
+		for _, chain := range chains {
+			if chain.text("name") == "" {
+				a.fail(chain, "a filter chain without a name cannot be selected by filter_chain_matcher%s: write name", refuses)
+			}
+		}
+	}
+	for _, chain := range append(slices.Clone(chains), n.get("default_filter_chain")) {
+		for _, filter := range chain.list("filters") {
+			codec := filter.get("typed_config", "codec_type")
+			if codec.text() == "HTTP3" && n.get("udp_listener_config") == nil {
+				a.fail(codec, "HTTP3 needs a listener over UDP%s: write codec_type: AUTO, or udp_listener_config: {quic_options: {}}", refuses)
+			}
+		}
 	}
 }
 
-// chainNames reports filter chains that a filter_chain_matcher cannot select: it needs unique names.
-func (a *api) chainNames(n *Node) {
-	if n.get("filter_chain_matcher") == nil {
-		return
-	}
-	known := map[string]*Node{}
-	for _, chain := range n.list("filter_chains") {
-		if chain.text("name") == "" {
-			a.fail(chain, "a filter chain without a name cannot be selected by filter_chain_matcher%s: write name", refuses)
+// cluster reports hosts that do not fit the type of discovery.
+func (a *api) cluster(n *Node) {
+	hosts, _ := endpoints(n)
+	switch kind := n.text("type"); {
+	case n.get("cluster_type") != nil:
+	case kind == "EDS" && n.get("eds_cluster_config") == nil:
+		a.fail(n.at("type"), "a cluster of type EDS needs eds_cluster_config%s", refuses)
+	case kind == "LOGICAL_DNS" && len(hosts) != 1:
+		a.fail(n.at("load_assignment"), "a cluster of type LOGICAL_DNS needs exactly one endpoint, and this one has %d%s: write type: STRICT_DNS",
+			len(hosts), refuses)
+	case kind == "" || kind == "STATIC":
+		for _, host := range hosts {
+			at := host.get("endpoint", "address", "socket_address", "address")
+			if _, err := netip.ParseAddr(at.text()); err != nil && at != nil &&
+				host.get("endpoint", "address", "socket_address", "resolver_name") == nil && !isPlaceholder(at.text()) && !placeholderWord.MatchString(at.text()) {
+				a.fail(at, "a cluster of type STATIC needs IP addresses, and %q is a name%s: write type: STRICT_DNS", clip(at.text()), refuses)
+			}
 		}
-		a.unique(known, chain.at("name"), chain.text("name"), "filter chain")
+	}
+}
+
+// uniqueNames reports a name that two items of a list have.
+func (a *api) uniqueNames(items []*Node, key, kind string) {
+	known := map[string]*Node{}
+	for _, item := range items {
+		a.unique(known, item.at(key), item.text(key), kind)
 	}
 }
 

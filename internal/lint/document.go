@@ -140,7 +140,10 @@ func underscored(key string) string {
 // document reads a document by its type, and reports whether the type is known.
 func (l *linter) document(n *Node, s *scope) bool {
 	switch {
-	case n.kind == list: // an excerpt: the entries of listeners, clusters or routes
+	case n.kind == list: // an excerpt: the entries of listeners, clusters, routes or HTTP filters
+		if slices.ContainsFunc(n.items, isHTTPFilter) {
+			return l.document(&Node{file: n.file, line: n.line, column: n.column, kind: mapping, entries: []entry{{"http_filters", n}}}, s)
+		}
 		known := false
 		for _, item := range n.items {
 			known = l.document(item, s) || known
@@ -165,12 +168,18 @@ func (l *linter) document(n *Node, s *scope) bool {
 		}
 		return true
 	}
+	if isHTTPFilter(n) {
+		return l.document(n.below("http_filters"), s)
+	}
+	if typeName := typeOf(n.text("@type")); typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct") {
+		return n.get("value") != nil && l.document(n.get("value"), s)
+	}
 	if isGatesOwn(n) {
 		l.gatesOwn(n)
 		return true
 	}
 	typeName := recognize(n)
-	if typeName == "" {
+	if typeName == "" || strings.HasPrefix(typeName, "google.protobuf.") {
 		return false
 	}
 	l.checked = true
@@ -348,8 +357,8 @@ func isObject(n *Node) bool { return n.text("apiVersion") != "" && n.text("kind"
 
 // object reads a Kubernetes object.
 func (l *linter) object(n *Node) {
-	switch n.text("kind") {
-	case "List":
+	switch kind := n.text("kind"); kind {
+	case "List", "ConfigMapList", "SecretList", "EnvoyFilterList":
 		for _, item := range n.list("items") {
 			if item.kind == mapping {
 				l.object(item)
@@ -359,19 +368,17 @@ func (l *linter) object(n *Node) {
 		l.checked = true
 		l.envoyFilter(n)
 	case "ConfigMap", "Secret":
-		for _, e := range slices.Concat(n.pairs("data"), n.pairs("stringData")) {
-			if e.value.kind == text {
-				l.embedded(e.key, e.value, n.text("kind") == "Secret" && !isEntry(n.pairs("stringData"), e))
+		for _, field := range []string{"data", "stringData", "binaryData"} {
+			for _, e := range n.pairs(field) {
+				if e.value.kind == text {
+					l.embedded(e.key, e.value, field == "binaryData" || field == "data" && kind == "Secret")
+				}
 			}
 		}
 	default:
 		l.objects = append(l.objects, n)
 		l.checked = l.checked || gatewayReads(n.text("kind"))
 	}
-}
-
-func isEntry(entries []entry, e entry) bool {
-	return slices.ContainsFunc(entries, func(other entry) bool { return other.value == e.value })
 }
 
 var (
@@ -439,6 +446,12 @@ func embeddedAt(value *Node) place {
 var ownKeys = map[string]bool{
 	"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
 	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
+}
+
+// isHTTPFilter reports whether a document is an entry of http_filters.
+func isHTTPFilter(n *Node) bool {
+	_, typeName := typed(n.get("typed_config"))
+	return n.get("name") != nil && strings.HasPrefix(typeName, "envoy.extensions.filters.http.")
 }
 
 // isGatesOwn reports whether a document is Healthgate's own configuration: its clusters are names, or have keys that Envoy's have not.

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -76,6 +77,10 @@ const readable = "lint reads a bootstrap, a listener, a route configuration, a c
 // notRead reports a text that is neither YAML nor JSON.
 func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole string) {
 	l.checked = true
+	if bytes.HasPrefix(content, []byte("\x1f\x8b")) {
+		l.found.add(at, Error, "api", "%s is compressed by gzip: check gunzip -c FILE | healthgate lint -", whole)
+		return
+	}
 	if templated.Match(content) {
 		l.found.add(at, Warning, "unread", "%s, so nothing in %s is checked; it is a template: check the rendered text, as in helm "+
 			"template … | healthgate lint -", wrong.message, whole)
@@ -85,7 +90,7 @@ func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole str
 }
 
 // templated matches a line of a template.
-var templated = regexp.MustCompile(`\{\{|\{%|<%`)
+var templated = regexp.MustCompile(`\{\{|\{%|<%|\$\{|\$\(|@[A-Z_]+@|\(\(`)
 
 // checkGateIsThere reports files without a gate, or without anything that a rule checks.
 func (l *linter) checkGateIsThere() {

@@ -62,6 +62,7 @@ func TestRulesHaveTheirBounds(t *testing.T) {
 // A text that can't be read is reported at its position, and a text that is no configuration at all is a finding too.
 func TestWhatCantBeReadIsSaid(t *testing.T) {
 	for name, test := range map[string]struct{ content, finding, err string }{
+		"a compressed file":      {"\x1f\x8b\x08\x00", "f:1:1: error: this file is compressed by gzip: check gunzip -c FILE | healthgate lint - [api]", ""},
 		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file is checked: fix this first [api]", ""},
 		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing in this file is checked: fix this first [api]", ""},
 		"a list of words":        {"[a, b]", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},

@@ -22,30 +22,40 @@ var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grp
 
 // gatewayReads reports whether checkGateway reads a kind of object.
 func gatewayReads(kind string) bool {
-	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" || kind == "EnvoyPatchPolicy"
+	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" ||
+		kind == "EnvoyPatchPolicy" || kind == "HTTPRouteFilter"
 }
 
 // envoyGateway has the objects of an Envoy Gateway.
 type envoyGateway struct {
 	found   *findings
 	routes  map[string]*Node // by kind/namespace/name
+	filters map[string]*Node // each HTTPRouteFilter, by its name
 	proxies []*Node
 	others  []*Node // policies that add filters before the gate, or rewrite replies
 	merges  bool    // clusters are named after services
+	patched bool    // a patch sets how often Envoy checks a cluster without traffic
 }
 
 // checkGateway checks the objects by which Envoy Gateway runs the module, and returns the number of their gates.
 func (l *linter) checkGateway() (gates int) {
-	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}}
+	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}, filters: map[string]*Node{}}
 	for _, object := range l.objects {
 		kind := object.text("kind")
 		if kind == "EnvoyProxy" {
 			e.proxies = append(e.proxies, object)
 			e.merges = e.merges || object.get("spec", "mergeBackends") != nil
+		} else if kind == "HTTPRouteFilter" {
+			e.filters[object.text("metadata", "name")] = object
 		} else if gatewayFilters[kind] != nil {
 			e.others = append(e.others, object)
 		} else if short := gatewayKinds[kind]; short != "" {
 			e.routes[short+"/"+object.text("metadata", "namespace")+"/"+object.text("metadata", "name")] = object
+		}
+	}
+	for _, object := range l.objects {
+		for _, patch := range object.list("spec", "jsonPatches") {
+			e.patched = e.patched || strings.HasSuffix(patch.text("operation", "path"), "/no_traffic_interval")
 		}
 	}
 	for _, proxy := range e.proxies {
@@ -139,6 +149,7 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		}
 		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name},
 			gateUses); route != nil {
+			e.checkIdle(route)
 			e.checkOtherRules(at, route, cluster.Name, asked)
 		}
 	}
@@ -227,6 +238,11 @@ func otherRules(route string, left []string) string {
 // checkTargets reports a policy whose routes do not match the gate's path, or let probes pass without the filter.
 func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 	for _, target := range targets(policy) {
+		if target.text("kind") == "Gateway" {
+			e.found.add(target, Warning, "leaks", "the policy is for the whole Gateway, so without the filter (absent or refused) probes follow "+
+				"the other routes, and backends answer in Envoy's place: give the probe a separate HTTPRoute, and target that")
+			continue
+		}
 		kind := gatewayKinds[target.text("kind")]
 		if kind == "" || len(e.routes) == 0 {
 			continue
@@ -237,35 +253,70 @@ func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 				target.text("name"))
 			continue
 		}
-		if kind != "httproute" {
+		rules := route.list("spec", "rules")
+		matched := false
+		for _, rule := range rules {
+			if matchesGate(rule, gate) {
+				matched = true
+				e.checkLeak(rule)
+			}
+		}
+		if !matched && len(rules) > 0 {
+			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of %s %s (line %d) matches, so it never "+
+				"answers: target an HTTPRoute that matches {path: {type: Exact, value: %q}}", gate.Path, target.text("kind"),
+				target.text("name"), route.line, gate.Path)
+		}
+	}
+}
+
+// matchesGate reports whether a rule of a route matches the gate's path.
+func matchesGate(rule *Node, gate *config.Config) bool {
+	all := rule.list("matches")
+	return len(all) == 0 || slices.ContainsFunc(all, func(match *Node) bool {
+		if method := match.get("method"); method != nil && method.kind == mapping { // of a GRPCRoute
+			return method.text("service") == "grpc.health.v1.Health" && len(gate.GRPCServices) > 0
+		}
+		value := match.text("path", "value")
+		switch match.text("path", "type") {
+		case "Exact":
+			return value == gate.Path
+		case "RegularExpression":
+			return matchesRegex(value, gate.Path) != no
+		}
+		prefix := strings.TrimSuffix(value, "/")
+		return prefix == "" || gate.Path == prefix || strings.HasPrefix(gate.Path, prefix+"/")
+	})
+}
+
+// checkLeak reports a rule of the probe's route that lets probes pass without the filter.
+func (e *envoyGateway) checkLeak(rule *Node) {
+	if len(rule.list("backendRefs")) > 0 {
+		e.found.add(rule.get("backendRefs"), Warning, "leaks", "without the filter (absent or refused) this rule sends probes to its backends, "+
+			"which answer in Envoy's place: give the probe a separate route whose filter is an HTTPRouteFilter with "+
+			"directResponse: {statusCode: 503}")
+	}
+	for _, filter := range rule.list("filters") {
+		direct := e.filters[filter.text("extensionRef", "name")].get("spec", "directResponse")
+		if direct != nil && direct.number(200, "statusCode") < 400 {
+			e.found.add(direct, Warning, "leaks", "without the filter each probe gets this reply, and passes: write statusCode: 503")
+		}
+	}
+}
+
+// checkIdle reports health checks that take minutes to find a host healthy.
+func (e *envoyGateway) checkIdle(route *Node) {
+	for _, other := range e.others {
+		active := other.get("spec", "healthCheck", "active")
+		isForRoute := func(ref *Node) bool {
+			return ref.text("kind") == "Gateway" || ref.text("kind") == route.text("kind") && ref.text("name") == route.text("metadata", "name")
+		}
+		n := active.number(1, "healthyThreshold")
+		if n <= 1 || e.patched || !slices.ContainsFunc(targets(other), isForRoute) {
 			continue
 		}
-		matched := false
-		for _, rule := range route.list("spec", "rules") {
-			if len(rule.list("matches")) == 0 { // every path
-				matched = true
-			}
-			for _, match := range rule.list("matches") {
-				value := match.text("path", "value")
-				switch match.text("path", "type") {
-				case "Exact":
-					matched = matched || value == gate.Path
-				case "RegularExpression":
-					matched = matched || matchesRegex(value, gate.Path) != no
-				default:
-					prefix := strings.TrimSuffix(value, "/")
-					matched = matched || prefix == "" || gate.Path == prefix || strings.HasPrefix(gate.Path, prefix+"/")
-				}
-			}
-			if len(rule.list("backendRefs")) > 0 {
-				e.found.add(rule.get("backendRefs"), Warning, "leaks", "without the filter (absent or refused) this rule sends probes to its "+
-					"backends, which answer in Envoy's place: give the probe a separate route whose filter is an HTTPRouteFilter with directResponse: {statusCode: 503}")
-			}
-		}
-		if !matched && len(route.list("spec", "rules")) > 0 {
-			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of HTTPRoute %s (line %d) matches, so it never "+
-				"answers: match {path: {type: Exact, value: %q}}, or set the gate's path", gate.Path, target.text("name"), route.line, gate.Path)
-		}
+		e.found.add(active.at("healthyThreshold"), Warning, "idle", "Envoy checks a cluster without traffic once in 60s, whatever interval "+
+			"says, so the gate takes up to %g minutes to recover: write healthyThreshold: 1, or patch no_traffic_interval by an "+
+			"EnvoyPatchPolicy", n)
 	}
 }
 
@@ -298,12 +349,28 @@ func targets(policy *Node) []*Node {
 	return all
 }
 
+// sections returns the names of the listeners to which a policy's routes are attached, "" for all listeners of a Gateway.
+func (e *envoyGateway) sections(policy *Node) (names []string) {
+	for _, target := range targets(policy) {
+		route := e.route(gatewayKinds[target.text("kind")], policy.text("metadata", "namespace"), target.text("name"))
+		for _, parent := range route.list("spec", "parentRefs") {
+			names = append(names, parent.text("sectionName"))
+		}
+	}
+	return names
+}
+
 // checkOthers reports policies for a Gateway whose filters act on probes. A policy of the same kind for the probe's route replaces them.
 func (e *envoyGateway) checkOthers(policy *Node) {
 	isGateway := func(ref *Node) bool { return ref.text("kind") == "Gateway" }
+	sections := e.sections(policy)
+	reachesProbe := func(ref *Node) bool {
+		section := ref.text("sectionName")
+		return isGateway(ref) && (section == "" || len(sections) == 0 || slices.Contains(sections, section) || slices.Contains(sections, ""))
+	}
 	for _, other := range e.others {
 		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(targets(other), isGateway) {
+		if other == policy || !slices.ContainsFunc(targets(other), reachesProbe) {
 			continue
 		}
 		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) {
@@ -320,8 +387,8 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 		}
 		for _, filter := range gatewayFilters[kind] {
 			if at := other.get("spec", filter.field); at != nil && !(filter.rule == "order" && e.orders()) {
-				e.found.add(at, Warning, filter.rule, "this %s is for the whole Gateway and %s: write one for the probe's route, which replaces "+
-					"it there", kind, filter.does)
+				e.found.add(at, Warning, filter.rule, "this %s is for the probe's listener and %s: give the probe a separate listener, or write "+
+					"a %[1]s for the probe's route, which replaces this one there", kind, filter.does)
 			}
 		}
 	}
@@ -360,6 +427,7 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 		for _, contents := range startups(document) {
 			extensions++
 			checkModuleName(e.found, contents)
+			e.checkSearchPath(proxy, contents)
 			l, file := moduleLibrary(contents.get("dynamic_module_config")), modulePath(own)
 			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
 				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies share no "+
@@ -368,7 +436,31 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 		}
 	}
 	if own != nil && extensions == 0 && (bootstrap == nil || value != nil) {
-		e.found.add(own, Error, "config", needsStartup, "spec.bootstrap (type: Merge)", fmt.Sprintf("{module: {local: {filename: %s}}, metrics_namespace: healthgate}",
-			modulePath(own).text()))
+		e.found.add(own, Error, "config", needsStartup, "spec.bootstrap (type: Merge)",
+			fmt.Sprintf("{module: {local: {filename: %s}}, metrics_namespace: healthgate}", modulePath(own).text()))
 	}
+}
+
+// checkSearchPath reports a bootstrap extension whose module Envoy Gateway's own Envoy image cannot find.
+func (e *envoyGateway) checkSearchPath(proxy, extension *Node) {
+	const variable = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
+	name := extension.get("dynamic_module_config", "name")
+	kubernetes := proxy.get("spec", "provider", "kubernetes")
+	if name == nil || kubernetes == nil || mentions(kubernetes, variable) {
+		return
+	}
+	for _, workload := range []string{"envoyDeployment", "envoyDaemonSet"} {
+		container := kubernetes.get(workload, "container")
+		if container.get("image") != nil || container.get("imageRepository") != nil {
+			return // it may set the variable
+		}
+	}
+	e.found.add(name, Error, "config", "Envoy searches for this module in the folder that %s names, which Envoy Gateway's own image does not "+
+		"set, so Envoy does not start: add it to spec.provider.kubernetes.envoyDeployment.container.env", variable)
+}
+
+// mentions reports whether a text is a value somewhere in a node.
+func mentions(n *Node, text string) bool {
+	return n != nil && (n.scalar == text || slices.ContainsFunc(n.items, func(item *Node) bool { return mentions(item, text) }) ||
+		slices.ContainsFunc(n.entries, func(e entry) bool { return mentions(e.value, text) }))
 }

@@ -26,10 +26,24 @@ func (g *gate) checkUnderscores(f *findings) {
 	action := g.in.get("common_http_protocol_options", "headers_with_underscores_action")
 	follows := map[string]string{"REJECT_REQUEST": "Envoy resets a request with it, without an access log entry",
 		"DROP_HEADER": "Envoy drops it before the backend"}[action.text()]
-	if follows != "" {
+	if follows != "" && g.forwards() {
 		f.add(action, Warning, "underscores", "a header like user_id is legal gRPC metadata, and %s: remove this, unless something behind Envoy "+
 			"treats user_id as user-id", follows)
 	}
+}
+
+// forwards reports whether the connection manager may forward a request: by a route of its own, or by one that no file has.
+func (g *gate) forwards() bool {
+	for _, routes := range g.routing.configurations {
+		for _, virtualHost := range routes.list("virtual_hosts") {
+			for _, route := range routesOf(virtualHost) {
+				if route.get("direct_response") == nil && route.get("redirect") == nil {
+					return true
+				}
+			}
+		}
+	}
+	return g.routing.partial || len(g.routing.configurations) == 0
 }
 
 // checkLocalReplies reports mappers that change the gate's replies, and a format of all bodies.

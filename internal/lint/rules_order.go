@@ -104,7 +104,7 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 		if p.route != nil && !isOn(p, other) {
 			return
 		}
-		f := filterAt{contents: contents, request: g.request(path), port: g.in.listener.get("address", "socket_address", "port_value")}
+		f := filterAt{contents: contents, request: g.request(path), port: g.in.port()}
 		f.request.grpc = path == healthPath
 		f.route, f.routeType = mostSpecific(p, other.text("name"))
 		f.isForwarded = p.route.get("direct_response") == nil && p.route.get("redirect") == nil

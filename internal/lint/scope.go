@@ -116,6 +116,11 @@ type connectionManager struct {
 	patch    *patch // Istio's patch that adds a filter to it, if no more of it is known
 }
 
+// port returns the port of the listener, or nil.
+func (m connectionManager) port() *Node {
+	return m.listener.get("address", "socket_address", "port_value")
+}
+
 // connectionManagers returns all connection managers.
 func (s *scope) connectionManagers() []connectionManager {
 	var all []connectionManager

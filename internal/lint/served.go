@@ -61,9 +61,7 @@ func (s *scope) served(g *gate) []Served {
 		base.TLS = hasTLS(g.in.chain)
 		base.ServerName = g.in.chain.get("filter_chain_match", "server_names").first().text()
 		base.HTTP2 = g.in.text("codec_type") == "HTTP2"
-		base.Proxied = slices.ContainsFunc(g.in.listener.list("listener_filters"), func(f *Node) bool {
-			return f.text("name") == "envoy.filters.listener.proxy_protocol"
-		})
+		base.Proxied = g.in.proxyProtocol() != nil
 	}
 	answering := g.answers
 	if len(answering) == 0 {

@@ -1,5 +1,5 @@
-// Command emptygo is the smallest golang plugin in Go: it sends 200 at the request's headers. Its cost above that of the empty plugin in C
-// is the cost of Go and of Envoy's SDK.
+// Command emptygo is the smallest golang plugin in Go: it sends 200 at the request's headers. It costs more than the empty plugin in C by
+// the cost of Go and of Envoy's SDK.
 package main
 
 import (

@@ -1,0 +1,302 @@
+package suite
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"healthgate/e2e/backend/router"
+	"healthgate/e2e/testbed"
+)
+
+// answer is a reply to a probe.
+type answer struct {
+	status   int
+	protocol string
+	header   http.Header
+	trailer  http.Header
+	body     string
+}
+
+// client makes an HTTP client of one protocol, "http/1.1" or "h2".
+func (s *site) client(protocol string) *http.Client {
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: s.cert.Pool, NextProtos: []string{protocol}},
+		// Many balancers make a connection per probe; here probes share connections, so that there can be many of them.
+		MaxIdleConnsPerHost: 100,
+		Protocols:           &http.Protocols{},
+	}
+	transport.Protocols.SetHTTP1(protocol == "http/1.1")
+	transport.Protocols.SetHTTP2(protocol == "h2")
+	transport.Protocols.SetUnencryptedHTTP2(protocol == "h2" && s.isPlain())
+	s.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+var protocols = []string{"http/1.1", "h2"}
+
+// url returns the URL of a path at the listener.
+func (s *site) url(path string) string {
+	if s.isPlain() {
+		return "http://" + s.envoy.Ingress + path
+	}
+	return "https://" + s.envoy.Ingress + path
+}
+
+// do sends a request to the listener.
+func (s *site) do(client *http.Client, method, path string, body io.Reader, headers ...string) (*answer, error) {
+	request, err := http.NewRequest(method, s.url(path), body)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	reply, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &answer{reply.StatusCode, reply.Proto, reply.Header, reply.Trailer, string(text)}, nil
+}
+
+func (s *site) mustDo(client *http.Client, method, path string, body io.Reader, headers ...string) *answer {
+	s.t.Helper()
+	reply, err := s.do(client, method, path, body, headers...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return reply
+}
+
+// probe sends a probe as a load balancer does.
+func (s *site) probe(client *http.Client) *answer {
+	s.t.Helper()
+	return s.mustDo(client, http.MethodGet, "/", nil)
+}
+
+// path probes a path on a new connection, so that Envoy's newest listener answers.
+func (s *site) path(path string) *answer {
+	s.t.Helper()
+	client := s.client("h2")
+	defer client.CloseIdleConnections()
+	return s.mustDo(client, http.MethodGet, path, nil)
+}
+
+// always probes a path for some time, and expects one status throughout.
+func (s *site) always(path string, status int, during time.Duration) {
+	s.t.Helper()
+	for until := time.Now().Add(during); time.Now().Before(until); {
+		if reply := s.path(path); reply.status != status {
+			s.t.Fatalf("%s is answered with %d %q, want %d", path, reply.status, reply.body, status)
+		}
+	}
+}
+
+func expect(t *testing.T, what string, got *answer, status int, body string, headers map[string]string) {
+	t.Helper()
+	if got.status != status || got.body != body {
+		t.Errorf("%s got %d %q, want %d %q", what, got.status, got.body, status, body)
+	}
+	for name, want := range headers {
+		if values := got.header.Values(name); strings.Join(values, "|") != want {
+			t.Errorf("%s got %s: %q, want %q", what, name, values, want)
+		}
+	}
+}
+
+// callRouter makes a small call and one of more than a megabyte.
+func callRouter(t *testing.T, s *site) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	client := router.NewRouterClient(s.dialGRPC())
+	for _, points := range []int{1, 100_000} {
+		request := &router.RecommendRequest{}
+		for range points {
+			request.Points = append(request.Points, &router.Point{Latitude: 48.1, Longitude: 11.5})
+		}
+		reply, err := client.Recommend(ctx, request)
+		if err != nil {
+			t.Fatalf("a call with %d points: %v", points, err)
+		}
+		if len(reply.GetRoutes()) != 1 || reply.GetRoutes()[0] != 191 {
+			t.Errorf("a call with %d points got routes %v, want [191]", points, reply.GetRoutes())
+		}
+	}
+	_, err := client.Recommend(ctx, &router.RecommendRequest{})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a call that fails got %v, want InvalidArgument", err)
+	}
+}
+
+// load is probes that several clients send while a test does something else.
+type load struct {
+	s *site
+	*testbed.Load
+}
+
+// probeUntilStopped starts a load of so many clients, half of them over HTTP/2.
+func (s *site) probeUntilStopped(clients int) *load {
+	return s.probeAsUntilStopped(clients, func(reply *answer) string { return strconv.Itoa(reply.status) })
+}
+
+// probeAsUntilStopped starts a load whose answers are counted by what a function returns.
+func (s *site) probeAsUntilStopped(clients int, as func(*answer) string) *load {
+	all := make([]*http.Client, clients)
+	for i := range all {
+		all[i] = s.client(protocols[i%2])
+		all[i].Timeout = time.Minute // a probe of a load may be slow, but must be answered
+	}
+	l := &load{s, testbed.StartLoad(testbed.Pace{Clients: clients}, func(client int) string {
+		reply, err := s.do(all[client], http.MethodGet, "/", nil)
+		if err != nil {
+			return err.Error()
+		}
+		return as(reply)
+	})}
+	s.t.Cleanup(func() { _, _ = l.Stop() })
+	return l
+}
+
+// answered returns how many probes were answered with a status so far.
+func (l *load) answered(status int) int { return int(l.Answers()[strconv.Itoa(status)]) }
+
+// awaitAnswers waits until the load has got n more answers with a status.
+func (l *load) awaitAnswers(status, n int, atMost time.Duration) {
+	l.s.t.Helper()
+	before := l.answered(status)
+	l.s.await(atMost, func() error {
+		if got := l.answered(status) - before; got < n {
+			return fmt.Errorf("%d probes were answered with %d, want %d", got, status, n)
+		}
+		return nil
+	})
+}
+
+// end stops the load, and returns the answers by their status, and the errors of probes that were not answered.
+func (l *load) end() (answers map[int]int, errs []string) {
+	outcome, _ := l.Stop() // a load of our own requests has no error
+	answers = map[int]int{}
+	for answer, n := range outcome.Answers {
+		if status, err := strconv.Atoi(answer); err == nil {
+			answers[status] = int(n)
+		} else {
+			errs = append(errs, fmt.Sprintf("%d times: %s", n, answer))
+		}
+	}
+	return answers, errs
+}
+
+// mustAllBe stops the load. Every answer must have the status, and there must be at least so many.
+func (l *load) mustAllBe(status, atLeast int) {
+	l.s.t.Helper()
+	answers, errs := l.end()
+	if len(errs) > 0 {
+		l.s.t.Errorf("probes were not answered: %q", errs)
+	}
+	if len(answers) != 1 || answers[status] < atLeast {
+		l.s.t.Errorf("the answers were %v, want only %d, at least %d times", answers, status, atLeast)
+	}
+}
+
+// dialGRPC connects to the listener as a gRPC client does.
+func (s *site) dialGRPC(options ...grpc.DialOption) *grpc.ClientConn {
+	s.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+s.envoy.Ingress, append(options,
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost"})))...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func dialPlain(t *testing.T, address string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// dialTLS opens a connection for bytes that an HTTP client does not send.
+func (s *site) dialTLS(ctx context.Context, protocol string) net.Conn {
+	s.t.Helper()
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: s.cert.Pool, ServerName: "localhost", NextProtos: []string{protocol}}}
+	conn, err := dialer.DialContext(ctx, "tcp", s.envoy.Ingress)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func send(t *testing.T, conn net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask sends the bytes of a request, and reads all of the answer.
+func ask(conn net.Conn, request string) (status int, err error) {
+	if err := conn.SetDeadline(time.Now().Add(settle)); err != nil {
+		return 0, err
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		return 0, err
+	}
+	reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer reply.Body.Close()
+	_, err = io.Copy(io.Discard, reply.Body)
+	return reply.StatusCode, err
+}
+
+// halfACall sends the first half of a call, which is active until the connection is closed.
+func (s *site) halfACall() net.Conn {
+	s.t.Helper()
+	conn := s.dialTLS(s.t.Context(), "http/1.1")
+	send(s.t, conn,
+		"POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
+	s.await(settle, func() error {
+		if n := s.stat("cluster.service.upstream_rq_active"); n != 1 {
+			return fmt.Errorf("%d requests are active", n)
+		}
+		return nil
+	})
+	return conn
+}
+
+// unusedAddress returns an address on which nothing listens.
+func unusedAddress(t *testing.T) *net.TCPAddr {
+	t.Helper()
+	address, err := testbed.UnusedAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
