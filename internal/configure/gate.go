@@ -73,7 +73,7 @@ func quote(s string) string {
 func (g Gate) filter() []string {
 	head := lines(`
 - name: healthgate
-  # Off, except on routes that enable it: other traffic never enters it.
+  # Disabled except on routes that enable it: other traffic does not pass it.
   disabled: true
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config
@@ -86,7 +86,7 @@ func (g Gate) filter() []string {
 	if g.Module {
 		head = lines(`
 - name: healthgate
-  # Off, except on routes that enable it: other traffic never enters it.
+  # Disabled except on routes that enable it: other traffic does not pass it.
   disabled: true
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter

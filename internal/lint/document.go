@@ -295,7 +295,7 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	return found
 }
 
-// rename gives the keys of a message their names in the API, if the text has those of JSON: statsConfig.
+// rename gives the keys of a message their names in the API, if the text has JSON's: statsConfig.
 func rename(n *Node, typeName string) {
 	(&api{found: &findings{}}).document(n, typeName)
 }
@@ -477,7 +477,7 @@ func isGatesOwn(n *Node) bool {
 	return own || names > 0 && names == len(clusters.items)
 }
 
-// gatesOwn checks Healthgate's own configuration in a file of its own.
+// gatesOwn checks a file that is Healthgate's own configuration.
 func (l *linter) gatesOwn(n *Node) {
 	l.checked = true
 	l.gates++

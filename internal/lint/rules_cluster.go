@@ -235,7 +235,7 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	return used, whole && forwards
 }
 
-// hasNoHosts reports a cluster without a membership of its own: it consists of other clusters, or of the addresses of its requests.
+// hasNoHosts reports a cluster without a membership: it consists of other clusters, or of the addresses of its requests.
 func hasNoHosts(f *findings, cluster *Node) bool {
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
 	name := cluster.text("cluster_type", "name")
