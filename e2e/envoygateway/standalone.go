@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -16,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -35,28 +33,9 @@ type standalone struct {
 	*tools
 	dir    string // of this run
 	server *exec.Cmd
-	log    output // of Envoy Gateway
 	ended  chan struct{}
 	pid    int    // of its Envoy
 	admin  string // where its Envoy's admin listens
-}
-
-// output collects the text that a process writes.
-type output struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (o *output) Write(text []byte) (int, error) {
-	o.mutex.Lock()
-	defer o.mutex.Unlock()
-	return o.text.Write(text)
-}
-
-func (o *output) String() string {
-	o.mutex.Lock()
-	defer o.mutex.Unlock()
-	return o.text.String()
 }
 
 // startLoopback brings up lo, which is down in a new network namespace.
@@ -93,7 +72,7 @@ func (s *standalone) prepare() error {
   wait
 } &
 wait
-`, s.envoy, s.logFile(), s.startedFile())
+`, s.envoy, s.envoyLog(), s.startedFile())
 	if err := os.WriteFile(filepath.Join(bin, "envoy"), []byte(between), 0o700); err != nil {
 		return err
 	}
@@ -120,14 +99,15 @@ extensionApis: {enableBackend: true, enableEnvoyPatchPolicy: true}
 
 func (s *standalone) resources() string  { return filepath.Join(s.dir, "resources") }
 func (s *standalone) configFile() string { return filepath.Join(s.dir, "envoy-gateway.yaml") }
-func (s *standalone) logFile() string    { return filepath.Join(s.dir, "envoy.log") }
+func (s *standalone) serverLog() string  { return filepath.Join(s.dir, "envoy-gateway.log") }
+func (s *standalone) envoyLog() string   { return filepath.Join(s.dir, "envoy.log") }
 
 // startedFile has the process id of the last Envoy that was started, and its flags, one a line.
 func (s *standalone) startedFile() string { return filepath.Join(s.dir, "started") }
 
-// envoyLog returns the output of its Envoys, with their access log.
-func (s *standalone) envoyLog() string {
-	text, err := os.ReadFile(s.logFile())
+// read returns the text of one of the files of this run, or why there is none.
+func read(file string) string {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()
 	}
@@ -153,7 +133,12 @@ func (s *standalone) start(ctx context.Context, what string) error {
 	_ = os.Remove(s.startedFile())
 	s.server = exec.Command(s.tools.server, "server", "--config-path", s.configFile())
 	s.server.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Dir(s.module))
-	s.server.Stdout, s.server.Stderr = &s.log, &s.log
+	log, err := os.OpenFile(s.serverLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.server.Stdout, s.server.Stderr = log, log
 	if err := s.server.Start(); err != nil {
 		return err
 	}
@@ -270,16 +255,10 @@ func (s *standalone) expect(status int, reason string) func() error {
 	}
 }
 
-// report is a part of what explain reports.
+// report is a part of the report of explain.
 type report struct {
-	Problems []struct{ What, Next string }
-	Gates    []struct {
-		Answer struct {
-			Status  int
-			Details string
-		}
-	}
-	Findings []struct{ Rule, Message string }
+	Problems []struct{ What string }
+	Gates    []struct{ Answer struct{ Details string } }
 }
 
 func (s *standalone) explain() (*report, error) {

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -46,8 +45,8 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 	defer func() {
 		s.end()
 		if err != nil {
-			err = fmt.Errorf("%w\nEnvoy Gateway's log ends:\n%s\nEnvoy's log ends:\n%s", err, testbed.Tail(s.log.String(), 20),
-				testbed.Tail(s.envoyLog(), 20))
+			err = fmt.Errorf("%w\nEnvoy Gateway's log ends:\n%s\nEnvoy's log ends:\n%s", err, testbed.Tail(read(s.serverLog()), 20),
+				testbed.Tail(read(s.envoyLog()), 20))
 		}
 	}()
 	var hosts []*testbed.Backend
@@ -165,13 +164,13 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 			if err := failing(); err != nil {
 				return err
 			}
-			if !strings.Contains(s.envoyLog(), `"response_code_details":"healthgate_cluster_unhealthy"`) {
+			if !strings.Contains(read(s.envoyLog()), `"response_code_details":"healthgate_cluster_unhealthy"`) {
 				return errors.New("the access log has no line for it")
 			}
 			return nil
 		}},
 		{"all hosts serve again: 200, and no line in the access log", serve(true), checked, func() error {
-			if strings.Contains(s.envoyLog(), `"response_code_details":"healthgate_ok"`) {
+			if strings.Contains(read(s.envoyLog()), `"response_code_details":"healthgate_ok"`) {
 				return errors.New("the access log has a line for a probe that passed")
 			}
 			return passing()
@@ -181,30 +180,39 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 			return err
 		}
 	}
-	probes := s.probeOn(ctx)
-	before := probes.sent.Load()
+	probes := testbed.StartLoad(testbed.Pace{PerSecond: 50}, func(int) string {
+		status, err := s.probe()
+		if err != nil {
+			return err.Error()
+		}
+		return strconv.Itoa(status)
+	})
+	var outcome testbed.Outcome
 	for _, step := range []step{
 		{"Envoy Gateway is killed, and 100 probes: 200", func() error { s.kill(); return nil }, checked, func() error {
 			connected, err := s.ask("/stats?filter=^control_plane.connected_state$")
 			if err == nil && !strings.HasSuffix(strings.TrimSpace(connected), ": 0") {
 				err = errors.New("Envoy has not noticed it")
 			}
-			if err == nil && probes.sent.Load() < before+100 {
-				err = errors.New("100 probes are not sent yet")
+			if err == nil && probes.Answers()["200"] < 100 {
+				err = errors.New("100 probes are not answered yet")
 			}
 			return errors.Join(err, passing())
 		}},
-		{"no host serves: 503", func() error { probes.stop(); return serve(false)() }, checked, failing},
+		{"no host serves: 503", func() (err error) {
+			outcome, err = probes.Stop()
+			return errors.Join(err, serve(false)())
+		}, checked, failing},
 		{"all hosts serve again: 200", serve(true), checked, passing},
 	} {
 		if err := s.take(ctx, step); err != nil {
 			return err
 		}
 	}
-	if failed := probes.failed.Load(); failed > 0 {
-		return fmt.Errorf("%d of %d probes while Envoy Gateway was killed got no 200", failed, probes.sent.Load())
+	if outcome.Answers["200"] != outcome.Requests {
+		return fmt.Errorf("probes while Envoy Gateway was killed: %v", outcome.Answers)
 	}
-	fmt.Printf("all as it should be; %d probes while Envoy Gateway was killed, all 200\n", probes.sent.Load())
+	fmt.Printf("all as it should be; %d probes while Envoy Gateway was killed, all 200\n", outcome.Requests)
 	return nil
 }
 
@@ -331,28 +339,4 @@ func (s *standalone) explains(text string) func() error {
 		}
 		return fmt.Errorf("explain does not report %s: %+v", text, report)
 	}
-}
-
-// probes are sent one after the other until they are stopped.
-type probes struct {
-	stop         func()
-	sent, failed atomic.Int64
-}
-
-func (s *standalone) probeOn(ctx context.Context) *probes {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	p := &probes{}
-	p.stop = func() { cancel(); <-done }
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			status, err := s.probe()
-			if err != nil || status != http.StatusOK {
-				p.failed.Add(1)
-			}
-			p.sent.Add(1)
-		}
-	}()
-	return p
 }
