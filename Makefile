@@ -295,7 +295,7 @@ endif
 
 # In another version of Envoy than the Go plugin's, only the module is compared.
 .PHONY: compare
-compare: build fetched ## random events; both variants, the native filter and a model must agree (FOR, SEED, EVENTS, WITHOUT; SOAK=1 FOR=5m or more)
+compare: build fetched ## random events; variants, native filter and model must agree (FOR, SEED, EVENTS, WITHOUT; SOAK=1 FOR=5m)
 	@$(E2E) run ./compare -for $(or $(FOR),1m) -seed $(or $(SEED),0) \
 	  $(if $(filter command environment,$(origin VARIANT)),-variant $(VARIANT)) \
 	  $(if $(WITHOUT),-without $(WITHOUT)) $(if $(EVENTS),-events $(abspath $(EVENTS))) $(if $(SOAK),-soak)
@@ -313,7 +313,7 @@ chaos: $(suite_needs) ## faults for a long time, in each version of Envoy; an ho
 	done
 
 .PHONY: e2e-envoy-gateway
-e2e-envoy-gateway: build fetched ## the overlay in a real Envoy Gateway, without containers; 5 minutes, the first time 15 more and 4 GB (ENVOY_VERSION, EG_VERSION=v1.8.3, UPDATE=1)
+e2e-envoy-gateway: build fetched ## the overlay in a real Envoy Gateway; 5 minutes, the first time 20 (ENVOY_VERSION, EG_VERSION, UPDATE=1)
 	@$(E2E) run ./envoygateway $(if $(EG_VERSION),-version $(EG_VERSION)) $(if $(UPDATE),-update)
 
 .PHONY: bench

@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -35,7 +43,7 @@ func TestScripts(t *testing.T) {
 			}
 			return os.Getuid() == 0, nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "crlf": crlf},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "interrupted": interrupted, "envoy": envoy, "crlf": crlf},
 	})
 }
 
@@ -51,6 +59,42 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] != string(rune('0'+code)) {
 		ts.Fatalf("healthgate %v ended with %d, want %s", args[1:], code, args[0])
 	}
+}
+
+// interrupted CODE ARGS…: healthgate ends with that exit code after SIGTERM, which it gets when it has printed a line.
+func interrupted(ts *testscript.TestScript, _ bool, args []string) {
+	command := exec.Command(filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "healthgate"), args[1:]...)
+	command.Env = []string{"ADMIN_ADDRESS=" + ts.Getenv("ADMIN_ADDRESS"), "CONTAINER_LOG=" + ts.Getenv("CONTAINER_LOG")}
+	out, err := command.StdoutPipe()
+	ts.Check(err)
+	ts.Check(command.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	ts.Check(err)
+	ts.Check(command.Process.Signal(syscall.SIGTERM))
+	_, err = io.Copy(io.Discard, out)
+	ts.Check(err)
+	_ = command.Wait() // the exit code is checked
+	if code := command.ProcessState.ExitCode(); args[0] != strconv.Itoa(code) {
+		ts.Fatalf("healthgate %v ended with %d, want %s", args[1:], code, args[0])
+	}
+}
+
+// envoy HEALTHY: admin of an Envoy with a gate and so many healthy hosts listens at ADMIN_ADDRESS from now on.
+func envoy(ts *testscript.TestScript, _ bool, args []string) {
+	dump, err := os.ReadFile(filepath.Join(ts.Getenv("PROJECT"), "internal/lint/testdata/good-dump-envoy-gateway.json"))
+	ts.Check(err)
+	const scope = "cluster.grpcroute/shop/checkout/rule/0."
+	answers := map[string]string{
+		"/config_dump": string(dump),
+		"/server_info": `{"version": "b579d0/1.39.1/Clean/RELEASE/BoringSSL", "state": "LIVE"}`,
+		"/stats":       "server.live: 1\n" + scope + "membership_healthy: " + args[0] + "\n" + scope + "membership_total: 1\n",
+		"/clusters":    `{"cluster_statuses": [{"name": "grpcroute/shop/checkout/rule/0"}]}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, cmp.Or(answers[r.URL.Path], "{}"))
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv("ADMIN_ADDRESS", server.Listener.Addr().String())
 }
 
 // crlf FILE: its lines end with CR LF from now on.
@@ -98,7 +142,7 @@ func TestConfigPrintsAnyName(t *testing.T) {
 }
 
 // A file that is not read as a whole is not written.
-func TestFileThatIsTooLongIsNotWritten(t *testing.T) {
+func TestLongFileIsNotWritten(t *testing.T) {
 	lua, err := os.ReadFile("../../envoy/lua.yaml")
 	if err != nil {
 		t.Fatal(err)

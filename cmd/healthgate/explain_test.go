@@ -74,7 +74,7 @@ func TestExplainPrintsEachGate(t *testing.T) {
 	}
 }
 
-func TestExplainSaysThatAdminDoesNotAnswer(t *testing.T) {
+func TestExplainReportsThatAdminDoesNotAnswer(t *testing.T) {
 	for _, args := range [][]string{{"127.0.0.1:1"}, {"127.0.0.1:1", "--watch"}, {"unix:///nowhere/admin.sock"}} {
 		code, stdout, stderr := execute(t, "", append([]string{"explain", "--admin"}, args...)...)
 		if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+args[0]) {
@@ -83,8 +83,8 @@ func TestExplainSaysThatAdminDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// Whatever answers in admin's place, it is said in a line, with where it was asked.
-func TestExplainSaysThatAnotherAnswers(t *testing.T) {
+// If another server answers in admin's place, one line reports that, with the address.
+func TestExplainReportsAnotherServer(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"404":     http.NotFound,
 		"a page":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>hello</html>") },
@@ -110,8 +110,8 @@ func TestExplainSaysThatAnotherAnswers(t *testing.T) {
 	}
 }
 
-// A hung main thread is told of by the first question, whose time is short, and not by the dump, which may take a minute.
-func TestExplainAsksFirstWhatIsAnsweredSoon(t *testing.T) {
+// A hung main thread is reported after the short timeout of /server_info, not after the minute of the dump.
+func TestExplainReadsServerInfoFirst(t *testing.T) {
 	asked := make(chan string, 10)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.URL.Path
@@ -126,7 +126,7 @@ func TestExplainAsksFirstWhatIsAnsweredSoon(t *testing.T) {
 	}
 }
 
-func TestExplainWatchesUntilItIsTold(t *testing.T) {
+func TestExplainWatchesUntilItsContextEnds(t *testing.T) {
 	address := dumpedEnvoy(t)
 	for output, want := range map[string]string{"text": " gate default (shop/eg/http/): 503 healthgate_cluster_empty\n", "json": `"to":"503 healthgate_cluster_empty"}` + "\n"} {
 		t.Run(output, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"github.com/spf13/cobra"
 
 	"healthgate/internal/envoyadmin"
@@ -83,8 +84,8 @@ func newAlive() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "alive",
 		Short: "Check that Envoy's main thread answers: for livenessProbe",
-		Long: `Check that Envoy's main thread answers, whatever the state of the backends: for a livenessProbe or a startupProbe. A restart of Envoy
-does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
+		Long: `Check that Envoy's main thread answers, whatever the state of the backends: for a livenessProbe or a startupProbe. A
+restart of Envoy does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
 		Args: noArgument,
@@ -169,8 +170,15 @@ func durationOf(command *cobra.Command, flag string, value time.Duration, variab
 // drain drains one Envoy.
 type drain struct {
 	reporter
-	admin          *envoyadmin.Client
+	admin          admin
 	delay, timeout time.Duration
+}
+
+// admin is the part of Envoy's admin interface that a drain needs.
+type admin interface {
+	ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error)
+	Post(ctx context.Context, path string) error
+	Stats(ctx context.Context, pattern string) (map[string]uint64, error)
 }
 
 const (
@@ -187,7 +195,11 @@ func (d *drain) run(ctx context.Context) error {
 	if err == nil {
 		err = d.admin.Post(ctx, "/healthcheck/fail")
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		d.report("interrupted before the gate fails: nothing is drained")
+		return reported(exitProblems)
+	case err != nil:
 		d.report("%v: nothing is drained", err)
 		return reported(exitFailed)
 	}
@@ -222,7 +234,8 @@ func (d *drain) await(ctx context.Context) error {
 			return reported(exitProblems)
 		case !known && !blind:
 			blind = true
-			d.report("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
+			d.report("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v",
+				d.timeout)
 		case known && n == 0:
 			quiet++
 		default:

@@ -114,7 +114,8 @@ func printFindings(out io.Writer, output string, found []lint.Finding) error {
 			colour = red
 		}
 		at := fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
-		_, err := fmt.Fprintf(out, "%s: %s %s %s\n", paint(bold, at), paint(colour, string(f.Severity)+":"), f.Message, paint(dim, "["+f.Rule+"]"))
+		_, err := fmt.Fprintf(out, "%s: %s %s %s\n", paint(bold, at), paint(colour, string(f.Severity)+":"), f.Message,
+			paint(dim, "["+f.Rule+"]"))
 		if err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ func replaceFile(name string, before, after []byte) (err error) {
 	return nil
 }
 
-// keepOwner sets the owner of a file to that of another, if they differ.
+// keepOwner gives a file the owner of another.
 func keepOwner(file *os.File, of fs.FileInfo) error {
 	want, known := of.Sys().(*syscall.Stat_t)
 	own, err := file.Stat()

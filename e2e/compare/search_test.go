@@ -133,7 +133,6 @@ func TestHoldStateOfAReplacedFilterIsNotReused(t *testing.T) {
 
 func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
 	o := options(t)
-	o.Explain, o.Without = 0, Without{"long freeze": true}
 	log := func(line string) { t.Log(line) }
 	if err := Soak(t.Context(), o, uint64(time.Now().UnixNano()), 30*time.Second, 5*time.Second, log); err != nil {
 		t.Error(err)

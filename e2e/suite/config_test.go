@@ -76,14 +76,13 @@ func commentedOut(t *testing.T, comment string) string {
 func TestHTTP10NeedsTheLinesInTheComment(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it reads Envoy's log")
+	lines := commentedOut(t, "without these two lines:")
 	for name, test := range map[string]struct {
 		options []option
 		status  string
 	}{
 		"without": {nil, "HTTP/1.1 426 Upgrade Required"},
-		"with": {[]option{withConfig(func(c *testbed.Bootstrap) {
-			c.Patch(c.HCM(), commentedOut(t, "unless these two lines are there:"))
-		})}, "HTTP/1.0 200 OK"},
+		"with":    {[]option{withHCM(lines)}, "HTTP/1.0 200 OK"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

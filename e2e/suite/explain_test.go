@@ -260,7 +260,7 @@ func TestExplainReportsARefusedUpdate(t *testing.T) {
 		t.Fatal("Envoy took the bad configuration")
 	}
 	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other: it does not listen there") ||
+	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other, so it does not listen there") ||
 		!strings.Contains(r.Problems[0].What, "min_helthy") {
 		t.Errorf("with a refused one alone: exit code %d, problems %+v", code, r.Problems)
 	}

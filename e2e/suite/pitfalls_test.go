@@ -51,16 +51,16 @@ const (
 
 // withLocalReplies adds a local_reply_config that replaces every reply by 500 "sorry", with or without the filter of the documentation.
 func withLocalReplies(t *testing.T, fixed bool) option {
+	t.Helper()
+	mapper := testbed.Parse[*hcmv3.ResponseMapper](
+		`{filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: yours}}}},
+			status_code: 500, body: {inline_string: sorry}}`)
+	if fixed {
+		mapper.Filter = testbed.Parse[*hcmv3.ResponseMapper](linesUnder(t, "local_reply_config")).Filter
+		// The documentation's is for errors; this one is for passing answers, too.
+		mapper.Filter.GetAndFilter().Filters[0].GetStatusCodeFilter().Comparison.Value.DefaultValue = 200
+	}
 	return withConfig(func(c *testbed.Bootstrap) {
-		mapper := testbed.Parse[*hcmv3.ResponseMapper](
-			`{filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: yours}}}},
-			status_code: 500, body: {inline_string: sorry}}`,
-		)
-		if fixed {
-			mapper.Filter = testbed.Parse[*hcmv3.ResponseMapper](linesUnder(t, "local_reply_config")).Filter
-			// The documentation's is for errors; this one is for passing answers, too.
-			mapper.Filter.GetAndFilter().Filters[0].GetStatusCodeFilter().Comparison.Value.DefaultValue = 200
-		}
 		c.HCM().LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{mapper}}
 	})
 }
@@ -71,8 +71,8 @@ func TestPitfalls(t *testing.T) {
 	skipWithRunningEnvoy(t, "it changes the configuration")
 	byDomain := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Domains = []string{"grpc.example.com"} })
 	requireTLS := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().RequireTls = routev3.VirtualHost_ALL })
+	host := testbed.Parse[*routev3.VirtualHost](linesUnder(t, "A virtual host for the probe"))
 	probesHost := withConfig(func(c *testbed.Bootstrap) {
-		host := testbed.Parse[*routev3.VirtualHost](linesUnder(t, "A virtual host for the probe"))
 		c.HCM().GetRouteConfig().VirtualHosts = append(c.HCM().GetRouteConfig().VirtualHosts, host)
 	})
 	redirect := testbed.Parse[*routev3.Route](`{match: {prefix: /}, redirect: {https_redirect: true}}`)
@@ -297,12 +297,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			testbed.SetEndpoints(clusters[0], silent.Addr().String())
 			testbed.Patch(clusters[0].HealthChecks[0], `timeout: 60s`)
 			s.writeClusters(clusters...)
-			s.await(settle, func() error {
-				if warming := s.stat("cluster_manager.warming_clusters"); warming != 1 {
-					return fmt.Errorf("%d clusters warm", warming)
-				}
-				return nil
-			})
+			s.awaitStat("cluster_manager.warming_clusters", 1)
 			s.always("/", test.status, time.Second)
 			callRouter(t, s)
 		})

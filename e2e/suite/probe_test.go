@@ -266,13 +266,7 @@ func TestClosedClientsLeaveNoActiveRequests(t *testing.T) {
 			conn.Close()
 		}
 	}
-	s.await(settle, func() error {
-		active := s.stat("http.ingress.downstream_rq_active")
-		if active != 0 {
-			return fmt.Errorf("%d requests are active", active)
-		}
-		return nil
-	})
+	s.awaitStat("http.ingress.downstream_rq_active", 0)
 	expect(t, "a probe afterwards", s.probe(s.client("h2")), 200, "ok\n", nil)
 }
 

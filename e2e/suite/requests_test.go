@@ -282,12 +282,7 @@ func (s *site) halfACall() net.Conn {
 	conn := s.dialTLS(s.t.Context(), "http/1.1")
 	send(s.t, conn,
 		"POST /router.Router/Recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf")
-	s.await(settle, func() error {
-		if n := s.stat("cluster.service.upstream_rq_active"); n != 1 {
-			return fmt.Errorf("%d requests are active", n)
-		}
-		return nil
-	})
+	s.awaitStat("cluster.service.upstream_rq_active", 1)
 	return conn
 }
 

@@ -2,6 +2,7 @@ package configure
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,7 +92,7 @@ const listener = `  - name: ingress
     address: {socket_address: {address: 0.0.0.0, port_value: 8080}}
 `
 
-func changed(t *testing.T, text string, oldNew ...string) string {
+func changed(t testing.TB, text string, oldNew ...string) string {
 	t.Helper()
 	for i := 0; i < len(oldNew); i += 2 {
 		if !strings.Contains(text, oldNew[i]) {
@@ -103,7 +104,7 @@ func changed(t *testing.T, text string, oldNew ...string) string {
 }
 
 // asJSON writes the bootstrap as JSON on lines.
-func asJSON(t *testing.T) string {
+func asJSON(t testing.TB) string {
 	t.Helper()
 	var d yaml.Node
 	if err := yaml.Unmarshal([]byte(bootstrap), &d); err != nil {
@@ -120,7 +121,7 @@ func inConfigMap(indicator string) string {
 }
 
 // files are those that a gate can be written into.
-func files(t *testing.T) map[string]string {
+func files(t testing.TB) map[string]string {
 	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n", "name: other\n", 1)
 	return map[string]string{
 		"plain":             bootstrap,
@@ -246,7 +247,7 @@ func without(v any, removed *[]string) any {
 
 // What comes of each file reads back as the file did, with the gate in it and nothing else; the diff makes it, and all lines of the
 // file are there still.
-func TestGateIsWrittenIntoAFile(t *testing.T) {
+func TestGateIsAddedToAFile(t *testing.T) {
 	for name, content := range files(t) {
 		for _, module := range []bool{false, true} {
 			for kind, check := range map[string]Check{"gRPC": {GRPC: true, Service: "shop.v1.Checkout"}, "HTTP": {Path: "/up"}} {
@@ -329,8 +330,8 @@ func patched(t *testing.T, content, shown string) string {
 	return strings.TrimSuffix(string(result), "\n")
 }
 
-// Where the additions go, and what they say.
-func TestGateIsWrittenWhereItBelongs(t *testing.T) {
+// The places of the additions, and their text.
+func TestGateIsAddedInTheRightPlace(t *testing.T) {
 	grpc := Check{GRPC: true}
 	for name, test := range map[string]struct {
 		old, new string
@@ -449,7 +450,7 @@ func TestNotesListTheRequestsThatTheRouteTakes(t *testing.T) {
 }
 
 // If a file can't take the gate, the error says why and what to do.
-func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
+func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 	check := Check{GRPC: true}
 	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n", "name: other\n", 1)
 	for name, test := range map[string]struct {
@@ -491,7 +492,7 @@ func TestFileThatCantTakeTheGateIsAnError(t *testing.T) {
 }
 
 // Envoy skips keys with the tag !ignore: an anchor there is for one place, and can be added to.
-func TestGateIsWrittenToAnAnchorThatStandsApart(t *testing.T) {
+func TestGateIsAddedToAListWithAnAnchor(t *testing.T) {
 	const router = `{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
 	at := strings.Index(bootstrap, "          http_filters:\n")
 	text := bootstrap[:at] + "          http_filters: *filters\n" + bootstrap[strings.Index(bootstrap, "  clusters:\n"):]
@@ -503,7 +504,7 @@ func TestGateIsWrittenToAnAnchorThatStandsApart(t *testing.T) {
 }
 
 // A cluster that CDS brings is not in the file, which is no error.
-func TestClusterOfCDSIsLeftToIt(t *testing.T) {
+func TestClusterFromCDSIsNotRequired(t *testing.T) {
 	text := changed(t, bootstrap, "static_resources:\n", "dynamic_resources: {cds_config: {ads: {}}}\nstatic_resources:\n")
 	result, err := Gate{Cluster: "payments", Path: "/"}.Into("f", []byte(text), Place{})
 	if err != nil || !strings.Contains(strings.Join(result.Notes, "\n"), `cluster "payments" is not in this file`) {
@@ -511,15 +512,15 @@ func TestClusterOfCDSIsLeftToIt(t *testing.T) {
 	}
 }
 
-// Whatever is done to a file, what comes of it reads back with nothing but the additions, or is refused.
-func TestNoFileIsDamaged(t *testing.T) {
+// Of any changed file the result reads back with only the additions, or there is an error.
+func TestNoFileIsDamaged(t *testing.T) { rapid.Check(t, noDamage(t)) }
+
+func FuzzNoFileIsDamaged(f *testing.F) { f.Fuzz(rapid.MakeFuzz(noDamage(f))) }
+
+func noDamage(t testing.TB) func(*rapid.T) {
 	all := files(t)
-	var names []string
-	for name := range all {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	rapid.Check(t, func(r *rapid.T) {
+	names := slices.Sorted(maps.Keys(all))
+	return func(r *rapid.T) {
 		content := all[rapid.SampledFrom(names).Draw(r, "file")]
 		lines := strings.Split(content, "\n")
 		for range rapid.IntRange(1, 4).Draw(r, "changes") {
@@ -549,7 +550,7 @@ func TestNoFileIsDamaged(t *testing.T) {
 		}
 		own, err := parse([]byte(before))
 		if err != nil {
-			t.Fatal(err)
+			r.Fatal(err)
 		}
 		after, err := parse(result.Content)
 		if err != nil {
@@ -560,10 +561,10 @@ func TestNoFileIsDamaged(t *testing.T) {
 		if len(lost) > 0 {
 			r.Fatalf("lost: %v\n%s", lost, result.Diff)
 		}
-	})
+	}
 }
 
-// missing lists what one tree has and another has not: list items may have moved down, and keys may have been added.
+// missing lists the paths that one tree has and another has not. List items may have moved down, and keys may have been added.
 func missing(before, after *tree, path string, lost *[]string) {
 	if before.kind == yaml.ScalarNode && (before.tag == "!!null" || strings.Contains(before.value, "HttpConnectionManager")) {
 		return // filled, or a text in a ConfigMap

@@ -73,7 +73,7 @@ func quote(s string) string {
 func (g Gate) filter() []string {
 	head := lines(`
 - name: healthgate
-  # Off, except on routes that enable it: other traffic never enters it.
+  # Disabled except on routes that enable it: other traffic does not pass it.
   disabled: true
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config
@@ -86,7 +86,7 @@ func (g Gate) filter() []string {
 	if g.Module {
 		head = lines(`
 - name: healthgate
-  # Off, except on routes that enable it: other traffic never enters it.
+  # Disabled except on routes that enable it: other traffic does not pass it.
   disabled: true
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter
@@ -200,8 +200,10 @@ func (g Gate) Print() string {
 		add(0, "bootstrap_extensions: # add")
 		add(0, g.extension()...)
 	}
-	add(0, "static_resources:", "  listeners:", "  - filter_chains:", "    - filters:", "      - name: envoy.filters.network.http_connection_manager",
-		"        typed_config:", `          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
+	add(0, "static_resources:", "  listeners:", "  - filter_chains:", "    - filters:",
+		"      - name: envoy.filters.network.http_connection_manager",
+		"        typed_config:",
+		`          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
 		"          stat_prefix: ingress", "          route_config:", "            virtual_hosts:", "            - name: ingress",
 		`              domains: ["*"]`, "              routes:", "              # add, first")
 	add(14, g.route()...)
@@ -209,7 +211,8 @@ func (g Gate) Print() string {
 		`# envoy.filters.http.lua: {"@type": `+filterConfig+`, disabled: true}`)
 	add(10, "http_filters:", "# add, anywhere before the router")
 	add(10, g.filter()...)
-	add(10, "- name: envoy.filters.http.router", "  typed_config:", `    "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`)
+	add(10, "- name: envoy.filters.http.router", "  typed_config:",
+		`    "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router`)
 	add(2, "clusters:", "- name: "+quote(g.Cluster))
 	if g.Check.asked() {
 		add(4, "# add, if the cluster has no health checks", "health_checks:")

@@ -363,7 +363,8 @@ func (w *writer) extension(near *text) error {
 		}
 		return t.apply(put(root, "bootstrap_extensions", w.gate.extension()))
 	}
-	w.note("the bootstrap is not in this file; the dynamic module needs there:\nbootstrap_extensions:\n%s", strings.Join(w.gate.extension(), "\n"))
+	w.note("the bootstrap is not in this file; the dynamic module needs there:\nbootstrap_extensions:\n%s",
+		strings.Join(w.gate.extension(), "\n"))
 	return nil
 }
 

@@ -9,7 +9,8 @@ import (
 
 // traffic describes the requests that the gate's route takes, and the routes that took them before.
 func traffic(t *text, virtualHost value, path string) string {
-	description := fmt.Sprintf("the new route takes every request for %s of virtual host %q: the gate answers GET and HEAD, other methods get 503",
+	description := fmt.Sprintf("the new route takes every request for %s of virtual host %q: the gate answers GET and HEAD, "+
+		"other methods get 503",
 		path, virtualHost.text("name"))
 	var before []string
 	for _, taker := range lint.Takers(virtualHost.Node, path) {

@@ -1,13 +1,17 @@
 package envoyadmin
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -15,7 +19,7 @@ import (
 
 func TestAddressIsAPortOrASocket(t *testing.T) {
 	for address, want := range map[string]string{
-		"127.0.0.1:9901": "", "localhost:9901": "", "[::1]:9901": "", "unix:///run/admin.sock": "",
+		"127.0.0.1:9901": "", "localhost:9901": "", "[::1]:9901": "", "unix:///run/admin.sock": "", "unix://@admin": "",
 		"9901":                   "missing port in address",
 		":9901":                  "the host is missing",
 		"127.0.0.1":              "missing port in address",
@@ -43,19 +47,19 @@ func TestAddressIsAPortOrASocket(t *testing.T) {
 }
 
 // Whatever answers in admin's place, the error says that it is not admin and where to name it.
-func TestWhatIsNotAdminIsSaid(t *testing.T) {
+func TestServerThatIsNotAdminIsReported(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer string // as bytes; "" closes the connection
 		want   string
 	}{
-		"a page":        {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html", "has no version of Envoy, so this is not Envoy's admin interface"},
-		"an object":     {"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "has no version of Envoy, so this is not Envoy's admin interface"},
-		"a 404":         {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
-		"TLS":           {"\x15\x03\x01\x00\x02\x02\x46", "does not speak HTTP/1.1 without TLS"},
-		"HTTP/2":        {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", "does not speak HTTP/1.1 without TLS"},
-		"SSH":           {"SSH-2.0-x\r\n", "does not speak HTTP/1.1 without TLS"},
-		"no answer":     {"", "the connection was closed without an answer"},
-		"nobody at all": {"-", "connection refused"},
+		"a page":    {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html", "has no version of Envoy, so this is not Envoy's admin interface"},
+		"an object": {"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "has no version of Envoy, so this is not Envoy's admin interface"},
+		"a 404":     {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
+		"TLS":       {"\x15\x03\x01\x00\x02\x02\x46", "does not speak HTTP/1.1 without TLS"},
+		"HTTP/2":    {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", "does not speak HTTP/1.1 without TLS"},
+		"SSH":       {"SSH-2.0-x\r\n", "does not speak HTTP/1.1 without TLS"},
+		"no answer": {"", "the connection was closed without an answer"},
+		"no server": {"-", "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -138,4 +142,23 @@ func TestStateOfAHost(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+}
+
+func TestHungEnvoyIsReportedAfterTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, err := New(DefaultAddress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go io.Copy(io.Discard, theirs)
+			return ours, nil
+		}
+		start := time.Now()
+		_, err = client.ServerInfo(t.Context())
+		if took := time.Since(start); took != Timeout || err == nil || !strings.Contains(err.Error(), "no answer within 5s: Envoy's main thread hangs") {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
 }

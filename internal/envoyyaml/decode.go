@@ -18,7 +18,7 @@ var (
 	tabbedLine = regexp.MustCompile(`(?m)^[ ]*\t[ \t]*(#|\r?$)`)
 )
 
-// Decode returns the documents of a text, without empty ones. Lines and columns are those of the text.
+// Decode returns the documents of a text, without empty ones. Nodes have the lines and columns of the text.
 func Decode(content []byte) ([]*yaml.Node, error) {
 	content = yaml12.ReplaceAll(content, []byte("%YAML 1.1"))
 	documents, err := decode(content)

@@ -34,14 +34,14 @@ type fakeEnvoy struct {
 	listener string   // where probes are answered
 	broken   bool     // admin answers 500
 
-	namespace string // of the gate's own stats; "healthgate." by default
+	namespace string // of the gate's stats; "healthgate." by default
 	counting  string // counters of Envoy's that a probe increases, spaced
 	socket    string // the listener's transport_socket, in JSON
 	unnamed   bool   // the listener has no name in the configuration
 	others    int    // probes of others, a second
 	began     time.Time
 	counted   uint64 // of these
-	updates   string // more of the dump's configs
+	updates   string // more entries of configs in the dump
 }
 
 // newFakeEnvoy has three healthy hosts.
@@ -163,13 +163,13 @@ func (e *fakeEnvoy) start(t *testing.T) *envoyadmin.Client {
 
 const plain = `{"clusters": ["service"]}`
 
-// explained are states of an Envoy with one gate, and what is to be said of them.
+// explained has states of an Envoy with one gate, and the expected explanation.
 var explained = map[string]struct {
 	plugin string
 	change func(e *fakeEnvoy)
 	status int
-	reason string // what the numbers say
-	asked  string // what the gate says, where that is another
+	reason string // by the numbers
+	asked  string // of the probe, if it differs
 	next   string // how the next step begins
 }{
 	"all are healthy": {plain, func(*fakeEnvoy) {}, 200, "healthgate_ok", "", ""},
@@ -285,7 +285,7 @@ func TestAnswerIsExplained(t *testing.T) {
 	}
 }
 
-func TestHostsThatFailAreNamedWithTheReason(t *testing.T) {
+func TestUnhealthyHostsAreListedWithTheReason(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	e.hosts = []string{
 		"{}", failed, `{"failed_outlier_check": true}`, `{"eds_health_status": "DRAINING"}`, `{"failed_active_degraded_check": true}`,
@@ -393,7 +393,7 @@ func TestAnswerIsUnknownWhileOthersProbeAllTheTime(t *testing.T) {
 }
 
 // The gate's own stats stand in the namespace that the dynamic module's configuration names.
-func TestGatesStatsAreFoundInAnyNamespace(t *testing.T) {
+func TestStatsOfAGateAreFoundInAnyNamespace(t *testing.T) {
 	t.Parallel()
 	for _, namespace := range []string{"healthgate.", "dynamicmodulescustom.", "", "a.b.", "dynamicmodulescustom.healthgate."} {
 		t.Run(namespace, func(t *testing.T) {
@@ -414,8 +414,8 @@ func TestGatesStatsAreFoundInAnyNamespace(t *testing.T) {
 	}
 }
 
-// A gate without stats of its own answers by the numbers.
-func TestWithoutTheGatesStatsTheNumbersDecide(t *testing.T) {
+// If the gate has no stats, the numbers decide.
+func TestNumbersDecideWithoutStatsOfTheGate(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
 	delete(e.stats, "healthgate.default.ok")
@@ -450,7 +450,7 @@ func TestListenerThatDrainsIsAProblem(t *testing.T) {
 }
 
 // A listener without a name is asked, and one whose transport socket is plain is asked without TLS.
-func TestListenerIsAskedAsItIs(t *testing.T) {
+func TestListenerIsProbedByItsProtocol(t *testing.T) {
 	t.Parallel()
 	const rawBuffer = `"typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}`
 	for name, change := range map[string]func(*fakeEnvoy){
@@ -483,7 +483,7 @@ const refusedListener = `, {"@type": "type.googleapis.com/envoy.admin.v3.Listene
 	"last_update_attempt": "2026-05-04T09:12:44Z", "details": "a long text\nof it\n: Failed to parse"}}]}`
 
 // Whatever keeps a gate from being there is said, with a next step, and never fine.
-func TestWhatKeepsAGateFromServingIsAProblem(t *testing.T) {
+func TestMissingRefusedAndWarmingGatesAreProblems(t *testing.T) {
 	for name, test := range map[string]struct {
 		plugin, state, updates string
 		problems               []string // how each begins
@@ -537,7 +537,7 @@ func TestRefusedUpdatesAreNoted(t *testing.T) {
 }
 
 // What a cluster is says why it is empty, and how long recovery takes.
-func TestNextStepKnowsTheCluster(t *testing.T) {
+func TestNextStepDependsOnTheCluster(t *testing.T) {
 	for name, test := range map[string]struct {
 		cluster string // its configuration, in JSON
 		hosts   []string
@@ -568,7 +568,7 @@ func TestNextStepKnowsTheCluster(t *testing.T) {
 }
 
 // Envoy defines no stats for a route that comes to a dynamic module's filter later: its answers are counted by the filter's.
-func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
+func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 	e := newFakeEnvoy("")
 	// Of an older filter, that knew the route.
 	e.stats["healthgate.late.ok"], e.stats["healthgate.late.failed"] = 3, 4
@@ -589,7 +589,7 @@ func TestRouteThatIsCountedByItsFilterWasAsked(t *testing.T) {
 }
 
 // What the gate says of itself, where details are on, is since when.
-func TestReportSaysSinceWhen(t *testing.T) {
+func TestReportHasTheTimeOfTheLastChange(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"], "response": {"details": true}}`)
 	e.body = `{"status": "pass", "since": "2026-05-04T09:12:44Z"}`
 	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
@@ -636,8 +636,8 @@ func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
 	}
 }
 
-// As in a container without IPv6: nobody answers at ::1.
-func TestListenerOfEveryAddressIsAskedByIPv4Too(t *testing.T) {
+// As in a container without IPv6: no server answers at ::1.
+func TestListenerOfEveryAddressIsAlsoProbedByIPv4(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	admin := e.start(t)
 	_, port, _ := net.SplitHostPort(e.listener)
@@ -656,14 +656,14 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 	admin := e.start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // less than maxAge
 	defer cancel()
-	told := make(chan string)
+	reported := make(chan string)
 	done := make(chan error)
 	go func() {
 		done <- Watch(ctx, admin, 10*time.Millisecond, func(c Change) error {
 			if _, err := json.Marshal(c); err != nil || c.At.IsZero() {
 				t.Errorf("%v: %+v", err, c)
 			}
-			told <- c.String()
+			reported <- c.String()
 			return nil
 		})
 	}()
@@ -671,12 +671,12 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		t.Helper()
 		for _, want := range lines {
 			select {
-			case got := <-told:
+			case got := <-reported:
 				if got != want {
-					t.Errorf("told %q, want %q", got, want)
+					t.Errorf("reported %q, want %q", got, want)
 				}
 			case <-ctx.Done():
-				t.Fatalf("not told: %q", want)
+				t.Fatalf("not reported: %q", want)
 			}
 		}
 	}
@@ -707,9 +707,9 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 	})
 	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true, errors: gateErrors([]byte(`{}`))}).problem().What
 	select {
-	case got := <-told:
+	case got := <-reported:
 		if !strings.HasPrefix(got, "problem: "+refused) {
-			t.Errorf("told %q, want the problem %q", got, refused)
+			t.Errorf("reported %q, want the problem %q", got, refused)
 		}
 	case <-ctx.Done():
 		t.Fatal("the refusal is not reported")
@@ -719,9 +719,9 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		e.stats["listener_manager.listener_modified"] = 2
 	})
 	select {
-	case got := <-told:
+	case got := <-reported:
 		if !strings.HasPrefix(got, "no longer a problem: "+refused) {
-			t.Errorf("told %q, want the end of the problem", got)
+			t.Errorf("reported %q, want the end of the problem", got)
 		}
 	case <-ctx.Done():
 		t.Fatal("the end of the refusal is not reported")
@@ -732,7 +732,7 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case got := <-told:
-		t.Errorf("and then told %q", got)
+	case got := <-reported:
+		t.Errorf("and then reported %q", got)
 	}
 }

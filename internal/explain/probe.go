@@ -117,20 +117,21 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 	case g.Probe.Counted:
 		p.counted(served, g, r, t.details)
 	case gate != others:
-		g.Unknown = append(g.Unknown, "whether the gate answered the probe: other clients probe it too often to see that in its counters, so the "+
-			"numbers decide")
+		g.Unknown = append(g.Unknown, "whether the gate answered the probe: other clients probe it too often to see that in its counters, "+
+			"so the numbers decide")
 		return
 	case envoy == ours:
 		g.Problems = append(g.Problems, fmt.Sprintf("this Envoy answered the probe with %d, but not by the gate", r.Status))
 		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, " +
 			"or the access log's %RESPONSE_CODE_DETAILS%"
 	default:
-		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: another server answered at %s with %d, because the gate's counters have not grown by it; "+
-			"the numbers decide (if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false)", r.target, r.Status))
+		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: another server answered at %s with %d, because the gate's counters have not "+
+			"grown by it; the numbers decide (if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false)", r.target, r.Status))
 		return
 	}
 	if p.closes(t) {
-		g.Problems = append(g.Problems, "the listener drains: Envoy closes each connection after its reply (http.….downstream_cx_drain_close grows)")
+		g.Problems = append(g.Problems, "the listener drains: Envoy closes each connection after its reply "+
+			"(http.….downstream_cx_drain_close grows)")
 		g.Next = "restart Envoy: nothing else ends `healthgate drain` or /drain_listeners, not even /healthcheck/ok"
 	}
 }

@@ -163,7 +163,8 @@ func changes(known, states map[Change]string, complete bool) []Change {
 		}
 	}
 	slices.SortFunc(all, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.Problem, b.Problem), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Gate, b.Gate), cmp.Compare(a.Cluster, b.Cluster))
+		return cmp.Or(cmp.Compare(a.Problem, b.Problem), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Gate, b.Gate),
+			cmp.Compare(a.Cluster, b.Cluster))
 	})
 	return all
 }

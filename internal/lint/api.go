@@ -242,7 +242,7 @@ var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 // goDuration is how Go writes durations.
 var goDuration = regexp.MustCompile(`^([0-9]{1,9}(\.[0-9]{1,9})?(h|m|ms|us|ns|s))+$`)
 
-// wellKnown reads protobuf's well-known types, which have a form of their own in JSON, and reports whether the message is one.
+// wellKnown reads protobuf's well-known types, which have another form in JSON, and reports whether the message is one.
 func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	name := m.Descriptor().FullName()
 	if name.Parent() != "google.protobuf" {

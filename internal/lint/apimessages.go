@@ -77,8 +77,8 @@ var refused = map[protoreflect.FullName]func(a *api, n *Node){
 				return
 			}
 		}
-		a.fail(n, "a listener with TLS needs a certificate%s: write common_tls_context: {tls_certificates: [{certificate_chain: {filename: …}, "+
-			"private_key: {filename: …}}]}", refuses)
+		a.fail(n, "a listener with TLS needs a certificate%s: write common_tls_context: {tls_certificates: "+
+			"[{certificate_chain: {filename: …}, private_key: {filename: …}}]}", refuses)
 	},
 }
 
@@ -225,7 +225,8 @@ func (a *api) cluster(n *Node) {
 		for _, host := range hosts {
 			at := host.get("endpoint", "address", "socket_address", "address")
 			if _, err := netip.ParseAddr(at.text()); err != nil && at != nil &&
-				host.get("endpoint", "address", "socket_address", "resolver_name") == nil && !isPlaceholder(at.text()) && !placeholderWord.MatchString(at.text()) {
+				host.get("endpoint", "address", "socket_address", "resolver_name") == nil && !isPlaceholder(at.text()) &&
+				!placeholderWord.MatchString(at.text()) {
 				a.fail(at, "a cluster of type STATIC needs IP addresses, and %q is a name%s: write type: STRICT_DNS", clip(at.text()), refuses)
 			}
 		}

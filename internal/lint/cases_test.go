@@ -92,7 +92,7 @@ func fill(base string, parts map[string]string, used map[string]bool) string {
 }
 
 // Each case is found as it says, and nothing else.
-func TestCasesAreFoundAsTheySay(t *testing.T) {
+func TestCasesHaveTheirFindings(t *testing.T) {
 	for _, one := range cases(t) {
 		t.Run(one["case"], func(t *testing.T) {
 			found, err := Run([]Input{{"f", []byte(one["file"])}})

@@ -92,7 +92,7 @@ func wants(t testing.TB, file, content string) (want []string) {
 	return want
 }
 
-func TestCorpusIsFoundAsItSays(t *testing.T) {
+func TestCorpusHasItsFindings(t *testing.T) {
 	for _, w := range corpus(t) {
 		t.Run(w.name, func(t *testing.T) {
 			found, err := Run(w.inputs)
@@ -115,7 +115,7 @@ func TestCorpusIsFoundAsItSays(t *testing.T) {
 }
 
 // Each finding stands where something begins: a key, a value or a comment.
-func TestCorpusIsFoundWhereSomethingBegins(t *testing.T) {
+func TestFindingsAreAtTheBeginningOfSomething(t *testing.T) {
 	for _, w := range corpus(t) {
 		for _, input := range w.inputs {
 			if w.name == "bad-api-syntax.yaml" { // the library knows the line alone

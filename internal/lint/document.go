@@ -295,7 +295,7 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 	return found
 }
 
-// rename gives the keys of a message their names in the API, if the text has those of JSON: statsConfig.
+// rename gives the keys of a message their names in the API, if the text has JSON's: statsConfig.
 func rename(n *Node, typeName string) {
 	(&api{found: &findings{}}).document(n, typeName)
 }
@@ -310,7 +310,9 @@ func (l *linter) dump(n *Node) {
 		parts = []*Node{n}
 	}
 	inJSON := slices.ContainsFunc(parts, func(part *Node) bool {
-		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool { return e.key != underscored(e.key) })
+		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool {
+			return e.key != underscored(e.key)
+		})
 	})
 	add := func(n *Node, typeName string) {
 		if inJSON && n.text("@type") == "" { // otherwise renamed with the message around it
@@ -477,7 +479,7 @@ func isGatesOwn(n *Node) bool {
 	return own || names > 0 && names == len(clusters.items)
 }
 
-// gatesOwn checks Healthgate's own configuration in a file of its own.
+// gatesOwn checks a file that is Healthgate's own configuration.
 func (l *linter) gatesOwn(n *Node) {
 	l.checked = true
 	l.gates++

@@ -157,7 +157,8 @@ func (g *gate) checkNames(f *findings) {
 // checkModuleName reports a name by which Envoy looks for another file than libhealthgate.so.
 func checkModuleName(f *findings, contents *Node) {
 	if l := moduleLibrary(contents.get("dynamic_module_config")); l != nil && l.isMisspelt() {
-		f.add(l.at, Error, "no-gate", "Envoy looks for lib%s.so by this name, and the module is libhealthgate.so: write name: %s", l.file, gateName)
+		f.add(l.at, Error, "no-gate", "Envoy looks for lib%s.so by this name, and the module is libhealthgate.so: write name: %s",
+			l.file, gateName)
 	}
 }
 

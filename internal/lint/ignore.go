@@ -104,7 +104,8 @@ func (f *findings) silence(files []*file) {
 				continue
 			}
 			if len(i.rules) == 0 {
-				f.add(at, Error, "ignore", "no rule is named: write `# healthgate: ignore RULE, because …`, with the word in brackets at the end of the finding")
+				f.add(at, Error, "ignore", "no rule is named: write `# healthgate: ignore RULE, because …`, with the word in brackets "+
+					"at the end of the finding")
 			}
 			for _, rule := range i.rules {
 				if !slices.ContainsFunc(Rules, func(r Rule) bool { return r.Name == rule }) {

@@ -71,8 +71,8 @@ func (l *linter) read(input Input) error {
 }
 
 // readable ends a finding about a file that lint does not know.
-const readable = "lint reads a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap with one of " +
-	"these"
+const readable = "lint reads a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap with one " +
+	"of these"
 
 // notRead reports a text that is neither YAML nor JSON.
 func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole string) {

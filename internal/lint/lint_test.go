@@ -15,7 +15,7 @@ import (
 )
 
 // Lint finds nothing in the configurations that users copy.
-func TestConfigurationsToCopyAreFine(t *testing.T) {
+func TestExamplesHaveNoFindings(t *testing.T) {
 	for _, file := range []string{"envoy.yaml", "module.yaml", "lua.yaml"} {
 		content, err := os.ReadFile(filepath.Join("../../envoy", file))
 		if err != nil {
@@ -29,7 +29,7 @@ func TestConfigurationsToCopyAreFine(t *testing.T) {
 }
 
 // The bounds of the rules that have one, each with a value on either side of it.
-func TestRulesHaveTheirBounds(t *testing.T) {
+func TestBoundsOfRules(t *testing.T) {
 	reference, err := os.ReadFile("../../envoy/envoy.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestRulesHaveTheirBounds(t *testing.T) {
 }
 
 // A text that can't be read is reported at its position, and a text that is no configuration at all is a finding too.
-func TestWhatCantBeReadIsSaid(t *testing.T) {
+func TestUnreadableFilesAreReported(t *testing.T) {
 	for name, test := range map[string]struct{ content, finding, err string }{
 		"a compressed file":      {"\x1f\x8b\x08\x00", "f:1:1: error: this file is compressed by gzip: check gunzip -c FILE | healthgate lint - [api]", ""},
 		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file is checked: fix this first [api]", ""},
@@ -91,7 +91,7 @@ func TestWhatCantBeReadIsSaid(t *testing.T) {
 }
 
 // JSON is read as YAML is: the same values, at the same places.
-func TestJSONStandsWhereYAMLSaysIt(t *testing.T) {
+func TestJSONHasThePositionsOfYAML(t *testing.T) {
 	text := "{\n \"admin\": {\"ü\": [1, -2.5e3, true,\n  null, \"a\\u00e4\\n\"], \"address\": {}}, \"b\": []}"
 	byJSON, err := parseJSON([]byte(text), place{})
 	if err != nil {
@@ -160,7 +160,7 @@ func TestCommentSilencesItsLineAndRule(t *testing.T) {
 }
 
 // The fuzzer runs a hundred times slower than this: it instruments all of Envoy's API.
-func TestMutatedConfigurationsAreSurvived(t *testing.T) {
+func TestMutatedConfigurationsDoNotPanic(t *testing.T) {
 	times := 3000
 	if set := os.Getenv("MUTATIONS"); set != "" {
 		fmt.Sscan(set, &times)
@@ -301,7 +301,7 @@ func TestLargeDumpIsRead(t *testing.T) {
 }
 
 // What the mutations above have found once.
-func TestBrokenConfigurationsOfOldAreSurvived(t *testing.T) {
+func TestConfigurationsThatOncePanicked(t *testing.T) {
 	for name, content := range map[string]string{
 		"a gate without a value": `{"listeners": [{"filter_chains": [{"filters": [{"typed_config": {"@type": "x/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 			"http_filters": [{"name": "h", "typed_config": {"@type": "x/envoy.extensions.filters.http.golang.v3alpha.Config", "plugin_name": "healthgate",
@@ -323,7 +323,7 @@ func (e *endless) Read(into []byte) (int, error) {
 	return len(into), nil
 }
 
-func TestNoMoreIsReadThanIsLookedAt(t *testing.T) {
+func TestReadAllStopsAtTheLimit(t *testing.T) {
 	in := &endless{}
 	content, err := ReadAll(in)
 	if err != nil || len(content) != maxYAML+1 || in.read > 2*maxYAML {

@@ -204,7 +204,7 @@ func matchesHeader(header *Node, r request) answer {
 	return result
 }
 
-// headerMatches maps the older keys of a HeaderMatcher to those of a StringMatcher.
+// headerMatches maps the older keys of a HeaderMatcher to the keys of a StringMatcher.
 var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix",
 	"contains_match": "contains", "safe_regex_match": "safe_regex"}
 

@@ -33,8 +33,8 @@ func (e *syntaxError) Error() string { return e.message }
 // place is the position of a text in its file: a document in a ConfigMap is below its key.
 type place struct {
 	file         *file
-	line, column int  // added to those of the text
-	fixed        bool // line and column are those of each node: the text was quoted
+	line, column int  // of the text in the file: added to lines and columns of the text
+	fixed        bool // line and column are the position of each node: the text was quoted
 }
 
 // put sets the position of a node.
@@ -81,7 +81,7 @@ func parse(content []byte, at place) ([]*Node, error) {
 	return parseYAML(content, at)
 }
 
-// yamlReader makes nodes of the library's.
+// yamlReader converts the library's nodes.
 type yamlReader struct {
 	place
 	aliased int // nodes of aliases so far

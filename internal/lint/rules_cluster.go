@@ -235,7 +235,7 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	return used, whole && forwards
 }
 
-// hasNoHosts reports a cluster without a membership of its own: it consists of other clusters, or of the addresses of its requests.
+// hasNoHosts reports a cluster without a membership: it consists of other clusters, or of the addresses of its requests.
 func hasNoHosts(f *findings, cluster *Node) bool {
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
 	name := cluster.text("cluster_type", "name")
@@ -351,8 +351,8 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 			f.add(find(p.layers, "stale_after"), Error, "idle", "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
 				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), seconds(longest), check.line, right)
 		case idle > interval && idle >= idleInterval:
-			f.add(check.at("no_traffic_interval"), Warning, "idle", "Envoy checks a cluster that has had no traffic yet once in %s, whatever interval says, "+
-				"so the gate notices a failed host that late: write %s", seconds(idle), lines)
+			f.add(check.at("no_traffic_interval"), Warning, "idle", "Envoy checks a cluster that has had no traffic yet once in %s, whatever "+
+				"interval says, so the gate notices a failed host that late: write %s", seconds(idle), lines)
 		}
 	}
 }
@@ -380,8 +380,8 @@ func checkPanic(f *findings, at, cluster *Node, asked policy.Cluster) {
 		f.add(at, severity, "panic", "below %v %% of healthy hosts Envoy fails each request (fail_traffic_on_panic in cluster %q), and the gate "+
 			"still passes: write min_healthy_percent: %v", threshold, asked.Name, threshold)
 	case percent > 0:
-		f.add(at, Warning, "panic", "between %v and %v %% of healthy hosts the gate passes, and Envoy also sends to unhealthy hosts, so requests "+
-			"fail: write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent,
+		f.add(at, Warning, "panic", "between %v and %v %% of healthy hosts the gate passes, and Envoy also sends to unhealthy hosts, so "+
+			"requests fail: write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent,
 			asked.Name)
 	}
 }

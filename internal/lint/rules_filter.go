@@ -173,8 +173,8 @@ func (g *gate) checkNative(f *findings) {
 	for i, cluster := range c.Clusters {
 		percentages[i] = fmt.Sprintf("%s: {value: %d}", quoteKey(cluster.Name), cluster.Rule.MinHealthyPercent)
 	}
-	f.add(g.filter, Warning, "native-is-enough", "this gate needs only a percentage of each cluster, which Envoy's own filter checks without a "+
-		"plugin: {name: envoy.filters.http.health_check, typed_config: {\"@type\": "+
+	f.add(g.filter, Warning, "native-is-enough", "this gate needs only a percentage of each cluster, which Envoy's own filter checks without "+
+		"a plugin: {name: envoy.filters.http.health_check, typed_config: {\"@type\": "+
 		"type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, "+
 		"pass_through_mode: false, cluster_min_healthy_percentages: {%s}, headers: [{name: \":path\", string_match: {exact: %s}}]}}",
 		strings.Join(percentages, ", "), strconv.Quote(c.Path))

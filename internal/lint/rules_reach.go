@@ -64,7 +64,7 @@ func (g *gate) obstacles() (all []obstacle) {
 	}
 	if bind := g.in.listener.get("bind_to_port"); bind != nil && !g.in.listener.isTrue("bind_to_port") {
 		all = append(all, obstacle{bind, "this listener does not bind to its port, so probes reach it only through a listener with " +
-			"use_original_dst: give the gate a listener of its own"})
+			"use_original_dst: give the gate a separate listener"})
 	}
 	for _, filter := range g.in.chain.list("filters") {
 		contents, typeName := typed(filter.get("typed_config"))

@@ -94,7 +94,7 @@ func (s *scope) needClusterStats(missing missingStats, g *gate, c *config.Config
 }
 
 // ownScope returns the prefix of the gate's metrics: healthgate for the Go plugin; metrics_namespace, or Envoy's default, for the module.
-// Stats of the stat_prefix "default" are those of the bootstrap extension.
+// The bootstrap extension defines the stats of the stat_prefix "default".
 func (s *scope) ownScope(g *gate, statPrefix string) string {
 	owner := g.contents
 	if statPrefix == "default" {

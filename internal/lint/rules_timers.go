@@ -62,7 +62,8 @@ func (l *linter) checkBalancer(d drain, b balancer) {
 	at := fmt.Sprintf("%s (%s:%d)", b.name, b.at.file.name, b.at.line)
 	if need := b.interval*b.unhealthy + b.timeout + b.reaction; b.interval > 0 && d.delay < need {
 		l.found.add(d.delayAt, Error, "timers", "the drain delay is %d s, and %s takes up to %d s to remove a pod (interval %d × threshold "+
-			"%d + timeout %d + %d), so requests fail: write DRAIN_DELAY: %ds", d.delay, at, need, b.interval, b.unhealthy, b.timeout, b.reaction, need)
+			"%d + timeout %d + %d), so requests fail: write DRAIN_DELAY: %ds", d.delay, at, need,
+			b.interval, b.unhealthy, b.timeout, b.reaction, need)
 	}
 	ready := int(d.workload.number(0, "spec", "minReadySeconds"))
 	if need := b.interval*b.healthy + b.timeout + b.reaction; b.reaction > 0 && b.interval > 0 && ready < need {

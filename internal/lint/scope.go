@@ -99,7 +99,7 @@ func (s *scope) discovers(what string) bool {
 	return dynamic.get(what+"_config") != nil || dynamic.get(what+"_resources_locator") != nil
 }
 
-// typed returns the message in a typed_config (that of a TypedStruct is its value), and its type.
+// typed returns the message in a typed_config (of a TypedStruct: its value), and its type.
 func typed(n *Node) (contents *Node, typeName string) {
 	typeName = typeOf(n.text("@type"))
 	if strings.HasSuffix(typeName, ".TypedStruct") && n.text("type_url") != "" {

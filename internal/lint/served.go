@@ -23,7 +23,7 @@ type Served struct {
 	Config     *config.Config // nil if it is refused
 	Err        error          // the reason
 	// Prefixes has the stat prefixes that may count its replies, its own first: a route that a dynamic module's filter gets later has no
-	// stats of its own, and the filter's count its replies.
+	// stats, and the filter's count its replies.
 	Prefixes []string
 	// NotAsked is set if no route enables the gate.
 	NotAsked bool

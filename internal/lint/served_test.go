@@ -55,7 +55,7 @@ func TestLevelsAreMergedAsTheVariantDoes(t *testing.T) {
 	}
 }
 
-func TestTextThatIsNoDumpIsAnError(t *testing.T) {
+func TestTextThatIsNotADumpIsAnError(t *testing.T) {
 	for _, text := range []string{"", "<html></html>", `{"error": "no"}`, `{"static_resources": {`, "a: b"} {
 		if served, found, err := Live("f", []byte(text)); err == nil || served != nil || found != nil {
 			t.Errorf("%q is read: %v, %v", text, served, found)
