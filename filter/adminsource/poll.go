@@ -17,12 +17,13 @@ import (
 )
 
 const (
-	// maxPollTime is from the first request of a poll to the end of its last response: enough for Envoy's main thread to write some
+	// maxPollTime limits a poll, from its first request to the end of its last response. It is enough for Envoy's main thread to write some
 	// hundred thousand hosts. A response that took longer than stale_after is stale when it arrives.
 	maxPollTime = 15 * time.Second
-	// maxServerInfo bounds the response to /server_info, in bytes. It may have Envoy's whole configuration, from its command line.
+	// maxServerInfo bounds the response to /server_info, in bytes. The response has Envoy's command line, and with --config-yaml a whole
+	// configuration in it.
 	maxServerInfo = 4 << 20
-	// maxPath is in bytes. Envoy refuses requests whose headers have more than 60 KiB.
+	// maxPath bounds the path of a request, in bytes. Envoy refuses requests whose headers have more than 60 KiB.
 	maxPath = 16 << 10
 )
 
@@ -76,7 +77,7 @@ func poll(ctx context.Context, client *http.Client, wanted wanted) (s *snapshot,
 // get calls read with the body of a response of status 200.
 func get(ctx context.Context, client *http.Client, path string, read func(response io.Reader) error) (err error) {
 	defer func() {
-		if err != nil && ctx.Err() != nil { // that is the reason
+		if err != nil && ctx.Err() != nil { // the cause says more, for example that the poll took too long
 			err = context.Cause(ctx)
 		}
 		if err != nil {
@@ -118,8 +119,8 @@ func clustersPath(wanted wanted) string {
 	return path
 }
 
-// readDraining reads an envoy.admin.v3.ServerInfo, and reports whether Envoy fails its health checks: after /healthcheck/fail, or
-// because it was started so. An unknown state is an error.
+// readDraining reads an envoy.admin.v3.ServerInfo, and reports whether Envoy fails its health checks: after /healthcheck/fail, or because
+// Envoy was started in drain mode. An unknown state is an error.
 func readDraining(response io.Reader) (bool, error) {
 	body, err := io.ReadAll(io.LimitReader(response, maxServerInfo+1))
 	switch {

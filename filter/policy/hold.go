@@ -19,7 +19,7 @@ type HoldState struct {
 	pendedAt time.Time // since when, while Pending
 }
 
-// Next returns the state after an evaluation whose verdict was passing or not.
+// Next returns the state after an evaluation; passing is its verdict.
 func (h Hold) Next(state HoldState, now time.Time, passing bool) HoldState {
 	switch {
 	case !state.Known:
