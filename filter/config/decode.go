@@ -98,8 +98,8 @@ func (d *decoder) policy() policy.Policy {
 
 func (d *decoder) clusters() []policy.Cluster {
 	values, given := d.list("clusters")
-	// A gate without clusters is a liveness probe: it fails only if Envoy's main thread hangs. It has to ignore a drain, which is no reason
-	// to restart Envoy.
+	// A gate without clusters answers liveness probes: it fails only if Envoy's main thread hangs. It has to ignore a drain, which is no
+	// reason to restart Envoy.
 	ignoresDrain := d.fields["drain"].GetStringValue() == "ignore"
 	switch {
 	case !given && (d.override || d.get("clusters") != nil): // a wrong type is reported already

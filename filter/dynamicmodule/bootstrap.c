@@ -68,7 +68,7 @@ static const char *first_missing(void) {
 
 EXPORT const char *envoy_dynamic_module_on_program_init(void) {
   const char *missing = first_missing();
-  // Envoy logs a warning for a module of another ABI version than its own. Each function has kept its types since v0.1.0.
+  // Envoy logs a warning if the module's ABI version is not its own. Each function has kept its types since v0.1.0.
   if (missing == NULL) {
     healthgateLoad();
     return envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names != NULL ? "v0.2.0" : "v0.1.0";

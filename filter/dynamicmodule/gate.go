@@ -21,7 +21,7 @@ import (
 
 // gate is one gate, with its replies in C.
 type gate struct {
-	c             *C.hg_gate // referenced
+	c             *C.hg_gate // holds one reference
 	configuration *lifecycle.Configuration
 	core          *gates.Gate
 	reader        *reader
@@ -45,7 +45,7 @@ type dueWarning struct {
 	check func()
 }
 
-// newGate makes a gate. It publishes its first reply with its first probe.
+// newGate creates a gate, which publishes its first reply at its first probe.
 func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 	g := &gate{c: C.hg_gate_create(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
@@ -121,7 +121,7 @@ func (g *gate) end() {
 	C.hg_gate_unref(g.c)
 }
 
-// reply returns a reply in C, the same one for the same r.
+// reply returns r as a reply in C, always the same one for the same r.
 func (g *gate) reply(r *gates.Reply) *C.hg_reply {
 	reply := g.replies[r]
 	if reply == nil {
@@ -152,7 +152,8 @@ func newReply(r *gates.Reply) *C.hg_reply {
 	return reply
 }
 
-// evaluate evaluates the gate by the samples of a pass or later ones, and publishes its reply. It reports whether the verdict has changed.
+// evaluate evaluates the gate with the samples of a pass, or with newer ones, and publishes its reply. It reports whether the verdict has
+// changed.
 func (g *gate) evaluate(pass uint64) (changed bool) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -178,7 +179,7 @@ func (g *gate) currentReply() (reply *C.hg_reply) {
 
 func (g *gate) logPanic(where string, cause any) { g.reader.process.LogPanic(g.reader, where, cause) }
 
-// isOutdated reports whether the gate may have another reply than it has published.
+// isOutdated reports whether the published reply may no longer be right.
 func (g *gate) isOutdated() bool {
 	g.mutex.Lock()
 	pass := g.pass

@@ -77,8 +77,8 @@ const sharedPrefix = "default"
 // healthy is the last part of the name of the gauge that only one gate may write.
 const healthy = "healthy"
 
-// metric returns one of Healthgate's own stats. Envoy defines new ones only while it creates the filter's configuration: a route override
-// with another stat_prefix that comes later is counted by the filter's own stats, and has no gauge healthy.
+// metric returns one of Healthgate's own stats. Envoy defines new ones only while it creates the filter's configuration. A route override
+// with another stat_prefix that is created later uses the filter's own stats, and has no gauge healthy.
 func (e *filterEnvoy) metric(name string, gauge bool) *metric {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
