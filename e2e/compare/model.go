@@ -143,7 +143,7 @@ func (c Config) String() string {
 	return string(text)
 }
 
-// merge returns the configuration with the keys of an override in place of its own.
+// merge returns the configuration with the override applied: the override's keys replace the same keys of the configuration.
 func (c Config) merge(o *Config) Config {
 	if o == nil {
 		return c

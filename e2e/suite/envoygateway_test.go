@@ -196,7 +196,7 @@ func gatewaysBootstrap(t *testing.T) *testbed.Bootstrap {
 	return b
 }
 
-// placeRoutes replaces RDS by the routes, and the path of the module by that of build/libhealthgate.so.
+// placeRoutes replaces RDS by the routes, and the module's path by the path of build/libhealthgate.so.
 func placeRoutes(b *testbed.Bootstrap, manager *hcmv3.HttpConnectionManager, routes map[string]*routev3.RouteConfiguration) {
 	if name := manager.GetRds().GetRouteConfigName(); name != "" {
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes[name]}

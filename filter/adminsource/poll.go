@@ -95,7 +95,7 @@ func get(ctx context.Context, client *http.Client, path string, read func(respon
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answered with %.80s", response.Status)
+		return fmt.Errorf("the response has status %.80s", response.Status)
 	}
 	if err := read(response.Body); err != nil {
 		return fmt.Errorf("can't read the response: %w", err)
@@ -127,7 +127,7 @@ func readDraining(response io.Reader) (bool, error) {
 	case err != nil:
 		return false, err
 	case len(body) > maxServerInfo:
-		return false, fmt.Errorf("it has more than %d bytes", maxServerInfo)
+		return false, fmt.Errorf("the response has more than %d bytes", maxServerInfo)
 	}
 	var info struct {
 		State string `json:"state"` // left out if it is LIVE

@@ -121,8 +121,9 @@ func TestGetRefusesIncompleteAndOtherResponses(t *testing.T) {
 	for name, test := range map[string]struct{ response, body, err string }{
 		"complete":       {response: "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", body: "abc"},
 		"in chunks":      {response: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", body: "abc"},
-		"another status": {response: "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", err: "/a: it answered with 404 Not Found"},
-		"a redirect":     {response: "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\n\r\n", err: "/a: it answered with 302 Found"},
+		"another status": {response: "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", err: "/a: the response has status 404 Not Found"},
+		"a redirect": {response: "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\n\r\n",
+			err: "/a: the response has status 302 Found"},
 		"a body cut off": {response: "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", err: "/a: can't read the response: unexpected EOF"},
 		"a chunk cut off": {response: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
 			err: "/a: can't read the response: unexpected EOF"},

@@ -258,7 +258,7 @@ func TestSourceReportsDraining(t *testing.T) {
 		expect("again", true)
 		a.setInfo(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
 		expect("while polls fail", true)
-		if lines := a.log(); len(lines) != 1 || !strings.Contains(lines[0], "/server_info: it answered with 500") {
+		if lines := a.log(); len(lines) != 1 || !strings.Contains(lines[0], "/server_info: the response has status 500") {
 			t.Errorf("got %q", lines)
 		}
 	})

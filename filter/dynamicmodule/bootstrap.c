@@ -74,8 +74,8 @@ EXPORT const char *envoy_dynamic_module_on_program_init(void) {
     return envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names != NULL ? "v0.2.0" : "v0.1.0";
   }
   char line[256];
-  int length = snprintf(line, sizeof line, "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; it needs Envoy 1.38 or later",
-                        missing);
+  int length = snprintf(line, sizeof line,
+                        "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; the module needs Envoy 1.38 or later", missing);
   hg_log(HG_LOG_ERROR, (hg_buffer){line, (size_t)length});
   return NULL;
 }

@@ -51,7 +51,8 @@ func healthgateStop() { stopLogging() }
 //export healthgateWithoutLifecycle
 func healthgateWithoutLifecycle() {
 	shared.sampler.clusters.setUnaware()
-	logWarn("healthgate: Envoy does not report which clusters it adds and removes: a removed cluster is noticed only when its stats go")
+	logWarn("healthgate: Envoy does not report which clusters it adds and removes: " +
+		"a removed cluster is noticed only when its stats are removed")
 }
 
 //export healthgateCluster

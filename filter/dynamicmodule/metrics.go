@@ -111,8 +111,8 @@ func (e *filterEnvoy) warnOfPrefix(prefix string) {
 		e.warned = make(map[string]bool)
 	}
 	e.warned[prefix] = true
-	e.Warn("healthgate: a route override with stat_prefix " + prefix + " came after its filter, when Envoy defines no more stats: " +
-		"its replies are counted by " + scope + e.prefix + ". Update the listener to have its own")
+	e.Warn("healthgate: a route override with stat_prefix " + prefix + " was created after its filter, when Envoy defines no more stats: " +
+		"its replies are counted by " + scope + e.prefix + ". Update the listener to get stats for this prefix")
 }
 
 // define defines the stats of a prefix, before Envoy has created the configuration.

@@ -39,9 +39,9 @@ func (c *Configuration) Answer(wantsReport bool) *gate.Reply {
 		c.logError()
 		return c.Failure()
 	case wantsReport && c.HasReports():
-		return c.madeGate().Report()
+		return c.ensureGate().Report()
 	}
-	return c.madeGate().Answer()
+	return c.ensureGate().Answer()
 }
 
 // Failure returns the reply that fails closed. It never panics. The configuration's gate counts it, or the filter's gate if the

@@ -63,7 +63,7 @@ func (c *Configuration) Gate() (*gate.Gate, error) {
 		c.logError()
 		return nil, c.err
 	}
-	return c.madeGate(), nil
+	return c.ensureGate(), nil
 }
 
 // Config returns the decoded configuration, nil if it is broken.
@@ -97,8 +97,8 @@ func (c *Configuration) logError() {
 	}
 }
 
-// madeGate returns the gate, and makes it if there is none yet. It must be called on a thread on which Envoy can define stats.
-func (c *Configuration) madeGate() *gate.Gate {
+// ensureGate returns the gate, and makes it if there is none yet. It must be called on a thread on which Envoy can define stats.
+func (c *Configuration) ensureGate() *gate.Gate {
 	if g := c.gate.Load(); g != nil {
 		return g
 	}
