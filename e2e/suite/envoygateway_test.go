@@ -135,8 +135,8 @@ func egctlOutput() string {
 	return filepath.Join(testbed.Root(), "e2e", "envoygateway", "testdata", "egctl.json")
 }
 
-// gatewaysBootstrap returns what egctl prints as one static configuration, with routes and module in their places. The service's listener and
-// cluster are the first ones, for which a testbed has a certificate and hosts.
+// gatewaysBootstrap returns the output of egctl as one static configuration, with routes and module in their places. The service's listener
+// and cluster are the first ones, for which a testbed has a certificate and hosts.
 func gatewaysBootstrap(t *testing.T) *testbed.Bootstrap {
 	t.Helper()
 	var printed struct{ XDS map[string]json.RawMessage }
