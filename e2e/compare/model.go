@@ -57,7 +57,7 @@ func hasServers(cluster string) bool {
 	return cluster == ejecting || cluster == checked || cluster == fresh
 }
 
-// Cluster is a cluster of Envoy. The Go plugin goes on reading the gauges of a removed cluster as they were.
+// Cluster is a cluster of Envoy. The Go plugin still reads the gauges of a removed cluster, with their last values.
 type Cluster struct {
 	Present bool
 	Existed bool // it has been present
@@ -373,7 +373,7 @@ func (c *Cluster) replace(e Event) {
 	}
 }
 
-// unejectAll is what happens when Envoy makes the cluster anew.
+// unejectAll ends all ejections, as Envoy does when it creates the cluster again.
 func (c *Cluster) unejectAll() {
 	for i, h := range c.Hosts {
 		h.Ejected = false

@@ -26,7 +26,7 @@ func checkLint(t *testing.T, text string) {
 	}
 }
 
-// What is printed is a configuration in which lint finds nothing, whatever the names are.
+// Lint finds nothing in a printed configuration, whatever the names are.
 func TestPrintedConfigurationIsFine(t *testing.T) {
 	for _, cluster := range []string{"service", "outbound|8080||a.b.svc.cluster.local", "yes", "1", "a: b # c", "ü"} {
 		for _, path := range []string{"/", "/healthz", "/a%20b", "/ü:", "/x'y"} {
@@ -219,7 +219,7 @@ func unpacked(t *testing.T, v any) any {
 
 func asList(v any) []any { all, _ := v.([]any); return all }
 
-// without removes from a tree whatever the gate is made of, and says how much that was.
+// without removes all parts of the gate from a tree, and records them in removed.
 func without(v any, removed *[]string) any {
 	switch v := v.(type) {
 	case []any:
@@ -266,8 +266,8 @@ func without(v any, removed *[]string) any {
 	return v
 }
 
-// What comes of each file reads back as the file did, with the gate in it and nothing else; the diff makes it, and all lines of the
-// file are there still.
+// Each resulting file has the original content and the gate, and nothing else. The printed diff produces this file, which still has all
+// original lines.
 func TestGateIsAddedToAFile(t *testing.T) {
 	for name, content := range files(t) {
 		for _, module := range []bool{false, true} {
@@ -543,7 +543,7 @@ func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 	}
 }
 
-// Envoy skips keys with the tag !ignore: an anchor there is for one place, and can be added to.
+// Envoy skips keys with the tag !ignore. If an anchor there is used in one place only, its list can be extended.
 func TestGateIsAddedToAListWithAnAnchor(t *testing.T) {
 	const router = `{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
 	at := strings.Index(bootstrap, "          http_filters:\n")

@@ -313,7 +313,7 @@ func TestUnhealthyHostsAreListedWithTheReason(t *testing.T) {
 	}
 }
 
-// A probe that this Envoy answers by something else than the gate is a problem, whatever the numbers say.
+// If something else in this Envoy answers the probe instead of the gate, that is a problem, whatever the host counts are.
 func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
@@ -589,7 +589,7 @@ func TestNextStepDependsOnTheCluster(t *testing.T) {
 	}
 }
 
-// Envoy defines no stats for a route that comes to a dynamic module's filter later: its answers are counted by the filter's.
+// Envoy defines no stats for a route that is created after the dynamic module's filter: the filter's stats count its answers.
 func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 	e := newFakeEnvoy("")
 	// Of an older filter, that knew the route.
