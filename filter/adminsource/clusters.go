@@ -27,7 +27,7 @@ type cluster struct {
 	hosts  []policy.Host // at most maxHosts
 }
 
-func (c *cluster) add(h *host) {
+func (c *cluster) addHost(h *host) {
 	status := h.Health.status()
 	c.counts.Total++
 	switch status {
@@ -68,7 +68,7 @@ func readClusters(response io.Reader, wanted wanted) (map[string]*cluster, error
 		})
 	})
 	if err == nil {
-		err = s.end()
+		err = s.expectEnd()
 	}
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func readCluster(s stream) (name string, c *cluster, err error) {
 				if h == nil {
 					return unexpected(nil, "a host")
 				}
-				c.add(h)
+				c.addHost(h)
 				return nil
 			})
 		}
@@ -182,8 +182,8 @@ func (s stream) delimiter(want json.Delim) error {
 	return beforeEnd(err)
 }
 
-// end returns an error if anything follows the value.
-func (s stream) end() error {
+// expectEnd returns an error if anything follows the value.
+func (s stream) expectEnd() error {
 	switch token, err := s.Token(); {
 	case errors.Is(err, io.EOF):
 		return nil

@@ -52,7 +52,7 @@ func TestHostsAreCountedAsEnvoyCountsThem(t *testing.T) {
 			if err := json.Unmarshal([]byte(text), &h.Health); err != nil {
 				t.Fatal(err)
 			}
-			if c.add(h); c.counts != want || c.hosts[0].Status != test.status {
+			if c.addHost(h); c.counts != want || c.hosts[0].Status != test.status {
 				t.Errorf("got %+v and %q, want %+v and %q", c.counts, c.hosts[0].Status, want, test.status)
 			}
 		})

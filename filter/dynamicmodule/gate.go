@@ -110,8 +110,8 @@ func (g *gate) answerCalls(c *config.Config) {
 	g.c.watchers = g.reader.metric(watchers, true).c
 }
 
-// end releases the gate. Streams that still have it get the last published reply.
-func (g *gate) end() {
+// release drops Go's reference to the gate. Streams that still have it get the last published reply.
+func (g *gate) release() {
 	g.mutex.Lock()
 	if g.ended = true; g.published == nil {
 		C.hg_gate_publish(g.c, g.c.error)

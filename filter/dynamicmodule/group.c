@@ -30,45 +30,45 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // guards all groups
 static void *groups;                                     // a search tree
 atomic_size_t hg_group_count;
 
-static int compare(const void *a, const void *b) {
+static int compare_groups(const void *a, const void *b) {
   const hg_group *x = a, *y = b;
   if (x->filter != y->filter) return (uintptr_t)x->filter < (uintptr_t)y->filter ? -1 : 1;
   if (x->limited != y->limited) return x->limited ? -1 : 1;
   return x->key == y->key ? 0 : x->key < y->key ? -1 : 1;
 }
 
-static hg_group *find(const hg_filter *filter, bool limited, uint64_t key) {
+static hg_group *find_group(const hg_filter *filter, bool limited, uint64_t key) {
   hg_group wanted = {.filter = filter, .limited = limited, .key = key};
-  hg_group **found = tfind(&wanted, &groups, compare);
+  hg_group **found = tfind(&wanted, &groups, compare_groups);
   return found == NULL ? NULL : *found;
 }
 
-static hg_group *find_or_create(const hg_filter *filter, bool limited, uint64_t key) {
-  hg_group *group = find(filter, limited, key);
+static hg_group *find_or_create_group(const hg_filter *filter, bool limited, uint64_t key) {
+  hg_group *group = find_group(filter, limited, key);
   if (group != NULL) return group;
   group = hg_alloc(sizeof *group);
   group->filter = filter;
   group->limited = limited;
   group->key = key;
-  if (tsearch(group, &groups, compare) == NULL) abort(); // out of memory
+  if (tsearch(group, &groups, compare_groups) == NULL) abort(); // out of memory
   atomic_fetch_add(&hg_group_count, 1);
   return group;
 }
 
-static void leave(hg_group *group) {
+static void leave_group(hg_group *group) {
   if (--group->watchers > 0) return;
-  tdelete(group, &groups, compare);
+  tdelete(group, &groups, compare_groups);
   free(group);
   atomic_fetch_sub(&hg_group_count, 1);
 }
 
 bool hg_groups_join(hg_groups *joined, const hg_origin *origin, size_t max) {
   pthread_mutex_lock(&lock);
-  hg_group *limited = find_or_create(origin->filter, true, origin->config_hash);
+  hg_group *limited = find_or_create_group(origin->filter, true, origin->config_hash);
   bool full = limited->watchers >= max;
   if (!full) {
     limited->watchers++;
-    hg_group *addressed = find_or_create(origin->filter, false, origin->authority);
+    hg_group *addressed = find_or_create_group(origin->filter, false, origin->authority);
     if (addressed->watchers++ == 0) {
       addressed->config_hashes[addressed->hash_count++] = origin->config_hash;
       addressed->newest = origin->serial;
@@ -82,8 +82,8 @@ bool hg_groups_join(hg_groups *joined, const hg_origin *origin, size_t max) {
 
 void hg_groups_leave(hg_groups *joined) {
   pthread_mutex_lock(&lock);
-  leave(joined->limited);
-  leave(joined->addressed);
+  leave_group(joined->limited);
+  leave_group(joined->addressed);
   pthread_mutex_unlock(&lock);
 }
 
@@ -93,8 +93,8 @@ static bool answers(const hg_group *group, uint64_t config_hash) {
   return false;
 }
 
-// update adds the last call's configuration to the group if it is new, and returns whether the group's configurations have changed.
-static bool update(hg_group *group) {
+// update_group adds the last call's configuration to the group if it is new, and returns whether the group's configurations have changed.
+static bool update_group(hg_group *group) {
   const hg_origin *last = &group->last;
   bool is_newer = last->serial > group->newest, is_new = !answers(group, last->config_hash);
   if (is_new && !is_newer && hg_now() - group->changed_at < settled_after) return false;
@@ -111,16 +111,16 @@ static bool update(hg_group *group) {
 bool hg_groups_observe(const hg_origin *origin) {
   if (atomic_load(&hg_group_count) == 0) return false;
   pthread_mutex_lock(&lock);
-  hg_group *group = find(origin->filter, false, origin->authority);
+  hg_group *group = find_group(origin->filter, false, origin->authority);
   if (group != NULL) group->last = *origin;
-  bool changed = group != NULL && update(group);
+  bool changed = group != NULL && update_group(group);
   pthread_mutex_unlock(&lock);
   return changed;
 }
 
 bool hg_groups_outdated(const hg_groups *joined, uint64_t config_hash) {
   pthread_mutex_lock(&lock);
-  update(joined->addressed);
+  update_group(joined->addressed);
   bool outdated = !answers(joined->addressed, config_hash);
   pthread_mutex_unlock(&lock);
   return outdated;

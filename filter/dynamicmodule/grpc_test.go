@@ -254,7 +254,7 @@ func TestWatchersOfAReplacedConfigurationAreEnded(t *testing.T) {
 func TestEndlessUpdatesDoNotDelayTheEndOfWatchers(t *testing.T) {
 	u, now, due := updates{}, time.Now(), 0
 	for range 100 {
-		u.add(now)
+		u.record(now)
 		if now = now.Add(supersedeAfter / 10); u.takeDue(now) {
 			due++
 		}

@@ -71,7 +71,7 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 	c.gauges = m.sampler.register(gaugesOf(decoded)...)
 	m.mutex.Lock()
 	m.filters[c] = struct{}{}
-	m.updates.add(time.Now())
+	m.updates.record(time.Now())
 	m.mutex.Unlock()
 	m.sampler.passSoon()
 	if decoded.Admin != nil { // the first poll takes time
@@ -124,7 +124,7 @@ func (m *module) createOverride(configured []byte) (*override, error) {
 	m.mutex.Lock()
 	m.routes[o] = struct{}{}
 	m.prefixes[o.prefix]++
-	m.updates.add(time.Now())
+	m.updates.record(time.Now())
 	m.mutex.Unlock()
 	if !covered(o.gauges) {
 		m.sampler.passSoon()
@@ -184,7 +184,7 @@ func (m *module) register(c *lifecycle.Configuration, core *gates.Gate, r *reade
 			m.active = slices.Concat(m.active[:i], m.active[i+1:])
 		}
 		m.mutex.Unlock()
-		g.end()
+		g.release()
 	}
 }
 

@@ -20,8 +20,8 @@ type updates struct {
 	due  time.Time // zero if nothing is due
 }
 
-// add records a new configuration or override. A series of updates does not postpone due.
-func (u *updates) add(now time.Time) {
+// record is called for each new configuration or override. A series of updates does not postpone due.
+func (u *updates) record(now time.Time) {
 	u.last = now
 	if u.due.IsZero() {
 		u.due = now.Add(supersedeAfter)

@@ -63,7 +63,7 @@ static void send_update(hg_stream *stream) {
   hg_response_send_status(stream, status);
 }
 
-static void end(hg_stream *stream, int status) {
+static void end_call(hg_stream *stream, int status) {
   stream->watcher->ended = true;
   hg_response_send_trailers(stream, status == DEADLINE_EXCEEDED ? HG_BUFFER("4") : HG_BUFFER("14"));
 }
@@ -91,7 +91,7 @@ bool hg_watch_start(hg_stream *stream, const hg_origin *origin, int64_t deadline
 
   hg_response_send_headers(stream);
   if (!stream->destroyed && stream->blocked == 0) send_update(stream);
-  if (!stream->destroyed && atomic_load(&stopped)) end(stream, UNAVAILABLE);
+  if (!stream->destroyed && atomic_load(&stopped)) end_call(stream, UNAVAILABLE);
   return true;
 }
 
@@ -112,7 +112,7 @@ void hg_watch_resume(hg_stream *stream) {
   if (watcher == NULL || watcher->ended) return;
   int status = atomic_load(&watcher->end_status);
   if (status != 0)
-    end(stream, status);
+    end_call(stream, status);
   else if (stream->blocked == 0 && has_update(watcher))
     send_update(stream);
 }

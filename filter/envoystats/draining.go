@@ -44,7 +44,7 @@ func (r *DrainReader) Own() (draining, known bool) {
 	switch {
 	case r.seen.Load():
 	case live:
-		r.process.add(r)
+		r.process.addReader(r)
 	default:
 		found := r.liveFound != nil && r.liveFound.Found()
 		return found, found
@@ -65,7 +65,7 @@ func (r *DrainReader) Close() {
 	delete(r.process.seen, r)
 }
 
-func (d *Draining) add(r *DrainReader) {
+func (d *Draining) addReader(r *DrainReader) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	r.seen.Store(true)

@@ -96,7 +96,7 @@ func (g *Gate) Failure() *Reply { return g.counted(g.FailingReply(policy.Error))
 // Evaluate returns the reply for the clusters as they are now, without counting it.
 func (g *Gate) Evaluate() *Reply {
 	var buffer [config.MaxClusters]policy.Sample
-	return g.replies.of(g.evaluate(buffer[:len(g.clusters)]))
+	return g.replies.forVerdict(g.evaluate(buffer[:len(g.clusters)]))
 }
 
 // EvaluateAndReport is like Evaluate, with a report as the body if the reply may have a body.
@@ -110,14 +110,14 @@ func (g *Gate) EvaluateAndReport() *Reply {
 		if hosts != nil {
 			ofCluster = hosts.Hosts(i)
 		}
-		r.add(cluster, samples[i], g.clusters[i].outcome.Load().since, ofCluster)
+		r.addCluster(cluster, samples[i], g.clusters[i].outcome.Load().since, ofCluster)
 	}
-	return withReport(g.replies.of(verdict), r)
+	return withReport(g.replies.forVerdict(verdict), r)
 }
 
 // FailingReply returns the reply for a reason that is not the result of an evaluation: Stale or Error.
 func (g *Gate) FailingReply(reason policy.Reason) *Reply {
-	return g.replies.of(policy.Verdict{Reason: reason})
+	return g.replies.forVerdict(policy.Verdict{Reason: reason})
 }
 
 // Counters returns the counters that a reply increments: ok alone, or failed and the counter of its reason. The second may be nil.
@@ -168,7 +168,7 @@ func (g *Gate) evaluate(samples []policy.Sample) policy.Verdict {
 		return verdict
 	}
 	if before, changed := g.metrics.update(verdict); changed {
-		g.envoy.Info(g.changeLine(before, g.replies.of(verdict), samples))
+		g.envoy.Info(g.changeLine(before, g.replies.forVerdict(verdict), samples))
 	}
 	return verdict
 }

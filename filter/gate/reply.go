@@ -58,7 +58,7 @@ func newReply(response config.Response, grpcStatus int64, verdict policy.Verdict
 	return r
 }
 
-func (r *replies) of(v policy.Verdict) *Reply {
+func (r *replies) forVerdict(v policy.Verdict) *Reply {
 	switch {
 	case v.Degraded:
 		return &r.degraded
@@ -68,7 +68,7 @@ func (r *replies) of(v policy.Verdict) *Reply {
 	return &r.failing[v.Reason]
 }
 
-var failClosed = newReplies(&config.Config{Unhealthy: config.DefaultUnhealthy}).of(policy.Verdict{Reason: policy.Error})
+var failClosed = newReplies(&config.Config{Unhealthy: config.DefaultUnhealthy}).forVerdict(policy.Verdict{Reason: policy.Error})
 
 // FailClosed returns the reply to probes of a configuration that has no gate.
 func FailClosed() *Reply { return failClosed }

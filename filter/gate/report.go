@@ -61,8 +61,8 @@ func newReport(verdict policy.Verdict, since time.Time) report {
 	return report{Status: healthStatus(verdict), Output: verdict.Reason.Details(), Since: inUTC(since), Checks: make(map[string][]check)}
 }
 
-// add reports one cluster.
-func (r *report) add(cluster policy.Cluster, s policy.Sample, since time.Time, hosts []policy.Host) {
+// addCluster adds one cluster to the report.
+func (r *report) addCluster(cluster policy.Cluster, s policy.Sample, since time.Time, hosts []policy.Host) {
 	verdict := cluster.Evaluate(s)
 	c := check{
 		ComponentType: "component",

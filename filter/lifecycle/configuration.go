@@ -78,13 +78,13 @@ func (c *Configuration) Paths() []string { return c.paths }
 // End ends the gate and all merged configurations of which this one is the parent. Probes that are being answered still get their
 // reply. It may be called more than once; each call returns after the end.
 func (c *Configuration) End() {
-	c.side.end(&c.process.pairs)
+	c.side.endPairs(&c.process.pairs)
 	c.making.Lock()
 	ends, isFirst := c.ends, !c.ended
 	c.ends, c.ended = nil, true
 	c.making.Unlock()
 	if isFirst {
-		c.run(ends)
+		c.runAll(ends)
 		close(c.done)
 	}
 	<-c.done
@@ -117,7 +117,7 @@ func (c *Configuration) makeGate() *gate.Gate {
 		if !complete || c.ended { // a call into Envoy panicked, or the configuration has ended meanwhile
 			ends := c.ends
 			c.ends = nil
-			c.run(ends)
+			c.runAll(ends)
 		}
 	}()
 	var envoy gate.Envoy = c.envoy
@@ -140,8 +140,8 @@ func (c *Configuration) makeGate() *gate.Gate {
 	return g
 }
 
-// run runs ends in reverse order.
-func (c *Configuration) run(ends []func()) {
+// runAll runs ends in reverse order.
+func (c *Configuration) runAll(ends []func()) {
 	for _, end := range slices.Backward(ends) {
 		c.guarded("at the end of a configuration", end)
 	}

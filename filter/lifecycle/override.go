@@ -69,4 +69,4 @@ func (o *Override) merge(parent *Configuration) (c *config.Config, err error) {
 }
 
 // End ends all merged configurations of the override. It may be called more than once.
-func (o *Override) End() { o.side.end(&o.process.pairs) }
+func (o *Override) End() { o.side.endPairs(&o.process.pairs) }

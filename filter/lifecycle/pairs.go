@@ -29,8 +29,8 @@ func join(parent, override *side, merged ender) bool {
 	return true
 }
 
-// end ends all pairs of a side, and returns once they have ended.
-func (s *side) end(lock *sync.Mutex) {
+// endPairs ends all pairs of a side, and returns once they have ended.
+func (s *side) endPairs(lock *sync.Mutex) {
 	lock.Lock()
 	s.ended = true
 	merged := maps.Clone(s.merged)
