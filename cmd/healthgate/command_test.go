@@ -150,7 +150,8 @@ func TestLongFileIsNotWritten(t *testing.T) {
 	long := string(lua) + strings.Repeat("# "+strings.Repeat("x", 1<<10)+"\n", 9<<10)
 	file := write(t, "envoy.yaml", long)
 	code, _, stderr := execute(t, "", "config", "--cluster", "service", "--into", file, "--write")
-	if text, _ := os.ReadFile(file); code != exitFailed || string(text) != long || !strings.Contains(stderr, "is longer than 8 MiB, which is the limit: nothing is written") {
+	if text, _ := os.ReadFile(file); code != exitFailed || string(text) != long ||
+		!strings.Contains(stderr, "is longer than 8 MiB, which is the limit: nothing is written") {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }
@@ -158,7 +159,8 @@ func TestLongFileIsNotWritten(t *testing.T) {
 // A file that can't be replaced stays as it is, with nothing beside it.
 func TestFileIsReplacedAsAWholeOrNotAtAll(t *testing.T) {
 	file := write(t, "envoy.yaml", "before\n")
-	if err := replaceFile(file, []byte("something else\n"), []byte("after\n")); err == nil || !strings.Contains(err.Error(), "has changed meanwhile") {
+	if err := replaceFile(file, []byte("something else\n"), []byte("after\n")); err == nil ||
+		!strings.Contains(err.Error(), "has changed meanwhile") {
 		t.Errorf("a file that has changed: %v", err)
 	}
 	if err := replaceFile("/dev/null", nil, []byte("after\n")); err == nil || !strings.Contains(err.Error(), "not a regular file") {

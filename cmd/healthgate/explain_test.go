@@ -103,7 +103,8 @@ func TestExplainReportsAnotherServer(t *testing.T) {
 			t.Cleanup(server.Close)
 			address := server.Listener.Addr().String()
 			code, stdout, stderr := execute(t, "", "explain", "--admin", address)
-			if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") || strings.Count(stderr, "\n") != 1 {
+			if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") ||
+				strings.Count(stderr, "\n") != 1 {
 				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
 			}
 		})
@@ -128,14 +129,16 @@ func TestExplainReadsServerInfoFirst(t *testing.T) {
 
 func TestExplainWatchesUntilItsContextEnds(t *testing.T) {
 	address := dumpedEnvoy(t)
-	for output, want := range map[string]string{"text": " gate default (shop/eg/http/): 503 healthgate_cluster_empty\n", "json": `"to":"503 healthgate_cluster_empty"}` + "\n"} {
+	for output, want := range map[string]string{"text": " gate default (shop/eg/http/): 503 healthgate_cluster_empty\n",
+		"json": `"to":"503 healthgate_cluster_empty"}` + "\n"} {
 		t.Run(output, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			command := newCommand()
 			var out strings.Builder
 			command.SetOut(&out)
-			if code := run(ctx, command, []string{"explain", "--admin", address, "--watch", "--interval", "50ms", "--output", output}); code != exitFine {
+			args := []string{"explain", "--admin", address, "--watch", "--interval", "50ms", "--output", output}
+			if code := run(ctx, command, args); code != exitFine {
 				t.Errorf("it ended with %d", code)
 			}
 			if lines := strings.Count(out.String(), "\n"); lines != 2 || !strings.Contains(out.String(), want) {

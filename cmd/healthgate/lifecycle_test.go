@@ -157,12 +157,15 @@ func TestDrainWaitsForRequests(t *testing.T) {
 		last   string
 		took   time.Duration
 	}{
-		"that end":        {func(poll int) map[string]uint64 { return requests(max(0, 3-poll)) }, "no request is left", 6 * drainPoll},
-		"that come again": {func(poll int) map[string]uint64 { return requests(1 + poll%2) }, "left after the timeout of 2s, and cut off", 2 * time.Second},
-		"that do not end": {func(int) map[string]uint64 { return requests(3) }, "3 requests are left after the timeout of 2s, and cut off", 2 * time.Second},
+		"that end": {func(poll int) map[string]uint64 { return requests(max(0, 3-poll)) }, "no request is left", 6 * drainPoll},
+		"that come again": {func(poll int) map[string]uint64 { return requests(1 + poll%2) }, "left after the timeout of 2s, and cut off",
+			2 * time.Second},
+		"that do not end": {func(int) map[string]uint64 { return requests(3) }, "3 requests are left after the timeout of 2s, and cut off",
+			2 * time.Second},
 		"that end and come again": {func(poll int) map[string]uint64 { return requests(poll % quietPolls) },
 			"left after the timeout of 2s, and cut off", 2 * time.Second},
-		"without a stat": {func(int) map[string]uint64 { return nil }, "the timeout of 2s is over; requests that are left are cut off", 2 * time.Second},
+		"without a stat": {func(int) map[string]uint64 { return nil }, "the timeout of 2s is over; requests that are left are cut off",
+			2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -183,11 +186,13 @@ func TestDrainWaitsForRequests(t *testing.T) {
 
 func TestDrainReportsThatAdminDoesNotAnswer(t *testing.T) {
 	code, lines := aDrain(t, "127.0.0.1:1")
-	if last := lines[len(lines)-1]; code != exitFailed || !strings.HasSuffix(last, "set --admin or ADMIN_ADDRESS to the address of admin: nothing is drained") {
+	if last := lines[len(lines)-1]; code != exitFailed || !strings.HasSuffix(last,
+		"set --admin or ADMIN_ADDRESS to the address of admin: nothing is drained") {
 		t.Errorf("it ended with %d and said %q", code, lines)
 	}
 	code, lines = aDrain(t, (&fakeAdmin{active: none, refuses: "/drain_listeners"}).serve(t)["tcp"])
-	if code != exitFailed || !strings.HasSuffix(lines[1], "/drain_listeners is answered with 500 Internal Server Error: clients keep their connections") {
+	if code != exitFailed || !strings.HasSuffix(lines[1], "/drain_listeners is answered with 500 Internal Server Error: clients keep their "+
+		"connections") {
 		t.Errorf("it ended with %d and said %q", code, lines)
 	}
 }

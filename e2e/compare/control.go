@@ -86,7 +86,7 @@ func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (changed 
 			}
 			content[cachev3.GetResourceName(resource)] = string(text)
 		}
-		// Envoy waits for the endpoints of a cluster that it makes anew.
+		// Envoy waits for the endpoints of a cluster that it creates again.
 		again := kind == resourcev3.EndpointType && len(changed) > 0
 		if again || !maps.Equal(content, c.content[kind]) {
 			c.content[kind], c.versions[kind] = content, strconv.Itoa(c.version)

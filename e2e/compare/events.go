@@ -39,7 +39,7 @@ var kinds = []struct {
 	{"remove", 28},     // CDS removes a cluster
 	{"add", 40},        // CDS adds a cluster
 	{"rename", 12},     // CDS removes a cluster and adds another with the same hosts
-	{"panic", 8},       // CDS changes healthy_panic_threshold, for which Envoy makes the cluster anew
+	{"panic", 8},       // CDS changes healthy_panic_threshold, so Envoy creates the cluster again
 	{"override", 96},   // RDS adds, changes or removes an override
 	{"filter", 24},     // ECDS or LDS changes the configuration of a filter
 	{"listener", 8},    // LDS adds or removes a second listener

@@ -9,7 +9,7 @@
 //	timing.go     which answers hold and stale_after allow at a time
 //	resources.go  the model's state as xDS resources
 //	control.go    the control plane
-//	run.go        an Envoy that goes through the events
+//	run.go        applying events to an Envoy
 //	compare.go    asking until two sides agree
 //	streams.go    calls and Watches that stay open
 //	explain.go    the report of the command

@@ -57,7 +57,7 @@ func hasServers(cluster string) bool {
 	return cluster == ejecting || cluster == checked || cluster == fresh
 }
 
-// Cluster is a cluster of Envoy. The Go plugin goes on reading the gauges of a removed cluster as they were.
+// Cluster is a cluster of Envoy. The Go plugin still reads the gauges of a removed cluster, with their last values.
 type Cluster struct {
 	Present bool
 	Existed bool // it has been present
@@ -143,7 +143,7 @@ func (c Config) String() string {
 	return string(text)
 }
 
-// merge returns the configuration with the keys of an override in place of its own.
+// merge returns the configuration with the override applied: the override's keys replace the same keys of the configuration.
 func (c Config) merge(o *Config) Config {
 	if o == nil {
 		return c
@@ -373,7 +373,7 @@ func (c *Cluster) replace(e Event) {
 	}
 }
 
-// unejectAll is what happens when Envoy makes the cluster anew.
+// unejectAll ends all ejections, as Envoy does when it creates the cluster again.
 func (c *Cluster) unejectAll() {
 	for i, h := range c.Hosts {
 		h.Ejected = false

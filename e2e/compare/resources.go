@@ -177,7 +177,7 @@ func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoa
 		}
 		weight := 2 * host.Weight
 		if host.State == "DRAINING" {
-			weight++ // Envoy counts its excluded hosts anew if a weight changes, but not if one failing state becomes another
+			weight++ // Envoy counts its excluded hosts again if a weight changes, but not if one failing state becomes another
 		}
 		endpoint := testbed.HostAt(fmt.Sprint(address(name, i), ":", port))
 		endpoint.HealthStatus = corev3.HealthStatus(corev3.HealthStatus_value[host.State])

@@ -41,7 +41,7 @@ type Options struct {
 	Patience, Linger time.Duration
 }
 
-// Run is one Envoy that goes through events beside the model.
+// Run applies events to one Envoy and to the model.
 type Run struct {
 	Envoy *testbed.Envoy
 	Seen

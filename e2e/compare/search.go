@@ -29,8 +29,8 @@ type Result struct {
 	Shortest     []Event       `json:"shortest,omitempty"` // shortest list of events that was found to show it
 }
 
-// Search goes through random events of a seed, until the time is over or there is a disagreement. Then it shortens the list of events
-// within a time limit.
+// Search applies random events from a seed, until the time is over or model and Envoy disagree. Then it shortens the list of events within
+// a time limit.
 func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration, log func(string)) (*Result, error) {
 	began := time.Now()
 	o.Drained = rand.New(rand.NewPCG(seed, 1)).IntN(4) == 0 && !o.Without["drain"]

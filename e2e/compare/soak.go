@@ -21,9 +21,9 @@ const (
 	memoryAfter = 5 * time.Minute
 )
 
-// Soak goes through random events as Search does, while clients send probes, ordinary requests and garbage, and hang up half-way. It logs
-// a line in each interval, and fails on a disagreement, on a probe that no gate answers, and if Envoy grows after the warm-up: a quarter of
-// the time.
+// Soak applies random events as Search does, while clients send probes, ordinary requests and garbage, and hang up half-way. It logs a line
+// in each interval, and fails on a disagreement, on a probe that no gate answers, and if Envoy grows after the warm-up: a quarter of the
+// time.
 func Soak(ctx context.Context, o Options, seed uint64, duration, every time.Duration, log func(string)) error {
 	// The Go runtimes in Envoy list their goroutines.
 	o.Env = append(o.Env, fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds()))

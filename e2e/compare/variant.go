@@ -18,7 +18,7 @@ const (
 	pluginFor = "1.39.1"
 )
 
-// variantsOf returns the variants that a name stands for: plugin, module or both. An empty name stands for all that this Envoy can load.
+// variantsOf returns the variants for a name: plugin, module or both. An empty name means all that this Envoy can load.
 func variantsOf(name string) (all []Variant, err error) {
 	if name == "" {
 		version, err := testbed.EnvoyVersion()

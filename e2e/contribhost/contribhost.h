@@ -16,8 +16,8 @@
 //
 // How it differs from the golang extension:
 //  - A stat of Envoy ("cluster.…", "server.…") is a copy that the main thread refreshes every few milliseconds, because the ABI cannot
-//    keep a pointer to one. A test that has seen a stat in admin refreshes the copies before it goes on (package testbed does), and the first
-//    stream of a process waits for a refresh.
+//    keep a pointer to one. A test that has seen a stat in admin refreshes the copies before it continues (package testbed does), and the
+//    first stream of a process waits for a refresh.
 //  - The plugin's own stats are atomics, which the main thread hands to Envoy at each refresh.
 //  - Envoy lets a module define stats only while a filter's configuration is created. So a stat that only a route's Merge names is not
 //    defined. A stat of Envoy reads 0 if Envoy does not have it, and is not in admin; if its cluster is removed, it keeps its last value;

@@ -36,7 +36,7 @@ bool find_functions(Plugin& plugin, void* library, const std::string& path) {
   found &= find_symbol(plugin.on_log, library, path, "envoyGoFilterOnHttpLog");
   found &= find_symbol(plugin.on_stream_complete, library, path, "envoyGoFilterOnHttpStreamComplete");
   found &= find_symbol(plugin.on_destroy, library, path, "envoyGoFilterOnHttpDestroy");
-  // Not called here: the first is for a request that waits in Go, the second for contrib's own tests.
+  // Not called here: the first resumes a request that waits in Go, and contrib's own tests call the second.
   void *request_sema_dec, *clean_up;
   found &= find_symbol(request_sema_dec, library, path, "envoyGoRequestSemaDec");
   found &= find_symbol(clean_up, library, path, "envoyGoFilterCleanUp");

@@ -59,7 +59,7 @@ public:
   ~Metrics();
   Metrics(const Metrics&) = delete;
 
-  void freeze() { frozen_ = true; } // the configuration is complete: Envoy lets it define no more stats
+  void freeze() { frozen_ = true; } // the configuration is complete: Envoy refuses new stats from now on
   void detach();                    // before Envoy destroys its configuration
   void flush();                     // hands changes to Envoy; for refresh_stats
 

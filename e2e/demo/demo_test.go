@@ -264,7 +264,7 @@ func TestCertificateKeyIsPrivateAndKeepReusesTheCertificate(t *testing.T) {
 		t.Errorf("the key: %v, %v", key.Mode(), err)
 	}
 	if made("-keep") != first {
-		t.Error("-keep replaced a valid certificate, which a running Envoy goes on to present")
+		t.Error("-keep replaced a valid certificate, which a running Envoy still presents")
 	}
 	if made() == first {
 		t.Error("the certificate is kept without -keep")

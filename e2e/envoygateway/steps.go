@@ -26,8 +26,8 @@ type step struct {
 	see    func() error // returns an error as long as the effect is not there
 }
 
-// How long Envoy takes to notice a host that changes, if its cluster is checked every 5 s; and if it has had no traffic and is checked
-// every 60 s. A cluster of Envoy Gateway's has the first. The rest is for a machine that is busy.
+// How long Envoy may take to notice that a host has changed: if it checks the cluster every 5 s, as with a cluster of Envoy Gateway, and if
+// it checks a cluster without traffic every 60 s. The margin allows for a busy machine.
 const (
 	checked = 15 * time.Second
 	idle    = 75 * time.Second
@@ -141,8 +141,8 @@ func (t *tools) runStandalone(ctx context.Context, dir string, objects overlay, 
 		}},
 		{"lint finds the key in the files", nil, checked, func() error { return s.lintObjects(spoiled, "config") }},
 		{"explain reports that a configuration was refused", nil, checked, s.explains("min_helthy")},
-		{"the gate goes on: 503", serve(false), checked, failing},
-		{"the gate goes on: 200", serve(true), checked, passing},
+		{"the gate still works: 503", serve(false), checked, failing},
+		{"the gate still works: 200", serve(true), checked, passing},
 	} {
 		if err := s.take(ctx, step); err != nil {
 			return err

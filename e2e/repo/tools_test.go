@@ -60,7 +60,8 @@ func TestMissingToolsAreNamedAtOnce(t *testing.T) {
 func TestMacOSGetsOneLineThatSaysHow(t *testing.T) {
 	t.Parallel()
 	said, fine := checkTools(t, map[string]string{"uname": "echo Darwin"}, "linux", "go=go", "cc=gcc")
-	if fine || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "this needs Linux, not Darwin: open the folder in its devcontainer, or ") {
+	if fine || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said,
+		"this needs Linux, not Darwin: open the folder in its devcontainer, or ") {
 		t.Errorf("it says %q (%v)", said, fine)
 	}
 	version := regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`).FindStringSubmatch(readFile(t, inRoot("Dockerfile")))

@@ -159,7 +159,7 @@ func TestSourceAdminWithThousandsOfHosts(t *testing.T) {
 	}{
 		{"of another cluster", []any{"service"}, "all", false},
 		{"of another cluster, in the answer", long, 1, true},
-		{"of its own", []any{"service", map[string]any{"name": "many", "min_healthy": hosts}}, "all", true},
+		{"of this gate", []any{"service", map[string]any{"name": "many", "min_healthy": hosts}}, "all", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var requests func() map[string]int

@@ -89,8 +89,8 @@ func (s *site) awaitStat(name string, value uint64) {
 	})
 }
 
-// awaitFreed waits until no more than so many objects are alive. Go frees objects that Envoy has dropped some collections later, and
-// probes cause collections.
+// awaitFreed waits until no more than so many objects are alive. Go frees an object that Envoy has dropped only after some garbage
+// collections, and probes cause collections.
 func (s *site) awaitFreed(what string, atMost int, count func(testbed.LiveObjects) int) {
 	s.t.Helper()
 	if err := variant.Can(testbed.CountLiveObjects); err != nil {

@@ -101,7 +101,8 @@ func TestHTTP10NeedsTheLinesInTheComment(t *testing.T) {
 	}
 }
 
-// Without a backend Envoy's own answer is the one that an ALB target group with protocol version gRPC takes for success by default.
+// Without a backend Envoy answers a gRPC health check with the status that an ALB target group with protocol version gRPC accepts by
+// default.
 func TestDefaultHealthCheckOfAGRPCTargetGroupPassesWithoutABackend(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

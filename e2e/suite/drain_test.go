@@ -31,7 +31,7 @@ func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 	}
 }
 
-// If the stats exclude what shows a drain, a warning says so.
+// If a stats matcher leaves out the stats that show a drain, the log has a warning.
 func TestInvisibleDrainIsLogged(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.}, {prefix: healthgate.}, {prefix: listener_manager}]}`))

@@ -135,8 +135,8 @@ func egctlOutput() string {
 	return filepath.Join(testbed.Root(), "e2e", "envoygateway", "testdata", "egctl.json")
 }
 
-// gatewaysBootstrap returns what egctl prints as one static configuration, with routes and module in their places. The service's listener and
-// cluster are the first ones, for which a testbed has a certificate and hosts.
+// gatewaysBootstrap returns the output of egctl as one static configuration, with routes and module in their places. The service's listener
+// and cluster are the first ones, for which a testbed has a certificate and hosts.
 func gatewaysBootstrap(t *testing.T) *testbed.Bootstrap {
 	t.Helper()
 	var printed struct{ XDS map[string]json.RawMessage }
@@ -196,7 +196,7 @@ func gatewaysBootstrap(t *testing.T) *testbed.Bootstrap {
 	return b
 }
 
-// placeRoutes replaces RDS by the routes, and the path of the module by that of build/libhealthgate.so.
+// placeRoutes replaces RDS by the routes, and the module's path by the path of build/libhealthgate.so.
 func placeRoutes(b *testbed.Bootstrap, manager *hcmv3.HttpConnectionManager, routes map[string]*routev3.RouteConfiguration) {
 	if name := manager.GetRds().GetRouteConfigName(); name != "" {
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes[name]}

@@ -62,7 +62,7 @@ func TestFaultAThousandClustersPushed(t *testing.T) {
 	answers, errs := load.end()
 	late := strings.Count(s.envoy.Log(), "Probes are answered with healthgate_stale until")
 	if len(errs) > 0 || answers[200] < 100 || late == 0 && len(answers) != 1 {
-		t.Errorf("the answers were %v and %d errors, want only 200; the main thread did not sample for 5 s %d times", answers, len(errs), late)
+		t.Errorf("the answers were %v and %d errors, want only 200; the main thread was busy for 5 s %d times", answers, len(errs), late)
 	}
 	if late == 0 {
 		watching.mustHaveSeen(1)

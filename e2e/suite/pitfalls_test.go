@@ -57,7 +57,7 @@ func withLocalReplies(t *testing.T, fixed bool) option {
 			status_code: 500, body: {inline_string: sorry}}`)
 	if fixed {
 		mapper.Filter = testbed.Parse[*hcmv3.ResponseMapper](linesUnder(t, "local_reply_config")).Filter
-		// The documentation's is for errors; this one is for passing answers, too.
+		// The documentation's filter applies to errors only; here it must apply to passing answers, too.
 		mapper.Filter.GetAndFilter().Filters[0].GetStatusCodeFilter().Comparison.Value.DefaultValue = 200
 	}
 	return withConfig(func(c *testbed.Bootstrap) {

@@ -184,7 +184,7 @@ func TestUncheckedClusterIsLogged(t *testing.T) {
 			[]string{`healthgate: gate default: cluster "service" has hosts, and Envoy has checked none of them: each counts as healthy`,
 				"Set health_checks on the cluster"}},
 		"the cluster is stale": {`{"clusters": ["service"], "stale_after": "1s"}`, 503,
-			[]string{`healthgate: gate default: cluster "service" fails by stale_after (1s)`, "no_traffic_interval (60s by default)",
+			[]string{`healthgate: gate default: cluster "service" fails because of stale_after (1s)`, "no_traffic_interval (60s by default)",
 				"cluster.service.health_check.attempt"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -159,7 +159,7 @@ func (s *site) probeUntilStopped(clients int) *load {
 	return s.probeAsUntilStopped(clients, func(reply *answer) string { return strconv.Itoa(reply.status) })
 }
 
-// probeAsUntilStopped starts a load whose answers are counted by what a function returns.
+// probeAsUntilStopped starts a load whose answers are counted by the result of a function.
 func (s *site) probeAsUntilStopped(clients int, as func(*answer) string) *load {
 	all := make([]*http.Client, clients)
 	for i := range all {

@@ -128,7 +128,8 @@ var spellingsOfGates = map[string][]string{
 	"{clusters: [a], stale_after: %s}":                   {"5s", `"5s"`, "5", "1.5s", "5m", "0", "null", "0.0s", "1e1s"},
 	"{clusters: [a], stat_prefix: %s}":                   {"default", "5", "a.b", "5.5", "1_0", "a b"},
 	"{clusters: [a], grpc_services: %s}":                 {"[]", "null", "[x]", "x", "[5]", "[5.5]"},
-	"{clusters: [a], %s}":                                {"hold: null", "hold: {}", "hold: x", "!ignore x: y", "x: null", "path: /, path: /a"},
+	"{clusters: [a], %s}": {"hold: null", "hold: {}", "hold: x", "!ignore x: y", "x: null",
+		"path: /, path: /a"},
 	"{clusters: %s}": {"[a]", "[{name: a}]", "a", "[{name: a, min_healthy: 1.0}]", `[{name: a, min_healthy: "1"}]`,
 		"[{name: a, min_healthy_percent: 50.0}]", "[5]", "[5.5]", "[yes]", "null", "[a, null]"},
 }

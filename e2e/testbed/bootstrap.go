@@ -71,8 +71,8 @@ func (b *Bootstrap) JSON() []byte {
 	return JSON(b.Bootstrap)
 }
 
-// Patch changes fields of a message in the bootstrap, as the function Patch does. Messages inside a patched field that were
-// got before the call are no longer part of the bootstrap.
+// Patch changes fields of a message in the bootstrap, as the function Patch does. Messages inside a patched field that a caller got before
+// the call are no longer part of the bootstrap.
 func (b *Bootstrap) Patch(message proto.Message, patch string) {
 	b.pack()
 	Patch(message, patch)
@@ -248,7 +248,7 @@ func (b *Bootstrap) AddFilter(filter *hcmv3.HttpFilter) {
 	b.HCM().HttpFilters = slices.Insert(b.HCM().HttpFilters, len(b.HCM().HttpFilters)-1, filter)
 }
 
-// RemoveGate removes Healthgate's filter, and what enables it on the probe's route.
+// RemoveGate removes Healthgate's filter, and the probe route's configuration that enables it.
 func (b *Bootstrap) RemoveGate() {
 	b.HCM().HttpFilters = slices.DeleteFunc(b.HCM().HttpFilters, func(f *hcmv3.HttpFilter) bool { return f.GetName() == "healthgate" })
 	b.ProbeRoute().TypedPerFilterConfig = nil

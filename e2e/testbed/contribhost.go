@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// contribHostPath is where the contrib host answers in admin.
+// contribHostPath is the contrib host's path in admin.
 const contribHostPath = "/contrib_host"
 
 func contribHostObject() string { return built("libcontribhost.so") }
@@ -39,7 +39,7 @@ func toContribHost(m proto.Message) {
 	case *listenerv3.Listener:
 		listenerToContribHost(m)
 	case *routev3.RouteConfiguration:
-		routesToContribHost(m, digest(m)) // listeners that take it from the same source share it
+		routesToContribHost(m, digest(m)) // listeners that get it from the same source share it
 	default:
 		replaceAnys(m, func(held proto.Message) proto.Message { return filterToContribHost(held, "", nil) })
 	}
@@ -66,8 +66,8 @@ func listenerToContribHost(listener *listenerv3.Listener) {
 	}
 }
 
-// filterToContribHost returns the contrib host's form of a golang filter, or nil for any other message. The contrib host knows by logs
-// whether the connection manager logs each request when it begins, and by the matcher which stats the listener excludes.
+// filterToContribHost returns the contrib host's form of a golang filter, or nil for any other message. logs shows the contrib host whether
+// the connection manager logs each request when it begins, and matcher shows which stats the listener excludes.
 func filterToContribHost(message proto.Message, logs string, matcher *anypb.Any) proto.Message {
 	config, ok := message.(*golangv3.Config)
 	if !ok {
@@ -145,7 +145,7 @@ func convertLevel(node perFilter, key string, above map[string][]overrideLevel) 
 	return levels
 }
 
-// envelope returns a message that any Envoy knows, with a text and others in it; Envoy gives a module its bytes.
+// envelope returns a message of a type that any Envoy knows, which holds a text and other messages. Envoy passes its bytes to a module.
 func envelope(text string, messages ...*anypb.Any) *anypb.Any {
 	for i, message := range messages {
 		if message == nil {

@@ -34,7 +34,7 @@ func GateOverride(text string) *anypb.Any {
 	}})))
 }
 
-// gateIn returns Healthgate's own configuration in a filter's, in the form of either variant.
+// gateIn returns Healthgate's own configuration from a filter's configuration, in the form of either variant.
 func (b *Bootstrap) gateIn(filter proto.Message) *structpb.Struct {
 	var config *anypb.Any
 	switch f := filter.(type) {
@@ -52,8 +52,8 @@ func (b *Bootstrap) gateIn(filter proto.Message) *structpb.Struct {
 	panic("no configuration of Healthgate in " + config.GetTypeUrl())
 }
 
-// replaceAnys calls replace with each message that an Any inside m holds, the outer ones first. What replace returns takes the message's
-// place; nil keeps it, with what replace has changed in it.
+// replaceAnys calls replace with each message that an Any inside m holds, the outer ones first. The result of replace takes the message's
+// place; nil keeps the message, with the changes that replace has made in it.
 func replaceAnys(m proto.Message, replace func(proto.Message) proto.Message) {
 	if any, ok := m.(*anypb.Any); ok {
 		held, err := any.UnmarshalNew()
@@ -109,7 +109,7 @@ func (c goPlugin) Convert(m proto.Message) {
 	})
 }
 
-// Convert makes each configuration of the golang filter one of the dynamic module's, with the same keys, and adds the bootstrap
+// Convert turns each configuration of the golang filter into one of the dynamic module, with the same keys, and adds the bootstrap
 // extension to a bootstrap.
 func (dynamicModule) Convert(m proto.Message) {
 	replaceAnys(m, func(held proto.Message) proto.Message {

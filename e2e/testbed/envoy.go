@@ -30,11 +30,11 @@ type Envoy struct {
 	Ingress string // host:port of the first listener
 	process *process
 	dir     string
-	epoch   int // how many hot restarts were before it
+	epoch   int // the number of hot restarts before this one started
 	sync    func(*Envoy) error
 }
 
-// Options are the options of an Envoy's start.
+// Options are options for starting an Envoy.
 type Options struct {
 	Workers int      // worker threads; 0: 2
 	Env     []string // variables of its environment, as KEY=value
@@ -45,8 +45,8 @@ type Options struct {
 	DrainTime int
 	// Needs are files that Envoy loads; a missing one is an error that says how to build it.
 	Needs []string
-	// Sync returns when the variant has read Envoy's current stats, and Envoy has the variant's; nil if they are always the same. It is
-	// called after each POST to admin, and before and after each reading of stats.
+	// Sync waits until the variant has read Envoy's current stats, and Envoy has the variant's current stats. It is nil if both always
+	// share them. It is called after each POST to admin, and before and after each reading of stats.
 	Sync func(*Envoy) error
 	// TakeOver is an Envoy that the new one replaces by hot restart: it passes on its listeners and ends.
 	TakeOver *Envoy
@@ -72,7 +72,7 @@ func StartEnvoy(ctx context.Context, dir string, config Configuration, options O
 		<-e.process.ended
 		ended(fmt.Errorf("envoy ended: %v", e.process.err))
 	}()
-	err = WaitFor(living, 60*time.Second, func() error { return e.find(filepath.Join(dir, "admin")) })
+	err = WaitFor(living, 60*time.Second, func() error { return e.findAddresses(filepath.Join(dir, "admin")) })
 	if cause := context.Cause(living); err != nil && cause != nil {
 		err = cause
 	}
@@ -141,8 +141,8 @@ func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, err
 	return &Envoy{process: p, dir: dir, epoch: epoch, sync: options.Sync}, nil
 }
 
-// find reads Envoy's addresses when it is live.
-func (e *Envoy) find(adminFile string) error {
+// findAddresses reads Envoy's addresses when it is live.
+func (e *Envoy) findAddresses(adminFile string) error {
 	admin, err := os.ReadFile(adminFile)
 	if err != nil {
 		return err
@@ -216,11 +216,11 @@ func (e *Envoy) Post(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return reply, e.inStep()
+	return reply, e.callSync()
 }
 
-// inStep calls Sync.
-func (e *Envoy) inStep() error {
+// callSync calls Sync, unless it is nil.
+func (e *Envoy) callSync() error {
 	if e.sync == nil {
 		return nil
 	}
@@ -263,7 +263,7 @@ func (e *Envoy) Ask(method, path string) (string, error) {
 
 // Stats returns Envoy's counters and gauges whose names begin with a prefix.
 func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
-	if err := e.inStep(); err != nil {
+	if err := e.callSync(); err != nil {
 		return nil, err
 	}
 	filter := "^" + strings.ReplaceAll(prefix, ".", `\.`)
@@ -287,7 +287,7 @@ func (e *Envoy) Stats(prefix string) (map[string]uint64, error) {
 			stats[stat.Name] = value
 		}
 	}
-	return stats, e.inStep()
+	return stats, e.callSync()
 }
 
 // Hosts returns the health of each host of a cluster by its address: "healthy", or the reason why not.

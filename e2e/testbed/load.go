@@ -21,7 +21,7 @@ type Pace struct {
 	Requests  int64         // ends after exactly so many; 0: no limit
 }
 
-// Load is requests that several clients send at the same time. fortio keeps the pace and measures the latency.
+// Load is a series of requests from several clients at the same time. fortio keeps the pace and measures the latency.
 type Load struct {
 	stop    *periodic.Aborter
 	done    chan struct{}
@@ -34,16 +34,16 @@ type Load struct {
 // NoAnswer is the answer of a probe whose connection failed.
 const NoAnswer = "no answer"
 
-// Outcome is what became of the requests of a load.
+// Outcome is the result of a load.
 type Outcome struct {
 	Requests int64
-	Answers  map[string]int64 // requests by their answer
+	Answers  map[string]int64 // the number of requests with each answer
 	Took     time.Duration
 	P50, P99 time.Duration
 }
 
-// StartLoad calls send at a pace, with the number of the client from 0, until the load ends. What send returns is the answer by which
-// requests are counted, such as a status.
+// StartLoad calls send at a pace, with the number of the client from 0, until the load ends. send returns the answer under which the
+// request is counted, such as a status.
 func StartLoad(p Pace, send func(client int) (answer string)) *Load {
 	l := newLoad()
 	options := l.runnerOptions(p)
@@ -63,14 +63,14 @@ func StartLoad(p Pace, send func(client int) (answer string)) *Load {
 	return l
 }
 
-// ProbeOptions are how StartProbes connects.
+// ProbeOptions are the connection options of StartProbes.
 type ProbeOptions struct {
 	HTTP2          bool
 	NewConnections bool // a new connection for each probe; otherwise each client keeps one
 }
 
-// StartProbes sends GET to a URL at a pace. It uses fortio's own HTTP/1.1 client, which takes less CPU for a probe than Envoy's worker;
-// over HTTP/2 it is Go's, which takes more. Answers are statuses, or NoAnswer.
+// StartProbes sends GET to a URL at a pace. For HTTP/1.1 it uses fortio's own client, which needs less CPU for a probe than Envoy's worker;
+// for HTTP/2 it uses Go's client, which needs more. Answers are statuses, or NoAnswer.
 func StartProbes(p Pace, url string, o ProbeOptions) *Load {
 	l := newLoad()
 	options := fhttp.HTTPRunnerOptions{RunnerOptions: l.runnerOptions(p), AllowInitialErrors: true}
@@ -99,7 +99,7 @@ func StartProbes(p Pace, url string, o ProbeOptions) *Load {
 }
 
 func newLoad() *Load {
-	log.SetLogLevelQuiet(log.Critical) // fortio's; its warnings are about requests that are counted here
+	log.SetLogLevelQuiet(log.Critical) // fortio's warnings are about requests that are counted here
 	return &Load{stop: periodic.NewAborter(), done: make(chan struct{}), answers: map[string]int64{}}
 }
 
@@ -132,19 +132,19 @@ func (l *Load) Answers() map[string]int64 {
 	return maps.Clone(l.answers)
 }
 
-// Stop ends the load after the requests that are under way, and returns what became of all. It may be called again.
+// Stop ends the load after the requests that are under way, and returns the outcome of all requests. It may be called again.
 func (l *Load) Stop() (Outcome, error) {
 	l.stop.Abort(true)
 	return l.Wait()
 }
 
-// Wait returns what became of all requests of a load that ends by itself.
+// Wait returns the outcome of a load that ends by itself.
 func (l *Load) Wait() (Outcome, error) {
 	<-l.done
 	return l.outcome, l.err
 }
 
-// runner makes a function one of fortio's runners.
+// runner makes a function a runner of fortio.
 type runner func()
 
 // Run makes one call.

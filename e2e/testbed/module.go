@@ -26,32 +26,32 @@ func (s dynamicModule) Options(o Options) Options {
 	return o
 }
 
-// looks is the counter of the module's samples by which all gates were evaluated.
-const looks = "healthgate.looks"
+// sampleCounter is the counter of the module's samples with which all gates were evaluated.
+const sampleCounter = "healthgate.looks"
 
-// awaitSample waits until the module has evaluated a sample that began after the call: the second to end. If a stats matcher excludes the
-// counter, it waits for twice the time of two samples on an idle machine.
+// awaitSample waits until the module has evaluated a sample that began after the call: that is the second sample to end. If a stats matcher
+// excludes the counter, it waits for twice the time of two samples on an idle machine.
 func awaitSample(envoy *Envoy) error {
-	begun, kept, err := readLooks(envoy)
+	begun, kept, err := readSampleCount(envoy)
 	if err != nil || !kept {
 		time.Sleep(200 * time.Millisecond)
 		return err
 	}
 	return WaitFor(context.Background(), 20*time.Second, func() error {
-		now, _, err := readLooks(envoy)
+		now, _, err := readSampleCount(envoy)
 		if err == nil && now < begun+2 {
-			err = fmt.Errorf("%s is %d, after %d", looks, now, begun)
+			err = fmt.Errorf("%s is %d, after %d", sampleCounter, now, begun)
 		}
 		return err
 	})
 }
 
-func readLooks(envoy *Envoy) (n int, kept bool, err error) {
+func readSampleCount(envoy *Envoy) (n int, kept bool, err error) {
 	text, err := envoy.Ask(http.MethodGet, "/stats?filter=^healthgate[.]looks$")
 	if err != nil {
 		return 0, false, err
 	}
-	_, err = fmt.Sscanf(text, looks+": %d", &n)
+	_, err = fmt.Sscanf(text, sampleCounter+": %d", &n)
 	return n, err == nil, nil
 }
 
@@ -97,8 +97,8 @@ time.sleep(seconds)
 ptrace(PTRACE_DETACH, thread, None, None)
 `
 
-// canFreeze tries it on an idle process: it needs python3, and the right to trace a process that is not its child, which root has, and
-// every user if kernel.yama.ptrace_scope is 0.
+// canFreeze tries freezeThread on an idle process: that needs python3, and the right to trace a process that is not its child, which root
+// has, and every user if kernel.yama.ptrace_scope is 0.
 var canFreeze = sync.OnceValue(func() error {
 	if _, err := exec.LookPath("python3"); err != nil {
 		return fmt.Errorf("it needs python3: %w", err)
@@ -114,7 +114,7 @@ var canFreeze = sync.OnceValue(func() error {
 	return freezeThread(idle.Process.Pid, 0)
 })
 
-// freezeThread returns when the thread runs again.
+// freezeThread stops a thread for some seconds, and returns when it runs again.
 func freezeThread(thread, seconds int) error {
 	out, err := exec.Command("python3", "-c", freeze, strconv.Itoa(thread), strconv.Itoa(seconds)).CombinedOutput()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// goPlugin is the variant for the golang extension of Envoy's contrib build, or for the contrib host instead.
+// goPlugin is the variant for the golang extension of Envoy's contrib build, or for the contrib host in its place.
 type goPlugin struct {
 	// Whether the Envoy to run lacks the extension, so that it loads the contrib host, which can also cause faults on request.
 	contribHost bool
@@ -44,7 +44,7 @@ func (c goPlugin) Options(o Options) Options {
 	return o
 }
 
-// copyStats makes the contrib host copy Envoy's stats for the plugin and the plugin's to Envoy. In the golang extension they are the same
+// copyStats makes the contrib host copy Envoy's stats for the plugin and the plugin's to Envoy. In the golang extension both are the same
 // stats.
 func copyStats(envoy *Envoy) error {
 	_, err := envoy.Ask(http.MethodPost, contribHostPath)

@@ -16,7 +16,7 @@ type process struct {
 	cmd    *exec.Cmd
 	output *lines // empty if the output goes to a file
 	ended  chan struct{}
-	err    error // of the process, once it has ended
+	err    error // the result of the process, once it has ended
 }
 
 func start(cmd *exec.Cmd) (*process, error) {

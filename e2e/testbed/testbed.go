@@ -9,7 +9,7 @@ import (
 	"errors"
 )
 
-// Testbed is backends and an Envoy in front of them.
+// Testbed has backends and an Envoy in front of them.
 type Testbed struct {
 	Dir         string
 	Variant     Variant
@@ -31,8 +31,8 @@ type Setup struct {
 }
 
 // Prepare starts the backends and changes the configuration for the testbed: a certificate if the first listener has TLS, ports on
-// loopback, the backends as the first cluster's hosts. The caller may change the configuration further, and calls Start. It calls Close
-// also after an error.
+// loopback, the backends as the first cluster's hosts. The caller may change the configuration further, then calls Start. It must call
+// Close, also after an error.
 func Prepare(ctx context.Context, dir string, s Setup) (*Testbed, error) {
 	t := &Testbed{Dir: dir, Variant: s.Variant, Config: s.Config}
 	var err error
@@ -68,7 +68,7 @@ func (t *Testbed) Start(ctx context.Context, options Options) (err error) {
 	return err
 }
 
-// Close ends everything that was started, and returns an error if something did not end well.
+// Close ends everything that was started, and returns an error if something did not end in order.
 func (t *Testbed) Close() error {
 	var all []error
 	if t.Envoy != nil {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Variant is the Go plugin or the dynamic module: what differs between them in an Envoy for tests. Everything else in e2e is the same
+// Variant is the Go plugin or the dynamic module: the differences between them in an Envoy for tests. Everything else in e2e is the same
 // for both.
 type Variant interface {
 	// Name is plugin or module.
@@ -24,7 +24,7 @@ type Variant interface {
 	Options(Options) Options
 	// Can returns nil if the variant has an ability, and otherwise an error that says why not.
 	Can(Ability) error
-	// LiveObjects returns how many objects the variant has made in an Envoy and not yet freed; zero if it cannot know.
+	// LiveObjects returns how many objects the variant has made in an Envoy and not yet freed; zero if the variant does not count them.
 	LiveObjects(*Envoy) (LiveObjects, error)
 	// Hang makes Envoy's main thread hang for some seconds. The channel gets the result at the end.
 	Hang(envoy *Envoy, seconds int) <-chan error
@@ -35,7 +35,7 @@ type Variant interface {
 // LiveObjects counts objects that were made and not yet freed.
 type LiveObjects struct{ Configurations, Requests int }
 
-// Ability is something that a variant lacks, or that a test can ask only of one.
+// Ability is something that a variant may lack, or that only one variant can do for a test.
 type Ability string
 
 // The abilities.
@@ -68,7 +68,7 @@ func (c *Cannot) Error() string {
 
 var variants = map[string]func() (Variant, error){"plugin": newPlugin, "module": newModule}
 
-// Named returns the variant plugin or module.
+// Named returns the variant with the name plugin or module.
 func Named(name string) (Variant, error) {
 	open := variants[name]
 	if open == nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// WaitFor calls ready every 10 ms until it returns nil. When the time is over it returns ready's last error.
+// WaitFor calls ready every 10 ms until it returns nil. After the time limit it returns ready's last error.
 func WaitFor(ctx context.Context, atMost time.Duration, ready func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()

@@ -44,8 +44,8 @@ func (c *cluster) add(h *host) {
 	}
 }
 
-// readClusters reads an envoy.admin.v3.Clusters, and returns the wanted clusters in it. The response may be of any length; one host is
-// held at a time. A response that is cut short is an error. Of a repeated field or cluster the last one counts.
+// readClusters reads an envoy.admin.v3.Clusters, and returns the wanted clusters in it. The response may be of any length: only one host of
+// it is in memory at a time. A response that is cut short is an error. If a field or a cluster is repeated, the last one counts.
 func readClusters(response io.Reader, wanted wanted) (map[string]*cluster, error) {
 	found := make(map[string]*cluster, len(wanted))
 	s := newStream(response)
@@ -103,7 +103,7 @@ func readCluster(s stream) (name string, c *cluster, err error) {
 	return name, c, err
 }
 
-// stream reads one JSON value in parts. After an error it is of no more use.
+// stream reads one JSON value in parts. It must not be used after an error.
 type stream struct{ *json.Decoder }
 
 func newStream(from io.Reader) stream {
@@ -113,7 +113,7 @@ func newStream(from io.Reader) stream {
 	return s
 }
 
-// boundedReader reads at most maxValue bytes ahead of what its decoder has used: a decoder holds a value until it has ended.
+// boundedReader reads at most maxValue bytes more than its decoder has decoded, because a decoder buffers a value until its end.
 type boundedReader struct {
 	from io.Reader
 	read int64
@@ -182,7 +182,7 @@ func (s stream) delimiter(want json.Delim) error {
 	return beforeEnd(err)
 }
 
-// end reports an error unless the value was all of the response.
+// end returns an error if anything follows the value.
 func (s stream) end() error {
 	switch token, err := s.Token(); {
 	case errors.Is(err, io.EOF):
@@ -201,7 +201,7 @@ func unexpected(token json.Token, want string) error {
 	return fmt.Errorf("found %.40q instead of %s", fmt.Sprint(token), want)
 }
 
-// beforeEnd returns an error before the end of the value: there the end of the response is one too.
+// beforeEnd turns io.EOF into io.ErrUnexpectedEOF: before the end of the value, the end of the response is an error.
 func beforeEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

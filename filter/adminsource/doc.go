@@ -1,5 +1,5 @@
-// Package adminsource samples clusters by Envoy's admin interface (source: admin): for an Envoy whose stats are filtered out, and for
-// reports that name hosts. It knows unknown clusters, and whether Envoy fails its health checks.
+// Package adminsource samples clusters from Envoy's admin interface (source: admin): for an Envoy whose stats are filtered out, and for
+// reports that name hosts. It distinguishes unknown clusters from empty ones, and sees whether Envoy fails its health checks.
 //
 //	host.go      where Envoy counts a host
 //	clusters.go  reading /clusters?format=json as a stream

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// The types below have the fields of Envoy's messages that are needed, as Envoy writes them in JSON: by their names in the proto, left out
-// if they have their default. The types of go-control-plane would link all of Envoy's API. Unknown fields are ignored: Envoy adds some.
+// The types below have only the fields of Envoy's messages that are needed. Envoy's JSON has the fields' names in the proto, and leaves out
+// a field that has its default. Unknown fields are ignored, because later versions of Envoy add some. The types of go-control-plane would
+// link all of Envoy's API.
 
 // host is envoy.admin.v3.HostStatus.
 type host struct {
@@ -46,7 +47,7 @@ const (
 )
 
 // status returns healthy, degraded, or why Envoy counts the host as unhealthy: HostImpl::coarseHealth in
-// source/common/upstream/upstream_impl.h. What makes a host unhealthy wins over what makes it degraded.
+// source/common/upstream/upstream_impl.h. A reason to be unhealthy wins over a reason to be degraded.
 func (h health) status() string {
 	switch {
 	case h.FailedActive:

@@ -17,12 +17,13 @@ import (
 )
 
 const (
-	// maxPollTime is from the first request of a poll to the end of its last response: enough for Envoy's main thread to write some
+	// maxPollTime limits a poll, from its first request to the end of its last response. It is enough for Envoy's main thread to write some
 	// hundred thousand hosts. A response that took longer than stale_after is stale when it arrives.
 	maxPollTime = 15 * time.Second
-	// maxServerInfo bounds the response to /server_info, in bytes. It may have Envoy's whole configuration, from its command line.
+	// maxServerInfo bounds the response to /server_info, in bytes. The response has Envoy's command line, and with --config-yaml a whole
+	// configuration in it.
 	maxServerInfo = 4 << 20
-	// maxPath is in bytes. Envoy refuses requests whose headers have more than 60 KiB.
+	// maxPath bounds the path of a request, in bytes. Envoy refuses requests whose headers have more than 60 KiB.
 	maxPath = 16 << 10
 )
 
@@ -76,7 +77,7 @@ func poll(ctx context.Context, client *http.Client, wanted wanted) (s *snapshot,
 // get calls read with the body of a response of status 200.
 func get(ctx context.Context, client *http.Client, path string, read func(response io.Reader) error) (err error) {
 	defer func() {
-		if err != nil && ctx.Err() != nil { // that is the reason
+		if err != nil && ctx.Err() != nil { // the cause says more, for example that the poll took too long
 			err = context.Cause(ctx)
 		}
 		if err != nil {
@@ -94,7 +95,7 @@ func get(ctx context.Context, client *http.Client, path string, read func(respon
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answered with %.80s", response.Status)
+		return fmt.Errorf("the response has status %.80s", response.Status)
 	}
 	if err := read(response.Body); err != nil {
 		return fmt.Errorf("can't read the response: %w", err)
@@ -118,27 +119,35 @@ func clustersPath(wanted wanted) string {
 	return path
 }
 
-// readDraining reads an envoy.admin.v3.ServerInfo, and reports whether Envoy fails its health checks: after /healthcheck/fail, or
-// because it was started so. An unknown state is an error.
+// readDraining reads an envoy.admin.v3.ServerInfo, and reports whether Envoy fails its health checks: after /healthcheck/fail, or because
+// Envoy was started in drain mode. An unknown state is an error.
 func readDraining(response io.Reader) (bool, error) {
 	body, err := io.ReadAll(io.LimitReader(response, maxServerInfo+1))
 	switch {
 	case err != nil:
 		return false, err
 	case len(body) > maxServerInfo:
-		return false, fmt.Errorf("it has more than %d bytes", maxServerInfo)
+		return false, fmt.Errorf("the response has more than %d bytes", maxServerInfo)
 	}
-	var info struct {
-		State string `json:"state"` // left out if it is LIVE
-	}
-	if err := json.Unmarshal(body, &info); err != nil {
+	// A struct would take STATE for state too.
+	var fields map[string]json.RawMessage
+	state := "" // left out if it is LIVE
+	err = json.Unmarshal(body, &fields)
+	switch {
+	case err != nil:
 		return false, err
+	case fields == nil:
+		return false, unexpected(nil, "an object")
+	case fields["state"] != nil:
+		if err := json.Unmarshal(fields["state"], &state); err != nil {
+			return false, fmt.Errorf("state: %w", err)
+		}
 	}
-	switch info.State {
+	switch state {
 	case "DRAINING":
 		return true, nil
 	case "", "LIVE", "PRE_INITIALIZING", "INITIALIZING":
 		return false, nil
 	}
-	return false, fmt.Errorf("state %.40q is not LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING", info.State)
+	return false, fmt.Errorf("state %.40q is not LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING", state)
 }

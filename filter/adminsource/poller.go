@@ -39,14 +39,14 @@ type poller struct {
 
 	// Guarded by Pollers.mutex.
 	sources map[*Source]time.Duration // the interval of each
-	wanted  wanted                    // of the newest poll, which may have failed; nil before the first
+	wanted  wanted                    // by the newest poll, which may have failed; nil before the first
 }
 
-// Source samples the clusters of one configuration by the last poll. It is a gate.Source, a gate.HostSource and a gate.DrainSource.
+// Source samples the clusters of one configuration from the last poll. It is a gate.Source, a gate.HostSource and a gate.DrainSource.
 type Source struct {
 	poller     *poller
 	names      []string
-	reports    bool // it needs the hosts too
+	reports    bool // a report needs the hosts too
 	staleAfter time.Duration
 }
 
@@ -86,7 +86,7 @@ func (p *Pollers) Source(c *config.Config, warn func(line string)) *Source {
 	return s
 }
 
-// Close ends the source, and with the last source of its poller the poller. It may be called more than once.
+// Close ends the source. The last source of a poller also ends the poller. It may be called more than once.
 func (s *Source) Close() {
 	p := s.poller
 	p.pollers.mutex.Lock()
@@ -136,7 +136,7 @@ func (p *poller) collectWanted() wanted {
 	return p.wanted
 }
 
-// covers reports whether a poll for w answers everything s needs. There was no poll if w is nil.
+// covers reports whether a poll for w answers everything s needs. w is nil before the first poll.
 func (w wanted) covers(s *Source) bool {
 	for _, name := range s.names {
 		if hosts, ok := w[name]; !ok || s.reports && !hosts {
@@ -146,8 +146,8 @@ func (w wanted) covers(s *Source) bool {
 	return w != nil
 }
 
-// Sample returns the host counts of the i-th cluster at the last poll that succeeded. It is stale if that was too long ago or did not
-// ask for the cluster.
+// Sample returns the host counts of the i-th cluster at the last poll that succeeded. The sample is stale if that poll is too old or did
+// not request the cluster.
 func (s *Source) Sample(now time.Time, i int) policy.Sample {
 	latest := s.poller.latest.Load()
 	if latest == nil {
@@ -182,9 +182,14 @@ func (p *poller) run(ctx context.Context) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	client := newClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, p.endpoint.network, p.endpoint.address) })
+	client := newClient(func(context.Context) (net.Conn, error) {
+		// net/http goes on connecting after the poll that needed the connection has ended.
+		ctx, cancel := context.WithTimeout(ctx, maxPollTime)
+		defer cancel()
+		return dial(ctx, p.endpoint.network, p.endpoint.address)
+	})
 	defer client.CloseIdleConnections()
-	timer := time.NewTimer(pause(time.Duration(p.interval.Load()), 0)) // the first source makes the first poll due before
+	timer := time.NewTimer(pause(time.Duration(p.interval.Load()), 0)) // the first source requests the first poll earlier
 	defer timer.Stop()
 	failures, loggedAt := 0, time.Time{}
 	for {
@@ -212,7 +217,7 @@ func (p *poller) run(ctx context.Context) {
 	}
 }
 
-// pause returns how long to wait for the next poll: about the interval, longer after failures, and different for each Envoy.
+// pause returns how long to wait for the next poll: about the interval, longer after failures, with random jitter.
 func pause(interval time.Duration, failures int) time.Duration {
 	if failures > 0 {
 		interval = max(interval, min(interval<<min(failures, 10), maxBackOff))

@@ -258,7 +258,7 @@ func TestSourceReportsDraining(t *testing.T) {
 		expect("again", true)
 		a.setInfo(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
 		expect("while polls fail", true)
-		if lines := a.log(); len(lines) != 1 || !strings.Contains(lines[0], "/server_info: it answered with 500") {
+		if lines := a.log(); len(lines) != 1 || !strings.Contains(lines[0], "/server_info: the response has status 500") {
 			t.Errorf("got %q", lines)
 		}
 	})
@@ -391,6 +391,29 @@ func TestOnePollerServesAllSourcesOfAnAddress(t *testing.T) {
 		synctest.Wait()
 		if again.Sample(time.Now(), 0).Stale {
 			t.Error("a new source is not polled")
+		}
+	})
+}
+
+func TestConnectingEndsWithItsPollOrSource(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		var pending, most atomic.Int64
+		a.pollers.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			most.Store(max(most.Load(), pending.Add(1)))
+			defer pending.Add(-1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		s := a.source(t, newConfig(time.Second, 5*time.Second, false, "a"))
+		time.Sleep(10 * time.Minute)
+		if n := most.Load(); n != 1 {
+			t.Errorf("%d connections are being made at a time, want 1", n)
+		}
+		time.Sleep(maxPollTime / 2)
+		s.Close()
+		synctest.Wait()
+		if n := pending.Load(); n != 0 {
+			t.Errorf("%d connections are still being made after the last source", n)
 		}
 	})
 }

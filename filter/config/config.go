@@ -23,8 +23,8 @@ const (
 	maxDuration   = 24 * time.Hour
 )
 
-// MinStaleAfter is the shortest stale_after of the dynamic module with source: stats: an update may keep Envoy's main thread busy for
-// as long.
+// MinStaleAfter is the shortest stale_after of the dynamic module with source: stats: an update may keep Envoy's main thread busy for that
+// long.
 const MinStaleAfter = time.Second
 
 // defaultAdminStaleAfter is the default of stale_after with source: admin, unless three intervals are longer.
@@ -45,7 +45,7 @@ type Config struct {
 	Path string
 	// Policy combines the rules of the clusters.
 	policy.Policy
-	// IgnoreDrain answers by the clusters alone, even while Envoy fails its health checks. Default false.
+	// IgnoreDrain makes the reply depend on the clusters alone, even while Envoy fails its health checks. Default false.
 	IgnoreDrain bool
 	// Healthy and Unhealthy are the two responses.
 	Healthy, Unhealthy Response
@@ -60,8 +60,8 @@ type Config struct {
 	StaleAfter time.Duration
 	// Admin is Envoy's admin interface as the source; nil with source: stats.
 	Admin *Admin
-	// GRPCServices are the services for which grpc.health.v1.Health is answered, always with the empty name, which stands for all of
-	// them. Empty if it is not answered. Dynamic module only.
+	// GRPCServices are the services for which the gate answers grpc.health.v1.Health. They include the empty name, which means all of them.
+	// The list is empty if the gate does not answer such calls. Dynamic module only.
 	GRPCServices []string
 	// GRPCMaxWatchers limits the open calls of grpc.health.v1.Health/Watch, 1 to 1000000. Default 10000; 0 if GRPCServices is empty.
 	GRPCMaxWatchers int
@@ -99,13 +99,13 @@ var (
 // the next response.
 func HasBody(status int) bool { return status != 204 && status != 205 }
 
-// Digest identifies the configuration as it was written: other words for the same configuration have another digest.
+// Digest identifies the configuration as it was written: the same configuration, written differently, has another digest.
 func (c *Config) Digest() string { return c.written.digest }
 
 // digestOf returns a hash of a configuration as it was written.
 func digestOf(raw *structpb.Struct) string {
 	bytes, err := proto.MarshalOptions{Deterministic: true}.Marshal(raw)
-	if err != nil { // text that is not UTF-8, which no configuration from Envoy has: it equals no other
+	if err != nil { // text that is not UTF-8, which Envoy never passes; such a configuration equals no other
 		return fmt.Sprintf("%p", raw)
 	}
 	sum := sha256.Sum256(bytes)

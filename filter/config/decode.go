@@ -14,7 +14,7 @@ import (
 )
 
 // Decode reads a filter's configuration strictly: an unknown key, a wrong type, a value out of range, a repeated cluster and a key that
-// the variant cannot honour are errors. The error is of type Errors and has all of them. The configuration keeps raw.
+// the variant cannot honour are errors. The error is of type Errors and has all of them. The configuration keeps a reference to raw.
 func Decode(raw *structpb.Struct, variant Variant) (*Config, error) {
 	c, errs := decode(raw, variant, true)
 	if len(errs) > 0 {
@@ -23,8 +23,8 @@ func Decode(raw *structpb.Struct, variant Variant) (*Config, error) {
 	return c, nil
 }
 
-// decoder reads the keys of a filter's configuration, or of a route override, whose other keys are the filter's. A wrong value counts as
-// the default.
+// decoder reads the keys of a filter's configuration, or of a route override, which inherits its other keys from the filter. It replaces a
+// wrong value by the default.
 type decoder struct {
 	object
 	variant  Variant
@@ -98,7 +98,8 @@ func (d *decoder) policy() policy.Policy {
 
 func (d *decoder) clusters() []policy.Cluster {
 	values, given := d.list("clusters")
-	// A gate without clusters shows only whether Envoy's main thread hangs. A drain is no reason to restart Envoy.
+	// A gate without clusters answers liveness probes: it fails only if Envoy's main thread hangs. It has to ignore a drain, which is no
+	// reason to restart Envoy.
 	ignoresDrain := d.fields["drain"].GetStringValue() == "ignore"
 	switch {
 	case !given && (d.override || d.get("clusters") != nil): // a wrong type is reported already
@@ -159,7 +160,8 @@ func decodeCluster(entry *object) policy.Cluster {
 	return cluster
 }
 
-// require returns how many of n clusters must pass. An override may name no clusters: then it may require as many as the filter could have.
+// require returns how many of n clusters must pass. An override without clusters may require up to MaxClusters, because it does not know
+// how many the filter has.
 func (d *decoder) require(n int) int {
 	value := d.get("require")
 	if n == 0 && d.variant == Module && !d.override {

@@ -6,13 +6,13 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Override is the configuration of a route, whose missing keys come from the filter's. Treat it as immutable.
+// Override is the configuration of a route. It inherits missing keys from the filter's configuration. Treat it as immutable.
 type Override struct {
 	config *Config
 }
 
-// DecodeOverride decodes a route override as strictly as Decode, so that Envoy can refuse it when it creates the route. What depends on
-// the filter's keys is checked by Merge: neither side knows the other when it is created. So a route's keys are decoded twice.
+// DecodeOverride decodes a route override as strictly as Decode, so that Envoy can refuse it when it creates the route. Merge makes the
+// checks that need the filter's keys, because neither side knows the other when it is created. So a route's keys are decoded twice.
 func DecodeOverride(raw *structpb.Struct, variant Variant) (*Override, error) {
 	c, errs := decode(raw, variant, false)
 	if len(errs) > 0 {
@@ -21,7 +21,7 @@ func DecodeOverride(raw *structpb.Struct, variant Variant) (*Override, error) {
 	return &Override{c}, nil
 }
 
-// Config returns the override by itself, with the defaults of the keys that it does not set.
+// Config returns the override alone, with defaults for the keys that it does not set.
 func (o *Override) Config() *Config { return o.config }
 
 // Path returns the path as the override sets it, "" if it does not.

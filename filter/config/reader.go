@@ -12,10 +12,10 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Errors are the errors of a configuration, each a KeyError; if there are very many, the first ones.
+// Errors are the errors of a configuration, each a KeyError: all of them, or the first maxErrors.
 type Errors []error
 
-// maxErrors bounds the one line in the log that reports them.
+// maxErrors bounds the length of the log line that reports them.
 const maxErrors = 32
 
 // Error returns one line, for the log.
@@ -33,13 +33,13 @@ func (e Errors) Unwrap() []error { return e }
 // KeyError is an error of one key.
 type KeyError struct {
 	Path    string // the key's path, as in clusters[0].min_healthy; a key that needs quotes is quoted
-	Message string // the fault, and how to fix it
+	Message string // what is wrong, and how to fix it
 }
 
 func (e *KeyError) Error() string { return e.Path + ": " + e.Message }
 
 // object reads one object of the configuration. Each method marks its key as known, so that refuseUnknown can report the others.
-// The zero object, for one that is left out, has every default.
+// The zero object is one that was left out: every key has its default.
 type object struct {
 	at     string // the object's own path, "" at the top
 	fields map[string]*structpb.Value
@@ -64,7 +64,7 @@ func (e *Errors) add(path, message string) {
 	}
 }
 
-// failed reports whether a key or something in it is wrong already: what follows from that is not reported too.
+// failed reports whether a key, or a key inside it, already has an error. Errors that follow from it are not reported.
 func (o *object) failed(key string) bool {
 	path := o.pathOf(key)
 	return slices.ContainsFunc(*o.errs, func(err error) bool {
@@ -100,7 +100,7 @@ func (o *object) text(key, byDefault string, maxBytes int) string {
 	return s.StringValue
 }
 
-// requiredText also reports whether a string is given.
+// requiredText is like text, for a required key. It also reports whether the key has a string.
 func (o *object) requiredText(key string, maxBytes int) (string, bool) {
 	if o.get(key) == nil {
 		o.fail(key, "is required")
@@ -154,7 +154,7 @@ func (o *object) boolean(key string, byDefault bool) bool {
 	return b.BoolValue
 }
 
-// seconds matches a duration in the JSON of protobuf, and so of Envoy.
+// seconds matches a duration as in protobuf's JSON, and so in Envoy's configuration.
 var seconds = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 
 func (o *object) duration(key string, byDefault, shortest, longest time.Duration) time.Duration {
@@ -168,17 +168,17 @@ func (o *object) duration(key string, byDefault, shortest, longest time.Duration
 		return byDefault
 	}
 	d, err := time.ParseDuration(s.StringValue)
-	if err != nil || d < shortest || d > longest { // the form is right, so an error is one of range
+	if err != nil || d < shortest || d > longest { // the format is right, so an error means that d is out of range
 		o.fail(key, "%s is not between %s and %s", show(value), ShowSeconds(shortest), ShowSeconds(longest))
 		return byDefault
 	}
 	return d
 }
 
-// ShowSeconds renders a duration as a configuration has it, as in 1.5s.
+// ShowSeconds renders a duration as a configuration does, as in 1.5s.
 func ShowSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
-// child reads an object.
+// child reads the object at key. It returns one without keys if there is none.
 func (o *object) child(key string) *object {
 	child := &object{at: o.pathOf(key), errs: o.errs}
 	value := o.get(key)
@@ -194,7 +194,7 @@ func (o *object) child(key string) *object {
 	return child
 }
 
-// list also reports whether a list is given, and not something else.
+// list reads the list at key, and reports whether there is one.
 func (o *object) list(key string) ([]*structpb.Value, bool) {
 	value := o.get(key)
 	if value == nil {
@@ -264,7 +264,7 @@ func show(value *structpb.Value) string {
 // plainKey matches a key that needs no quotes in an error.
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
-// showKey renders a key as it was written, whatever is in it, for the log.
+// showKey renders a key for the log, quoted if it has unusual characters.
 func showKey(key string) string {
 	if plainKey.MatchString(key) {
 		return key

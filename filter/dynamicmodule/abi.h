@@ -1,4 +1,5 @@
-// The functions of Envoy's that Healthgate calls. Each is weak: the module loads where one is missing, says so and is refused.
+// Envoy's functions that Healthgate calls. Each is weak, so that an Envoy that lacks one can still load the module. The module then logs
+// which one is missing, and Envoy refuses it.
 #pragma once
 
 #include "abi_types.h"
@@ -24,7 +25,7 @@ HG_WEAK void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *sc
 // From any thread.
 HG_WEAK void envoy_dynamic_module_callback_http_filter_scheduler_commit(void *scheduler, uint64_t event);
 
-// Stats: defined while a filter's configuration is made, and written by one of its streams.
+// Stats: defined while a filter's configuration is created, and written through one of its streams.
 HG_WEAK unsigned envoy_dynamic_module_callback_http_filter_config_define_counter(void *config, hg_buffer name, hg_buffer *labels,
                                                                                  size_t count, size_t *id);
 HG_WEAK unsigned envoy_dynamic_module_callback_http_filter_config_define_gauge(void *config, hg_buffer name, hg_buffer *labels,

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// hg_buffer is memory of this module's, hg_envoy_buffer of Envoy's.
+// hg_buffer points to the module's memory, hg_envoy_buffer to Envoy's.
 typedef struct {
   const char *ptr;
   size_t length;
@@ -25,7 +25,7 @@ typedef struct {
 
 typedef unsigned (*hg_visitor)(hg_envoy_buffer name, uint64_t value, void *context);
 
-// Envoy's enums are unsigned to C.
+// In C, Envoy's enums have the type unsigned.
 enum { HG_REQUEST_HEADER = 0 };
 enum { HG_RECEIVED_REQUEST_BODY = 0 };
 enum { HG_LOG_INFO = 2, HG_LOG_WARN = 3, HG_LOG_ERROR = 4 };

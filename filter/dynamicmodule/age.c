@@ -17,7 +17,7 @@ static int64_t expired_time(int64_t limit, int64_t now) {
 }
 
 // The expired time that was seen last, and when it was first seen. After a SIGSTOP the workers may run first, and see old times before
-// other threads can renew them. So a time has to be the same, and expired, a little later.
+// other threads can renew them. So a time counts as expired only if it is still the same a little later.
 static _Atomic int64_t suspect, suspected_at;
 static const int64_t confirmed_after = INT64_C(100000000);
 

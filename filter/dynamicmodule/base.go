@@ -48,7 +48,7 @@ func sinceBoot() time.Duration { return time.Duration(C.hg_now()) }
 // cpuTime returns the CPU time of the calling thread.
 func cpuTime() time.Duration { return time.Duration(C.hg_cpu_time()) }
 
-// setSampledAt sets when the last pass began by which all gates were evaluated.
+// setSampledAt records that all gates were evaluated with the samples of a pass that began at this time.
 func setSampledAt(at time.Duration) { C.hg_age_sampled(C.int64_t(at)) }
 
 func notifyWatchers() { C.hg_watch_notify() }

@@ -68,14 +68,14 @@ static const char *first_missing(void) {
 
 EXPORT const char *envoy_dynamic_module_on_program_init(void) {
   const char *missing = first_missing();
-  // Envoy logs a warning for a module of another ABI version than its own. Each function has kept its types since v0.1.0.
+  // Envoy logs a warning if the module's ABI version is not its own. Each function has kept its types since v0.1.0.
   if (missing == NULL) {
     healthgateLoad();
     return envoy_dynamic_module_callback_bootstrap_extension_get_active_resource_names != NULL ? "v0.2.0" : "v0.1.0";
   }
   char line[256];
-  int length = snprintf(line, sizeof line, "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; it needs Envoy 1.38 or later",
-                        missing);
+  int length = snprintf(line, sizeof line,
+                        "healthgate: this Envoy has no envoy_dynamic_module_callback_%s; the module needs Envoy 1.38 or later", missing);
   hg_log(HG_LOG_ERROR, (hg_buffer){line, (size_t)length});
   return NULL;
 }

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// clusters knows which clusters Envoy has: by Envoy's reports, and by the stats of those that it had before it began to report. A cluster
-// that has stats and was not reported is warming: Envoy does not have it yet, as for its own health_check filter.
+// clusters knows which clusters Envoy has: from Envoy's reports, and from the stats of the clusters that it had before it began to report.
+// A cluster that has stats and was not reported is warming: Envoy's own health_check filter does not see it yet either.
 //
-// The ABI has no list of the earlier clusters, and a stat shows its cluster's alt_stat_name instead of the name. So a static cluster whose
-// alt_stat_name is the name of a cluster that Envoy does not have makes that one known.
+// The ABI has no list of the earlier clusters, and a stat has its cluster's alt_stat_name instead of the name. So if a static cluster has
+// the alt_stat_name a, and Envoy has no cluster named a, then a counts as a known cluster.
 type clusters struct {
 	mutex    sync.RWMutex
 	reported map[uint64]bool     // by the hash of the name: whether Envoy has the cluster, if it has reported it
@@ -25,8 +25,8 @@ func hashOf(name string) uint64 {
 	return h.Sum64()
 }
 
-// maxRemoved bounds the names of removed clusters. Beyond it only those are kept that Envoy had before and that have no alt_stat_name: a
-// report has no stat name.
+// maxRemoved bounds the names of removed clusters. Beyond it, a name is kept only if Envoy had the cluster before, and without an
+// alt_stat_name, because a report has no stat name.
 const maxRemoved = 100_000
 
 // report records that Envoy has added or removed a cluster.

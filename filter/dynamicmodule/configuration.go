@@ -17,7 +17,7 @@ type override struct {
 	*lifecycle.Override
 	config *config.Override
 	prefix prefix
-	gauges []*gauge // as of a configuration
+	gauges []*gauge // sampled early, as in configuration
 }
 
 // prefix is the stat_prefix of a route override, "" for the filter's own, and whether its gates may answer gRPC calls.

@@ -28,7 +28,7 @@ func BenchmarkConfigurations(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
-			const update = 100 // configurations, which live until the next update has come
+			const update = 100 // configurations; the next update replaces them
 			var last, next []func()
 			for i := 0; b.Loop(); i++ {
 				if next = append(next, bench.create(bench.config(i))); len(next) == update {

@@ -57,10 +57,10 @@ func unpack(configured []byte) (*structpb.Struct, error) {
 	if err == nil {
 		return raw, nil
 	}
-	if proto.Unmarshal(configured, raw) == nil && len(raw.ProtoReflect().GetUnknown()) == 0 { // otherwise it is another message
+	if proto.Unmarshal(configured, raw) == nil && len(raw.ProtoReflect().GetUnknown()) == 0 { // unknown fields: a message of another type
 		return raw, nil
 	}
-	// The library randomly uses a no-break space.
+	// The protobuf library puts no-break spaces into its errors at random.
 	reason := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 	return nil, fmt.Errorf("filter_config: can't be read (%.200s); write it as google.protobuf.Struct", reason)
 }

@@ -33,7 +33,8 @@ func healthgateDefineShared() { defineShared() }
 //export healthgateStart
 func healthgateStart() {
 	defer shared.recovered("at the start")
-	// From now on Envoy reports which clusters it adds. This pass finds those that it has, before it can add another one, which would warm.
+	// From now on Envoy reports which clusters it adds. This pass finds those that it already has, before it adds another one, which would
+	// still be warming.
 	shared.sampler.pass(true)
 	startSampling()
 }
@@ -50,7 +51,8 @@ func healthgateStop() { stopLogging() }
 //export healthgateWithoutLifecycle
 func healthgateWithoutLifecycle() {
 	shared.sampler.clusters.setUnaware()
-	logWarn("healthgate: Envoy does not report which clusters it adds and removes: a removed cluster is noticed only when its stats go")
+	logWarn("healthgate: Envoy does not report which clusters it adds and removes: " +
+		"a removed cluster is noticed only when its stats are removed")
 }
 
 //export healthgateCluster

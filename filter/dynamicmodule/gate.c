@@ -77,7 +77,7 @@ void hg_gate_add_reply(hg_gate *gate, hg_reply *reply) {
 
 void hg_gate_publish(hg_gate *gate, const hg_reply *reply) { atomic_store_explicit(&gate->published, reply, memory_order_release); }
 
-// first_reply has Go evaluate the gate. If Go has ended the gate meanwhile, it returns the last reply that Go has published.
+// first_reply lets Go evaluate the gate. If Go has ended the gate meanwhile, it returns the last reply that Go has published.
 static const hg_reply *first_reply(hg_gate *gate) {
   const hg_reply *reply = healthgateFirstProbe(gate->handle);
   if (reply == NULL) reply = atomic_load_explicit(&gate->published, memory_order_acquire);

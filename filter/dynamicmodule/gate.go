@@ -21,7 +21,7 @@ import (
 
 // gate is one gate, with its replies in C.
 type gate struct {
-	c             *C.hg_gate // referenced
+	c             *C.hg_gate // holds one reference
 	configuration *lifecycle.Configuration
 	core          *gates.Gate
 	reader        *reader
@@ -45,17 +45,14 @@ type dueWarning struct {
 	check func()
 }
 
-// newGate makes a gate. It publishes its first reply with its first probe.
+// newGate creates a gate, which publishes its first reply at its first probe.
 func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 	g := &gate{c: C.hg_gate_create(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.handle = C.uintptr_t(g.handle)
 	g.addPaths(c.Paths())
 	g.c.details = C.bool(c.Config().Details)
-	g.c.age_limit = C.int64_t(defaultAgeLimit)
-	if c.Config().StaleAfter > 0 {
-		g.c.age_limit = C.int64_t(c.Config().StaleAfter)
-	}
+	g.c.age_limit = C.int64_t(ageLimit(c.Config()))
 	g.c.stale = g.reply(core.FailingReply(policy.Stale))
 	g.c.error = g.reply(core.FailingReply(policy.Error))
 	if len(c.Config().GRPCServices) > 0 {
@@ -65,6 +62,14 @@ func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 		g.warnings = append(g.warnings, dueWarning{r.Now().Add(warning.After), warning.Check})
 	}
 	return g
+}
+
+// ageLimit returns how old a sample may be, and how long the main thread may hang.
+func ageLimit(c *config.Config) time.Duration {
+	if c.StaleAfter > 0 {
+		return c.StaleAfter
+	}
+	return defaultAgeLimit
 }
 
 // newBrokenGate makes a gate that fails each probe of a broken configuration, counted by the filter's own gate.
@@ -121,7 +126,7 @@ func (g *gate) end() {
 	C.hg_gate_unref(g.c)
 }
 
-// reply returns a reply in C, the same one for the same r.
+// reply returns r as a reply in C, always the same one for the same r.
 func (g *gate) reply(r *gates.Reply) *C.hg_reply {
 	reply := g.replies[r]
 	if reply == nil {
@@ -152,7 +157,8 @@ func newReply(r *gates.Reply) *C.hg_reply {
 	return reply
 }
 
-// evaluate evaluates the gate by the samples of a pass or later ones, and publishes its reply. It reports whether the verdict has changed.
+// evaluate evaluates the gate with the samples of a pass, or with newer ones, and publishes its reply. It reports whether the verdict has
+// changed.
 func (g *gate) evaluate(pass uint64) (changed bool) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -178,7 +184,7 @@ func (g *gate) currentReply() (reply *C.hg_reply) {
 
 func (g *gate) logPanic(where string, cause any) { g.reader.process.LogPanic(g.reader, where, cause) }
 
-// isOutdated reports whether the gate may have another reply than it has published.
+// isOutdated reports whether the published reply may no longer be right.
 func (g *gate) isOutdated() bool {
 	g.mutex.Lock()
 	pass := g.pass

@@ -30,7 +30,7 @@ typedef struct hg_gate {
   int64_t age_limit; // of a sample, and of the main thread's last sign of life, in nanoseconds
   hg_reply *replies; // all of them
   const hg_reply *stale, *error;
-  _Atomic(const hg_reply *) published; // by the last evaluation; NULL before the first probe
+  _Atomic(const hg_reply *) published; // the result of the last evaluation; NULL before the first probe
 
   // grpc.health.v1.Health; all zero if the gate does not answer it.
   hg_buffer *services;

@@ -1,4 +1,4 @@
-// The functions of Go that C calls. Of all probes only a gate's first one, and those that are sent a report, call Go.
+// The functions of Go that C calls. Only a gate's first probe, and probes that get a report, call Go.
 #pragma once
 
 #include "base.h"

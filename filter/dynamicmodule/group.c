@@ -1,13 +1,13 @@
-// The watchers of one configuration are counted, because their number is limited. Those of one filter and :authority are ended once calls
-// from there are answered by another configuration. A stream keeps the configuration alive that it began with, so nothing else shows that
-// a route's override was changed or removed.
+// The watchers of one configuration are counted, because their number is limited. The watchers of one filter and :authority are ended once
+// another configuration answers calls of this filter and :authority. A stream keeps the configuration alive with which it began, so nothing
+// else shows that a route's override was changed or removed.
 #include "group.h"
 
 #include <pthread.h>
 #include <search.h>
 #include <stdlib.h>
 
-// Workers get an update one after the other: for so long, some may still answer by the old configuration.
+// Workers get an update one after the other. For this long after it, some of them may still answer with the old configuration.
 static const int64_t settled_after = INT64_C(1000000000);
 
 enum { HASHES_MAX = 4 };
@@ -18,7 +18,7 @@ struct hg_group {
   uint64_t key; // config_hash if limited, else the :authority
   size_t watchers;
 
-  // Of an :authority: the configurations that answer there. There are several if routes differ by more than the :authority.
+  // Only if not limited: the configurations that answer for the :authority. There are several if routes differ by more than the :authority.
   uint64_t config_hashes[HASHES_MAX];
   size_t hash_count;
   uint64_t newest;    // the greatest serial of an override that has answered
@@ -50,7 +50,7 @@ static hg_group *find_or_create(const hg_filter *filter, bool limited, uint64_t 
   group->filter = filter;
   group->limited = limited;
   group->key = key;
-  if (tsearch(group, &groups, compare) == NULL) abort(); // memory is out
+  if (tsearch(group, &groups, compare) == NULL) abort(); // out of memory
   atomic_fetch_add(&hg_group_count, 1);
   return group;
 }
@@ -93,7 +93,7 @@ static bool answers(const hg_group *group, uint64_t config_hash) {
   return false;
 }
 
-// update draws the conclusion from the last call, and returns whether the group's configurations have changed.
+// update adds the last call's configuration to the group if it is new, and returns whether the group's configurations have changed.
 static bool update(hg_group *group) {
   const hg_origin *last = &group->last;
   bool is_newer = last->serial > group->newest, is_new = !answers(group, last->config_hash);

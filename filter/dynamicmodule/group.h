@@ -3,7 +3,7 @@
 
 #include "route.h"
 
-// hg_origin is where a call comes from, and the configuration that answers it.
+// hg_origin has a call's filter and :authority, and the configuration that answers it.
 typedef struct {
   const hg_filter *filter;
   uint64_t authority;   // a hash of :authority
@@ -22,5 +22,5 @@ bool hg_groups_join(hg_groups *groups, const hg_origin *origin, size_t max);
 void hg_groups_leave(hg_groups *groups);
 // hg_groups_observe records a call, and returns whether it shows that watchers are outdated.
 bool hg_groups_observe(const hg_origin *origin);
-// hg_groups_outdated returns whether the calls show that another configuration than config_hash now answers.
+// hg_groups_outdated returns whether the observed calls show that config_hash no longer answers.
 bool hg_groups_outdated(const hg_groups *groups, uint64_t config_hash);

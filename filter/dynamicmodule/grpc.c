@@ -5,8 +5,8 @@
 
 #include "watch.h"
 
-// deadline_of returns when a call ends by its grpc-timeout, which is up to 8 digits and a unit. It returns INT64_MAX if the call has no
-// grpc-timeout, or a malformed one, which Envoy ignores too.
+// deadline_of returns when a call must end according to its grpc-timeout, which is up to 8 digits and a unit. It returns INT64_MAX if the
+// call has no grpc-timeout, or a malformed one, which Envoy ignores too.
 static int64_t deadline_of(void *stream) {
   static const char units[] = "HMSmun";
   static const int64_t nanoseconds[] = {INT64_C(3600000000000), INT64_C(60000000000), 1000000000, 1000000, 1000, 1};
@@ -19,7 +19,7 @@ static int64_t deadline_of(void *stream) {
   }
   const char *unit = memchr(units, timeout.ptr[timeout.length - 1], sizeof units - 1);
   if (unit == NULL) return INT64_MAX;
-  // hg_now may be some milliseconds behind, and the call would end early.
+  // Not hg_now, which may be some milliseconds behind: the call would end early.
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   int64_t began = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;

@@ -10,7 +10,7 @@ enum hg_method { HG_CHECK, HG_LIST, HG_WATCH, HG_UNKNOWN_METHOD };
 // hg_call is a call whose request is still arriving.
 typedef struct hg_call {
   enum hg_method method;
-  int64_t deadline; // by hg_now
+  int64_t deadline; // a time of hg_now
   hg_origin origin;
   hg_message message;
 } hg_call;

@@ -88,7 +88,7 @@ func TestDeclarationsAgreeWithEnvoys(t *testing.T) {
 var optional = regexp.MustCompile(`_on_http_filter_config_(scheduled|http_)`)
 
 // Envoy refuses a module that lacks one of the hooks.
-func TestEachHookIsThere(t *testing.T) {
+func TestEachHookExists(t *testing.T) {
 	header, err := os.ReadFile(filepath.Join(abiHeader(t), "abi.h"))
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, GROUP = 3, END_OF_GROUP = 4, FIXED32 = 5 }; // protobuf's wire types
 
 static bool is_utf8(const unsigned char *at, size_t left) {
-  static const uint32_t least[] = {0, 0x80, 0x800, 0x10000}; // by how many bytes follow the first
+  static const uint32_t least[] = {0, 0x80, 0x800, 0x10000}; // by the number of bytes after the first
   while (left > 0) {
     size_t more = *at < 0x80 ? 0 : *at < 0xe0 ? 1 : *at < 0xf0 ? 2 : 3;
     if ((*at >= 0x80 && *at < 0xc0) || *at > 0xf4 || more >= left) return false;

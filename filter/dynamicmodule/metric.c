@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 // The stats of stat_prefix "default" are defined once, in the scope of the bootstrap extension: they have the same names for all filters,
-// and one more filter chain costs no stats. The array does not change while there are filters.
+// and another filter chain adds no stats. The array does not change while there are filters.
 enum { SHARED_MAX = 24 };
 static struct {
   hg_buffer name;
@@ -13,7 +13,7 @@ static struct {
 static size_t shared_count;
 static void *extension_config; // NULL once it has ended
 static size_t samples_counter;
-static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER; // keeps extension_config alive where no stream does
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER; // keeps extension_config alive for calls without a stream
 
 void hg_metrics_share(void *config) {
   extension_config = config;
@@ -71,7 +71,7 @@ static void write_shared(size_t id, bool gauge, uint64_t value) {
 
 void hg_metrics_count_sample(void) { write_shared(samples_counter, false, 1); }
 
-// set_pending leaves a stat to the next reply: Envoy 1.38 lets only a stream write the stats of a filter.
+// set_pending lets the next reply write a stat: Envoy 1.38 lets only a stream write the stats of a filter.
 static void set_pending(hg_metrics *metrics, hg_metric *metric) {
   atomic_store(&metric->pending, true);
   atomic_store(&metrics->pending, true);

@@ -16,7 +16,7 @@ typedef struct hg_metric {
 typedef struct {
   void *envoy; // the filter's configuration
   hg_metric *first;
-  atomic_bool pending; // one of them is
+  atomic_bool pending; // at least one of them is pending
 } hg_metrics;
 
 // The stats of the bootstrap extension: hg_metrics_share begins to define them, hg_metric_share defines one, hg_metrics_unshare ends them.

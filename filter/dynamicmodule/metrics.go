@@ -77,8 +77,8 @@ const sharedPrefix = "default"
 // healthy is the last part of the name of the gauge that only one gate may write.
 const healthy = "healthy"
 
-// metric returns one of Healthgate's own stats. Envoy defines new ones only while it creates the filter's configuration: a route override
-// with another stat_prefix that comes later is counted by the filter's own stats, and has no gauge healthy.
+// metric returns one of Healthgate's own stats. Envoy defines new ones only while it creates the filter's configuration. A route override
+// with another stat_prefix that is created later uses the filter's own stats, and has no gauge healthy.
 func (e *filterEnvoy) metric(name string, gauge bool) *metric {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
@@ -111,8 +111,8 @@ func (e *filterEnvoy) warnOfPrefix(prefix string) {
 		e.warned = make(map[string]bool)
 	}
 	e.warned[prefix] = true
-	e.Warn("healthgate: a route override with stat_prefix " + prefix + " came after its filter, when Envoy defines no more stats: " +
-		"its replies are counted by " + scope + e.prefix + ". Update the listener to have its own")
+	e.Warn("healthgate: a route override with stat_prefix " + prefix + " was created after its filter, when Envoy defines no more stats: " +
+		"its replies are counted by " + scope + e.prefix + ". Update the listener to get stats for this prefix")
 }
 
 // define defines the stats of a prefix, before Envoy has created the configuration.

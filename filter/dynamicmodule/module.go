@@ -18,7 +18,7 @@ import (
 	"healthgate/filter/lifecycle"
 )
 
-// module is what all configurations of one Envoy share.
+// module is the state that all configurations of one Envoy share.
 type module struct {
 	process   lifecycle.Process
 	sampler   *sampler
@@ -29,10 +29,10 @@ type module struct {
 	// mutex guards the fields below. No gate is evaluated and no watcher notified while it is held.
 	mutex    sync.Mutex
 	gates    map[*lifecycle.Configuration]*gate
-	active   []*gate // had a probe; replaced, never changed
+	active   []*gate // those that had a probe; a change makes a new slice
 	filters  map[*configuration]struct{}
 	routes   map[*override]struct{}
-	prefixes map[prefix]int // of routes, and how many have it
+	prefixes map[prefix]int // how many routes have each
 	warnAt   time.Time      // when the next warning is due; zero if none is
 	updates  updates
 
@@ -59,7 +59,7 @@ func newModule() *module {
 	return m
 }
 
-// createFilter reads a filter's configuration. Its gate is made with its first stream.
+// createFilter reads a filter's configuration. Its gate is created at its first stream.
 func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration, error) {
 	decoded, err := m.configs.read(configured)
 	if err != nil {
@@ -92,7 +92,7 @@ func gaugesOf(c *config.Config) []string {
 func (m *module) defineStats(envoy *filterEnvoy, grpc bool) {
 	m.mutex.Lock()
 	prefixes := slices.Collect(maps.Keys(m.prefixes))
-	m.mutex.Unlock() // Envoy waits for a pass under way before it defines a stat
+	m.mutex.Unlock() // not locked below: Envoy defines a stat only after a pass under way has ended
 	envoy.define(envoy.prefix, grpc)
 	for _, p := range prefixes {
 		if p.name == "" {

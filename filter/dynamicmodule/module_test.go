@@ -151,7 +151,7 @@ func TestRouteOverridesItsFilter(t *testing.T) {
 }
 
 // Envoy defines no stats once it has created the filter.
-func TestRouteThatComesAfterItsFilterIsCountedByTheFilter(t *testing.T) {
+func TestRouteCreatedAfterItsFilterIsCountedByTheFilter(t *testing.T) {
 	startEnvoy(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
 	probe(f)
@@ -160,7 +160,7 @@ func TestRouteThatComesAfterItsFilterIsCountedByTheFilter(t *testing.T) {
 		wantDetails(t, probeOn(f, route, "/"), "healthgate_ok")
 	}
 	wantMetrics(t, f, metrics{"default.ok": 3, "default.healthy": 1})
-	wantLines(t, "3 healthgate: a route override with stat_prefix late came after", 1)
+	wantLines(t, "3 healthgate: a route override with stat_prefix late was created after", 1)
 	wantDetails(t, probeOn(f, newRoute(t, `{"stat_prefix": "later", "clusters": ["other"]}`), "/"), "healthgate_cluster_unhealthy")
 	wantMetrics(t, f, metrics{"default.failed": 1, "default.healthy": 1}) // the gauge belongs to the filter's own gate
 	check := call("Check")

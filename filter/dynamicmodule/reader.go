@@ -46,7 +46,7 @@ func covered(gauges []*gauge) bool {
 	return !slices.ContainsFunc(gauges, func(g *gauge) bool { return !g.covered.Load() })
 }
 
-// changedSince reports whether a gauge has changed after a pass.
+// changedSince reports whether a later pass has changed one of the reader's gauges.
 func (r *reader) changedSince(pass uint64) bool {
 	return slices.ContainsFunc(r.gauges, func(g *gauge) bool { return g.changed.Load() > pass })
 }

@@ -6,7 +6,7 @@
 // hg_index holds the names of the gauges to sample. It does not change once a pass has used it, so several threads can use it at once.
 typedef struct hg_index hg_index;
 
-hg_index *hg_index_create(size_t names); // for that many names at most
+hg_index *hg_index_create(size_t names); // names: their number at most
 void hg_index_add(hg_index *index, hg_buffer name);
 void hg_index_destroy(hg_index *index);
 
@@ -23,8 +23,8 @@ typedef struct {
 } hg_hashes;
 void hg_hashes_free(hg_hashes *hashes);
 
-// hg_sample_gauges fills samples in the order of the names in the index. Unless clusters is NULL, it adds all clusters that have stats. It
-// returns false if Envoy has no bootstrap extension, or has ended it.
+// hg_sample_gauges fills samples in the order of the names in the index. It adds all clusters that have stats to clusters, unless that is
+// NULL. It returns false if Envoy has no bootstrap extension, or has ended it.
 bool hg_sample_gauges(const hg_index *index, hg_sample *samples, hg_hashes *clusters);
 
 // hg_sample_set_extension sets Envoy's bootstrap extension, or NULL at its end, and waits for passes under way.

@@ -23,7 +23,7 @@ type sampler struct {
 	gauges map[string]*gauge
 	order  []*gauge // the gauges of index, in its order
 	index  *index   // nil if gauges has changed since it was made
-	passes uint64   // that have begun
+	passes uint64   // the number of passes that have begun
 	stored uint64   // the last pass whose samples were stored
 	spare  []C.hg_sample
 }
@@ -80,7 +80,7 @@ func (s *sampler) unregister(gauges ...*gauge) {
 	}
 }
 
-// dropIndex is for changes of gauges. The mutex must be held.
+// dropIndex makes the next pass create a new index, because gauges has changed. The mutex must be held.
 func (s *sampler) dropIndex() {
 	if s.index != nil {
 		s.unref(s.index)
@@ -121,7 +121,7 @@ func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg
 	return s.passes, s.index, s.order, samples
 }
 
-// pass samples the registered gauges. workersRun is whether Envoy's workers had started before. It returns when it began, whether Envoy's
+// pass samples the registered gauges. workersRun is whether Envoy's workers had started before. pass returns when it began, whether Envoy's
 // bootstrap extension was there, and whether a gauge has changed since an earlier pass.
 func (s *sampler) pass(workersRun bool) (began time.Duration, passed, changed bool) {
 	began = sinceBoot()

@@ -16,7 +16,7 @@ import (
 // thread, so the values that one pass finds may never have been true together. If the next pass finds them too, they were.
 const maxConfirmations = 2
 
-// sample makes a pass and evaluates the gates that it has changed. workersRun is whether Envoy's workers are known to have started.
+// sample makes a pass and evaluates the gates whose gauges it has changed. workersRun is whether Envoy's workers are known to have started.
 func (m *module) sample(workersRun bool) {
 	began, passed, changed := m.sampler.pass(workersRun)
 	for i := 0; changed && i < maxConfirmations; i++ {
@@ -76,11 +76,11 @@ func (m *module) run() {
 	}
 }
 
-// tick makes a pass, and does all else that is due.
+// tick makes a pass, then runs the checks that are due.
 func (m *module) tick() {
 	defer m.recovered("while the clusters were sampled")
 	select {
-	case <-m.sampler.wanted: // by this pass
+	case <-m.sampler.wanted: // this pass is the one that was requested
 	default:
 	}
 	cpu := cpuTime()
@@ -140,11 +140,16 @@ func (m *module) everySecond() {
 		if stopped.Load() {
 			return
 		}
-		limit := defaultAgeLimit
-		for _, g := range m.activeGates() {
-			limit = min(limit, time.Duration(g.c.age_limit))
-		}
-		C.hg_age_check(C.int64_t(limit))
+		C.hg_age_check(C.int64_t(shortestAgeLimit(m.activeGates())))
 		notifyWatchers()
 	}
+}
+
+// shortestAgeLimit does not read the gates' age limits in C, because Envoy may end a gate meanwhile.
+func shortestAgeLimit(gates []*gate) time.Duration {
+	shortest := defaultAgeLimit
+	for _, g := range gates {
+		shortest = min(shortest, ageLimit(g.configuration.Config()))
+	}
+	return shortest
 }

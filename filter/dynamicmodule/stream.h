@@ -10,7 +10,7 @@ typedef struct hg_stream {
   bool gate_referenced;    // by this stream
   bool override_unusable;  // the route's; the gate is the filter's own
   bool sending, destroyed; // Envoy may destroy a stream while it sends something
-  unsigned blocked;        // how many buffers between it and its client are full
+  unsigned blocked;        // the number of full buffers between the stream and its client
   struct hg_call *call;    // NULL for a probe, and once a Watch has begun
   struct hg_watcher *watcher;
 } hg_stream;

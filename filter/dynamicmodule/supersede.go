@@ -14,7 +14,7 @@ import (
 // supersedeAfter is how long an update may take to become effective before the watchers of replaced configurations are ended.
 const supersedeAfter = time.Second
 
-// updates decides when to look for replaced configurations.
+// updates decides when supersede has to run.
 type updates struct {
 	last time.Time // when the last configuration or override was created
 	due  time.Time // zero if nothing is due

@@ -1,4 +1,5 @@
-// The hooks that a health gate does not need. Envoy refuses a module that lacks one. Each ignores its arguments, and the request goes on.
+// The hooks that a health gate does not need. Envoy refuses a module that lacks one. Each ignores its arguments and lets the request
+// continue.
 #define NOTHING(hook) \
   __attribute__((visibility("default"))) void envoy_dynamic_module_on_##hook(void) {}
 #define CONTINUE(hook) \

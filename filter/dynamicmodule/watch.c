@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-// An idle timeout would end a stream without updates, so the last one is sent again after this long.
+// An idle timeout would end a stream without updates, so the last update is sent again after this long.
 static const int64_t repeated_every = INT64_C(30) * 1000000000;
 
 // Only a watcher this old is ended by hg_groups_outdated: it may have begun on a worker that got an update later than others.
@@ -19,16 +19,16 @@ struct hg_watcher {
   void *scheduler;
   hg_groups groups;
   int64_t began, deadline;
-  bool known;             // the service
+  bool known;             // the gate has the service
   bool ended;             // its trailers were sent
-  _Atomic int end_status; // gRPC's, 0 unless it has to end
+  _Atomic int end_status; // the gRPC status to end with; 0 if the watcher continues
   _Atomic int sent;
   _Atomic int64_t sent_at;
 };
 
-// lock guards the list. It is held while watchers are scheduled, and a watcher leaves the list before its stream ends, because
-// Envoy 1.38 reads a part of the stream that its end frees. It is recursive, because scheduling may release the last reference to another
-// object of the same thread.
+// lock guards the list. It is held while watchers are scheduled, and a watcher leaves the list before its stream ends, because Envoy 1.38
+// reads a part of the stream that is freed when the stream ends. It is recursive, because scheduling may release the last reference to
+// another object of the same thread.
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static hg_watcher *watchers;
 static size_t count;

@@ -13,7 +13,7 @@ void hg_watch_end(hg_stream *stream);
 
 // On the stream's worker.
 void hg_watch_resume(hg_stream *stream);                    // sends what hg_watch_notify has scheduled
-void hg_watch_set_blocked(hg_stream *stream, bool blocked); // one more, or one less, buffer is full
+void hg_watch_set_blocked(hg_stream *stream, bool blocked); // one more buffer is full, or one less
 
 // On any thread, also Go's.
 // hg_watch_notify schedules each watcher that has an update or has to end. It returns how many watchers there are.

@@ -28,7 +28,7 @@ type Age struct {
 	unused *list.Element // its place in ages.unused while refs is 0; guarded by ages.mutex
 }
 
-// register returns the age of a counter, which reads value now. Each call needs one unregister.
+// register returns the age of a counter, whose value is now value. Each call needs one unregister.
 func (a *Ages) register(name string, now time.Time, value uint64) *Age {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -49,7 +49,7 @@ func (a *Ages) register(name string, now time.Time, value uint64) *Age {
 	return age
 }
 
-// unregister ends one register. The age is kept for a configuration that follows after a gap.
+// unregister undoes one register. The age is kept for a configuration that may be created later.
 func (age *Age) unregister() {
 	a := age.ages
 	a.mutex.Lock()

@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// Draining is the knowledge of Envoy's draining that the gates of one process share. The zero value is ready.
+// Draining records, for all gates of one process, whether Envoy is draining. The zero value is ready.
 //
 // Envoy's server.live is 0 while Envoy drains, and also always 0 for a listener whose stats matcher rejects it. So 0 means
 // draining only if this gate has read 1 before, or Envoy is known to have the gauge, or server.state says so, as in an Envoy that was
-// started in drain mode. A gate that has seen none of that, such as one that is made during a drain, relies on the other gates.
+// started in drain mode. A gate that has seen none of these, such as one that is created during a drain, relies on the other gates.
 type Draining struct {
 	mutex sync.Mutex
 	seen  map[*DrainReader]struct{} // open readers that have read 1
@@ -17,7 +17,7 @@ type Draining struct {
 	live  atomic.Bool               // the last value of such a reader
 }
 
-// DrainReader reads Envoy's draining for one gate. Its methods are safe for concurrent use.
+// DrainReader reads for one gate whether Envoy is draining. Its methods are safe for concurrent use.
 type DrainReader struct {
 	process     *Draining
 	live, state Value
@@ -32,13 +32,13 @@ func (d *Draining) NewReader(stats Stats) *DrainReader {
 	return r
 }
 
-// Draining reports whether Envoy is draining, by all that is known.
+// Draining reports whether Envoy is draining, according to this gate's stats and, if those do not show it, to other gates.
 func (r *DrainReader) Draining() bool {
 	draining, known := r.Own()
 	return draining || !known && (r.state.Get() == stateDraining || r.process.byOthers())
 }
 
-// Own reports whether Envoy is draining by this gate's own server.live, and whether that is known.
+// Own reports whether this gate's own server.live shows that Envoy is draining, and whether its value can be trusted.
 func (r *DrainReader) Own() (draining, known bool) {
 	live := r.live.Get() > 0
 	switch {
@@ -77,7 +77,8 @@ func (d *Draining) add(r *DrainReader) {
 	d.live.Store(true)
 }
 
-// byOthers reports whether Envoy is draining by what other readers read, or read last if all are closed.
+// byOthers reports whether Envoy is draining according to the other readers: to the current value of an open one, or to the last value if
+// all are closed.
 func (d *Draining) byOthers() bool {
 	if !d.known.Load() {
 		return false

@@ -13,7 +13,7 @@ const (
 	MembershipTotal    = "membership_total"
 	MembershipExcluded = "membership_excluded"
 	HealthCheckAttempt = "health_check.attempt" // counter of health checks
-	HealthCheckHealthy = "health_check.healthy" // gauge that only a health checker makes
+	HealthCheckHealthy = "health_check.healthy" // gauge that only a health checker creates
 )
 
 // The names of gauges of the server: envoy/server/instance.h of Envoy v1.39.1.
@@ -25,7 +25,7 @@ const (
 )
 
 // ClusterScope returns the prefix of a cluster's stats, its last dot included, for the cluster's alt_stat_name or else its name. Envoy
-// v1.39.1 makes it in generateStatsScope (source/common/upstream/upstream_impl.cc) and replaces characters in
+// v1.39.1 builds it in generateStatsScope (source/common/upstream/upstream_impl.cc) and replaces characters in
 // Stats::Utility::sanitizeStatsName; its symbol table then drops every dot at the end. A dot at the beginning stays.
 func ClusterScope(statName string) string {
 	return strings.TrimRight("cluster."+sanitized.Replace(statName), ".") + "."

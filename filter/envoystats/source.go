@@ -24,10 +24,10 @@ type Clusters interface {
 	Cluster(name, statName string) Value
 }
 
-// Source samples clusters by Envoy's own gauges: source: stats.
+// Source samples clusters from Envoy's own gauges, for source: stats.
 type Source struct {
 	clusters   []clusterStats
-	staleAfter time.Duration // 0 if Stats is a Clusters, which knows itself how old its stats are
+	staleAfter time.Duration // 0 if Stats is a Clusters: then the age of the stats is measured elsewhere
 }
 
 // clusterStats are the stats of one cluster. Exactly one of exists and attempts is set.
@@ -35,9 +35,9 @@ type clusterStats struct {
 	healthy, degraded, total Value
 	excluded                 Value // nil if the rule counts excluded hosts
 	exists                   Value // 0 for an unknown cluster
-	checked                  Found // a gauge that only a health checker makes; set with exists
+	checked                  Found // a gauge that only a health checker creates; set if exists is set
 	attempts                 Value // health checks since Envoy started
-	age                      *Age  // of attempts, with stale_after
+	age                      *Age  // how long attempts has been unchanged; only with stale_after
 }
 
 // NewSource finds the stats of clusters. With staleAfter above 0 a cluster is stale if its health checks stop for longer, unless stats

@@ -33,13 +33,13 @@ type history struct {
 	outcome     atomic.Pointer[outcome] // with details only
 }
 
-// outcome is a cluster's reason, and since when it is that.
+// outcome is the reason of a cluster's verdict, and since when it has been this one.
 type outcome struct {
 	reason policy.Reason
 	since  time.Time
 }
 
-// New makes the gate of a decoded configuration, and defines its stats in Envoy. A newer configuration has a greater serial.
+// New creates the gate of a decoded configuration, and defines its stats in Envoy. A newer configuration has a greater serial.
 func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *Process) *Gate {
 	g := &Gate{
 		config:   c,
@@ -51,13 +51,20 @@ func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *P
 		metrics:  newMetrics(c.StatPrefix, serial, envoy, &process.gauges),
 		clusters: make([]history, len(c.Clusters)),
 	}
+	complete := false
+	defer func() {
+		if !complete { // Envoy's side panicked
+			g.Close()
+		}
+	}()
 	g.stats, _ = source.(*envoystats.Source)
 	g.drains, _ = source.(DrainSource)
 	if c.Hold.Configured() {
 		g.debounce = process.holds.register(c.Digest(), envoy.Now())
 	}
-	// Record for gates that are made during a drain that this one has seen Envoy before it.
+	// Reads server.live now: a gate that is created during a drain relies on gates that read 1 before the drain.
 	g.server.Own()
+	complete = true
 	return g
 }
 
@@ -70,7 +77,7 @@ func (g *Gate) Close() {
 	}
 }
 
-// Activate records that there was a probe. Until then the gate may belong to a listener that is still warming beside another one
+// Activate records that the gate had a probe. Until then the gate may belong to a listener that is still warming beside another one
 // that serves: it writes no gauge and no log line, and counts no transition.
 func (g *Gate) Activate() {
 	if !g.active.Load() { // a store per probe would move the cache line between workers
@@ -84,7 +91,7 @@ func (g *Gate) Answer() *Reply {
 	return g.counted(g.Evaluate())
 }
 
-// Report is Answer with a report for its body, if the reply can have one.
+// Report is like Answer, with a report as the body if the reply may have a body.
 func (g *Gate) Report() *Reply {
 	g.Activate()
 	return g.counted(g.EvaluateAndReport())
@@ -99,7 +106,7 @@ func (g *Gate) Evaluate() *Reply {
 	return g.replies.of(g.evaluate(buffer[:len(g.clusters)]))
 }
 
-// EvaluateAndReport is Evaluate with a report for its body, if the reply can have one.
+// EvaluateAndReport is like Evaluate, with a report as the body if the reply may have a body.
 func (g *Gate) EvaluateAndReport() *Reply {
 	samples := make([]policy.Sample, len(g.clusters))
 	verdict := g.evaluate(samples)
@@ -115,12 +122,12 @@ func (g *Gate) EvaluateAndReport() *Reply {
 	return withReport(g.replies.of(verdict), r)
 }
 
-// FailingReply returns the reply for a reason that does not come from the clusters: Stale or Error.
+// FailingReply returns the reply for a reason that is not the result of an evaluation: Stale or Error.
 func (g *Gate) FailingReply(reason policy.Reason) *Reply {
 	return g.replies.of(policy.Verdict{Reason: reason})
 }
 
-// Counters returns the counters of a reply: ok, or failed and the one of its reason. The second may be nil.
+// Counters returns the counters that a reply increments: ok alone, or failed and the counter of its reason. The second may be nil.
 func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.metrics.counters(r.Verdict) }
 
 // DependsOnTime reports whether the verdict can change while Envoy's stats stay the same: hold delays a change, or the source is not
@@ -180,8 +187,8 @@ func (g *Gate) sample(now time.Time, samples []policy.Sample) policy.Verdict {
 	return g.config.Policy.Evaluate(samples)
 }
 
-// isDraining reports whether Envoy fails its health checks. The source decides if it knows, but a drain that server.live shows
-// counts before the source has sampled again.
+// isDraining reports whether Envoy fails its health checks. If the source knows, it decides. But a drain that server.live shows counts at
+// once, before the source samples again.
 func (g *Gate) isDraining() bool {
 	if g.drains != nil {
 		if draining, known := g.drains.Draining(); known {
@@ -192,7 +199,7 @@ func (g *Gate) isDraining() bool {
 	return g.server.Draining()
 }
 
-// now returns the time if the configuration needs it; reading a clock takes time.
+// now returns the time if the configuration needs it, else the zero time, because reading a clock takes time.
 func (g *Gate) now() time.Time {
 	if g.config.StaleAfter > 0 || g.config.Details || g.config.Hold.Configured() {
 		return g.envoy.Now()
@@ -229,10 +236,10 @@ func (g *Gate) debounced(now time.Time, verdict policy.Verdict) policy.Verdict {
 	return policy.Verdict{Reason: policy.Held, Passing: passing}
 }
 
-// logName is how a gate's log lines begin.
+// logName returns the beginning of the gate's log lines.
 func (g *Gate) logName() string { return "healthgate: gate " + g.config.StatPrefix }
 
-// changeLine is the log line of a changed verdict, with the numbers.
+// changeLine returns the log line for a changed verdict, with the host counts.
 func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) string {
 	change := "starts with"
 	switch before {

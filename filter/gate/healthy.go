@@ -13,8 +13,8 @@ const (
 	statePassing
 )
 
-// healthy is a gate's last verdict, for the gauge healthy. Envoy has one gauge for each stat prefix, and several gates may share it. Of the
-// open gates that were evaluated the one of the newest configuration writes it.
+// healthy is a gate's last verdict, for the gauge healthy. Envoy has one gauge for each stat prefix, and several gates may share it. Among
+// the open gates that were evaluated, the one with the newest configuration writes it.
 type healthy struct {
 	gauges *healthyGauges
 	prefix string
@@ -25,7 +25,7 @@ type healthy struct {
 
 type healthyGauges struct {
 	mutex    sync.Mutex
-	byPrefix map[string][]*healthy // of the open gates, by serial, the newest last
+	byPrefix map[string][]*healthy // open gates by stat prefix, the newest last
 }
 
 func (g *healthyGauges) register(prefix string, serial uint64, gauge SettableGauge) *healthy {
@@ -44,7 +44,8 @@ func (g *healthyGauges) register(prefix string, serial uint64, gauge SettableGau
 	return h
 }
 
-// unregister also makes the newest gate that is left write the gauge, or an older one if Envoy has destroyed its configuration too.
+// unregister also makes the newest remaining gate write the gauge. If Envoy has destroyed that gate's configuration too, an older one
+// writes it.
 func (h *healthy) unregister() {
 	g := h.gauges
 	g.mutex.Lock()

@@ -15,7 +15,7 @@ type debounce struct {
 	closedAt time.Time // zero while its gate is open; guarded by holds.mutex
 }
 
-// next returns whether the gate passes after an evaluation whose verdict was passing or not.
+// next records the verdict of an evaluation, and reports whether the gate passes.
 func (d *debounce) next(h policy.Hold, now time.Time, passing bool) bool {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -44,7 +44,7 @@ type holds struct {
 // expireAfter is how long a closed gate's state is kept for the next one, which is created with the first probe after an update.
 const expireAfter = time.Minute
 
-// register returns the state for a new gate: a copy from the newest gate with the same configuration that was evaluated, if any.
+// register returns the state for a new gate: a copy of the state of the newest evaluated gate with the same configuration, if there is one.
 func (h *holds) register(digest string, now time.Time) *debounce {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()

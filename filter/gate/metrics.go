@@ -16,7 +16,7 @@ type metrics struct {
 	byReason    [policy.Reasons]Counter // of failures; nil for Held, which has no counter
 	transitions Counter
 
-	// The last verdict. A probe only reads its state; the mutex is for changing it.
+	// The last verdict. Most probes only read its state; the mutex guards changes of it.
 	healthy   *healthy
 	mutex     sync.Mutex
 	changedAt time.Time
@@ -98,7 +98,7 @@ func (m *metrics) change(state uint32) (before uint32, changed bool) {
 	m.changedAt = m.envoy.Now()
 	m.healthy.state.Store(state)
 	defer func() {
-		if !changed { // Envoy's side panicked: the next probe tries again
+		if !changed { // a call into Envoy panicked: the next probe tries again
 			m.changedAt = changedAt
 			m.healthy.state.Store(before)
 		}

@@ -15,7 +15,7 @@ type Process struct {
 	warnings warnings
 }
 
-// warnings remembers for the whole process since when something is missing, and which lines were logged. New configurations
+// warnings remembers, for the whole process, since when something has been missing, and which lines were logged. New configurations
 // neither delay a warning nor repeat it.
 type warnings struct {
 	mutex  sync.Mutex
@@ -26,7 +26,7 @@ type warnings struct {
 // maxWarnings bounds both maps; beyond it warnings may be late or repeated.
 const maxWarnings = 10_000
 
-// remaining returns how much longer something may be missing, of the time allowed, and at least a second.
+// remaining returns how much is left of the time for which something may be missing, at least a second.
 func (w *warnings) remaining(what string, now time.Time, allowed time.Duration) time.Duration {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()

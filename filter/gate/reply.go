@@ -23,7 +23,7 @@ const (
 	grpcUnavailable = 14
 )
 
-// replies are all replies of a configuration, so that a probe makes none.
+// replies holds all replies of a configuration, so that a probe allocates none.
 type replies struct {
 	failing  [policy.Reasons]Reply
 	passing  [policy.Reasons]Reply // OK and Held only

@@ -13,7 +13,7 @@ import (
 // APIs (draft-inadarei-api-health-check).
 type report struct {
 	Status string             `json:"status"` // pass, warn (only because of degraded hosts, or held) or fail
-	Output string             `json:"output"` // the reason, here and below as in the access log
+	Output string             `json:"output"` // the reason, as in the access log; also in each check
 	Since  string             `json:"since"`  // when the verdict last changed
 	Checks map[string][]check `json:"checks"` // "<cluster>:membership"
 }
@@ -21,7 +21,7 @@ type report struct {
 // check is one cluster. The fields from Healthy on are not part of the format.
 type check struct {
 	ComponentType string        `json:"componentType"`
-	ObservedValue uint64        `json:"observedValue"` // hosts that count
+	ObservedValue uint64        `json:"observedValue"` // the number of hosts that count
 	ObservedUnit  string        `json:"observedUnit"`
 	Status        string        `json:"status"`
 	Output        string        `json:"output"`
@@ -29,7 +29,7 @@ type check struct {
 	Healthy       uint64        `json:"healthy"`
 	Degraded      uint64        `json:"degraded"`
 	Total         uint64        `json:"total"`
-	Excluded      uint64        `json:"excluded,omitempty"` // of total, if the rule ignores them
+	Excluded      uint64        `json:"excluded,omitempty"` // a part of total; left out if the rule counts them
 	Required      required      `json:"required"`
 	Hosts         []policy.Host `json:"hosts,omitempty"`
 }

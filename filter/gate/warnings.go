@@ -90,7 +90,7 @@ func (g *Gate) warnOfAge(i int) {
 		return
 	}
 	cluster := g.config.Clusters[i]
-	g.warn("cluster %q fails by stale_after (%s): its health checks do not continue. "+
+	g.warn("cluster %q fails because of stale_after (%s): its health checks do not continue. "+
 		"Likely: it has no health_checks; or no_traffic_interval (60s by default) is longer than stale_after; "+
 		"or a stats matcher leaves out %s%s (%s); or Envoy has removed the cluster", cluster.Name, config.ShowSeconds(g.config.StaleAfter),
 		envoystats.ClusterScope(cluster.StatName), g.stats.CheckStat(i), matchers)

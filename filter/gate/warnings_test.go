@@ -59,7 +59,7 @@ func TestWarnings(t *testing.T) {
 				"cluster.a.health_check.attempt"}},
 		{"checks do not continue", `{"clusters": ["a"], "stale_after": "5s"}`,
 			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" fails by stale_after (5s)`, "health_checks", "no_traffic_interval (60s by default)",
+			[]string{`cluster "a" fails because of stale_after (5s)`, "health_checks", "no_traffic_interval (60s by default)",
 				"cluster.a.health_check.attempt"}},
 		{"checks continue", `{"clusters": ["a"], "stale_after": "5s"}`,
 			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},

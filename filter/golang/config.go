@@ -25,11 +25,11 @@ type configuration struct{ *lifecycle.Configuration }
 // Destroy ends the configuration. Envoy may call it while a probe still uses the configuration.
 func (c configuration) Destroy() { c.End() }
 
-// merged is a merged configuration, as Envoy holds it. It has no Destroy: it ends with its parent or its override, and Envoy drops it
-// also whenever the same route is used under another parent.
+// merged is a merged configuration, as Envoy holds it. It has no Destroy: it ends with its parent or its override. Envoy also drops it each
+// time the same route is used under another parent.
 type merged struct{ *lifecycle.Configuration }
 
-// configured is either of them.
+// hasConfiguration is a configuration or a merged.
 type hasConfiguration interface {
 	configuration() *lifecycle.Configuration
 }
@@ -45,12 +45,12 @@ func (o override) Destroy() { o.End() }
 
 var (
 	process    lifecycle.Process
-	mainThread atomic.Int64 // the thread's id once a filter's configuration was parsed on it, 0 before
+	mainThread atomic.Int64 // the id of Envoy's main thread; 0 before it has parsed a filter's configuration
 )
 
 // Parse reads a filter's configuration; an error makes Envoy refuse it. Without callbacks it reads a route's configuration. Envoy parses
-// the routes of a listener's own route_config with the first request, on a worker, and aborts if that returns an error: there the error
-// is logged with the first probe, and all probes of the route fail.
+// the routes of a listener's own route_config with the first request, on a worker, and aborts if Parse returns an error. So there Parse
+// returns none: the first probe logs the error, and all probes of the route fail.
 func (Parser) Parse(written *anypb.Any, callbacks api.ConfigCallbackHandler) (parsed any, err error) {
 	if callbacks == nil {
 		return parseRoute(written)
@@ -97,8 +97,8 @@ func decodeRoute(written *anypb.Any) (raw *structpb.Struct, decoded *config.Over
 	return raw, decoded, err
 }
 
-// Merge merges a route's configuration into the filter's, or into a wider level's. It may run on a worker and can't refuse: if the
-// result is broken, the error is logged with the first probe, and all probes of the route fail.
+// Merge merges a route's configuration into the filter's, or into a wider level's. It may run on a worker, and can't return an error: if
+// the result is broken, the first probe logs the error, and all probes of the route fail.
 func (Parser) Merge(parent, child any) any {
 	wider, ok := parent.(hasConfiguration)
 	if !ok {

@@ -24,8 +24,8 @@ func (e envoy) Warn(line string)                        { api.LogWarn(line) }
 func (e envoy) Error(line string)                       { api.LogError(line) }
 func (e envoy) Now() time.Time                          { return time.Now() }
 
-// IsGone knows the panics of the SDK of Envoy v1.39.1 after Envoy has destroyed the configuration or the stream: errRequestFinished and
-// errFilterDestroyed in contrib/golang/filters/http/source/go/pkg/http/type.go.
+// IsGone recognizes the panics by which the SDK of Envoy v1.39.1 reports that Envoy has destroyed the configuration or the stream:
+// errRequestFinished and errFilterDestroyed in contrib/golang/filters/http/source/go/pkg/http/type.go.
 func (envoy) IsGone(cause any) bool {
 	return cause == "request has been finished" || cause == "golang filter has been destroyed"
 }

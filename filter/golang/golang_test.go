@@ -269,7 +269,7 @@ func TestReportNeedsAClientThatAcceptsJSONAndReadsBodies(t *testing.T) {
 }
 
 // Envoy drops a merged configuration also while its filter and route live.
-func TestFilterAndRouteHaveDestroyAndMergedHasNot(t *testing.T) {
+func TestOnlyFilterAndRouteHaveDestroy(t *testing.T) {
 	_, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"stat_prefix": "route"}`), nil)
 	merged := Parser{}.Merge(parent, child)
@@ -605,7 +605,7 @@ func TestPluginLinksFewModules(t *testing.T) {
 }
 
 // Imports only point downwards, only envoystats and the variants know Envoy, and no variant is known to another package.
-func TestWhoMayImportWhom(t *testing.T) {
+func TestPackagesImportOnlyEarlierOnes(t *testing.T) {
 	order := []string{"version", "policy", "config", "envoystats", "gate", "adminsource", "lifecycle"}
 	for i, name := range append(order, "golang", "dynamicmodule") {
 		allowed := order[:min(i, len(order))]

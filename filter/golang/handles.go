@@ -17,14 +17,14 @@ type handles struct {
 }
 
 func (h *handles) gauge(name string) api.GaugeMetric {
-	return once(h, &h.gauges, name, h.callbacks.DefineGaugeMetric)
+	return defineOnce(h, &h.gauges, name, h.callbacks.DefineGaugeMetric)
 }
 
 func (h *handles) counter(name string) api.CounterMetric {
-	return once(h, &h.counters, name, h.callbacks.DefineCounterMetric)
+	return defineOnce(h, &h.counters, name, h.callbacks.DefineCounterMetric)
 }
 
-func once[T any](h *handles, defined *map[string]T, name string, define func(string) T) T {
+func defineOnce[T any](h *handles, defined *map[string]T, name string, define func(string) T) T {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	handle, ok := (*defined)[name]

@@ -21,12 +21,12 @@ type stream struct {
 	api.PassThroughStreamFilter
 	callbacks     api.FilterCallbackHandler
 	configuration *lifecycle.Configuration // nil if Envoy's is not of this package
-	probe         bool                     // a probe that has not ended yet
+	probe         bool                     // the request is a probe, and has not ended yet
 	report        bool                     // the client accepts a report
 }
 
-// DecodeHeaders answers a probe once it has ended: a client that is answered earlier sees its HTTP/2 stream reset. Every other request
-// continues.
+// DecodeHeaders answers a probe once the request has ended: a client that gets its reply earlier sees its HTTP/2 stream reset. Every other
+// request continues.
 func (s *stream) DecodeHeaders(headers api.RequestHeaderMap, endStream bool) (status api.StatusType) {
 	defer s.recoverTo(&status)
 	if s.configuration == nil || !s.isProbe(headers) {
@@ -80,7 +80,8 @@ func (s *stream) send(r *gate.Reply) api.StatusType {
 	return api.LocalReply
 }
 
-// recoverTo turns a panic into the reply that fails closed. If that panics too, for example because the client is gone, the SDK recovers.
+// recoverTo turns a panic into the reply that fails closed. If that panics too, for example because the client has disconnected, the SDK
+// recovers.
 func (s *stream) recoverTo(status *api.StatusType) {
 	cause := recover()
 	if cause == nil {

@@ -31,20 +31,21 @@ func AcceptsJSON(accept string) bool {
 	return false
 }
 
-// Answer returns the reply to a probe, with a report if it is wanted and the configuration has reports. If Envoy's side panics, Answer
-// panics too; then Failure is the reply.
+// Answer returns the reply to a probe, with a report if it is wanted and the configuration has reports. If a call into Envoy panics, Answer
+// panics too, and the caller sends Failure instead.
 func (c *Configuration) Answer(wantsReport bool) *gate.Reply {
 	switch {
 	case c.err != nil:
 		c.logError()
 		return c.Failure()
 	case wantsReport && c.HasReports():
-		return c.madeGate().Report()
+		return c.ensureGate().Report()
 	}
-	return c.madeGate().Answer()
+	return c.ensureGate().Answer()
 }
 
-// Failure returns the reply that fails closed. It never panics. The configuration's gate counts it, or the filter's if it has none.
+// Failure returns the reply that fails closed. It never panics. The configuration's gate counts it, or the filter's gate if the
+// configuration has none.
 func (c *Configuration) Failure() (reply *gate.Reply) {
 	defer func() {
 		if recover() != nil {

@@ -11,7 +11,7 @@ import (
 	"healthgate/filter/gate"
 )
 
-// Sampler is an Envoy that samples its stats by itself, and publishes each gate's reply before a probe needs it.
+// Sampler is an Envoy whose stats are sampled in the background, so that each gate's reply is published before a probe needs it.
 type Sampler interface {
 	// NewReader returns the Envoy of one gate.
 	NewReader() Reader
@@ -30,23 +30,23 @@ type Reader interface {
 type Configuration struct {
 	process *Process
 	envoy   Envoy
-	filter  *Configuration // the filter's own: itself, or the one at the end of its parents
+	filter  *Configuration // the filter's own configuration: this one, or its outermost parent
 	serial  uint64         // a merged configuration has the serial of its newer side
 	config  *config.Config // nil if it is broken
 	err     error          // why it is broken
 	paths   []string       // whose requests are probes
 	logged  atomic.Bool    // err is in Envoy's log
-	side    side           // of the pairs of which it is the parent
+	side    side           // this configuration as the parent in pairs
 
-	// gate is nil before the first probe of a merged configuration: if levels nest, those in between answer no probe and cost nothing.
+	// gate is nil before the first probe of a merged configuration: if levels nest, those in between answer no probes, and cost nothing.
 	gate   atomic.Pointer[gate.Gate]
 	making sync.Mutex
-	ends   []func()      // what ends with the gate, the first to end last; guarded by making
-	ended  bool          // nothing more may start that would have to end; guarded by making
+	ends   []func()      // run in reverse order when the gate ends; guarded by making
+	ended  bool          // nothing may start any more; guarded by making
 	done   chan struct{} // closed once all ends have run
 }
 
-// Configure starts a filter's configuration, with its gate unless the process is lazy.
+// Configure creates a filter's configuration, and its gate unless the process is lazy.
 func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration {
 	c := &Configuration{process: p, envoy: envoy, serial: p.serial.Add(1), config: decoded, paths: []string{decoded.Path},
 		done: make(chan struct{})}
@@ -57,13 +57,13 @@ func (p *Process) Configure(decoded *config.Config, envoy Envoy) *Configuration 
 	return c
 }
 
-// Gate returns the gate, and makes it if there is none yet. The error is why the configuration is broken.
+// Gate returns the gate, and makes it if there is none yet. If the configuration is broken, the error has the reason.
 func (c *Configuration) Gate() (*gate.Gate, error) {
 	if c.err != nil {
 		c.logError()
 		return nil, c.err
 	}
-	return c.madeGate(), nil
+	return c.ensureGate(), nil
 }
 
 // Config returns the decoded configuration, nil if it is broken.
@@ -76,7 +76,7 @@ func (c *Configuration) Serial() uint64 { return c.serial }
 func (c *Configuration) Paths() []string { return c.paths }
 
 // End ends the gate and all merged configurations of which this one is the parent. Probes that are being answered still get their
-// reply. It may be called more than once, and always returns after the end.
+// reply. It may be called more than once; each call returns after the end.
 func (c *Configuration) End() {
 	c.side.end(&c.process.pairs)
 	c.making.Lock()
@@ -97,8 +97,8 @@ func (c *Configuration) logError() {
 	}
 }
 
-// madeGate returns the gate, and makes it if there is none yet. It must be called on a thread on which Envoy can define stats.
-func (c *Configuration) madeGate() *gate.Gate {
+// ensureGate returns the gate, and makes it if there is none yet. It must be called on a thread on which Envoy can define stats.
+func (c *Configuration) ensureGate() *gate.Gate {
 	if g := c.gate.Load(); g != nil {
 		return g
 	}
@@ -114,7 +114,7 @@ func (c *Configuration) makeGate() *gate.Gate {
 	}
 	complete := false
 	defer func() {
-		if !complete || c.ended { // Envoy's side panicked, or the probe was late
+		if !complete || c.ended { // a call into Envoy panicked, or the configuration has ended meanwhile
 			ends := c.ends
 			c.ends = nil
 			c.run(ends)
@@ -140,7 +140,7 @@ func (c *Configuration) makeGate() *gate.Gate {
 	return g
 }
 
-// run runs ends, the last first.
+// run runs ends in reverse order.
 func (c *Configuration) run(ends []func()) {
 	for _, end := range slices.Backward(ends) {
 		c.guarded("at the end of a configuration", end)
@@ -150,7 +150,7 @@ func (c *Configuration) run(ends []func()) {
 func (c *Configuration) newSource(envoy gate.Envoy) gate.Source {
 	if c.config.Admin != nil {
 		polled := c.process.pollers.Source(c.config, c.envoy.Warn)
-		// A configuration that replaces this one finds the last poll: otherwise its first probe would be stale.
+		// Keeps the last poll for a configuration that replaces this one: otherwise its first probe would be stale.
 		c.ends = append(c.ends, func() { time.AfterFunc(c.config.StaleAfter, polled.Close) })
 		return polled
 	}
@@ -166,7 +166,7 @@ func (c *Configuration) scheduleWarnings(g *gate.Gate) {
 	}
 }
 
-// evaluateBetweenProbes evaluates the gate regularly until it ends or Envoy has destroyed its side.
+// evaluateBetweenProbes evaluates the gate regularly until the gate ends or Envoy has destroyed its own configuration object.
 func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
 	interval := g.EvaluationInterval()
 	if interval == 0 {
@@ -190,8 +190,8 @@ func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
 	c.ends = append(c.ends, sync.OnceFunc(func() { close(done) }))
 }
 
-// guarded calls f and reports whether Envoy's side still exists. On a goroutine and at the end of a configuration Envoy may have
-// destroyed it: then reading a stat panics, which must not end Envoy. Any other panic is logged.
+// guarded calls f and reports whether Envoy's own configuration object still exists. On a goroutine, and at the end of a configuration,
+// Envoy may have destroyed it. Then reading a stat panics, which must not end Envoy. Any other panic is logged.
 func (c *Configuration) guarded(where string, f func()) (exists bool) {
 	defer func() {
 		if cause := recover(); cause != nil {

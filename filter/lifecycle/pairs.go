@@ -14,7 +14,8 @@ type side struct {
 
 type ender interface{ End() }
 
-// join records the merged configuration of both sides. It reports false if a side has ended: Envoy would never end the pair. The lock must be held.
+// join records the merged configuration of both sides. It returns false if a side has ended: Envoy would never end the pair. The lock must
+// be held.
 func join(parent, override *side, merged ender) bool {
 	if parent.ended || override.ended {
 		return false

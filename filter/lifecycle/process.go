@@ -13,19 +13,19 @@ import (
 	"healthgate/filter/gate"
 )
 
-// Envoy is Envoy as a variant shows it to one filter's configuration.
+// Envoy is Envoy as one filter's configuration sees it through a variant.
 type Envoy interface {
 	gate.Envoy
 	// Error writes a line to Envoy's log.
 	Error(line string)
-	// IsGone reports whether a panic means that Envoy has destroyed its side of the configuration.
+	// IsGone reports whether a panic means that Envoy has destroyed its own configuration object.
 	IsGone(cause any) bool
 }
 
 // Process is the state that all configurations of one Envoy share. The zero value is ready.
 type Process struct {
-	// Lazy makes a filter's gate with its first probe, like a merged configuration's: of a thousand filter chains few are ever
-	// probed. Otherwise it is made with the configuration, while Envoy can define its stats.
+	// Lazy creates a filter's gate at its first probe, like a merged configuration's gate, because few of a thousand filter chains are ever
+	// probed. Otherwise the gate is created with the configuration, while Envoy can define its stats.
 	Lazy bool
 
 	ages    envoystats.Ages

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// CounterAge measures for how long a counter has not changed. Its methods are safe for concurrent use.
+// CounterAge measures how long a counter has been unchanged. Its methods are safe for concurrent use.
 type CounterAge struct {
 	start time.Time
 
@@ -17,28 +17,29 @@ type CounterAge struct {
 const (
 	// rereadAfter avoids a store per probe, which would move the cache line between workers.
 	rereadAfter = 100 * time.Millisecond
-	// frozenAfter is how long a counter goes unread only if the process is stopped: a gate with stale_after reads it at
-	// least once a second.
+	// frozenAfter is the time between two reads that shows that the process was stopped in between: a gate with stale_after reads the
+	// counter at least once a second.
 	frozenAfter = 3 * time.Second
 )
 
-// NewCounterAge returns the age of a counter that has its value since now.
+// NewCounterAge returns the age of a counter, which is 0 now.
 func NewCounterAge(now time.Time, value uint64) *CounterAge {
 	a := &CounterAge{start: now}
 	a.last.Store(value)
 	return a
 }
 
-// Resume makes the time since the last read count, although there was no reader.
+// Resume makes the time since the last read count as the counter's age, although nothing read the counter. Otherwise Read would assume that
+// the process was stopped.
 func (a *CounterAge) Resume(now time.Time) { a.readAt.Store(int64(now.Sub(a.start))) }
 
 // Changed reports whether the counter has changed since NewCounterAge.
 func (a *CounterAge) Changed() bool { return a.changed.Load() }
 
-// Read returns for how long the counter has had this value, without the time for which the whole process was stopped.
+// Read returns how long the counter has had this value, without the time during which the whole process was stopped.
 //
-// A lower value is a counter that was reset, with its cluster or by /reset_counters: it has changed. 0 is not a change: a reader
-// whose own stats matcher rejects the counter sees 0 too.
+// A lower value counts as a change: the counter was reset, with its cluster or by /reset_counters. 0 does not count as a change, because a
+// reader whose own stats matcher rejects the counter reads 0 too.
 func (a *CounterAge) Read(now time.Time, value uint64) time.Duration {
 	at := int64(now.Sub(a.start))
 	if readAt := a.readAt.Load(); at-readAt > int64(rereadAfter) && a.readAt.CompareAndSwap(readAt, at) && at-readAt > int64(frozenAfter) {

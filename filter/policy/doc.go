@@ -1,8 +1,8 @@
 // Package policy decides. It is pure: samples and times in, verdicts out. It knows neither Envoy nor the configuration's syntax.
 //
-//	reason.go   why a verdict is as it is
+//	reason.go   the reasons for a verdict
 //	sample.go   the host counts of a cluster at one time
 //	verdict.go  the rule of a cluster, and the verdict on several
 //	hold.go     debouncing a change of the verdict
-//	age.go      for how long a counter has not changed
+//	age.go      how long a counter has been unchanged
 package policy

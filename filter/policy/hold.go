@@ -13,13 +13,13 @@ func (h Hold) Configured() bool { return h.UnhealthyAfter > 0 || h.HealthyAfter 
 
 // HoldState is the debounced verdict, and since when the clusters contradict it. The zero HoldState accepts the first verdict at once.
 type HoldState struct {
-	Known    bool      // there is a debounced verdict
-	Passing  bool      // the debounced verdict
-	Pending  bool      // the clusters contradict it
-	pendedAt time.Time // since when, while Pending
+	Known        bool      // there is a debounced verdict
+	Passing      bool      // the debounced verdict
+	Pending      bool      // the clusters contradict it
+	pendingSince time.Time // since when, while Pending
 }
 
-// Next returns the state after an evaluation whose verdict was passing or not.
+// Next returns the state after an evaluation; passing is its verdict.
 func (h Hold) Next(state HoldState, now time.Time, passing bool) HoldState {
 	switch {
 	case !state.Known:
@@ -28,13 +28,13 @@ func (h Hold) Next(state HoldState, now time.Time, passing bool) HoldState {
 		state.Pending = false // an interruption: the delay starts again
 		return state
 	case !state.Pending:
-		state.Pending, state.pendedAt = true, now
+		state.Pending, state.pendingSince = true, now
 	}
 	delay := h.UnhealthyAfter
 	if passing {
 		delay = h.HealthyAfter
 	}
-	if now.Sub(state.pendedAt) >= delay {
+	if now.Sub(state.pendingSince) >= delay {
 		return HoldState{Known: true, Passing: passing}
 	}
 	return state

@@ -1,6 +1,6 @@
 package policy
 
-// Reason is why a verdict is as it is.
+// Reason is the reason for a verdict.
 type Reason uint8
 
 // The reasons. OK passes, Held passes or fails, and all others fail.

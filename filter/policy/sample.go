@@ -6,8 +6,8 @@ type Counts struct {
 	Degraded uint64 // hosts that Envoy uses only if there are too few healthy ones
 	Total    uint64 // all hosts, also the unhealthy and the excluded; 0 for an unknown cluster
 	// Excluded are the hosts that Envoy leaves out of its panic threshold: new ones before their first check with
-	// ignore_new_hosts_until_first_hc, those that EDS calls DRAINING, and those that failed by
-	// x-envoy-immediate-health-check-fail (excludeBasedOnHealthFlag in source/common/upstream/upstream_impl.cc of v1.39.1).
+	// ignore_new_hosts_until_first_hc, those with EDS status DRAINING, and those that failed because of x-envoy-immediate-health-check-fail
+	// (excludeBasedOnHealthFlag in source/common/upstream/upstream_impl.cc of v1.39.1).
 	// Total includes them. A source may leave it 0 if the rule counts excluded hosts.
 	Excluded uint64
 }

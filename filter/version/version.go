@@ -13,8 +13,8 @@ var (
 	revision string
 )
 
-// String returns the version and, if it is known, the revision: "1.2.3 (0123abc)". Without the linker's they are Go's own, from
-// `go install` or the checkout; else "unknown".
+// String returns the version and, if it is known, the revision: "1.2.3 (0123abc)". If the linker did not set them, they are Go's own, from
+// `go install` or the checkout. If Go has none either, the version is "unknown".
 func String() string {
 	info, _ := debug.ReadBuildInfo()
 	return text(number, revision, info)

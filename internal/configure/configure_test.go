@@ -26,12 +26,13 @@ func checkLint(t *testing.T, text string) {
 	}
 }
 
-// What is printed is a configuration in which lint finds nothing, whatever the names are.
+// Lint finds nothing in a printed configuration, whatever the names are.
 func TestPrintedConfigurationIsFine(t *testing.T) {
 	for _, cluster := range []string{"service", "outbound|8080||a.b.svc.cluster.local", "yes", "1", "a: b # c", "ü"} {
 		for _, path := range []string{"/", "/healthz", "/a%20b", "/ü:", "/x'y"} {
 			for _, module := range []bool{false, true} {
-				for _, check := range []Check{{}, {GRPC: true}, {GRPC: true, Service: "shop.v1.Checkout"}, {GRPC: true, Service: "{a}"}, {Path: "/healthz?a=b"}} {
+				for _, check := range []Check{{}, {GRPC: true}, {GRPC: true, Service: "shop.v1.Checkout"}, {GRPC: true, Service: "{a}"},
+					{Path: "/healthz?a=b"}} {
 					g := Gate{Cluster: cluster, Path: path, Module: module, Check: check}
 					if err := g.Validate(); err != nil {
 						t.Errorf("%+v: %v", g, err)
@@ -116,13 +117,15 @@ func asJSON(t testing.TB) string {
 // inConfigMap is the bootstrap in a ConfigMap, beside another object.
 func inConfigMap(indicator string) string {
 	block := "    " + strings.ReplaceAll(strings.TrimSuffix(bootstrap, "\n"), "\n", "\n    ")
-	return "# Of the shop.\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: envoy}\ndata:\n  other: \"a: b\"\n  envoy.yaml: " + indicator + "\n" + block +
+	return "# Of the shop.\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: envoy}\ndata:\n  other: \"a: b\"\n  envoy.yaml: " + indicator +
+		"\n" + block +
 		"\n  last: x\n---\napiVersion: v1\nkind: Service\nmetadata: {name: envoy}\n"
 }
 
 // files are those that a gate can be written into.
 func files(t testing.TB) map[string]string {
-	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n", "name: other\n", 1)
+	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n",
+		"name: other\n", 1)
 	return map[string]string{
 		"plain":             bootstrap,
 		"CRLF":              strings.ReplaceAll(bootstrap, "\n", "\r\n"),
@@ -132,38 +135,56 @@ func files(t testing.TB) map[string]string {
 		"JSON":              asJSON(t),
 		"ConfigMap":         inConfigMap("|"),
 		"ConfigMap, strip":  inConfigMap("|-"),
-		"list of objects":   "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.Split(inConfigMap("|"), "---")[0], "\n", "\n  ") + "\n",
-		"two listeners":     changed(t, bootstrap, "  clusters:\n", second+"  clusters:\n"),
-		"aliases": changed(t, bootstrap, "route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout\n    #", "- name: *c\n    #",
+		"list of objects": "apiVersion: v1\nkind: List\nitems:\n- " +
+			strings.ReplaceAll(strings.Split(inConfigMap("|"), "---")[0], "\n", "\n  ") + "\n",
+		"two listeners": changed(t, bootstrap, "  clusters:\n", second+"  clusters:\n"),
+		"aliases": changed(t, bootstrap, "route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout\n    #",
+			"- name: *c\n    #",
 			"cluster_name: checkout", "cluster_name: *c"),
-		"a folded name":           changed(t, bootstrap, "- name: checkout\n", "- name: >-\n      checkout\n"),
-		"a folded name, last":     changed(t, bootstrap, "  - name: checkout\n    # By DNS.\n", "  - # By DNS.\n", "cluster_name: checkout", "cluster_name: x", "port_value: 8080}}}}]}]\n", "port_value: 8080}}}}]}]\n    name: >-\n      checkout\n\n"),
-		"name alone":              changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "    # By DNS."):], ""),
-		"dashes alone":            regexp.MustCompile(`(?m)^( +)- (name|match|filters)`).ReplaceAllString(bootstrap, "$1-\n$1  $2"),
-		"anchors at lists":        changed(t, bootstrap, "routes:\n", "routes: &r\n", "http_filters:\n", "http_filters: &f\n"),
-		"routes in brackets":      changed(t, bootstrap, "\n              # Everything.\n              - match: {prefix: /}\n                route: {cluster: checkout}", " [{match: {prefix: /}, route: {cluster: checkout}}]"),
-		"filters in brackets":     changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "\n          # The end"):strings.Index(bootstrap, "  clusters:\n")], ` [{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]`+"\n"),
-		"the cluster in braces":   changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "  - name: checkout"):], "  - {name: checkout, type: STATIC, load_assignment: {cluster_name: checkout}}\n"),
-		"all in braces":           changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "  clusters:\n"):], "  clusters: [{name: checkout, type: STATIC, load_assignment: {cluster_name: checkout}}]\n"),
-		"health_checks: []":       changed(t, bootstrap, "    # By DNS.\n", "    health_checks: [] # none\n"),
-		"health_checks: [ ]":      changed(t, bootstrap, "    # By DNS.\n", "    health_checks: [ ]\n"),
-		"health_checks: null":     changed(t, bootstrap, "    # By DNS.\n", "    health_checks:\n"),
-		"healthChecks: []":        changed(t, bootstrap, "    # By DNS.\n", "    healthChecks: []\n"),
-		"health_checks in braces": changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "  - name: checkout"):], "  - {name: checkout, health_checks: [], type: STATIC, load_assignment: {cluster_name: checkout}}\n"),
-		"no routes":               changed(t, bootstrap, "              routes:\n              # Everything.\n              - match: {prefix: /}\n                route: {cluster: checkout}\n", ""),
-		"routes: []":              changed(t, bootstrap, "routes:\n              # Everything.\n              - match: {prefix: /}\n                route: {cluster: checkout}\n", "routes: []\n"),
-		"hosts by domain":         changed(t, bootstrap, `["*"]`, "[www.example.com]"),
-		"one domain":              changed(t, bootstrap, `["*"]`, `"*"`),
-		"a host named probe":      changed(t, bootstrap, `["*"]`, "[www.example.com]", "name: web", "name: probe"),
-		"lowerCamelCase":          strings.NewReplacer("static_resources", "staticResources", "http_filters", "httpFilters", "virtual_hosts", "virtualHosts", "route_config", "routeConfig").Replace(bootstrap),
-		"extensions are there":    "bootstrap_extensions:\n- name: other\n  typed_config: {\"@type\": type.googleapis.com/yours.Extension}\n" + bootstrap,
-		"alt_stat_name":           changed(t, bootstrap, "type: STRICT_DNS", "type: STRICT_DNS\n    alt_stat_name: till"),
-		"HTTP/2 already":          changed(t, bootstrap, "type: STRICT_DNS", "type: STRICT_DNS\n    typed_extension_protocol_options:\n      "+strings.Join(http2(), "\n      ")),
-		"other options":           changed(t, bootstrap, "type: STRICT_DNS", "type: STRICT_DNS\n    typed_extension_protocol_options:\n      yours: {\"@type\": type.googleapis.com/yours.Options}"),
-		"a tabbed comment":        changed(t, bootstrap, "    # By DNS.\n", "\t# By DNS.\n"),
-		"YAML 1.2":                "%YAML 1.2\n---\n" + bootstrap,
-		"text that looks like it": changed(t, bootstrap, "admin:\n", "node:\n  id: |\n    http_filters:\n    # not a comment\n    - name: x\nadmin:\n"),
-		"RDS in the file":         changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "          route_config:"):strings.Index(bootstrap, "          http_filters:")], "          rds: {route_config_name: shop, config_source: {ads: {}}}\n") + "---\nresources:\n- \"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  name: shop\n  virtual_hosts:\n  - name: web\n    domains: [\"*\"]\n    routes:\n    - match: {prefix: /}\n      route: {cluster: checkout}\n",
+		"a folded name": changed(t, bootstrap, "- name: checkout\n", "- name: >-\n      checkout\n"),
+		"a folded name, last": changed(t, bootstrap, "  - name: checkout\n    # By DNS.\n", "  - # By DNS.\n", "cluster_name: checkout",
+			"cluster_name: x", "port_value: 8080}}}}]}]\n", "port_value: 8080}}}}]}]\n    name: >-\n      checkout\n\n"),
+		"name alone":       changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "    # By DNS."):], ""),
+		"dashes alone":     regexp.MustCompile(`(?m)^( +)- (name|match|filters)`).ReplaceAllString(bootstrap, "$1-\n$1  $2"),
+		"anchors at lists": changed(t, bootstrap, "routes:\n", "routes: &r\n", "http_filters:\n", "http_filters: &f\n"),
+		"routes in brackets": changed(t, bootstrap, "\n              # Everything.\n              - match: {prefix: /}\n"+
+			"                route: {cluster: checkout}", " [{match: {prefix: /}, route: {cluster: checkout}}]"),
+		"filters in brackets": changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "\n          # The end"):strings.Index(bootstrap,
+			"  clusters:\n")], ` [{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]`+"\n"),
+		"the cluster in braces": changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "  - name: checkout"):],
+			"  - {name: checkout, type: STATIC, load_assignment: {cluster_name: checkout}}\n"),
+		"all in braces": changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "  clusters:\n"):],
+			"  clusters: [{name: checkout, type: STATIC, load_assignment: {cluster_name: checkout}}]\n"),
+		"health_checks: []":   changed(t, bootstrap, "    # By DNS.\n", "    health_checks: [] # none\n"),
+		"health_checks: [ ]":  changed(t, bootstrap, "    # By DNS.\n", "    health_checks: [ ]\n"),
+		"health_checks: null": changed(t, bootstrap, "    # By DNS.\n", "    health_checks:\n"),
+		"healthChecks: []":    changed(t, bootstrap, "    # By DNS.\n", "    healthChecks: []\n"),
+		"health_checks in braces": changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "  - name: checkout"):],
+			"  - {name: checkout, health_checks: [], type: STATIC, load_assignment: {cluster_name: checkout}}\n"),
+		"no routes": changed(t, bootstrap, "              routes:\n              # Everything.\n"+
+			"              - match: {prefix: /}\n                route: {cluster: checkout}\n", ""),
+		"routes: []": changed(t, bootstrap, "routes:\n              # Everything.\n              - match: {prefix: /}\n"+
+			"                route: {cluster: checkout}\n", "routes: []\n"),
+		"hosts by domain":    changed(t, bootstrap, `["*"]`, "[www.example.com]"),
+		"one domain":         changed(t, bootstrap, `["*"]`, `"*"`),
+		"a host named probe": changed(t, bootstrap, `["*"]`, "[www.example.com]", "name: web", "name: probe"),
+		"lowerCamelCase": strings.NewReplacer("static_resources", "staticResources", "http_filters", "httpFilters", "virtual_hosts",
+			"virtualHosts", "route_config", "routeConfig").Replace(bootstrap),
+		"extensions are there": "bootstrap_extensions:\n- name: other\n  typed_config: {\"@type\": type.googleapis.com/yours.Extension}\n" +
+			bootstrap,
+		"alt_stat_name": changed(t, bootstrap, "type: STRICT_DNS", "type: STRICT_DNS\n    alt_stat_name: till"),
+		"HTTP/2 already": changed(t, bootstrap, "type: STRICT_DNS",
+			"type: STRICT_DNS\n    typed_extension_protocol_options:\n      "+strings.Join(http2(), "\n      ")),
+		"other options": changed(t, bootstrap, "type: STRICT_DNS",
+			"type: STRICT_DNS\n    typed_extension_protocol_options:\n      yours: {\"@type\": type.googleapis.com/yours.Options}"),
+		"a tabbed comment": changed(t, bootstrap, "    # By DNS.\n", "\t# By DNS.\n"),
+		"YAML 1.2":         "%YAML 1.2\n---\n" + bootstrap,
+		"text that looks like it": changed(t, bootstrap, "admin:\n",
+			"node:\n  id: |\n    http_filters:\n    # not a comment\n    - name: x\nadmin:\n"),
+		"RDS in the file": changed(t, bootstrap, bootstrap[strings.Index(bootstrap, "          route_config:"):strings.Index(bootstrap,
+			"          http_filters:")], "          rds: {route_config_name: shop, config_source: {ads: {}}}\n") +
+			"---\nresources:\n- \"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  name: shop\n  virtual_hosts:\n" +
+			"  - name: web\n    domains: [\"*\"]\n    routes:\n    - match: {prefix: /}\n      route: {cluster: checkout}\n",
 	}
 }
 
@@ -198,7 +219,7 @@ func unpacked(t *testing.T, v any) any {
 
 func asList(v any) []any { all, _ := v.([]any); return all }
 
-// without removes from a tree whatever the gate is made of, and says how much that was.
+// without removes all parts of the gate from a tree, and records them in removed.
 func without(v any, removed *[]string) any {
 	switch v := v.(type) {
 	case []any:
@@ -245,8 +266,8 @@ func without(v any, removed *[]string) any {
 	return v
 }
 
-// What comes of each file reads back as the file did, with the gate in it and nothing else; the diff makes it, and all lines of the
-// file are there still.
+// Each resulting file has the original content and the gate, and nothing else. The printed diff produces this file, which still has all
+// original lines.
 func TestGateIsAddedToAFile(t *testing.T) {
 	for name, content := range files(t) {
 		for _, module := range []bool{false, true} {
@@ -284,7 +305,8 @@ func TestGateIsAddedToAFile(t *testing.T) {
 					if !strings.Contains(name, "brac") && name != "JSON" {
 						keepsLines(t, content, after)
 					}
-					if _, err := g.Into("envoy.yaml", result.Content, place); err == nil || !strings.Contains(err.Error(), "the gate is already in this file, in line ") {
+					if _, err := g.Into("envoy.yaml", result.Content, place); err == nil ||
+						!strings.Contains(err.Error(), "the gate is already in this file, in line ") {
 						t.Errorf("written again: %v", err)
 					}
 				})
@@ -338,21 +360,30 @@ func TestGateIsAddedInTheRightPlace(t *testing.T) {
 		gate     Gate
 		has, no  string
 	}{
-		"over the first filter's comment": {"", "", Gate{Check: grpc}, "http_filters:\n          - name: healthgate\n", "# The end.\n          - name: healthgate"},
-		"below the file's own comment":    {"", "", Gate{Module: true, Check: grpc}, "# Changes go through review.\nadmin:\n", "extensions:\n# The shop"},
-		"the cluster's stat_name":         {"type: STRICT_DNS", "type: STRICT_DNS\n    alt_stat_name: till", Gate{Check: grpc}, "- name: checkout\n                    stat_name: till", ""},
-		"no stat_name":                    {"", "", Gate{Check: grpc}, "", "stat_name:"},
-		"a service":                       {"", "", Gate{Check: Check{GRPC: true, Service: "a.B"}}, `grpc_health_check: {service_name: a.B}`, ""},
-		"the whole server":                {"", "", Gate{Check: grpc}, `grpc_health_check: {}`, ""},
-		"HTTP/1.1 by HTTP":                {"", "", Gate{Check: Check{Path: "/up"}}, `http_health_check: {path: /up}`, "http2_protocol_options"},
-		"HTTP/2 by HTTP":                  {"type: STRICT_DNS", "type: STRICT_DNS\n    http2_protocol_options: {}", Gate{Check: Check{Path: "/up"}}, `codec_client_type: HTTP2}`, "HttpProtocolOptions"},
-		"HTTP/2 for gRPC":                 {"", "", Gate{Check: grpc}, "explicit_http_config: {http2_protocol_options: {}}", ""},
-		"a check that is there":           {"# By DNS.", "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]", Gate{}, "tcp_health_check", "explicit_http_config"},
-		"a check that is there stays":     {"# By DNS.", "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]", Gate{Check: grpc}, "tcp_health_check", "grpc_health_check"},
-		"EDS says":                        {"type: STRICT_DNS", "type: EDS", Gate{}, "name: healthgate", "health_checks:"},
-		"EDS, with a check asked for":     {"type: STRICT_DNS", "type: EDS", Gate{Check: grpc}, "health_checks:", ""},
-		"another filter is disabled": {"          # The end.\n", "          - name: envoy.filters.http.lua\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}\n", Gate{Check: grpc},
-			"                  envoy.filters.http.lua: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}\n", "envoy.filters.http.router: {"},
+		"over the first filter's comment": {"", "", Gate{Check: grpc}, "http_filters:\n          - name: healthgate\n",
+			"# The end.\n          - name: healthgate"},
+		"below the file's own comment": {"", "", Gate{Module: true, Check: grpc}, "# Changes go through review.\nadmin:\n",
+			"extensions:\n# The shop"},
+		"the cluster's stat_name": {"type: STRICT_DNS", "type: STRICT_DNS\n    alt_stat_name: till", Gate{Check: grpc},
+			"- name: checkout\n                    stat_name: till", ""},
+		"no stat_name":     {"", "", Gate{Check: grpc}, "", "stat_name:"},
+		"a service":        {"", "", Gate{Check: Check{GRPC: true, Service: "a.B"}}, `grpc_health_check: {service_name: a.B}`, ""},
+		"the whole server": {"", "", Gate{Check: grpc}, `grpc_health_check: {}`, ""},
+		"HTTP/1.1 by HTTP": {"", "", Gate{Check: Check{Path: "/up"}}, `http_health_check: {path: /up}`, "http2_protocol_options"},
+		"HTTP/2 by HTTP": {"type: STRICT_DNS", "type: STRICT_DNS\n    http2_protocol_options: {}",
+			Gate{Check: Check{Path: "/up"}}, `codec_client_type: HTTP2}`, "HttpProtocolOptions"},
+		"HTTP/2 for gRPC": {"", "", Gate{Check: grpc}, "explicit_http_config: {http2_protocol_options: {}}", ""},
+		"a check that is there": {"# By DNS.", "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, " +
+			"healthy_threshold: 1, tcp_health_check: {}}]", Gate{}, "tcp_health_check", "explicit_http_config"},
+		"a check that is there stays": {"# By DNS.", "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, " +
+			"healthy_threshold: 1, tcp_health_check: {}}]", Gate{Check: grpc}, "tcp_health_check", "grpc_health_check"},
+		"EDS says":                    {"type: STRICT_DNS", "type: EDS", Gate{}, "name: healthgate", "health_checks:"},
+		"EDS, with a check asked for": {"type: STRICT_DNS", "type: EDS", Gate{Check: grpc}, "health_checks:", ""},
+		"another filter is disabled": {"          # The end.\n",
+			"          - name: envoy.filters.http.lua\n            typed_config: {\"@type\": " +
+				"type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}\n", Gate{Check: grpc},
+			"                  envoy.filters.http.lua: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}\n",
+			"envoy.filters.http.router: {"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.gate.Cluster, test.gate.Path = "checkout", "/healthz"
@@ -381,24 +412,25 @@ func TestOtherFiltersAreDisabledOnTheRoute(t *testing.T) {
 		lines    string
 		disabled bool
 	}{
-		"lua":                      {filterOf("a", extensions+"lua.v3.Lua"), true},
-		"wasm":                     {filterOf("a", extensions+"wasm.v3.Wasm"), true},
-		"ext_proc":                 {filterOf("a", extensions+"ext_proc.v3.ExternalProcessor"), true},
-		"ext_authz":                {filterOf("a", extensions+"ext_authz.v3.ExtAuthz"), true},
-		"custom":                   {filterOf("a", extensions+"custom_response.v3.CustomResponse"), true},
-		"admission":                {filterOf("a", extensions+"admission_control.v3.AdmissionControl"), true},
-		"fault":                    {filterOf("a", extensions+"fault.v3.HTTPFault"), true},
-		"golang":                   {filterOf("a", extensions+"golang.v3alpha.Config"), true},
-		"module":                   {filterOf("a", extensions+"dynamic_modules.v3.DynamicModuleFilter"), true},
-		"jwt":                      {filterOf("a", extensions+"jwt_authn.v3.JwtAuthentication"), true},
-		"rbac":                     {filterOf("a", extensions+"rbac.v3.RBAC"), true},
-		"ratelimit":                {filterOf("a", extensions+"ratelimit.v3.RateLimit"), true},
-		"grpc_web":                 {filterOf("a", extensions+"grpc_web.v3.GrpcWeb"), true},
-		"health":                   {filterOf("a", extensions+"health_check.v3.HealthCheck"), true},
-		"composite":                {filterOf("a", "envoy.extensions.common.matching.v3.ExtensionWithMatcher"), true},
-		"struct":                   {filterOf("a", "xds.type.v3.TypedStruct, type_url: type.googleapis.com/"+extensions+"lua.v3.Lua"), true},
-		"unknown":                  {filterOf("a", "yours.Filter"), true},
-		"ECDS":                     {filterOf("a", "", "\n            config_discovery: {config_source: {ads: {}}, type_urls: [type.googleapis.com/"+extensions+"lua.v3.Lua]}"), true},
+		"lua":       {filterOf("a", extensions+"lua.v3.Lua"), true},
+		"wasm":      {filterOf("a", extensions+"wasm.v3.Wasm"), true},
+		"ext_proc":  {filterOf("a", extensions+"ext_proc.v3.ExternalProcessor"), true},
+		"ext_authz": {filterOf("a", extensions+"ext_authz.v3.ExtAuthz"), true},
+		"custom":    {filterOf("a", extensions+"custom_response.v3.CustomResponse"), true},
+		"admission": {filterOf("a", extensions+"admission_control.v3.AdmissionControl"), true},
+		"fault":     {filterOf("a", extensions+"fault.v3.HTTPFault"), true},
+		"golang":    {filterOf("a", extensions+"golang.v3alpha.Config"), true},
+		"module":    {filterOf("a", extensions+"dynamic_modules.v3.DynamicModuleFilter"), true},
+		"jwt":       {filterOf("a", extensions+"jwt_authn.v3.JwtAuthentication"), true},
+		"rbac":      {filterOf("a", extensions+"rbac.v3.RBAC"), true},
+		"ratelimit": {filterOf("a", extensions+"ratelimit.v3.RateLimit"), true},
+		"grpc_web":  {filterOf("a", extensions+"grpc_web.v3.GrpcWeb"), true},
+		"health":    {filterOf("a", extensions+"health_check.v3.HealthCheck"), true},
+		"composite": {filterOf("a", "envoy.extensions.common.matching.v3.ExtensionWithMatcher"), true},
+		"struct":    {filterOf("a", "xds.type.v3.TypedStruct, type_url: type.googleapis.com/"+extensions+"lua.v3.Lua"), true},
+		"unknown":   {filterOf("a", "yours.Filter"), true},
+		"ECDS": {filterOf("a", "", "\n            config_discovery: {config_source: {ads: {}}, type_urls: "+
+			"[type.googleapis.com/"+extensions+"lua.v3.Lua]}"), true},
 		"off, and on for the host": {filterOf("a", extensions+"lua.v3.Lua", "\n            disabled: true"), true},
 		"off":                      {filterOf("a", extensions+"lua.v3.Lua", "\n            disabled: true"), false},
 		"stats":                    {filterOf("a", extensions+"grpc_stats.v3.FilterConfig"), false},
@@ -408,7 +440,8 @@ func TestOtherFiltersAreDisabledOnTheRoute(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			text := changed(t, bootstrap, "          # The end.\n", test.lines)
 			if name == "off, and on for the host" {
-				text = changed(t, text, `domains: ["*"]`, `domains: ["*"]`+"\n              typed_per_filter_config: {a: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}")
+				text = changed(t, text, `domains: ["*"]`, `domains: ["*"]`+"\n"+
+					"              typed_per_filter_config: {a: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}")
 			}
 			result, err := Gate{Cluster: "checkout", Path: "/", Check: Check{GRPC: true}}.Into("f", []byte(text), Place{})
 			if err != nil {
@@ -438,7 +471,8 @@ func TestNotesListTheRequestsThatTheRouteTakes(t *testing.T) {
 		"not by a regex":   {"{safe_regex: {regex: '/[a-z]'}}", "/xy", `no route took them before`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			result, err := Gate{Cluster: "checkout", Path: test.path, Check: Check{GRPC: true}}.Into("f", []byte(changed(t, bootstrap, "{prefix: /}", test.match)), Place{})
+			result, err := Gate{Cluster: "checkout", Path: test.path, Check: Check{GRPC: true}}.Into("f",
+				[]byte(changed(t, bootstrap, "{prefix: /}", test.match)), Place{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -452,7 +486,8 @@ func TestNotesListTheRequestsThatTheRouteTakes(t *testing.T) {
 // If a file can't take the gate, the error says why and what to do.
 func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 	check := Check{GRPC: true}
-	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n", "name: other\n", 1)
+	second := strings.Replace(bootstrap[strings.Index(bootstrap, listener):strings.Index(bootstrap, "  clusters:\n")], "name: ingress\n",
+		"name: other\n", 1)
 	for name, test := range map[string]struct {
 		text  string
 		gate  Gate
@@ -462,22 +497,39 @@ func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 		"not YAML":              {"a: [", Gate{Check: check}, Place{}, "f: not YAML: "},
 		"empty":                 {"", Gate{Check: check}, Place{}, "f: it is empty"},
 		"no connection manager": {"admin: {}\n", Gate{Check: check}, Place{}, "f: it has no HTTP connection manager"},
-		"several":               {changed(t, bootstrap, "  clusters:\n", second+"  clusters:\n"), Gate{Check: check}, Place{}, "f: 2 HTTP connection managers match; select one by --listener (a name or host:port) and --route-config:\n  line 13, listener ingress, route configuration shop\n  line 34, listener other"},
-		"none of that name":     {bootstrap, Gate{Check: check}, Place{Listener: "x"}, `f: no HTTP connection manager matches --listener "x" --route-config "";`},
-		"no such virtual host":  {bootstrap, Gate{Check: check}, Place{VirtualHost: "wep"}, `f: --virtual-host: there is no "wep"; did you mean "web"?`},
-		"no such cluster":       {bootstrap, Gate{Cluster: "chekout", Check: check}, Place{}, `f: there is no cluster "chekout"; did you mean "checkout"?`},
-		"another cluster":       {bootstrap, Gate{Cluster: "payments", Check: check}, Place{}, `f: there is no cluster "payments"; there are checkout`},
+		"several": {changed(t, bootstrap, "  clusters:\n", second+"  clusters:\n"), Gate{Check: check}, Place{},
+			"f: 2 HTTP connection managers match; select one by --listener (a name or host:port) and --route-config:\n" +
+				"  line 13, listener ingress, route configuration shop\n  line 34, listener other"},
+		"none of that name": {bootstrap, Gate{Check: check}, Place{Listener: "x"},
+			`f: no HTTP connection manager matches --listener "x" --route-config "";`},
+		"no such virtual host": {bootstrap, Gate{Check: check}, Place{VirtualHost: "wep"},
+			`f: --virtual-host: there is no "wep"; did you mean "web"?`},
+		"no such cluster": {bootstrap, Gate{Cluster: "chekout", Check: check}, Place{},
+			`f: there is no cluster "chekout"; did you mean "checkout"?`},
+		"another cluster": {bootstrap, Gate{Cluster: "payments", Check: check}, Place{},
+			`f: there is no cluster "payments"; there are checkout`},
 		"no check asked for":    {bootstrap, Gate{}, Place{}, `f: cluster "checkout" in line 29 has no health checks, so the gate would always pass: add --grpc-service NAME`},
 		"an empty list of them": {changed(t, bootstrap, "# By DNS.", "health_checks: []"), Gate{}, Place{}, `f: cluster "checkout"`},
-		"HTTP/1.1, by gRPC": {changed(t, bootstrap, "# By DNS.", "typed_extension_protocol_options: {"+httpOptions+": {\"@type\": type.googleapis.com/"+httpOptions+", explicit_http_config: {http_protocol_options: {}}}}"),
+		"HTTP/1.1, by gRPC": {changed(t, bootstrap, "# By DNS.",
+			"typed_extension_protocol_options: {"+httpOptions+": {\"@type\": type.googleapis.com/"+httpOptions+", explicit_http_config: "+
+				"{http_protocol_options: {}}}}"),
 			Gate{Check: check}, Place{}, `f: cluster "checkout" in line 29 does not speak HTTP/2`},
-		"an aggregate":      {changed(t, bootstrap, "type: STRICT_DNS", "cluster_type: {name: envoy.clusters.aggregate}"), Gate{Check: check}, Place{}, `f: cluster "checkout" in line 29 is an aggregate`},
-		"routes by RDS":     {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(bootstrap, "rds: {route_config_name: a}\n          http_filters:"), Gate{Check: check}, Place{}, "f: the connection manager in line 13 gets its routes by RDS (a), and this file does not have them; add to its routes:"},
-		"routes by matcher": {changed(t, bootstrap, "routes:", "matcher: {}\n              routes:"), Gate{Check: check}, Place{}, `f: virtual host "web" in line 18 selects its routes by a matcher`},
-		"a shared list": {changed(t, bootstrap, "http_filters:\n", "http_filters: &f\n", "  clusters:\n", "  - name: other\n    filter_chains: [{filters: [{typed_config: {\"@type\": x.HttpConnectionManager, http_filters: *f}}]}]\n  clusters:\n"),
-			Gate{Check: check}, Place{Listener: "ingress"}, "f: http_filters in line 24 can't be added to without changing something else: an anchor (&)"},
-		"a quoted ConfigMap": {"apiVersion: v1\nkind: ConfigMap\ndata:\n  envoy.yaml: " + jsonString(bootstrap) + "\n", Gate{Check: check}, Place{}, "f: the value in line 4 is quoted"},
-		"the gate is there":  {changed(t, bootstrap, "# The end.\n", "- {name: healthgate}\n"), Gate{Check: check}, Place{}, "f: the gate is already in this file, in line 25"},
+		"an aggregate": {changed(t, bootstrap, "type: STRICT_DNS", "cluster_type: {name: envoy.clusters.aggregate}"), Gate{Check: check},
+			Place{}, `f: cluster "checkout" in line 29 is an aggregate`},
+		"routes by RDS": {regexp.MustCompile(`(?s)route_config:.*?http_filters:`).ReplaceAllString(bootstrap,
+			"rds: {route_config_name: a}\n          http_filters:"), Gate{Check: check}, Place{},
+			"f: the connection manager in line 13 gets its routes by RDS (a), and this file does not have them; add to its routes:"},
+		"routes by matcher": {changed(t, bootstrap, "routes:", "matcher: {}\n              routes:"), Gate{Check: check}, Place{},
+			`f: virtual host "web" in line 18 selects its routes by a matcher`},
+		"a shared list": {changed(t, bootstrap, "http_filters:\n", "http_filters: &f\n", "  clusters:\n",
+			"  - name: other\n    filter_chains: [{filters: [{typed_config: {\"@type\": x.HttpConnectionManager, http_filters: *f}}]}]\n"+
+				"  clusters:\n"),
+			Gate{Check: check}, Place{Listener: "ingress"}, "f: http_filters in line 24 can't be added to without changing something else: an " +
+				"anchor (&)"},
+		"a quoted ConfigMap": {"apiVersion: v1\nkind: ConfigMap\ndata:\n  envoy.yaml: " + jsonString(bootstrap) + "\n", Gate{Check: check},
+			Place{}, "f: the value in line 4 is quoted"},
+		"the gate is there": {changed(t, bootstrap, "# The end.\n", "- {name: healthgate}\n"), Gate{Check: check}, Place{},
+			"f: the gate is already in this file, in line 25"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.gate.Path = "/healthz"
@@ -491,7 +543,7 @@ func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 	}
 }
 
-// Envoy skips keys with the tag !ignore: an anchor there is for one place, and can be added to.
+// Envoy skips keys with the tag !ignore. If an anchor there is used in one place only, its list can be extended.
 func TestGateIsAddedToAListWithAnAnchor(t *testing.T) {
 	const router = `{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
 	at := strings.Index(bootstrap, "          http_filters:\n")

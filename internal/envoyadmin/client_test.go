@@ -40,7 +40,8 @@ func TestAddressIsAPortOrASocket(t *testing.T) {
 			err == nil && client.Address() != address {
 			t.Errorf("%q: %v", address, err)
 		}
-		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("--admin: %q is neither host:port, as in 127.0.0.1:9901, nor unix:///path: ", address)) {
+		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("--admin: %q is neither host:port, as in 127.0.0.1:9901, nor unix:///path: ",
+			address)) {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
@@ -54,7 +55,8 @@ func TestServerThatIsNotAdminIsReported(t *testing.T) {
 	}{
 		"a page":    {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html", "has no version of Envoy, so this is not Envoy's admin interface"},
 		"an object": {"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "has no version of Envoy, so this is not Envoy's admin interface"},
-		"a 404":     {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
+		"a 404": {"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+			"/server_info is answered with 404 Not Found, so this is not Envoy's admin interface"},
 		"TLS":       {"\x15\x03\x01\x00\x02\x02\x46", "does not speak HTTP/1.1 without TLS"},
 		"HTTP/2":    {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", "does not speak HTTP/1.1 without TLS"},
 		"SSH":       {"SSH-2.0-x\r\n", "does not speak HTTP/1.1 without TLS"},
@@ -130,9 +132,10 @@ func TestAnswersAreRead(t *testing.T) {
 
 func TestStateOfAHost(t *testing.T) {
 	for want, health := range map[string]*adminv3.HostHealthStatus{
-		"healthy":                             {EdsHealthStatus: corev3.HealthStatus_HEALTHY},
-		"degraded":                            {FailedActiveDegradedCheck: true},
-		"/failed_active_hc":                   {FailedActiveHealthCheck: true, FailedOutlierCheck: true, EdsHealthStatus: corev3.HealthStatus_DEGRADED},
+		"healthy":  {EdsHealthStatus: corev3.HealthStatus_HEALTHY},
+		"degraded": {FailedActiveDegradedCheck: true},
+		"/failed_active_hc": {FailedActiveHealthCheck: true, FailedOutlierCheck: true,
+			EdsHealthStatus: corev3.HealthStatus_DEGRADED},
 		"/failed_active_hc/active_hc_timeout": {FailedActiveHealthCheck: true, ActiveHcTimeout: true},
 		"/failed_active_hc/pending_active_hc": {FailedActiveHealthCheck: true, PendingActiveHc: true},
 		"/failed_outlier_check":               {FailedOutlierCheck: true, FailedActiveDegradedCheck: true},
@@ -157,7 +160,8 @@ func TestHungEnvoyIsReportedAfterTheTimeout(t *testing.T) {
 		}
 		start := time.Now()
 		_, err = client.ServerInfo(t.Context())
-		if took := time.Since(start); took != Timeout || err == nil || !strings.Contains(err.Error(), "no answer within 5s: Envoy's main thread hangs") {
+		if took := time.Since(start); took != Timeout || err == nil ||
+			!strings.Contains(err.Error(), "no answer within 5s: Envoy's main thread hangs") {
 			t.Errorf("after %v: %v", took, err)
 		}
 	})

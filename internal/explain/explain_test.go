@@ -125,7 +125,8 @@ func (e *fakeEnvoy) dump() string {
 	if e.plugin == "none" {
 		return `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump"}` + e.updates + `]}`
 	}
-	return `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_listeners": [{"listener": {` + named + `"filter_chains": [{` + e.socket + `"filters": [
+	return `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_listeners": [{"listener": {` + named +
+		`"filter_chains": [{` + e.socket + `"filters": [
 		{"name": "hcm", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"name": "probe", "match": {"path": "/"}, "direct_response": {"status": 503}` + enabling + `}]}]},
 		"http_filters": [{"name": "healthgate", "disabled": true, "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config",
@@ -226,10 +227,11 @@ var explained = map[string]struct {
 	"by admin, no such cluster": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
 		e.hosts, e.answers = nil, "failed failed_cluster_unknown"
 	}, 503, "healthgate_cluster_unknown", "", `Envoy has no cluster "service"`},
-	"by admin, which counts hosts": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`, func(e *fakeEnvoy) {
-		e.hosts[0], e.hosts[1], e.hosts[2] = failed, failed, `{"eds_health_status": "UNHEALTHY"}`
-		e.answers = "failed failed_cluster_unhealthy"
-	}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
+	"by admin, which counts hosts": {`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901"}}`,
+		func(e *fakeEnvoy) {
+			e.hosts[0], e.hosts[1], e.hosts[2] = failed, failed, `{"eds_health_status": "UNHEALTHY"}`
+			e.answers = "failed failed_cluster_unhealthy"
+		}, 503, "healthgate_cluster_unhealthy", "", "the backends fail"},
 	"held open": {`{"clusters": ["service"], "hold": {"unhealthy_after": "10s"}}`, func(e *fakeEnvoy) {
 		e.count(0, 0, 3)
 	}, 200, "healthgate_held", "healthgate_ok", "hold delays the change"},
@@ -239,7 +241,8 @@ var explained = map[string]struct {
 	"stale, which only the gate knows": {`{"clusters": ["service"], "stale_after": "10s"}`, func(e *fakeEnvoy) {
 		e.answers, e.status = "failed failed_stale", 503
 	}, 200, "healthgate_ok", "healthgate_stale", "the data is older than stale_after"},
-	"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "", "fix its configuration"},
+	"its configuration is bad": {`{"clusters": []}`, func(e *fakeEnvoy) { e.answers = "" }, 503, "healthgate_error", "",
+		"fix its configuration"},
 }
 
 // What a probe is answered is said with its reason and the next step, by the numbers alone and when the gate is asked.
@@ -259,7 +262,8 @@ func TestAnswerIsExplained(t *testing.T) {
 				t.Fatalf("%v: %+v", err, report)
 			}
 			g := report.Gates[0]
-			if g.Answer.Status != test.status || g.Answer.Details != test.reason || g.Answer.Passing != (test.status == 200) || g.Answer.By != "numbers" {
+			if g.Answer.Status != test.status || g.Answer.Details != test.reason || g.Answer.Passing != (test.status == 200) ||
+				g.Answer.By != "numbers" {
 				t.Errorf("by the numbers it is %+v", g.Answer)
 			}
 			if test.asked == "" && !strings.HasPrefix(g.Next, test.next) || (test.next == "") != (g.Next == "") && test.asked == "" {
@@ -309,7 +313,7 @@ func TestUnhealthyHostsAreListedWithTheReason(t *testing.T) {
 	}
 }
 
-// A probe that this Envoy answers by something else than the gate is a problem, whatever the numbers say.
+// If something else in this Envoy answers the probe instead of the gate, that is a problem, whatever the host counts are.
 func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
@@ -351,7 +355,8 @@ func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
 				t.Fatal(err)
 			}
 			g := report.Gates[0]
-			if report.Fine() != test.fine || g.Answer.By != "numbers" || g.Answer.Passing != (test.healthy > 0) || g.Probe.Counted || len(g.Problems) > 0 {
+			if report.Fine() != test.fine || g.Answer.By != "numbers" || g.Answer.Passing != (test.healthy > 0) || g.Probe.Counted ||
+				len(g.Problems) > 0 {
 				t.Errorf("fine: %v, and %+v, %+v", report.Fine(), g, g.Probe)
 			}
 			if !slices.ContainsFunc(g.Unknown, func(u string) bool {
@@ -387,7 +392,8 @@ func TestAnswerIsUnknownWhileOthersProbeAllTheTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Passing || report.Fine() || len(g.Unknown) == 0 || !strings.Contains(g.Unknown[len(g.Unknown)-1], "other clients probe it too often") {
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Passing || report.Fine() || len(g.Unknown) == 0 ||
+		!strings.Contains(g.Unknown[len(g.Unknown)-1], "other clients probe it too often") {
 		t.Errorf("got %+v, %+v", g, g.Probe)
 	}
 }
@@ -407,7 +413,8 @@ func TestStatsOfAGateAreFoundInAnyNamespace(t *testing.T) {
 			}
 			e.answers = "failed failed_cluster_unhealthy"
 			e.status = 503
-			if report, err = Run(t.Context(), admin, Options{Probe: true}); err != nil || report.Gates[0].Answer.Details != "healthgate_cluster_unhealthy" || !report.Gates[0].Probe.Counted {
+			if report, err = Run(t.Context(), admin, Options{Probe: true}); err != nil ||
+				report.Gates[0].Answer.Details != "healthgate_cluster_unhealthy" || !report.Gates[0].Probe.Counted {
 				t.Errorf("%v: %+v", err, report.Gates[0].Answer)
 			}
 		})
@@ -425,7 +432,8 @@ func TestNumbersDecideWithoutStatsOfTheGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Status != 200 || len(g.Unknown) != 1 || !strings.HasPrefix(g.Unknown[0], "whether the gate answered the probe") {
+	if g := report.Gates[0]; g.Answer.By != "numbers" || g.Answer.Status != 200 || len(g.Unknown) != 1 ||
+		!strings.HasPrefix(g.Unknown[0], "whether the gate answered the probe") {
 		t.Errorf("got %+v", g)
 	}
 }
@@ -439,12 +447,14 @@ func TestListenerThatDrainsIsAProblem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; report.Fine() || !g.Answer.Passing || len(g.Problems) != 1 || !strings.HasPrefix(g.Problems[0], "the listener drains") ||
+	if g := report.Gates[0]; report.Fine() || !g.Answer.Passing || len(g.Problems) != 1 ||
+		!strings.HasPrefix(g.Problems[0], "the listener drains") ||
 		!strings.HasPrefix(g.Next, "restart Envoy") {
 		t.Errorf("got %+v", g)
 	}
 	e.stats["server.live"], e.answers, e.status = 0, "failed failed_draining", 503
-	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || len(report.Gates[0].Problems) > 0 || report.Gates[0].Answer.Details != "healthgate_draining" {
+	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || len(report.Gates[0].Problems) > 0 ||
+		report.Gates[0].Answer.Details != "healthgate_draining" {
 		t.Errorf("while it fails its health checks: %v, %+v", err, report.Gates[0])
 	}
 }
@@ -489,11 +499,14 @@ func TestMissingRefusedAndWarmingGatesAreProblems(t *testing.T) {
 		problems               []string // how each begins
 		notes                  []string
 	}{
-		"no gate":           {"none", "LIVE", "", []string{"no gate is in its active configuration"}, nil},
-		"not yet":           {"none", "PRE_INITIALIZING", "", []string{"Envoy is PRE_INITIALIZING: its listeners are not open yet", "no gate is in"}, nil},
-		"not yet open":      {plain, "INITIALIZING", "", []string{"Envoy is INITIALIZING"}, nil},
-		"refused":           {"none", "LIVE", fmt.Sprintf(refusedListener, ""), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and has no other, so it does not listen there: Failed to parse (the gate in it: min_helthy: `, "no gate is in"}, nil},
-		"an update refused": {plain, "LIVE", fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`), []string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and keeps the one before: `}, nil},
+		"no gate": {"none", "LIVE", "", []string{"no gate is in its active configuration"}, nil},
+		"not yet": {"none", "PRE_INITIALIZING", "", []string{"Envoy is PRE_INITIALIZING: its listeners are not open yet",
+			"no gate is in"}, nil},
+		"not yet open": {plain, "INITIALIZING", "", []string{"Envoy is INITIALIZING"}, nil},
+		"refused": {"none", "LIVE", fmt.Sprintf(refusedListener, ""),
+			[]string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and has no other, so it does not listen there: Failed to parse (the gate in it: min_helthy: `, "no gate is in"}, nil},
+		"an update refused": {plain, "LIVE", fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`),
+			[]string{`Envoy refused the newest configuration of listener "l1" at 2026-05-04T09:12:44Z, and keeps the one before: `}, nil},
 		"warming": {"none", "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", "warming_state": {"listener": {"name": "l1"}}}]}`,
 			[]string{`listener "l1" is warming: it does not listen yet`, "no gate is in"}, nil},
 		"an update warms": {plain, "LIVE", `, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "l1", "active_state": {"listener": {"name": "l1"}}, "warming_state": {"listener": {"name": "l1"}}}]}`,
@@ -509,7 +522,8 @@ func TestMissingRefusedAndWarmingGatesAreProblems(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if report.Fine() != (len(test.problems)+len(report.Findings) == 0) || len(report.Problems) != len(test.problems) || len(report.Notes) != len(test.notes) {
+			if report.Fine() != (len(test.problems)+len(report.Findings) == 0) || len(report.Problems) != len(test.problems) ||
+				len(report.Notes) != len(test.notes) {
 				t.Fatalf("problems %q, notes %q", report.Problems, report.Notes)
 			}
 			for i, want := range test.problems {
@@ -531,7 +545,8 @@ func TestRefusedUpdatesAreNoted(t *testing.T) {
 	e := newFakeEnvoy(plain)
 	e.stats["http.ingress.rds.r1.update_rejected"], e.stats["cluster_manager.cds.update_rejected"] = 2, 0
 	report, err := Run(t.Context(), e.start(t), Options{})
-	if err != nil || len(report.Notes) != 1 || !strings.HasPrefix(report.Notes[0], "http.ingress.rds.r1.update_rejected is 2: ") || !report.Fine() {
+	if err != nil || len(report.Notes) != 1 || !strings.HasPrefix(report.Notes[0], "http.ingress.rds.r1.update_rejected is 2: ") ||
+		!report.Fine() {
 		t.Errorf("%v: %q", err, report.Notes)
 	}
 }
@@ -543,17 +558,24 @@ func TestNextStepDependsOnTheCluster(t *testing.T) {
 		hosts   []string
 		want    string
 	}{
-		"an aggregate":     {`{"name": "service", "cluster_type": {"name": "envoy.clusters.aggregate"}}`, nil, `cluster "service" is an aggregate, which has no hosts itself: name its parts`},
-		"EDS":              {`{"name": "service", "type": "EDS"}`, nil, `cluster "service" has no hosts: EDS has none, which is normal for a service scaled to 0`},
-		"DNS":              {`{"name": "service", "type": "STRICT_DNS"}`, nil, `cluster "service" has no hosts: its name does not resolve`},
-		"static":           {`{"name": "service", "type": "STATIC"}`, nil, `cluster "service" has no hosts: its load_assignment has no endpoints`},
-		"checked idly":     {`{"name": "service", "health_checks": [{"interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `only once in 1m0s until it has traffic, and 3 checks must pass, so recovery takes up to 3m0s`},
-		"checked idly too": {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "10s", "healthy_threshold": 2}]}`, []string{failed}, `recovery takes up to 20s`},
-		"checked":          {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "5s", "healthy_threshold": 3}]}`, []string{failed}, `whether this machine reaches it`},
+		"an aggregate": {`{"name": "service", "cluster_type": {"name": "envoy.clusters.aggregate"}}`, nil,
+			`cluster "service" is an aggregate, which has no hosts itself: name its parts`},
+		"EDS": {`{"name": "service", "type": "EDS"}`, nil,
+			`cluster "service" has no hosts: EDS has none, which is normal for a service scaled to 0`},
+		"DNS": {`{"name": "service", "type": "STRICT_DNS"}`, nil, `cluster "service" has no hosts: its name does not resolve`},
+		"static": {`{"name": "service", "type": "STATIC"}`, nil,
+			`cluster "service" has no hosts: its load_assignment has no endpoints`},
+		"checked idly": {`{"name": "service", "health_checks": [{"interval": "5s", "healthy_threshold": 3}]}`, []string{failed},
+			`only once in 1m0s until it has traffic, and 3 checks must pass, so recovery takes up to 3m0s`},
+		"checked idly too": {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "10s", "healthy_threshold": 2}]}`,
+			[]string{failed}, `recovery takes up to 20s`},
+		"checked": {`{"name": "service", "health_checks": [{"interval": "5s", "no_traffic_interval": "5s", "healthy_threshold": 3}]}`,
+			[]string{failed}, `whether this machine reaches it`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newFakeEnvoy(plain)
-			e.updates = `, {"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "static_clusters": [{"cluster": ` + test.cluster + `}]}`
+			e.updates = `, {"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "static_clusters": [{"cluster": ` +
+				test.cluster + `}]}`
 			e.hosts = append([]string{}, test.hosts...)
 			e.count(0, 0, uint64(len(test.hosts)))
 			report, err := Run(t.Context(), e.start(t), Options{})
@@ -567,7 +589,7 @@ func TestNextStepDependsOnTheCluster(t *testing.T) {
 	}
 }
 
-// Envoy defines no stats for a route that comes to a dynamic module's filter later: its answers are counted by the filter's.
+// Envoy defines no stats for a route that is created after the dynamic module's filter: the filter's stats count its answers.
 func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 	e := newFakeEnvoy("")
 	// Of an older filter, that knew the route.
@@ -583,7 +605,8 @@ func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 	}
 	gates := []Gate{seen.evaluate(served[0])}
 	gates[0].Address = e.listener
-	if seen.probe(t.Context(), admin, served, gates); gates[0].Answer.Details != "healthgate_ok" || gates[0].Answer.By != "probe" || gates[0].Next != "" {
+	if seen.probe(t.Context(), admin, served, gates); gates[0].Answer.Details != "healthgate_ok" || gates[0].Answer.By != "probe" ||
+		gates[0].Next != "" {
 		t.Errorf("it is %+v, next %q", gates[0].Answer, gates[0].Next)
 	}
 }
@@ -609,12 +632,14 @@ func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := report.Gates[0]; g.Probe == nil || !strings.Contains(g.Probe.Error, "refused") || g.Answer.By != "numbers" || len(g.Problems) != 1 ||
+	if g := report.Gates[0]; g.Probe == nil || !strings.Contains(g.Probe.Error, "refused") || g.Answer.By != "numbers" ||
+		len(g.Problems) != 1 ||
 		!strings.HasPrefix(g.Next, "nothing listens there") || report.Fine() {
 		t.Errorf("got %+v, %+v", g, g.Probe)
 	}
 	e.stats["listener_manager.listener_stopped"] = 1
-	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || !strings.HasPrefix(report.Gates[0].Next, "restart Envoy: /drain_listeners has stopped its listeners") {
+	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil ||
+		!strings.HasPrefix(report.Gates[0].Next, "restart Envoy: /drain_listeners has stopped its listeners") {
 		t.Errorf("%v: %+v", err, report.Gates[0])
 	}
 	for name, test := range map[string]struct{ admin, listener, want string }{
@@ -705,7 +730,8 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		e.updates = fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`)
 		e.stats["listener_manager.lds.update_rejected"] = 1
 	})
-	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true, errors: gateErrors([]byte(`{}`))}).problem().What
+	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true,
+		errors: gateErrors([]byte(`{}`))}).problem().What
 	select {
 	case got := <-reported:
 		if !strings.HasPrefix(got, "problem: "+refused) {

@@ -126,7 +126,8 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 			"or the access log's %RESPONSE_CODE_DETAILS%"
 	default:
 		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: another server answered at %s with %d, because the gate's counters have not "+
-			"grown by it; the numbers decide (if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false)", r.target, r.Status))
+			"grown by it; the numbers decide (if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false)",
+			r.target, r.Status))
 		return
 	}
 	if p.closes(t) {

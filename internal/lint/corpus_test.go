@@ -128,7 +128,8 @@ func TestFindingsAreAtTheBeginningOfSomething(t *testing.T) {
 			}
 			for _, f := range found {
 				line := lines[f.Line-1]
-				if f.Column > len(line) || strings.ContainsRune(" \t", rune(line[f.Column-1])) || f.Column > 1 && !strings.ContainsRune(" \t{[", rune(line[f.Column-2])) {
+				if f.Column > len(line) || strings.ContainsRune(" \t", rune(line[f.Column-1])) ||
+					f.Column > 1 && !strings.ContainsRune(" \t{[", rune(line[f.Column-2])) {
 					t.Errorf("%s: %s stands inside %q", w.name, f, line)
 				}
 			}

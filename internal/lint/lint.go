@@ -110,7 +110,7 @@ func (l *linter) checkGateIsThere() {
 	}
 }
 
-// unseenFilters counts the filters whose configuration comes by ECDS and is not in the files: each may be a gate.
+// unseenFilters counts the filters that get their configuration by ECDS, without the files having it: each may be a gate.
 func (s *scope) unseenFilters() (unseen int) {
 	for _, m := range s.connectionManagers() {
 		for _, entry := range m.list("http_filters") {

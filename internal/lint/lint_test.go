@@ -36,15 +36,18 @@ func TestBoundsOfRules(t *testing.T) {
 	}
 	// A check every 5 s, and up to 1 s later, takes up to 1 s.
 	for name, test := range map[string]struct{ old, new, rule string }{
-		"a route that answers 399":            {"direct_response: {status: 503}", "direct_response: {status: 399}", "leaks"},
-		"a route that answers 400":            {"direct_response: {status: 503}", "direct_response: {status: 400}", ""},
-		"stale_after is the time of a check":  {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
-		"stale_after is less than that":       {"path: \"/\"\n                  clusters:", "path: \"/\"\n                  stale_after: 6.9s\n                  clusters:", "idle"},
+		"a route that answers 399": {"direct_response: {status: 503}", "direct_response: {status: 399}", "leaks"},
+		"a route that answers 400": {"direct_response: {status: 503}", "direct_response: {status: 400}", ""},
+		"stale_after is the time of a check": {"path: \"/\"\n                  clusters:",
+			"path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
+		"stale_after is less than that": {"path: \"/\"\n                  clusters:",
+			"path: \"/\"\n                  stale_after: 6.9s\n                  clusters:", "idle"},
 		"a check in a minute where idle":      {"no_traffic_interval: 5s", "no_traffic_interval: 60s", "idle"},
 		"a check in a bit less":               {"no_traffic_interval: 5s", "no_traffic_interval: 59s", ""},
 		"the same where idle and healthy":     {"no_traffic_healthy_interval: 5s", "no_traffic_healthy_interval: 60s", "idle"},
 		"a percentage at the panic threshold": {"min_healthy_percent: 0", "min_healthy_percent: 50\n                    excluded: ignore", ""},
-		"a percentage below it":               {"min_healthy_percent: 0", "min_healthy_percent: 49\n                    excluded: ignore", "panic"},
+		"a percentage below it": {"min_healthy_percent: 0",
+			"min_healthy_percent: 49\n                    excluded: ignore", "panic"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(string(reference), test.old, test.new, 1)
@@ -62,21 +65,35 @@ func TestBoundsOfRules(t *testing.T) {
 // A text that can't be read is reported at its position, and a text that is no configuration at all is a finding too.
 func TestUnreadableFilesAreReported(t *testing.T) {
 	for name, test := range map[string]struct{ content, finding, err string }{
-		"a compressed file":      {"\x1f\x8b\x08\x00", "f:1:1: error: this file is compressed by gzip: check gunzip -c FILE | healthgate lint - [api]", ""},
-		"YAML that ends early":   {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file is checked: fix this first [api]", ""},
-		"a tab":                  {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing in this file is checked: fix this first [api]", ""},
-		"a list of words":        {"[a, b]", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"nothing":                {"", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"a comment":              {"# nothing\n", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"another program's file": {"services:\n  web: {image: nginx}\n", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"a ConfigMap of others":  {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n", "f:1:1: warning: nothing in this file is about Envoy, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"an anchor in itself":    {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
-		"anchors of anchors":     {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n", "error: the aliases expand to more than", ""},
-		"YAML 1.1's booleans":    {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n", "f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
-		"Envoy's own tag":        {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n", "f:2:24: error: admin listens on 0.0.0.0", ""},
-		"YAML 1.2 by its name":   {"%YAML 1.2\n---\nadmin: {profile_path: 5}\n", "f:3:9: error: profile_path is 5, and Envoy's API has a string here: put it into quotes [api]", ""},
-		"a merge key":            {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: Envoy does not support the merge key <<", ""},
-		"a key twice":            {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and Envoy uses the last: remove the other one [api]", ""},
+		"a compressed file": {"\x1f\x8b\x08\x00", "f:1:1: error: this file is compressed by gzip: check gunzip -c FILE | healthgate lint " +
+			"- [api]", ""},
+		"YAML that ends early": {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file " +
+			"is checked: fix this first [api]", ""},
+		"a tab": {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing " +
+			"in this file is checked: fix this first [api]", ""},
+		"a list of words": {"[a, b]", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is " +
+			"checked: lint reads a bootstrap, ", ""},
+		"nothing": {"", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: " +
+			"lint reads a bootstrap, ", ""},
+		"a comment": {"# nothing\n", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is " +
+			"checked: lint reads a bootstrap, ", ""},
+		"another program's file": {"services:\n  web: {image: nginx}\n",
+			"f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
+		"a ConfigMap of others": {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n",
+			"f:1:1: warning: nothing in this file is about Envoy, so nothing in it is checked: lint reads a bootstrap, ", ""},
+		"an anchor in itself": {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
+		"anchors of anchors": {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
+			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n",
+			"error: the aliases expand to more than", ""},
+		"YAML 1.1's booleans": {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n",
+			"f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
+		"Envoy's own tag": {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n",
+			"f:2:24: error: admin listens on 0.0.0.0", ""},
+		"YAML 1.2 by its name": {"%YAML 1.2\n---\nadmin: {profile_path: 5}\n",
+			"f:3:9: error: profile_path is 5, and Envoy's API has a string here: put it into quotes [api]", ""},
+		"a merge key": {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: Envoy does not support the merge key <<", ""},
+		"a key twice": {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and Envoy uses the last: remove the other " +
+			"one [api]", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := Run([]Input{{"f", []byte(test.content)}})
@@ -201,7 +218,8 @@ func mutated(random *rand.Rand, content, other []byte) []byte {
 		lines = slices.Clone(lines)
 		lines[at] = append([]byte("  "), lines[at]...)
 	case 4:
-		words := [][]byte{[]byte("null"), []byte("[]"), []byte("{}"), []byte("-1"), []byte(`""`), []byte("*a"), []byte("&a"), []byte("!!binary x"), []byte("1e999"), []byte("\x00"), []byte("\xff")}
+		words := [][]byte{[]byte("null"), []byte("[]"), []byte("{}"), []byte("-1"), []byte(`""`), []byte("*a"), []byte("&a"),
+			[]byte("!!binary x"), []byte("1e999"), []byte("\x00"), []byte("\xff")}
 		cut := random.IntN(len(content) + 1)
 		return slices.Concat(content[:cut], words[random.IntN(len(words))], content[cut:])
 	case 5:
@@ -255,7 +273,8 @@ func largeDump(t testing.TB, size int) []byte {
 			t.Fatal(err)
 		}
 		for i := range size / 3 / len(one) {
-			another := strings.NewReplacer("grpcroute/shop", fmt.Sprint("grpcroute/shop", i), `"shop/eg`, fmt.Sprint(`"shop`, i, "/eg")).Replace(string(one))
+			another := strings.NewReplacer("grpcroute/shop", fmt.Sprint("grpcroute/shop", i), `"shop/eg`,
+				fmt.Sprint(`"shop`, i, "/eg")).Replace(string(one))
 			all = append(all, json.RawMessage(another))
 		}
 		dump.Configs[part][key] = all
@@ -329,7 +348,8 @@ func TestReadAllStopsAtTheLimit(t *testing.T) {
 	if err != nil || len(content) != maxYAML+1 || in.read > 2*maxYAML {
 		t.Errorf("%v: %d bytes were read, %d are there", err, in.read, len(content))
 	}
-	if _, err := Run([]Input{{"f", content}}); err == nil || err.Error() != "f: it has more than 8 MiB, up to which YAML is read; JSON is up to 1024 MiB" {
+	if _, err := Run([]Input{{"f", content}}); err == nil ||
+		err.Error() != "f: it has more than 8 MiB, up to which YAML is read; JSON is up to 1024 MiB" {
 		t.Errorf("it says %v", err)
 	}
 	// JSON may be longer.

@@ -46,7 +46,7 @@ func allOf(all []*Node, is func(*Node) answer) answer {
 // request is a plain probe, as far as its headers are known.
 type request struct {
 	path string
-	tls  answer // whether it comes over TLS
+	tls  answer // whether the client uses TLS
 	grpc bool   // it is a gRPC health check, and no plain GET
 }
 

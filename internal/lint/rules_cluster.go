@@ -381,8 +381,8 @@ func checkPanic(f *findings, at, cluster *Node, asked policy.Cluster) {
 			"still passes: write min_healthy_percent: %v", threshold, asked.Name, threshold)
 	case percent > 0:
 		f.add(at, Warning, "panic", "between %v and %v %% of healthy hosts the gate passes, and Envoy also sends to unhealthy hosts, so "+
-			"requests fail: write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold, threshold, percent,
-			asked.Name)
+			"requests fail: write min_healthy_percent: %v, or healthy_panic_threshold: {value: %v} in cluster %q", percent, threshold,
+			threshold, percent, asked.Name)
 	}
 }
 

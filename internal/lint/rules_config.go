@@ -64,7 +64,7 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 }
 
 // checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain. It returns
-// one gate for each, of which no more is checked.
+// the misplaced gates, for which other rules are skipped.
 func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
 	placed := map[*Node]bool{}
 	for _, g := range gates {

@@ -239,7 +239,7 @@ func otherRules(route string, left []string) string {
 func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 	for _, target := range targets(policy) {
 		if target.text("kind") == "Gateway" {
-			e.found.add(target, Warning, "leaks", "the policy is for the whole Gateway, so without the filter (absent or refused) probes follow "+
+			e.found.add(target, Warning, "leaks", "the policy targets the whole Gateway, so without the filter (absent or refused) probes follow "+
 				"the other routes, and backends answer in Envoy's place: give the probe a separate HTTPRoute, and target that")
 			continue
 		}
@@ -249,7 +249,7 @@ func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 		}
 		route := e.route(kind, policy.text("metadata", "namespace"), target.text("name"))
 		if route == nil {
-			e.found.add(target, Warning, "not-enabled", "the policy is for %s %q, which is not in these files", target.text("kind"),
+			e.found.add(target, Warning, "not-enabled", "the policy targets %s %q, which is not in these files", target.text("kind"),
 				target.text("name"))
 			continue
 		}

@@ -32,7 +32,7 @@ func (g *gate) checkUnderscores(f *findings) {
 	}
 }
 
-// forwards reports whether the connection manager may forward a request: by a route of its own, or by one that no file has.
+// forwards reports whether the connection manager may forward a request: one of its routes does, or routes are missing from the files.
 func (g *gate) forwards() bool {
 	for _, routes := range g.routing.configurations {
 		for _, virtualHost := range routes.list("virtual_hosts") {
@@ -160,7 +160,7 @@ func (s *scope) checkAdmin(f *findings) {
 		"write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
 }
 
-// checkNative reports a gate for which Envoy's own filter is enough: it needs a percentage of each cluster, and no more.
+// checkNative reports a gate for which Envoy's own filter is enough: it needs only a percentage of each cluster.
 func (g *gate) checkNative(f *findings) {
 	probes := g.configurations()
 	if len(probes) == 0 || slices.ContainsFunc(probes, func(p probe) bool {

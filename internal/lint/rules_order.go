@@ -19,8 +19,8 @@ type actor struct {
 type filterAt struct {
 	contents    *Node  // its configuration; nil if not known
 	route       *Node  // the route's own configuration of it; nil if there is none
-	routeType   string // of the route's configuration
-	port        *Node  // of the listener
+	routeType   string // the type of the route's own configuration
+	port        *Node  // the listener's port
 	request     request
 	isForwarded bool // the route sends requests upstream
 	hasLimits   bool // the route or its virtual host has rate_limits
@@ -154,7 +154,8 @@ func mostSpecific(p probe, name string) (contents *Node, typeName string) {
 	return nil, ""
 }
 
-// replaced returns the route's configuration if it has a type of the filter's own, which it replaces; else the filter's.
+// replaced returns the route's configuration if it is of this message type, because then it replaces the filter's; otherwise it returns the
+// filter's.
 func (f filterAt) replaced(message string) *Node {
 	if f.route != nil && shortName(f.routeType) == message {
 		return f.route
@@ -162,7 +163,7 @@ func (f filterAt) replaced(message string) *Node {
 	return f.contents
 }
 
-// onRequest is for filters that act on requests alone.
+// onRequest adapts the decision of a filter that acts on requests alone.
 func onRequest(acts func(filterAt) answer) func(filterAt) (request, reply answer) {
 	return func(f filterAt) (request, reply answer) { return acts(f), no }
 }

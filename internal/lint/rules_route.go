@@ -84,7 +84,7 @@ func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
 // healthPath is the path of a gRPC health check.
 const healthPath = "/grpc.health.v1.Health/Check"
 
-// answersHealth reports whether a route is for grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
+// answersHealth reports whether a route matches grpc.health.v1.Health, which the dynamic module answers if grpc_services is set.
 func (g *gate) answersHealth(p probe) bool {
 	asked := slices.ContainsFunc(p.layers, func(l *layer) bool { return len(l.value.list("grpc_services")) > 0 })
 	return g.variant == module && asked && matchesPath(p.route.get("match"), healthPath) != no

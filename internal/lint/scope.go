@@ -113,7 +113,7 @@ type connectionManager struct {
 	*Node
 	listener *Node  // nil if the file has only the connection manager
 	chain    *Node  // the filter chain; nil without a listener
-	patch    *patch // Istio's patch that adds a filter to it, if no more of it is known
+	patch    *patch // Istio's patch that adds a filter to it, if nothing else of it is known
 }
 
 // port returns the port of the listener, or nil.

@@ -1,6 +1,6 @@
 // A wall clock that jumps, to be preloaded into Envoy: CLOCK_REALTIME is ahead by the seconds in the file that CLOCK_JUMP
-// names, eight bytes in the machine's own order, as they are at each call. The monotonic clock is left alone, as it is by
-// whoever sets a wall clock.
+// names, eight bytes in the machine's own order, which each call reads again. The monotonic clock does not jump, as if an operator had set
+// the wall clock.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,7 +37,7 @@ __attribute__((constructor)) static void resolve(void) {
 }
 
 int clock_gettime(clockid_t clock, struct timespec* now) {
-  // Before it is resolved, by whoever was loaded earlier: the kernel is asked without libc.
+  // Libraries that were loaded earlier may call this before resolve has run: then it asks the kernel without libc.
   int result = real != NULL ? real(clock, now) : (int)syscall(SYS_clock_gettime, clock, now);
   if (result == 0 && clock == CLOCK_REALTIME) {
     now->tv_sec += ahead();

@@ -379,7 +379,7 @@ int main(void) {
 #ifdef FE_WITHOUT_LIFECYCLE
   CHECK(envoy_dynamic_module_on_program_init() == NULL);
   char *line = fe_log();
-  CHECK(strstr(line, "bootstrap_extension_enable_cluster_lifecycle; it needs Envoy 1.38") != NULL);
+  CHECK(strstr(line, "bootstrap_extension_enable_cluster_lifecycle; the module needs Envoy 1.38") != NULL);
   free(line);
   fe_clear_log();
   return 0;

@@ -76,7 +76,7 @@ static void requests(void) {
   CHECK_OF("12", 1, 0, 0, 0, 9);
   CHECK_OF("3", 2, 0, 0, 0, 0);                           // INVALID_ARGUMENT: no such compression
   CHECK_OF("3", 0, 0, 0, 0);                              // the prefix is cut off
-  CHECK_OF("3", 0, 0, 0, 0, 1);                           // the message is
+  CHECK_OF("3", 0, 0, 0, 0, 1);                           // the message is cut off
   CHECK_OF("3", 0, 0, 0, 0, 0, 0);                        // more than one message
   CHECK_OF("3", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
   CHECK_OF("3", 0, BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff)); // 4 GiB
@@ -95,21 +95,21 @@ static void requests(void) {
   CHECK_OF("3", 0, 0, 0, 0, 6, BYTE(0x80), BYTE(0x80), BYTE(0x80), BYTE(0x80), 0x10, 1);
   CHECK_OF("0", 0, 0, 0, 0, 8, TAG(2, GROUP), BYTE(0xf8), BYTE(0xff), BYTE(0xff), BYTE(0xff), 0x3f, 1, TAG(2, GROUP_END)); // in a group
   CHECK_OF("3", 0, 0, 0, 0, 8, TAG(2, GROUP), BYTE(0x80), BYTE(0x80), BYTE(0x80), BYTE(0x80), 0x40, 1, TAG(2, GROUP_END));
-  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, 6));                // types that there are not
+  CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, 6));                // a wire type that does not exist
   CHECK_OF("3", 0, 0, 0, 0, 1, TAG(2, 7));
-  CHECK_OF("3", 0, 0, 0, 0, 3, TAG(2, FIXED64), 1, 2);    // eight bytes that are not there
+  CHECK_OF("3", 0, 0, 0, 0, 3, TAG(2, FIXED64), 1, 2);    // two of eight bytes
   CHECK_OF("3", 0, 0, 0, 0, 4, TAG(2, FIXED32), 1, 2, 3);
   CHECK_OF("3", 0, 0, 0, 0, 2, BYTE(0x80), BYTE(0x80));   // a varint without an end
 #define NINE BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff), BYTE(0xff)
   CHECK_OF("0", 0, 0, 0, 0, 11, TAG(2, VARINT), NINE, 1); // 64 bits
   CHECK_OF("3", 0, 0, 0, 0, 11, TAG(2, VARINT), NINE, 2); // more
   CHECK_OF("3", 0, 0, 0, 0, 12, TAG(2, VARINT), NINE, BYTE(0x81), 1);
-  CHECK_OF("3", 0, 0, 0, 0, 3, NAME(1), BYTE(0x80));      // names that are not UTF-8: a byte that continues nothing
+  CHECK_OF("3", 0, 0, 0, 0, 3, NAME(1), BYTE(0x80));      // names that are not UTF-8: a continuation byte alone
   CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xbe), BYTE(0xbe));
   CHECK_OF("3", 0, 0, 0, 0, 3, NAME(1), BYTE(0xc3));      // cut off
   CHECK_OF("3", 0, 0, 0, 0, 7, NAME(2), BYTE(0xc3), BYTE(0xbc), NAME(1), BYTE(0xc3));
   CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xc3), 'b');
-  CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xc1), BYTE(0xbf)); // longer than it need be
+  CHECK_OF("3", 0, 0, 0, 0, 4, NAME(2), BYTE(0xc1), BYTE(0xbf)); // longer than necessary
   CHECK_OF("3", 0, 0, 0, 0, 5, NAME(3), BYTE(0xed), BYTE(0xa0), BYTE(0x80)); // a surrogate
   CHECK_OF("3", 0, 0, 0, 0, 6, NAME(4), BYTE(0xf4), BYTE(0x90), BYTE(0x80), BYTE(0x80)); // beyond Unicode
   CHECK_OF("3", 0, 0, 0, 0, 6, NAME(4), BYTE(0xfc), BYTE(0x80), BYTE(0x80), BYTE(0x80));
@@ -409,7 +409,7 @@ static void superseded(void) {
   advance(0);
   CHECK(ends_with(old, unavailable) && is_open(elsewhere));
   fe_stream_free(old);
-  for (int i = 0; i < 2; i++) { // a client that returns too soon is ended again, but not at once
+  for (int i = 0; i < 2; i++) { // a call that is made again too soon is ended again, but not at once
     back[i] = watch("a");
     CHECK(back[i]->data_length == 7 && is_open(back[i]));
     advance(1);
@@ -514,7 +514,7 @@ static void overrides(void) {
   CHECK(ends_with(overridden, unavailable));
   fe_stream_free(overridden);
   advance(2);
-  check_of(filter, NULL, "a"); // no route configuration is the same
+  check_of(filter, NULL, "a"); // without a route configuration it is the same
   advance(2);
   CHECK(is_open(plainly));
   fe_stream_free(plainly);
@@ -526,7 +526,7 @@ static void overrides(void) {
   for (int i = 0; i < 7; i++) fe_route_free(routes[i]);
 }
 
-// Some workers answer by the old configuration for a moment.
+// Some workers answer with the old configuration for a moment.
 static void late_workers(void) {
   const void *old = new_override(filter, 20), *new = new_override(filter, 21);
   fe_stream *watcher = watch_of(filter, old, "a", NULL);
