@@ -129,17 +129,25 @@ func readDraining(response io.Reader) (bool, error) {
 	case len(body) > maxServerInfo:
 		return false, fmt.Errorf("the response has more than %d bytes", maxServerInfo)
 	}
-	var info struct {
-		State string `json:"state"` // left out if it is LIVE
-	}
-	if err := json.Unmarshal(body, &info); err != nil {
+	// A struct would take STATE for state too.
+	var fields map[string]json.RawMessage
+	state := "" // left out if it is LIVE
+	err = json.Unmarshal(body, &fields)
+	switch {
+	case err != nil:
 		return false, err
+	case fields == nil:
+		return false, unexpected(nil, "an object")
+	case fields["state"] != nil:
+		if err := json.Unmarshal(fields["state"], &state); err != nil {
+			return false, fmt.Errorf("state: %w", err)
+		}
 	}
-	switch info.State {
+	switch state {
 	case "DRAINING":
 		return true, nil
 	case "", "LIVE", "PRE_INITIALIZING", "INITIALIZING":
 		return false, nil
 	}
-	return false, fmt.Errorf("state %.40q is not LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING", info.State)
+	return false, fmt.Errorf("state %.40q is not LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING", state)
 }

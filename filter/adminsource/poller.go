@@ -182,7 +182,12 @@ func (p *poller) run(ctx context.Context) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	client := newClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, p.endpoint.network, p.endpoint.address) })
+	client := newClient(func(context.Context) (net.Conn, error) {
+		// net/http goes on connecting after the poll that needed the connection has ended.
+		ctx, cancel := context.WithTimeout(ctx, maxPollTime)
+		defer cancel()
+		return dial(ctx, p.endpoint.network, p.endpoint.address)
+	})
 	defer client.CloseIdleConnections()
 	timer := time.NewTimer(pause(time.Duration(p.interval.Load()), 0)) // the first source requests the first poll earlier
 	defer timer.Stop()

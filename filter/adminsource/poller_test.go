@@ -395,6 +395,29 @@ func TestOnePollerServesAllSourcesOfAnAddress(t *testing.T) {
 	})
 }
 
+func TestConnectingEndsWithItsPollOrSource(t *testing.T) {
+	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
+		var pending, most atomic.Int64
+		a.pollers.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			most.Store(max(most.Load(), pending.Add(1)))
+			defer pending.Add(-1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		s := a.source(t, newConfig(time.Second, 5*time.Second, false, "a"))
+		time.Sleep(10 * time.Minute)
+		if n := most.Load(); n != 1 {
+			t.Errorf("%d connections are being made at a time, want 1", n)
+		}
+		time.Sleep(maxPollTime / 2)
+		s.Close()
+		synctest.Wait()
+		if n := pending.Load(); n != 0 {
+			t.Errorf("%d connections are still being made after the last source", n)
+		}
+	})
+}
+
 func TestPauseIsJitteredAndBacksOff(t *testing.T) {
 	for _, test := range []struct {
 		interval          time.Duration

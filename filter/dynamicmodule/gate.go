@@ -52,10 +52,7 @@ func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 	g.c.handle = C.uintptr_t(g.handle)
 	g.addPaths(c.Paths())
 	g.c.details = C.bool(c.Config().Details)
-	g.c.age_limit = C.int64_t(defaultAgeLimit)
-	if c.Config().StaleAfter > 0 {
-		g.c.age_limit = C.int64_t(c.Config().StaleAfter)
-	}
+	g.c.age_limit = C.int64_t(ageLimit(c.Config()))
 	g.c.stale = g.reply(core.FailingReply(policy.Stale))
 	g.c.error = g.reply(core.FailingReply(policy.Error))
 	if len(c.Config().GRPCServices) > 0 {
@@ -65,6 +62,14 @@ func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 		g.warnings = append(g.warnings, dueWarning{r.Now().Add(warning.After), warning.Check})
 	}
 	return g
+}
+
+// ageLimit returns how old a sample may be, and how long the main thread may hang.
+func ageLimit(c *config.Config) time.Duration {
+	if c.StaleAfter > 0 {
+		return c.StaleAfter
+	}
+	return defaultAgeLimit
 }
 
 // newBrokenGate makes a gate that fails each probe of a broken configuration, counted by the filter's own gate.

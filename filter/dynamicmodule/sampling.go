@@ -140,11 +140,16 @@ func (m *module) everySecond() {
 		if stopped.Load() {
 			return
 		}
-		limit := defaultAgeLimit
-		for _, g := range m.activeGates() {
-			limit = min(limit, time.Duration(g.c.age_limit))
-		}
-		C.hg_age_check(C.int64_t(limit))
+		C.hg_age_check(C.int64_t(shortestAgeLimit(m.activeGates())))
 		notifyWatchers()
 	}
+}
+
+// shortestAgeLimit does not read the gates' age limits in C, because Envoy may end a gate meanwhile.
+func shortestAgeLimit(gates []*gate) time.Duration {
+	shortest := defaultAgeLimit
+	for _, g := range gates {
+		shortest = min(shortest, ageLimit(g.configuration.Config()))
+	}
+	return shortest
 }

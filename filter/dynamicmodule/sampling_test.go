@@ -198,3 +198,18 @@ func TestSamplingRunsUntilEnvoyShutsDown(t *testing.T) {
 	defer stopped.Store(false)
 	<-done
 }
+
+// Envoy may end a gate while the thread that runs every second looks at it.
+func TestAgeLimitOfAGateThatHasEnded(t *testing.T) {
+	startEnvoy(t)
+	f := fakeenvoy.NewFilter(`{"clusters": ["service"], "stale_after": "4s"}`)
+	probe(f)
+	ending := shared.activeGates()
+	f.Free()
+	for range 10 { // in its memory
+		probe(newFilter(t, `{"clusters": ["service"], "stale_after": "1s"}`))
+	}
+	if got := shortestAgeLimit(ending); got != 4*time.Second {
+		t.Errorf("got %v, want 4s", got)
+	}
+}

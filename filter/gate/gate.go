@@ -51,6 +51,12 @@ func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *P
 		metrics:  newMetrics(c.StatPrefix, serial, envoy, &process.gauges),
 		clusters: make([]history, len(c.Clusters)),
 	}
+	complete := false
+	defer func() {
+		if !complete { // Envoy's side panicked
+			g.Close()
+		}
+	}()
 	g.stats, _ = source.(*envoystats.Source)
 	g.drains, _ = source.(DrainSource)
 	if c.Hold.Configured() {
@@ -58,6 +64,7 @@ func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *P
 	}
 	// Reads server.live now: a gate that is created during a drain relies on gates that read 1 before the drain.
 	g.server.Own()
+	complete = true
 	return g
 }
 

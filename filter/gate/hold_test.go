@@ -142,6 +142,46 @@ func TestGatesOfADestroyedConfigurationLeaveNoHoldState(t *testing.T) {
 	}
 }
 
+type brokenEnvoy struct{ *fakeEnvoy }
+
+type brokenValue struct{}
+
+func (brokenValue) Get() uint64 { panic("a bug") }
+
+func (envoy brokenEnvoy) Gauge(name string) envoystats.Value {
+	if name == envoystats.ServerLive {
+		return brokenValue{}
+	}
+	return envoy.fakeEnvoy.Gauge(name)
+}
+
+func TestPanicWhileAGateIsMadeLeavesNoState(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`
+	envoy, process := newFakeEnvoy(), &Process{}
+	envoy.setCluster("a", of(1, 0, 1))
+	older := newGateIn(decode(t, text), envoy, process)
+	older.Answer()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		newGateIn(decode(t, text), brokenEnvoy{envoy}, process)
+	}()
+	envoy.setCluster("a", of(0, 0, 1))
+	older.Answer()
+	envoy.now = envoy.now.Add(2 * time.Second)
+	older.Answer()
+	older.Close()
+	if n := len(process.gauges.byPrefix); n != 0 {
+		t.Errorf("%d prefixes are kept without a gate", n)
+	}
+	if got := newGateIn(decode(t, text), envoy, process).Answer().Details; got != "healthgate_cluster_unhealthy" {
+		t.Errorf("got %s, want healthgate_cluster_unhealthy", got)
+	}
+}
+
 func TestHoldStatesExpire(t *testing.T) {
 	envoy, process := newFakeEnvoy(), &Process{}
 	for range 100 {
