@@ -129,7 +129,7 @@ func readDraining(response io.Reader) (bool, error) {
 	case len(body) > maxServerInfo:
 		return false, fmt.Errorf("the response has more than %d bytes", maxServerInfo)
 	}
-	// A struct would take STATE for state too.
+	// Not a struct: encoding/json would also accept STATE as state.
 	var fields map[string]json.RawMessage
 	state := "" // left out if it is LIVE
 	err = json.Unmarshal(body, &fields)

@@ -183,7 +183,7 @@ func (p *poller) run(ctx context.Context) {
 		dial = new(net.Dialer).DialContext
 	}
 	client := newClient(func(context.Context) (net.Conn, error) {
-		// net/http goes on connecting after the poll that needed the connection has ended.
+		// net/http continues to connect after the poll that needed the connection has ended.
 		ctx, cancel := context.WithTimeout(ctx, maxPollTime)
 		defer cancel()
 		return dial(ctx, p.endpoint.network, p.endpoint.address)

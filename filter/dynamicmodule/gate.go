@@ -72,14 +72,14 @@ func ageLimit(c *config.Config) time.Duration {
 	return defaultAgeLimit
 }
 
-// newBrokenGate makes a gate that fails each probe of a broken configuration, counted by the filter's own gate.
+// newBrokenGate returns a gate that fails each probe of a broken configuration. The filter's own gate counts its replies.
 func newBrokenGate(paths []string, filter *gates.Gate) *gate {
 	g := &gate{c: C.hg_gate_create(), core: filter, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.failAlways(paths, g.reply(filter.FailingReply(policy.Error)))
 	return g
 }
 
-// newErrorGate makes a gate that fails each probe without counting it.
+// newErrorGate returns a gate that fails each probe without counting it.
 func newErrorGate(paths []string) *gate {
 	g := &gate{c: C.hg_gate_create()}
 	reply := newReply(gates.FailClosed())

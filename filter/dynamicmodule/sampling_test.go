@@ -199,14 +199,14 @@ func TestSamplingRunsUntilEnvoyShutsDown(t *testing.T) {
 	<-done
 }
 
-// Envoy may end a gate while the thread that runs every second looks at it.
+// Envoy may end a gate while everySecond reads its age limit.
 func TestAgeLimitOfAGateThatHasEnded(t *testing.T) {
 	startEnvoy(t)
 	f := fakeenvoy.NewFilter(`{"clusters": ["service"], "stale_after": "4s"}`)
 	probe(f)
 	ending := shared.activeGates()
 	f.Free()
-	for range 10 { // in its memory
+	for range 10 { // new gates may get the memory of the ended one
 		probe(newFilter(t, `{"clusters": ["service"], "stale_after": "1s"}`))
 	}
 	if got := shortestAgeLimit(ending); got != 4*time.Second {

@@ -7,7 +7,7 @@ import (
 	"healthgate/filter/lifecycle"
 )
 
-// NewStream is the plugin's filter factory: it makes the filter of one stream. It must not panic: Envoy's SDK does not recover here.
+// NewStream is the plugin's filter factory: it returns the filter of one stream. It must not panic: Envoy's SDK does not recover here.
 func NewStream(parsed any, callbacks api.FilterCallbackHandler) api.StreamFilter {
 	s := &stream{callbacks: callbacks}
 	if c, ok := parsed.(hasConfiguration); ok {

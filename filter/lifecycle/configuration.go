@@ -105,7 +105,7 @@ func (c *Configuration) ensureGate() *gate.Gate {
 	return c.makeGate()
 }
 
-// makeGate makes the gate with its source, warnings and evaluations. If the configuration has ended, it starts nothing.
+// makeGate creates the gate, and starts its source, warnings and evaluations. If the configuration has ended, it starts nothing.
 func (c *Configuration) makeGate() *gate.Gate {
 	c.making.Lock()
 	defer c.making.Unlock()
