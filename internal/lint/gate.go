@@ -180,7 +180,7 @@ func readLayer(variant config.Variant, packed, at *Node, key, need string) *laye
 		if typeName == "google.protobuf.BytesValue" {
 			content, _ = base64.StdEncoding.DecodeString(packed.text("value"))
 		}
-		l.value, l.err = parseJSON(content, place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
+		l.value, l.err = parseJSON(content, place{packed.position, true})
 	default:
 		l.err = fmt.Errorf("%s: %s is another type; write it as google.protobuf.Struct", key, typeName)
 	}

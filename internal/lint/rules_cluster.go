@@ -222,10 +222,10 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 			walk(item, inClusters)
 		}
 	}
-	for _, n := range s.resources() {
-		if isCluster := n == s.clusters[n.text("name")]; !isCluster {
-			walk(n, false)
-		} else if parts := n.get("cluster_type"); parts != nil { // an aggregate
+	for _, r := range s.resources {
+		if r.typeName != typeCluster {
+			walk(r.Node, false)
+		} else if parts := r.get("cluster_type"); parts != nil { // an aggregate
 			walk(parts, false)
 		}
 	}
@@ -341,24 +341,21 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 		longest := max(interval, idle)
 		longest += check.duration(0, "interval_jitter") + check.duration(0, "timeout") +
 			time.Duration(check.number(0, "interval_jitter_percent")/100*float64(longest))
-		lines := fmt.Sprintf("no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s", seconds(interval))
+		lines := fmt.Sprintf("no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s", config.ShowSeconds(interval))
 		switch {
 		case g.variant == plugin && p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
-			right := "write a stale_after of more than " + seconds(2*longest)
+			right := "write a stale_after of more than " + config.ShowSeconds(2*longest)
 			if idle > interval {
 				right = fmt.Sprintf("write %s into the health check, and a stale_after of more than twice that", lines)
 			}
 			f.add(find(p.layers, "stale_after"), Error, "idle", "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
-				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), seconds(longest), check.line, right)
+				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), config.ShowSeconds(longest), check.line, right)
 		case idle > interval && idle >= idleInterval:
 			f.add(check.at("no_traffic_interval"), Warning, "idle", "Envoy checks a cluster that has had no traffic yet once in %s, whatever "+
-				"interval says, so the gate notices a failed host that late: write %s", seconds(idle), lines)
+				"interval says, so the gate notices a failed host that late: write %s", config.ShowSeconds(idle), lines)
 		}
 	}
 }
-
-// seconds writes a duration as Envoy does.
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
 // checkPanic reports a gate that passes while Envoy panics: Envoy then sends to unhealthy hosts, or fails each request. A gate that needs
 // more than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each request fails.

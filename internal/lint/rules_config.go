@@ -74,7 +74,7 @@ func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
 		contents, _ := typed(extension.get("typed_config"))
 		placed[contents] = true
 	}
-	for _, resource := range s.resources() {
+	for _, resource := range s.resources {
 		resource.each(func(n *Node) {
 			for _, e := range n.pairs("typed_per_filter_config") { // the rule api reports the filter's message there
 				placed[e.value] = true

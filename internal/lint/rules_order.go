@@ -83,7 +83,7 @@ func (s *scope) checkOrder(f *findings, g *gate) {
 		if i > g.index {
 			request, side = no, "after"
 		}
-		if request == yes && !hasMatcher(other) {
+		if _, packed := typed(other.get("typed_config")); request == yes && shortName(packed) != "ExtensionWithMatcher" {
 			severity = Error
 		}
 		right := "add to the probe's route: typed_per_filter_config: {" + name + `: {"@type": type.googleapis.com/` + typeFilterConfig +
@@ -104,7 +104,7 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 		if p.route != nil && !isOn(p, other) {
 			return
 		}
-		f := filterAt{contents: contents, request: g.request(path), port: g.in.port()}
+		f := filterAt{contents: contents, request: g.request(path), port: g.in.listener.get("address", "socket_address", "port_value")}
 		f.request.grpc = path == healthPath
 		f.route, f.routeType = mostSpecific(p, other.text("name"))
 		f.isForwarded = p.route.get("direct_response") == nil && p.route.get("redirect") == nil
