@@ -143,8 +143,9 @@ func (l *library) isNamed(name *library) bool {
 	return l.byPath && !name.byPath && path.Base(l.file) == "lib"+name.file+".so"
 }
 
-// moduleLibrary reads a DynamicModuleConfig, in which module replaces name.
-func moduleLibrary(n *Node) *library {
+// moduleLibrary reads a message's DynamicModuleConfig, in which module replaces name.
+func moduleLibrary(contents *Node) *library {
+	n := contents.get("dynamic_module_config")
 	if path := n.get("module", "local", "filename"); path != nil {
 		return &library{at: path, file: path.scalar, byPath: true}
 	}
@@ -159,13 +160,13 @@ func (s *scope) checkLibraries(f *findings, gates []*gate) {
 	var firstPlugin *Node
 	var modules []*library
 	for _, contents := range startups(s.bootstrap) {
-		modules = append(modules, moduleLibrary(contents.get("dynamic_module_config")))
+		modules = append(modules, moduleLibrary(contents))
 	}
 	for _, g := range gates {
 		if g.variant == module {
-			modules = append(modules, moduleLibrary(g.contents.get("dynamic_module_config")))
+			modules = append(modules, moduleLibrary(g.contents))
 			for _, contents := range g.routeModules {
-				modules = append(modules, moduleLibrary(contents.get("dynamic_module_config")))
+				modules = append(modules, moduleLibrary(contents))
 			}
 			continue
 		}

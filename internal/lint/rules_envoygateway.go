@@ -429,7 +429,7 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 			extensions++
 			checkModuleName(e.found, contents)
 			e.checkSearchPath(proxy, contents)
-			l, file := moduleLibrary(contents.get("dynamic_module_config")), modulePath(own)
+			l, file := moduleLibrary(contents), modulePath(own)
 			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
 				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies share no "+
 					"memory, so Envoy refuses the filter: write the same in both places", l, file.scalar, file.line)

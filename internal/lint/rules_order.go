@@ -130,9 +130,6 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	return request, reply
 }
 
-// levels returns a probe's levels of routes, the narrowest first.
-func (p probe) levels() []*Node { return []*Node{p.route, p.virtualHost, p.routes} }
-
 // isOn reports whether a filter is enabled on a probe's route: PerFilterConfigs::disabled in source/common/router of v1.39.1.
 func isOn(p probe, other *Node) bool {
 	for _, level := range p.levels() {
