@@ -335,6 +335,11 @@ func find(layers []*layer, path string) (nearest *Node) {
 	return cmp.Or(nearest, layers[0].value, layers[0].at)
 }
 
+// cluster returns the node of a key of the i-th cluster of a probe's configuration.
+func (p probe) cluster(i int, key string) *Node {
+	return find(p.layers, fmt.Sprintf("clusters[%d].%s", i, key))
+}
+
 // configurations returns one probe for each distinct configuration that is not refused; without a probe, the filter's own.
 func (g *gate) configurations() []probe {
 	var distinct []probe

@@ -187,6 +187,14 @@ func routesOf(virtualHost *Node) []*Node {
 	return all
 }
 
+// routesIn returns the routes of all virtual hosts.
+func routesIn(configuration *Node) (all []*Node) {
+	for _, virtualHost := range configuration.list("virtual_hosts") {
+		all = append(all, routesOf(virtualHost)...)
+	}
+	return all
+}
+
 // each calls visit for each mapping in a tree.
 func (n *Node) each(visit func(*Node)) {
 	if n == nil {
