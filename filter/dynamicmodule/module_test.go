@@ -237,6 +237,19 @@ func TestPanicPublishesAnError(t *testing.T) {
 	wantDetails(t, probe(f), "healthgate_ok")
 }
 
+// With source admin the gate is created with its filter. A filter that was refused is not destroyed.
+func TestPanicWhileAFilterIsCreatedLeavesNothing(t *testing.T) {
+	startEnvoy(t)
+	gauges := shared.sampler.gauges
+	shared.sampler.gauges = nil // so that adding one panics
+	f := fakeenvoy.NewFilter(`{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///none"}}`)
+	shared.sampler.gauges = gauges
+	if f != nil || len(shared.filters) != 0 || len(shared.gates) != 0 {
+		t.Errorf("%v was created; %d filters and %d gates are left", f, len(shared.filters), len(shared.gates))
+	}
+	wantLines(t, "4 healthgate: panic in a filter's configuration: ", 1)
+}
+
 func TestStatsOfTheDefaultPrefixAreShared(t *testing.T) {
 	startEnvoy(t)
 	const byDefault, x = `{"clusters": ["service"]}`, `{"clusters": ["service"], "stat_prefix": "x"}`
