@@ -2,9 +2,6 @@ package dynamicmodule
 
 import (
 	"fmt"
-	"os"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -295,21 +292,6 @@ func TestLivenessGateFailsOnlyOnOldSamples(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	wantMetrics(t, f, metrics{"default.failed_stale": 1})
-}
-
-// Only a gate's first probe, and those that are sent a report, call Go.
-func TestProbesDoNotCallGo(t *testing.T) {
-	for file, want := range map[string][]string{
-		"probe.c": {"healthgateReport"}, "gate.c": {"healthgateFirstProbe"}, "age.c": nil, "metric.c": nil, "stream.c": nil,
-	} {
-		source, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if calls := regexp.MustCompile(`healthgate[A-Z]\w+`).FindAllString(string(source), -1); !slices.Equal(calls, want) {
-			t.Errorf("%s calls %v", file, calls)
-		}
-	}
 }
 
 func TestUpdatedOverrideSeesItsCluster(t *testing.T) {
