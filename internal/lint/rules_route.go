@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -49,11 +50,7 @@ func (g *gate) enablingLines() string {
 // checkEnabled reports a gate that no route enables, or that answers another path than its route matches.
 func (g *gate) checkEnabled(f *findings) {
 	if !g.filter.isTrue("disabled") {
-		if own := g.own(); own != nil {
-			for _, routes := range g.routing.configurations {
-				g.checkSwitchedOff(f, routes, own.Path)
-			}
-		}
+		g.checkSwitchedOff(f)
 		return
 	}
 	if len(g.probes) == 0 && !g.routing.partial {
@@ -70,13 +67,19 @@ func (g *gate) checkEnabled(f *findings) {
 	}
 }
 
-// checkSwitchedOff reports a probe's route that disables a filter which is enabled by default.
-func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
-	for _, virtualHost := range routes.list("virtual_hosts") {
-		route := g.firstFor(virtualHost, path)
-		if route != nil && !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
-			f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
-				"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere", path)
+// checkSwitchedOff reports probes' routes that disable a filter which is enabled by default.
+func (g *gate) checkSwitchedOff(f *findings) {
+	own := g.own()
+	if own == nil {
+		return
+	}
+	for _, routes := range g.routing.configurations {
+		for _, virtualHost := range routes.list("virtual_hosts") {
+			route := g.firstFor(virtualHost, own.Path)
+			if route != nil && !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
+				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
+					"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere", own.Path)
+			}
 		}
 	}
 }
@@ -114,42 +117,23 @@ func (g *gate) checkActions(f *findings) {
 // firstFor returns the first route of a virtual host that takes each probe of a path, or nil.
 func (g *gate) firstFor(virtualHost *Node, path string) *Node {
 	key := firstKey{virtualHost, path}
-	first, known := g.first[key]
-	if !known {
-		for _, route := range virtualHost.list("routes") {
-			if matches(route, g.request(path)) == yes {
-				first = route
-				break
-			}
+	if _, known := g.first[key]; !known {
+		routes := virtualHost.list("routes")
+		g.first[key] = nil
+		if i := slices.IndexFunc(routes, func(route *Node) bool { return matches(route, g.request(path)) == yes }); i >= 0 {
+			g.first[key] = routes[i]
 		}
-		g.first[key] = first
 	}
-	return first
+	return g.first[key]
 }
 
 // takenBefore returns the route before a probe's that takes it, or nil.
 func (g *gate) takenBefore(p probe) *Node {
 	first := g.firstFor(p.virtualHost, p.path())
-	if first == nil || first == p.route || first.line > p.route.line || first.line == p.route.line && first.column > p.route.column {
+	if first == nil || first == p.route || cmp.Or(cmp.Compare(first.line, p.route.line), cmp.Compare(first.column, p.route.column)) > 0 {
 		return nil
 	}
 	return first
-}
-
-// byIPFirst returns the probes that a client reaches by IP address, in the virtual host for IP addresses. A path that is not there is
-// reached by name in another virtual host.
-func (g *gate) byIPFirst(routes *Node) (reached []probe) {
-	byIP := virtualHostByIP(routes)
-	has := map[string]bool{}
-	for _, p := range g.answers {
-		has[p.path()] = has[p.path()] || p.virtualHost == byIP && byIP != nil
-	}
-	for _, p := range g.answers {
-		if p.routes == routes && (p.virtualHost == byIP || !has[p.path()]) {
-			reached = append(reached, p)
-		}
-	}
-	return reached
 }
 
 // checkShadows reports probes that another route or a redirect takes. A filter that is enabled by default answers on every route.
@@ -157,11 +141,17 @@ func (g *gate) checkShadows(f *findings, routes *Node) {
 	if !g.filter.isTrue("disabled") {
 		return
 	}
+	byIP := virtualHostByIP(routes)
 	answered := map[*Node]string{}
+	reachedByIP := map[string]bool{} // paths that a client reaches by IP address; another one is reached by name in another virtual host
 	for _, p := range g.answers {
 		answered[p.route] = p.path()
+		reachedByIP[p.path()] = reachedByIP[p.path()] || p.virtualHost == byIP
 	}
-	for _, p := range g.byIPFirst(routes) {
+	for _, p := range g.answers {
+		if p.routes != routes || p.virtualHost != byIP && reachedByIP[p.path()] {
+			continue
+		}
 		if before := g.takenBefore(p); before != nil && answered[before] != p.path() {
 			f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
 				before.line, p.path(), action(before))
@@ -252,19 +242,17 @@ func (g *gate) checkDomains(f *findings, routes *Node) {
 		done[p.path()] = done[p.path()] || p.virtualHost == byIP
 	}
 	for _, p := range g.answers {
-		path := p.path()
-		if done[path] {
-			continue
-		}
-		done[path] = true
-		at := p.virtualHost.at("domains")
-		if byIP == nil {
+		path, at := p.path(), p.virtualHost.at("domains")
+		switch {
+		case done[path]:
+		case byIP == nil:
 			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
 				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
-			continue
+		default:
+			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
+				"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
 		}
-		f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
-			"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
+		done[path] = true
 	}
 }
 
