@@ -26,7 +26,6 @@ type api struct {
 	part       bool     // merged into a message that may have the missing keys
 }
 
-// check checks a document against a type of the API.
 func (a *api) check(n *Node, typeName string) {
 	a.document(n, typeName)
 	if a.part || a.errors > 0 { // missing keys may be elsewhere, or could not be read
@@ -90,7 +89,6 @@ func fieldOf(kind protoreflect.MessageDescriptor, key string) protoreflect.Field
 	return kind.Fields().ByJSONName(key)
 }
 
-// message reads a mapping.
 func (a *api) message(n *Node, m protoreflect.Message) {
 	if a.wellKnown(n, m) {
 		return
@@ -134,7 +132,6 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 	a.refusals(n, m.Descriptor())
 }
 
-// twice reports a repeated key.
 func (a *api) twice(e *entry) {
 	a.found.add(e.value, Warning, "api", "%s is given twice, and Envoy uses the last: remove the other one", quoteKey(e.key))
 }
@@ -198,7 +195,6 @@ func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDes
 	}
 }
 
-// value reads one value of a field.
 func (a *api) value(n *Node, field protoreflect.FieldDescriptor, empty func() protoreflect.Value) (protoreflect.Value, bool) {
 	if field.Message() == nil {
 		return a.scalar(n, field)
@@ -405,7 +401,6 @@ func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Va
 	return protoreflect.ValueOfEnum(value.Number()), true
 }
 
-// show renders a value for a message.
 func show(n *Node) string {
 	switch n.kind {
 	case text:

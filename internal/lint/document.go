@@ -303,10 +303,8 @@ func (l *linter) dump(n *Node) {
 	l.scopes = append(l.scopes, s)
 }
 
-// isObject returns whether a document is a Kubernetes object.
 func isObject(n *Node) bool { return n.text("apiVersion") != "" && n.text("kind") != "" }
 
-// object reads a Kubernetes object.
 func (l *linter) object(n *Node) {
 	switch kind := n.text("kind"); kind {
 	case "List", "ConfigMapList", "SecretList", "EnvoyFilterList":

@@ -86,7 +86,6 @@ func newFile(name string, content []byte) *file {
 	return f
 }
 
-// at returns the position of a line and a column.
 func (f *file) at(line, column int) position { return position{f, line, column} }
 
 // line returns a line, from 1, without its end.

@@ -88,7 +88,6 @@ type probe struct {
 	config      *config.Config // nil if it is refused
 }
 
-// gates returns the gates of a scope.
 func (s *scope) gates() (all []*gate) {
 	for _, m := range s.connectionManagers() {
 		for i, f := range m.list("http_filters") {

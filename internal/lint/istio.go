@@ -30,7 +30,6 @@ var patchTypes = map[string]string{
 	"BOOTSTRAP":           typeBootstrap,
 }
 
-// envoyFilter reads Istio's EnvoyFilter.
 func (l *linter) envoyFilter(n *Node) {
 	s := newScope()
 	for _, of := range n.list("spec", "configPatches") {

@@ -46,7 +46,6 @@ func Run(inputs []Input) ([]Finding, error) {
 	return l.found.sorted(l.files), errors.Join(unread...)
 }
 
-// read reads one input.
 func (l *linter) read(input Input) error {
 	f := newFile(input.Name, input.Content)
 	l.files = append(l.files, f)

@@ -96,7 +96,6 @@ func matchesRegex(pattern, s string) answer {
 	return maybe
 }
 
-// matchesRest evaluates the rest of a match.
 func matchesRest(match *Node, r request) answer {
 	if match.get("grpc") != nil && !r.grpc {
 		return no

@@ -101,7 +101,6 @@ func (n *Node) pairs(keys ...string) []entry {
 	return n.entries
 }
 
-// first returns the first item of a list.
 func (n *Node) first() *Node {
 	if n == nil || len(n.items) == 0 {
 		return nil
@@ -117,12 +116,10 @@ func (n *Node) text(keys ...string) string {
 	return n.scalar
 }
 
-// has returns whether a list has one of some words.
 func (n *Node) has(words ...string) bool {
 	return slices.ContainsFunc(n.list(), func(item *Node) bool { return slices.Contains(words, item.scalar) })
 }
 
-// isTrue returns whether the value at keys is true.
 func (n *Node) isTrue(keys ...string) bool {
 	n = n.get(keys...)
 	return n != nil && n.kind == boolean && n.scalar == "true"
@@ -170,7 +167,6 @@ func (n *Node) value() *structpb.Value {
 	return structpb.NewNullValue()
 }
 
-// structure returns a mapping as a protobuf Struct.
 func (n *Node) structure() *structpb.Struct {
 	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for _, e := range n.pairs() {

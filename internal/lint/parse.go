@@ -63,7 +63,6 @@ func mayBeJSON(content []byte) bool {
 	return len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[')
 }
 
-// parse reads the documents of a text.
 func parse(content []byte, at place) ([]*Node, error) {
 	if mayBeJSON(content) {
 		document, err := parseJSON(content, at)
@@ -254,7 +253,6 @@ func (r *jsonReader) fail(format string, args ...any) error {
 	return &syntaxError{r.next(), "not JSON: " + fmt.Sprintf(format, args...)}
 }
 
-// token reads a token.
 func (r *jsonReader) token() (json.Token, error) {
 	token, err := r.tokens.Token()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -322,5 +320,4 @@ func isPlaceholder(s string) bool { return placeholder.MatchString(s) }
 // placeholderWord matches a word that a script replaces by a number: ADMIN_PORT.
 var placeholderWord = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)+$`)
 
-// oneLine returns a message without line breaks.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

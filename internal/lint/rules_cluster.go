@@ -13,7 +13,6 @@ import (
 	"healthgate/filter/policy"
 )
 
-// checkClusters checks each cluster of a gate.
 func (s *scope) checkClusters(f *findings, g *gate) {
 	for _, p := range g.configurations() {
 		for i, asked := range p.config.Clusters {

@@ -121,7 +121,6 @@ type library struct {
 	byPath bool
 }
 
-// String describes a library in a finding.
 func (l *library) String() string {
 	if l.byPath {
 		return "the path " + l.file

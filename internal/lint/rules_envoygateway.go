@@ -323,7 +323,6 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	},
 }
 
-// targets returns the references to the targets of a policy.
 func targets(policy *Node) []*Node {
 	all := slices.Clone(policy.list("spec", "targetRefs"))
 	if one := policy.get("spec", "targetRef"); one != nil {

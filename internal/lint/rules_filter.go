@@ -40,7 +40,6 @@ func (g *gate) forwards() bool {
 	})
 }
 
-// isForwarding reports whether a route sends requests upstream.
 func isForwarding(route *Node) bool {
 	return route.get("direct_response") == nil && route.get("redirect") == nil
 }

@@ -184,7 +184,6 @@ func (f filterAt) replaced(message string) *Node {
 
 func always(a answer) func(filterAt) answer { return func(filterAt) answer { return a } }
 
-// maybeIf returns maybe or no.
 func maybeIf(b bool) answer { return min(answerOf(b), maybe) }
 
 func ifForwarded(f filterAt) answer { return maybeIf(f.isForwarded) }

@@ -42,7 +42,6 @@ func (s *scope) check(f *findings) []*gate {
 	return append(gates, s.checkMisplaced(f, gates)...)
 }
 
-// enablingLines returns the lines that enable the gate on a route.
 func (g *gate) enablingLines() string {
 	return "typed_per_filter_config: {" + g.filter.text("name") + ": {\"@type\": type.googleapis.com/" + typeFilterConfig + ", config: {}}}"
 }
@@ -205,7 +204,6 @@ func security(chain *Node) (contents *Node, typeName string) {
 	return contents, typeName
 }
 
-// hasTLS reports whether a filter chain decrypts.
 func hasTLS(chain *Node) bool {
 	_, typeName := security(chain)
 	return typeName != ""

@@ -19,7 +19,6 @@ type consequence struct {
 // missingStats has the names of excluded stats, by the consequence.
 type missingStats map[consequence][]string
 
-// need notes a stat if a matcher excludes it.
 func (m missingStats) need(matcher *Node, name string, severity Severity, text string) {
 	c := consequence{matcher, severity, text}
 	if includes(matcher, name) == no && !slices.Contains(m[c], name) {

@@ -88,7 +88,6 @@ type connectionManager struct {
 	patch    *patch // Istio's patch that adds a filter to it, if nothing else of it is known
 }
 
-// connectionManagers returns all connection managers.
 func (s *scope) connectionManagers() []connectionManager {
 	var all []connectionManager
 	for _, listener := range s.listeners {
@@ -141,7 +140,6 @@ type routing struct {
 	partial        bool    // there may be virtual hosts that are not in the files
 }
 
-// routing returns the routing of a connection manager.
 func (s *scope) routing(m connectionManager) routing {
 	r := routing{scoped: m.get("scoped_routes") != nil, partial: m.patch != nil}
 	add := func(routes *Node, name string) {
@@ -187,7 +185,6 @@ func routesOf(virtualHost *Node) []*Node {
 	return all
 }
 
-// routesIn returns the routes of all virtual hosts.
 func routesIn(configuration *Node) (all []*Node) {
 	for _, virtualHost := range configuration.list("virtual_hosts") {
 		all = append(all, routesOf(virtualHost)...)

@@ -89,7 +89,6 @@ func (s *scope) served(g *gate) []Served {
 	return all
 }
 
-// countedBy sets the prefixes.
 func (s *Served) countedBy(filter *config.Config) {
 	if s.Config == nil {
 		return
