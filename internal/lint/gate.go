@@ -92,6 +92,9 @@ func (s *scope) gates() (all []*gate) {
 	for _, m := range s.connectionManagers() {
 		for i, f := range m.list("http_filters") {
 			contents, typeName := s.httpFilter(f)
+			if contents == nil && f.get("config_discovery") != nil { // ECDS, which is not in the files, may have a gate
+				s.elsewhere++
+			}
 			if !isGate(contents, typeName) {
 				continue
 			}

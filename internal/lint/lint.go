@@ -37,7 +37,7 @@ func Run(inputs []Input) ([]Finding, error) {
 		}
 	}
 	for _, s := range l.joined() {
-		l.gates += len(s.check(&l.found)) + s.unseenFilters()
+		l.gates += len(s.check(&l.found)) + s.elsewhere
 	}
 	l.gates += l.checkGateway()
 	l.timers()

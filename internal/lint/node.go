@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -85,35 +86,26 @@ func (n *Node) at(keys ...string) *Node {
 	return n
 }
 
+var missing = &Node{}
+
+// found returns the value at keys, or an empty node.
+func (n *Node) found(keys ...string) *Node { return cmp.Or(n.get(keys...), missing) }
+
 // list returns the items of the list at keys.
-func (n *Node) list(keys ...string) []*Node {
-	if n = n.get(keys...); n != nil {
-		return n.items
-	}
-	return nil
-}
+func (n *Node) list(keys ...string) []*Node { return n.found(keys...).items }
 
 // pairs returns the entries of the mapping at keys.
-func (n *Node) pairs(keys ...string) []entry {
-	if n = n.get(keys...); n == nil {
-		return nil
-	}
-	return n.entries
-}
-
-func (n *Node) first() *Node {
-	if n == nil || len(n.items) == 0 {
-		return nil
-	}
-	return n.items[0]
-}
+func (n *Node) pairs(keys ...string) []entry { return n.found(keys...).entries }
 
 // text returns the scalar at keys, or "".
-func (n *Node) text(keys ...string) string {
-	if n = n.get(keys...); n == nil {
-		return ""
+func (n *Node) text(keys ...string) string { return n.found(keys...).scalar }
+
+// first returns the first item of a list, or nil.
+func (n *Node) first() *Node {
+	if len(n.list()) > 0 {
+		return n.items[0]
 	}
-	return n.scalar
+	return nil
 }
 
 func (n *Node) has(words ...string) bool {
@@ -121,8 +113,7 @@ func (n *Node) has(words ...string) bool {
 }
 
 func (n *Node) isTrue(keys ...string) bool {
-	n = n.get(keys...)
-	return n != nil && n.kind == boolean && n.scalar == "true"
+	return n.found(keys...).kind == boolean && n.text(keys...) == "true"
 }
 
 // number returns the number at keys, which may be quoted, or byDefault.

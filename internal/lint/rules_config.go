@@ -59,9 +59,8 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 	return true
 }
 
-// checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain. It returns
-// the misplaced gates, for which other rules are skipped.
-func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
+// checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain.
+func (s *scope) checkMisplaced(f *findings, gates []*gate) {
 	placed := map[*Node]bool{}
 	for _, g := range gates {
 		placed[g.contents] = true
@@ -78,11 +77,10 @@ func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
 			if contents, typeName := typed(n); isGate(contents, typeName) && !placed[contents] {
 				f.add(n, Warning, "unread", "this Healthgate filter is not in the http_filters of a connection manager, so lint does not check it: "+
 					"add it there, with disabled: true, and enable it on the probe's route")
-				misplaced = append(misplaced, &gate{contents: contents})
+				s.elsewhere++
 			}
 		})
 	}
-	return misplaced
 }
 
 // startups returns Healthgate's bootstrap extensions in a bootstrap.

@@ -37,13 +37,18 @@ const (
 var actors = []actor{
 	{"jwt_authn.v3.JwtAuthentication", "requires a token, which a probe does not have (401)", "", jwtRefuses, nil},
 	{"ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs, nil},
-	{"oauth2.v3.OAuth2", "redirects a client without its cookie to a login (302)", "", oauthRedirects, nil},
+	{"oauth2.v3.OAuth2", "redirects a client without its cookie to a login (302)", "", func(f filterAt) answer {
+		return not(anyOf(f.contents.list("config", "pass_through_matcher"), f.hasHeader))
+	}, nil},
 	{"basic_auth.v3.BasicAuth", "requires a password, which a probe does not have (401)", "", func(f filterAt) answer {
 		return answerOf(!f.contents.isTrue("allow_missing"))
 	}, nil},
 	{"api_key_auth.v3.ApiKeyAuth", "requires a key, which a probe does not have (401)", "", always(yes), nil},
 	{"rbac.v3.RBAC", "refuses a probe by its policies (403)", "", rbacRefuses, nil},
-	{"grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", transcoderRefuses, nil},
+	{"grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", func(f filterAt) answer {
+		c := f.replaced("GrpcJsonTranscoder")
+		return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method"))
+	}, nil},
 	{"mcp.v3.Mcp", "refuses each request that is not MCP", "", func(f filterAt) answer {
 		return answerOf(cmp.Or(f.route.text("traffic_mode"), f.contents.text("traffic_mode")) == "REJECT_NO_MCP")
 	}, nil},
@@ -53,24 +58,40 @@ var actors = []actor{
 	{"checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", func(f filterAt) answer {
 		return answerOf(f.contents.isTrue("reject_unmatched"))
 	}, nil},
-	{"file_server.v3.FileServerConfig", "answers with a file, or 404", "", fileServerAnswers, nil},
+	{"file_server.v3.FileServerConfig", "answers with a file, or 404", "", func(f filterAt) answer {
+		return anyOf(f.replaced("FileServerConfig").list("path_mappings"), func(mapped *Node) answer {
+			return answerOf(strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")))
+		})
+	}, nil},
 	{"credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", func(f filterAt) answer {
 		return maybeIf(!f.contents.isTrue("allow_request_without_credential"))
 	}, nil},
-	{"ratelimit.v3.RateLimit", overLimit, "", rateLimitRefuses, nil},
-	{"local_ratelimit.v3.LocalRateLimit", overLimit, "", localRateLimitRefuses, nil},
+	{"ratelimit.v3.RateLimit", overLimit, "", func(f filterAt) answer {
+		return maybeIf(f.isForwarded && !isOff(f.contents.get("filter_enabled")) && !isOff(f.contents.get("filter_enforced")) &&
+			(f.hasLimits || len(f.contents.list("rate_limits")) > 0 || len(f.route.list("rate_limits")) > 0))
+	}, nil},
+	{"local_ratelimit.v3.LocalRateLimit", overLimit, "", func(f filterAt) answer {
+		c := f.replaced("LocalRateLimit")
+		isOn := func(key string) bool { return matchesFraction(c.get(key, "default_value")) != no } // 0 % unless it is given
+		return maybeIf((c.get("token_bucket") != nil || len(c.list("descriptors")) > 0) && isOn("filter_enabled") && isOn("filter_enforced"))
+	}, nil},
 	{"rate_limit_quota.v3.RateLimitQuotaFilterConfig", "refuses requests over its quota (429)", "", always(maybe), nil},
 	{"fault.v3.HTTPFault", "answers some requests with an error, or late", "may delay it", faultActs, nil},
 	{"admission_control.v3.AdmissionControl", "refuses requests while others fail (503)",
 		"counts each 503 as a failure, and then refuses real requests", ifEnabled, nil},
 	{"adaptive_concurrency.v3.AdaptiveConcurrency", "refuses requests over its limit (503)", "", ifEnabled, nil},
-	{"bandwidth_limit.v3.BandwidthLimit", "delays requests", "", bandwidthDelays, nil},
+	{"bandwidth_limit.v3.BandwidthLimit", "delays requests", "", func(f filterAt) answer {
+		c := f.replaced("BandwidthLimit")
+		return maybeIf(!slices.Contains([]string{"", "DISABLED"}, c.text("enable_mode")) && !isOff(c.get("runtime_enabled")))
+	}, nil},
 	{"csrf.v3.CsrfPolicy", "refuses gRPC probes, which have no origin (403)", "", func(f filterAt) answer {
 		return maybeIf(f.request.grpc && !isOff(f.replaced("CsrfPolicy").get("filter_enabled"))) // a gRPC probe is a POST
 	}, nil},
 	{"cache.v3.CacheConfig", fromCache, "", ifForwarded, nil},
 	{"cache_v2.v3.CacheV2Config", fromCache, "", ifForwarded, nil},
-	{"health_check.v3.HealthCheck", "answers health checks itself", "", healthCheckAnswers, nil},
+	{"health_check.v3.HealthCheck", "answers health checks itself", "", func(f filterAt) answer {
+		return min(maybeIf(!f.contents.isTrue("pass_through_mode")), allOf(f.contents.list("headers"), f.hasHeader))
+	}, nil},
 	{"ext_proc.v3.ExternalProcessor", "calls a processor, which may answer, or fail (500)",
 		"calls a processor, which may change it, or fail (500)", extProcCalls("request"), extProcCalls("response")},
 	{"wasm.v3.Wasm", "runs a program that may answer", "may change it by its program", always(maybe), nil},
@@ -182,6 +203,9 @@ func (f filterAt) replaced(message string) *Node {
 	return f.contents
 }
 
+// hasHeader reports whether a probe meets a condition on a header.
+func (f filterAt) hasHeader(header *Node) answer { return matchesHeader(header, f.request) }
+
 func always(a answer) func(filterAt) answer { return func(filterAt) answer { return a } }
 
 func maybeIf(b bool) answer { return min(answerOf(b), maybe) }
@@ -209,10 +233,6 @@ func extAuthzActs(f filterAt) answer {
 		return maybe
 	}
 	return yes
-}
-
-func oauthRedirects(f filterAt) answer {
-	return not(anyOf(f.contents.list("config", "pass_through_matcher"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
 // jwtRefuses evaluates the first rule that matches.
@@ -252,29 +272,6 @@ func jwtRequires(requirement *Node) answer {
 	return anyOf(requirement.list("requires_all", "requirements"), jwtRequires)
 }
 
-func transcoderRefuses(f filterAt) answer {
-	c := f.replaced("GrpcJsonTranscoder")
-	return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method"))
-}
-
-func fileServerAnswers(f filterAt) answer {
-	return anyOf(f.replaced("FileServerConfig").list("path_mappings"), func(mapped *Node) answer {
-		return answerOf(strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")))
-	})
-}
-
-func rateLimitRefuses(f filterAt) answer {
-	return maybeIf(f.isForwarded && !isOff(f.contents.get("filter_enabled")) && !isOff(f.contents.get("filter_enforced")) &&
-		(f.hasLimits || len(f.contents.list("rate_limits")) > 0 || len(f.route.list("rate_limits")) > 0))
-}
-
-// localRateLimitRefuses needs both fractions, which are 0 % unless they are given.
-func localRateLimitRefuses(f filterAt) answer {
-	c := f.replaced("LocalRateLimit")
-	return maybeIf((c.get("token_bucket") != nil || len(c.list("descriptors")) > 0) &&
-		matchesFraction(c.get("filter_enabled", "default_value")) != no && matchesFraction(c.get("filter_enforced", "default_value")) != no)
-}
-
 func faultActs(f filterAt) answer {
 	c := f.replaced("HTTPFault")
 	fraction := func(fault string, fixed ...string) answer {
@@ -284,9 +281,7 @@ func faultActs(f filterAt) answer {
 		return matchesFraction(c.get(fault, "percentage"))
 	}
 	result := max(fraction("abort", "http_status", "grpc_status"), min(fraction("delay", "fixed_delay"), maybe))
-	for _, header := range c.list("headers") {
-		result = min(result, matchesHeader(header, f.request))
-	}
+	result = min(result, allOf(c.list("headers"), f.hasHeader))
 	if c.get("upstream_cluster") != nil {
 		result = min(result, ifForwarded(f))
 	}
@@ -294,19 +289,6 @@ func faultActs(f filterAt) answer {
 		result = min(result, maybe)
 	}
 	return result
-}
-
-func bandwidthDelays(f filterAt) answer {
-	c := f.replaced("BandwidthLimit")
-	mode := c.text("enable_mode")
-	return maybeIf(mode != "" && mode != "DISABLED" && !isOff(c.get("runtime_enabled")))
-}
-
-func healthCheckAnswers(f filterAt) answer {
-	if f.contents.isTrue("pass_through_mode") {
-		return no
-	}
-	return min(maybe, allOf(f.contents.list("headers"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
 // extProcCalls is by what a processor gets of a "request" or a "response".

@@ -39,7 +39,8 @@ func (s *scope) check(f *findings) []*gate {
 	s.checkRouteClusters(f)
 	s.checkLibraries(f, gates)
 	s.checkAdmin(f)
-	return append(gates, s.checkMisplaced(f, gates)...)
+	s.checkMisplaced(f, gates)
+	return gates
 }
 
 func (g *gate) enablingLines() string {

@@ -101,13 +101,11 @@ func (s *scope) ownScope(g *gate, statPrefix string) string {
 
 // ownMatcher returns the matcher of a listener or a cluster, or nil: the field of Envoy 1.40, or the metadata before.
 func ownMatcher(n *Node) *Node {
-	if own := n.get("stats_matcher"); own != nil {
-		return own
+	before := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher")
+	if typeOf(before.text("@type")) != typeStatsMatcher {
+		before = nil
 	}
-	if own := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher"); typeOf(own.text("@type")) == typeStatsMatcher {
-		return own
-	}
-	return nil
+	return cmp.Or(n.get("stats_matcher"), before)
 }
 
 // includes reports whether a matcher includes a stat: envoy/config/metrics/v3, StatsMatcher.

@@ -18,6 +18,7 @@ type scope struct {
 	extensions  map[string]*Node   // filters by ECDS (TypedExtensionConfig), by name
 	scopes      map[string][]*Node // ScopedRouteConfiguration by the scopes' name in the connection manager; "" in a separate file
 	patches     []*patch           // of Istio, for a configuration that is not in the files
+	elsewhere   int                // how many filters may be gates, and are not checked
 }
 
 // resource is a message that has a name, or none, in a scope.
@@ -119,18 +120,6 @@ func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
 		return typed(contents.get("extension_config", "typed_config"))
 	}
 	return contents, typeName
-}
-
-// unseenFilters counts the filters that get their configuration by ECDS, without the files having it: each may be a gate.
-func (s *scope) unseenFilters() (unseen int) {
-	for _, m := range s.connectionManagers() {
-		for _, entry := range m.list("http_filters") {
-			if contents, _ := s.httpFilter(entry); contents == nil && entry.get("config_discovery") != nil {
-				unseen++
-			}
-		}
-	}
-	return unseen
 }
 
 // routing has the route configurations of a connection manager, as far as they are in the files.

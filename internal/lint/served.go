@@ -43,16 +43,15 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 	}
 	var all []Served
 	for _, s := range l.scopes {
-		for _, g := range s.gates() {
-			all = append(all, s.served(g)...)
+		for _, g := range s.check(&l.found) {
+			all = append(all, g.served()...)
 		}
-		s.check(&l.found)
 	}
 	return all, l.found.sorted(l.files), nil
 }
 
 // served returns the paths that a gate answers.
-func (s *scope) served(g *gate) []Served {
+func (g *gate) served() []Served {
 	address := g.in.listener.get("address", "socket_address")
 	base := Served{Listener: g.in.listener.text("name"), Module: g.variant == module, UDP: address.text("protocol") == "UDP"}
 	if port := address.text("port_value"); port != "" && port != "0" {
