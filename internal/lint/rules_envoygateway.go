@@ -427,15 +427,11 @@ func (e *envoyGateway) checkSearchPath(proxy, extension *Node) {
 		container := kubernetes.get(workload, "container")
 		return container.get("image") != nil || container.get("imageRepository") != nil
 	}
-	if name == nil || kubernetes == nil || mentions(kubernetes, variable) || hasImage("envoyDeployment") || hasImage("envoyDaemonSet") {
+	hasVariable := false
+	kubernetes.each(func(n *Node) { hasVariable = hasVariable || n.scalar == variable })
+	if name == nil || kubernetes == nil || hasVariable || hasImage("envoyDeployment") || hasImage("envoyDaemonSet") {
 		return
 	}
 	e.found.add(name, Error, "config", "Envoy searches for this module in the folder that %s names, which Envoy Gateway's own image does not "+
 		"set, so Envoy does not start: add it to spec.provider.kubernetes.envoyDeployment.container.env", variable)
-}
-
-// mentions reports whether a text is a value somewhere in a node.
-func mentions(n *Node, text string) bool {
-	return n != nil && (n.scalar == text || slices.ContainsFunc(n.items, func(item *Node) bool { return mentions(item, text) }) ||
-		slices.ContainsFunc(n.entries, func(e entry) bool { return mentions(e.value, text) }))
 }

@@ -120,7 +120,7 @@ func (l *linter) readDrainFlag(d *drain, words []*Node) (rest []*Node) {
 	at, rest := words[0], words[1:]
 	flag, value, joined := strings.Cut(at.scalar, "=")
 	i := slices.IndexFunc(drainTimes, func(of struct{ flag, variable string }) bool { return of.flag == flag })
-	hasValue, other := otherDrainFlags[flag]
+	hasValue, isOther := otherDrainFlags[flag]
 	if !joined && (i >= 0 || hasValue) && len(rest) > 0 {
 		value, rest = rest[0].scalar, rest[1:]
 	}
@@ -130,7 +130,7 @@ func (l *linter) readDrainFlag(d *drain, words []*Node) (rest []*Node) {
 		if !d.set(i, at, value) && !isPlaceholder(value) {
 			l.found.add(at, Error, "timers", "%s is %q, which is not a duration, so the drain fails at once: write %s 30s", flag, clip(value), flag)
 		}
-	case !other:
+	case !isOther:
 		l.found.add(at, Error, "timers", "healthgate drain has no flag %s, so it fails at once and nothing drains: it has %s and %s", clip(flag),
 			drainTimes[0].flag, drainTimes[1].flag)
 	}
@@ -143,8 +143,7 @@ func (d *drain) set(i int, at *Node, value string) bool {
 	if err != nil || duration < 0 {
 		return false
 	}
-	seconds := int(math.Ceil(duration.Seconds()))
-	if i == 0 {
+	if seconds := int(math.Ceil(duration.Seconds())); i == 0 {
 		d.delay, d.delayAt = seconds, at
 	} else {
 		d.timeout = seconds

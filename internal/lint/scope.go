@@ -181,14 +181,12 @@ func routesIn(configuration *Node) (all []*Node) {
 	return all
 }
 
-// each calls visit for each mapping in a tree.
+// each calls visit for each node of a tree.
 func (n *Node) each(visit func(*Node)) {
 	if n == nil {
 		return
 	}
-	if n.kind == mapping {
-		visit(n)
-	}
+	visit(n)
 	for _, e := range n.entries {
 		e.value.each(visit)
 	}
