@@ -226,8 +226,8 @@ func hasNoHosts(f *findings, cluster *Node) bool {
 	case isKind("aggregate"), isKind("composite"), name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
 		var parts []string
 		for _, part := range contents.list("clusters") {
-			if name := cmp.Or(part.text("name"), part.scalar); name != "" || part.kind == text {
-				parts = append(parts, quoteKey(name))
+			if part.kind == text || part.text("name") != "" {
+				parts = append(parts, quoteKey(cmp.Or(part.text("name"), part.scalar)))
 			}
 		}
 		f.add(cluster.at("name"), Error, "unchecked", "this cluster consists of others and has no hosts, so a gate of it is always 503: "+

@@ -15,11 +15,8 @@ func (s *scope) check(f *findings) []*gate {
 		g.checkEnabled(f)
 		g.checkActions(f)
 		for _, routes := range g.routing.configurations {
-			if g.in.patch == nil {
-				g.checkShadows(f, routes)
-			}
-			if !g.routing.partial && !g.routing.scoped { // otherwise the probe may be for another virtual host or scope
-				g.checkDomains(f, routes)
+			if g.filter.isTrue("disabled") { // a filter that is enabled by default answers on every route
+				g.checkVirtualHosts(f, routes)
 			}
 		}
 		s.checkOrder(f, g)
@@ -136,37 +133,52 @@ func (g *gate) takenBefore(p probe) *Node {
 	return first
 }
 
-// checkShadows reports probes that another route or a redirect takes. A filter that is enabled by default answers on every route.
-func (g *gate) checkShadows(f *findings, routes *Node) {
-	if !g.filter.isTrue("disabled") {
-		return
-	}
+// checkVirtualHosts reports probes that another route or a redirect takes, and probes by IP address that get to no virtual host with the
+// gate.
+func (g *gate) checkVirtualHosts(f *findings, routes *Node) {
 	byIP := virtualHostByIP(routes)
 	answered := map[*Node]string{}
-	reachedByIP := map[string]bool{} // paths that a client reaches by IP address; another one is reached by name in another virtual host
+	done := map[string]bool{} // paths that are answered by IP address
 	for _, p := range g.answers {
 		answered[p.route] = p.path()
-		reachedByIP[p.path()] = reachedByIP[p.path()] || p.virtualHost == byIP
+		done[p.path()] = done[p.path()] || p.virtualHost == byIP
 	}
 	for _, p := range g.answers {
-		if p.routes != routes || p.virtualHost != byIP && reachedByIP[p.path()] {
-			continue
+		if p.routes == routes && g.in.patch == nil && (p.virtualHost == byIP || !done[p.path()]) { // else the path is reached elsewhere
+			before := g.takenBefore(p)
+			g.checkShadow(f, p, before, before != nil && answered[before] != p.path())
 		}
-		if before := g.takenBefore(p); before != nil && answered[before] != p.path() {
-			f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
-				before.line, p.path(), action(before))
-		}
-		requireTLS := p.virtualHost.text("require_tls")
-		if g.in.chain == nil || hasTLS(g.in.chain) || requireTLS == "" || requireTLS == "NONE" {
-			continue
-		}
-		severity, probes := Error, "every probe"
-		if requireTLS == "EXTERNAL_ONLY" {
-			severity, probes = Warning, "external probes"
-		}
-		f.add(p.virtualHost.get("require_tls"), severity, "shadowed", "the listener has no TLS, so require_tls redirects %s with 301 before "+
-			"Envoy selects a route: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", probes)
 	}
+	for _, p := range g.answers {
+		path, at := p.path(), p.virtualHost.at("domains")
+		switch {
+		case done[path], g.routing.partial, g.routing.scoped: // the probe may be for another virtual host or scope
+		case byIP == nil:
+			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
+				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
+		default:
+			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
+				"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
+		}
+		done[path] = true
+	}
+}
+
+func (g *gate) checkShadow(f *findings, p probe, before *Node, isShadowed bool) {
+	if isShadowed {
+		f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
+			before.line, p.path(), action(before))
+	}
+	requireTLS := p.virtualHost.text("require_tls")
+	if g.in.chain == nil || hasTLS(g.in.chain) || requireTLS == "" || requireTLS == "NONE" {
+		return
+	}
+	severity, probes := Error, "every probe"
+	if requireTLS == "EXTERNAL_ONLY" {
+		severity, probes = Warning, "external probes"
+	}
+	f.add(p.virtualHost.get("require_tls"), severity, "shadowed", "the listener has no TLS, so require_tls redirects %s with 301 before "+
+		"Envoy selects a route: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", probes)
 }
 
 // action describes a route's action to a request.
@@ -228,31 +240,6 @@ func (g *gate) request(path string) request {
 		r.tls = answerOf(scheme == "https")
 	}
 	return r
-}
-
-// checkDomains reports probes by IP address that get to no virtual host with the gate.
-func (g *gate) checkDomains(f *findings, routes *Node) {
-	if !g.filter.isTrue("disabled") {
-		return
-	}
-	byIP := virtualHostByIP(routes)
-	done := map[string]bool{} // paths that are answered by IP address, or reported
-	for _, p := range g.answers {
-		done[p.path()] = done[p.path()] || p.virtualHost == byIP
-	}
-	for _, p := range g.answers {
-		path, at := p.path(), p.virtualHost.at("domains")
-		switch {
-		case done[path]:
-		case byIP == nil:
-			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
-				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
-		default:
-			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
-				"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
-		}
-		done[path] = true
-	}
 }
 
 // virtualHostByIP returns the virtual host for requests to an IP address, or nil.
