@@ -112,7 +112,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 			continue
 		}
 		e.key = string(field.Name())
-		if e.value.kind == null && (field.Message() == nil || field.Message().FullName() != "google.protobuf.Value") {
+		if e.value.kind == null {
 			continue
 		}
 		if choice := field.ContainingOneof(); choice != nil {
@@ -155,7 +155,6 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 // field reads the value of a field. As Envoy's parser does, it takes a value without a dash as the only item of a list.
 func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	switch {
-	case n.kind == null && field.FullName() != "google.protobuf.Value":
 	case field.IsMap() && n.kind != mapping:
 		a.fail(n, "%s is %s, and Envoy's API has an object here", field.Name(), n.kind)
 	case field.IsMap():

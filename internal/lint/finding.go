@@ -88,11 +88,8 @@ func newFile(name string, content []byte) *file {
 
 func (f *file) at(line, column int) position { return position{f, line, column} }
 
-// line returns a line, from 1, without its end.
+// text returns a line, from 1, without its end.
 func (f *file) text(n int) string {
-	if n < 1 || n > len(f.starts) {
-		return ""
-	}
 	line, _, _ := bytes.Cut(f.content[f.starts[n-1]:], []byte("\n"))
 	return strings.TrimRight(string(line), "\r")
 }

@@ -89,7 +89,14 @@ type yamlReader struct {
 func parseYAML(content []byte, at place) (documents []*Node, err error) {
 	decoded, err := envoyyaml.Decode(content)
 	if err != nil {
-		return nil, at.syntax(err)
+		line, what := 1, err.Error()
+		if said := yamlLine.FindStringSubmatch(what); said != nil && said[1] != "" {
+			line, _ = strconv.Atoi(said[1])
+		}
+		if strings.Contains(what, "did not find expected") { // the parser's lines count from 0
+			line++
+		}
+		return nil, &syntaxError{at.of(line, 1), "not YAML: " + oneLine(yamlLine.ReplaceAllString(what, ""))}
 	}
 	reader := &yamlReader{place: at}
 	for _, document := range decoded {
@@ -105,18 +112,6 @@ func parseYAML(content []byte, at place) (documents []*Node, err error) {
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntax returns the library's error with its position.
-func (p place) syntax(err error) error {
-	line := 1
-	if said := yamlLine.FindStringSubmatch(err.Error()); said != nil && said[1] != "" {
-		line, _ = strconv.Atoi(said[1])
-	}
-	if strings.Contains(err.Error(), "did not find expected") { // the parser's lines count from 0
-		line++
-	}
-	return &syntaxError{p.of(line, 1), "not YAML: " + oneLine(yamlLine.ReplaceAllString(err.Error(), ""))}
-}
 
 func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	n := &Node{position: r.of(y.Line, y.Column)}

@@ -127,15 +127,8 @@ func takesReply(n *Node, status int, r request) answer {
 
 func compares(comparison *Node, status int) answer {
 	with := int(comparison.number(0, "value", "default_value"))
-	switch comparison.text("op") {
-	case "GE":
-		return answerOf(status >= with)
-	case "LE":
-		return answerOf(status <= with)
-	case "NE":
-		return answerOf(status != with)
-	}
-	return answerOf(status == with)
+	met, known := map[string]bool{"GE": status >= with, "LE": status <= with, "NE": status != with}[comparison.text("op")]
+	return answerOf(met || !known && status == with)
 }
 
 // checkAdmin reports an admin interface that other machines can reach.

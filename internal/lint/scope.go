@@ -89,8 +89,7 @@ type connectionManager struct {
 	patch    *patch // Istio's patch that adds a filter to it, if nothing else of it is known
 }
 
-func (s *scope) connectionManagers() []connectionManager {
-	var all []connectionManager
+func (s *scope) connectionManagers() (all []connectionManager) {
 	for _, listener := range s.listeners {
 		for _, chain := range append(slices.Clone(listener.list("filter_chains")), listener.get("default_filter_chain")) {
 			for _, filter := range chain.list("filters") {
@@ -157,12 +156,11 @@ func (s *scope) routing(m connectionManager) routing {
 }
 
 // routesOf returns the routes of a virtual host: its list, in which the first match counts, or the routes in its matcher tree.
-func routesOf(virtualHost *Node) []*Node {
+func routesOf(virtualHost *Node) (all []*Node) {
 	matcher := virtualHost.get("matcher")
 	if matcher == nil {
 		return virtualHost.list("routes")
 	}
-	var all []*Node
 	matcher.each(func(n *Node) {
 		switch contents, typeName := typed(n); typeName {
 		case typeRoute:

@@ -33,7 +33,7 @@ type Served struct {
 }
 
 // Live returns the gates in admin's /config_dump, and the findings about them.
-func Live(name string, dump []byte) ([]Served, []Finding, error) {
+func Live(name string, dump []byte) (all []Served, found []Finding, err error) {
 	l := &linter{}
 	if err := l.read(Input{name, dump}); err != nil {
 		return nil, nil, err
@@ -41,7 +41,6 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 	if len(l.scopes) == 0 {
 		return nil, nil, errors.New("it is no /config_dump of an Envoy")
 	}
-	var all []Served
 	for _, s := range l.scopes {
 		for _, g := range s.check(&l.found) {
 			all = append(all, g.served()...)
@@ -51,7 +50,7 @@ func Live(name string, dump []byte) ([]Served, []Finding, error) {
 }
 
 // served returns the paths that a gate answers.
-func (g *gate) served() []Served {
+func (g *gate) served() (all []Served) {
 	address := g.in.listener.get("address", "socket_address")
 	base := Served{Listener: g.in.listener.text("name"), Module: g.variant == module, UDP: address.text("protocol") == "UDP"}
 	if port := address.text("port_value"); port != "" && port != "0" {
@@ -73,7 +72,6 @@ func (g *gate) served() []Served {
 		base.countedBy(own.config)
 		return []Served{base}
 	}
-	var all []Served
 	for _, p := range g.answers {
 		one := base
 		one.Path, one.Route, one.Config = p.path(), p.route.text("name"), p.config
