@@ -60,10 +60,11 @@ func (r *Run) observe(e Event, at Window) {
 				r.known[g.String()] = g
 				g.config = r.world.merged(place, v.MergesLevels())
 				g.truth = r.world.evaluate(g.config, !v.ReadsGauges())
-				if !g.config.hold() || !slices.Contains(before, g) {
+				timed := g.config.hold() && !(v.ReadsGauges() && r.world.forgotten(g.config))
+				if !timed || !slices.Contains(before, g) {
 					g.debounce = Debounce{}
 				}
-				if g.config.hold() {
+				if timed {
 					touched := freezes || slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool {
 						return c.Name == e.Cluster || c.Name == e.Other
 					})
@@ -84,12 +85,7 @@ func (r *Run) observe(e Event, at Window) {
 // expect returns the answers that a gate may give within a window, and for how long it may differ. Without any answers the model does not
 // know.
 func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
-	served, forgotten := false, false
-	for _, need := range g.config.Clusters {
-		c := r.world.Clusters[need.Name]
-		served = served || hasServers(need.Name)
-		forgotten = forgotten || slices.Contains(absent, need.Name) && c.Existed && !c.Present // nothing has to keep its gauges
-	}
+	served := slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool { return hasServers(c.Name) })
 	wait := patience
 	if r.Patience > 0 {
 		wait = r.Patience
@@ -98,7 +94,7 @@ func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
 	switch stale := g.config.staleAfter(); {
 	case r.world.Drained && g.config.Drain != "ignore":
 		e.Answers = []Answer{answerDraining}
-	case g.Variant.ReadsGauges() && forgotten, g.config.hold() && (served || stale > 0):
+	case g.Variant.ReadsGauges() && r.world.forgotten(g.config), g.config.hold() && (served || stale > 0):
 		return Expectation{}, 0
 	case g.config.hold():
 		e, wait = g.debounce.expect(at), slack

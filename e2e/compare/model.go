@@ -322,6 +322,15 @@ func (w *World) removed(c Config) string {
 	return ""
 }
 
+// forgotten reports whether a configuration names a removed cluster whose gauges nothing has to keep. A gate that reads them may read the
+// last values, or 0.
+func (w *World) forgotten(c Config) bool {
+	return slices.ContainsFunc(c.Clusters, func(r Requirement) bool {
+		cluster := w.Clusters[r.Name]
+		return slices.Contains(absent, r.Name) && cluster.Existed && !cluster.Present
+	})
+}
+
 // newWorld returns the world in which each run begins. It depends on no seed or flag, so a printed list of events is complete.
 func newWorld() *World {
 	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Wider: map[string]*[filters]*Config{allRoutes: {}}}
