@@ -81,32 +81,32 @@ func parseWithout(list string) (Without, error) {
 
 // apply changes the world, and reports whether the event changed anything.
 func (w *World) apply(e Event) bool {
+	var h *Host
 	c := w.Clusters[e.Cluster]
+	if c != nil {
+		h = c.Hosts[e.Host]
+	}
 	switch e.Kind {
 	case "host":
 		c.put(e)
 	case "remove host":
-		if _, ok := c.Hosts[e.Host]; !ok {
+		if h == nil {
 			return false
 		}
 		delete(c.Hosts, e.Host)
 	case "hosts":
 		c.replace(e)
 	case "eject":
-		h, ok := c.Hosts[e.Host]
 		// Envoy sends requests to no other hosts, so they cannot fail.
-		if !ok || !c.Present || h.Ejected || h.State != "HEALTHY" && h.State != "UNKNOWN" {
+		if h == nil || !c.Present || h.Ejected || h.State != "HEALTHY" && h.State != "UNKNOWN" {
 			return false
 		}
 		h.Ejected = true
-		c.Hosts[e.Host] = h
 	case "server":
-		h, ok := c.Hosts[e.Host]
-		if !ok || h.Server == e.State {
+		if h == nil || h.Server == e.State {
 			return false
 		}
 		h.Server = e.State
-		c.Hosts[e.Host] = h
 	case "remove":
 		if !c.Present || e.Cluster == fresh { // its hosts would have to wait for their first check again
 			return false
@@ -125,7 +125,7 @@ func (w *World) apply(e Event) bool {
 		}
 		c.Frozen, c.Present = c.Counts(), false
 		other.Present, other.Existed = true, true
-		other.Hosts, c.Hosts = c.Hosts, map[int]Host{}
+		other.Hosts, c.Hosts = c.Hosts, map[int]*Host{}
 	case "panic":
 		if e.Cluster == fresh || c.Panic == e.Number {
 			return false
@@ -176,49 +176,37 @@ func (w *World) override(e Event) **Config {
 // Generator makes random events.
 type Generator struct {
 	*rand.Rand
+	kinds   []string // each as often as its weight says
 	without Without
 	removed map[Event]*Config // the override that was removed last from each place, to be brought back as it was
 	plugin  bool              // the Go plugin is in the same Envoy
 }
 
-func newGenerator(seed uint64, o Options) *Generator {
-	return &Generator{
-		Rand: rand.New(rand.NewPCG(seed, 0)), without: o.Without, removed: map[Event]*Config{},
+func newGenerator(o Options) *Generator {
+	g := &Generator{
+		Rand: rand.New(rand.NewPCG(o.Seed, 0)), without: o.Without, removed: map[Event]*Config{},
 		plugin: slices.ContainsFunc(o.Variants, func(v Variant) bool { return v.Name == plugin }),
 	}
+	for _, k := range kinds {
+		if !o.Without[k.name] {
+			g.kinds = append(g.kinds, slices.Repeat([]string{k.name}, k.weight)...)
+		}
+	}
+	return g
 }
 
 // Next returns the next event for a world.
 func (g *Generator) Next(w *World) Event {
-	total := 0
-	for _, k := range kinds {
-		if !g.without[k.name] {
-			total += k.weight
-		}
-	}
-	at := g.IntN(total)
-	for _, k := range kinds {
-		if g.without[k.name] {
-			continue
-		}
-		if at -= k.weight; at < 0 {
-			return g.event(k.name, w)
-		}
-	}
-	panic("the weights do not add up")
-}
-
-func (g *Generator) event(kind string, w *World) Event {
-	e := Event{Kind: kind}
-	switch kind {
+	e := Event{Kind: pick(g.Rand, g.kinds...)}
+	switch e.Kind {
 	case "host", "remove host", "hosts", "remove", "add", "rename", "panic":
-		e.Cluster = g.cluster(w, kind)
+		e.Cluster = g.cluster(w, e.Kind)
 	}
 	size := map[bool]int{true: servers, false: manyHosts}[hasServers(e.Cluster)]
 	if slices.Contains(own, e.Cluster) {
 		size = 3
 	}
-	switch kind {
+	switch e.Kind {
 	case "host":
 		e.Host, e.State, e.Number = g.IntN(size), pick(g.Rand, states...), 1+g.IntN(5)
 		e.Priority, e.Locality = priority(g.Rand, e.Cluster), g.IntN(3)

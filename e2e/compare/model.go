@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -62,7 +63,7 @@ type Cluster struct {
 	Present bool
 	Existed bool // it has been present
 	Panic   int  // healthy_panic_threshold, in per cent; no gate depends on it
-	Hosts   map[int]Host
+	Hosts   map[int]*Host
 	Frozen  Counts // of a removed cluster
 }
 
@@ -145,24 +146,11 @@ func (c Config) String() string {
 
 // merge returns the configuration with the override applied: the override's keys replace the same keys of the configuration.
 func (c Config) merge(o *Config) Config {
-	if o == nil {
-		return c
-	}
 	if o.Clusters != nil {
 		c.Clusters = o.Clusters
 	}
-	if o.Require != nil {
-		c.Require = o.Require
-	}
-	if o.Drain != "" {
-		c.Drain = o.Drain
-	}
-	if o.Hold != nil {
-		c.Hold = o.Hold
-	}
-	if o.StaleAfter != "" {
-		c.StaleAfter = o.StaleAfter
-	}
+	c.Require, c.Drain = cmp.Or(o.Require, c.Require), cmp.Or(o.Drain, c.Drain)
+	c.Hold, c.StaleAfter = cmp.Or(o.Hold, c.Hold), cmp.Or(o.StaleAfter, c.StaleAfter)
 	return c
 }
 
@@ -201,27 +189,24 @@ type Place struct {
 	Route       int // -1: the filter's own path
 }
 
-// places lists where gates are configured.
-func (w *World) places() (all []Place) {
-	for _, host := range virtualHosts {
-		for i := range filters {
-			all = append(all, Place{i, host, -1})
+// allPlaces are all places that a world may have.
+var allPlaces = func() (all []Place) {
+	for i, host := range virtualHosts {
+		for filter := range filters {
+			all = append(all, Place{filter, host, -1})
 		}
-	}
-	for i, o := range w.Routes {
-		if o != nil {
-			all = append(all, routePlaces(i)...)
+		for route := range routes {
+			if i == 0 || !explained(route) {
+				all = append(all, Place{route % filters, host, route})
+			}
 		}
 	}
 	return all
-}
+}()
 
-func routePlaces(route int) []Place {
-	a, b := Place{route % filters, virtualHosts[0], route}, Place{route % filters, virtualHosts[1], route}
-	if explained(route) {
-		return []Place{a}
-	}
-	return []Place{a, b}
+// places returns where gates are configured.
+func (w *World) places() []Place {
+	return slices.DeleteFunc(slices.Clone(allPlaces), func(p Place) bool { return p.Route >= 0 && w.Routes[p.Route] == nil })
 }
 
 // explained reports whether `healthgate explain` is compared at a route, which is then in one virtual host only.
@@ -234,15 +219,11 @@ func (w *World) merged(p Place, levels bool) Config {
 	if p.Route >= 0 {
 		overrides = append(overrides, w.Routes[p.Route])
 	}
-	c := w.Filters[p.Filter]
+	overrides = slices.DeleteFunc(overrides, func(o *Config) bool { return o == nil })
 	if !levels {
-		for _, o := range slices.Backward(overrides) {
-			if o != nil {
-				return c.merge(o)
-			}
-		}
-		return c
+		overrides = overrides[max(0, len(overrides)-1):]
 	}
+	c := w.Filters[p.Filter]
 	for _, o := range overrides {
 		c = c.merge(o)
 	}
@@ -266,15 +247,10 @@ var (
 // fails them, as Envoy's own filter does; another one reads gauges that stay as they were.
 func (w *World) evaluate(c Config, seesRemoved bool) Answer {
 	passed, needed := 0, len(c.Clusters)
-	switch require := c.Require.(type) {
-	case int:
-		needed = require
-	case float64: // from JSON
-		needed = int(require)
-	case string:
-		if require == "any" {
-			needed = 1
-		}
+	if c.Require == "any" {
+		needed = 1
+	} else if n, err := strconv.Atoi(fmt.Sprint(c.Require)); err == nil {
+		needed = n
 	}
 	failure, passedHealthy := "", 0
 	for _, r := range c.Clusters {
@@ -338,13 +314,13 @@ func newWorld() *World {
 		w.Wider[host] = &[filters]*Config{}
 	}
 	for _, name := range names {
-		w.Clusters[name] = &Cluster{Present: true, Existed: true, Panic: 50, Hosts: map[int]Host{}}
+		w.Clusters[name] = &Cluster{Present: true, Existed: true, Panic: 50, Hosts: map[int]*Host{}}
 		if !hasServers(name) {
-			w.Clusters[name].Hosts[0] = Host{State: "HEALTHY", Weight: 1}
+			w.Clusters[name].Hosts[0] = &Host{State: "HEALTHY", Weight: 1}
 		}
 	}
 	for _, name := range absent {
-		w.Clusters[name] = &Cluster{Panic: 50, Hosts: map[int]Host{}}
+		w.Clusters[name] = &Cluster{Panic: 50, Hosts: map[int]*Host{}}
 	}
 	for i := range filters {
 		w.Filters[i] = Config{Clusters: []Requirement{{Name: shared[i], MinHealthy: 1}}}
@@ -358,35 +334,36 @@ func newWorld() *World {
 // put adds the host of an event, or changes it.
 func (c *Cluster) put(e Event) {
 	h := c.Hosts[e.Host]
-	if h.Server == "" {
-		h.Server = firstState(e.Cluster)
+	if h == nil {
+		h = &Host{Server: firstState(e.Cluster)}
+		c.Hosts[e.Host] = h
 	}
 	h.Ejected = h.Ejected && h.Locality == e.Locality // Envoy takes a host in another locality for a new one
 	h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
-	c.Hosts[e.Host] = h
 }
 
 // replace gives the cluster other random hosts.
 func (c *Cluster) replace(e Event) {
 	r := rand.New(rand.NewPCG(e.Seed, 0))
-	before := maps.Clone(c.Hosts)
-	clear(c.Hosts)
+	before := c.Hosts
+	c.Hosts = map[int]*Host{}
 	for i := range e.Number {
-		h := Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
+		h := &Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
 		h.Server = firstState(e.Cluster)
-		if old, ok := before[i]; ok && e.Cluster == fresh {
-			h.Server = old.Server // Envoy keeps the result of its check in another locality, too
+		if old := before[i]; old != nil {
+			h.Ejected = old.Ejected && old.Locality == h.Locality
+			if e.Cluster == fresh {
+				h.Server = old.Server // Envoy keeps the result of its check in another locality, too
+			}
 		}
-		h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
 		c.Hosts[i] = h
 	}
 }
 
 // unejectAll ends all ejections, as Envoy does when it creates the cluster again.
 func (c *Cluster) unejectAll() {
-	for i, h := range c.Hosts {
+	for _, h := range c.Hosts {
 		h.Ejected = false
-		c.Hosts[i] = h
 	}
 }
 
@@ -416,11 +393,11 @@ func address(cluster string, host int) string {
 }
 
 // describe returns a gate's name, its configuration and the counts of its clusters.
-func (w *World) describe(path string, c Config) string {
+func (w *World) describe(g *Gate) string {
 	var counts []string
-	for _, r := range c.Clusters {
+	for _, r := range g.config.Clusters {
 		cluster := w.Clusters[r.Name]
 		counts = append(counts, fmt.Sprintf("%s present=%v %+v", r.Name, cluster.Present, cluster.Counts()))
 	}
-	return fmt.Sprintf("%s %s of %s", path, c, strings.Join(counts, ", "))
+	return fmt.Sprintf("%s %s of %s", g, g.config, strings.Join(counts, ", "))
 }

@@ -12,7 +12,7 @@ func worldOf(name string, states ...string) *World {
 	c := w.Clusters[name]
 	clear(c.Hosts)
 	for i, state := range states {
-		c.Hosts[i] = Host{State: state, Weight: 1, Server: firstState(name)}
+		c.Hosts[i] = &Host{State: state, Weight: 1, Server: firstState(name)}
 	}
 	return w
 }
@@ -124,7 +124,7 @@ func TestOverridesMergeKeyByKey(t *testing.T) {
 
 // A list of events could not be shortened otherwise.
 func TestEveryEventCanBeAppliedToEveryWorld(t *testing.T) {
-	g := newGenerator(7, Options{})
+	g := newGenerator(Options{Seed: 7})
 	w := newWorld()
 	seen := map[string]bool{}
 	for range 20_000 {
@@ -158,7 +158,7 @@ func TestKindsThatAreLeftOutAreNotGenerated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, w := newGenerator(3, Options{Without: without}), newWorld()
+	g, w := newGenerator(Options{Seed: 3, Without: without}), newWorld()
 	for range 5000 {
 		e := g.Next(w)
 		w.apply(e)

@@ -14,9 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"healthgate/e2e/testbed"
@@ -28,14 +25,17 @@ const settleWithin = 30 * time.Second
 // Options are the settings of a run.
 type Options struct {
 	Variants []Variant // all in one Envoy
+	Seed     uint64    // of the events
+	Duration time.Duration
+	Events   int           // a search ends after this many; 0: it ends by time
+	Shorten  time.Duration // limits the time for shortening the events that show a disagreement
+	Without  Without
+	Explain  int      // `healthgate explain` is compared in one state out of this many; 0: never
+	Drained  bool     // Envoy starts in drain mode
+	Soak     bool     // under load, with growth checks, and with gates with source: admin, which are not compared
+	Env      []string // of Envoy
 	// Wrong, for a test, replaces the model's answer of a gate.
-	Wrong   func(v Variant, a Answer) Answer
-	Explain int      // `healthgate explain` is compared in one state out of this many; 0: never
-	Admin   bool     // with gates with source: admin, which are not compared
-	Env     []string // of Envoy
-	Drained bool     // Envoy starts in drain mode
-	Without Without
-	Events  int // a search ends after this many; 0: it ends by time
+	Wrong func(v Variant, a Answer) Answer
 	// Patience is how long an answer may differ; 0: the constant patience. Linger is how long each state is compared repeatedly: in a list of
 	// few events, a disagreement may depend on the module sampling between two of them.
 	Patience, Linger time.Duration
@@ -53,9 +53,10 @@ type Run struct {
 	backends  *Backends
 	client    *http.Client
 	dir       string
-	listeners map[string]string // addresses of the listeners that are compared
-	calls     Calls
+	listeners map[string]string        // addresses of the listeners that are compared
+	calls     map[string]io.ReadCloser // responses that have begun and do not end, by cluster
 	watches   []*Watch
+	clients   []*Clients
 	gates     []*Gate
 	known     map[string]*Gate // all gates that have existed
 	held      map[string]bool  // paths and configurations with hold that have existed
@@ -89,7 +90,6 @@ type Disagreement struct {
 	Got       string `json:"got"`
 	Want      string `json:"want"`
 	FailsOpen bool   `json:"fails_open,omitempty"` // the gate passes, and should not
-	gate      *Gate  // nil if it is not about one gate
 }
 
 func (d *Disagreement) String() string {
@@ -103,7 +103,7 @@ func (d *Disagreement) String() string {
 // Start starts an Envoy and everything that it connects to.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{
-		Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Gate{}, held: map[string]bool{},
+		Options: o, world: newWorld(), calls: map[string]io.ReadCloser{}, known: map[string]*Gate{}, held: map[string]bool{},
 		Seen: Seen{
 			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
 			Took: map[string]float64{},
@@ -124,12 +124,7 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if r.control, err = newControl(ctx); err != nil {
 		return r, err
 	}
-	reference, err := testbed.ReadBootstrap("envoy/envoy.yaml")
-	if err != nil {
-		return r, err
-	}
-	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port,
-		natives: map[string]*healthcheckv3.HealthCheck{}, made: map[string]made{}}
+	r.resources = &Resources{variants: o.Variants, servers: r.backends.port, made: map[string]made{}}
 	admin := 0 // a gate may poll it, so the port has to be known before
 	for _, port := range []*int{&admin, &r.resources.second, &r.resources.calls} {
 		unused, err := testbed.UnusedAddress()
@@ -138,7 +133,7 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 		}
 		*port = unused.Port
 	}
-	if o.Admin {
+	if o.Soak {
 		r.resources.admin = fmt.Sprint("127.0.0.1:", admin)
 	}
 	if _, err := r.push(); err != nil {
@@ -149,24 +144,30 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 
 // launch starts Envoy, and waits until it has the world.
 func (r *Run) launch(ctx context.Context, admin int) error {
-	config := r.resources.reference.Clone()
+	config, err := testbed.ParseBootstrap([]byte(fmt.Sprintf(`
+node: {id: %[1]s, cluster: %[1]s}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: %[2]d}}}
+dynamic_resources:
+  ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}
+  cds_config: %[3]s
+  lds_config: %[3]s
+static_resources:
+  clusters:
+  - name: control
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}`, node, admin, ads)))
+	if err != nil {
+		return err
+	}
+	config.SetEndpoints(r.control.address)
 	if r.world.Drained = r.Drained; r.Drained {
 		if err := os.WriteFile(filepath.Join(r.dir, "drain"), nil, 0o600); err != nil {
 			return err
 		}
 		config.FlagsPath = r.dir
 	}
-	config.Listen(0, admin)
-	config.OverloadManager = nil
-	control := config.Cluster()
-	testbed.RenameCluster(control, "control")
-	testbed.Patch(control, `{type: STATIC, dns_lookup_family: null, health_checks: null, common_lb_config: null}`)
-	testbed.SetEndpoints(control, r.control.address.String())
-	config.StaticResources.Listeners = nil
-	config.Node = &corev3.Node{Id: node, Cluster: node}
-	config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: ads, CdsConfig: ads}
-	testbed.Patch(config.DynamicResources, `
-ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}`)
 	// The contrib host would take a fifth of Envoy's main thread to copy all stats every 5 ms.
 	options := testbed.Options{Env: append(r.Env, "CONTRIB_HOST_REFRESH_MILLISECONDS=20")}
 	for _, v := range r.Variants {
@@ -175,7 +176,6 @@ ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_g
 	}
 	options.Sync = nil // the comparison itself waits
 	begun := time.Now()
-	var err error
 	if r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options); err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_g
 	for _, v := range r.Variants {
 		if v.AnswersGRPC() && !r.Without["watch"] {
 			for _, host := range virtualHosts {
-				r.watches = append(r.watches, &Watch{variant: v, virtualHost: host})
+				r.watches = append(r.watches, newWatch(v, r.listeners["ingress"], host))
 			}
 		}
 	}
@@ -195,10 +195,15 @@ ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_g
 
 // Close ends everything that the run has started.
 func (r *Run) Close() {
-	for _, w := range r.watches {
-		w.Close()
+	for _, c := range r.clients {
+		c.Stop()
 	}
-	r.calls.Close()
+	for _, w := range r.watches {
+		_ = w.conn.Close()
+	}
+	for cluster := range r.calls {
+		r.hangUp(cluster)
+	}
 	if r.Envoy != nil {
 		r.Envoy.Kill()
 	}
@@ -254,16 +259,15 @@ func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, changed 
 		_, err = r.Envoy.Post("/reset_counters")
 		return nil, nil, err
 	case "server":
-		r.backends.set(address(e.Cluster, e.Host), e.State)
+		r.backends.states.Store(address(e.Cluster, e.Host), e.State)
 		return nil, nil, nil
 	case "eject":
 		return nil, nil, r.eject(ctx, e)
 	case "call":
-		if !e.On {
-			r.calls.end(e.Cluster)
-			return nil, nil, nil
+		if r.hangUp(e.Cluster); e.On {
+			err = r.call(ctx, e.Cluster)
 		}
-		return nil, nil, r.call(ctx, e.Cluster)
+		return nil, nil, err
 	case "freeze", "long freeze":
 		found, err = r.freeze(ctx, time.Duration(e.Number)*time.Millisecond)
 		return found, nil, err
@@ -273,8 +277,8 @@ func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, changed 
 		// A host that is added again is a new one, with a server in its first state.
 		if first := firstState(e.Cluster); first != "" {
 			for i := range servers {
-				if h, ok := r.world.Clusters[e.Cluster].Hosts[i]; !ok || h.Server == first {
-					r.backends.set(address(e.Cluster, i), first)
+				if h := r.world.Clusters[e.Cluster].Hosts[i]; h == nil || h.Server == first {
+					r.backends.states.Store(address(e.Cluster, i), first)
 				}
 			}
 		}
@@ -288,8 +292,8 @@ func (r *Run) push() ([]resourcev3.Type, error) { return r.control.push(r.resour
 // eject makes a host's server fail, and sends requests until Envoy has ejected the host.
 func (r *Run) eject(ctx context.Context, e Event) error {
 	at := address(e.Cluster, e.Host)
-	r.backends.set(at, "failing")
-	defer r.backends.set(at, "up")
+	r.backends.states.Store(at, "failing")
+	defer r.backends.states.Store(at, "up")
 	ejected := 0
 	for _, h := range r.world.Clusters[ejecting].Hosts {
 		if h.Ejected {
@@ -349,7 +353,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 			results <- result{g, answer, time.Now(), err}
 		}()
 	}
-	_ = sleep(ctx, d) // the time that passes is the event
+	time.Sleep(d) // the time that passes is the event
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		return nil, err
 	}
@@ -370,7 +374,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		case got.err != nil && err == nil:
 			err = got.err
 		case stale && found == nil:
-			found = &Disagreement{With: "the documentation", gate: got.gate, Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.gate, d),
+			found = &Disagreement{With: "the documentation", Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.gate, d),
 				Got: fmt.Sprintf("%+v", got.answer), Want: "promises an answer by the health before it"}
 		}
 		r.Compared[got.gate.Variant.Name+" and the documentation, during a freeze"]++
@@ -380,7 +384,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 
 // settle waits until Envoy has the world: its configuration, and its hosts in its gauges.
 func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) error {
-	if err := r.control.await(ctx, changed, settleWithin); err != nil {
+	if err := testbed.WaitFor(ctx, settleWithin, func() error { return r.control.accepts(changed) }); err != nil {
 		return err
 	}
 	switch e.Kind {
