@@ -26,9 +26,9 @@ type Control struct {
 	cache    cachev3.SnapshotCache
 	versions map[resourcev3.Type]string // the last version of each type
 
-	mutex    sync.Mutex
-	accepted map[resourcev3.Type]string // the version of each type that Envoy has
-	refused  error
+	mutex   sync.Mutex
+	has     map[resourcev3.Type]string // the version of each type that Envoy has
+	refused error
 }
 
 func newControl(ctx context.Context) (*Control, error) {
@@ -41,7 +41,7 @@ func newControl(ctx context.Context) (*Control, error) {
 		server:   grpc.NewServer(),
 		cache:    cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil),
 		versions: map[resourcev3.Type]string{},
-		accepted: map[resourcev3.Type]string{},
+		has:      map[resourcev3.Type]string{},
 	}
 	callbacks := serverv3.CallbackFuncs{StreamRequestFunc: c.request}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(c.server, serverv3.NewServer(ctx, c.cache, callbacks))
@@ -53,15 +53,15 @@ func newControl(ctx context.Context) (*Control, error) {
 func (c *Control) request(_ int64, r *discoveryv3.DiscoveryRequest) error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	c.accepted[r.TypeUrl] = r.VersionInfo
+	c.has[r.TypeUrl] = r.VersionInfo
 	if r.ErrorDetail != nil {
 		c.refused = fmt.Errorf("envoy refuses %s: %s", r.TypeUrl, r.ErrorDetail.Message)
 	}
 	return nil
 }
 
-// push sends resources to Envoy, and returns the types that have changed. The version of a type is a digest of its resources.
-func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (changed []resourcev3.Type, err error) {
+// push sends resources to Envoy. The version of a type is a digest of its resources.
+func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (err error) {
 	snapshot := &cachev3.Snapshot{}
 	for _, kind := range []resourcev3.Type{resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.ListenerType, resourcev3.RouteType,
 		resourcev3.ExtensionConfigType} {
@@ -71,31 +71,28 @@ func (c *Control) push(resources map[resourcev3.Type][]types.Resource) (changed 
 		}
 		for _, resource := range resources[kind] {
 			if content, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(content, resource); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		if version := fmt.Sprintf("%.8x", sha256.Sum256(content)); version != c.versions[kind] {
-			c.versions[kind] = version
-			changed = append(changed, kind)
-		}
+		c.versions[kind] = fmt.Sprintf("%.8x", sha256.Sum256(content))
 		snapshot.Resources[cachev3.GetResponseType(kind)] = cachev3.NewResources(c.versions[kind], resources[kind])
 	}
 	if err := snapshot.Consistent(); err != nil {
-		return nil, err
+		return err
 	}
-	return changed, c.cache.SetSnapshot(context.Background(), node, snapshot)
+	return c.cache.SetSnapshot(context.Background(), node, snapshot)
 }
 
-// accepts returns an error unless Envoy has the latest versions of some types.
-func (c *Control) accepts(kinds []resourcev3.Type) error {
+// accepted returns an error unless Envoy has the last version of each type.
+func (c *Control) accepted() error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.refused != nil {
 		return c.refused
 	}
-	for _, kind := range kinds {
-		if c.accepted[kind] != c.versions[kind] {
-			return fmt.Errorf("envoy has version %s of %s, want %s", c.accepted[kind], kind, c.versions[kind])
+	for kind, version := range c.versions {
+		if c.has[kind] != version {
+			return fmt.Errorf("envoy has version %s of %s, want %s", c.has[kind], kind, version)
 		}
 	}
 	return nil

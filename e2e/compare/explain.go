@@ -41,7 +41,7 @@ func (r *Run) compareExplained(ctx context.Context) (*Disagreement, error) {
 			questions = append(questions, &question{pair: "explain by " + by + " and the gate", with: command + " by " + by, gate: g, ask: ask})
 		}
 		runCommand := func() error { // each time that the questions are asked
-			gates, err := explain(ctx, r.Envoy.Admin, args...)
+			gates, err := explain(ctx, "unix://"+r.adminSocket(), args...)
 			clear(report)
 			for _, g := range gates {
 				report[g.Listener+g.Path] = g

@@ -50,24 +50,15 @@ func (p Place) nativeName() string { return fmt.Sprint("native.", p.VirtualHost,
 
 func filterName(v Variant, i int) string { return fmt.Sprint(v.Name, ".", i) }
 
-// Resources makes the xDS resources of a world.
-type Resources struct {
-	variants []Variant
-	// Ports of the second listener and of the listener of calls: Envoy takes two listeners at port 0 for one.
-	second, calls int
-	servers       int             // port of the servers
-	admin         string          // address of Envoy's admin interface, if gates with source: admin poll it
-	made          map[string]made // by type and name
-}
-
 // made is a resource, and its input as text.
 type made struct {
 	input    string
 	resource types.Resource
 }
 
-// of returns all resources of a world. It makes a resource again only if its input has changed.
-func (r *Resources) of(w *World) map[resourcev3.Type][]types.Resource {
+// resources returns all xDS resources of the world. It makes a resource again only if its input has changed.
+func (r *Run) resources() map[resourcev3.Type][]types.Resource {
+	w := r.world
 	all := map[resourcev3.Type][]types.Resource{}
 	add := func(kind resourcev3.Type, name string, input any, build func() types.Resource) {
 		text := asJSON(input)
@@ -83,13 +74,13 @@ func (r *Resources) of(w *World) map[resourcev3.Type][]types.Resource {
 		}
 	}
 	inline := w.Filters[filters/2:]
-	add(resourcev3.ListenerType, "ingress", inline, func() types.Resource { return r.listenerOfGates("ingress", 0, w) })
+	add(resourcev3.ListenerType, "ingress", inline, func() types.Resource { return r.listenerOfGates("ingress", w) })
 	if w.Second {
-		add(resourcev3.ListenerType, "second", inline, func() types.Resource { return r.listenerOfGates("second", r.second, w) })
+		add(resourcev3.ListenerType, "second", inline, func() types.Resource { return r.listenerOfGates("second", w) })
 	}
 	add(resourcev3.ListenerType, "calls", nil, func() types.Resource { return r.listenerOfCalls() })
 	add(resourcev3.RouteType, "routes", []any{w.Wider, w.Routes}, func() types.Resource { return r.routesOf(w) })
-	for _, v := range r.variants {
+	for _, v := range r.Variants {
 		for i, config := range w.Filters[:filters/2] {
 			name := filterName(v, i)
 			add(resourcev3.ExtensionConfigType, name, config, func() types.Resource {
@@ -127,7 +118,7 @@ http_health_check: {path: /health}}]}`)
 	return cluster
 }
 
-func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoadAssignment {
+func (r *Run) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoadAssignment {
 	type group struct{ priority, locality int }
 	groups := map[group]*endpointv3.LocalityLbEndpoints{}
 	assignment := &endpointv3.ClusterLoadAssignment{ClusterName: name}
@@ -138,7 +129,7 @@ func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoa
 		}
 		port := 1 // nothing listens there
 		if hasServers(name) {
-			port = r.servers
+			port = r.backends.port
 		}
 		at := group{host.Priority, host.Locality}
 		if groups[at] == nil {
@@ -164,12 +155,15 @@ func (r *Resources) assignmentOf(name string, c *Cluster) *endpointv3.ClusterLoa
 	return assignment
 }
 
+// loopback has an address for each listener: Envoy takes two listeners at port 0 of one address for the same.
+var loopback = map[string]string{"ingress": "127.0.0.1", "second": "127.0.0.2", "calls": "127.0.0.3"}
+
 // listenerOf returns a listener with an HTTP connection manager, given in YAML, that has some filters and the router.
-func listenerOf(name string, port int, manager string, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
+func listenerOf(name, manager string, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
 	hcm := testbed.Parse[*hcmv3.HttpConnectionManager](manager)
 	hcm.StatPrefix, hcm.HttpFilters = name, append(filters, filterWith("router", testbed.Any(&routerv3.Router{})))
 	listener := testbed.Parse[*listenerv3.Listener](fmt.Sprintf(`{name: %s, drain_type: MODIFY_ONLY, filter_chains: [{filters: [{name: hcm}]}],
-address: {socket_address: {address: 127.0.0.1, port_value: %d}}}`, name, port))
+address: {socket_address: {address: %s, port_value: 0}}}`, name, loopback[name]))
 	listener.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: testbed.Any(hcm)}
 	return listener
 }
@@ -179,7 +173,7 @@ func filterWith(name string, config *anypb.Any) *hcmv3.HttpFilter {
 }
 
 // listenerOfGates returns a listener with the filters of all gates, each of which a route enables. Its routes come by RDS.
-func (r *Resources) listenerOfGates(name string, port int, w *World) *listenerv3.Listener {
+func (r *Run) listenerOfGates(name string, w *World) *listenerv3.Listener {
 	var all []*hcmv3.HttpFilter
 	discovered := func(name string, config *anypb.Any) {
 		all = append(all, testbed.Parse[*hcmv3.HttpFilter](
@@ -188,7 +182,7 @@ func (r *Resources) listenerOfGates(name string, port int, w *World) *listenerv3
 	for _, place := range allPlaces {
 		discovered(place.nativeName(), testbed.Any(&healthcheckv3.HealthCheck{}))
 	}
-	for _, v := range slices.Backward(r.variants) {
+	for _, v := range slices.Backward(r.Variants) {
 		for i := range filters {
 			config := filterOf(v, i, w.Filters[i])
 			if i < filters/2 {
@@ -201,7 +195,7 @@ func (r *Resources) listenerOfGates(name string, port int, w *World) *listenerv3
 	for _, filter := range all {
 		filter.Disabled = true
 	}
-	return listenerOf(name, port, `
+	return listenerOf(name, `
 rds: {route_config_name: routes, config_source: `+ads+`}
 local_reply_config: {mappers: [{
   filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: compare.unset}}}},
@@ -228,14 +222,14 @@ func filterWithKeys(v Variant, keys map[string]any) *anypb.Any {
 }
 
 // listenerOfCalls returns a listener that never changes. It routes calls that may stay open; events remove their clusters.
-func (r *Resources) listenerOfCalls() *listenerv3.Listener {
+func (r *Run) listenerOfCalls() *listenerv3.Listener {
 	var all []*hcmv3.HttpFilter
 	add := func(v Variant, name, path string, keys map[string]any) {
 		name = v.Name + "." + name
 		keys["stat_prefix"], keys["path"] = name, path
 		all = append(all, filterWith(name, filterWithKeys(v, keys)))
 	}
-	for _, v := range r.variants {
+	for _, v := range r.Variants {
 		if v.ReadsGauges() {
 			config := Config{Drain: "ignore", StaleAfter: "2s"}
 			for _, name := range names {
@@ -245,9 +239,9 @@ func (r *Resources) listenerOfCalls() *listenerv3.Listener {
 			}
 			add(v, "keeper", keeper, config.keys())
 		}
-		if r.admin != "" {
+		if r.Soak {
 			keys := Config{Clusters: []Requirement{{Name: checked, MinHealthy: 1}, {Name: shared[0], MinHealthy: 1}}}.keys()
-			keys["source"], keys["admin"] = "admin", map[string]any{"address": r.admin, "interval": "0.2s"}
+			keys["source"], keys["admin"] = "admin", map[string]any{"address": "unix://" + r.adminSocket(), "interval": "0.2s"}
 			add(v, "admin", adminPath(v), keys)
 		}
 	}
@@ -255,7 +249,7 @@ func (r *Resources) listenerOfCalls() *listenerv3.Listener {
 	for _, cluster := range called {
 		routes = append(routes, fmt.Sprintf(`{match: {path: /call/%[1]s}, route: {cluster: %[1]s, timeout: 0s, idle_timeout: 0s}}`, cluster))
 	}
-	return listenerOf("calls", r.calls, `route_config: {name: calls, validate_clusters: false, virtual_hosts: [
+	return listenerOf("calls", `route_config: {name: calls, validate_clusters: false, virtual_hosts: [
 {name: calls, domains: ["*"], routes: [`+strings.Join(routes, ", ")+`]}]}`, all)
 }
 
@@ -263,7 +257,7 @@ func (r *Resources) listenerOfCalls() *listenerv3.Listener {
 func adminPath(v Variant) string { return "/" + v.Name + "/admin" }
 
 // routesOf returns the routes, with all overrides.
-func (r *Resources) routesOf(w *World) *routev3.RouteConfiguration {
+func (r *Run) routesOf(w *World) *routev3.RouteConfiguration {
 	all := &routev3.RouteConfiguration{Name: "routes", TypedPerFilterConfig: r.wider(w.Wider[allRoutes])}
 	enabled := testbed.Any(testbed.Enabling(&anypb.Any{}))
 	for _, name := range virtualHosts {
@@ -275,7 +269,7 @@ func (r *Resources) routesOf(w *World) *routev3.RouteConfiguration {
 			route.TypedPerFilterConfig = map[string]*anypb.Any{filter: config}
 			host.Routes = append(host.Routes, route)
 		}
-		for _, v := range r.variants {
+		for _, v := range r.Variants {
 			if v.AnswersGRPC() {
 				add(`{prefix: /grpc.health.v1.Health/}`, filterName(v, 0), enabled)
 			}
@@ -285,7 +279,7 @@ func (r *Resources) routesOf(w *World) *routev3.RouteConfiguration {
 				continue
 			}
 			add(`{path: `+place.path("native")+`}`, place.nativeName(), enabled)
-			for _, v := range r.variants {
+			for _, v := range r.Variants {
 				config := enabled
 				if place.Route >= 0 {
 					keys := w.Routes[place.Route].keys()
@@ -297,7 +291,7 @@ func (r *Resources) routesOf(w *World) *routev3.RouteConfiguration {
 		}
 		all.VirtualHosts = append(all.VirtualHosts, host)
 	}
-	for _, v := range r.variants {
+	for _, v := range r.Variants {
 		if v.Name == plugin { // the contrib host has to know where in the routes each override is
 			v.Convert(all)
 		}
@@ -306,11 +300,11 @@ func (r *Resources) routesOf(w *World) *routev3.RouteConfiguration {
 }
 
 // wider returns the overrides of a level above the routes.
-func (r *Resources) wider(overrides *[filters]*Config) map[string]*anypb.Any {
+func (r *Run) wider(overrides *[filters]*Config) map[string]*anypb.Any {
 	level := map[string]*anypb.Any{}
 	for i, o := range overrides {
 		if o != nil {
-			for _, v := range r.variants {
+			for _, v := range r.Variants {
 				level[filterName(v, i)] = override(v, o.keys())
 			}
 		}

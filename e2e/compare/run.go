@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-
 	"healthgate/e2e/testbed"
 )
 
@@ -30,10 +28,9 @@ type Options struct {
 	Events   int           // a search ends after this many; 0: it ends by time
 	Shorten  time.Duration // limits the time for shortening the events that show a disagreement
 	Without  Without
-	Explain  int      // `healthgate explain` is compared in one state out of this many; 0: never
-	Drained  bool     // Envoy starts in drain mode
-	Soak     bool     // under load, with growth checks, and with gates with source: admin, which are not compared
-	Env      []string // of Envoy
+	Explain  int  // `healthgate explain` is compared in one state out of this many; 0: never
+	Drained  bool // Envoy starts in drain mode
+	Soak     bool // under load, with growth checks, and with gates with source: admin, which are not compared
 	// Wrong, for a test, replaces the model's answer of a gate.
 	Wrong func(v Variant, a Answer) Answer
 	// Patience is how long an answer may differ; 0: the constant patience. Linger is how long each state is compared repeatedly: in a list of
@@ -48,11 +45,12 @@ type Run struct {
 
 	Options
 	world     *World
-	resources *Resources
+	made      map[string]made // xDS resources by type and name
 	control   *Control
 	backends  *Backends
 	client    *http.Client
 	dir       string
+	closers   []func()
 	listeners map[string]string        // addresses of the listeners that are compared
 	calls     map[string]io.ReadCloser // responses that have begun and do not end, by cluster
 	watches   []*Watch
@@ -103,7 +101,8 @@ func (d *Disagreement) String() string {
 // Start starts an Envoy and everything that it connects to.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{
-		Options: o, world: newWorld(), calls: map[string]io.ReadCloser{}, known: map[string]*Gate{}, held: map[string]bool{},
+		Options: o, world: newWorld(), made: map[string]made{}, calls: map[string]io.ReadCloser{}, known: map[string]*Gate{},
+		held: map[string]bool{},
 		Seen: Seen{
 			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
 			Took: map[string]float64{},
@@ -118,35 +117,44 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if r.dir, err = os.MkdirTemp("", "healthgate-compare-"); err != nil {
 		return r, err
 	}
+	r.closers = append(r.closers, func() { _ = os.RemoveAll(r.dir) }, r.client.CloseIdleConnections)
 	if r.backends, err = newBackends(); err != nil {
 		return r, err
 	}
+	r.closers = append(r.closers, r.backends.Close)
 	if r.control, err = newControl(ctx); err != nil {
 		return r, err
 	}
-	r.resources = &Resources{variants: o.Variants, servers: r.backends.port, made: map[string]made{}}
-	admin := 0 // a gate may poll it, so the port has to be known before
-	for _, port := range []*int{&admin, &r.resources.second, &r.resources.calls} {
-		unused, err := testbed.UnusedAddress()
-		if err != nil {
-			return r, err
-		}
-		*port = unused.Port
-	}
-	if o.Soak {
-		r.resources.admin = fmt.Sprint("127.0.0.1:", admin)
-	}
-	if _, err := r.push(); err != nil {
+	r.closers = append(r.closers, r.control.server.Stop)
+	if err := r.control.push(r.resources()); err != nil {
 		return r, err
 	}
-	return r, r.launch(ctx, admin)
+	begun := time.Now()
+	if err := r.startEnvoy(ctx); err != nil {
+		return r, err
+	}
+	r.closers = append(r.closers, r.Envoy.Kill)
+	if err := r.settle(ctx, Event{Kind: "listener"}); err != nil {
+		return r, err
+	}
+	for _, v := range r.Variants {
+		if v.AnswersGRPC() && !r.Without["watch"] {
+			for _, host := range virtualHosts {
+				watch := newWatch(v, r.listeners["ingress"], host)
+				r.watches = append(r.watches, watch)
+				r.closers = append(r.closers, func() { _ = watch.conn.Close() })
+			}
+		}
+	}
+	r.observe(Event{Kind: "listener"}, Window{begun, time.Now()})
+	return r, nil
 }
 
-// launch starts Envoy, and waits until it has the world.
-func (r *Run) launch(ctx context.Context, admin int) error {
-	config, err := testbed.ParseBootstrap([]byte(fmt.Sprintf(`
+// startEnvoy starts an Envoy that gets its configuration from the control plane.
+func (r *Run) startEnvoy(ctx context.Context) error {
+	config, err := testbed.ParseBootstrap(fmt.Appendf(nil, `
 node: {id: %[1]s, cluster: %[1]s}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: %[2]d}}}
+admin: {address: {pipe: {path: %[2]s}}}
 dynamic_resources:
   ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}
   cds_config: %[3]s
@@ -157,7 +165,7 @@ static_resources:
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}`, node, admin, ads)))
+        explicit_http_config: {http2_protocol_options: {}}`, node, r.adminSocket(), ads))
 	if err != nil {
 		return err
 	}
@@ -169,52 +177,30 @@ static_resources:
 		config.FlagsPath = r.dir
 	}
 	// The contrib host would take a fifth of Envoy's main thread to copy all stats every 5 ms.
-	options := testbed.Options{Env: append(r.Env, "CONTRIB_HOST_REFRESH_MILLISECONDS=20")}
+	options := testbed.Options{Env: []string{"CONTRIB_HOST_REFRESH_MILLISECONDS=20"}}
+	if r.Soak {
+		options.Env = append(options.Env, traceGoroutines(r.logEvery()))
+	}
 	for _, v := range r.Variants {
 		v.Convert(config.Bootstrap)
 		options = v.Options(options)
 	}
 	options.Sync = nil // the comparison itself waits
-	begun := time.Now()
-	if r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options); err != nil {
-		return err
-	}
-	if err := r.settle(ctx, Event{Kind: "listener"}, nil); err != nil {
-		return err
-	}
-	for _, v := range r.Variants {
-		if v.AnswersGRPC() && !r.Without["watch"] {
-			for _, host := range virtualHosts {
-				r.watches = append(r.watches, newWatch(v, r.listeners["ingress"], host))
-			}
-		}
-	}
-	r.observe(Event{Kind: "listener"}, Window{begun, time.Now()})
-	return nil
+	r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options)
+	return err
 }
 
-// Close ends everything that the run has started.
+func (r *Run) adminSocket() string { return filepath.Join(r.dir, "admin.sock") }
+
+// Close ends everything that the run has started. It may be called more than once.
 func (r *Run) Close() {
-	for _, c := range r.clients {
-		c.Stop()
-	}
-	for _, w := range r.watches {
-		_ = w.conn.Close()
-	}
 	for cluster := range r.calls {
 		r.hangUp(cluster)
 	}
-	if r.Envoy != nil {
-		r.Envoy.Kill()
+	for _, closer := range slices.Backward(r.closers) {
+		closer()
 	}
-	if r.control != nil {
-		r.control.server.Stop()
-	}
-	if r.backends != nil {
-		r.backends.Close()
-	}
-	r.client.CloseIdleConnections()
-	_ = os.RemoveAll(r.dir)
+	r.closers = nil
 }
 
 // Apply causes an event, waits until Envoy has it, and compares. The error is of the run, not of a gate.
@@ -224,9 +210,9 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	}
 	r.Kinds[e.Kind]++
 	begun := time.Now()
-	found, changed, err := r.cause(ctx, e)
+	found, err := r.cause(ctx, e)
 	if err == nil {
-		err = r.settle(ctx, e, changed)
+		err = r.settle(ctx, e)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", asJSON(e), err)
@@ -249,30 +235,27 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	}
 }
 
-// cause causes an event. It returns the types of resources that the event changes.
-func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, changed []resourcev3.Type, err error) {
+// cause causes an event.
+func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, err error) {
 	switch e.Kind {
 	case "drain":
 		_, err = r.Envoy.Post(map[bool]string{true: "/healthcheck/fail", false: "/healthcheck/ok"}[e.On])
-		return nil, nil, err
+		return nil, err
 	case "reset":
 		_, err = r.Envoy.Post("/reset_counters")
-		return nil, nil, err
+		return nil, err
 	case "server":
 		r.backends.states.Store(address(e.Cluster, e.Host), e.State)
-		return nil, nil, nil
+		return nil, nil
 	case "eject":
-		return nil, nil, r.eject(ctx, e)
+		return nil, r.eject(ctx, e)
 	case "call":
 		if r.hangUp(e.Cluster); e.On {
 			err = r.call(ctx, e.Cluster)
 		}
-		return nil, nil, err
+		return nil, err
 	case "freeze", "long freeze":
-		found, err = r.freeze(ctx, time.Duration(e.Number)*time.Millisecond)
-		return found, nil, err
-	case "time":
-		return nil, nil, nil
+		return r.freeze(ctx, time.Duration(e.Number)*time.Millisecond)
 	case "remove host", "hosts":
 		// A host that is added again is a new one, with a server in its first state.
 		if first := firstState(e.Cluster); first != "" {
@@ -283,11 +266,8 @@ func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, changed 
 			}
 		}
 	}
-	changed, err = r.push()
-	return nil, changed, err
+	return nil, r.control.push(r.resources())
 }
-
-func (r *Run) push() ([]resourcev3.Type, error) { return r.control.push(r.resources.of(r.world)) }
 
 // eject makes a host's server fail, and sends requests until Envoy has ejected the host.
 func (r *Run) eject(ctx context.Context, e Event) error {
@@ -383,17 +363,14 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 }
 
 // settle waits until Envoy has the world: its configuration, and its hosts in its gauges.
-func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) error {
-	if err := testbed.WaitFor(ctx, settleWithin, func() error { return r.control.accepts(changed) }); err != nil {
+func (r *Run) settle(ctx context.Context, e Event) error {
+	if err := testbed.WaitFor(ctx, settleWithin, r.control.accepted); err != nil {
 		return err
 	}
 	switch e.Kind {
 	case "override", "time", "reset", "drain", "call":
 		return nil
 	case "filter", "listener":
-		if e.Kind == "filter" && !slices.Contains(changed, resourcev3.ListenerType) {
-			return nil
-		}
 		return r.settleListeners(ctx)
 	}
 	touched := []string{e.Cluster}

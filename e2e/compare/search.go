@@ -31,10 +31,7 @@ type Result struct {
 // soak puts Envoy under load meanwhile, and fails if Envoy grows after the warm-up: a quarter of the time.
 func Search(ctx context.Context, o Options, log func(string)) (*Result, error) {
 	began := time.Now()
-	every := 10 * time.Second // between two lines of the log
 	if o.Soak {
-		every = min(time.Minute, o.Duration/5)
-		o.Env = append(o.Env, traceGoroutines(every))
 		o.Explain = 0 // it recognizes its probes by the gates' counters, which the clients change too
 	} else {
 		o.Drained = rand.New(rand.NewPCG(o.Seed, 1)).IntN(4) == 0 && !o.Without["drain"]
@@ -46,7 +43,9 @@ func Search(ctx context.Context, o Options, log func(string)) (*Result, error) {
 	defer run.Close()
 	if o.Soak {
 		for _, v := range o.Variants {
-			run.clients = append(run.clients, run.startClients(v))
+			clients := run.startClients(v)
+			run.clients = append(run.clients, clients)
+			run.closers = append(run.closers, clients.Stop)
 		}
 	}
 	result := &Result{Seed: o.Seed, Drained: o.Drained, Seen: &run.Seen}
@@ -54,7 +53,7 @@ func Search(ctx context.Context, o Options, log func(string)) (*Result, error) {
 	generator := newGenerator(o)
 	var events []Event
 	var warm *usage
-	next := time.Now().Add(every)
+	next := time.Now().Add(o.logEvery())
 	for until := began.Add(o.Duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {
 		event := generator.Next(run.world)
 		events = append(events, event)
@@ -76,7 +75,7 @@ func Search(ctx context.Context, o Options, log func(string)) (*Result, error) {
 			}
 		}
 		if time.Now().After(next) {
-			next = next.Add(every)
+			next = next.Add(o.logEvery())
 			line := fmt.Sprintf("%4v  %d events, %d states, %d comparisons, no disagreement", time.Since(began).Round(time.Second),
 				result.Events, run.States, run.Comparisons())
 			if o.Soak {
@@ -93,6 +92,14 @@ func Search(ctx context.Context, o Options, log func(string)) (*Result, error) {
 		return result, run.checkGrowth(ctx, warm, log)
 	}
 	return result, nil
+}
+
+// logEvery is the time between two lines of the log.
+func (o Options) logEvery() time.Duration {
+	if o.Soak {
+		return min(time.Minute, o.Duration/5)
+	}
+	return 10 * time.Second
 }
 
 // shortestList shortens a list of events that ends in a disagreement, within a time limit.
