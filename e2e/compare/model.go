@@ -14,14 +14,12 @@ import (
 // World is the configuration that Envoy has, and the state of the hosts behind it. Any event can be applied to any world, so a list of
 // events can be shortened anywhere.
 type World struct {
-	Clusters map[string]*Cluster
-	Filters  [filters]Config
-	// Wider are the overrides on the RouteConfiguration and on each virtual host, by filter; nil: none.
-	Wider   map[string]*[filters]*Config
-	Routes  [routes]*Config // overrides on routes, each of the filter route%filters; nil: the route does not exist
-	Second  bool            // a second listener has the same routes
-	Drained bool
-	Calls   map[string]bool // a call is open to a host of the cluster
+	Clusters  map[string]*Cluster
+	Filters   [filters]Config
+	Overrides map[Level]Config
+	Second    bool // a second listener has the same routes
+	Drained   bool
+	Calls     map[string]bool // a call is open to a host of the cluster
 }
 
 const (
@@ -145,7 +143,7 @@ func (c Config) String() string {
 }
 
 // merge returns the configuration with the override applied: the override's keys replace the same keys of the configuration.
-func (c Config) merge(o *Config) Config {
+func (c Config) merge(o Config) Config {
 	if o.Clusters != nil {
 		c.Clusters = o.Clusters
 	}
@@ -181,6 +179,16 @@ func duration(text string) time.Duration {
 	return d
 }
 
+// Level is where an override of a filter may be: on the RouteConfiguration (allRoutes), on a virtual host, or on a route.
+type Level struct {
+	Filter int
+	Routes string // allRoutes or a virtual host; "" for one route
+	Route  int    // only if Routes is ""
+}
+
+// routeLevel is the level of a route's override, which the route has if it exists.
+func routeLevel(route int) Level { return Level{route % filters, "", route} }
+
 // Place is where a gate is configured: in a filter, or on a route with an override. Each route is in both virtual hosts, except the ones
 // for `healthgate explain`, which names gates by path.
 type Place struct {
@@ -206,7 +214,10 @@ var allPlaces = func() (all []Place) {
 
 // places returns where gates are configured.
 func (w *World) places() []Place {
-	return slices.DeleteFunc(slices.Clone(allPlaces), func(p Place) bool { return p.Route >= 0 && w.Routes[p.Route] == nil })
+	return slices.DeleteFunc(slices.Clone(allPlaces), func(p Place) bool {
+		_, exists := w.Overrides[routeLevel(p.Route)]
+		return p.Route >= 0 && !exists
+	})
 }
 
 // explained reports whether `healthgate explain` is compared at a route, which is then in one virtual host only.
@@ -215,16 +226,12 @@ func explained(route int) bool { return route%4 == 3 }
 // merged returns the merged configuration of a gate. With levels, each level overrides the wider one; without, only the most specific one
 // overrides the filter's, because Envoy gives a dynamic module no other.
 func (w *World) merged(p Place, levels bool) Config {
-	overrides := []*Config{w.Wider[allRoutes][p.Filter], w.Wider[p.VirtualHost][p.Filter]}
-	if p.Route >= 0 {
-		overrides = append(overrides, w.Routes[p.Route])
-	}
-	overrides = slices.DeleteFunc(overrides, func(o *Config) bool { return o == nil })
-	if !levels {
-		overrides = overrides[max(0, len(overrides)-1):]
-	}
 	c := w.Filters[p.Filter]
-	for _, o := range overrides {
+	for _, level := range []Level{{p.Filter, allRoutes, 0}, {p.Filter, p.VirtualHost, 0}, {p.Filter, "", p.Route}} {
+		o, ok := w.Overrides[level]
+		if ok && !levels {
+			c = w.Filters[p.Filter]
+		}
 		c = c.merge(o)
 	}
 	return c
@@ -309,10 +316,7 @@ func (w *World) forgotten(c Config) bool {
 
 // newWorld returns the world in which each run begins. It depends on no seed or flag, so a printed list of events is complete.
 func newWorld() *World {
-	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Wider: map[string]*[filters]*Config{allRoutes: {}}}
-	for _, host := range virtualHosts {
-		w.Wider[host] = &[filters]*Config{}
-	}
+	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Overrides: map[Level]Config{}}
 	for _, name := range names {
 		w.Clusters[name] = &Cluster{Present: true, Existed: true, Panic: 50, Hosts: map[int]*Host{}}
 		if !hasServers(name) {
@@ -326,7 +330,7 @@ func newWorld() *World {
 		w.Filters[i] = Config{Clusters: []Requirement{{Name: shared[i], MinHealthy: 1}}}
 	}
 	for i := range routes {
-		w.Routes[i] = &Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}, StaleAfter: "0s"}
+		w.Overrides[routeLevel(i)] = Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}, StaleAfter: "0s"}
 	}
 	return w
 }

@@ -79,7 +79,7 @@ func (r *Run) resources() map[resourcev3.Type][]types.Resource {
 		add(resourcev3.ListenerType, "second", inline, func() types.Resource { return r.listenerOfGates("second", w) })
 	}
 	add(resourcev3.ListenerType, "calls", nil, func() types.Resource { return r.listenerOfCalls() })
-	add(resourcev3.RouteType, "routes", []any{w.Wider, w.Routes}, func() types.Resource { return r.routesOf(w) })
+	add(resourcev3.RouteType, "routes", fmt.Sprint(w.Overrides), func() types.Resource { return r.routesOf(w) })
 	for _, v := range r.Variants {
 		for i, config := range w.Filters[:filters/2] {
 			name := filterName(v, i)
@@ -258,10 +258,10 @@ func adminPath(v Variant) string { return "/" + v.Name + "/admin" }
 
 // routesOf returns the routes, with all overrides.
 func (r *Run) routesOf(w *World) *routev3.RouteConfiguration {
-	all := &routev3.RouteConfiguration{Name: "routes", TypedPerFilterConfig: r.wider(w.Wider[allRoutes])}
+	all := &routev3.RouteConfiguration{Name: "routes", TypedPerFilterConfig: r.wider(allRoutes)}
 	enabled := testbed.Any(testbed.Enabling(&anypb.Any{}))
 	for _, name := range virtualHosts {
-		host := &routev3.VirtualHost{Name: name, Domains: []string{name}, TypedPerFilterConfig: r.wider(w.Wider[name])}
+		host := &routev3.VirtualHost{Name: name, Domains: []string{name}, TypedPerFilterConfig: r.wider(name)}
 		host.Routes = append(host.Routes, testbed.Parse[*routev3.Route](`{match: {prefix: /eject}, route: {cluster: `+ejecting+`}}`))
 		// A filter is enabled on each of these. If it does not answer, Envoy does: 503.
 		add := func(match, filter string, config *anypb.Any) {
@@ -282,7 +282,7 @@ func (r *Run) routesOf(w *World) *routev3.RouteConfiguration {
 			for _, v := range r.Variants {
 				config := enabled
 				if place.Route >= 0 {
-					keys := w.Routes[place.Route].keys()
+					keys := w.Overrides[routeLevel(place.Route)].keys()
 					keys["path"], keys["stat_prefix"] = place.path(v.Name), fmt.Sprint(v.Name, ".route", place.Route)
 					config = override(v, keys)
 				}
@@ -299,11 +299,11 @@ func (r *Run) routesOf(w *World) *routev3.RouteConfiguration {
 	return all
 }
 
-// wider returns the overrides of a level above the routes.
-func (r *Run) wider(overrides *[filters]*Config) map[string]*anypb.Any {
+// wider returns the overrides of all routes or of a virtual host.
+func (r *Run) wider(routes string) map[string]*anypb.Any {
 	level := map[string]*anypb.Any{}
-	for i, o := range overrides {
-		if o != nil {
+	for i := range filters {
+		if o, ok := r.world.Overrides[Level{i, routes, 0}]; ok {
 			for _, v := range r.Variants {
 				level[filterName(v, i)] = override(v, o.keys())
 			}
