@@ -56,9 +56,7 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 		f.add(layers[0].at, Error, "config", "%s; %s", err, follows)
 	}
 	for _, one := range all {
-		if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
-			f.add(find(layers, wrong.Path), Error, "config", "%s; %s", wrong, follows)
-		}
+		f.add(find(layers, one.Path), Error, "config", "%s; %s", one, follows)
 	}
 	return true
 }
