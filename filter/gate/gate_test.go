@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,26 +31,17 @@ type fakeEnvoy struct {
 }
 
 type number struct {
-	mutex sync.Mutex
-	value uint64
+	value  atomic.Uint64
+	broken bool // reading it panics
 }
 
+func (n *number) Record(value uint64) { n.value.Store(value) }
+func (n *number) Increment(by int64)  { n.value.Add(uint64(by)) }
 func (n *number) Get() uint64 {
-	n.mutex.Lock()
-	defer n.mutex.Unlock()
-	return n.value
-}
-
-func (n *number) Record(value uint64) {
-	n.mutex.Lock()
-	defer n.mutex.Unlock()
-	n.value = value
-}
-
-func (n *number) Increment(by int64) {
-	n.mutex.Lock()
-	defer n.mutex.Unlock()
-	n.value += uint64(by)
+	if n.broken {
+		panic("a bug")
+	}
+	return n.value.Load()
 }
 
 func newFakeEnvoy() *fakeEnvoy {
@@ -96,8 +88,8 @@ func of(healthy, degraded, total uint64) policy.Counts {
 func (envoy *fakeEnvoy) counted() []string {
 	var counted []string
 	for name, n := range envoy.counters {
-		if n.value > 0 {
-			counted = append(counted, fmt.Sprintf("%s=%d", strings.TrimPrefix(name, "healthgate.default."), n.value))
+		if n.Get() > 0 {
+			counted = append(counted, fmt.Sprintf("%s=%d", strings.TrimPrefix(name, "healthgate.default."), n.Get()))
 		}
 	}
 	slices.Sort(counted)
@@ -242,63 +234,94 @@ func TestAnswerIsCountedAndItsChangesAreLogged(t *testing.T) {
 	}
 }
 
-func TestDrainingWinsUnlessIgnored(t *testing.T) {
-	for _, test := range []struct {
-		drain   string
+// Each step is what Envoy has of the cluster a at a time, in seconds, and the reply to a probe, or "" for an evaluation without one.
+func TestVerdictOverTime(t *testing.T) {
+	const serves, drains = 1, 0
+	type step struct {
+		at      int
 		healthy uint64
+		live    uint64
 		want    string
+	}
+	for _, test := range []struct {
+		name, more string
+		steps      []step
+		counted    string
+		lines      int
 	}{
-		{"fail", 1, "healthgate_draining"}, {"fail", 0, "healthgate_draining"},
-		{"ignore", 1, "healthgate_ok"}, {"ignore", 0, "healthgate_cluster_unhealthy"},
+		{"a drain wins", ``, []step{{0, 1, drains, "503 healthgate_draining"}, {1, 0, drains, "503 healthgate_draining"}},
+			"[failed=2 failed_draining=2]", 1},
+		{"a drain is ignored", `, "drain": "ignore"`, []step{{0, 1, drains, "200 healthgate_ok"}, {1, 0, drains, "503 healthgate_cluster_unhealthy"}},
+			"[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]", 2},
+		{"hold delays a change, but not a drain", `, "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}`, []step{
+			{0, 1, serves, "200 healthgate_ok"}, {1, 0, serves, "200 healthgate_held"}, {2, 0, drains, "503 healthgate_draining"},
+			{3, 0, serves, "200 healthgate_held"}, {4, 0, serves, "503 healthgate_cluster_unhealthy"}, {5, 1, serves, "503 healthgate_held"},
+			{15, 1, serves, "200 healthgate_ok"},
+		}, "[failed=3 failed_cluster_unhealthy=1 failed_draining=1 ok=4 transitions=4]", 5},
+		{"hold continues between probes", `, "hold": {"unhealthy_after": "2s"}`, []step{
+			{0, 1, serves, "200 healthgate_ok"}, {1, 0, serves, ""}, {2, 0, serves, ""}, {3, 0, serves, ""},
+			{3, 0, serves, "503 healthgate_cluster_unhealthy"},
+		}, "[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]", 2},
+		{"hold does not delay stale", `, "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"`, []step{
+			{0, 1, serves, "200 healthgate_ok"}, {2, 1, serves, ""}, {4, 1, serves, ""}, {6, 1, serves, "503 healthgate_stale"},
+		}, "[failed=1 failed_stale=1 ok=1 transitions=1]", 2},
+		// Without a probe it may belong to a listener that is still warming beside one that serves.
+		{"without a probe nothing is written", `, "hold": {"unhealthy_after": "2s"}`,
+			[]step{{0, 0, serves, ""}, {1, 1, serves, ""}, {2, 0, serves, ""}, {3, 1, serves, ""}}, "[]", 0},
 	} {
-		t.Run(fmt.Sprintf("drain: %s with %d healthy", test.drain, test.healthy), func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			envoy := newFakeEnvoy()
-			g := newGate(t, envoy, fmt.Sprintf(`{"clusters": ["a"], "drain": %q}`, test.drain))
-			envoy.setCluster("a", of(test.healthy, 0, 1))
-			envoy.set(envoystats.ServerLive, 0)
-			if got := g.Answer().Details; got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
+			g := newGate(t, envoy, `{"clusters": ["a"]`+test.more+`}`)
+			for i, step := range test.steps {
+				envoy.now = epoch.Add(time.Duration(step.at) * time.Second)
+				envoy.setCluster("a", of(step.healthy, 0, 1))
+				envoy.set(envoystats.ServerLive, step.live)
+				if step.want == "" {
+					g.Evaluate()
+				} else if r := g.Answer(); fmt.Sprint(r.Status, " ", r.Details) != step.want {
+					t.Errorf("step %d: got %d %s, want %s", i, r.Status, r.Details, step.want)
+				}
+			}
+			if got := fmt.Sprint(envoy.counted()); got != test.counted || len(envoy.lines) != test.lines {
+				t.Errorf("got counters %s and lines %q, want %s and %d lines", got, envoy.lines, test.counted, test.lines)
 			}
 		})
 	}
 }
 
 func TestConfiguredResponsesAreSent(t *testing.T) {
-	envoy := newFakeEnvoy()
-	g := newGate(t, envoy, `{"clusters": ["a"],
-		"response": {"healthy": {"status": 202, "body": ""}, "unhealthy": {"status": 500, "body": "down"}}}`)
-	if r := g.Answer(); r.Status != 500 || r.Body != "down" {
-		t.Errorf("got %d %q", r.Status, r.Body)
-	}
-	if r := g.Failure(); r.Status != 500 || r.Body != "down" || r.Details != "healthgate_error" {
-		t.Errorf("got %d %q %s", r.Status, r.Body, r.Details)
-	}
-	envoy.setCluster("a", of(1, 0, 1))
-	if r := g.Answer(); r.Status != 202 || r.Body != "" || r.Headers["content-type"] == nil {
-		t.Errorf("got %d %q %v", r.Status, r.Body, r.Headers)
+	for _, test := range []struct {
+		name, response    string
+		passing           uint64
+		status            int
+		body              string
+		typed, hasReports bool
+	}{
+		{"an empty body", `"healthy": {"status": 202, "body": ""}`, 1, 202, "", true, true},
+		{"another body", `"unhealthy": {"status": 500, "body": "down"}`, 0, 500, "down", true, true},
+		// A body after such a status would be read as the beginning of the next reply.
+		{"204", `"healthy": {"status": 204}`, 1, 204, "", false, false},
+		{"205", `"healthy": {"status": 205}`, 1, 205, "", false, false},
+		{"a failure beside 204", `"healthy": {"status": 204}`, 0, 503, "unavailable\n", true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			envoy := newFakeEnvoy()
+			g := newGate(t, envoy, `{"clusters": ["a"], "response": {"details": true, `+test.response+`}}`)
+			envoy.setCluster("a", of(test.passing, 0, 1))
+			r := g.Answer()
+			if r.Status != test.status || r.Body != test.body || (r.Headers["content-type"] != nil) != test.typed || r.Headers["cache-control"] == nil {
+				t.Errorf("got %d %q %v", r.Status, r.Body, r.Headers)
+			}
+			if r := g.Report(); r.Status != test.status || strings.HasPrefix(r.Body, "{") != test.hasReports || r.Headers["cache-control"] == nil {
+				t.Errorf("got the report %d %q", r.Status, r.Body)
+			}
+			if r := g.Failure(); r.Status != g.config.Unhealthy.Status || r.Body != g.config.Unhealthy.Body || r.Details != "healthgate_error" {
+				t.Errorf("got the failure %d %q %s", r.Status, r.Body, r.Details)
+			}
+		})
 	}
 	if r := FailClosed(); r.Status != 503 || r.Details != "healthgate_error" || r.GRPCStatus != 14 {
 		t.Errorf("got %+v", r)
-	}
-}
-
-// A body after such a status would be read as the beginning of the next reply.
-func TestStatusWithoutABodyHasNone(t *testing.T) {
-	for _, status := range []int{204, 205} {
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			envoy := newFakeEnvoy()
-			g := newGate(t, envoy, fmt.Sprintf(`{"clusters": ["a"], "response": {"healthy": {"status": %d}, "details": true}}`, status))
-			envoy.setCluster("a", of(1, 0, 1))
-			for name, r := range map[string]*Reply{"answer": g.Answer(), "report": g.Report()} {
-				if r.Status != status || r.Body != "" || r.Headers["content-type"] != nil || r.Headers["cache-control"] == nil {
-					t.Errorf("%s: got %d %q %v", name, r.Status, r.Body, r.Headers)
-				}
-			}
-			envoy.setCluster("a", of(0, 0, 1))
-			if r := g.Report(); r.Status != 503 || !strings.Contains(r.Body, `"fail"`) {
-				t.Errorf("got %d %q, want a report of the failure", r.Status, r.Body)
-			}
-		})
 	}
 }
 

@@ -107,17 +107,3 @@ func TestWarningOfNoHostNamesTheReasonIfTheGaugeIsKnown(t *testing.T) {
 		}
 	}
 }
-
-func TestMetricNamesAreWhatAGateDefines(t *testing.T) {
-	envoy := newFakeEnvoy()
-	newGate(t, envoy, `{"clusters": ["a"], "stat_prefix": "edge"}`)
-	counters, gauges := MetricNames("edge")
-	if len(counters) != len(envoy.counters) || len(gauges) != len(envoy.own) {
-		t.Errorf("a gate defines %d counters and %d gauges", len(envoy.counters), len(envoy.own))
-	}
-	for _, name := range counters {
-		if envoy.counters[name] == nil {
-			t.Errorf("no gate defines %s", name)
-		}
-	}
-}
