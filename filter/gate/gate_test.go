@@ -523,20 +523,3 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkAnswer(b *testing.B) {
-	for _, clusters := range []int{1, 4, 16, 64} {
-		b.Run(fmt.Sprintf("clusters=%d", clusters), func(b *testing.B) {
-			var names []string
-			for i := range clusters {
-				names = append(names, fmt.Sprintf("%q", fmt.Sprint("c", i)))
-			}
-			g := newGate(b, constants{}, `{"clusters": [`+strings.Join(names, ",")+`]}`)
-			g.Answer()
-			b.ReportAllocs()
-			for b.Loop() {
-				g.Answer()
-			}
-		})
-	}
-}
