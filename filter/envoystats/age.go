@@ -1,7 +1,7 @@
 package envoystats
 
 import (
-	"container/list"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,19 +13,17 @@ import (
 type Ages struct {
 	mutex  sync.Mutex
 	byName map[string]*Age
-	unused list.List // of *Age without readers, the one unregistered first in front
+	unused int // the number of ages without readers
 }
 
-// maxUnusedAges bounds the ages without readers that are kept.
+// maxUnusedAges bounds the ages without readers that are kept. If there are more, all of them are forgotten.
 const maxUnusedAges = 10_000
 
 // Age is the age of one counter.
 type Age struct {
 	*policy.CounterAge
-	ages   *Ages
-	name   string
-	refs   int           // guarded by ages.mutex
-	unused *list.Element // its place in ages.unused while refs is 0; guarded by ages.mutex
+	ages *Ages
+	refs int // guarded by ages.mutex
 }
 
 // register returns the age of a counter, whose value is now value. Each call needs one unregister.
@@ -35,13 +33,13 @@ func (a *Ages) register(name string, now time.Time, value uint64) *Age {
 	age := a.byName[name]
 	switch {
 	case age == nil:
-		age = &Age{CounterAge: policy.NewCounterAge(now, value), ages: a, name: name}
+		age = &Age{CounterAge: policy.NewCounterAge(now, value), ages: a}
 		if a.byName == nil {
 			a.byName = make(map[string]*Age)
 		}
 		a.byName[name] = age
 	case age.refs == 0:
-		a.unused.Remove(age.unused)
+		a.unused--
 		age.Resume(now)
 	}
 	age.refs++
@@ -57,9 +55,8 @@ func (age *Age) unregister() {
 	if age.refs--; age.refs > 0 {
 		return
 	}
-	age.unused = a.unused.PushBack(age)
-	if a.unused.Len() > maxUnusedAges {
-		oldest := a.unused.Remove(a.unused.Front()).(*Age)
-		delete(a.byName, oldest.name)
+	if a.unused++; a.unused > maxUnusedAges {
+		maps.DeleteFunc(a.byName, func(_ string, other *Age) bool { return other.refs == 0 })
+		a.unused = 0
 	}
 }
