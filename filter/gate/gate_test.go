@@ -22,46 +22,53 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // fakeEnvoy is an Envoy whose stats a test sets.
 type fakeEnvoy struct {
-	mutex    sync.Mutex
-	gauges   map[string]*number
-	counters map[string]*number
-	own      map[string]*number
-	lines    []string
-	now      time.Time
+	mutex sync.Mutex
+	stats map[string]*stat
+	lines []string
+	now   time.Time
 }
 
-type number struct {
+type stat struct {
 	value  atomic.Uint64
 	broken bool // reading it panics
+	zeros  int  // how often it still reads 0, as if Envoy were about to write it
+	reads  atomic.Uint64
 }
 
-func (n *number) Record(value uint64) { n.value.Store(value) }
-func (n *number) Increment(by int64)  { n.value.Add(uint64(by)) }
-func (n *number) Get() uint64 {
-	if n.broken {
+func (s *stat) Record(value uint64) { s.value.Store(value) }
+func (s *stat) Increment(by int64)  { s.value.Add(uint64(by)) }
+func (s *stat) Get() uint64 {
+	s.reads.Add(1)
+	switch {
+	case s.broken:
 		panic("a bug")
+	case s.zeros > 0:
+		s.zeros--
+		return 0
 	}
-	return n.value.Load()
+	return s.value.Load()
 }
 
 func newFakeEnvoy() *fakeEnvoy {
-	envoy := &fakeEnvoy{gauges: map[string]*number{}, counters: map[string]*number{}, own: map[string]*number{}, now: epoch}
+	envoy := &fakeEnvoy{stats: map[string]*stat{}, now: epoch}
 	envoy.set(envoystats.ServerLive, 1)
 	return envoy
 }
 
-func named(numbers map[string]*number, name string) *number {
-	if numbers[name] == nil {
-		numbers[name] = &number{}
+func (envoy *fakeEnvoy) stat(name string) *stat {
+	envoy.mutex.Lock()
+	defer envoy.mutex.Unlock()
+	if envoy.stats[name] == nil {
+		envoy.stats[name] = &stat{}
 	}
-	return numbers[name]
+	return envoy.stats[name]
 }
 
-func (envoy *fakeEnvoy) Gauge(name string) envoystats.Value   { return named(envoy.gauges, name) }
-func (envoy *fakeEnvoy) Counter(name string) envoystats.Value { return named(envoy.gauges, name) }
+func (envoy *fakeEnvoy) Gauge(name string) envoystats.Value   { return envoy.stat(name) }
+func (envoy *fakeEnvoy) Counter(name string) envoystats.Value { return envoy.stat(name) }
 func (envoy *fakeEnvoy) Now() time.Time                       { return envoy.now }
-func (envoy *fakeEnvoy) NewCounter(name string) Counter       { return named(envoy.counters, name) }
-func (envoy *fakeEnvoy) NewGauge(name string) SettableGauge   { return named(envoy.own, name) }
+func (envoy *fakeEnvoy) NewCounter(name string) Counter       { return envoy.stat(name) }
+func (envoy *fakeEnvoy) NewGauge(name string) SettableGauge   { return envoy.stat(name) }
 func (envoy *fakeEnvoy) Info(line string)                     { envoy.log("info: " + line) }
 func (envoy *fakeEnvoy) Warn(line string)                     { envoy.log("warn: " + line) }
 
@@ -71,7 +78,7 @@ func (envoy *fakeEnvoy) log(line string) {
 	envoy.lines = append(envoy.lines, line)
 }
 
-func (envoy *fakeEnvoy) set(gauge string, value uint64) { named(envoy.gauges, gauge).Record(value) }
+func (envoy *fakeEnvoy) set(name string, value uint64) { envoy.stat(name).Record(value) }
 
 func (envoy *fakeEnvoy) setCluster(name string, c policy.Counts) {
 	envoy.set("cluster."+name+".membership_healthy", c.Healthy)
@@ -84,12 +91,11 @@ func of(healthy, degraded, total uint64) policy.Counts {
 	return policy.Counts{Healthy: healthy, Degraded: degraded, Total: total}
 }
 
-// counted returns the counters that are not 0, as "name=value".
-func (envoy *fakeEnvoy) counted() []string {
-	var counted []string
-	for name, n := range envoy.counters {
-		if n.Get() > 0 {
-			counted = append(counted, fmt.Sprintf("%s=%d", strings.TrimPrefix(name, "healthgate.default."), n.Get()))
+// counted returns the counters of the prefix default that are not 0, as "name=value".
+func (envoy *fakeEnvoy) counted() (counted []string) {
+	for name, s := range envoy.stats {
+		if counter, ours := strings.CutPrefix(name, "healthgate.default."); ours && counter != "healthy" && s.Get() > 0 {
+			counted = append(counted, fmt.Sprintf("%s=%d", counter, s.Get()))
 		}
 	}
 	slices.Sort(counted)
@@ -215,7 +221,7 @@ func TestAnswerIsCountedAndItsChangesAreLogged(t *testing.T) {
 	if got := envoy.counted(); !slices.Equal(got, want) {
 		t.Errorf("got counters %v, want %v", got, want)
 	}
-	if got := envoy.own["healthgate.default.healthy"].Get(); got != 1 {
+	if got := envoy.stat("healthgate.default.healthy").Get(); got != 1 {
 		t.Errorf("got gauge healthy %d, want 1", got)
 	}
 	numbers := func(a, b policy.Counts) string {
@@ -351,7 +357,7 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	envoy.setCluster("a", of(1, 0, 1))
 	c := decode(t, `{"clusters": ["a"]}`)
 	var process Process
-	source := &drainSource{Source: envoystats.NewSource(c.Clusters, c.StaleAfter, envoy, &envoystats.Ages{}, envoy.Now())}
+	source := &drainSource{Source: newSource(c, envoy)}
 	g := New(c, 0, source, envoy, &process)
 	source.known = true
 	for _, draining := range []bool{false, true, false} {
@@ -410,39 +416,12 @@ func TestClockIsReadOnlyIfTheConfigurationNeedsIt(t *testing.T) {
 	}
 }
 
-// torn is a gauge that reads 0 at first, as if Envoy were about to write it.
-type torn struct {
-	number
-	zeros, reads int
-}
-
-func (t *torn) Get() uint64 {
-	value := t.number.Get()
-	if t.reads++; t.reads <= t.zeros {
-		return 0
-	}
-	return value
-}
-
-// tornEnvoy has such a gauge.
-type tornEnvoy struct {
-	*fakeEnvoy
-	gauge *torn
-}
-
-func (envoy tornEnvoy) Gauge(name string) envoystats.Value {
-	if name == "cluster.a.membership_healthy" {
-		return envoy.gauge
-	}
-	return envoy.fakeEnvoy.Gauge(name)
-}
-
 func TestFailureIsConfirmedByASecondSample(t *testing.T) {
 	for _, test := range []struct {
 		name           string
 		zeros          int
 		want           string
-		reads          int
+		reads          uint64
 		healthy, total uint64
 	}{
 		{"passes at once", 0, "healthgate_ok", 1, 2, 2},
@@ -451,12 +430,13 @@ func TestFailureIsConfirmedByASecondSample(t *testing.T) {
 		{"really fails", 0, "healthgate_cluster_unhealthy", 2, 1, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			envoy := tornEnvoy{newFakeEnvoy(), &torn{zeros: test.zeros}}
-			envoy.gauge.Record(test.healthy)
-			envoy.set("cluster.a.membership_total", test.total)
+			envoy := newFakeEnvoy()
+			envoy.setCluster("a", of(test.healthy, 0, test.total))
+			healthy := envoy.stat("cluster.a.membership_healthy")
+			healthy.zeros = test.zeros
 			g := newGate(t, envoy, `{"clusters": [{"name": "a", "min_healthy": 2}]}`)
-			if got := g.Answer().Details; got != test.want || envoy.gauge.reads != test.reads {
-				t.Errorf("got %s after %d reads, want %s after %d", got, envoy.gauge.reads, test.want, test.reads)
+			if got := g.Answer().Details; got != test.want || healthy.reads.Load() != test.reads {
+				t.Errorf("got %s after %d reads, want %s after %d", got, healthy.reads.Load(), test.want, test.reads)
 			}
 		})
 	}
@@ -482,13 +462,13 @@ func TestConcurrentProbes(t *testing.T) {
 	all.Wait()
 	envoy.setCluster("a", of(1, 0, 1))
 	g.Answer()
-	if got := envoy.counters["healthgate.default.ok"].Get() + envoy.counters["healthgate.default.failed"].Get(); got != workers*probes+1 {
+	if got := envoy.stat("healthgate.default.ok").Get() + envoy.stat("healthgate.default.failed").Get(); got != workers*probes+1 {
 		t.Errorf("%d probes were counted, want %d", got, workers*probes+1)
 	}
-	if got := envoy.own["healthgate.default.healthy"].Get(); got != 1 {
+	if got := envoy.stat("healthgate.default.healthy").Get(); got != 1 {
 		t.Errorf("the gauge is %d after a pass, want 1", got)
 	}
-	changes := envoy.counters["healthgate.default.transitions"].Get()
+	changes := envoy.stat("healthgate.default.transitions").Get()
 	if got := uint64(len(envoy.lines)); got != changes+1 { // the first line is no transition
 		t.Errorf("%d lines for %d transitions", got, changes)
 	}

@@ -78,7 +78,7 @@ func TestGatesOfADestroyedConfigurationLeaveNoHoldState(t *testing.T) {
 	for _, g := range []*Gate{older, first, second} {
 		g.Answer()
 	}
-	healthy := named(envoy.own, "healthgate.default.healthy")
+	healthy := envoy.stat("healthgate.default.healthy")
 	healthy.Record(0)
 	destroyed = true
 	first.Close()
@@ -109,10 +109,10 @@ func TestPanicWhileAGateIsMadeLeavesNoState(t *testing.T) {
 				t.Error("no panic")
 			}
 		}()
-		envoy.gauges[envoystats.ServerLive].broken = true
+		envoy.stat(envoystats.ServerLive).broken = true
 		newGateIn(decode(t, text), envoy, process)
 	}()
-	envoy.gauges[envoystats.ServerLive].broken = false
+	envoy.stat(envoystats.ServerLive).broken = false
 	envoy.setCluster("a", of(0, 0, 1))
 	older.Answer()
 	envoy.now = envoy.now.Add(2 * time.Second)

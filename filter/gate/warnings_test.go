@@ -33,7 +33,7 @@ func hideLive(envoy *fakeEnvoy, g *Gate) {
 
 // countCheck counts a health check of the cluster a.
 func countCheck(envoy *fakeEnvoy) {
-	envoy.Counter("cluster.a.health_check.attempt").(*number).Increment(1)
+	envoy.stat("cluster.a.health_check.attempt").Increment(1)
 }
 
 func TestWarnings(t *testing.T) {
