@@ -89,7 +89,8 @@ func TestReadDraining(t *testing.T) {
 	}
 	t.Run("without end", func(t *testing.T) {
 		rest := &endless{text: "LIVE"}
-		if _, err := readDraining(io.MultiReader(strings.NewReader(`{"state": "`), rest)); !errors.Is(err, errTooLong) || rest.given > 2*maxValue {
+		_, err := readDraining(io.MultiReader(strings.NewReader(`{"state": "`), rest))
+		if !errors.Is(err, errTooLong) || rest.given > 2*maxValue {
 			t.Errorf("got %v after %d bytes", err, rest.given)
 		}
 	})
