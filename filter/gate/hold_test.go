@@ -44,43 +44,21 @@ func TestHoldContinuesInTheNextGateWithTheSameConfiguration(t *testing.T) {
 	}
 }
 
-// destroyedEnvoy has gauges that panic once Envoy has destroyed the configuration.
-type destroyedEnvoy struct {
-	*fakeEnvoy
-	destroyed *bool
-}
-
-type destroyedGauge struct {
-	SettableGauge
-	destroyed *bool
-}
-
-func (envoy destroyedEnvoy) NewGauge(name string) SettableGauge {
-	return destroyedGauge{envoy.fakeEnvoy.NewGauge(name), envoy.destroyed}
-}
-
-func (g destroyedGauge) Record(value uint64) {
-	if *g.destroyed {
-		panic("the configuration is destroyed")
-	}
-	g.SettableGauge.Record(value)
-}
-
 // Envoy destroys all gates of a filter's configuration at once, and they may share a stat prefix. A state that stayed registered would
 // be the start of every later gate: it would pass again after each update of the routes.
 func TestGatesOfADestroyedConfigurationLeaveNoHoldState(t *testing.T) {
 	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "2s"}}`
-	envoy, process, destroyed := newFakeEnvoy(), &Process{}, false
+	envoy, side, process := newFakeEnvoy(), newFakeEnvoy(), &Process{}
 	envoy.setCluster("a", of(1, 0, 1))
+	side.setCluster("a", of(1, 0, 1))
 	older := newGateIn(decode(t, text), envoy, process)
-	side := destroyedEnvoy{envoy, &destroyed}
 	first, second := newGateIn(decode(t, text), side, process), newGateIn(decode(t, text), side, process)
 	for _, g := range []*Gate{older, first, second} {
 		g.Answer()
 	}
 	healthy := envoy.stat("healthgate.default.healthy")
 	healthy.Record(0)
-	destroyed = true
+	side.stat("healthgate.default.healthy").broken = true // Envoy has destroyed that configuration
 	first.Close()
 	if healthy.Get() != 1 {
 		t.Error("the gate that is not destroyed does not write the gauge")

@@ -590,19 +590,14 @@ func TestAcceptsJSON(t *testing.T) {
 // For the race detector.
 func TestConfigurationsAndRoutesChangeUnderProbes(t *testing.T) {
 	envoy, p := newFakeEnvoy(), &Process{}
-	var filters, routes [2]atomic.Pointer[any]
-	put := func(slot *atomic.Pointer[any], value any) (before any) {
-		if old := slot.Swap(&value); old != nil {
-			before = *old
-		}
-		return before
-	}
+	var filters [2]atomic.Pointer[Configuration]
+	var routes [2]atomic.Pointer[Override]
 	renew := func(i int) {
-		if old, ok := put(&filters[i],
-			configure(t, p, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, envoy.newFilter())).(*Configuration); ok {
+		next := configure(t, p, `{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`, envoy.newFilter())
+		if old := filters[i].Swap(next); old != nil {
 			old.End()
 		}
-		if old, ok := put(&routes[i], override(t, p, fmt.Sprintf(`{"path": "/%d"}`, i))).(*Override); ok {
+		if old := routes[i].Swap(override(t, p, fmt.Sprintf(`{"path": "/%d"}`, i))); old != nil {
 			old.End()
 		}
 	}
@@ -618,9 +613,7 @@ func TestConfigurationsAndRoutesChangeUnderProbes(t *testing.T) {
 					return
 				default:
 				}
-				f := (*filters[turn%2].Load()).(*Configuration)
-				o := (*routes[turn/2%2].Load()).(*Override)
-				if got := o.MergeInto(f).Answer(false).Details; got != "healthgate_ok" {
+				if got := routes[turn/2%2].Load().MergeInto(filters[turn%2].Load()).Answer(false).Details; got != "healthgate_ok" {
 					t.Errorf("got %s, want healthgate_ok", got)
 					return
 				}
@@ -634,7 +627,7 @@ func TestConfigurationsAndRoutesChangeUnderProbes(t *testing.T) {
 	workers.Wait()
 	kept := 0
 	for i := range filters {
-		kept += len((*filters[i].Load()).(*Configuration).side.merged)
+		kept += len(filters[i].Load().side.merged)
 	}
 	if kept > 4 {
 		t.Errorf("%d pairs of two filters and two routes are kept", kept)
