@@ -164,44 +164,54 @@ func TestSourceSamplesTheLastPoll(t *testing.T) {
 }
 
 func TestSourceIsStaleWhilePollsFail(t *testing.T) {
-	for name, wrong := range map[string]http.HandlerFunc{
-		"an error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
-		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) },
-		"not JSON": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, "default_priority::max_connections::1024")
-		},
-		"cut short": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"cluster_statuses": [{"name"`) },
-		"without end": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"cluster_statuses": []}`)
-			space := []byte(strings.Repeat(" ", 1<<20))
-			for range 20 {
-				if _, err := w.Write(space); err != nil {
-					return
-				}
-			}
-		},
-		"a closed connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"a connection closed later": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
-			w.(http.Flusher).Flush()
+	write := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }
+	}
+	begin := func(w http.ResponseWriter) {
+		io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
+		w.(http.Flusher).Flush()
+	}
+	for _, test := range []struct {
+		name, want string
+		handler    http.HandlerFunc
+	}{
+		{"an error", "the response has status 500 Internal Server Error",
+			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }},
+		{"a redirect", "the response has status 302 Found", http.RedirectHandler("http://169.254.169.254/", http.StatusFound).ServeHTTP},
+		{"not JSON", "can't read the response: invalid character 'd'", write("default_priority::max_connections::1024")},
+		{"another shape", `can't read the response: found "[" instead of {`, write(`["cluster_statuses"]`)},
+		{"without end", "can't read the response: a value has more than", write(`{"cluster_statuses": []}` + strings.Repeat(" ", 2*maxValue))},
+		{"cut short", "can't read the response: unexpected EOF", write(`{"cluster_statuses": [{"name"`)},
+		{"a connection closed later", "can't read the response: unexpected EOF", func(w http.ResponseWriter, _ *http.Request) {
+			begin(w)
 			panic(http.ErrAbortHandler)
-		},
-		"another shape": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `["cluster_statuses"]`) },
-		"no response":   func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		}},
+		{"a closed connection", "EOF", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{"no response", "no complete response within 15s", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{"a response that stops", "no complete response within 15s", func(w http.ResponseWriter, r *http.Request) {
+			begin(w)
+			<-r.Context().Done()
+		}},
+		{"another protocol", "net/http: HTTP/1.x transport connection broken: malformed HTTP", func(w http.ResponseWriter, _ *http.Request) {
+			connection, _, _ := w.(http.Hijacker).Hijack()
+			io.WriteString(connection, "SSH-2.0-OpenSSH_9.2\r\n")
+			connection.Close()
+		}},
 	} {
 		for _, path := range []string{"/clusters", "/server_info"} {
-			t.Run(path+" "+name, func(t *testing.T) {
+			t.Run(path+" "+test.name, func(t *testing.T) {
 				withAdmin(t, func(t *testing.T, a *fakeAdmin) {
 					a.setHosts(2, 3)
 					s := a.source(t, newConfig(time.Second, 5*time.Second, true, "a"))
 					time.Sleep(10 * time.Second)
 					expect(t, "before", s, policy.Sample{Counts: policy.Counts{Healthy: 2, Total: 3}})
-					a.handle(path, wrong)
+					a.handle(path, test.handler)
 					time.Sleep(30 * time.Second)
 					expect(t, "while it lasts", s, policy.Sample{Counts: policy.Counts{Healthy: 2, Total: 3}, Stale: true})
 					time.Sleep(20 * time.Second)
-					if lines := a.log(); len(lines) != 1 || !strings.HasPrefix(lines[0], "healthgate: can't poll admin at /run/admin.sock: "+path+": ") {
-						t.Errorf("got lines %q within a minute, want one", lines)
+					start := "healthgate: can't poll admin at /run/admin.sock: " + path + ": " + test.want
+					if lines := a.log(); len(lines) != 1 || !strings.HasPrefix(lines[0], start) {
+						t.Errorf("got lines %q within a minute, want one with %q", lines, test.want)
 					}
 					time.Sleep(time.Minute)
 					if n := len(a.log()); n != 2 {
