@@ -117,13 +117,13 @@ func TestUnusedAgesAreBounded(t *testing.T) {
 		}
 	}
 	for at := range 9 {
-		held.Read(after(float64(at)), 1)
+		held.read(after(float64(at)), 1)
 	}
-	if got := a.register("held", after(9), 1); got != held || got.Read(after(9), 1) != 9*time.Second {
+	if got := a.register("held", after(9), 1); got != held || got.read(after(9), 1) != 9*time.Second {
 		t.Error("an age with a reader is forgotten")
 	}
 	last := a.register(strconv.Itoa(names-1), after(9), 1)
-	if got := last.Read(after(9), 1); got != 8*time.Second {
+	if got := last.read(after(9), 1); got != 8*time.Second {
 		t.Errorf("the age without a reader is %v", got)
 	}
 }
