@@ -189,7 +189,9 @@ func (s *site) residentMiB() float64 {
 func (s *site) hang(seconds int) <-chan error {
 	s.t.Helper()
 	needs(s.t, testbed.HangMainThread)
-	return variant.Hang(s.envoy, seconds)
+	hung := make(chan error, 1)
+	go func() { hung <- variant.Hang(s.envoy, seconds) }()
+	return hung
 }
 
 func (s *site) loseMetrics(lost bool) {
