@@ -56,8 +56,8 @@ func TestRatiosAreTakenWithinARound(t *testing.T) {
 func scaleResults(change func(s *Scale)) *Results {
 	watched := Watched{Checks: 100, Probes: 100}
 	s := &Scale{}
-	for _, rows := range []*[]ScaleRow{&s.Clusters, &s.Chains, &s.Routes} {
-		*rows = []ScaleRow{
+	for _, rows := range []*[]*ScaleRow{&s.Clusters, &s.Chains, &s.Routes} {
+		*rows = []*ScaleRow{
 			{Size: 1, Envoy: withoutUs, MainPercent: 1, Starts: []float64{100}, Updates: []float64{10}, Watched: watched},
 			{Size: 1, Envoy: withModule, MainPercent: 3.5, Starts: []float64{120}, Updates: []float64{12}, Watched: watched},
 		}
@@ -219,7 +219,7 @@ func TestBenchRuns(t *testing.T) {
 }
 
 func testScale(t *testing.T, s *Scale) {
-	for _, rows := range [][]ScaleRow{s.Clusters, s.Chains, s.Routes} {
+	for _, rows := range [][]*ScaleRow{s.Clusters, s.Chains, s.Routes} {
 		for _, row := range rows {
 			if row.Probes == 0 || row.Lost > 0 {
 				t.Errorf("%+v", row)

@@ -3,16 +3,6 @@
 //
 // Contenders that are compared share one Envoy, or run side by side, and take turns, so that noise of the machine hits all of them. Ratios
 // are taken within a round. Goals are reported as met or missed; a missed goal fails no run.
-//
-//	main.go        the parts, their settings, and the files that they write
-//	contenders.go  an Envoy with a listener for each contender
-//	probes.go      probes and memory
-//	cpu.go         CPU time
-//	scale.go       many clusters, filter chains and route overrides
-//	scaleenvoy.go  the Envoys for scale
-//	results.go     results.json, and the goals
-//	markdown.go    RESULTS.md, from results.md.tmpl
-//	plot.go        cost.svg
 package main
 
 import (
@@ -41,7 +31,7 @@ type settings struct {
 	Window time.Duration `json:"window_ns"` // for the CPU time of an idle Envoy
 
 	Clusters    []int `json:"clusters"`
-	RouteSize   int   `json:"route_size"`   // routes are updated at the largest of Clusters up to this
+	RouteSize   int   `json:"route_size"`   // routes are updated at this one of Clusters
 	Overrides   int   `json:"overrides"`    // in each update of the routes
 	Chains      []int `json:"chains"`       // filter chains
 	ChainedSize int   `json:"chained_size"` // clusters of an Envoy with many filter chains

@@ -42,7 +42,7 @@ func (w Watched) Checked() string { return fmt.Sprintf("%d of %d", w.Failed, w.C
 func (w Watched) Answered() string { return fmt.Sprintf("%d of %d", w.Rejected+w.Lost, w.Probes) }
 
 // more formats how much more an Envoy uses than the one without Healthgate, which may be 0.
-func more(row ScaleRow, with, without float64) string {
+func more(row *ScaleRow, with, without float64) string {
 	v := difference(with, without)
 	if row.Envoy == withoutUs || math.IsInf(v, 0) {
 		return "–"

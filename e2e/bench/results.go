@@ -52,10 +52,10 @@ func (p Probes) MiB(size, contender string) float64 {
 // Scale is the part about many clusters, filter chains and route overrides.
 type Scale struct {
 	Run
-	Clusters []ScaleRow `json:"clusters"`
-	Chains   []ScaleRow `json:"chains"`
-	Routes   []ScaleRow `json:"routes"`
-	Errors   []string   `json:"errors"` // of sizes that could not be measured completely
+	Clusters []*ScaleRow `json:"clusters"`
+	Chains   []*ScaleRow `json:"chains"`
+	Routes   []*ScaleRow `json:"routes"`
+	Errors   []string    `json:"errors"` // of sizes that could not be measured completely
 }
 
 // ScaleRow is one Envoy of one size. Figures that were not measured are 0 or empty. Times are in milliseconds.
@@ -91,8 +91,8 @@ func (w *Watched) add(other Watched) {
 }
 
 // without returns the row of the Envoy without Healthgate of the same size.
-func without(rows []ScaleRow, row ScaleRow) ScaleRow {
-	return first(rows, func(r ScaleRow) bool { return r.Size == row.Size && r.Envoy == withoutUs })
+func without(rows []*ScaleRow, row *ScaleRow) *ScaleRow {
+	return first(rows, func(r *ScaleRow) bool { return r.Size == row.Size && r.Envoy == withoutUs })
 }
 
 // first returns the first value that fits, zero without one.
@@ -245,7 +245,7 @@ func (p Probes) goals() []Goal {
 
 // goals has one line for each kind of goal, with the worst figure of all sizes. A missing figure meets no goal.
 func (s Scale) goals() []Goal {
-	worst := func(rows []ScaleRow, figure func(row, without ScaleRow) float64) (worst float64) {
+	worst := func(rows []*ScaleRow, figure func(row, without *ScaleRow) float64) (worst float64) {
 		if len(rows) == 0 {
 			return math.Inf(1)
 		}
@@ -256,9 +256,9 @@ func (s Scale) goals() []Goal {
 		}
 		return worst
 	}
-	main := func(row, without ScaleRow) float64 { return difference(row.MainPercent, without.MainPercent) }
-	starts := func(row, without ScaleRow) float64 { return ratio(row.Starts, without.Starts) }
-	updates := func(row, without ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
+	main := func(row, without *ScaleRow) float64 { return difference(row.MainPercent, without.MainPercent) }
+	starts := func(row, without *ScaleRow) float64 { return ratio(row.Starts, without.Starts) }
+	updates := func(row, without *ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
 	var watched Watched
 	for _, row := range slices.Concat(s.Clusters, s.Chains, s.Routes) {
 		if row.Envoy != withoutUs {

@@ -110,7 +110,8 @@ func (c *cluster) settle(ctx context.Context) error {
 		before := failed
 		failed = 0
 		for _, counts := range loads.Counts {
-			failed += counts.Failed
+			_, n := sum(counts.Calls)
+			failed += n
 		}
 		switch {
 		case loads.Envoys != envoys:

@@ -165,14 +165,9 @@ func TestLoadsCountFailedCalls(t *testing.T) {
 			}
 		}
 	}()
-	awaitCounts(t, loads, func(c Counts) bool { return c.Calls > 10 })
-	for name, l := range loads {
-		if counts := l.counts(); counts.Failed > 0 {
-			t.Errorf("%s: %+v", name, counts)
-		}
-	}
+	awaitCounts(t, loads, func(c Counts) bool { return c.Calls["OK"] > 10 && len(c.Calls) == 1 })
 	service.fails.Store(true)
-	awaitCounts(t, loads, func(c Counts) bool { return c.Failed > 5 && c.Reasons["Internal"] == c.Failed })
+	awaitCounts(t, loads, func(c Counts) bool { return c.Calls["Internal"] > 5 && len(c.Calls) == 2 })
 }
 
 func TestStreamThatIsCutIsAnError(t *testing.T) {
@@ -196,8 +191,10 @@ func TestStreamThatIsCutIsAnError(t *testing.T) {
 
 func TestTableShowsFailedCalls(t *testing.T) {
 	other, lossless := task{what: "x"}, task{what: "x", lossless: true}
-	whole := map[string]Counts{"A": {Calls: 300}, "B": {Calls: 200, Streams: 5, Cut: 1}, "C": {Calls: 30}}
-	lossy := map[string]Counts{"A": {Calls: 300, Failed: 2, Reasons: map[string]int64{"Unavailable": 2}}, "B": {Calls: 200}, "C": {Calls: 30}}
+	type answers = map[string]int64
+	b, c := Counts{answers{"OK": 200}, answers{"OK": 4, "Canceled": 1}}, Counts{Calls: answers{"OK": 30}}
+	whole := map[string]Counts{"A": {Calls: answers{"OK": 300}}, "B": b, "C": c}
+	lossy := map[string]Counts{"A": {Calls: answers{"OK": 298, "Unavailable": 2}}, "B": {Calls: b.Calls}, "C": c}
 	for name, test := range map[string]struct {
 		result Result
 		want   string
@@ -214,11 +211,11 @@ func TestTableShowsFailedCalls(t *testing.T) {
 		"a load without calls": {Result{task: other, Counts: map[string]Counts{"A": {}}}, "| x | 0 of 0 | 0 of 0 | 0 of 0 | NO | |"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var b strings.Builder
-			if err := write(&b, []Result{test.result}); err != nil {
+			var out strings.Builder
+			if err := write(&out, []Result{test.result}); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(strings.Fields(strings.Split(b.String(), "\n")[2]), " "); got != test.want {
+			if got := strings.Join(strings.Fields(strings.Split(out.String(), "\n")[2]), " "); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
@@ -226,9 +223,10 @@ func TestTableShowsFailedCalls(t *testing.T) {
 }
 
 func TestCountsSinceAnEarlierTime(t *testing.T) {
-	before := Counts{Calls: 2, Failed: 1, Reasons: map[string]int64{"Unavailable": 1}}
-	after := Counts{Calls: 4, Failed: 2, Reasons: map[string]int64{"Unavailable": 1, "Internal": 1}, Streams: 1, Cut: 1}
-	want := Counts{Calls: 2, Failed: 1, Reasons: map[string]int64{"Internal": 1}, Streams: 1, Cut: 1}
+	type answers = map[string]int64
+	before := Counts{answers{"OK": 1, "Unavailable": 1}, nil}
+	after := Counts{answers{"OK": 2, "Unavailable": 1, "Internal": 1}, answers{"Canceled": 1}}
+	want := Counts{answers{"OK": 1, "Internal": 1}, answers{"Canceled": 1}}
 	if got := after.since(before); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

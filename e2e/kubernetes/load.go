@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -35,13 +36,8 @@ const (
 	printInterval   = 300 * time.Millisecond
 )
 
-// Counts are what happened to one load since it began.
-type Counts struct {
-	Calls, Failed int64
-	Reasons       map[string]int64 // why calls failed
-	Streams       int64            // that have ended
-	Cut           int64            // streams that ended early
-}
+// Counts are the numbers of calls and of streams that have ended, by their answer, of one load since it began.
+type Counts struct{ Calls, Streams map[string]int64 }
 
 // Loads are the counts of each load by its name, and the number of Envoys that B's balancer sends to.
 type Loads struct {
@@ -51,33 +47,32 @@ type Loads struct {
 
 // since returns what happened after an earlier count.
 func (c Counts) since(before Counts) Counts {
-	reasons := map[string]int64{}
-	for reason, n := range c.Reasons {
-		if n -= before.Reasons[reason]; n > 0 {
-			reasons[reason] = n
+	minus := func(answers, before map[string]int64) map[string]int64 {
+		answers = maps.Clone(answers)
+		for answer, n := range before {
+			answers[answer] -= n
 		}
+		maps.DeleteFunc(answers, func(_ string, n int64) bool { return n == 0 })
+		return answers
 	}
-	return Counts{c.Calls - before.Calls, c.Failed - before.Failed, reasons, c.Streams - before.Streams, c.Cut - before.Cut}
+	return Counts{minus(c.Calls, before.Calls), minus(c.Streams, before.Streams)}
+}
+
+// sum returns the number of all answers, and of those that are failures.
+func sum(answers map[string]int64) (all, failed int64) {
+	for _, n := range answers {
+		all += n
+	}
+	return all, all - answers[succeeded]
 }
 
 // load is calls, and streams if not nil.
 type load struct{ calls, streams *testbed.Load }
 
 func (l load) counts() Counts {
-	c := Counts{Reasons: l.calls.Answers()}
-	count := func(answers map[string]int64) (all, failed int64) {
-		for answer, n := range answers {
-			all += n
-			if answer != succeeded {
-				failed += n
-			}
-		}
-		return all, failed
-	}
-	c.Calls, c.Failed = count(c.Reasons)
-	delete(c.Reasons, succeeded)
+	c := Counts{Calls: l.calls.Answers()}
 	if l.streams != nil {
-		c.Streams, c.Cut = count(l.streams.Answers())
+		c.Streams = l.streams.Answers()
 	}
 	return c
 }

@@ -2,12 +2,6 @@
 //
 //	kubernetes run   applies the overlay local to a cluster, runs all tasks, prints a table, and deletes the namespace
 //	kubernetes load  sends the load, in a pod of the cluster, and prints its counts; `run` starts it
-//
-//	run.go       the tasks
-//	cluster.go   kubectl, and the state of the cluster
-//	load.go      the calls of each load
-//	balancer.go  a load balancer with health checks
-//	table.go     the results
 package main
 
 import (

@@ -20,12 +20,17 @@ type Result struct {
 func (r Result) passed() bool {
 	passed := r.Err == nil && len(r.Counts) > 0
 	for _, counts := range r.Counts {
-		passed = passed && counts.Calls > 0 && (counts.Failed == 0 || !r.lossless)
+		calls, failed := sum(counts.Calls)
+		passed = passed && calls > 0 && (failed == 0 || !r.lossless)
 	}
 	return passed
 }
 
-func (c Counts) String() string { return fmt.Sprintf("%d of %d", c.Failed, c.Calls) }
+// String returns how many calls failed.
+func (c Counts) String() string {
+	calls, failed := sum(c.Calls)
+	return fmt.Sprintf("%d of %d", failed, calls)
+}
 
 // remark returns the remark with the streams, and why calls failed.
 func (r Result) remark() string {
@@ -33,20 +38,21 @@ func (r Result) remark() string {
 	if r.Remark != "" {
 		parts = append(parts, r.Remark)
 	}
-	var streams, cut int64
-	reasons := map[string]int64{}
+	calls, streams := map[string]int64{}, map[string]int64{}
 	for _, counts := range r.Counts {
-		streams += counts.Streams
-		cut += counts.Cut
-		for reason, n := range counts.Reasons {
-			reasons[reason] += n
+		for answer, n := range counts.Calls {
+			calls[answer] += n
+		}
+		for answer, n := range counts.Streams {
+			streams[answer] += n
 		}
 	}
-	if streams > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d streams cut", cut, streams))
+	if all, cut := sum(streams); all > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d streams cut", cut, all))
 	}
-	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		parts = append(parts, fmt.Sprintf("%d %s", reasons[reason], reason))
+	delete(calls, succeeded)
+	for _, answer := range slices.Sorted(maps.Keys(calls)) {
+		parts = append(parts, fmt.Sprintf("%d %s", calls[answer], answer))
 	}
 	if r.Err != nil {
 		parts = append(parts, r.Err.Error())
