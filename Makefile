@@ -333,8 +333,8 @@ NAMESPACE = unshare --net --pid --fork --kill-child $(if $(filter-out 0,$(shell 
 e2e-envoy-gateway: build build/envoygateway $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
 	@$(NAMESPACE) true || { echo "no network namespace can be made: run this as root, or allow unprivileged user namespaces:" \
 	  "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1" >&2; exit 1; }
-	@exec $(NAMESPACE) build/envoygateway -tools $(EG_TOOLS) \
-	  -translation $(if $(UPDATE),update,$(if $(filter $(EG_DEFAULT),$(EG_VERSION)),compare,skip))
+	@exec $(NAMESPACE) sh -c 'ip link set lo up && exec build/envoygateway -tools $(EG_TOOLS) \
+	  -translation $(if $(UPDATE),update,$(if $(filter $(EG_DEFAULT),$(EG_VERSION)),compare,skip))'
 
 .PHONY: bench
 bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')

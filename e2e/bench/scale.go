@@ -8,25 +8,21 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// scale measures Envoys with many clusters, filter chains and overrides beside the same ones without Healthgate. If a size fails, the
-// results have its error, and the next size is measured.
-func (b *bench) scale(results *Results) (failed error) {
+// scale measures Envoys with many clusters, filter chains and overrides beside the same ones without Healthgate.
+func (b *bench) scale(results *Results) error {
 	s := &Scale{Run: b.made}
-	results.Scale = s
-	note := func(err error) {
-		if err != nil {
-			log.Printf("error: %v", err)
-			s.Errors = append(s.Errors, err.Error())
-			failed = errors.Join(failed, err)
+	for _, n := range b.Chains {
+		if err := b.byChains(s, n); err != nil {
+			return err
 		}
 	}
-	for _, n := range b.Chains {
-		note(b.byChains(s, n))
-	}
 	for _, n := range b.Clusters {
-		note(b.byClusters(s, n))
+		if err := b.byClusters(s, n); err != nil {
+			return err
+		}
 	}
-	return failed
+	results.Scale = s
+	return nil
 }
 
 // addRows adds a row for each of these Envoys to a table.
@@ -60,18 +56,11 @@ func (b *bench) byClusters(s *Scale, n int) error {
 	if err := b.mainThreads(envoys); err != nil {
 		return err
 	}
-	if err := testbed.WaitFor(b.ctx, 30*time.Second, func() error {
-		after, now, err := gated.countSamples()
-		if err == nil && after == samples {
-			err = errors.New("no sample is taken")
-		}
-		if err == nil {
-			gated.row.Period = milliseconds(now.Sub(began)) / float64(after-samples)
-		}
-		return err
-	}); err != nil {
+	later, ended, err := gated.countSamples()
+	if err != nil {
 		return err
 	}
+	gated.row.Period = milliseconds(ended.Sub(began)) / float64(later-samples)
 	log.Printf("%d clusters: %d changes of hosts", n, b.Changes)
 	for i := range b.Changes {
 		delay, err := gated.changeHosts(i%2 == 1)

@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -54,21 +53,6 @@ func (s *standalone) read(name string) string {
 		return err.Error()
 	}
 	return string(text)
-}
-
-// startLoopback brings up lo, which is down in a new network namespace.
-func startLoopback() error {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(socket)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo)
 }
 
 // prepare writes Envoy Gateway's configuration, and puts the Envoy to run where Envoy Gateway looks for that version.

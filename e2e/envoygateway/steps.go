@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/backend/router"
@@ -39,9 +41,6 @@ const (
 
 // run runs the overlay in a standalone Envoy Gateway and goes through the steps.
 func (s *standalone) run(objects overlay) (err error) {
-	if err := startLoopback(); err != nil {
-		return fmt.Errorf("lo: %w", err)
-	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w\nEnvoy Gateway's log ends:\n%s\nEnvoy's log ends:\n%s", err,
@@ -274,23 +273,15 @@ func (s *standalone) isAccepted(objects overlay) error {
 		return err
 	}
 	var resources struct {
-		EnvoyExtensionPolicies []struct {
-			Status struct {
-				Ancestors []struct {
-					Conditions []struct{ Type, Status string }
-				}
-			}
-		}
+		EnvoyExtensionPolicies []struct{ Status gatewayv1.PolicyStatus }
 	}
 	if err := yaml.Unmarshal(out, &resources); err != nil {
 		return err
 	}
 	for _, policy := range resources.EnvoyExtensionPolicies {
 		for _, ancestor := range policy.Status.Ancestors {
-			for _, condition := range ancestor.Conditions {
-				if condition.Type == "Accepted" && condition.Status == "True" {
-					return nil
-				}
+			if meta.IsStatusConditionTrue(ancestor.Conditions, "Accepted") {
+				return nil
 			}
 		}
 	}
