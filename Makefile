@@ -421,11 +421,6 @@ fetched:
 notice: | tools ## write NOTICE: the licences of all that is compiled in
 	@$(E2E) run ./notice > NOTICE.new && mv NOTICE.new NOTICE
 
-.PHONY: generate
-generate: | tools ## generate the code of e2e/backend/router
-	@echo "generating e2e/backend/router (the first time, this builds buf)"
-	@cd e2e/backend/router && $(GO) run github.com/bufbuild/buf/cmd/buf@v1.59.0 generate
-
 .PHONY: clean
 clean: ## remove build/ and dist/
 	@rm -rf build dist

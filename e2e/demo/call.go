@@ -43,7 +43,7 @@ func addressFlag(flags *flag.FlagSet) *string {
 }
 
 // recommend makes a gRPC call, and returns the routes of the reply.
-func recommend(ctx context.Context, address string) ([]uint32, error) {
+func recommend(ctx context.Context, address string) ([]int, error) {
 	conn, err := dial(address)
 	if err != nil {
 		return nil, err
@@ -51,12 +51,12 @@ func recommend(ctx context.Context, address string) ([]uint32, error) {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	munich := &router.Point{Latitude: 48.137, Longitude: 11.575}
-	reply, err := router.NewRouterClient(conn).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{munich}})
-	if err == nil && len(reply.GetRoutes()) == 0 {
+	munich := router.Point{Latitude: 48.137, Longitude: 11.575}
+	routes, err := router.Recommend(ctx, conn, munich)
+	if err == nil && len(routes) == 0 {
 		err = errors.New("router.Router/Recommend returned no route")
 	}
-	return reply.GetRoutes(), err
+	return routes, err
 }
 
 func check(ctx context.Context, flags *flag.FlagSet, args []string) error {

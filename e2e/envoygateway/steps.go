@@ -223,8 +223,7 @@ func (s *standalone) callService() error {
 		return err
 	}
 	defer conn.Close()
-	munich := &router.Point{Latitude: 48.137, Longitude: 11.575}
-	_, err = router.NewRouterClient(conn).Recommend(s.ctx, &router.RecommendRequest{Points: []*router.Point{munich}})
+	_, err = router.Recommend(s.ctx, conn, router.Point{Latitude: 48.137, Longitude: 11.575})
 	return err
 }
 

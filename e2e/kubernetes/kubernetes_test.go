@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"healthgate/e2e/backend/router"
@@ -103,21 +104,8 @@ func TestEndpointsServe(t *testing.T) {
 	}
 }
 
-// fakeService is the service behind TLS, like Envoy. It may fail.
-type fakeService struct {
-	router.UnimplementedRouterServer
-	fails atomic.Bool
-}
-
-func (s *fakeService) Recommend(context.Context, *router.RecommendRequest) (*router.RecommendResponse, error) {
-	if s.fails.Load() {
-		return nil, status.Error(codes.Internal, "a message that differs each time")
-	}
-	return &router.RecommendResponse{}, nil
-}
-
-// serve serves a fakeService, and returns its address and what ends it at once.
-func serve(t *testing.T, service *fakeService) (address string, end func()) {
+// serve returns the address of a service behind TLS, like Envoy, which may fail, and a function that ends it at once.
+func serve(t *testing.T, fails *atomic.Bool) (address string, end func()) {
 	t.Helper()
 	certificate, err := testbed.NewCertificate(t.TempDir())
 	if err != nil {
@@ -132,7 +120,12 @@ func serve(t *testing.T, service *fakeService) (address string, end func()) {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.Creds(tls))
-	router.RegisterRouterServer(server, service)
+	router.Register(server, func(*structpb.ListValue) (*structpb.ListValue, error) {
+		if fails.Load() {
+			return nil, status.Error(codes.Internal, "a message that differs each time")
+		}
+		return &structpb.ListValue{}, nil
+	})
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return listener.Addr().String(), server.Stop
@@ -154,8 +147,8 @@ func awaitCounts(t *testing.T, loads map[string]load, wanted func(Counts) bool) 
 }
 
 func TestLoadsCountFailedCalls(t *testing.T) {
-	var service fakeService
-	address, _ := serve(t, &service)
+	var fails atomic.Bool
+	address, _ := serve(t, &fails)
 	b := &balancer{rotation: []string{address}}
 	loads := startLoads(address, b)
 	defer func() {
@@ -166,12 +159,12 @@ func TestLoadsCountFailedCalls(t *testing.T) {
 		}
 	}()
 	awaitCounts(t, loads, func(c Counts) bool { return c.Calls["OK"] > 10 && len(c.Calls) == 1 })
-	service.fails.Store(true)
+	fails.Store(true)
 	awaitCounts(t, loads, func(c Counts) bool { return c.Calls["Internal"] > 5 && len(c.Calls) == 2 })
 }
 
 func TestStreamThatIsCutIsAnError(t *testing.T) {
-	address, end := serve(t, &fakeService{})
+	address, end := serve(t, &atomic.Bool{})
 	conn, err := dial(address)
 	if err != nil {
 		t.Fatal(err)

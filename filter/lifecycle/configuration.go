@@ -1,7 +1,7 @@
 package lifecycle
 
 import (
-	"slices"
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,8 +84,9 @@ func (c *Configuration) End() {
 	c.ends, c.ended = nil, true
 	c.making.Unlock()
 	if isFirst {
+		defer close(c.done)
 		c.runAll(ends)
-		close(c.done)
+		return
 	}
 	<-c.done
 }
@@ -140,10 +141,10 @@ func (c *Configuration) makeGate() *gate.Gate {
 	return g
 }
 
-// runAll runs ends in reverse order.
+// runAll runs ends in reverse order, all of them even if a panic can't be logged.
 func (c *Configuration) runAll(ends []func()) {
-	for _, end := range slices.Backward(ends) {
-		c.guarded("at the end of a configuration", end)
+	for _, end := range ends {
+		defer c.guarded("at the end of a configuration", end)
 	}
 }
 
@@ -172,13 +173,13 @@ func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
 	if interval == 0 {
 		return
 	}
-	done := make(chan struct{})
+	ctx, end := context.WithCancel(context.Background())
 	go func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
@@ -187,7 +188,7 @@ func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
 			}
 		}
 	}()
-	c.ends = append(c.ends, sync.OnceFunc(func() { close(done) }))
+	c.ends = append(c.ends, end)
 }
 
 // guarded calls f and reports whether Envoy's own configuration object still exists. On a goroutine, and at the end of a configuration,
