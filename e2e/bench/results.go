@@ -160,34 +160,28 @@ func table(name string, contenders []string, seen map[string][]Round) Table {
 			row.Requests += r.requests
 			row.Rejected += r.rejected
 		}
-		for _, f := range []struct {
-			figure                  func(Round) float64
-			spread, ratio, smallest *Spread
-		}{
-			{func(r Round) float64 { return r.Rate }, &row.Rate, &row.RateRatio, &row.RateToSmallest},
-			{func(r Round) float64 { return r.Worker }, &row.Worker, &row.WorkerRatio, &row.WorkerToSmallest},
-			{func(r Round) float64 { return r.P50 }, &row.P50, nil, nil},
-			{func(r Round) float64 { return r.P99 }, &row.P99, nil, nil},
-			{func(r Round) float64 { return r.Process }, &row.Process, nil, nil},
-			{func(r Round) float64 { return r.Load }, &row.Load, nil, nil},
-		} {
-			// Divided by the figure of a peer in the same round.
-			by := func(peer string) Spread {
-				var values []float64
-				for i, other := range seen[peer] {
-					values = append(values, f.figure(seen[contender][i])/f.figure(other))
-				}
-				return spreadOf(values)
+		figures := func(of string, figure func(Round) float64) (values []float64) {
+			for _, r := range seen[of] {
+				values = append(values, figure(r))
 			}
-			var values []float64
-			for _, r := range seen[contender] {
-				values = append(values, f.figure(r))
-			}
-			*f.spread = spreadOf(values)
-			if f.ratio != nil {
-				*f.ratio, *f.smallest = by(native), by(smallestLike[contender])
-			}
+			return values
 		}
+		spread := func(figure func(Round) float64) Spread { return spreadOf(figures(contender, figure)) }
+		ratio := func(peer string, figure func(Round) float64) Spread {
+			values, others := figures(contender, figure), figures(peer, figure)
+			for i, other := range others {
+				values[i] /= other
+			}
+			return spreadOf(values[:len(others)])
+		}
+		rate := func(r Round) float64 { return r.Rate }
+		worker := func(r Round) float64 { return r.Worker }
+		row.Rate, row.RateRatio, row.RateToSmallest = spread(rate), ratio(native, rate), ratio(smallestLike[contender], rate)
+		row.Worker, row.WorkerRatio, row.WorkerToSmallest = spread(worker), ratio(native, worker), ratio(smallestLike[contender], worker)
+		row.P50 = spread(func(r Round) float64 { return r.P50 })
+		row.P99 = spread(func(r Round) float64 { return r.P99 })
+		row.Process = spread(func(r Round) float64 { return r.Process })
+		row.Load = spread(func(r Round) float64 { return r.Load })
 		t.Rows = append(t.Rows, row)
 	}
 	return t
