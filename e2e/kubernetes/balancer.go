@@ -21,7 +21,7 @@ import (
 // out of rotation, and one passed check puts it back.
 type balancer struct {
 	list  func(context.Context) ([]string, error)
-	check func(ctx context.Context, address string) error
+	check func(address string) error
 
 	mutex    sync.Mutex
 	checks   map[string]context.CancelFunc // of each listed target
@@ -62,7 +62,7 @@ func (b *balancer) update(ctx context.Context, addresses []string) {
 
 func (b *balancer) checkRepeatedly(ctx context.Context, address string) {
 	for ; ctx.Err() == nil; pause(ctx, checkInterval) {
-		err := b.check(ctx, address)
+		err := b.check(address)
 		b.mutex.Lock()
 		if ctx.Err() == nil {
 			b.set(address, err == nil)
@@ -103,15 +103,14 @@ func newBalancer() (*balancer, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := discoveryclient.NewForConfig(config)
+	config.Timeout = client.Timeout
+	api, err := discoveryclient.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
 	return &balancer{check: probe, list: func(ctx context.Context) ([]string, error) {
-		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		defer cancel()
 		of := metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=envoy"}
-		list, err := client.EndpointSlices(namespace).List(ctx, of)
+		list, err := api.EndpointSlices(namespace).List(ctx, of)
 		if err != nil {
 			return nil, err
 		}
@@ -133,21 +132,15 @@ func serving(slices []discoveryv1.EndpointSlice) (addresses []string) {
 	return addresses
 }
 
-const probeTimeout = 2 * time.Second
+// client sends probes, each on a new connection and without verifying the certificate.
+var client = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: unverified, DisableKeepAlives: true}}
 
-// probe sends GET / on a new connection, without verifying the certificate.
-func probe(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/", nil)
+func probe(address string) error {
+	response, err := client.Get("https://" + address + "/")
 	if err != nil {
 		return err
 	}
-	response, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: unverified, DisableKeepAlives: true}}).Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
+	response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("GET / is answered with %s", response.Status)
 	}

@@ -49,7 +49,7 @@ func TestBalancerSendsToTargetsThatPass(t *testing.T) {
 				}
 				return *listed.Load(), nil
 			},
-			check: func(_ context.Context, address string) error {
+			check: func(address string) error {
 				if slices.Contains(*failing.Load(), address) {
 					return errors.New("503")
 				}

@@ -127,22 +127,19 @@ func stream(conn *grpc.ClientConn, open time.Duration) error {
 
 // startLoads starts three loads: A on connections to a fixed address, B through a balancer, C on a new connection for each call.
 func startLoads(address string, b *balancer) map[string]load {
-	type client struct {
-		target string
-		number int
-	}
-	var clients sync.Map // the connection of each client
-	connect := func(c client) (*grpc.ClientConn, error) {
-		conn, _ := clients.LoadOrStore(c, sync.OnceValues(func() (*grpc.ClientConn, error) { return dial(c.target) }))
+	var conns sync.Map // by their target and number
+	connect := func(target string, number int) (*grpc.ClientConn, error) {
+		dialed := sync.OnceValues(func() (*grpc.ClientConn, error) { return dial(target) })
+		conn, _ := conns.LoadOrStore(fmt.Sprint(target, " ", number), dialed)
 		return conn.(func() (*grpc.ClientConn, error))()
 	}
-	fixed := func() (*grpc.ClientConn, error) { return connect(client{address, rand.N(connections)}) }
+	fixed := func() (*grpc.ClientConn, error) { return connect(address, rand.N(connections)) }
 	balanced := func() (*grpc.ClientConn, error) {
 		target, _, err := b.pick()
 		if err != nil {
 			return nil, err
 		}
-		return connect(client{target, connections})
+		return connect(target, 0)
 	}
 	loadOn := func(pick func() (*grpc.ClientConn, error)) load {
 		return load{
