@@ -19,7 +19,7 @@ import (
 // api checks documents against Envoy's API: first each key and value by its type, then each message by the API's validation rules.
 // It renames keys to their names in the API, which the other rules expect.
 type api struct {
-	found      *findings
+	found      findings
 	validation []func() // of the document and each message in an Any, which have their own
 	errors     int      // in keys and values
 	patch      bool     // a patch of Istio's EnvoyFilter

@@ -141,7 +141,7 @@ func isNear(name string) bool {
 var versioned = regexp.MustCompile(`^healthgate[-_.]?v?[0-9]`)
 
 // checkNames reports a misspelt name, by which Envoy does not find Healthgate.
-func (g *gate) checkNames(f *findings) {
+func (g *gate) checkNames(f findings) {
 	if g.variant == module {
 		checkModuleName(f, g.contents)
 	} else if name := g.contents.get("plugin_name"); name != nil && name.scalar != gateName {
@@ -151,7 +151,7 @@ func (g *gate) checkNames(f *findings) {
 }
 
 // checkModuleName reports a name by which Envoy looks for another file than libhealthgate.so.
-func checkModuleName(f *findings, contents *Node) {
+func checkModuleName(f findings, contents *Node) {
 	if l := moduleLibrary(contents); l != nil && l.isMisspelt() {
 		f.add(l.at, Error, "no-gate", "Envoy looks for lib%s.so by this name, and the module is libhealthgate.so: write name: %s",
 			l.file, gateName)

@@ -37,7 +37,7 @@ func (l *linter) envoyFilter(n *Node) {
 		if typeName == "" || p.value == nil || p.value.kind != mapping {
 			continue
 		}
-		(&api{found: &l.found, patch: true, part: !p.isWhole}).check(p.value, typeName)
+		(&api{found: l.found, patch: true, part: !p.isWhole}).check(p.value, typeName)
 		s.patches = append(s.patches, p)
 		contents, kind := typed(p.value.get("typed_config"))
 		switch {
@@ -84,7 +84,7 @@ func (s *scope) patchedManagers() (all []connectionManager) {
 }
 
 // checkPatches checks the place of a gate that a patch adds, and the patches that enable it.
-func (s *scope) checkPatches(f *findings, g *gate) {
+func (s *scope) checkPatches(f findings, g *gate) {
 	const router = "envoy.filters.http.router"
 	switch p := g.in.patch; {
 	case p.operation == "ADD", p.operation == "INSERT_AFTER",

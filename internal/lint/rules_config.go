@@ -9,7 +9,7 @@ import (
 )
 
 // checkConfig decodes the gate's configuration, and each merged one, as the filter does.
-func (s *scope) checkConfig(f *findings, g *gate) {
+func (s *scope) checkConfig(f findings, g *gate) {
 	known := map[*layer]bool{}
 	wrong := false
 	for _, p := range append([]probe{{layers: []*layer{g.layer}}}, g.probes...) {
@@ -36,7 +36,7 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 }
 
 // reportErrors reports the decoder's errors of layers, and whether there are any.
-func reportErrors(f *findings, layers []*layer, err error) bool {
+func reportErrors(f findings, layers []*layer, err error) bool {
 	follows := "the filter refuses its whole configuration"
 	if layers[0].isOverride || len(layers) > 1 {
 		follows = "its probes get 503 healthgate_error, unless Envoy refuses the update"
@@ -45,7 +45,7 @@ func reportErrors(f *findings, layers []*layer, err error) bool {
 }
 
 // report reports the decoder's errors at their keys, with the consequence, and whether there are any.
-func report(f *findings, layers []*layer, err error, follows string) bool {
+func report(f findings, layers []*layer, err error, follows string) bool {
 	if err == nil {
 		return false
 	}
@@ -60,7 +60,7 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 }
 
 // checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain.
-func (s *scope) checkMisplaced(f *findings, gates []*gate) {
+func (s *scope) checkMisplaced(f findings, gates []*gate) {
 	placed := map[*Node]bool{}
 	for _, g := range gates {
 		placed[g.contents] = true
@@ -99,7 +99,7 @@ const needsStartup = "the dynamic module needs a bootstrap extension that sample
 	typeModuleStartup + ", dynamic_module_config: %s, extension_name: healthgate}}]"
 
 // checkStartup reports a dynamic module without its bootstrap extension, or with two.
-func (s *scope) checkStartup(f *findings, g *gate) {
+func (s *scope) checkStartup(f findings, g *gate) {
 	extensions := startups(s.bootstrap)
 	if len(extensions) == 0 {
 		f.add(g.filter, Error, "config", needsStartup, "the bootstrap", "{name: healthgate, metrics_namespace: healthgate}")
@@ -149,7 +149,7 @@ func moduleLibrary(contents *Node) *library {
 }
 
 // checkLibraries reports Healthgate loaded from two files, each of which has its own memory.
-func (s *scope) checkLibraries(f *findings, gates []*gate) {
+func (s *scope) checkLibraries(f findings, gates []*gate) {
 	var firstPlugin *Node
 	modules := startups(s.bootstrap)
 	for _, g := range gates {

@@ -29,7 +29,7 @@ func gatewayReads(kind string) bool {
 
 // envoyGateway has the objects of an Envoy Gateway.
 type envoyGateway struct {
-	found   *findings
+	found   findings
 	routes  map[string]*Node // by kind/namespace/name
 	filters map[string]*Node // each HTTPRouteFilter, by its name
 	proxies []*Node
@@ -41,7 +41,7 @@ type envoyGateway struct {
 
 // checkGateway checks the objects by which Envoy Gateway runs the module, and returns the number of their gates.
 func (l *linter) checkGateway() (gates int) {
-	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}, filters: map[string]*Node{}}
+	e := &envoyGateway{found: l.found, routes: map[string]*Node{}, filters: map[string]*Node{}}
 	for _, object := range l.objects {
 		name := object.text("metadata", "name")
 		switch kind := object.text("kind"); {

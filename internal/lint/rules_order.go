@@ -109,7 +109,7 @@ var actors = map[string]actor{
 
 // checkOrder reports filters that may answer a probe before the gate does, and filters that may change the gate's reply: Envoy passes
 // a local reply through every filter of the chain, on either side of the filter that sends it.
-func (s *scope) checkOrder(f *findings, g *gate) {
+func (s *scope) checkOrder(f findings, g *gate) {
 	for i, other := range g.in.list("http_filters") {
 		contents, typeName := s.httpFilter(other)
 		acts, known := actors[strings.TrimPrefix(typeName, httpFilters)]

@@ -1,27 +1,22 @@
 package lint
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
 
 // checkReach reports gates that a balancer's plain probe does not reach, unless it reaches another gate, which may be the one to probe.
-func (s *scope) checkReach(f *findings, gates []*gate) {
-	open := func(g *gate) bool { return g.in.chain != nil && len(g.obstacles()) == 0 }
-	if slices.ContainsFunc(gates, open) {
-		return
-	}
+func (s *scope) checkReach(f findings, gates []*gate) {
+	all := findings{}
 	for _, g := range gates {
-		for _, o := range g.obstacles() {
-			f.add(o.at, Warning, "reach", "%s", o.says)
+		obstacles := g.obstacles()
+		if g.in.chain != nil && len(obstacles) == 0 {
+			return
 		}
+		maps.Copy(all, obstacles)
 	}
-}
-
-// obstacle is a reason why a plain probe does not reach a gate.
-type obstacle struct {
-	at   *Node
-	says string
+	maps.Copy(f, all)
 }
 
 // byClient has the parts of a filter_chain_match that depend on the client.
@@ -35,11 +30,12 @@ var byClient = []struct{ key, what string }{
 }
 
 // obstacles returns the reasons why a plain probe does not reach the gate.
-func (g *gate) obstacles() (all []obstacle) {
+func (g *gate) obstacles() findings {
+	all := findings{}
 	if g.in.chain == nil {
-		return nil
+		return all
 	}
-	block := func(at *Node, says string) { all = append(all, obstacle{at, says}) }
+	block := func(at *Node, says string) { all.add(at, Warning, "reach", "%s", says) }
 	match := g.in.chain.get("filter_chain_match")
 	if matcher := g.in.listener.get("filter_chain_matcher"); matcher != nil {
 		match = nil // the matcher replaces it

@@ -7,7 +7,7 @@ import (
 )
 
 // check applies each rule to a scope, and returns its gates.
-func (s *scope) check(f *findings) []*gate {
+func (s *scope) check(f findings) []*gate {
 	gates := s.gates()
 	for _, g := range gates {
 		g.checkNames(f)
@@ -45,7 +45,7 @@ func (g *gate) enablingLines() string {
 }
 
 // checkEnabled reports a gate that no route enables, or that answers another path than its route matches.
-func (g *gate) checkEnabled(f *findings) {
+func (g *gate) checkEnabled(f findings) {
 	if !g.filter.isTrue("disabled") {
 		g.checkSwitchedOff(f)
 		return
@@ -65,7 +65,7 @@ func (g *gate) checkEnabled(f *findings) {
 }
 
 // checkSwitchedOff reports probes' routes that disable a filter which is enabled by default.
-func (g *gate) checkSwitchedOff(f *findings) {
+func (g *gate) checkSwitchedOff(f findings) {
 	own := g.own()
 	if own == nil {
 		return
@@ -91,7 +91,7 @@ func (g *gate) answersHealth(p probe) bool {
 }
 
 // checkActions reports a route that lets probes pass without the filter: if it is misspelt or absent, or for another method.
-func (g *gate) checkActions(f *findings) {
+func (g *gate) checkActions(f findings) {
 	const without = "without the filter (absent or disabled) this route "
 	for _, p := range g.answers {
 		if !g.filter.isTrue("disabled") && g.takenBefore(p) != nil {
@@ -135,7 +135,7 @@ func (g *gate) takenBefore(p probe) *Node {
 
 // checkVirtualHosts reports probes that another route or a redirect takes, and probes by IP address that get to no virtual host with the
 // gate.
-func (g *gate) checkVirtualHosts(f *findings, routes *Node) {
+func (g *gate) checkVirtualHosts(f findings, routes *Node) {
 	byIP := virtualHostByIP(routes)
 	answered := map[*Node]string{}
 	done := map[string]bool{} // paths that are answered by IP address
@@ -164,7 +164,7 @@ func (g *gate) checkVirtualHosts(f *findings, routes *Node) {
 	}
 }
 
-func (g *gate) checkShadow(f *findings, p probe, before *Node, isShadowed bool) {
+func (g *gate) checkShadow(f findings, p probe, before *Node, isShadowed bool) {
 	if isShadowed {
 		f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
 			before.line, p.path(), action(before))

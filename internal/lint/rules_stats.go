@@ -28,7 +28,7 @@ func (m missingStats) need(matcher *Node, name string, severity Severity, text s
 
 // checkStats reports stats matchers that exclude stats which are read. There are three kinds: the bootstrap's; a listener's own, which
 // replaces it for the Go plugin there; a cluster's own, which replaces it for that cluster's stats.
-func (s *scope) checkStats(f *findings, gates []*gate) {
+func (s *scope) checkStats(f findings, gates []*gate) {
 	missing := missingStats{}
 	bootstraps := s.bootstrap.get("stats_config", "stats_matcher")
 	for _, g := range gates {

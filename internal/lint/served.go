@@ -34,7 +34,7 @@ type Served struct {
 
 // Live returns the gates in admin's /config_dump, and the findings about them.
 func Live(name string, dump []byte) (all []Served, found []Finding, err error) {
-	l := &linter{}
+	l := &linter{found: findings{}}
 	if err := l.read(Input{name, dump}); err != nil {
 		return nil, nil, err
 	}
@@ -42,7 +42,7 @@ func Live(name string, dump []byte) (all []Served, found []Finding, err error) {
 		return nil, nil, errors.New("it is no /config_dump of an Envoy")
 	}
 	for _, s := range l.scopes {
-		for _, g := range s.check(&l.found) {
+		for _, g := range s.check(l.found) {
 			all = append(all, g.served()...)
 		}
 	}
