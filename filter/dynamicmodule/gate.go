@@ -71,7 +71,7 @@ func newFailingGate(paths []string, counting *gates.Gate) *C.hg_gate {
 	}
 	g, reply := newCGate(paths), newReply(failing, counting)
 	C.hg_gate_add_reply(g, reply)
-	g.error, g.stale = reply, reply
+	g.error = reply // never stale: a new gate has no age limit
 	C.hg_gate_publish(g, reply)
 	return g
 }
