@@ -243,7 +243,7 @@ func (s *site) random(r *rand.Rand) {
 		for range r.IntN(6) {
 			junk := make([]byte, r.IntN(40))
 			for i := range junk {
-				junk[i] = byte(r.Uint32() >> (8 * r.IntN(4))) // also zeros
+				junk[i] = byte(r.Uint32())
 			}
 			if len(junk) > 5 && r.IntN(2) == 0 {
 				copy(junk, []byte{0, 0, 0, 0, byte(len(junk) - 5)})
