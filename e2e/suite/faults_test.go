@@ -288,9 +288,8 @@ func TestFaultPipelinedHTTP1(t *testing.T) {
 
 func TestFaultFullDiskForTheAccessLog(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withHCM(`access_log: [{name: full, typed_config: {
+	s := newServingSite(t, withHCM(`access_log: [{name: full, typed_config: {
 		"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/full}}]`)) // logs each probe
-	s.setServing(1)
 	load := s.probeUntilStopped(4)
 	s.awaitCount("writes that failed", 3, func() int { return int(s.stat("filesystem.write_failed")) })
 	load.awaitPasses(100)

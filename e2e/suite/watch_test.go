@@ -267,7 +267,7 @@ func TestWatchEndsAtItsDeadline(t *testing.T) {
 			began := time.Now()
 			w.call(1, "Watch", "application/grpc", "grpc-timeout", timeout)
 			w.data(1, true, whole)
-			got := w.heard(1)
+			got := w.outcome(1)
 			if took := time.Since(began); got != "4" || took < atLeast {
 				t.Errorf("grpc-timeout %s: got %q after %v", timeout, got, took)
 			}
