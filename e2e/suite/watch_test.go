@@ -15,7 +15,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -519,10 +518,8 @@ func TestWatchEndsWithItsFiltersConfiguration(t *testing.T) {
 				s.write("ecds", &corev3.TypedExtensionConfig{Name: "healthgate", TypedConfig: next.For(variant).GateFilter().GetTypedConfig()})
 			}
 			update("service")
-			p.config.GateFilter().ConfigType = &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
-				ConfigSource: s.fromFile("ecds"),
-				TypeUrls:     []string{"type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"},
-			}}
+			p.config.Patch(p.config.GateFilter(), `config_discovery: {config_source: `+s.fromFile("ecds")+`,
+				type_urls: [type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter]}`)
 			p.config.Node = node()
 			s.start(p)
 			return s, update
