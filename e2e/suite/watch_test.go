@@ -420,16 +420,17 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 	t.Parallel()
 	s := newHealthSite(t, withRDS())
 	crowd := s.newCrowd(3, s.conns(2)...).first(serving)
+	const missing, either = `{"clusters": ["missing"]}`, `{"clusters": ["service", "missing"], "require": "any"}`
 	for _, step := range []struct {
 		override string
 		want     servingStatus
 	}{
-		{`{"clusters": ["missing"]}`, notServing},                 // added
+		{missing, notServing}, // added
 		{`{"clusters": ["service"], "drain": "ignore"}`, serving}, // changed
-		{`{"clusters": ["missing"]}`, notServing},                 // changed back
-		{"", serving}, // removed
-		{`{"clusters": ["missing"]}`, notServing}, // brought back
-		{"", serving},
+		{missing, notServing}, // changed back
+		{"", serving},         // removed
+		{missing, notServing}, // brought back
+		{either, serving},
 	} {
 		s.overrideHealth(step.override)
 		s.awaitCheck(step.want, codes.OK)
@@ -438,27 +439,11 @@ func TestWatchEndsWithItsOverride(t *testing.T) {
 	}
 	s.awaitStat("healthgate.default.grpc_watchers", 6)
 
-	// An override under which the gate does not answer calls.
-	s.overrideHealth(`{"grpc_services": []}`)
-	s.awaitCheck(0, codes.Unavailable)
-	crowd.mustEnd()
-	s.awaitStat("healthgate.default.grpc_watchers", 0)
-}
-
-// After an update of other routes Envoy builds an unchanged override again, and its watchers stay.
-func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
-	t.Parallel()
-	s := newHealthSite(t, withRDS())
-	const override = `{"clusters": ["service", "missing"], "require": "any"}`
-	s.overrideHealth(override)
-	s.overrideRoute("/other", `{"path": "/other"}`) // removes the health route's override
-	s.overrideHealth(override)
-	s.awaitGate("/other", false)
-	crowd := s.newCrowd(3, s.conns(2)...).first(serving)
+	// After an update of other routes Envoy builds an unchanged override again, and its watchers stay.
 	for range 3 {
 		updates := s.stat("http.ingress.rds.routes.update_success")
 		s.changeRoutes(func(host *routev3.VirtualHost) {
-			overrideHealthRoute(host, override)
+			overrideHealthRoute(host, either)
 			addRoute(host, fmt.Sprint("/other", updates), `{"path": "/other"}`)
 		})
 		s.awaitStat("http.ingress.rds.routes.update_success", updates+1)
@@ -467,6 +452,14 @@ func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
 	}
 	s.setPassing(false)
 	crowd.await(notServing, 2)
+	s.setPassing(true)
+	crowd.await(serving, 3)
+
+	// An override under which the gate does not answer calls.
+	s.overrideHealth(`{"grpc_services": []}`)
+	s.awaitCheck(0, codes.Unavailable)
+	crowd.mustEnd()
+	s.awaitStat("healthgate.default.grpc_watchers", 0)
 }
 
 // Two routes of a host have different overrides. A Check by one is no sign that the other has changed.
