@@ -381,6 +381,7 @@ func TestSlowWatchersDoNotDelayOthers(t *testing.T) {
 func TestIdleWatchSurvivesTheIdleTimeout(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.GRPC)
+	skipWithRunningEnvoy(t, "it changes the configuration")
 	if !*long {
 		t.Skip("it takes a minute: -long")
 	}
