@@ -59,7 +59,7 @@ type Run struct {
 	clients   []*Clients
 	gates     []*Gate
 	known     map[string]*Gate // all gates that have existed
-	held      map[string]bool  // paths and configurations with hold that have existed
+	hadHold   map[string]bool  // paths and configurations with hold that have existed
 	checks    Checks           // of the cluster checked
 }
 
@@ -104,7 +104,7 @@ func (d *Disagreement) String() string {
 func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{
 		Options: o, world: newWorld(), made: map[string]made{}, calls: map[string]io.ReadCloser{}, known: map[string]*Gate{},
-		held: map[string]bool{},
+		hadHold: map[string]bool{},
 		Seen: Seen{
 			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
 			Took: map[string]float64{},
