@@ -133,7 +133,7 @@ func checkExample(s *site, name string) {
 		if variant.Can(testbed.GRPC) != nil {
 			return
 		}
-		if reply, err := s.dialHealth().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
+		if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
 			t.Errorf("Check: got %v, %v", reply, err)
 		}
 	case "route-override", "several-gates", "kubelet": // each gate has its own metrics
