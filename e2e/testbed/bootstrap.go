@@ -173,7 +173,9 @@ func (b *Bootstrap) VirtualHost() *routev3.VirtualHost {
 func (b *Bootstrap) ProbeRoute() *routev3.Route { return named(b.VirtualHost().GetRoutes(), "probe") }
 
 // ServiceRoute returns the route of ordinary traffic.
-func (b *Bootstrap) ServiceRoute() *routev3.Route { return named(b.VirtualHost().GetRoutes(), "service") }
+func (b *Bootstrap) ServiceRoute() *routev3.Route {
+	return named(b.VirtualHost().GetRoutes(), "service")
+}
 
 // named returns the message with a name.
 func named[M interface{ GetName() string }](all []M, name string) M {
@@ -190,7 +192,9 @@ func PrependRoute(host *routev3.VirtualHost, route *routev3.Route) {
 }
 
 // GateFilter returns the entry of the gate in http_filters.
-func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter { return named(b.HCM().GetHttpFilters(), "healthgate") }
+func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter {
+	return named(b.HCM().GetHttpFilters(), "healthgate")
+}
 
 // Gate returns Healthgate's own configuration in the filter of the first listener, to be changed in place.
 func (b *Bootstrap) Gate() *structpb.Struct { return b.GateOf(b.Listener()) }
