@@ -90,7 +90,7 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 			t.Errorf("explain: exit code %d, and %+v", code, r)
 		}
 	}
-	munich := router.Point{Latitude: 48.137, Longitude: 11.575}
+	munich := &router.Point{Latitude: 48.137, Longitude: 11.575}
 	if _, err := router.Recommend(t.Context(), s.at(gatewaysService).dialGRPC(), munich); err != nil {
 		t.Errorf("a call of the service: %v", err)
 	}

@@ -332,7 +332,7 @@ func (b *balancer) call() string {
 		}
 		ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
 		defer done()
-		if _, err := router.Recommend(ctx, b.conns[i], router.Point{}); err != nil {
+		if _, err := router.Recommend(ctx, b.conns[i], &router.Point{}); err != nil {
 			return fmt.Sprintf("through envoy %d: %v", i, err)
 		}
 		return through(i)
