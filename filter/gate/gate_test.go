@@ -26,6 +26,7 @@ type fakeEnvoy struct {
 	stats map[string]*stat
 	lines []string
 	now   time.Time
+	asked atomic.Int64 // how often for the time
 }
 
 type stat struct {
@@ -70,7 +71,7 @@ func (envoy *fakeEnvoy) stat(name string) *stat {
 
 func (envoy *fakeEnvoy) Gauge(name string) envoystats.Value   { return envoy.stat(name) }
 func (envoy *fakeEnvoy) Counter(name string) envoystats.Value { return envoy.stat(name) }
-func (envoy *fakeEnvoy) Now() time.Time                       { return envoy.now }
+func (envoy *fakeEnvoy) Now() time.Time                       { envoy.asked.Add(1); return envoy.now }
 func (envoy *fakeEnvoy) NewCounter(name string) Counter       { return envoy.stat(name) }
 func (envoy *fakeEnvoy) NewGauge(name string) SettableGauge   { return envoy.stat(name) }
 func (envoy *fakeEnvoy) Info(line string)                     { envoy.log("info: " + line) }
@@ -375,27 +376,19 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	}
 }
 
-// clocked counts reads of the clock.
-type clocked struct {
-	constants
-	reads int
-}
-
-func (c *clocked) Now() time.Time { c.reads++; return epoch }
-
 func TestClockIsReadOnlyIfTheConfigurationNeedsIt(t *testing.T) {
-	for more, want := range map[string]int{
+	for more, want := range map[string]int64{
 		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1,
 		`, "response": {"details": true}`: 1,
 	} {
 		t.Run(more, func(t *testing.T) {
-			envoy := &clocked{}
+			envoy := newFakeEnvoy()
 			g := newGate(t, envoy, `{"clusters": ["a"]`+more+`}`)
 			g.Answer() // the first one is a change
-			envoy.reads = 0
+			envoy.asked.Store(0)
 			g.Answer()
-			if envoy.reads != want {
-				t.Errorf("got %d reads, want %d", envoy.reads, want)
+			if got := envoy.asked.Load(); got != want {
+				t.Errorf("it was read %d times, want %d", got, want)
 			}
 		})
 	}
@@ -459,25 +452,15 @@ func TestConcurrentProbes(t *testing.T) {
 	}
 }
 
-// constants are stats that cost nothing, to measure the gate alone.
-type constants struct{}
-
-func (constants) Get() uint64                     { return 1 }
-func (constants) Increment(int64)                 {}
-func (constants) Record(uint64)                   {}
-func (constants) Gauge(string) envoystats.Value   { return constants{} }
-func (constants) Counter(string) envoystats.Value { return constants{} }
-func (constants) Now() time.Time                  { return time.Now() }
-func (constants) NewCounter(string) Counter       { return constants{} }
-func (constants) NewGauge(string) SettableGauge   { return constants{} }
-func (constants) Info(string)                     {}
-func (constants) Warn(string)                     {}
-
 func TestAnswerAllocatesNothing(t *testing.T) {
 	for _, more := range []string{
 		``, `, "hold": {"unhealthy_after": "1s", "healthy_after": "1s"}`, `, "stale_after": "60s"`, `, "response": {"details": true}`,
 	} {
-		g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
+		envoy := newFakeEnvoy()
+		for _, cluster := range []string{"a", "b", "c"} {
+			envoy.setCluster(cluster, of(1, 0, 1))
+		}
+		g := newGate(t, envoy, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
 		g.Answer() // the first one is logged
 		if allocated := testing.AllocsPerRun(1000, func() {
 			if IsProbe("/healthz", "POST", "/healthz?x=1", "application/grpc+proto") {
