@@ -135,6 +135,14 @@ func newSource(c *config.Config, envoy Envoy) Source {
 	return envoystats.NewSource(c.Clusters, c.StaleAfter, envoy, &envoystats.Ages{}, envoy.Now())
 }
 
+// answer compares the details of the gate's reply to a probe.
+func answer(t *testing.T, when string, g *Gate, want string) {
+	t.Helper()
+	if got := g.Answer().Details; got != want {
+		t.Errorf("%s: got %s, want %s", when, got, want)
+	}
+}
+
 func TestIsProbe(t *testing.T) {
 	for want, requests := range map[bool][]string{
 		true: {
@@ -324,9 +332,7 @@ func TestGateMadeDuringADrainAsksAnEarlierOne(t *testing.T) {
 	var process Process
 	newGateIn(c, envoy, &process) // reads 1 when it is made
 	envoy.set(envoystats.ServerLive, 0)
-	if r := newGateIn(c, envoy, &process).Answer(); r.Details != "healthgate_draining" {
-		t.Errorf("got %s, want healthgate_draining", r.Details)
-	}
+	answer(t, "made during a drain", newGateIn(c, envoy, &process), "healthgate_draining")
 }
 
 // drainSource is a source that knows of draining.
@@ -349,9 +355,7 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	for _, draining := range []bool{false, true, false} {
 		source.draining = draining
 		want := map[bool]string{true: "healthgate_draining", false: "healthgate_ok"}[draining]
-		if got := g.Answer().Details; got != want {
-			t.Errorf("draining %v: got %s, want %s", draining, got, want)
-		}
+		answer(t, fmt.Sprint("draining ", draining), g, want)
 	}
 	// Other gates see a drain, and this gate's stat is 0: the source decides, once it has sampled.
 	visible := newFakeEnvoy()
@@ -359,21 +363,15 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	other.Own()
 	visible.set(envoystats.ServerLive, 0)
 	other.Own()
-	if got := g.Answer().Details; got != "healthgate_ok" {
-		t.Errorf("not draining by the source: got %s", got)
-	}
+	answer(t, "not draining by the source", g, "healthgate_ok")
 	source.known = false
-	if got := g.Answer().Details; got != "healthgate_draining" {
-		t.Errorf("unknown by the source: got %s", got)
-	}
+	answer(t, "unknown by the source", g, "healthgate_draining")
 	// The gate's own stat is newer.
 	source.known = true
 	envoy.set(envoystats.ServerLive, 1)
 	g.Answer()
 	envoy.set(envoystats.ServerLive, 0)
-	if got := g.Answer().Details; got != "healthgate_draining" {
-		t.Errorf("draining by the gate's own stat: got %s", got)
-	}
+	answer(t, "draining by the gate's own stat", g, "healthgate_draining")
 }
 
 func TestClockIsReadOnlyIfTheConfigurationNeedsIt(t *testing.T) {

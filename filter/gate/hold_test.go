@@ -37,9 +37,7 @@ func TestHoldContinuesInTheNextGateWithTheSameConfiguration(t *testing.T) {
 				first.Close()
 			}
 			envoy.now = envoy.now.Add(test.pause)
-			if got := newGateIn(decode(t, test.text), envoy, process).Answer().Details; got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
-			}
+			answer(t, "the next gate", newGateIn(decode(t, test.text), envoy, process), test.want)
 		})
 	}
 }
@@ -70,9 +68,7 @@ func TestGatesOfADestroyedConfigurationLeaveNoHoldState(t *testing.T) {
 	envoy.now = envoy.now.Add(2 * time.Second)
 	older.Answer()
 	older.Close()
-	if got := newGateIn(decode(t, text), envoy, process).Answer().Details; got != "healthgate_cluster_unhealthy" {
-		t.Errorf("got %s, want healthgate_cluster_unhealthy", got)
-	}
+	answer(t, "after all are closed", newGateIn(decode(t, text), envoy, process), "healthgate_cluster_unhealthy")
 }
 
 func TestPanicWhileAGateIsMadeLeavesNoState(t *testing.T) {
@@ -99,9 +95,7 @@ func TestPanicWhileAGateIsMadeLeavesNoState(t *testing.T) {
 	if n := len(process.gauges.byPrefix); n != 0 {
 		t.Errorf("%d prefixes are kept without a gate", n)
 	}
-	if got := newGateIn(decode(t, text), envoy, process).Answer().Details; got != "healthgate_cluster_unhealthy" {
-		t.Errorf("got %s, want healthgate_cluster_unhealthy", got)
-	}
+	answer(t, "after the panic", newGateIn(decode(t, text), envoy, process), "healthgate_cluster_unhealthy")
 }
 
 func TestHoldStatesExpire(t *testing.T) {
