@@ -17,6 +17,9 @@ func TestGateWithoutClustersAlwaysPasses(t *testing.T) {
 	if r := newGateIn(c, envoy, &Process{}).Answer(); r.Details != "healthgate_ok" || r.Verdict.Degraded {
 		t.Errorf("got %+v", r)
 	}
+	if want := "info: healthgate: gate default starts with 200 healthgate_ok"; len(envoy.lines) != 1 || envoy.lines[0] != want {
+		t.Errorf("got lines %q, want %q", envoy.lines, want)
+	}
 }
 
 // knowingEnvoy knows which stats and which clusters it has, like the dynamic module's.
