@@ -240,7 +240,8 @@ func TestVerdictOverTime(t *testing.T) {
 	}{
 		{"a drain wins", ``, []step{{0, 1, drains, "503 healthgate_draining"}, {1, 0, drains, "503 healthgate_draining"}},
 			"[failed=2 failed_draining=2]", 1},
-		{"a drain is ignored", `, "drain": "ignore"`, []step{{0, 1, drains, "200 healthgate_ok"}, {1, 0, drains, "503 healthgate_cluster_unhealthy"}},
+		{"a drain is ignored", `, "drain": "ignore"`,
+			[]step{{0, 1, drains, "200 healthgate_ok"}, {1, 0, drains, "503 healthgate_cluster_unhealthy"}},
 			"[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]", 2},
 		{"hold delays a change, but not a drain", `, "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}`, []step{
 			{0, 1, serves, "200 healthgate_ok"}, {1, 0, serves, "200 healthgate_held"}, {2, 0, drains, "503 healthgate_draining"},
@@ -298,7 +299,8 @@ func TestConfiguredResponsesAreSent(t *testing.T) {
 			g := newGate(t, envoy, `{"clusters": ["a"], "response": {"details": true, `+test.response+`}}`)
 			envoy.setCluster("a", of(test.passing, 0, 1))
 			r := g.Answer()
-			if r.Status != test.status || r.Body != test.body || (r.Headers["content-type"] != nil) != test.typed || r.Headers["cache-control"] == nil {
+			if r.Status != test.status || r.Body != test.body || (r.Headers["content-type"] != nil) != test.typed ||
+				r.Headers["cache-control"] == nil {
 				t.Errorf("got %d %q %v", r.Status, r.Body, r.Headers)
 			}
 			if r := g.Report(); r.Status != test.status || strings.HasPrefix(r.Body, "{") != test.hasReports || r.Headers["cache-control"] == nil {
