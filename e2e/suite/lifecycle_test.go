@@ -233,7 +233,8 @@ func (s *site) liveness() (probe func() error) {
 	}
 }
 
-// The shipped configuration's liveness passes in each state in which readiness fails, and in some more, but not while the main thread hangs.
+// The shipped configuration's liveness passes in each state in which readiness fails, and in some more, but not while the main thread
+// hangs.
 func TestLivenessFailsOnlyWhileTheMainThreadHangs(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
