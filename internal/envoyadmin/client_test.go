@@ -100,6 +100,9 @@ func TestAnswersAreRead(t *testing.T) {
 	asked := ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = r.Method + " " + r.URL.RequestURI()
+		if !r.Close {
+			t.Error("the connection stays open, which a drain would wait for")
+		}
 		switch r.URL.Path {
 		case "/stats":
 			fmt.Fprint(w, "a.b: 7\ncluster.a: b.total: 3\ntext: \"LIVE\"\nhistogram: P0(1,1)\nnegative: -1\nno value\n")
