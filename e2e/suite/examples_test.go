@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"testing"
 
-	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
@@ -45,7 +43,7 @@ var exampleAnswers = map[string]map[string]answers{
 func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it changes the configuration")
-	names, err := examples.Names(filepath.Join(testbed.Root(), "envoy"))
+	names, err := testbed.Examples()
 	if err != nil || len(names) != len(exampleAnswers)-1 {
 		t.Fatalf("found %v, %v; want %d examples", names, err, len(exampleAnswers)-1)
 	}
@@ -85,15 +83,7 @@ func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 // readExample returns an example in the variant's form; "" is the reference configuration.
 func readExample(t *testing.T, name string) *testbed.Bootstrap {
 	t.Helper()
-	tree, err := examples.Read(filepath.Join(testbed.Root(), "envoy"), name, variant.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(tree)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := testbed.ParseBootstrap(text)
+	config, err := testbed.ReadExample(name, variant.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +133,7 @@ func checkExample(s *site, name string) {
 		if variant.Can(testbed.GRPC) != nil {
 			return
 		}
-		if reply, err := s.dialHealth().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
+		if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
 			t.Errorf("Check: got %v, %v", reply, err)
 		}
 	case "route-override", "several-gates", "kubelet": // each gate has its own metrics

@@ -2,7 +2,6 @@ package suite
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -71,16 +70,11 @@ func (s *site) plain(listener, method, path string) *answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	reply, err := (&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	reply, err := sendRequest(&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true}}, request)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer reply.Body.Close()
-	body, err := io.ReadAll(reply.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return &answer{reply.StatusCode, reply.Proto, reply.Header, reply.Trailer, string(body)}
+	return reply
 }
 
 // While all backends are down for ten health checks, the manifests' probes take Envoy out of rotation and do not restart it.

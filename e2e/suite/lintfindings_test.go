@@ -134,7 +134,7 @@ func TestUnderscoreActionThatLintReportsBreaksMetadata(t *testing.T) {
 			call := func(ctx context.Context) error {
 				ctx, cancel := context.WithTimeout(ctx, settle)
 				defer cancel()
-				_, err := router.NewRouterClient(s.dialGRPC()).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{{}}})
+				_, err := router.Recommend(ctx, s.dialGRPC(), router.Point{})
 				return err
 			}
 			if err := call(t.Context()); err != nil {

@@ -73,7 +73,7 @@ func (g *Gate) Close() {
 	g.server.Close()
 	g.metrics.close()
 	if g.debounce != nil {
-		g.process.holds.unregister(g.config.Digest(), g.debounce, g.envoy.Now())
+		g.debounce.unregister(g.envoy.Now())
 	}
 }
 
@@ -133,7 +133,7 @@ func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.metrics.counters
 // DependsOnTime reports whether the verdict can change while Envoy's stats stay the same: hold delays a change, or the source is not
 // Envoy's stats.
 func (g *Gate) DependsOnTime() bool {
-	return g.stats == nil || g.debounce != nil && g.debounce.current().Pending
+	return g.stats == nil || g.debounce != nil && g.debounce.isPending()
 }
 
 // EvaluationInterval returns how often the gate must be evaluated between probes, for hold and stale_after; 0 for never.
@@ -262,5 +262,9 @@ func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) 
 			clusters[i] = fmt.Sprintf("Envoy has no cluster %q", g.config.Clusters[i].Name)
 		}
 	}
-	return fmt.Sprintf("%s %s %d %s: %s", g.logName(), change, reply.Status, reply.Details, strings.Join(clusters, ", "))
+	line := fmt.Sprintf("%s %s %d %s", g.logName(), change, reply.Status, reply.Details)
+	if len(clusters) > 0 {
+		line += ": " + strings.Join(clusters, ", ")
+	}
+	return line
 }
