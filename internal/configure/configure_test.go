@@ -146,7 +146,7 @@ func files(t testing.TB) map[string]string {
 	return all
 }
 
-// decoded is all that a program reads of a file, and of the ConfigMaps in it.
+// decoded is all that a program reads of a file.
 func decoded(content string) (all []any, err error) {
 	documents, err := envoyyaml.Decode([]byte(content))
 	for _, document := range documents {
@@ -154,25 +154,12 @@ func decoded(content string) (all []any, err error) {
 		if err := document.Decode(&one); err != nil {
 			return nil, err
 		}
-		unpack(one)
 		all = append(all, one)
 	}
 	return all, err
 }
 
-func unpack(v any) {
-	object, _ := v.(map[string]any)
-	items, _ := object["items"].([]any)
-	for _, item := range items {
-		unpack(item)
-	}
-	if data, ok := object["data"].(map[string]any); ok {
-		text, _ := data["envoy.yaml"].(string)
-		data["envoy.yaml"], _ = decoded(text)
-	}
-}
-
-// without removes all parts of the gate from a tree, and records them in removed.
+// without removes all parts of the gate from a tree and the texts in it, and records them in removed.
 func without(v any, removed *[]string) any {
 	switch v := v.(type) {
 	case []any:
@@ -207,6 +194,13 @@ func without(v any, removed *[]string) any {
 		}
 		if len(kept) > 0 || len(v) == 0 {
 			return kept
+		}
+	case string:
+		if !strings.Contains(v, "\n") {
+			return v
+		}
+		if inner, err := decoded(v); err == nil { // else a key is there twice, which only Envoy accepts
+			return without(inner, removed)
 		}
 	default:
 		return v
