@@ -151,21 +151,6 @@ func write(t *testing.T, name, content string) string {
 	return path
 }
 
-// Whatever a cluster is called, the output is YAML in which lint finds nothing.
-func TestConfigPrintsAnyName(t *testing.T) {
-	for _, name := range []string{"a\nb", `a"b`, "a: b", "*a", "#x", " ", "ü", "on", "123", "%s", "outbound|80||a.b"} {
-		t.Run(name, func(t *testing.T) {
-			code, stdout, stderr := execute(t.Context(), "", "config", "--cluster", name, "--grpc-service", name)
-			if code != exitFine {
-				t.Fatalf("exit code %d, stderr %q", code, stderr)
-			}
-			if code, found, stderr := execute(t.Context(), stdout, "lint", "-"); code != exitFine {
-				t.Errorf("lint: exit code %d: %s%s", code, found, stderr)
-			}
-		})
-	}
-}
-
 // A file that is not read as a whole is not written.
 func TestLongFileIsNotWritten(t *testing.T) {
 	lua, err := os.ReadFile("../../envoy/lua.yaml")

@@ -21,19 +21,19 @@ import (
 
 // Lint finds nothing in a printed configuration, whatever the names are.
 func TestPrintedConfigurationIsFine(t *testing.T) {
-	for _, cluster := range []string{"service", "outbound|8080||a.b.svc.cluster.local", "yes", "1", "a: b # c", "ü"} {
-		for _, path := range []string{"/", "/healthz", "/a%20b", "/ü:", "/x'y"} {
+	paths := []string{"/", "/healthz", "/a%20b", "/ü:", "/x'y"}
+	checks := []Check{{}, {GRPC: true}, {GRPC: true, Service: "shop.v1.Checkout"}, {GRPC: true, Service: "{a}"}, {Path: "/healthz?a=b"}}
+	for i, cluster := range []string{"service", "outbound|8080||a.b.svc.cluster.local", "yes", "on", "1", "123", "a: b # c", "ü", "a\nb", `a"b`,
+		"a: b", "*a", "#x", " ", "%s"} {
+		for j, check := range checks {
 			for _, module := range []bool{false, true} {
-				for _, check := range []Check{{}, {GRPC: true}, {GRPC: true, Service: "shop.v1.Checkout"}, {GRPC: true, Service: "{a}"},
-					{Path: "/healthz?a=b"}} {
-					g := Gate{Cluster: cluster, Path: path, Module: module, Check: check}
-					if err := g.Validate(); err != nil {
-						t.Errorf("%+v: %v", g, err)
-					}
-					found, err := lint.Run([]lint.Input{{Name: "f", Content: []byte(g.Print())}})
-					if err != nil || len(found) > 0 {
-						t.Errorf("%v, and lint found %v in\n%s", err, found, g.Print())
-					}
+				g := Gate{Cluster: cluster, Path: paths[(i+j)%len(paths)], Module: module, Check: check}
+				if err := g.Validate(); err != nil {
+					t.Errorf("%+v: %v", g, err)
+				}
+				found, err := lint.Run([]lint.Input{{Name: "f", Content: []byte(g.Print())}})
+				if err != nil || len(found) > 0 {
+					t.Errorf("%v, and lint found %v in\n%s", err, found, g.Print())
 				}
 			}
 		}
