@@ -332,7 +332,7 @@ $(eg_programs): | go-alone
 NAMESPACE = unshare --net --pid --fork --kill-child $(if $(filter-out 0,$(shell id -u)),--map-root-user)
 
 .PHONY: e2e-envoy-gateway
-e2e-envoy-gateway: build build/envoygateway $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
+e2e-envoy-gateway: build build/envoygateway $(DEMO) $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
 	@$(NAMESPACE) true || { echo "no network namespace can be made: run this as root, or allow unprivileged user namespaces:" \
 	  "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1" >&2; exit 1; }
 	@exec $(NAMESPACE) sh -c 'ip link set lo up && exec build/envoygateway -tools $(EG_TOOLS) \
