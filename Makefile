@@ -132,7 +132,7 @@ $(MODULE): $(own_files) $(c_files) | tools
 	@mv $@.new $@
 
 # The first time this compiles all of Envoy's API, which takes minutes.
-$(COMMAND): $(own_files) | go-alone
+$(COMMAND): $(own_files) cmd/healthgate/print.tmpl internal/configure/gate.tmpl | go-alone
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(STAMP)' -o $@ ./cmd/healthgate
