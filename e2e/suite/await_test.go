@@ -45,14 +45,22 @@ func (s *site) awaitPath(path string, status int) {
 // counts can hide hosts that have swapped places.
 func (s *site) awaitHealthy(serving map[*testbed.Backend]bool) {
 	s.t.Helper()
+	s.awaitHosts(serving)
 	healthy := uint64(0)
-	want := map[string]string{}
-	for backend, up := range serving {
-		want[backend.Address] = "failed"
+	for _, up := range serving {
 		if up {
-			want[backend.Address] = "healthy"
 			healthy++
 		}
+	}
+	s.awaitGauges("service", healthy, uint64(len(serving)))
+}
+
+// awaitHosts waits until each host of the cluster is healthy or not, by admin and not by gauges, which a stats matcher may exclude.
+func (s *site) awaitHosts(serving map[*testbed.Backend]bool) {
+	s.t.Helper()
+	want := map[string]string{}
+	for backend, up := range serving {
+		want[backend.Address] = map[bool]string{true: "healthy", false: "failed"}[up]
 	}
 	s.await(settle, func() error {
 		hosts, err := s.envoy.Hosts("service")
@@ -61,7 +69,6 @@ func (s *site) awaitHealthy(serving map[*testbed.Backend]bool) {
 		}
 		return err
 	})
-	s.awaitGauges("service", healthy, uint64(len(serving)))
 }
 
 func (s *site) awaitGauges(cluster string, healthy, total uint64) {
@@ -116,6 +123,12 @@ func (s *site) awaitFreed(what string, atMost int, count func(testbed.LiveObject
 // setServing makes the first n backends SERVING and the others not, and waits until Envoy has noticed.
 func (s *site) setServing(n int) {
 	s.t.Helper()
+	s.awaitHealthy(s.serve(n))
+}
+
+// serve makes the first n backends SERVING and the others not.
+func (s *site) serve(n int) map[*testbed.Backend]bool {
+	s.t.Helper()
 	serving := map[*testbed.Backend]bool{}
 	for i, backend := range s.backends {
 		if err := backend.SetServing(i < n); err != nil {
@@ -123,7 +136,7 @@ func (s *site) setServing(n int) {
 		}
 		serving[backend] = i < n
 	}
-	s.awaitHealthy(serving)
+	return serving
 }
 
 func (s *site) stats(prefix string) map[string]uint64 {

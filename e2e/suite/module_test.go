@@ -76,22 +76,16 @@ func TestModuleNeedsOneBootstrapExtension(t *testing.T) {
 // While the main thread hangs the clusters' health is not known, so a probe fails.
 func TestHangingMainThreadFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.HangMainThread, testbed.Liveness)
-	s := newSite(t, withRoute("/live", `{"path": "/live", "clusters": [], "drain": "ignore"}`))
+	skipUnlessModule(t)
+	needs(t, testbed.HangMainThread)
+	s := newSite(t)
 	client := s.client("h2")
 	s.setServing(1)
 	s.stats("healthgate.") // after a sample
-	for _, path := range []string{"/", "/live"} {
-		expect(t, path, s.mustDo(client, "GET", path, nil), 200, "ok\n", nil)
-	}
-	s.post("/healthcheck/fail")
-	expect(t, "a drain", s.mustDo(client, "GET", "/live", nil), 200, "ok\n", nil)
-	s.post("/healthcheck/ok")
+	expect(t, "before", s.probe(client), 200, "ok\n", nil)
 	began := time.Now()
 	hung := s.hang(12)
-	for _, path := range []string{"/", "/live"} {
-		s.awaitPath(path, 503)
-	}
+	s.awaitProbe(client, 503, settle)
 	took := time.Since(began)
 	t.Logf("the probe failed after %v", took)
 	if took < 4*time.Second {
@@ -100,9 +94,7 @@ func TestHangingMainThreadFailsTheProbe(t *testing.T) {
 	if err := <-hung; err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/", "/live"} {
-		s.awaitPath(path, 200)
-	}
+	s.awaitProbe(client, 200, settle)
 	s.awaitLines("healthgate: Envoy's main thread hangs", 1, settle)
 }
 
@@ -157,19 +149,18 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	s := newSite(t, func(p *plan) { p.config = readConfig(t, "envoy/module.yaml") })
-	s.setServing(1)
 	client := s.client("h2")
-	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
-	if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
-		t.Errorf("Check: got %v, %v", reply, err)
-	}
-	s.setServing(0)
-	expect(t, "the probe", s.probe(client), 503, "unavailable\n", nil)
-	if reply, err := s.health().Check(t.Context(), asked("")); err != nil || reply.Status != notServing {
-		t.Errorf("Check: got %v, %v", reply, err)
-	}
-	if _, err := s.health().Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
-		t.Errorf("Check of an unknown service: got %v", err)
+	for _, step := range []struct {
+		serving, status int
+		service, check  string
+	}{
+		{1, 200, "router.Router", "SERVING"}, {0, 503, "", "NOT_SERVING"}, {0, 503, "unknown", "NOT_FOUND"},
+	} {
+		s.setServing(step.serving)
+		s.awaitProbe(client, step.status, settle)
+		if got := answerOf(s.health().Check(t.Context(), asked(step.service))); got != step.check {
+			t.Errorf("Check of %q: got %s, want %s", step.service, got, step.check)
+		}
 	}
 	s.awaitLog(`"details":"healthgate_grpc_not_found"`, settle)
 	s.awaitLog(`"details":"healthgate_cluster_unhealthy"`, settle)
@@ -178,8 +169,8 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reply, err := watch.Recv(); err != nil || reply.Status != notServing {
-		t.Errorf("Watch: got %v, %v", reply, err)
+	if got := answerOf(watch.Recv()); got != "NOT_SERVING" {
+		t.Errorf("Watch: got %s", got)
 	}
 	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 ||
 		stats["healthgate.default.grpc_watch"] != 1 {
@@ -191,12 +182,11 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the Watch ends with %v", err)
 	}
-	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) ||
-		!strings.Contains(log, `"grpc_status":"Unavailable"`) {
+	log := s.envoy.Log()
+	if !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) || !strings.Contains(log, `"grpc_status":"Unavailable"`) {
 		t.Errorf("the end of the Watch is not logged:\n%s", testbed.Tail(log, 10))
 	}
-	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) ||
-		strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
+	if strings.Contains(log, `"details":"healthgate_ok"`) || strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
 		t.Errorf("passing checks are logged:\n%s", testbed.Tail(log, 10))
 	}
 }

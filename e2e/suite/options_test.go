@@ -10,10 +10,8 @@ import (
 
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/testbed"
 )
@@ -90,11 +88,7 @@ func gateOverride(gate string) map[string]*anypb.Any {
 	return map[string]*anypb.Any{"healthgate": testbed.GateOverride(gate)}
 }
 
-// withRouteConfigOverride and withVirtualHostOverride override the gate at the levels above a route.
-func withRouteConfigOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.HCM().GetRouteConfig().TypedPerFilterConfig = gateOverride(gate) })
-}
-
+// withVirtualHostOverride overrides the gate at the level above a route.
 func withVirtualHostOverride(gate string) option {
 	return withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().TypedPerFilterConfig = gateOverride(gate) })
 }
@@ -187,10 +181,4 @@ func adminOnASocket(t *testing.T) option {
 		c.Admin.Address = testbed.AddressOf("unix:" + filepath.Join(dir, "admin.sock"))
 		c.Admin.Address.GetPipe().Mode = 0o600
 	})
-}
-
-// logUserID adds the header user_id to the access log, as user.
-func logUserID(c *testbed.Bootstrap) {
-	log := c.Unpack(c.HCM().AccessLog[0].GetTypedConfig()).(*streamv3.StdoutAccessLog)
-	log.GetLogFormat().GetJsonFormat().Fields["user"] = structpb.NewStringValue("%REQ(user_id)%")
 }
