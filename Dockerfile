@@ -42,7 +42,7 @@ RUN --mount=type=cache,target=/cache/mod go mod download && go -C e2e mod downlo
 COPY . .
 # The build context has no git history, so the version is an argument.
 ARG VERSION=devel
-ARG REVISION
+ARG REVISION=""
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
     make plugin module command build/backend build/demo GOARCH="$TARGETARCH" CC="$(cat /cc)" VERSION="$VERSION" REVISION="$REVISION"
 

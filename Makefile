@@ -21,7 +21,7 @@ VERSION  ?= $(or $(shell git describe --tags --dirty 2>/dev/null),devel)
 REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 STAMP     = -X healthgate/filter/version.number=$(VERSION) -X healthgate/filter/version.revision=$(REVISION)
 
-# plugin or module: for `make run`, `make demo` and `make recording`; also both: for `make compare`.
+# plugin or module: for `make run` and `make demo`; also both: for `make compare`.
 VARIANT ?= plugin
 ifeq ($(filter plugin module both,$(VARIANT)),)
 $(error VARIANT is plugin or module, and not "$(VARIANT)")
@@ -400,15 +400,6 @@ fetched:
 .PHONY: notice
 notice: | tools ## write NOTICE: the licences of all that is compiled in
 	@$(E2E) run ./notice > NOTICE.new && mv NOTICE.new NOTICE
-
-.PHONY: recording
-recording: everything build $(DEMO) fetched ## make docs/demo.svg from a real run (VARIANT)
-	@exec $(DEMO) record -variant $(VARIANT)
-
-.PHONY: generate
-generate: | tools ## generate the code of e2e/backend/router
-	@echo "generating e2e/backend/router (the first time, this builds buf)"
-	@cd e2e/backend/router && $(GO) run github.com/bufbuild/buf/cmd/buf@v1.59.0 generate
 
 .PHONY: clean
 clean: ## remove build/ and dist/

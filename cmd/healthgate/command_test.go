@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -106,14 +107,13 @@ func crlf(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // execute runs the command within the test.
-func execute(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
+func execute(ctx context.Context, stdin string, args ...string) (code int, stdout, stderr string) {
 	command := newCommand()
 	var out, err bytes.Buffer
 	command.SetIn(strings.NewReader(stdin))
 	command.SetOut(&out)
 	command.SetErr(&err)
-	code = run(t.Context(), command, args)
+	code = run(ctx, command, args)
 	return code, out.String(), err.String()
 }
 
@@ -130,11 +130,11 @@ func write(t *testing.T, name, content string) string {
 func TestConfigPrintsAnyName(t *testing.T) {
 	for _, name := range []string{"a\nb", `a"b`, "a: b", "*a", "#x", " ", "ü", "on", "123", "%s", "outbound|80||a.b"} {
 		t.Run(name, func(t *testing.T) {
-			code, stdout, stderr := execute(t, "", "config", "--cluster", name, "--grpc-service", name)
+			code, stdout, stderr := execute(t.Context(), "", "config", "--cluster", name, "--grpc-service", name)
 			if code != exitFine {
 				t.Fatalf("exit code %d, stderr %q", code, stderr)
 			}
-			if code, found, stderr := execute(t, stdout, "lint", "-"); code != exitFine {
+			if code, found, stderr := execute(t.Context(), stdout, "lint", "-"); code != exitFine {
 				t.Errorf("lint: exit code %d: %s%s", code, found, stderr)
 			}
 		})
@@ -149,7 +149,7 @@ func TestLongFileIsNotWritten(t *testing.T) {
 	}
 	long := string(lua) + strings.Repeat("# "+strings.Repeat("x", 1<<10)+"\n", 9<<10)
 	file := write(t, "envoy.yaml", long)
-	code, _, stderr := execute(t, "", "config", "--cluster", "service", "--into", file, "--write")
+	code, _, stderr := execute(t.Context(), "", "config", "--cluster", "service", "--into", file, "--write")
 	if text, _ := os.ReadFile(file); code != exitFailed || string(text) != long ||
 		!strings.Contains(stderr, "is longer than 8 MiB, which is the limit: nothing is written") {
 		t.Errorf("exit code %d, stderr %q", code, stderr)

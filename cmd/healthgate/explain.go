@@ -46,7 +46,7 @@ The exit code is 1 if there is no gate, a gate fails or does not answer, Envoy h
 		if *watch {
 			return watchGates(command, admin, *interval, *output)
 		}
-		report, err := explain.Run(command.Context(), admin, explain.Options{Probe: *probe})
+		report, err := explain.Run(command.Context(), admin, *probe)
 		if err != nil {
 			return err
 		}
@@ -81,10 +81,7 @@ func watchGates(command *cobra.Command, admin *envoyadmin.Client, interval time.
 
 func printReport(out io.Writer, output string, r *explain.Report) error {
 	if output == "json" {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(r)
+		return printJSON(out, r)
 	}
 	var b strings.Builder
 	paint := painter(out)

@@ -44,7 +44,7 @@ func dumpedEnvoy(t *testing.T) string {
 
 func TestExplainPrintsEachGate(t *testing.T) {
 	address := dumpedEnvoy(t)
-	code, stdout, stderr := execute(t, "", "explain", "--admin", address)
+	code, stdout, stderr := execute(t.Context(), "", "explain", "--admin", address)
 	if code != exitProblems || stderr != "" {
 		t.Errorf("it ended with %d and said %q", code, stderr)
 	}
@@ -61,7 +61,7 @@ func TestExplainPrintsEachGate(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, stdout)
 		}
 	}
-	code, stdout, _ = execute(t, "", "explain", "--admin", address, "--output", "json", "--probe=false")
+	code, stdout, _ = execute(t.Context(), "", "explain", "--admin", address, "--output", "json", "--probe=false")
 	var report struct {
 		Gates []struct {
 			Answer struct{ Details string }
@@ -76,7 +76,7 @@ func TestExplainPrintsEachGate(t *testing.T) {
 
 func TestExplainReportsThatAdminDoesNotAnswer(t *testing.T) {
 	for _, args := range [][]string{{"127.0.0.1:1"}, {"127.0.0.1:1", "--watch"}, {"unix:///nowhere/admin.sock"}} {
-		code, stdout, stderr := execute(t, "", append([]string{"explain", "--admin"}, args...)...)
+		code, stdout, stderr := execute(t.Context(), "", append([]string{"explain", "--admin"}, args...)...)
 		if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+args[0]) {
 			t.Errorf("%v: it ended with %d and said %q, %q", args, code, stdout, stderr)
 		}
@@ -102,7 +102,7 @@ func TestExplainReportsAnotherServer(t *testing.T) {
 			server := httptest.NewServer(answer)
 			t.Cleanup(server.Close)
 			address := server.Listener.Addr().String()
-			code, stdout, stderr := execute(t, "", "explain", "--admin", address)
+			code, stdout, stderr := execute(t.Context(), "", "explain", "--admin", address)
 			if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "healthgate: admin at "+address+": ") ||
 				strings.Count(stderr, "\n") != 1 {
 				t.Errorf("it ended with %d and said %q, %q", code, stdout, stderr)
@@ -119,7 +119,7 @@ func TestExplainReadsServerInfoFirst(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	t.Cleanup(server.Close)
-	if code, _, _ := execute(t, "", "explain", "--admin", server.Listener.Addr().String()); code != exitFailed {
+	if code, _, _ := execute(t.Context(), "", "explain", "--admin", server.Listener.Addr().String()); code != exitFailed {
 		t.Errorf("it ended with %d", code)
 	}
 	if first := <-asked; first != "/server_info" || len(asked) > 0 {

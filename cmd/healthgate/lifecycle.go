@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
-	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"github.com/spf13/cobra"
 
 	"healthgate/internal/envoyadmin"
@@ -31,34 +30,6 @@ func noArgument(command *cobra.Command, args []string) error {
 	return nil
 }
 
-// reporter prints lines with the name of its command, also to the container's log.
-type reporter struct {
-	name string
-	out  io.Writer
-	log  string // the file of the container's log, or ""
-}
-
-func (r reporter) report(format string, args ...any) {
-	line := fmt.Sprintf("healthgate: "+r.name+": "+format+"\n", args...)
-	_, _ = io.WriteString(r.out, line)
-	if r.log == "" {
-		return
-	}
-	// A pipe without a reader is an error; it does not block.
-	if log, err := os.OpenFile(r.log, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
-		_, _ = io.WriteString(log, line)
-		log.Close()
-	}
-}
-
-// logError logs an error that is not reported yet: Kubernetes may discard a hook's own output.
-func (r reporter) logError(err *error) {
-	if code := reported(0); *err != nil && !errors.As(*err, &code) {
-		r.out = io.Discard
-		r.report("%v", *err)
-	}
-}
-
 // defaultLog is the standard output of the container's first process. Kubernetes discards a hook's own output.
 const defaultLog = "/proc/1/fd/1"
 
@@ -68,16 +39,29 @@ func logFlag(command *cobra.Command) *string {
 		"the container's log, which gets each line too; also CONTAINER_LOG")
 }
 
-// unlessStdout returns a file's name, or "" if it is the command's own output or does not exist.
-func unlessStdout(file string) string {
-	log, err := os.Stat(file)
-	if err != nil {
-		return ""
+// containerLog is the file of the container's log, which need not exist.
+type containerLog string
+
+func (file containerLog) Write(line []byte) (int, error) {
+	// A pipe without a reader is an error; it does not block.
+	if log, err := os.OpenFile(string(file), os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
+		defer log.Close()
+		its, _ := log.Stat()
+		if own, err := os.Stdout.Stat(); err != nil || !os.SameFile(its, own) {
+			_, _ = log.Write(line)
+		}
 	}
-	if own, err := os.Stdout.Stat(); err == nil && os.SameFile(log, own) {
-		return ""
+	return len(line), nil
+}
+
+// logged calls run with a logger to out and the container's log. The latter gets the returned error too, unless it is reported.
+func logged(command *cobra.Command, out io.Writer, container containerLog, run func(*log.Logger) error) error {
+	prefix := "healthgate: " + command.Name() + ": "
+	err := run(log.New(io.MultiWriter(container, out), prefix, 0))
+	if code := reported(0); err != nil && !errors.As(err, &code) {
+		log.New(container, prefix, 0).Print(err)
 	}
-	return file
+	return err
 }
 
 func newAlive() *cobra.Command {
@@ -90,19 +74,19 @@ restart of Envoy does not help a backend. If Envoy does not answer, the exit cod
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
 		Args: noArgument,
 	}
-	address, log := adminFlag(command), logFlag(command)
-	command.RunE = func(command *cobra.Command, _ []string) (err error) {
-		r := reporter{"alive", command.ErrOrStderr(), unlessStdout(*log)}
-		defer r.logError(&err)
-		admin, err := envoyadmin.New(*address)
-		if err != nil {
-			return err
-		}
-		if _, err := admin.ServerInfo(command.Context()); err != nil {
-			r.report("%v", err)
-			return reported(exitFailed)
-		}
-		return nil
+	address, file := adminFlag(command), logFlag(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		return logged(command, command.ErrOrStderr(), containerLog(*file), func(log *log.Logger) error {
+			admin, err := envoyadmin.New(*address)
+			if err != nil {
+				return err
+			}
+			if _, err := admin.ServerInfo(command.Context()); err != nil {
+				log.Print(err)
+				return reported(exitFailed)
+			}
+			return nil
+		})
 	}
 	return command
 }
@@ -128,22 +112,23 @@ how many requests are then cut off), 1 if it was interrupted, 2 if admin did not
       exec: {command: [/usr/local/bin/healthgate, drain, --delay, 60s, --timeout, 120s]}`,
 		Args: noArgument,
 	}
-	address, log := adminFlag(command), logFlag(command)
-	delay := command.Flags().Duration("delay", defaultDelay, "how long Envoy keeps serving after the gate fails; also DRAIN_DELAY")
-	timeout := command.Flags().Duration("timeout", defaultTimeout, "how long requests may take to end after that; also DRAIN_TIMEOUT")
-	command.RunE = func(command *cobra.Command, _ []string) (err error) {
-		d := drain{reporter: reporter{"drain", command.OutOrStdout(), unlessStdout(*log)}}
-		defer d.logError(&err)
-		if d.admin, err = envoyadmin.New(*address); err != nil {
-			return err
-		}
-		if d.delay, err = durationOf(command, "delay", *delay, "DRAIN_DELAY"); err != nil {
-			return err
-		}
-		if d.timeout, err = durationOf(command, "timeout", *timeout, "DRAIN_TIMEOUT"); err != nil {
-			return err
-		}
-		return d.run(command.Context())
+	address, file := adminFlag(command), logFlag(command)
+	command.Flags().Duration("delay", defaultDelay, "how long Envoy keeps serving after the gate fails; also DRAIN_DELAY")
+	command.Flags().Duration("timeout", defaultTimeout, "how long requests may take to end after that; also DRAIN_TIMEOUT")
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		return logged(command, command.OutOrStdout(), containerLog(*file), func(log *log.Logger) (err error) {
+			d := drain{Logger: log}
+			if d.admin, err = envoyadmin.New(*address); err != nil {
+				return err
+			}
+			if d.delay, err = durationOf(command, "delay", "DRAIN_DELAY"); err != nil {
+				return err
+			}
+			if d.timeout, err = durationOf(command, "timeout", "DRAIN_TIMEOUT"); err != nil {
+				return err
+			}
+			return d.run(command.Context())
+		})
 	}
 	return command
 }
@@ -152,33 +137,26 @@ how many requests are then cut off), 1 if it was interrupted, 2 if admin did not
 const longest = 24 * time.Hour
 
 // durationOf returns a flag's value if it was given, else the environment's, else the default.
-func durationOf(command *cobra.Command, flag string, value time.Duration, variable string) (time.Duration, error) {
+func durationOf(command *cobra.Command, flag, variable string) (time.Duration, error) {
 	name := "--" + flag
+	value, err := command.Flags().GetDuration(flag)
 	if text := os.Getenv(variable); text != "" && !command.Flags().Changed(flag) {
-		var err error
+		name = variable
 		if value, err = time.ParseDuration(text); err != nil {
 			return 0, fmt.Errorf("%s: %q is not a duration, as in 30s", variable, text)
 		}
-		name = variable
 	}
 	if value < 0 || value > longest {
 		return 0, fmt.Errorf("%s: %v is not from 0s to %v", name, value, longest)
 	}
-	return value, nil
+	return value, err
 }
 
 // drain drains one Envoy.
 type drain struct {
-	reporter
-	admin          admin
+	*log.Logger
+	admin          *envoyadmin.Client
 	delay, timeout time.Duration
-}
-
-// admin is the part of Envoy's admin interface that a drain needs.
-type admin interface {
-	ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error)
-	Post(ctx context.Context, path string) error
-	Stats(ctx context.Context, pattern string) (map[string]uint64, error)
 }
 
 const (
@@ -190,30 +168,29 @@ const (
 
 // run drains Envoy, and returns when Envoy may end.
 func (d *drain) run(ctx context.Context) error {
-	d.report("failing the gate; Envoy keeps serving for %v", d.delay)
+	d.Printf("failing the gate; Envoy keeps serving for %v", d.delay)
 	_, err := d.admin.ServerInfo(ctx)
 	if err == nil {
 		err = d.admin.Post(ctx, "/healthcheck/fail")
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		d.report("interrupted before the gate fails: nothing is drained")
+		d.Print("interrupted before the gate fails: nothing is drained")
 		return reported(exitProblems)
 	case err != nil:
-		d.report("%v: nothing is drained", err)
+		d.Printf("%v: nothing is drained", err)
 		return reported(exitFailed)
 	}
-	interrupted := !wait(ctx, d.delay)
+	interrupted := !envoyadmin.Wait(ctx, d.delay)
 	// From now on Envoy closes connections after their next reply (connection: close, GOAWAY).
 	closing := d.admin.Post(context.WithoutCancel(ctx), "/drain_listeners?graceful&skip_exit")
 	if closing != nil {
-		d.report("%v: clients keep their connections", closing)
+		d.Printf("%v: clients keep their connections", closing)
 	}
 	if interrupted {
-		d.report("interrupted before the delay is over; %s", d.left(context.WithoutCancel(ctx)))
-		return reported(exitProblems)
+		return d.interrupted(ctx, "before the delay is over")
 	}
-	d.report("the delay is over; connections are closed after their next reply; %s", d.left(ctx))
+	d.Printf("the delay is over; connections are closed after their next reply; %s", d.left(ctx))
 	if err := d.await(ctx); err != nil {
 		return err
 	}
@@ -226,16 +203,14 @@ func (d *drain) run(ctx context.Context) error {
 // await waits until no request is left, or the timeout is over.
 func (d *drain) await(ctx context.Context) error {
 	quiet, blind := 0, false
-	for until := time.Now().Add(d.timeout); ; {
+	for until := time.Now().Add(d.timeout); ; envoyadmin.Wait(ctx, drainPoll) {
 		n, known := d.active(ctx)
 		switch {
 		case ctx.Err() != nil:
-			d.report("interrupted before the timeout of %v; %s", d.timeout, d.left(context.WithoutCancel(ctx)))
-			return reported(exitProblems)
+			return d.interrupted(ctx, fmt.Sprintf("before the timeout of %v", d.timeout))
 		case !known && !blind:
 			blind = true
-			d.report("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v",
-				d.timeout)
+			d.Printf("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
 		case known && n == 0:
 			quiet++
 		default:
@@ -244,29 +219,21 @@ func (d *drain) await(ctx context.Context) error {
 		over := !time.Now().Before(until)
 		switch {
 		case quiet >= quietPolls, over && known && n == 0:
-			d.report("no request is left")
+			d.Print("no request is left")
 			return nil
 		case over && !known:
-			d.report("the timeout of %v is over; requests that are left are cut off", d.timeout)
+			d.Printf("the timeout of %v is over; requests that are left are cut off", d.timeout)
 			return nil
 		case over:
-			d.report("%s left after the timeout of %v, and cut off", requestsAre(n), d.timeout)
+			d.Printf("%s left after the timeout of %v, and cut off", requestsAre(n), d.timeout)
 			return nil
 		}
-		wait(ctx, drainPoll)
 	}
 }
 
-// wait waits, and reports whether the whole time has passed.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+func (d *drain) interrupted(ctx context.Context, when string) error {
+	d.Printf("interrupted %s; %s", when, d.left(context.WithoutCancel(ctx)))
+	return reported(exitProblems)
 }
 
 // active returns the number of active requests on all listeners but admin's, and whether it is known.
@@ -275,12 +242,7 @@ func (d *drain) active(ctx context.Context) (n uint64, known bool) {
 	if err != nil {
 		return 0, false
 	}
-	for name, value := range stats {
-		if strings.HasPrefix(name, "http.") && !strings.HasPrefix(name, "http.admin.") {
-			n, known = n+value, true
-		}
-	}
-	return n, known
+	return envoyadmin.Requests(stats, "downstream_rq_active")
 }
 
 // left describes the number of active requests.

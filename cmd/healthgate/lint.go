@@ -99,13 +99,7 @@ func readFile(name string) ([]byte, error) {
 
 func printFindings(out io.Writer, output string, found []lint.Finding) error {
 	if output == "json" {
-		if found == nil {
-			found = []lint.Finding{}
-		}
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(found)
+		return printJSON(out, append([]lint.Finding{}, found...))
 	}
 	paint := painter(out)
 	for _, f := range found {
@@ -121,4 +115,11 @@ func printFindings(out io.Writer, output string, found []lint.Finding) error {
 		}
 	}
 	return nil
+}
+
+func printJSON(out io.Writer, v any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
 }

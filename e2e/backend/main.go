@@ -52,7 +52,7 @@ func run(listen, control string, notServing bool, delay time.Duration) error {
 	own := newHealth(!notServing)
 	// The tests send messages of a few megabytes.
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
-	router.RegisterRouterServer(server, service{})
+	router.Register(server, router.Routes)
 	grpc_health_v1.RegisterHealthServer(server, own.server)
 	reflection.Register(server)
 
@@ -116,7 +116,7 @@ func (s ownHealth) set(serving bool) {
 	if serving {
 		value = grpc_health_v1.HealthCheckResponse_SERVING
 	}
-	for _, name := range []string{"", router.Router_ServiceDesc.ServiceName} {
+	for _, name := range []string{"", router.Name} {
 		s.server.SetServingStatus(name, value)
 	}
 }

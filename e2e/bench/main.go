@@ -7,7 +7,7 @@
 //	main.go        the parts, their settings, and the files that they write
 //	contenders.go  an Envoy with a listener for each contender
 //	probes.go      probes and memory
-//	cpu.go         CPU time, from /proc
+//	cpu.go         CPU time
 //	scale.go       many clusters, filter chains and route overrides
 //	scaleenvoy.go  the Envoys for scale
 //	results.go     results.json, and the goals
@@ -21,11 +21,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -49,140 +49,76 @@ type settings struct {
 	Changes     int   `json:"changes"`      // of hosts
 }
 
-var (
-	// full takes up to half an hour.
-	full = settings{Rounds: 31, Load: 300 * time.Millisecond, Probes: 300_000, Starts: 5, Window: 40 * time.Second,
-		Clusters: []int{100, 1000, 5000, 10000}, RouteSize: 5000, Overrides: 100, Chains: []int{1, 100, 1000}, ChainedSize: 1000,
-		Updates: 5, Changes: 6}
-	// quick takes seconds and shows that all parts run. Its figures mean nothing.
-	quick = settings{Rounds: 1, Load: 50 * time.Millisecond, Probes: 2000, Starts: 1, Window: 250 * time.Millisecond,
-		Clusters: []int{30}, RouteSize: 30, Overrides: 5, Chains: []int{2}, ChainedSize: 10, Updates: 1, Changes: 2}
-)
-
-// deadline ends a run that is stuck.
-const deadline = 40 * time.Minute
+// full takes up to half an hour.
+var full = settings{
+	Rounds: 31, Load: 300 * time.Millisecond, Probes: 300_000, Starts: 5, Window: 40 * time.Second,
+	Clusters: []int{100, 1000, 5000, 10000}, RouteSize: 5000, Overrides: 100, Chains: []int{1, 100, 1000}, ChainedSize: 1000,
+	Updates: 5, Changes: 6,
+}
 
 func main() {
-	folder := filepath.Join(testbed.Root(), "e2e", "bench")
-	results := flag.String("results", folder, "`folder` of results.json, RESULTS.md and cost.svg")
-	only := flag.String("only", strings.Join(partNames(), ","), "comma-separated `parts` to measure, or none; the others keep their figures")
-	rounds := flag.Int("rounds", full.Rounds, "rounds of each comparison")
-	clusters := flag.String("clusters", list(full.Clusters), "comma-separated `numbers` of clusters for scale; may be empty")
-	chains := flag.String("chains", list(full.Chains), "comma-separated `numbers` of filter chains for scale; may be empty")
-	fast := flag.Bool("quick", false, "take seconds only; the figures mean nothing")
+	s := full
+	only := flag.String("only", "probes,scale", "comma-separated `parts` to measure, or none; the others keep their figures")
+	flag.IntVar(&s.Rounds, "rounds", s.Rounds, "rounds of each comparison")
+	flag.Func("clusters", "comma-separated `numbers` of clusters for scale; may be empty (default 100,1000,5000,10000)", list(&s.Clusters))
+	flag.Func("chains", "comma-separated `numbers` of filter chains for scale; may be empty (default 1,100,1000)", list(&s.Chains))
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	s := full
-	s.Rounds = *rounds
-	err := errors.Join(parseList(*clusters, &s.Clusters), parseList(*chains, &s.Chains))
-	if *fast {
-		s = quick
+	log.SetFlags(log.Ltime)
+	if err := run(ctx, s, *only, filepath.Join(testbed.Root(), "e2e", "bench")); err != nil {
+		log.Fatal("bench: ", err)
 	}
-	if *fast && *results == folder {
-		err = errors.New("-quick needs -results FOLDER: its figures must not be committed")
+}
+
+// list returns a flag's function for numbers with commas between.
+func list(numbers *[]int) func(string) error {
+	return func(text string) error { return json.Unmarshal([]byte("["+text+"]"), numbers) }
+}
+
+// parts are what can be measured by itself.
+var parts = map[string]func(*bench, *Results) error{"probes": (*bench).probes, "scale": (*bench).scale}
+
+// run measures parts, and writes the results into a folder after each. It measures the next part also if one fails.
+func run(ctx context.Context, s settings, only, folder string) error {
+	var measured []string
+	if only != "none" {
+		measured = strings.Split(only, ",")
 	}
+	for _, name := range measured {
+		if parts[name] == nil {
+			return fmt.Errorf("-only %s: the parts are probes, scale; or none", name)
+		}
+	}
+	results := &Results{}
+	text, err := os.ReadFile(filepath.Join(folder, "results.json"))
 	if err == nil {
-		err = run(ctx, s, strings.Split(*only, ","), *results)
+		err = json.Unmarshal(text, results)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s/results.json, which has the figures of parts that are not measured: %w", folder, err)
 	}
-}
-
-func list(sizes []int) string {
-	return strings.Trim(strings.ReplaceAll(fmt.Sprint(sizes), " ", ","), "[]")
-}
-
-func parseList(text string, sizes *[]int) error {
-	if *sizes = nil; text == "" {
-		return nil
-	}
-	for _, part := range strings.Split(text, ",") {
-		n, err := strconv.Atoi(part)
-		if err != nil || n < 1 {
-			return fmt.Errorf("%q is not a list of numbers such as 100,1000", text)
-		}
-		*sizes = append(*sizes, n)
-	}
-	return nil
-}
-
-// part is a part that can be measured by itself.
-type part struct {
-	name    string
-	measure func(*bench, *Results) error
-}
-
-var parts = []part{{"probes", (*bench).probes}, {"scale", (*bench).scale}}
-
-func partNames() (names []string) {
-	for _, p := range parts {
-		names = append(names, p.name)
-	}
-	return names
-}
-
-// run measures parts, and writes the results after each. It measures the next part also if one fails.
-func run(ctx context.Context, s settings, only []string, folder string) error {
-	for _, name := range only {
-		if name != "none" && !slices.Contains(partNames(), name) {
-			return fmt.Errorf("-only %s: the parts are %s; or none", name, strings.Join(partNames(), ", "))
-		}
-	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
-	results, err := readResults(folder)
+	dir, err := os.MkdirTemp("", "healthgate-bench-")
 	if err != nil {
 		return err
 	}
-	b, end, err := newBench(ctx, s)
+	defer os.RemoveAll(dir)
+	b, err := newBench(ctx, s, dir)
 	if err != nil {
 		return err
 	}
-	defer end()
-	b.save = func() error { return results.write(folder) }
 	var failed error
-	for _, p := range parts {
-		if !slices.Contains(only, p.name) {
-			continue
-		}
+	for _, name := range measured {
 		began := time.Now()
-		err := p.measure(b, results)
-		progress("%s took %.0f s", p.name, time.Since(began).Seconds())
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", p.name, err))
+		if err := parts[name](b, results); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err))
 		}
-		if err := b.save(); err != nil {
+		log.Printf("%s took %.0f s", name, time.Since(began).Seconds())
+		if err := results.write(folder); err != nil {
 			return err
 		}
 	}
-	return errors.Join(failed, b.save())
-}
-
-// command returns the make command of this run.
-func command(flags []string) string {
-	if len(flags) == 0 {
-		return "make bench"
-	}
-	return "make bench BENCH='" + strings.Join(flags, " ") + "'"
-}
-
-func readResults(folder string) (*Results, error) {
-	results := &Results{}
-	text, err := os.ReadFile(filepath.Join(folder, "results.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		return results, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(text, results); err != nil {
-		return nil, fmt.Errorf("%s/results.json, which has the figures of parts that are not measured: %w", folder, err)
-	}
-	return results, nil
+	return errors.Join(failed, results.write(folder))
 }
 
 // write writes results.json, RESULTS.md and the picture.
@@ -211,52 +147,37 @@ func (r *Results) write(folder string) error {
 type bench struct {
 	settings
 	ctx            context.Context
-	made           Run          // how the results are measured
-	save           func() error // writes the results so far
+	made           Run // how the results are measured
 	dir            string
 	plugin, module testbed.Variant
 }
 
-// newBench also returns a function that ends the bench.
-func newBench(ctx context.Context, s settings) (*bench, func(), error) {
-	now := time.Now().UTC().Format(time.DateOnly)
-	b := &bench{settings: s, made: Run{Date: now, Command: command(os.Args[1:]), Host: hostName(), Settings: s}}
-	var err error
+func newBench(ctx context.Context, s settings, dir string) (b *bench, err error) {
+	command := "make bench"
+	if len(os.Args) > 1 {
+		command += " BENCH='" + strings.Join(os.Args[1:], " ") + "'"
+	}
+	b = &bench{settings: s, ctx: ctx, dir: dir,
+		made: Run{Date: time.Now().UTC().Format(time.DateOnly), Command: command, Host: hostName(), Settings: s}}
 	if b.made.Versions, err = versions(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if b.plugin, err = testbed.Named("plugin"); err != nil {
-		return nil, nil, err
-	}
-	if b.module, err = testbed.Named("module"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	b.made.Substitute = testbed.HasContribHost(b.plugin)
-	if b.dir, err = os.MkdirTemp("", "healthgate-bench-"); err != nil {
-		return nil, nil, err
-	}
-	var cancel func()
-	b.ctx, cancel = context.WithTimeoutCause(ctx, deadline, fmt.Errorf("not finished within %v", deadline))
-	return b, func() {
-		cancel()
-		_ = os.RemoveAll(b.dir)
-	}, nil
+	b.module, err = testbed.Named("module")
+	return b, err
 }
 
-// pause waits, unless the run ends.
-func (b *bench) pause(d time.Duration) error {
-	select {
-	case <-b.ctx.Done():
-		return context.Cause(b.ctx)
-	case <-time.After(d):
-		return nil
+// idle returns a function that waits, unless the run ends.
+func (b *bench) idle(d time.Duration) func() error {
+	return func() error {
+		select {
+		case <-b.ctx.Done():
+			return context.Cause(b.ctx)
+		case <-time.After(d):
+			return nil
+		}
 	}
-}
-
-var began = time.Now()
-
-// progress prints a line with the time since the start of the run.
-func progress(format string, values ...any) {
-	at := time.Since(began).Truncate(time.Second)
-	fmt.Fprintf(os.Stderr, "%6v  "+format+"\n", append([]any{at}, values...)...)
 }

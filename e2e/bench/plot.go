@@ -2,17 +2,14 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"image/color"
 	"math"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+	_ "gonum.org/v1/plot/vg/vgsvg" // the format svg
 )
 
 // styles are the lines of the picture: colours that colour-blind people can tell apart, and dashes that all differ.
@@ -29,24 +26,18 @@ var styles = []struct {
 
 // plot draws the cost of a probe by the number of clusters, as SVG. The same results give the same bytes.
 func (p Probes) plot() ([]byte, error) {
+	plot.DefaultFont.Variant = "Sans"
 	plt := plot.New()
 	plt.Title.Text = "The cost of a probe, by the number of clusters in Envoy"
 	plt.X.Label.Text = "clusters besides the one that is checked"
 	plt.Y.Label.Text = "CPU time of Envoy per probe, µs (logarithmic)"
-	for _, style := range []*text.Style{&plt.Title.TextStyle, &plt.X.Label.TextStyle, &plt.Y.Label.TextStyle,
-		&plt.X.Tick.Label, &plt.Y.Tick.Label, &plt.Legend.TextStyle} {
-		style.Font = font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, 11)
-	}
-	grid := plotter.NewGrid()
-	grid.Horizontal.Color = color.RGBA{225, 225, 225, 255}
-	grid.Vertical.Color = grid.Horizontal.Color
-	plt.Add(grid)
-	plt.Y.Scale, plt.Y.Tick.Marker = plot.LogScale{}, plot.TickerFunc(decades)
+	plt.Y.Scale, plt.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	plt.Add(plotter.NewGrid())
 	least, most := math.Inf(1), 0.0
 	for _, style := range styles {
 		var points plotter.XYs
 		for i, at := range []int{small, hundred, thousand} {
-			y := max(p.Sizes[at].row(style.contender).Process.Median, 1)
+			y := max(p.Sizes[at].Row(style.contender).Process.Median, 1)
 			points = append(points, plotter.XY{X: float64(i), Y: y})
 			least, most = min(least, y), max(most, y)
 		}
@@ -63,34 +54,11 @@ func (p Probes) plot() ([]byte, error) {
 	plt.X.Min, plt.X.Max = -0.15, 2.15
 	plt.Y.Min, plt.Y.Max = math.Pow(10, math.Floor(math.Log10(least))), math.Pow(10, math.Floor(math.Log10(most))+1)
 	plt.Legend.Top, plt.Legend.Left, plt.Legend.XOffs, plt.Legend.YOffs = true, true, 10, -6
-
-	canvas := vgsvg.New(640, 400)
-	whole := draw.New(canvas)
-	whole.SetColor(color.White)
-	whole.Fill(whole.Rectangle.Path())
-	plt.Draw(draw.Crop(whole, 8, -8, 4, -4))
+	picture, err := plt.WriterTo(640, 400, "svg")
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
-	_, err := canvas.WriteTo(&b)
+	_, err = picture.WriteTo(&b)
 	return b.Bytes(), err
-}
-
-// decades returns ticks at 1, 2 and 5 times each power of ten.
-func decades(from, to float64) (ticks []plot.Tick) {
-	for power := math.Floor(math.Log10(from)); power <= math.Ceil(math.Log10(to)); power++ {
-		for _, n := range []float64{1, 2, 5} {
-			if v := n * math.Pow(10, power); v >= from*0.999 && v <= to*1.001 {
-				ticks = append(ticks, plot.Tick{Value: v, Label: thousands(v)})
-			}
-		}
-	}
-	return ticks
-}
-
-// thousands formats a number with commas.
-func thousands(v float64) string {
-	text := fmt.Sprintf("%.0f", v)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"os"
 	"time"
 
@@ -26,43 +27,38 @@ func sendProbes(address string, p testbed.Pace) (testbed.Outcome, error) {
 	return did, err
 }
 
-// rounds loads each contender in each round, after a round that is not counted. The order changes from round to round.
-func (b *bench) rounds(envoy *testbed.Envoy, addresses map[string]string, n int, contenders []string) (map[string][]Round, error) {
-	idle, err := b.perSecond(min(b.Window, 2*time.Second), envoy.Pid())
+// compare loads each contender in each round in an Envoy of a size, after a round that is not counted. The order changes from round to
+// round.
+func (b *bench) compare(s size, rounds int, contenders ...string) (Table, error) {
+	log.Printf("probes, %s: %d rounds of %d contenders", s.Name, rounds, len(contenders))
+	envoy, addresses, err := b.start(s, contenders...)
 	if err != nil {
-		return nil, err
+		return Table{}, err
+	}
+	defer envoy.Kill()
+	idle, took, err := during(b.idle(min(b.Window, 2*time.Second)), envoy)
+	if err != nil {
+		return Table{}, err
 	}
 	seen := map[string][]Round{}
-	for round := -1; round < n; round++ {
+	for round := -1; round < rounds; round++ {
 		for i := range contenders {
 			if err := context.Cause(b.ctx); err != nil {
-				return nil, err
+				return Table{}, err
 			}
 			contender := contenders[(i+round+1)%len(contenders)]
-			r, err := measure(envoy.Pid(), idle[0].process, func() (testbed.Outcome, error) {
+			r, err := measure(envoy, idle[0].envoy.Seconds()/took.Seconds(), func() (testbed.Outcome, error) {
 				return sendProbes(addresses[contender], testbed.Pace{For: b.Load})
 			})
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", contender, err)
+				return Table{}, fmt.Errorf("%s: %w", contender, err)
 			}
 			if round >= 0 {
 				seen[contender] = append(seen[contender], r)
 			}
 		}
 	}
-	return seen, nil
-}
-
-// compare starts an Envoy of a size, and compares contenders in it.
-func (b *bench) compare(s size, rounds int, contenders ...string) (Table, error) {
-	progress("probes, %s: %d rounds of %d contenders", s.Name, rounds, len(contenders))
-	envoy, addresses, err := b.start(s, contenders...)
-	if err != nil {
-		return Table{}, err
-	}
-	defer envoy.Kill()
-	seen, err := b.rounds(envoy, addresses, rounds, contenders)
-	return table(s.Name, contenders, seen), err
+	return table(s.Name, contenders, seen), nil
 }
 
 // probes compares the contenders in Envoys of several sizes, and the memory of an Envoy with each variant.
@@ -86,19 +82,18 @@ func (b *bench) probes(results *Results) error {
 		if err != nil {
 			return err
 		}
-		t.Rows = append(t.Rows, script.row(lua))
+		t.Rows = append(t.Rows, script.Row(lua))
 		p.Sizes = append(p.Sizes, t)
 	}
-	for variant, file := range map[string]string{byPlugin: b.plugin.Object(), byModule: b.module.Object()} {
-		info, err := os.Stat(file)
+	for contender, variant := range map[string]testbed.Variant{byPlugin: b.plugin, byModule: b.module} {
+		info, err := os.Stat(variant.Object())
 		if err != nil {
 			return err
 		}
-		p.FileMiB[variant] = float64(info.Size()) / (1 << 20)
+		p.FileMiB[contender] = float64(info.Size()) / (1 << 20)
 	}
 	for _, s := range []size{sizes[small], sizes[thousand]} {
 		for _, contender := range []string{native, byModule, byPlugin} {
-			progress("memory, %s, %s: %d probes", s.Name, contender, b.Probes)
 			used, err := b.memoryOf(s, contender)
 			if err != nil {
 				return err
@@ -112,6 +107,7 @@ func (b *bench) probes(results *Results) error {
 
 // memoryOf returns the memory of an Envoy with one contender after many probes.
 func (b *bench) memoryOf(s size, contender string) (float64, error) {
+	log.Printf("memory, %s, %s: %d probes", s.Name, contender, b.Probes)
 	envoy, addresses, err := b.start(s, contender)
 	if err != nil {
 		return 0, err

@@ -5,10 +5,10 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"healthgate/e2e/testbed"
 )
@@ -44,6 +44,11 @@ type Memory struct {
 	MiB       float64 `json:"mib"`
 }
 
+// MiB returns the memory of an Envoy, zero if it was not measured.
+func (p Probes) MiB(size, contender string) float64 {
+	return first(p.Memory, func(m Memory) bool { return m.Size == size && m.Contender == contender }).MiB
+}
+
 // Scale is the part about many clusters, filter chains and route overrides.
 type Scale struct {
 	Run
@@ -67,14 +72,35 @@ type ScaleRow struct {
 	Watched
 }
 
-// find returns the row of an Envoy of a size.
-func find(rows []ScaleRow, size int, envoy string) ScaleRow {
-	for _, row := range rows {
-		if row.Size == size && row.Envoy == envoy {
-			return row
-		}
+// Watched counts an Envoy's health checks and a prober's probes while something was measured. All hosts are healthy then, so a failed check
+// is false, and so is a probe that is not answered with 200.
+type Watched struct {
+	Checks   int64 `json:"checks"`
+	Failed   int64 `json:"failed_checks"`
+	Probes   int64 `json:"probes"`
+	Rejected int64 `json:"rejected_probes"` // answered, with another status than 200
+	Lost     int64 `json:"lost_probes"`     // not answered
+}
+
+func (w *Watched) add(other Watched) {
+	w.Checks += other.Checks
+	w.Failed += other.Failed
+	w.Probes += other.Probes
+	w.Rejected += other.Rejected
+	w.Lost += other.Lost
+}
+
+// without returns the row of the Envoy without Healthgate of the same size.
+func without(rows []ScaleRow, row ScaleRow) ScaleRow {
+	return first(rows, func(r ScaleRow) bool { return r.Size == row.Size && r.Envoy == withoutUs })
+}
+
+// first returns the first value that fits, zero without one.
+func first[V any](values []V, fits func(V) bool) (found V) {
+	if i := slices.IndexFunc(values, fits); i >= 0 {
+		found = values[i]
 	}
-	return ScaleRow{}
+	return found
 }
 
 // Spread is the distribution of a figure over the rounds.
@@ -130,57 +156,47 @@ type Row struct {
 func table(name string, contenders []string, seen map[string][]Round) Table {
 	t := Table{Name: name}
 	for _, contender := range contenders {
-		spread := func(figure func(r Round) float64) Spread {
+		row := Row{Contender: contender}
+		for _, r := range seen[contender] {
+			row.Requests += r.requests
+			row.Rejected += r.rejected
+		}
+		for _, f := range []struct {
+			figure                  func(Round) float64
+			spread, ratio, smallest *Spread
+		}{
+			{func(r Round) float64 { return r.Rate }, &row.Rate, &row.RateRatio, &row.RateToSmallest},
+			{func(r Round) float64 { return r.Worker }, &row.Worker, &row.WorkerRatio, &row.WorkerToSmallest},
+			{func(r Round) float64 { return r.P50 }, &row.P50, nil, nil},
+			{func(r Round) float64 { return r.P99 }, &row.P99, nil, nil},
+			{func(r Round) float64 { return r.Process }, &row.Process, nil, nil},
+			{func(r Round) float64 { return r.Load }, &row.Load, nil, nil},
+		} {
+			// Divided by the figure of a peer in the same round.
+			by := func(peer string) Spread {
+				var values []float64
+				for i, other := range seen[peer] {
+					values = append(values, f.figure(seen[contender][i])/f.figure(other))
+				}
+				return spreadOf(values)
+			}
 			var values []float64
 			for _, r := range seen[contender] {
-				values = append(values, figure(r))
+				values = append(values, f.figure(r))
 			}
-			return spreadOf(values)
-		}
-		us := func(time func(r Round) time.Duration) Spread {
-			return spread(func(r Round) float64 { return float64(time(r)) / 1e3 })
-		}
-		ratio := func(peer string, figure func(r Round) float64) Spread {
-			var values []float64
-			for i, other := range seen[peer] {
-				values = append(values, figure(seen[contender][i])/figure(other))
+			*f.spread = spreadOf(values)
+			if f.ratio != nil {
+				*f.ratio, *f.smallest = by(native), by(smallestLike[contender])
 			}
-			return spreadOf(values)
 		}
-		var requests, rejected int64
-		for _, r := range seen[contender] {
-			requests += r.requests
-			rejected += r.rejected
-		}
-		rate := func(r Round) float64 { return r.Rate }
-		worker := func(r Round) float64 { return float64(r.Worker) }
-		t.Rows = append(t.Rows, Row{
-			Contender:        contender,
-			Rate:             spread(rate),
-			P50:              us(func(r Round) time.Duration { return r.P50 }),
-			P99:              us(func(r Round) time.Duration { return r.P99 }),
-			Worker:           us(func(r Round) time.Duration { return r.Worker }),
-			Process:          us(func(r Round) time.Duration { return r.Process }),
-			Load:             us(func(r Round) time.Duration { return r.Load }),
-			Requests:         requests,
-			Rejected:         rejected,
-			RateRatio:        ratio(native, rate),
-			WorkerRatio:      ratio(native, worker),
-			RateToSmallest:   ratio(smallestLike[contender], rate),
-			WorkerToSmallest: ratio(smallestLike[contender], worker),
-		})
+		t.Rows = append(t.Rows, row)
 	}
 	return t
 }
 
-// row returns the row of a contender, zero without one.
-func (t Table) row(contender string) Row {
-	for _, row := range t.Rows {
-		if row.Contender == contender {
-			return row
-		}
-	}
-	return Row{}
+// Row returns the row of a contender, zero without one.
+func (t Table) Row(contender string) Row {
+	return first(t.Rows, func(r Row) bool { return r.Contender == contender })
 }
 
 // Goal is a goal, and whether it is met.
@@ -190,58 +206,59 @@ type Goal struct {
 	Met        bool
 }
 
-type goals []Goal
-
-func (g *goals) atLeast(what string, least, got float64) {
-	*g = append(*g, Goal{what, fmt.Sprintf("≥ %g", least), got, got >= least})
+func atLeast(what string, least, got float64) Goal {
+	return Goal{what, fmt.Sprintf("≥ %g", least), got, got >= least}
 }
 
-func (g *goals) atMost(what string, most, got float64) {
-	*g = append(*g, Goal{what, fmt.Sprintf("≤ %g", most), got, got <= most})
+func atMost(what string, most, got float64) Goal {
+	return Goal{what, fmt.Sprintf("≤ %g", most), got, got <= most}
 }
 
-// goals returns the goals of the parts that were measured.
-func (r *Results) goals() (g goals) {
+// Goals returns the goals of the parts that were measured.
+func (r *Results) Goals() (g []Goal) {
 	if r.Probes != nil {
-		r.Probes.goals(&g)
+		g = r.Probes.goals()
 	}
 	if r.Scale != nil {
-		r.Scale.goals(&g)
+		g = append(g, r.Scale.goals()...)
 	}
 	return g
 }
 
-func (p Probes) goals(g *goals) {
+func (p Probes) goals() []Goal {
 	base := p.Sizes[small]
-	g.atMost("dynamic module: worker CPU per probe, ratio to the smallest module", 1.05, base.row(byModule).WorkerToSmallest.Median)
-	if plugin := base.row(byPlugin); plugin.RateToSmallest.Median > 0 {
-		g.atLeast("Go plugin: probes per second, ratio to an empty Go plugin", 0.95, plugin.RateToSmallest.Median)
+	g := []Goal{atMost("dynamic module: worker CPU per probe, ratio to the smallest module", 1.05, base.Row(byModule).WorkerToSmallest.Median)}
+	if plugin := base.Row(byPlugin); plugin.RateToSmallest.Median > 0 {
+		g = append(g, atLeast("Go plugin: probes per second, ratio to an empty Go plugin", 0.95, plugin.RateToSmallest.Median))
 	}
 	for _, contender := range []string{byModule, byPlugin} {
 		for _, t := range p.Sizes[hundred:] {
-			flat := t.row(contender).WorkerRatio.Median / base.row(contender).WorkerRatio.Median
-			g.atMost(contender+": worker CPU per probe, ratio to Envoy's own filter, with "+t.Name+" relative to 3 hosts", 1.10, flat)
+			flat := t.Row(contender).WorkerRatio.Median / base.Row(contender).WorkerRatio.Median
+			g = append(g, atMost(contender+": worker CPU per probe, ratio to Envoy's own filter, with "+t.Name+" relative to 3 hosts", 1.10, flat))
 		}
-		g.atMost(contender+": memory after the probes, more than Envoy's own filter, MiB", 12, p.moreMemory(sizes[small].Name, contender))
-		g.atMost(contender+": its file, MiB", 12, p.FileMiB[contender])
+		more := p.MiB(base.Name, contender) - p.MiB(base.Name, native)
+		g = append(g, atMost(contender+": memory after the probes, more than Envoy's own filter, MiB", 12, more),
+			atMost(contender+": its file, MiB", 12, p.FileMiB[contender]))
 	}
+	return g
 }
 
 // goals has one line for each kind of goal, with the worst figure of all sizes. A missing figure meets no goal.
-func (s Scale) goals(g *goals) {
+func (s Scale) goals() []Goal {
 	worst := func(rows []ScaleRow, figure func(row, without ScaleRow) float64) (worst float64) {
 		if len(rows) == 0 {
 			return math.Inf(1)
 		}
 		for _, row := range rows {
 			if row.Envoy != withoutUs {
-				worst = max(worst, figure(row, find(rows, row.Size, withoutUs)))
+				worst = max(worst, figure(row, without(rows, row)))
 			}
 		}
 		return worst
 	}
-	starts := func(row, without ScaleRow) float64 { return ratioOf(row.Starts, without.Starts) }
-	updates := func(row, without ScaleRow) float64 { return ratioOf(row.Updates, without.Updates) }
+	main := func(row, without ScaleRow) float64 { return difference(row.MainPercent, without.MainPercent) }
+	starts := func(row, without ScaleRow) float64 { return ratio(row.Starts, without.Starts) }
+	updates := func(row, without ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
 	var watched Watched
 	for _, row := range slices.Concat(s.Clusters, s.Chains, s.Routes) {
 		if row.Envoy != withoutUs {
@@ -253,47 +270,30 @@ func (s Scale) goals(g *goals) {
 		failed, unanswered = math.Inf(1), math.Inf(1)
 	}
 	const at = "dynamic module, at any size: "
-	g.atMost(at+"main thread, more than without, % of a core", 2.5, max(worst(s.Clusters, moreMain), worst(s.Chains, moreMain)))
-	g.atMost(at+"start, ratio to without", 1.2, worst(s.Chains, starts))
-	g.atMost(at+"update of the listener, ratio to without", 1.2, worst(s.Chains, updates))
-	g.atMost(at+"update of the routes, ratio to without", 1.2, worst(s.Routes, updates))
-	g.atMost(at+"failed health checks", 0, failed)
-	g.atMost(at+"probes not answered with 200", 0, unanswered)
+	return []Goal{
+		atMost(at+"main thread, more than without, % of a core", 2.5, max(worst(s.Clusters, main), worst(s.Chains, main))),
+		atMost(at+"start, ratio to without", 1.2, worst(s.Chains, starts)),
+		atMost(at+"update of the listener, ratio to without", 1.2, worst(s.Chains, updates)),
+		atMost(at+"update of the routes, ratio to without", 1.2, worst(s.Routes, updates)),
+		atMost(at+"failed health checks", 0, failed),
+		atMost(at+"probes not answered with 200", 0, unanswered),
+	}
 }
 
-// moreMain returns how much more of a core the main thread uses.
-func moreMain(row, without ScaleRow) float64 {
-	if row.MainPercent == 0 || without.MainPercent == 0 {
+// difference returns the difference to the Envoy without Healthgate, infinite if one of both is missing.
+func difference(with, without float64) float64 {
+	if with == 0 || without == 0 {
 		return math.Inf(1)
 	}
-	return row.MainPercent - without.MainPercent
+	return with - without
 }
 
-// moreInAll returns how much more of a core all threads use, also for work that is not on the main thread.
-func moreInAll(row, without ScaleRow) float64 {
-	if row.AllPercent == 0 || without.AllPercent == 0 {
-		return math.Inf(1)
-	}
-	return row.AllPercent - without.AllPercent
-}
-
-// ratioOf returns the ratio of two medians.
-func ratioOf(values, to []float64) float64 {
+// ratio returns the ratio of two medians, infinite if one of both is missing.
+func ratio(values, to []float64) float64 {
 	if len(values) == 0 || len(to) == 0 {
 		return math.Inf(1)
 	}
 	return median(values) / median(to)
-}
-
-// moreMemory returns how much more memory an Envoy uses than the one with Envoy's own filter.
-func (p Probes) moreMemory(size, contender string) float64 {
-	used := map[string]float64{}
-	for _, m := range p.Memory {
-		if m.Size == size {
-			used[m.Contender] = m.MiB
-		}
-	}
-	return used[contender] - used[native]
 }
 
 // versions returns the versions of the programs that are run.
@@ -303,21 +303,14 @@ func versions() (map[string]string, error) {
 		commit = []byte("unknown") // not a checkout
 	}
 	envoy, err := testbed.EnvoyVersion()
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{"healthgate": strings.TrimSpace(string(commit)), "go": runtime.Version(), "envoy": envoy}, nil
+	return map[string]string{"healthgate": strings.TrimSpace(string(commit)), "go": runtime.Version(), "envoy": envoy}, err
 }
 
 func hostName() string {
 	model := "an unknown processor"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	if line := regexp.MustCompile(`(?m)^model name\s*: (.*)$`).FindSubmatch(text); line != nil {
+		model = string(line[1])
 	}
 	return fmt.Sprintf("%d cores of %s, %s/%s", runtime.NumCPU(), model, runtime.GOOS, runtime.GOARCH)
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,111 +47,69 @@ const (
 
 type scaleEnvoy struct {
 	*testbed.Envoy
-	name             string
+	ctx              context.Context
+	row              *ScaleRow // of the table that is measured
 	clusters, chains int
 	dir, address     string // of its files, and of its listener
 	module           testbed.Variant
 	reference        *testbed.Bootstrap
-	checker          *http.Server // answers its health checks
-	checkerAddress   string
+	checker          *httptest.Server // answers its health checks
 	checks           atomic.Int64
 	version          int // of its listener and its routes
 }
 
-// launched is the time until a probe was answered with 200, and the number of probes that were answered with another status before.
-type launched struct {
-	took     time.Duration
-	rejected int64
-}
-
-// launch starts an Envoy and waits until it answers probes.
-func (b *bench) launch(name string, clusters, chains int) (e *scaleEnvoy, l launched, err error) {
-	e = &scaleEnvoy{name: name, clusters: clusters, chains: chains, module: b.module}
-	defer func() {
-		if err != nil {
-			e.end()
-			err = fmt.Errorf("%s, %d clusters, %d filter chains: %w", name, clusters, chains, err)
-		}
-	}()
+// launch starts an Envoy, and waits until it answers a probe with 200. Its row gets the time, and the probes that were answered with
+// another status before. The caller ends it, also after an error.
+func (b *bench) launch(row *ScaleRow, clusters, chains int) (e *scaleEnvoy, err error) {
+	e = &scaleEnvoy{ctx: b.ctx, row: row, clusters: clusters, chains: chains, module: b.module, version: 1}
+	e.checker = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { e.checks.Add(1) }))
 	if e.dir, err = os.MkdirTemp(b.dir, ""); err != nil {
-		return e, l, err
+		return e, err
 	}
 	address, err := testbed.UnusedAddress()
 	if err != nil {
-		return e, l, err
+		return e, err
 	}
 	e.address = address.String()
 	if e.reference, err = plain(); err != nil {
-		return e, l, err
+		return e, err
 	}
-	if err := e.startChecker(); err != nil {
-		return e, l, err
-	}
-	e.version = 1
-	if err := errors.Join(e.writeHosts(e.checkerAddress), e.writeRoutes(0, 0), e.writeListener()); err != nil {
-		return e, l, err
+	if err := errors.Join(e.writeHosts(e.checkerAddress()), e.writeRoutes(0, 0), e.writeListener()); err != nil {
+		return e, err
 	}
 	options := testbed.Options{Workers: 1}
 	if e.gated() {
 		options = b.module.Options(options)
 	}
-	config := e.bootstrap()
-	if e.Envoy, err = testbed.LaunchEnvoy(e.dir, config, options); err != nil {
-		return e, l, err
+	if e.Envoy, err = testbed.LaunchEnvoy(e.dir, e.bootstrap(), options); err != nil {
+		return e, err
 	}
 	e.Admin = "unix:" + e.file("admin.sock")
-	began := time.Now()
-	client := newConnections()
-	ctx, cancel := context.WithCancel(b.ctx)
-	defer cancel()
-	err = testbed.WaitFor(ctx, patience, func() error {
-		if !e.Alive() {
-			cancel()
-			return fmt.Errorf("envoy ended; its log:\n%s", testbed.Tail(e.Log(), 3))
+	took, err := e.await(newConnections, "/", func(r reply) bool {
+		if r.status != http.StatusOK {
+			row.add(Watched{Probes: 1, Rejected: 1})
 		}
-		reply, err := client.Get("http://" + e.address + "/")
-		if err != nil {
-			return err
-		}
-		_ = reply.Body.Close()
-		if reply.StatusCode != http.StatusOK {
-			l.rejected++
-			return fmt.Errorf("a probe is answered with %s", reply.Status)
-		}
-		return nil
+		return r.status == http.StatusOK
 	})
-	l.took = time.Since(began)
-	return e, l, err
-}
-
-// newConnections returns a client with a new connection for each request.
-func newConnections() *http.Client {
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	row.Starts = append(row.Starts, milliseconds(took))
+	if err != nil {
+		err = fmt.Errorf("%s, %d clusters, %d filter chains: %w; its log:\n%s", row.Envoy, clusters, chains, err, testbed.Tail(e.Log(), 3))
+	}
+	return e, err
 }
 
 func (e *scaleEnvoy) end() {
 	if e.Envoy != nil {
 		e.Kill()
 	}
-	if e.checker != nil {
-		_ = e.checker.Close()
-	}
+	e.checker.Close()
 }
 
-func (e *scaleEnvoy) gated() bool             { return e.name != withoutUs }
+func (e *scaleEnvoy) gated() bool             { return e.row.Envoy != withoutUs }
 func (e *scaleEnvoy) file(name string) string { return filepath.Join(e.dir, name) }
 
-// startChecker starts the server that answers the health checks of this Envoy.
-func (e *scaleEnvoy) startChecker() error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	e.checkerAddress = listener.Addr().String()
-	e.checker = &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { e.checks.Add(1) })}
-	go func() { _ = e.checker.Serve(listener) }()
-	return nil
-}
+func (e *scaleEnvoy) url(path string) string { return "http://" + e.address + path }
+func (e *scaleEnvoy) checkerAddress() string { return e.checker.Listener.Addr().String() }
 
 // countChecks counts the health checks so far. It does not ask the admin interface, which would take seconds of the main thread.
 func (e *scaleEnvoy) countChecks() (Watched, error) {
@@ -190,7 +148,7 @@ func (e *scaleEnvoy) staticClusters() []*clusterv3.Cluster {
 	all := []*clusterv3.Cluster{service}
 	for i := range checkedClusters {
 		c := e.reference.CopyCluster(fmt.Sprint("checked", i))
-		testbed.SetEndpoints(c, e.checkerAddress)
+		testbed.SetEndpoints(c, e.checkerAddress())
 		c.HealthChecks = e.healthChecks()
 		all = append(all, c)
 	}
@@ -248,7 +206,7 @@ func (e *scaleEnvoy) writeListener() error {
 		b.HCM().ServerName = fmt.Sprint(e.version)
 		if e.gated() {
 			b.SetGateKey("clusters", []any{cluster})
-			if e.name == withStale {
+			if e.row.Envoy == withStale {
 				b.SetGateKey("stale_after", "5s")
 			}
 		} else {
@@ -311,118 +269,107 @@ func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
 
 func overridePath(i int) string { return fmt.Sprint("/gate/", i) }
 
-// updateListener changes each filter chain, and returns the time until a new connection uses the new one.
-func (e *scaleEnvoy) updateListener(ctx context.Context) (time.Duration, error) {
+// updateListener changes each filter chain, measures the time until a new connection uses the new one, and waits until Envoy has none of the
+// old ones.
+func (e *scaleEnvoy) updateListener() error {
 	e.version++
-	return e.update(ctx, e.writeListener, func(r *http.Response, _ string) bool { return r.Header.Get("server") == fmt.Sprint(e.version) })
-}
-
-// updateRoutes changes the routes, and returns the time until a request uses the new ones, and how many overrides then do not answer with
-// 200.
-func (e *scaleEnvoy) updateRoutes(ctx context.Context, overrides, first int) (took time.Duration, rejected int64, err error) {
-	e.version++
-	write := func() error { return e.writeRoutes(overrides, first) }
-	took, err = e.update(ctx, write, func(_ *http.Response, body string) bool { return body == fmt.Sprint(e.version) })
+	err := e.update(e.writeListener(), func(r reply) bool { return r.server == fmt.Sprint(e.version) })
 	if err != nil {
-		return took, 0, err
+		return err
 	}
-	client := &http.Client{Timeout: 5 * time.Second}
-	defer client.CloseIdleConnections()
-	for i := range overrides {
-		status, err := get(client, "http://"+e.address+overridePath(i), nil)
-		if err != nil {
-			return took, rejected, err
+	return testbed.WaitFor(e.ctx, patience, func() error {
+		stats, err := e.Stats("listener_manager.total_")
+		if n := stats["listener_manager.total_filter_chains_draining"] + stats["listener_manager.total_listeners_draining"]; n > 0 {
+			err = fmt.Errorf("%d filter chains or listeners drain", n)
 		}
-		if status != http.StatusOK {
-			rejected++
-		}
-	}
-	return took, rejected, nil
-}
-
-// update writes a file, and sends a request each millisecond until the reply is of the new version. testbed.WaitFor would ask too rarely.
-func (e *scaleEnvoy) update(ctx context.Context, write func() error, isNew func(*http.Response, string) bool) (time.Duration, error) {
-	if err := write(); err != nil {
-		return 0, err
-	}
-	began, client := time.Now(), newConnections()
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: an update takes more than %v", e.name, patience))
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		updated := false
-		_, err := get(client, "http://"+e.address+"/version", func(r *http.Response, body string) { updated = isNew(r, body) })
-		if err == nil && updated {
-			return time.Since(began), nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-// awaitDrained waits until Envoy has no filter chain of an earlier version.
-func (e *scaleEnvoy) awaitDrained(ctx context.Context) error {
-	return testbed.WaitFor(ctx, patience, func() error {
-		text, err := e.Get("/stats?filter=draining")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(text) {
-			if name, value, _ := strings.Cut(strings.TrimSpace(line), ": "); strings.HasPrefix(name, "listener_manager.") && value != "0" {
-				return fmt.Errorf("%s is %s", name, value)
-			}
-		}
-		return nil
+		return err
 	})
 }
 
-// get sends a request, calls show with the response if that is not nil, and returns the status.
-func get(client *http.Client, url string, show func(r *http.Response, body string)) (int, error) {
-	response, err := client.Get(url)
+// updateRoutes changes the routes, measures the time until a request uses the new ones, and probes each override once.
+func (e *scaleEnvoy) updateRoutes(overrides, first int) error {
+	e.version++
+	err := e.update(e.writeRoutes(overrides, first), func(r reply) bool { return r.body == fmt.Sprint(e.version) })
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && show != nil {
-		show(response, string(body))
+	for i := range overrides {
+		r, err := e.get(http.DefaultClient, overridePath(i))
+		if err != nil {
+			return err
+		}
+		e.row.add(Watched{Probes: 1})
+		if r.status != http.StatusOK {
+			e.row.add(Watched{Rejected: 1})
+		}
 	}
-	return response.StatusCode, err
+	return nil
+}
+
+// update measures the time from the writing of a file until the reply is of the new version.
+func (e *scaleEnvoy) update(written error, isNew func(reply) bool) error {
+	if written != nil {
+		return written
+	}
+	took, err := e.await(newConnections, "/version", isNew)
+	e.row.Updates = append(e.row.Updates, milliseconds(took))
+	return err
 }
 
 // changeHosts removes the host of the cluster service, or adds it, and returns how much later than Envoy's own filter the gate shows that.
-func (e *scaleEnvoy) changeHosts(ctx context.Context, present bool) (time.Duration, error) {
+func (e *scaleEnvoy) changeHosts(present bool) (time.Duration, error) {
 	addresses, want := []string{}, http.StatusServiceUnavailable
 	if present {
-		addresses, want = []string{e.checkerAddress}, http.StatusOK
+		addresses, want = []string{e.checkerAddress()}, http.StatusOK
 	}
 	if err := e.writeHosts(addresses...); err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: no %d within %v of a change of hosts", e.name, want, patience))
-	defer cancel()
-	client := &http.Client{Timeout: 5 * time.Second}
-	defer client.CloseIdleConnections()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	var changed time.Time // by Envoy's own filter
-	for {
-		if changed.IsZero() {
-			if status, err := get(client, "http://"+e.address+"/native", nil); err == nil && status == want {
-				changed = time.Now()
-			}
-		}
-		if status, err := get(client, "http://"+e.address+"/", nil); err == nil && status == want && !changed.IsZero() {
-			return time.Since(changed), nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-tick.C:
-		}
+	wanted := func(r reply) bool { return r.status == want }
+	if _, err := e.await(http.DefaultClient, "/native", wanted); err != nil {
+		return 0, err
 	}
+	return e.await(http.DefaultClient, "/", wanted)
+}
+
+// countSamples returns how many samples the module has taken, and when. It keeps the main thread busy, so it is called neither while that
+// is measured nor while checks are counted.
+func (e *scaleEnvoy) countSamples() (n int64, at time.Time, err error) {
+	text, err := e.Get("/stats?type=Counters&filter=^healthgate[.]looks$")
+	if err == nil {
+		_, err = fmt.Sscanf(text, "healthgate.looks: %d", &n)
+	}
+	return n, time.Now(), err
+}
+
+// reply is a response of Envoy.
+type reply struct {
+	status       int
+	server, body string
+}
+
+// newConnections is a client with a new connection for each request.
+var newConnections = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func (e *scaleEnvoy) get(client *http.Client, path string) (reply, error) {
+	response, err := client.Get(e.url(path))
+	if err != nil {
+		return reply{}, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return reply{response.StatusCode, response.Header.Get("server"), string(body)}, err
+}
+
+// await sends a request each millisecond until the reply is as wanted, and returns how long that took.
+func (e *scaleEnvoy) await(client *http.Client, path string, wanted func(reply) bool) (time.Duration, error) {
+	began := time.Now()
+	err := testbed.WaitEvery(e.ctx, time.Millisecond, patience, func() error {
+		r, err := e.get(client, path)
+		if err == nil && !wanted(r) {
+			err = fmt.Errorf("%s is answered with %+v", path, r)
+		}
+		return err
+	})
+	return time.Since(began), err
 }

@@ -1,30 +1,27 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Backends are HTTP servers on one port of several loopback addresses.
 type Backends struct {
 	port    int
-	mutex   sync.Mutex
-	changed *sync.Cond        // of state
-	state   map[string]string // by address
+	states  sync.Map // by address
 	servers []*http.Server
 }
 
 func newBackends() (*Backends, error) {
-	b := &Backends{state: map[string]string{}}
-	b.changed = sync.NewCond(&b.mutex)
+	b := &Backends{}
 	for _, cluster := range []string{ejecting, checked, fresh} {
 		for host := range servers {
 			at := address(cluster, host)
-			b.state[at] = firstState(cluster)
+			b.states.Store(at, firstState(cluster))
 			listener, err := net.Listen("tcp", net.JoinHostPort(at, fmt.Sprint(b.port)))
 			if err != nil {
 				b.Close()
@@ -39,13 +36,6 @@ func newBackends() (*Backends, error) {
 	return b, nil
 }
 
-func (b *Backends) set(address, state string) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	b.state[address] = state
-	b.changed.Broadcast()
-}
-
 func (b *Backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if strings.HasPrefix(request.URL.Path, "/call/") {
 		// The response begins, and lasts until one side hangs up.
@@ -55,18 +45,11 @@ func (b *Backends) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	at, _, _ := net.SplitHostPort(request.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
-	hungUp := context.AfterFunc(request.Context(), func() {
-		b.mutex.Lock()
-		defer b.mutex.Unlock()
-		b.changed.Broadcast()
-	})
-	defer hungUp()
-	b.mutex.Lock()
-	for b.state[at] == "waiting" && request.Context().Err() == nil {
-		b.changed.Wait()
+	state, _ := b.states.Load(at)
+	for state == "waiting" && request.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
+		state, _ = b.states.Load(at)
 	}
-	state := b.state[at]
-	b.mutex.Unlock()
 	switch state {
 	case "down", "failing":
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -14,9 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -29,8 +27,8 @@ type Clients struct {
 	ingress, calls string // addresses of listeners
 
 	loads      map[string]*testbed.Load // by the kind of requests
-	updates    atomic.Int64             // of Watches
 	firstError atomic.Pointer[error]
+	ctx        context.Context
 	cancel     context.CancelFunc
 }
 
@@ -38,31 +36,40 @@ type Clients struct {
 const (
 	passed, failed, proxied = "passed", "failed", "proxied"
 	hungUp                  = "hung up" // by the client
+	noUpdate                = "no update"
 	wrong                   = "wrong"
 	ended                   = "ended by Envoy" // with the listener that an event replaced
 )
 
 const unknownService = "unknown.Service"
 
-// Start starts all clients.
-func (c *Clients) Start(ctx context.Context, seed uint64) {
-	ctx, c.cancel = context.WithCancel(ctx)
-	c.loads = map[string]*testbed.Load{}
-	start := func(name string, clients int, perSecond float64, newClient func(*rand.Rand) func() string) {
+// random may be used by all clients at the same time.
+var random = rand.New(concurrentSource{})
+
+type concurrentSource struct{}
+
+func (concurrentSource) Uint64() uint64 { return rand.Uint64() }
+
+// startClients starts all clients of a variant. They end with Stop.
+func (r *Run) startClients(v Variant) *Clients {
+	c := &Clients{variant: v, ingress: r.listeners["ingress"], calls: r.listeners["calls"], loads: map[string]*testbed.Load{}}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	start := func(name string, clients int, perSecond float64, newClient func() func() string) {
 		var senders []func() string
-		for i := range clients {
-			senders = append(senders, newClient(rand.New(rand.NewPCG(seed, uint64(100*len(c.loads)+i)))))
+		for range clients {
+			senders = append(senders, newClient())
 		}
 		c.loads[name] = testbed.StartLoad(testbed.Pace{Clients: clients, PerSecond: perSecond}, func(i int) string { return senders[i]() })
 	}
-	start("HTTP/1.1", 2, 2000, func(r *rand.Rand) func() string { return c.probe(ctx, false, r) })
-	start("HTTP/2", 2, 2000, func(r *rand.Rand) func() string { return c.probe(ctx, true, r) })
-	start("garbage", 1, 100, func(r *rand.Rand) func() string { return func() string { return c.abuse(r) } })
-	if c.variant.AnswersGRPC() {
-		start("Check", 1, 1000, func(r *rand.Rand) func() string { return c.check(ctx, r) })
-		start("Watch", 20, 1000, func(r *rand.Rand) func() string { return c.watch(ctx, r) })
-		start("gRPC garbage", 1, 100, func(r *rand.Rand) func() string { return c.abuseHealth(ctx, r) })
+	start("HTTP/1.1", 2, 2000, func() func() string { return c.probe(false) })
+	start("HTTP/2", 2, 2000, func() func() string { return c.probe(true) })
+	start("garbage", 1, 100, func() func() string { return c.abuse })
+	if v.AnswersGRPC() {
+		start("Check", 1, 1000, c.check)
+		start("Watch", 20, 1000, c.watch)
+		start("gRPC garbage", 1, 100, c.abuseHealth)
 	}
+	return c
 }
 
 // Stop ends all clients. It may be called more than once.
@@ -86,30 +93,18 @@ func (c *Clients) failure() error {
 		return *err
 	}
 	for name, l := range c.loads {
+		wanted := []string{passed}
+		if strings.HasPrefix(name, "HTTP") {
+			wanted = []string{passed, proxied, hungUp}
+		}
 		answers := l.Answers()
-		switch name {
-		case "HTTP/1.1", "HTTP/2":
-			if answers[passed] == 0 || answers[failed] == 0 || answers[proxied] == 0 || answers[hungUp] == 0 {
-				return fmt.Errorf("the load was not mixed: %v", c)
-			}
-		case "Watch":
-			if watches := sum(answers); watches == 0 || c.updates.Load() < watches/2 {
-				return fmt.Errorf("too few updates of Watches: %v", c)
-			}
-		default:
-			if answers[passed] == 0 {
-				return fmt.Errorf("no %s passed: %v", name, c)
+		for _, answer := range wanted {
+			if answers[answer] == 0 || answers[noUpdate] > answers[passed] {
+				return fmt.Errorf("the load was not mixed: too few %q of %s: %v", answer, name, c)
 			}
 		}
 	}
 	return nil
-}
-
-func sum(answers map[string]int64) (n int64) {
-	for _, count := range answers {
-		n += count
-	}
-	return n
 }
 
 func (c *Clients) String() string {
@@ -117,7 +112,7 @@ func (c *Clients) String() string {
 	for _, name := range slices.Sorted(maps.Keys(c.loads)) {
 		all = append(all, fmt.Sprintf("%s %s", name, strings.TrimPrefix(fmt.Sprint(c.loads[name].Answers()), "map")))
 	}
-	return fmt.Sprintf("%s: %s, %d updates of Watches", c.variant.Name, strings.Join(all, ", "), c.updates.Load())
+	return c.variant.Name + ": " + strings.Join(all, ", ")
 }
 
 // client returns an HTTP client that shares no connections.
@@ -129,38 +124,45 @@ func client(http2 bool) *http.Client {
 }
 
 // sometimes cancels a call within a millisecond, with the probability 1/one, and reports whether it does.
-func sometimes(r *rand.Rand, one int, cancel func()) bool {
-	if r.IntN(one) > 0 {
+func sometimes(one int, cancel func()) bool {
+	if random.IntN(one) > 0 {
 		return false
 	}
-	time.AfterFunc(time.Duration(r.IntN(1000))*time.Microsecond, cancel)
+	time.AfterFunc(time.Duration(random.IntN(1000))*time.Microsecond, cancel)
 	return true
 }
 
+// do sends a request, and reads the response.
+func do(ctx context.Context, sender *http.Client, method, host, url string, body io.Reader) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Host = host
+	request.Header.Set("content-type", "application/grpc")
+	reply, err := sender.Do(request)
+	if err == nil {
+		_, err = io.Copy(io.Discard, reply.Body)
+		reply.Body.Close()
+	}
+	return reply, err
+}
+
 // probe sends a probe or an ordinary request, and hangs up on one in ten. A gate must answer every probe.
-func (c *Clients) probe(ctx context.Context, http2 bool, r *rand.Rand) func() string {
+func (c *Clients) probe(http2 bool) func() string {
 	urls := []string{"http://" + c.ingress + "/eject", "http://" + c.calls + adminPath(c.variant)}
 	for i := range filters {
 		urls = append(urls, "http://"+c.ingress+Place{i, "", -1}.path(c.variant.Name))
 	}
 	sender := client(http2)
 	return func() string {
-		url := pick(r, urls...)
-		probe, cancel := context.WithCancel(ctx)
+		url := pick(random, urls...)
+		probe, cancel := context.WithCancel(c.ctx)
 		defer cancel()
-		hangsUp := sometimes(r, 10, cancel)
-		request, err := http.NewRequestWithContext(probe, http.MethodGet, url, nil)
-		if err != nil {
-			panic(err) // a constant URL
-		}
-		request.Host = pick(r, virtualHosts...)
-		reply, err := sender.Do(request)
-		if err == nil {
-			_, err = io.Copy(io.Discard, reply.Body)
-			reply.Body.Close()
-		}
+		hangsUp := sometimes(10, cancel)
+		reply, err := do(probe, sender, http.MethodGet, pick(random, virtualHosts...), url, nil)
 		switch {
-		case ctx.Err() != nil || err != nil && hangsUp:
+		case c.ctx.Err() != nil || err != nil && hangsUp:
 			return hungUp
 		case err != nil:
 			return c.fail(fmt.Errorf("%s: %w", url, err))
@@ -177,136 +179,111 @@ func (c *Clients) probe(ctx context.Context, http2 bool, r *rand.Rand) func() st
 	}
 }
 
-func junk(r *rand.Rand, atMost int) []byte {
-	all := make([]byte, r.IntN(atMost))
+func junk(atMost int) []byte {
+	all := make([]byte, random.IntN(atMost))
 	for i := range all {
-		all[i] = byte(r.Uint32())
+		all[i] = byte(random.Uint32())
 	}
 	return all
 }
 
 // abuse connects, and sends half a request or garbage.
-func (c *Clients) abuse(r *rand.Rand) string {
+func (c *Clients) abuse() string {
 	gate := "GET " + Place{0, "", -1}.path(c.variant.Name) + " HTTP/1.1\r\nhost: a\r\n"
 	conn, err := net.Dial("tcp", c.ingress)
 	if err != nil {
 		return c.fail(err)
 	}
-	_, _ = io.WriteString(conn, pick(r,
+	_, _ = io.WriteString(conn, pick(random,
 		gate, gate+"content-length: 100\r\n\r\nhalf",
 		gate+"x-bomb: "+strings.Repeat("a", 100_000)+"\r\n\r\n",
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+string(junk(r, 2000)), string(junk(r, 2000)),
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+string(junk(2000)), string(junk(2000)),
 		strings.Repeat(gate+"\r\n", 20),
 	))
 	conn.Close()
 	return passed
 }
 
-// health returns a client of grpc.health.v1.Health, whose connection ends with the context.
-func (c *Clients) health(ctx context.Context) grpc_health_v1.HealthClient {
-	conn, err := grpc.NewClient("passthrough:///"+c.ingress, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority(virtualHosts[0]))
-	if err != nil {
-		panic(err) // of the options, which are made here
+// abuseHealth sends garbage to methods of the health service, and hangs up on some of it.
+func (c *Clients) abuseHealth() func() string {
+	sender := client(true)
+	return func() string {
+		body := junk(5000)
+		if len(body) > 5 && random.IntN(2) == 0 { // the beginning of a frame
+			copy(body, []byte{0, 0, 0, 0, byte(random.IntN(20))})
+		}
+		call, cancel := context.WithCancel(c.ctx)
+		defer cancel()
+		sometimes(5, cancel)
+		url := "http://" + c.ingress + "/grpc.health.v1.Health/" + pick(random, "Check", "Check", "List", "Other")
+		reply, err := do(call, sender, http.MethodPost, virtualHosts[0], url, bytes.NewReader(body))
+		if err == nil && reply.StatusCode != http.StatusOK {
+			return c.fail(fmt.Errorf("garbage to %s is answered with %d", url, reply.StatusCode))
+		}
+		return passed
 	}
-	context.AfterFunc(ctx, func() { _ = conn.Close() })
+}
+
+// health returns a client of grpc.health.v1.Health, whose connection ends with the clients.
+func (c *Clients) health() grpc_health_v1.HealthClient {
+	conn := dial(c.ingress, virtualHosts[0])
+	context.AfterFunc(c.ctx, func() { _ = conn.Close() })
 	return grpc_health_v1.NewHealthClient(conn)
 }
 
-// endedEarly returns the answer of a call that its client did not end. Envoy may end it with UNAVAILABLE.
-func (c *Clients) endedEarly(what string, err error) string {
-	if status.Code(err) == codes.Canceled && strings.Contains(err.Error(), "the client connection is closing") {
+// outcome returns the answer of a call for a service that ended with a status or an error. Envoy may end a call with UNAVAILABLE.
+func (c *Clients) outcome(call, service string, got grpc_health_v1.HealthCheckResponse_ServingStatus, err error) string {
+	unknown := got == grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
+	switch {
+	case c.ctx.Err() != nil, status.Code(err) == codes.Canceled && strings.Contains(err.Error(), "the client connection is closing"):
 		return hungUp // by Stop, which grpc-go may report before the context does
-	}
-	if status.Code(err) == codes.Unavailable {
+	case status.Code(err) == codes.Unavailable:
 		return ended
+	case err == nil && got != grpc_health_v1.HealthCheckResponse_UNKNOWN && unknown == (service == unknownService):
+		return passed
+	case err == nil:
+		err = fmt.Errorf("the status is %v", got)
 	}
-	return c.fail(fmt.Errorf("%s: %w", what, err))
-}
-
-func anyService(r *rand.Rand) *grpc_health_v1.HealthCheckRequest {
-	return &grpc_health_v1.HealthCheckRequest{Service: pick(r, "", Service, Service, unknownService)}
-}
-
-func isVerdict(reply *grpc_health_v1.HealthCheckResponse) bool {
-	return reply.Status == grpc_health_v1.HealthCheckResponse_SERVING || reply.Status == grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	return c.fail(fmt.Errorf("%s of %q: %w", call, service, err))
 }
 
 // check calls Check, and hangs up on one in ten.
-func (c *Clients) check(ctx context.Context, r *rand.Rand) func() string {
-	health := c.health(ctx)
+func (c *Clients) check() func() string {
+	health := c.health()
 	return func() string {
-		call, cancel := context.WithTimeout(ctx, 20*time.Second)
+		call, cancel := context.WithTimeout(c.ctx, 20*time.Second)
 		defer cancel()
-		hangsUp := sometimes(r, 10, cancel)
-		request := anyService(r)
-		reply, err := health.Check(call, request)
+		hangsUp := sometimes(10, cancel)
+		service := pick(random, "", Service, Service, unknownService)
+		reply, err := health.Check(call, &grpc_health_v1.HealthCheckRequest{Service: service})
 		switch {
-		case ctx.Err() != nil || err != nil && hangsUp:
+		case err != nil && hangsUp:
 			return hungUp
-		case request.Service == unknownService && status.Code(err) == codes.NotFound,
-			request.Service != unknownService && err == nil && isVerdict(reply):
-			return passed
-		case err == nil:
-			return c.fail(fmt.Errorf("Check of %q: %v", request.Service, reply))
+		case status.Code(err) == codes.NotFound:
+			return c.outcome("Check", service, grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN, nil)
 		}
-		return c.endedEarly(fmt.Sprintf("Check of %q", request.Service), err)
+		return c.outcome("Check", service, reply.GetStatus(), err)
 	}
 }
 
 // watch calls Watch for up to two seconds.
-func (c *Clients) watch(ctx context.Context, r *rand.Rand) func() string {
-	health := c.health(ctx)
+func (c *Clients) watch() func() string {
+	health := c.health()
 	return func() string {
-		call, cancel := context.WithTimeout(ctx, time.Duration(10+r.IntN(2000))*time.Millisecond)
+		call, cancel := context.WithTimeout(c.ctx, time.Duration(10+random.IntN(2000))*time.Millisecond)
 		defer cancel()
-		request := anyService(r)
-		stream, err := health.Watch(call, request)
+		service, result := pick(random, "", Service, Service, unknownService), noUpdate
+		stream, err := health.Watch(call, &grpc_health_v1.HealthCheckRequest{Service: service})
 		for err == nil {
 			var update *grpc_health_v1.HealthCheckResponse
-			if update, err = stream.Recv(); err != nil {
-				break
-			}
-			c.updates.Add(1)
-			unknown := update.Status == grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
-			if unknown != (request.Service == unknownService) || !unknown && !isVerdict(update) {
-				_ = c.fail(fmt.Errorf("Watch of %q: %v", request.Service, update))
+			if update, err = stream.Recv(); err == nil {
+				result = c.outcome("Watch", service, update.Status, nil)
 			}
 		}
 		// grpc-go may report the deadline before the context does.
 		if call.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
-			return passed
+			return result
 		}
-		return c.endedEarly(fmt.Sprintf("Watch of %q", request.Service), err)
-	}
-}
-
-// abuseHealth sends garbage to methods of the health service, and hangs up on some of it.
-func (c *Clients) abuseHealth(ctx context.Context, r *rand.Rand) func() string {
-	sender := client(true)
-	return func() string {
-		body := junk(r, 5000)
-		if len(body) > 5 && r.IntN(2) == 0 { // the beginning of a frame
-			copy(body, []byte{0, 0, 0, 0, byte(r.IntN(20))})
-		}
-		call, cancel := context.WithCancel(ctx)
-		defer cancel()
-		sometimes(r, 5, cancel)
-		method := pick(r, "Check", "Check", "List", "Other")
-		url := "http://" + c.ingress + "/grpc.health.v1.Health/" + method
-		request, err := http.NewRequestWithContext(call, http.MethodPost, url, bytes.NewReader(body))
-		if err != nil {
-			panic(err) // a constant URL
-		}
-		request.Host = virtualHosts[0]
-		request.Header.Set("content-type", "application/grpc")
-		if reply, err := sender.Do(request); err == nil {
-			_, _ = io.Copy(io.Discard, reply.Body)
-			reply.Body.Close()
-			if reply.StatusCode != http.StatusOK {
-				return c.fail(fmt.Errorf("garbage to %s is answered with %d", method, reply.StatusCode))
-			}
-		}
-		return passed
+		return c.outcome("Watch", service, 0, err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,10 +59,11 @@ func (r *Run) observe(e Event, at Window) {
 				r.known[g.String()] = g
 				g.config = r.world.merged(place, v.MergesLevels())
 				g.truth = r.world.evaluate(g.config, !v.ReadsGauges())
-				if !g.config.hold() || !slices.Contains(before, g) {
+				timed := g.config.hold() && !(v.ReadsGauges() && r.world.forgotten(g.config))
+				if !timed || !slices.Contains(before, g) {
 					g.debounce = Debounce{}
 				}
-				if g.config.hold() {
+				if timed {
 					touched := freezes || slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool {
 						return c.Name == e.Cluster || c.Name == e.Other
 					})
@@ -84,12 +84,7 @@ func (r *Run) observe(e Event, at Window) {
 // expect returns the answers that a gate may give within a window, and for how long it may differ. Without any answers the model does not
 // know.
 func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
-	served, forgotten := false, false
-	for _, need := range g.config.Clusters {
-		c := r.world.Clusters[need.Name]
-		served = served || hasServers(need.Name)
-		forgotten = forgotten || slices.Contains(absent, need.Name) && c.Existed && !c.Present // nothing has to keep its gauges
-	}
+	served := slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool { return hasServers(c.Name) })
 	wait := patience
 	if r.Patience > 0 {
 		wait = r.Patience
@@ -98,7 +93,7 @@ func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
 	switch stale := g.config.staleAfter(); {
 	case r.world.Drained && g.config.Drain != "ignore":
 		e.Answers = []Answer{answerDraining}
-	case g.Variant.ReadsGauges() && forgotten, g.config.hold() && (served || stale > 0):
+	case g.Variant.ReadsGauges() && r.world.forgotten(g.config), g.config.hold() && (served || stale > 0):
 		return Expectation{}, 0
 	case g.config.hold():
 		e, wait = g.debounce.expect(at), slack
@@ -117,6 +112,9 @@ func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
 // question is asked until two sides agree.
 type question struct {
 	pair string // names the two sides
+	with string // the other side
+	gate *Gate
+	what string // of the gate, such as "Check of "; "" for its reply to a probe
 	ask  func() (reply, error)
 
 	since  time.Time // when they first differed
@@ -126,29 +124,18 @@ type question struct {
 
 // reply is the result of asking once.
 type reply struct {
-	same, counts     bool
-	where, got, want func() string
-	patience         time.Duration
-	open             bool   // the gate passes, and should not
-	special          string // kind of answer that is counted separately
-	with             string // the other side
-	gate             *Gate
+	got, want    any
+	same, counts bool
+	open         bool // the gate passes, and should not
+	patience     time.Duration
+	special      string // kind of answer that is counted separately
+	removed      string // the cluster whose gauges explain why both sides may differ, and do
 }
 
 // agree asks all questions at the same time until both sides of each agree. Sides that differed at first have to agree twice in a row. If
 // prepare is not nil, agree calls it each time before it asks.
 func (r *Run) agree(ctx context.Context, questions []*question, prepare func() error) (*Disagreement, error) {
-	began := time.Now()
-	tick := time.NewTicker(retryEvery)
-	defer tick.Stop()
-	for first := true; len(questions) > 0; first = false {
-		if !first {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
-		}
+	for began := time.Now(); ; time.Sleep(retryEvery) {
 		if prepare != nil {
 			if err := prepare(); err != nil {
 				return nil, err
@@ -169,16 +156,19 @@ func (r *Run) agree(ctx context.Context, questions []*question, prepare func() e
 			case q.since.IsZero():
 				q.since = now
 			case now.Sub(q.since) > q.last.patience && !q.agreed:
-				return &Disagreement{With: q.last.with, Where: q.last.where(), Got: q.last.got(), Want: q.last.want(),
-					FailsOpen: q.last.open, gate: q.last.gate}, nil
+				return &Disagreement{
+					With: q.with, Where: q.what + r.world.describe(q.gate), Got: fmt.Sprintf("%+v", q.last.got),
+					Want: fmt.Sprintf("%+v", q.last.want), FailsOpen: q.last.open,
+				}, nil
 			default:
 				q.agreed = false
 			}
 			open = append(open, q)
 		}
-		questions = open
+		if questions = open; len(questions) == 0 || ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 	}
-	return nil, nil
 }
 
 // count counts a question whose sides agree.
@@ -188,6 +178,9 @@ func (r *Run) count(q *question, took time.Duration) {
 		if q.last.special != "" {
 			r.Compared[q.pair+", "+q.last.special]++
 		}
+	}
+	if q.last.removed != "" {
+		r.Removed[q.gate.Variant.Name+" "+q.last.removed]++
 	}
 	if !q.since.IsZero() {
 		r.Longest[q.pair] = max(r.Longest[q.pair], took.Milliseconds())
@@ -206,25 +199,19 @@ func askAll(questions []*question) error {
 	return group.Wait()
 }
 
-// compare compares every gate with the model, then with Envoy's own filter if that can be configured alike; grpc.health.v1.Health, and the
+// compare compares every gate with the model, and with Envoy's own filter if that can be configured alike; grpc.health.v1.Health, and the
 // command.
 func (r *Run) compare(ctx context.Context) (*Disagreement, error) {
 	r.States++
 	var questions []*question
 	for _, g := range r.gates {
 		questions = append(questions, r.askGate(g, r.States%8 == 0))
+		if g.config.native() && g.config.String() == r.world.merged(g.Place, false).String() {
+			questions = append(questions, r.askNative(g))
+		}
 	}
 	for _, w := range r.watches {
 		questions = append(questions, w.questions(r)...)
-	}
-	if found, err := r.agree(ctx, questions, nil); err != nil || found != nil {
-		return found, err
-	}
-	questions = questions[:0]
-	for _, g := range r.gates {
-		if q := r.askNative(g); q != nil {
-			questions = append(questions, q)
-		}
 	}
 	if found, err := r.agree(ctx, questions, nil); err != nil || found != nil {
 		return found, err
@@ -237,7 +224,7 @@ func (r *Run) compare(ctx context.Context) (*Disagreement, error) {
 
 // compareTimed compares the gates whose answer depends on time, again and again for some time.
 func (r *Run) compareTimed(ctx context.Context, d time.Duration) (*Disagreement, error) {
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * retryEvery) { // the time that passes is the event
 		var questions []*question
 		for _, g := range r.gates {
 			if g.config.timed() {
@@ -249,35 +236,35 @@ func (r *Run) compareTimed(ctx context.Context, d time.Duration) (*Disagreement,
 		if found, err := r.agree(ctx, questions, nil); err != nil || found != nil {
 			return found, err
 		}
-		if err := sleep(ctx, 10*retryEvery); err != nil { // the time that passes is the event
-			return nil, err
-		}
 	}
 	return nil, nil
 }
 
-// sleep waits, unless the context ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+// askGate compares a gate's reply to a probe with the model. The report has to give the same reason.
+func (r *Run) askGate(g *Gate, report bool) *question {
+	return r.askModel(g, g.Variant.Name+" and the model", "", func() (got Answer, err error) {
+		got, err = r.probe(g, report)
+		g.last = got
+		return got, err
+	})
 }
 
-// askGate compares a gate with the model.
-func (r *Run) askGate(g *Gate, report bool) *question {
-	return &question{pair: g.Variant.Name + " and the model", ask: func() (reply, error) {
+// askModel compares an answer of a gate with the model's; the status alone if the answer is not a reply to a probe.
+func (r *Run) askModel(g *Gate, pair, what string, ask func() (Answer, error)) *question {
+	return &question{pair: pair, with: "the model", gate: g, what: what, ask: func() (reply, error) {
 		begun := time.Now()
-		got, err := r.probe(g, report)
+		got, err := ask()
 		if err != nil {
 			return reply{}, err
 		}
-		g.last = got
 		want, wait := r.expect(g, Window{begun, time.Now()})
 		if want.unknown() {
 			return reply{same: true}, nil
+		}
+		same := want.allows(got)
+		if what != "" {
+			same = want.allowsStatus(got.Status)
+			wait += slack
 		}
 		special := ""
 		switch {
@@ -291,63 +278,39 @@ func (r *Run) askGate(g *Gate, report bool) *question {
 			special = "of a removed cluster"
 		}
 		return reply{
-			same: want.allows(got), counts: want.certain(), patience: wait, special: special, with: "the model", gate: g,
-			open:  passes(got) && !want.passing(),
-			where: func() string { return r.world.describe(g.String(), g.config) },
-			got:   func() string { return fmt.Sprintf("%+v", got) },
-			want:  func() string { return fmt.Sprintf("%+v", want) },
+			got: got, want: want, same: same, counts: want.certain(), open: passes(got) && !want.passing(), patience: wait, special: special,
 		}, nil
 	}}
 }
 
 const envoysOwn = "Envoy's own filter"
 
-// askNative compares a gate with Envoy's own filter, or returns nil if that is not configured alike. Envoy's own filter fails a removed
-// cluster; a gate that reads its gauges need not, according to the documentation.
+// askNative compares a gate with Envoy's own filter, which is configured alike. Envoy's own filter fails a removed cluster; a gate that
+// reads its gauges need not, according to the documentation.
 func (r *Run) askNative(g *Gate) *question {
-	if !g.config.native() || g.config.String() != r.world.merged(g.Place, false).String() {
-		return nil
-	}
 	removed := ""
 	if g.Variant.ReadsGauges() {
 		removed = r.world.removed(g.config)
 	}
-	first := true
-	return &question{pair: g.Variant.Name + " and " + envoysOwn, ask: func() (reply, error) {
+	return &question{pair: g.Variant.Name + " and " + envoysOwn, with: envoysOwn, gate: g, ask: func() (reply, error) {
 		response, _, err := r.Get(g.Listener, g.Place.VirtualHost, g.Place.path("native"), "")
 		if err != nil {
 			return reply{}, err
 		}
-		if !first {
-			if g.last, err = r.probe(g, false); err != nil {
-				return reply{}, err
-			}
+		got, err := r.probe(g, false)
+		if err != nil {
+			return reply{}, err
 		}
-		first = false
-		status, got := response.StatusCode, g.last
-		same := status == got.Status
+		want := response.StatusCode
+		answer := reply{got: got, want: want, same: got.Status == want, counts: true, open: passes(got), patience: patience}
 		if removed != "" {
-			if !same {
-				r.countRemoved(g.Variant.Name + " " + removed)
+			if !answer.same {
+				answer.removed = removed
 			}
-			same = status == http.StatusServiceUnavailable
+			answer.same = want == http.StatusServiceUnavailable
 		}
-		return reply{
-			same: same, counts: true, patience: patience, with: envoysOwn, gate: g, open: passes(got),
-			where: func() string { return r.world.describe(g.String(), g.config) },
-			got:   func() string { return fmt.Sprintf("%+v", got) },
-			want:  func() string { return fmt.Sprint(status) },
-		}, nil
+		return answer, nil
 	}}
-}
-
-var countingRemoved sync.Mutex
-
-// countRemoved counts an answer that is based on the gauges of a removed cluster.
-func (r *Run) countRemoved(what string) {
-	countingRemoved.Lock()
-	defer countingRemoved.Unlock()
-	r.Removed[what]++
 }
 
 // probe sends a probe to a gate. A report has to give the same reason as the response code details.

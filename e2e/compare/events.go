@@ -81,32 +81,32 @@ func parseWithout(list string) (Without, error) {
 
 // apply changes the world, and reports whether the event changed anything.
 func (w *World) apply(e Event) bool {
+	var h *Host
 	c := w.Clusters[e.Cluster]
+	if c != nil {
+		h = c.Hosts[e.Host]
+	}
 	switch e.Kind {
 	case "host":
 		c.put(e)
 	case "remove host":
-		if _, ok := c.Hosts[e.Host]; !ok {
+		if h == nil {
 			return false
 		}
 		delete(c.Hosts, e.Host)
 	case "hosts":
 		c.replace(e)
 	case "eject":
-		h, ok := c.Hosts[e.Host]
 		// Envoy sends requests to no other hosts, so they cannot fail.
-		if !ok || !c.Present || h.Ejected || h.State != "HEALTHY" && h.State != "UNKNOWN" {
+		if h == nil || !c.Present || h.Ejected || h.State != "HEALTHY" && h.State != "UNKNOWN" {
 			return false
 		}
 		h.Ejected = true
-		c.Hosts[e.Host] = h
 	case "server":
-		h, ok := c.Hosts[e.Host]
-		if !ok || h.Server == e.State {
+		if h == nil || h.Server == e.State {
 			return false
 		}
 		h.Server = e.State
-		c.Hosts[e.Host] = h
 	case "remove":
 		if !c.Present || e.Cluster == fresh { // its hosts would have to wait for their first check again
 			return false
@@ -125,7 +125,7 @@ func (w *World) apply(e Event) bool {
 		}
 		c.Frozen, c.Present = c.Counts(), false
 		other.Present, other.Existed = true, true
-		other.Hosts, c.Hosts = c.Hosts, map[int]Host{}
+		other.Hosts, c.Hosts = c.Hosts, map[int]*Host{}
 	case "panic":
 		if e.Cluster == fresh || c.Panic == e.Number {
 			return false
@@ -135,18 +135,20 @@ func (w *World) apply(e Event) bool {
 		}
 		c.Panic = e.Number
 	case "override":
-		at := w.override(e)
-		if *at == nil && e.Config == nil {
+		if e.Config != nil {
+			w.Overrides[e.level()] = *e.Config
+			break
+		}
+		if _, exists := w.Overrides[e.level()]; !exists {
 			return false
 		}
-		*at = e.Config
+		delete(w.Overrides, e.level())
 	case "filter":
 		w.Filters[e.Filter] = *e.Config
 	case "listener":
-		if w.Second == e.On {
-			return false
-		}
+		changed := w.Second != e.On
 		w.Second = e.On
+		return changed
 	case "call":
 		// A call succeeds only if a host serves.
 		if n := c.Counts(); w.Calls[e.Cluster] == e.On || e.On && (!c.Present || n.Healthy+n.Degraded == 0) {
@@ -154,10 +156,9 @@ func (w *World) apply(e Event) bool {
 		}
 		w.Calls[e.Cluster] = e.On
 	case "drain":
-		if w.Drained == e.On {
-			return false
-		}
+		changed := w.Drained != e.On
 		w.Drained = e.On
+		return changed
 	case "reset", "freeze", "long freeze", "time":
 	default:
 		panic("unknown event: " + e.Kind)
@@ -165,60 +166,48 @@ func (w *World) apply(e Event) bool {
 	return true
 }
 
-// override returns where the override of an event is kept.
-func (w *World) override(e Event) **Config {
+// level returns where an event adds, changes or removes an override.
+func (e Event) level() Level {
 	if e.Level == "route" {
-		return &w.Routes[e.Route]
+		return routeLevel(e.Route)
 	}
-	return &w.Wider[e.Level][e.Filter]
+	return Level{e.Filter, e.Level, 0}
 }
 
 // Generator makes random events.
 type Generator struct {
 	*rand.Rand
+	kinds   []string // each as often as its weight says
 	without Without
-	removed map[Event]*Config // the override that was removed last from each place, to be brought back as it was
-	plugin  bool              // the Go plugin is in the same Envoy
+	removed map[Level]Config // the override that was removed last from each place, to be brought back as it was
+	plugin  bool             // the Go plugin is in the same Envoy
 }
 
-func newGenerator(seed uint64, o Options) *Generator {
-	return &Generator{
-		Rand: rand.New(rand.NewPCG(seed, 0)), without: o.Without, removed: map[Event]*Config{},
+func newGenerator(o Options) *Generator {
+	g := &Generator{
+		Rand: rand.New(rand.NewPCG(o.Seed, 0)), without: o.Without, removed: map[Level]Config{},
 		plugin: slices.ContainsFunc(o.Variants, func(v Variant) bool { return v.Name == plugin }),
 	}
+	for _, k := range kinds {
+		if !o.Without[k.name] {
+			g.kinds = append(g.kinds, slices.Repeat([]string{k.name}, k.weight)...)
+		}
+	}
+	return g
 }
 
 // Next returns the next event for a world.
 func (g *Generator) Next(w *World) Event {
-	total := 0
-	for _, k := range kinds {
-		if !g.without[k.name] {
-			total += k.weight
-		}
-	}
-	at := g.IntN(total)
-	for _, k := range kinds {
-		if g.without[k.name] {
-			continue
-		}
-		if at -= k.weight; at < 0 {
-			return g.event(k.name, w)
-		}
-	}
-	panic("the weights do not add up")
-}
-
-func (g *Generator) event(kind string, w *World) Event {
-	e := Event{Kind: kind}
-	switch kind {
+	e := Event{Kind: pick(g.Rand, g.kinds...)}
+	switch e.Kind {
 	case "host", "remove host", "hosts", "remove", "add", "rename", "panic":
-		e.Cluster = g.cluster(w, kind)
+		e.Cluster = g.cluster(w, e.Kind)
 	}
 	size := map[bool]int{true: servers, false: manyHosts}[hasServers(e.Cluster)]
 	if slices.Contains(own, e.Cluster) {
 		size = 3
 	}
-	switch kind {
+	switch e.Kind {
 	case "host":
 		e.Host, e.State, e.Number = g.IntN(size), pick(g.Rand, states...), 1+g.IntN(5)
 		e.Priority, e.Locality = priority(g.Rand, e.Cluster), g.IntN(3)
@@ -293,35 +282,29 @@ func (g *Generator) override(e Event, w *World) Event {
 	} else {
 		e.Route = g.IntN(1 + g.IntN(routes)) // some change often, others seldom
 	}
-	place := e
-	before := *w.override(e)
-	switch removed := g.removed[place]; {
-	case before != nil && g.IntN(2) == 0:
-		g.removed[place] = before
+	before, exists := w.Overrides[e.level()]
+	removed, existed := g.removed[e.level()]
+	switch {
+	case exists && g.IntN(2) == 0:
+		g.removed[e.level()] = before
 		return e
-	case before == nil && removed != nil && g.IntN(3) > 0:
-		e.Config = removed
+	case !exists && existed && g.IntN(3) > 0:
+		e.Config = &removed
 		return e
 	}
-	var c Config
+	ownCluster := ""
 	if e.Level == "route" {
-		c = g.config(own[e.Route%len(own)], true)
-	} else {
-		c = g.config("", true)
+		ownCluster = own[e.Route%len(own)]
 	}
-	// Some overrides have some of the keys only.
-	full := c
-	switch g.IntN(4) {
+	c := g.config(ownCluster, true)
+	switch g.IntN(4) { // some overrides have some of the keys only
 	case 0:
-		c = Config{Drain: full.Drain, Hold: full.Hold}
-		if full.Require == "any" {
-			c.Require = full.Require
+		c.Clusters, c.StaleAfter = nil, ""
+		if c.Require != "any" {
+			c.Require = nil
 		}
 	case 1:
 		c.Drain, c.Hold = "", nil
-	}
-	if c.String() == "{}" {
-		c.Drain = "ignore"
 	}
 	e.Config = &c
 	return e
@@ -335,10 +318,7 @@ func (g *Generator) config(ownCluster string, override bool) Config {
 		pool = append(pool, absent...)
 	}
 	native := g.IntN(3) == 0
-	c := Config{Drain: "fail"}
-	if !native && g.IntN(3) == 0 {
-		c.Drain = "ignore"
-	}
+	c := Config{Drain: "fail", Require: "all", StaleAfter: "0s"} // a wider level may set others
 	for _, i := range g.Perm(len(pool))[:1+g.IntN(2)] {
 		c.Clusters = append(c.Clusters, g.requirement(pool[i], native))
 	}
@@ -348,8 +328,10 @@ func (g *Generator) config(ownCluster string, override bool) Config {
 			c.Clusters = []Requirement{g.requirement(ownCluster, native)}
 		}
 	}
+	if native {
+		return c
+	}
 	switch timing := g.IntN(4); {
-	case native:
 	case timing < 2 && !g.without["hold"]:
 		c.Hold = pick(g.Rand, &Hold{"12s", "0s"}, &Hold{"0s", "12s"}, &Hold{"0.5s", "0.2s"}, &Hold{"3s", "2s"}, &Hold{"3s", "2s"},
 			&Hold{"2s", "4s"})
@@ -359,17 +341,9 @@ func (g *Generator) config(ownCluster string, override bool) Config {
 	case timing == 2 && !g.without["stale"]:
 		c.Clusters, c.StaleAfter = []Requirement{g.requirement(checked, false)}, "2s"
 	}
-	if c.StaleAfter == "" {
-		c.StaleAfter = "0s" // a wider level may set it for other clusters
-	}
-	if !native {
-		c.Require = pick[any](g.Rand, nil, "all", "any", 1)
-		if ownCluster != "" && g.IntN(2) == 0 { // on a route, so no narrower level has fewer clusters
-			c.Require = 1 + g.IntN(len(c.Clusters))
-		}
-	}
-	if c.Require == nil {
-		c.Require = "all"
+	c.Drain, c.Require = pick(g.Rand, "fail", "fail", "ignore"), pick[any](g.Rand, "all", "all", "any", 1)
+	if ownCluster != "" && g.IntN(2) == 0 { // on a route, so no narrower level has fewer clusters
+		c.Require = 1 + g.IntN(len(c.Clusters))
 	}
 	return c
 }

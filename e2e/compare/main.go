@@ -32,36 +32,33 @@ import (
 )
 
 func main() {
-	seed := flag.Uint64("seed", 0, "seed of the events; 0: a random one")
-	duration := flag.Duration("for", time.Minute, "duration of the run")
-	shorten := flag.Duration("shorten", 2*time.Minute, "time limit for shortening the events that show a disagreement")
+	var o Options
+	flag.Uint64Var(&o.Seed, "seed", 0, "seed of the events; 0: a random one")
+	flag.DurationVar(&o.Duration, "for", time.Minute, "duration of the run")
+	flag.DurationVar(&o.Shorten, "shorten", 2*time.Minute, "time limit for shortening the events that show a disagreement")
 	variant := flag.String("variant", "", "`variant` to load: plugin, module or both; default: all that this Envoy can load")
 	without := flag.String("without", "", "comma-separated `kinds` of events to leave out: "+strings.Join(kindNames(), ", "))
-	explain := flag.Int("explain", 200, "compare `healthgate explain` in one state out of this many; 0: never")
-	replay := flag.String("events", "", "`file` with a JSON list of events to replay, such as the shortest list of a result")
-	drained := flag.Bool("drained", false, "start Envoy in drain mode, if the result says so; only with -events")
-	soak := flag.Bool("soak", false, "put Envoy under load, log a line a minute, and fail if Envoy grows;\n"+
+	flag.IntVar(&o.Explain, "explain", 200, "compare `healthgate explain` in one state out of this many; 0: never")
+	events := flag.String("events", "", "`file` with a JSON list of events to replay, such as the shortest list of a result")
+	flag.BoolVar(&o.Drained, "drained", false, "start Envoy in drain mode, if the result says so; only with -events")
+	flag.BoolVar(&o.Soak, "soak", false, "put Envoy under load, log a line a minute, and fail if Envoy grows;\n"+
 		"memory is compared in runs of 5m or more, goroutines and configurations in all")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	if *seed == 0 {
-		*seed = rand.Uint64()
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64()
 	}
-	variants, err := variantsOf(*variant)
-	options := Options{Variants: variants, Explain: *explain}
-	if err == nil {
-		options.Without, err = parseWithout(*without)
+	var err error
+	if o.Variants, err = variantsOf(*variant); err == nil {
+		o.Without, err = parseWithout(*without)
 	}
 	switch {
 	case err != nil:
-	case *replay != "":
-		options.Drained = *drained
-		err = replayFile(ctx, options, *replay)
-	case *soak:
-		err = Soak(ctx, options, *seed, *duration, min(time.Minute, *duration/5), func(line string) { fmt.Println(line) })
+	case *events != "":
+		err = replayFile(ctx, o, *events)
 	default:
-		err = search(ctx, options, *seed, *duration, *shorten)
+		err = search(ctx, o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -70,10 +67,10 @@ func main() {
 	}
 }
 
-func search(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration) error {
+func search(ctx context.Context, o Options) error {
 	log := func(line string) { fmt.Fprintln(os.Stderr, line) }
-	log(fmt.Sprintf("seed %d, for %v", seed, duration))
-	result, err := Search(ctx, o, seed, duration, shorten, log)
+	log(fmt.Sprintf("seed %d, for %v", o.Seed, o.Duration))
+	result, err := Search(ctx, o, log)
 	if err != nil {
 		return err
 	}
@@ -83,7 +80,7 @@ func search(ctx context.Context, o Options, seed uint64, duration, shorten time.
 	}
 	fmt.Println(string(text))
 	if result.Disagreement != nil {
-		return fmt.Errorf("seed %d: %s; shortest list of events: %s", seed, result.Disagreement, asJSON(result.Shortest))
+		return fmt.Errorf("seed %d: %s; shortest list of events: %s", o.Seed, result.Disagreement, asJSON(result.Shortest))
 	}
 	fmt.Printf("%d comparisons in %d states, %.0f a second, no disagreement\n", result.Comparisons(), result.States,
 		float64(result.Comparisons())/result.Seconds)
@@ -99,21 +96,14 @@ func replayFile(ctx context.Context, o Options, file string) error {
 	if err := json.Unmarshal(text, &events); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	r, err := Start(ctx, o)
+	result, err := Replay(ctx, o, events)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	for i, event := range events {
-		found, err := r.Apply(ctx, event)
-		if err != nil {
-			return err
-		}
-		if found != nil {
-			return fmt.Errorf("event %d, %s: %s", i+1, asJSON(event), found)
-		}
+	if result.Disagreement != nil {
+		return fmt.Errorf("event %d, %s: %s", result.Events, asJSON(events[result.Events-1]), result.Disagreement)
 	}
-	fmt.Printf("%d events, %d comparisons, no disagreement\n", len(events), r.Comparisons())
+	fmt.Printf("%d events, %d comparisons, no disagreement\n", len(events), result.Comparisons())
 	return nil
 }
 

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,14 +14,12 @@ import (
 // World is the configuration that Envoy has, and the state of the hosts behind it. Any event can be applied to any world, so a list of
 // events can be shortened anywhere.
 type World struct {
-	Clusters map[string]*Cluster
-	Filters  [filters]Config
-	// Wider are the overrides on the RouteConfiguration and on each virtual host, by filter; nil: none.
-	Wider   map[string]*[filters]*Config
-	Routes  [routes]*Config // overrides on routes, each of the filter route%filters; nil: the route does not exist
-	Second  bool            // a second listener has the same routes
-	Drained bool
-	Calls   map[string]bool // a call is open to a host of the cluster
+	Clusters  map[string]*Cluster
+	Filters   [filters]Config
+	Overrides map[Level]Config
+	Second    bool // a second listener has the same routes
+	Drained   bool
+	Calls     map[string]bool // a call is open to a host of the cluster
 }
 
 const (
@@ -62,7 +61,7 @@ type Cluster struct {
 	Present bool
 	Existed bool // it has been present
 	Panic   int  // healthy_panic_threshold, in per cent; no gate depends on it
-	Hosts   map[int]Host
+	Hosts   map[int]*Host
 	Frozen  Counts // of a removed cluster
 }
 
@@ -144,25 +143,12 @@ func (c Config) String() string {
 }
 
 // merge returns the configuration with the override applied: the override's keys replace the same keys of the configuration.
-func (c Config) merge(o *Config) Config {
-	if o == nil {
-		return c
-	}
+func (c Config) merge(o Config) Config {
 	if o.Clusters != nil {
 		c.Clusters = o.Clusters
 	}
-	if o.Require != nil {
-		c.Require = o.Require
-	}
-	if o.Drain != "" {
-		c.Drain = o.Drain
-	}
-	if o.Hold != nil {
-		c.Hold = o.Hold
-	}
-	if o.StaleAfter != "" {
-		c.StaleAfter = o.StaleAfter
-	}
+	c.Require, c.Drain = cmp.Or(o.Require, c.Require), cmp.Or(o.Drain, c.Drain)
+	c.Hold, c.StaleAfter = cmp.Or(o.Hold, c.Hold), cmp.Or(o.StaleAfter, c.StaleAfter)
 	return c
 }
 
@@ -193,6 +179,16 @@ func duration(text string) time.Duration {
 	return d
 }
 
+// Level is where an override of a filter may be: on the RouteConfiguration (allRoutes), on a virtual host, or on a route.
+type Level struct {
+	Filter int
+	Routes string // allRoutes or a virtual host; "" for one route
+	Route  int    // only if Routes is ""
+}
+
+// routeLevel is the level of a route's override, which the route has if it exists.
+func routeLevel(route int) Level { return Level{route % filters, "", route} }
+
 // Place is where a gate is configured: in a filter, or on a route with an override. Each route is in both virtual hosts, except the ones
 // for `healthgate explain`, which names gates by path.
 type Place struct {
@@ -201,27 +197,27 @@ type Place struct {
 	Route       int // -1: the filter's own path
 }
 
-// places lists where gates are configured.
-func (w *World) places() (all []Place) {
-	for _, host := range virtualHosts {
-		for i := range filters {
-			all = append(all, Place{i, host, -1})
+// allPlaces are all places that a world may have.
+var allPlaces = func() (all []Place) {
+	for i, host := range virtualHosts {
+		for filter := range filters {
+			all = append(all, Place{filter, host, -1})
 		}
-	}
-	for i, o := range w.Routes {
-		if o != nil {
-			all = append(all, routePlaces(i)...)
+		for route := range routes {
+			if i == 0 || !explained(route) {
+				all = append(all, Place{route % filters, host, route})
+			}
 		}
 	}
 	return all
-}
+}()
 
-func routePlaces(route int) []Place {
-	a, b := Place{route % filters, virtualHosts[0], route}, Place{route % filters, virtualHosts[1], route}
-	if explained(route) {
-		return []Place{a}
-	}
-	return []Place{a, b}
+// places returns where gates are configured.
+func (w *World) places() []Place {
+	return slices.DeleteFunc(slices.Clone(allPlaces), func(p Place) bool {
+		_, exists := w.Overrides[routeLevel(p.Route)]
+		return p.Route >= 0 && !exists
+	})
 }
 
 // explained reports whether `healthgate explain` is compared at a route, which is then in one virtual host only.
@@ -230,20 +226,12 @@ func explained(route int) bool { return route%4 == 3 }
 // merged returns the merged configuration of a gate. With levels, each level overrides the wider one; without, only the most specific one
 // overrides the filter's, because Envoy gives a dynamic module no other.
 func (w *World) merged(p Place, levels bool) Config {
-	overrides := []*Config{w.Wider[allRoutes][p.Filter], w.Wider[p.VirtualHost][p.Filter]}
-	if p.Route >= 0 {
-		overrides = append(overrides, w.Routes[p.Route])
-	}
 	c := w.Filters[p.Filter]
-	if !levels {
-		for _, o := range slices.Backward(overrides) {
-			if o != nil {
-				return c.merge(o)
-			}
+	for _, level := range []Level{{p.Filter, allRoutes, 0}, {p.Filter, p.VirtualHost, 0}, {p.Filter, "", p.Route}} {
+		o, ok := w.Overrides[level]
+		if ok && !levels {
+			c = w.Filters[p.Filter]
 		}
-		return c
-	}
-	for _, o := range overrides {
 		c = c.merge(o)
 	}
 	return c
@@ -266,15 +254,10 @@ var (
 // fails them, as Envoy's own filter does; another one reads gauges that stay as they were.
 func (w *World) evaluate(c Config, seesRemoved bool) Answer {
 	passed, needed := 0, len(c.Clusters)
-	switch require := c.Require.(type) {
-	case int:
-		needed = require
-	case float64: // from JSON
-		needed = int(require)
-	case string:
-		if require == "any" {
-			needed = 1
-		}
+	if c.Require == "any" {
+		needed = 1
+	} else if n, err := strconv.Atoi(fmt.Sprint(c.Require)); err == nil {
+		needed = n
 	}
 	failure, passedHealthy := "", 0
 	for _, r := range c.Clusters {
@@ -322,26 +305,32 @@ func (w *World) removed(c Config) string {
 	return ""
 }
 
+// forgotten reports whether a configuration names a removed cluster whose gauges nothing has to keep. A gate that reads them may read the
+// last values, or 0.
+func (w *World) forgotten(c Config) bool {
+	return slices.ContainsFunc(c.Clusters, func(r Requirement) bool {
+		cluster := w.Clusters[r.Name]
+		return slices.Contains(absent, r.Name) && cluster.Existed && !cluster.Present
+	})
+}
+
 // newWorld returns the world in which each run begins. It depends on no seed or flag, so a printed list of events is complete.
 func newWorld() *World {
-	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Wider: map[string]*[filters]*Config{allRoutes: {}}}
-	for _, host := range virtualHosts {
-		w.Wider[host] = &[filters]*Config{}
-	}
+	w := &World{Clusters: map[string]*Cluster{}, Calls: map[string]bool{}, Overrides: map[Level]Config{}}
 	for _, name := range names {
-		w.Clusters[name] = &Cluster{Present: true, Existed: true, Panic: 50, Hosts: map[int]Host{}}
+		w.Clusters[name] = &Cluster{Present: true, Existed: true, Panic: 50, Hosts: map[int]*Host{}}
 		if !hasServers(name) {
-			w.Clusters[name].Hosts[0] = Host{State: "HEALTHY", Weight: 1}
+			w.Clusters[name].Hosts[0] = &Host{State: "HEALTHY", Weight: 1}
 		}
 	}
 	for _, name := range absent {
-		w.Clusters[name] = &Cluster{Panic: 50, Hosts: map[int]Host{}}
+		w.Clusters[name] = &Cluster{Panic: 50, Hosts: map[int]*Host{}}
 	}
 	for i := range filters {
 		w.Filters[i] = Config{Clusters: []Requirement{{Name: shared[i], MinHealthy: 1}}}
 	}
 	for i := range routes {
-		w.Routes[i] = &Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}, StaleAfter: "0s"}
+		w.Overrides[routeLevel(i)] = Config{Clusters: []Requirement{{Name: own[i%len(own)], MinHealthy: 1}}, StaleAfter: "0s"}
 	}
 	return w
 }
@@ -349,35 +338,36 @@ func newWorld() *World {
 // put adds the host of an event, or changes it.
 func (c *Cluster) put(e Event) {
 	h := c.Hosts[e.Host]
-	if h.Server == "" {
-		h.Server = firstState(e.Cluster)
+	if h == nil {
+		h = &Host{Server: firstState(e.Cluster)}
+		c.Hosts[e.Host] = h
 	}
 	h.Ejected = h.Ejected && h.Locality == e.Locality // Envoy takes a host in another locality for a new one
 	h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
-	c.Hosts[e.Host] = h
 }
 
 // replace gives the cluster other random hosts.
 func (c *Cluster) replace(e Event) {
 	r := rand.New(rand.NewPCG(e.Seed, 0))
-	before := maps.Clone(c.Hosts)
-	clear(c.Hosts)
+	before := c.Hosts
+	c.Hosts = map[int]*Host{}
 	for i := range e.Number {
-		h := Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
+		h := &Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
 		h.Server = firstState(e.Cluster)
-		if old, ok := before[i]; ok && e.Cluster == fresh {
-			h.Server = old.Server // Envoy keeps the result of its check in another locality, too
+		if old := before[i]; old != nil {
+			h.Ejected = old.Ejected && old.Locality == h.Locality
+			if e.Cluster == fresh {
+				h.Server = old.Server // Envoy keeps the result of its check in another locality, too
+			}
 		}
-		h.Ejected = before[i].Ejected && before[i].Locality == h.Locality
 		c.Hosts[i] = h
 	}
 }
 
 // unejectAll ends all ejections, as Envoy does when it creates the cluster again.
 func (c *Cluster) unejectAll() {
-	for i, h := range c.Hosts {
+	for _, h := range c.Hosts {
 		h.Ejected = false
-		c.Hosts[i] = h
 	}
 }
 
@@ -407,11 +397,11 @@ func address(cluster string, host int) string {
 }
 
 // describe returns a gate's name, its configuration and the counts of its clusters.
-func (w *World) describe(path string, c Config) string {
+func (w *World) describe(g *Gate) string {
 	var counts []string
-	for _, r := range c.Clusters {
+	for _, r := range g.config.Clusters {
 		cluster := w.Clusters[r.Name]
 		counts = append(counts, fmt.Sprintf("%s present=%v %+v", r.Name, cluster.Present, cluster.Counts()))
 	}
-	return fmt.Sprintf("%s %s of %s", path, c, strings.Join(counts, ", "))
+	return fmt.Sprintf("%s %s of %s", g, g.config, strings.Join(counts, ", "))
 }

@@ -14,11 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
-	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-
 	"healthgate/e2e/testbed"
 )
 
@@ -28,14 +23,16 @@ const settleWithin = 30 * time.Second
 // Options are the settings of a run.
 type Options struct {
 	Variants []Variant // all in one Envoy
+	Seed     uint64    // of the events
+	Duration time.Duration
+	Events   int           // a search ends after this many; 0: it ends by time
+	Shorten  time.Duration // limits the time for shortening the events that show a disagreement
+	Without  Without
+	Explain  int  // `healthgate explain` is compared in one state out of this many; 0: never
+	Drained  bool // Envoy starts in drain mode
+	Soak     bool // under load, with growth checks, and with gates with source: admin, which are not compared
 	// Wrong, for a test, replaces the model's answer of a gate.
-	Wrong   func(v Variant, a Answer) Answer
-	Explain int      // `healthgate explain` is compared in one state out of this many; 0: never
-	Admin   bool     // with gates with source: admin, which are not compared
-	Env     []string // of Envoy
-	Drained bool     // Envoy starts in drain mode
-	Without Without
-	Events  int // a search ends after this many; 0: it ends by time
+	Wrong func(v Variant, a Answer) Answer
 	// Patience is how long an answer may differ; 0: the constant patience. Linger is how long each state is compared repeatedly: in a list of
 	// few events, a disagreement may depend on the module sampling between two of them.
 	Patience, Linger time.Duration
@@ -48,14 +45,16 @@ type Run struct {
 
 	Options
 	world     *World
-	resources *Resources
+	made      map[string]made // xDS resources by type and name
 	control   *Control
 	backends  *Backends
 	client    *http.Client
 	dir       string
-	listeners map[string]string // addresses of the listeners that are compared
-	calls     Calls
+	closers   []func()
+	listeners map[string]string        // addresses of the listeners that are compared
+	calls     map[string]io.ReadCloser // responses that have begun and do not end, by cluster
 	watches   []*Watch
+	clients   []*Clients
 	gates     []*Gate
 	known     map[string]*Gate // all gates that have existed
 	held      map[string]bool  // paths and configurations with hold that have existed
@@ -89,7 +88,6 @@ type Disagreement struct {
 	Got       string `json:"got"`
 	Want      string `json:"want"`
 	FailsOpen bool   `json:"fails_open,omitempty"` // the gate passes, and should not
-	gate      *Gate  // nil if it is not about one gate
 }
 
 func (d *Disagreement) String() string {
@@ -103,7 +101,8 @@ func (d *Disagreement) String() string {
 // Start starts an Envoy and everything that it connects to.
 func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{
-		Options: o, world: newWorld(), calls: Calls{}, known: map[string]*Gate{}, held: map[string]bool{},
+		Options: o, world: newWorld(), made: map[string]made{}, calls: map[string]io.ReadCloser{}, known: map[string]*Gate{},
+		held: map[string]bool{},
 		Seen: Seen{
 			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
 			Took: map[string]float64{},
@@ -118,98 +117,90 @@ func Start(ctx context.Context, o Options) (r *Run, err error) {
 	if r.dir, err = os.MkdirTemp("", "healthgate-compare-"); err != nil {
 		return r, err
 	}
+	r.closers = append(r.closers, func() { _ = os.RemoveAll(r.dir) }, r.client.CloseIdleConnections)
 	if r.backends, err = newBackends(); err != nil {
 		return r, err
 	}
+	r.closers = append(r.closers, r.backends.Close)
 	if r.control, err = newControl(ctx); err != nil {
 		return r, err
 	}
-	reference, err := testbed.ReadBootstrap("envoy/envoy.yaml")
-	if err != nil {
+	r.closers = append(r.closers, r.control.server.Stop)
+	if err := r.control.push(r.resources()); err != nil {
 		return r, err
 	}
-	r.resources = &Resources{variants: o.Variants, reference: reference, servers: r.backends.port,
-		natives: map[string]*healthcheckv3.HealthCheck{}, made: map[string]made{}}
-	admin := 0 // a gate may poll it, so the port has to be known before
-	for _, port := range []*int{&admin, &r.resources.second, &r.resources.calls} {
-		unused, err := testbed.UnusedAddress()
-		if err != nil {
-			return r, err
+	begun := time.Now()
+	if err := r.startEnvoy(ctx); err != nil {
+		return r, err
+	}
+	r.closers = append(r.closers, r.Envoy.Kill)
+	if err := r.settle(ctx, Event{Kind: "listener"}); err != nil {
+		return r, err
+	}
+	for _, v := range r.Variants {
+		if v.AnswersGRPC() && !r.Without["watch"] {
+			for _, host := range virtualHosts {
+				watch := newWatch(v, r.listeners["ingress"], host)
+				r.watches = append(r.watches, watch)
+				r.closers = append(r.closers, func() { _ = watch.conn.Close() })
+			}
 		}
-		*port = unused.Port
 	}
-	if o.Admin {
-		r.resources.admin = fmt.Sprint("127.0.0.1:", admin)
-	}
-	if _, err := r.push(); err != nil {
-		return r, err
-	}
-	return r, r.launch(ctx, admin)
+	r.observe(Event{Kind: "listener"}, Window{begun, time.Now()})
+	return r, nil
 }
 
-// launch starts Envoy, and waits until it has the world.
-func (r *Run) launch(ctx context.Context, admin int) error {
-	config := r.resources.reference.Clone()
+// startEnvoy starts an Envoy that gets its configuration from the control plane.
+func (r *Run) startEnvoy(ctx context.Context) error {
+	config, err := testbed.ParseBootstrap(fmt.Appendf(nil, `
+node: {id: %[1]s, cluster: %[1]s}
+admin: {address: {pipe: {path: %[2]s}}}
+dynamic_resources:
+  ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}
+  cds_config: %[3]s
+  lds_config: %[3]s
+static_resources:
+  clusters:
+  - name: control
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}`, node, r.adminSocket(), ads))
+	if err != nil {
+		return err
+	}
+	config.SetEndpoints(r.control.address)
 	if r.world.Drained = r.Drained; r.Drained {
 		if err := os.WriteFile(filepath.Join(r.dir, "drain"), nil, 0o600); err != nil {
 			return err
 		}
 		config.FlagsPath = r.dir
 	}
-	config.Listen(0, admin)
-	config.OverloadManager = nil
-	control := config.Cluster()
-	testbed.RenameCluster(control, "control")
-	testbed.Patch(control, `{type: STATIC, dns_lookup_family: null, health_checks: null, common_lb_config: null}`)
-	testbed.SetEndpoints(control, r.control.address.String())
-	config.StaticResources.Listeners = nil
-	config.Node = &corev3.Node{Id: node, Cluster: node}
-	config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: ads, CdsConfig: ads}
-	testbed.Patch(config.DynamicResources, `
-ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]}`)
 	// The contrib host would take a fifth of Envoy's main thread to copy all stats every 5 ms.
-	options := testbed.Options{Env: append(r.Env, "CONTRIB_HOST_REFRESH_MILLISECONDS=20")}
+	options := testbed.Options{Env: []string{"CONTRIB_HOST_REFRESH_MILLISECONDS=20"}}
+	if r.Soak {
+		options.Env = append(options.Env, traceGoroutines(r.logEvery()))
+	}
 	for _, v := range r.Variants {
 		v.Convert(config.Bootstrap)
 		options = v.Options(options)
 	}
 	options.Sync = nil // the comparison itself waits
-	begun := time.Now()
-	var err error
-	if r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options); err != nil {
-		return err
-	}
-	if err := r.settle(ctx, Event{Kind: "listener"}, nil); err != nil {
-		return err
-	}
-	for _, v := range r.Variants {
-		if v.AnswersGRPC() && !r.Without["watch"] {
-			for _, host := range virtualHosts {
-				r.watches = append(r.watches, &Watch{variant: v, virtualHost: host})
-			}
-		}
-	}
-	r.observe(Event{Kind: "listener"}, Window{begun, time.Now()})
-	return nil
+	r.Envoy, err = testbed.StartEnvoy(ctx, r.dir, config, options)
+	return err
 }
 
-// Close ends everything that the run has started.
+func (r *Run) adminSocket() string { return filepath.Join(r.dir, "admin.sock") }
+
+// Close ends everything that the run has started. It may be called more than once.
 func (r *Run) Close() {
-	for _, w := range r.watches {
-		w.Close()
+	for cluster := range r.calls {
+		r.hangUp(cluster)
 	}
-	r.calls.Close()
-	if r.Envoy != nil {
-		r.Envoy.Kill()
+	for _, closer := range slices.Backward(r.closers) {
+		closer()
 	}
-	if r.control != nil {
-		r.control.server.Stop()
-	}
-	if r.backends != nil {
-		r.backends.Close()
-	}
-	r.client.CloseIdleConnections()
-	_ = os.RemoveAll(r.dir)
+	r.closers = nil
 }
 
 // Apply causes an event, waits until Envoy has it, and compares. The error is of the run, not of a gate.
@@ -219,9 +210,9 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	}
 	r.Kinds[e.Kind]++
 	begun := time.Now()
-	found, changed, err := r.cause(ctx, e)
+	found, err := r.cause(ctx, e)
 	if err == nil {
-		err = r.settle(ctx, e, changed)
+		err = r.settle(ctx, e)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", asJSON(e), err)
@@ -244,52 +235,45 @@ func (r *Run) Apply(ctx context.Context, e Event) (*Disagreement, error) {
 	}
 }
 
-// cause causes an event. It returns the types of resources that the event changes.
-func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, changed []resourcev3.Type, err error) {
+// cause causes an event.
+func (r *Run) cause(ctx context.Context, e Event) (found *Disagreement, err error) {
 	switch e.Kind {
 	case "drain":
 		_, err = r.Envoy.Post(map[bool]string{true: "/healthcheck/fail", false: "/healthcheck/ok"}[e.On])
-		return nil, nil, err
+		return nil, err
 	case "reset":
 		_, err = r.Envoy.Post("/reset_counters")
-		return nil, nil, err
+		return nil, err
 	case "server":
-		r.backends.set(address(e.Cluster, e.Host), e.State)
-		return nil, nil, nil
+		r.backends.states.Store(address(e.Cluster, e.Host), e.State)
+		return nil, nil
 	case "eject":
-		return nil, nil, r.eject(ctx, e)
+		return nil, r.eject(ctx, e)
 	case "call":
-		if !e.On {
-			r.calls.end(e.Cluster)
-			return nil, nil, nil
+		if r.hangUp(e.Cluster); e.On {
+			err = r.call(ctx, e.Cluster)
 		}
-		return nil, nil, r.call(ctx, e.Cluster)
+		return nil, err
 	case "freeze", "long freeze":
-		found, err = r.freeze(ctx, time.Duration(e.Number)*time.Millisecond)
-		return found, nil, err
-	case "time":
-		return nil, nil, nil
+		return r.freeze(ctx, time.Duration(e.Number)*time.Millisecond)
 	case "remove host", "hosts":
 		// A host that is added again is a new one, with a server in its first state.
 		if first := firstState(e.Cluster); first != "" {
 			for i := range servers {
-				if h, ok := r.world.Clusters[e.Cluster].Hosts[i]; !ok || h.Server == first {
-					r.backends.set(address(e.Cluster, i), first)
+				if h := r.world.Clusters[e.Cluster].Hosts[i]; h == nil || h.Server == first {
+					r.backends.states.Store(address(e.Cluster, i), first)
 				}
 			}
 		}
 	}
-	changed, err = r.push()
-	return nil, changed, err
+	return nil, r.control.push(r.resources())
 }
-
-func (r *Run) push() ([]resourcev3.Type, error) { return r.control.push(r.resources.of(r.world)) }
 
 // eject makes a host's server fail, and sends requests until Envoy has ejected the host.
 func (r *Run) eject(ctx context.Context, e Event) error {
 	at := address(e.Cluster, e.Host)
-	r.backends.set(at, "failing")
-	defer r.backends.set(at, "up")
+	r.backends.states.Store(at, "failing")
+	defer r.backends.states.Store(at, "up")
 	ejected := 0
 	for _, h := range r.world.Clusters[ejecting].Hosts {
 		if h.Ejected {
@@ -323,15 +307,6 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		return nil, err
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // also after an error
-	if err := testbed.WaitFor(ctx, settleWithin, func() error {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if _, rest, _ := strings.Cut(string(text), ") "); err == nil && !strings.HasPrefix(rest, "T") {
-			err = fmt.Errorf("envoy has not stopped: %.20s", rest)
-		}
-		return err
-	}); err != nil {
-		return nil, err
-	}
 	type result struct {
 		gate   *Gate
 		answer Answer
@@ -349,7 +324,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 			results <- result{g, answer, time.Now(), err}
 		}()
 	}
-	_ = sleep(ctx, d) // the time that passes is the event
+	time.Sleep(d) // the time that passes is the event
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		return nil, err
 	}
@@ -370,7 +345,7 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 		case got.err != nil && err == nil:
 			err = got.err
 		case stale && found == nil:
-			found = &Disagreement{With: "the documentation", gate: got.gate, Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.gate, d),
+			found = &Disagreement{With: "the documentation", Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.gate, d),
 				Got: fmt.Sprintf("%+v", got.answer), Want: "promises an answer by the health before it"}
 		}
 		r.Compared[got.gate.Variant.Name+" and the documentation, during a freeze"]++
@@ -379,51 +354,36 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement,
 }
 
 // settle waits until Envoy has the world: its configuration, and its hosts in its gauges.
-func (r *Run) settle(ctx context.Context, e Event, changed []resourcev3.Type) error {
-	if err := r.control.await(ctx, changed, settleWithin); err != nil {
+func (r *Run) settle(ctx context.Context, e Event) error {
+	if err := testbed.WaitFor(ctx, settleWithin, r.control.accepted); err != nil {
 		return err
 	}
 	switch e.Kind {
 	case "override", "time", "reset", "drain", "call":
 		return nil
 	case "filter", "listener":
-		if e.Kind == "filter" && !slices.Contains(changed, resourcev3.ListenerType) {
-			return nil
-		}
 		return r.settleListeners(ctx)
 	}
-	touched := []string{e.Cluster}
-	present := 1 // the control plane's
-	for name, c := range r.world.Clusters {
-		if c.Present {
-			present++
-		}
-		if strings.Contains(e.Kind, "freeze") && c.Present && hasServers(name) {
-			touched = append(touched, name)
-		}
-	}
-	if e.Other != "" {
-		touched = append(touched, e.Other)
-	}
 	return testbed.WaitFor(ctx, settleWithin, func() error {
-		stats, err := r.Envoy.Stats("(cluster_manager.(active|warming)_clusters|cluster.(" + strings.Join(touched, "|") + ").membership_)")
+		stats, err := r.Envoy.Stats("(cluster_manager.(active|warming)_clusters|cluster.[^.]+.membership_)")
 		if err != nil {
 			return err
 		}
-		active, warming := stats["cluster_manager.active_clusters"], stats["cluster_manager.warming_clusters"]
-		if active != uint64(present) || warming != 0 {
-			return fmt.Errorf("%d clusters are active and %d warming, want %d active", active, warming, present)
-		}
-		for _, name := range touched {
-			c := r.world.Clusters[name]
-			if c == nil || !c.Present {
+		present := uint64(1) // the control plane's
+		for name, c := range r.world.Clusters {
+			if !c.Present {
 				continue
 			}
+			present++
 			scope := "cluster." + name + ".membership_"
 			got := Counts{int(stats[scope+"healthy"]), int(stats[scope+"degraded"]), int(stats[scope+"excluded"]), int(stats[scope+"total"])}
 			if got != c.Counts() {
 				return fmt.Errorf("the gauges of %s are %+v, want %+v", name, got, c.Counts())
 			}
+		}
+		active, warming := stats["cluster_manager.active_clusters"], stats["cluster_manager.warming_clusters"]
+		if active != present || warming != 0 {
+			return fmt.Errorf("%d clusters are active and %d warming, want %d active", active, warming, present)
 		}
 		return nil
 	})

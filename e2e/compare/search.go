@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,7 +16,7 @@ import (
 // pgregory.net/rapid does not fit: a check is minutes of a live Envoy, and rapid repeats whole checks to shrink one, bounds them by steps
 // instead of time, and gives up if the first repetition does not fail.
 
-// Result is the result of a run of random events.
+// Result is the result of a run of events.
 type Result struct {
 	Seed    uint64  `json:"seed"`
 	Events  int     `json:"all_events"`
@@ -29,85 +27,89 @@ type Result struct {
 	Shortest     []Event       `json:"shortest,omitempty"` // shortest list of events that was found to show it
 }
 
-// Search applies random events from a seed, until the time is over or model and Envoy disagree. Then it shortens the list of events within
-// a time limit.
-func Search(ctx context.Context, o Options, seed uint64, duration, shorten time.Duration, log func(string)) (*Result, error) {
+// Search applies random events until the time is over or two sides disagree. Then it shortens the list of events within a time limit. A
+// soak puts Envoy under load meanwhile, and fails if Envoy grows after the warm-up: a quarter of the time.
+func Search(ctx context.Context, o Options, log func(string)) (*Result, error) {
 	began := time.Now()
-	o.Drained = rand.New(rand.NewPCG(seed, 1)).IntN(4) == 0 && !o.Without["drain"]
+	if o.Soak {
+		o.Explain = 0 // it recognizes its probes by the gates' counters, which the clients change too
+	} else {
+		o.Drained = rand.New(rand.NewPCG(o.Seed, 1)).IntN(4) == 0 && !o.Without["drain"]
+	}
 	run, err := Start(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer run.Close()
-	result := &Result{Seed: seed, Drained: o.Drained, Seen: &run.Seen}
+	if o.Soak {
+		for _, v := range o.Variants {
+			clients := run.startClients(v)
+			run.clients = append(run.clients, clients)
+			run.closers = append(run.closers, clients.Stop)
+		}
+	}
+	result := &Result{Seed: o.Seed, Drained: o.Drained, Seen: &run.Seen}
 	defer func() { result.Seconds = time.Since(began).Seconds() }()
-	random := newGenerator(seed, o)
+	generator := newGenerator(o)
 	var events []Event
-	lastLog := time.Now()
-	for until := began.Add(duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {
-		event := random.Next(run.world)
+	var warm *usage
+	next := time.Now().Add(o.logEvery())
+	for until := began.Add(o.Duration); time.Now().Before(until) && (o.Events == 0 || result.Events < o.Events); {
+		event := generator.Next(run.world)
 		events = append(events, event)
 		result.Events++
 		found, err := run.Apply(ctx, event)
 		if err != nil {
-			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", seed, result.Events, err, testbed.Tail(run.Envoy.Log(), 15))
+			return result, fmt.Errorf("seed %d, event %d: %w; envoy's log ends:\n%s", o.Seed, result.Events, err, testbed.Tail(run.Envoy.Log(), 15))
 		}
 		if found != nil {
 			log(fmt.Sprintf("event %d, after %v, %s: %s; shortening the events", result.Events, time.Since(began).Round(time.Second/10),
 				asJSON(event), found))
 			run.Close()
-			result.Disagreement, result.Shortest = found, shortestList(ctx, o, events, found, shorten)
+			result.Disagreement, result.Shortest = found, shortestList(ctx, o, events, found)
 			return result, nil
 		}
-		if time.Since(lastLog) > 10*time.Second {
-			lastLog = time.Now()
-			log(fmt.Sprintf("%d events, %d states, %d comparisons, no disagreement", result.Events, run.States, run.Comparisons()))
+		if o.Soak && warm == nil && time.Since(began) > o.Duration/4 {
+			if warm, err = run.usage(ctx); err != nil {
+				return result, err
+			}
 		}
+		if time.Now().After(next) {
+			next = next.Add(o.logEvery())
+			line := fmt.Sprintf("%4v  %d events, %d states, %d comparisons, no disagreement", time.Since(began).Round(time.Second),
+				result.Events, run.States, run.Comparisons())
+			if o.Soak {
+				used, err := run.usage(ctx)
+				if err != nil {
+					return result, err
+				}
+				line += fmt.Sprintf("; %s; %v", used, run.clients)
+			}
+			log(line)
+		}
+	}
+	if o.Soak {
+		return result, run.checkGrowth(ctx, warm, log)
 	}
 	return result, nil
 }
 
+// logEvery is the time between two lines of the log.
+func (o Options) logEvery() time.Duration {
+	if o.Soak {
+		return min(time.Minute, o.Duration/5)
+	}
+	return 10 * time.Second
+}
+
 // shortestList shortens a list of events that ends in a disagreement, within a time limit.
-func shortestList(ctx context.Context, o Options, events []Event, found *Disagreement, limit time.Duration) []Event {
+func shortestList(ctx context.Context, o Options, events []Event, found *Disagreement) []Event {
 	if strings.HasPrefix(found.With, command) {
 		o.Explain = 1 // a short list has few states
 	}
-	until := time.Now().Add(limit)
+	until := time.Now().Add(o.Shorten)
 	fails := func(some []Event) bool { return time.Now().Before(until) && shows(ctx, some, o) != nil }
-	events = meaningful(events, o.Drained)
-	last := len(events) - 1
-	related := slices.DeleteFunc(slices.Clone(events[:last]), func(e Event) bool { return !found.concerns(e) })
-	if related = append(related, events[last]); fails(related) {
-		events = related
-	}
-	return meaningful(shorter(events, fails), o.Drained)
-}
-
-// concerns reports whether an event may have to do with a disagreement: it changes the gate, one of its clusters, or all of Envoy.
-func (d *Disagreement) concerns(e Event) bool {
-	if d.gate == nil {
-		return true
-	}
-	named := []string{e.Cluster, e.Other}
-	switch {
-	case e.Kind == "override" && e.Level == "route":
-		if e.Route == d.gate.Place.Route {
-			return true
-		}
-		named = append(named, own[e.Route%len(own)])
-	case e.Kind == "override", e.Kind == "filter":
-		if e.Filter == d.gate.Place.Filter {
-			return true
-		}
-	case e.Cluster == "":
-		return true
-	}
-	if e.Config != nil {
-		for _, r := range e.Config.Clusters {
-			named = append(named, r.Name)
-		}
-	}
-	return slices.ContainsFunc(d.gate.config.Clusters, func(r Requirement) bool { return slices.Contains(named, r.Name) })
+	return meaningful(shorter(meaningful(events, o.Drained), fails), o.Drained)
 }
 
 // shows returns the disagreement in which a list of events ends, in a new Envoy. It waits for less time than a search. In a short list it
@@ -117,17 +119,28 @@ func shows(ctx context.Context, events []Event, o Options) *Disagreement {
 	if len(events) < 50 {
 		o.Linger = 80 * time.Millisecond
 	}
-	run, err := Start(ctx, o)
+	result, err := Replay(ctx, o, events)
 	if err != nil {
 		return nil
 	}
+	return result.Disagreement
+}
+
+// Replay applies a list of events to a new Envoy, up to the first disagreement.
+func Replay(ctx context.Context, o Options, events []Event) (*Result, error) {
+	run, err := Start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	defer run.Close()
+	result := &Result{Seen: &run.Seen}
 	for _, event := range events {
-		if found, err := run.Apply(ctx, event); err != nil || found != nil {
-			return found
+		result.Events++
+		if result.Disagreement, err = run.Apply(ctx, event); err != nil || result.Disagreement != nil {
+			break
 		}
 	}
-	return nil
+	return result, err
 }
 
 // meaningful leaves out the events that change nothing.
@@ -138,7 +151,7 @@ func meaningful(events []Event, drained bool) []Event {
 }
 
 // shorter returns a shorter list of events that still fails. Each try takes a new Envoy through a list, so it first looks for an end of the
-// list that fails; then it leaves out kinds of events, then ever smaller parts.
+// list that fails; then it leaves out ever smaller parts.
 func shorter(events []Event, fails func([]Event) bool) []Event {
 	for n := 1; n < len(events); n *= 2 {
 		if end := events[len(events)-n:]; fails(end) {
@@ -146,51 +159,41 @@ func shorter(events []Event, fails func([]Event) bool) []Event {
 			break
 		}
 	}
-	events = leaveOut(events, fails, func(i int) int { return slices.Index(kindNames(), events[i].Kind) })
-	for size := max(len(events)/2, 1); size > 0; size = min(size, len(events)) {
+	for size := len(events) / 2; size > 0; size = min(size, len(events)/2) {
 		before := len(events)
-		if events = leaveOut(events, fails, func(i int) int { return i / size }); len(events) == before {
+		if events = withoutNeedless(slices.Collect(slices.Chunk(events, size)), fails); len(events) == before {
 			size /= 2
 		}
 	}
-	return slices.Clone(events)
+	return events
 }
 
-// leaveOut leaves out the parts without which a list of events still fails. partOf returns the number of an event's part.
-func leaveOut(events []Event, fails func([]Event) bool, partOf func(i int) int) []Event {
-	without := func(needless func(part int) bool) (some []Event) {
-		for i, e := range events {
-			if !needless(partOf(i)) {
-				some = append(some, e)
+// withoutNeedless leaves out the parts of a list without which it still fails.
+func withoutNeedless(parts [][]Event, fails func([]Event) bool) []Event {
+	needless := make([]bool, len(parts))
+	without := func(leftOut func(part int) bool) (some []Event) {
+		for i, part := range parts {
+			if !leftOut(i) {
+				some = append(some, part...)
 			}
 		}
 		return some
 	}
-	parts := map[int]bool{}
-	for i := range events {
-		parts[partOf(i)] = true
-	}
-	var mutex sync.Mutex
-	needless := map[int]bool{}
 	var tries errgroup.Group
 	tries.SetLimit(4) // a try mostly waits
 	for part := range parts {
 		tries.Go(func() error {
-			if some := without(func(other int) bool { return other == part }); len(some) > 0 && fails(some) {
-				mutex.Lock()
-				defer mutex.Unlock()
-				needless[part] = true
-			}
+			needless[part] = fails(without(func(other int) bool { return other == part }))
 			return nil
 		})
 	}
 	_ = tries.Wait()
-	if len(needless) == 0 {
-		return events
+	first := slices.Index(needless, true)
+	if first < 0 {
+		return slices.Concat(parts...)
 	}
 	if some := without(func(part int) bool { return needless[part] }); len(some) > 0 && fails(some) {
 		return some
 	}
-	first := slices.Min(slices.Collect(maps.Keys(needless))) // each is needless only while the others are there
-	return without(func(part int) bool { return part == first })
+	return without(func(part int) bool { return part == first }) // each is needless only while the others are there
 }

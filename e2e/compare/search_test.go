@@ -41,12 +41,15 @@ func options(t *testing.T) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Variants: variants, Explain: 100, Without: Without{"long freeze": true}, Events: 200}
+	return Options{
+		Variants: variants, Explain: 100, Without: Without{"long freeze": true}, Seed: uint64(time.Now().UnixNano()), Events: 200,
+		Duration: 5 * time.Minute, Shorten: time.Minute,
+	}
 }
 
 func TestRandomEventsShowNoDisagreement(t *testing.T) {
 	log := func(line string) { t.Log(line) }
-	result, err := Search(t.Context(), options(t), uint64(time.Now().UnixNano()), 5*time.Minute, time.Minute, log)
+	result, err := Search(t.Context(), options(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +91,9 @@ func TestFaultIsFoundAndShortened(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
-			o.Wrong, o.Events = wrong, 2000
+			o.Wrong, o.Seed, o.Events, o.Duration = wrong, 1, 2000, 2*time.Minute
 			o.Explain, o.Without = 0, Without{"long freeze": true, "freeze": true, "watch": true, "stale": true, "drain": true}
-			result, err := Search(t.Context(), o, 1, 2*time.Minute, time.Minute, func(line string) { t.Log(line) })
+			result, err := Search(t.Context(), o, func(line string) { t.Log(line) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,8 +136,12 @@ func TestHoldStateOfAReplacedFilterIsNotReused(t *testing.T) {
 
 func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
 	o := options(t)
-	log := func(line string) { t.Log(line) }
-	if err := Soak(t.Context(), o, uint64(time.Now().UnixNano()), 30*time.Second, 5*time.Second, log); err != nil {
-		t.Error(err)
+	o.Soak, o.Events, o.Duration = true, 0, 30*time.Second
+	result, err := Search(t.Context(), o, func(line string) { t.Log(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Disagreement != nil {
+		t.Errorf("seed %d: %s; shortest list of events: %s", result.Seed, result.Disagreement, asJSON(result.Shortest))
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"slices"
 	"time"
 )
@@ -22,13 +23,15 @@ func (e Expectation) allows(a Answer) bool {
 	return slices.Contains(e.Answers, a) || e.Status != 0 && a.Status == e.Status
 }
 
+func (e Expectation) allowsStatus(status int) bool {
+	return e.Status == status || slices.ContainsFunc(e.Answers, func(a Answer) bool { return a.Status == status })
+}
+
 // unknown reports whether the model does not know the answer.
 func (e Expectation) unknown() bool { return len(e.Answers) == 0 && e.Status == 0 }
 
 // passing reports whether a passing answer is allowed.
-func (e Expectation) passing() bool {
-	return e.Status == 200 || slices.ContainsFunc(e.Answers, passes)
-}
+func (e Expectation) passing() bool { return e.allowsStatus(http.StatusOK) }
 
 // certain reports whether only one answer is allowed.
 func (e Expectation) certain() bool { return len(e.Answers) == 1 && e.Status == 0 }
@@ -44,7 +47,7 @@ type Debounce struct {
 	verdict bool   // whether it passes
 }
 
-func passes(a Answer) bool { return a.Status < 300 }
+func passes(a Answer) bool { return a.Status == http.StatusOK }
 
 // wait returns how long the truth must last until it becomes the verdict.
 func (d *Debounce) wait(passing bool) time.Duration {

@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"healthgate/e2e/testbed"
 )
 
 // at is a time of a test, in seconds.
@@ -115,5 +117,39 @@ func TestGateIsStaleOnceHealthChecksStop(t *testing.T) {
 				t.Errorf("got %+v, want fresh %v, stale %v", got, test.fresh, test.stale)
 			}
 		})
+	}
+}
+
+// canAll has all abilities, and so reads gauges.
+type canAll struct{ testbed.Variant }
+
+func (canAll) Can(testbed.Ability) error { return nil }
+
+// Whether the gauges of a removed cluster stay depends on what else reads them. So the verdict is unknown when the cluster is back.
+func TestHoldOverAForgottenClusterIsUnknown(t *testing.T) {
+	r := &Run{Options: Options{Variants: []Variant{{plugin, canAll{}}}}, world: newWorld(), known: map[string]*Gate{}, held: map[string]bool{}}
+	gate := Config{Clusters: []Requirement{{Name: "absent3", MinHealthy: 1}}, Hold: &Hold{"2s", "4s"}}
+	for i, test := range []struct {
+		event   Event
+		certain bool // 0.5 s later
+	}{
+		{Event{Kind: "add", Cluster: "absent3"}, true},
+		{Event{Kind: "host", Cluster: "absent3", State: "HEALTHY"}, true},
+		{Event{Kind: "remove", Cluster: "absent3"}, true},
+		{Event{Kind: "override", Level: "a", Filter: 1, Config: &gate}, false},
+		{Event{Kind: "time"}, false},
+		{Event{Kind: "add", Cluster: "absent3"}, false},
+	} {
+		now := 100 * float64(i)
+		r.world.apply(test.event)
+		r.observe(test.event, within(now, now+0.1))
+		g := r.known["ingress, virtual host a, /plugin/filter/1"]
+		if got, _ := r.expect(g, within(now+0.5, now+0.6)); got.certain() != test.certain {
+			t.Errorf("after %s: got %+v, want one answer: %v", asJSON(test.event), got, test.certain)
+		}
+	}
+	g := r.known["ingress, virtual host a, /plugin/filter/1"]
+	if got, _ := r.expect(g, within(520, 520.1)); !got.certain() || !got.passing() {
+		t.Errorf("long after: got %+v, want only passing", got)
 	}
 }

@@ -20,51 +20,52 @@ import (
 // callTimeout bounds each call.
 const callTimeout = 10 * time.Second
 
-// unverified accepts any certificate, because these clients do not have the demo's.
-var unverified = &tls.Config{InsecureSkipVerify: true}
+// dial returns a client of a listener. It accepts any certificate, because the commands call and check do not have the demo's.
+func dial(address string) (*grpc.ClientConn, error) {
+	unverified := credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(unverified))
+}
 
-func call(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("call", flag.ExitOnError)
-	address := flags.String("address", "127.0.0.1:8443", "`host:port` of the listener")
+func call(ctx context.Context, flags *flag.FlagSet, args []string) error {
+	address := addressFlag(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	reply, err := recommend(ctx, *address, unverified)
-	if err != nil {
-		return err
+	routes, err := recommend(ctx, *address)
+	if err == nil {
+		fmt.Printf("router.Router/Recommend returned routes %v\n", routes)
 	}
-	fmt.Println(reply)
-	return nil
+	return err
 }
 
-// recommend makes a gRPC call, and returns a description of the reply.
-func recommend(ctx context.Context, address string, config *tls.Config) (string, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+func addressFlag(flags *flag.FlagSet) *string {
+	return flags.String("address", "127.0.0.1:8443", "`host:port` of the listener")
+}
+
+// recommend makes a gRPC call, and returns the routes of the reply.
+func recommend(ctx context.Context, address string) ([]int, error) {
+	conn, err := dial(address)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	munich := &router.Point{Latitude: 48.137, Longitude: 11.575}
-	reply, err := router.NewRouterClient(conn).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{munich}})
-	if err != nil {
-		return "", err
+	munich := router.Point{Latitude: 48.137, Longitude: 11.575}
+	routes, err := router.Recommend(ctx, conn, munich)
+	if err == nil && len(routes) == 0 {
+		err = errors.New("router.Router/Recommend returned no route")
 	}
-	if len(reply.GetRoutes()) == 0 {
-		return "", errors.New("router.Router/Recommend returned no route")
-	}
-	return fmt.Sprintf("router.Router/Recommend returned routes %v", reply.GetRoutes()), nil
+	return routes, err
 }
 
-func check(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("check", flag.ExitOnError)
-	address := flags.String("address", "127.0.0.1:8443", "`host:port` of the listener")
+func check(ctx context.Context, flags *flag.FlagSet, args []string) error {
+	address := addressFlag(flags)
 	service := flags.String("service", "", "`service` to check; empty: all")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	state, err := checkHealth(ctx, *address, *service, unverified)
+	state, err := checkHealth(ctx, *address, *service)
 	if err != nil {
 		return err
 	}
@@ -76,8 +77,8 @@ func check(ctx context.Context, args []string) error {
 }
 
 // checkHealth calls Check of grpc.health.v1.Health, and returns SERVING, NOT_SERVING or NOT_FOUND.
-func checkHealth(ctx context.Context, address, service string, config *tls.Config) (string, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+func checkHealth(ctx context.Context, address, service string) (string, error) {
+	conn, err := dial(address)
 	if err != nil {
 		return "", err
 	}

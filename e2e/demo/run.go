@@ -5,97 +5,109 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
+	"math"
+	"net"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"text/tabwriter"
-	"time"
+
+	"healthgate/e2e/testbed"
 )
 
-// watchInterval is how often a demo looks for changes.
-const watchInterval = 200 * time.Millisecond
-
-func run(ctx context.Context, args []string) (err error) {
-	flags := flag.NewFlagSet("run", flag.ExitOnError)
+func run(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	variant := variantFlag(flags)
 	httpsPort := flags.Int("https-port", 8443, "`port` of the listener")
 	adminPort := flags.Int("admin-port", 9901, "`port` of the admin interface")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	err = checkPorts(*variant, port{*httpsPort, "https", "HTTPS_PORT"}, port{*adminPort, "admin", "ADMIN_PORT"})
-	if err != nil {
+	if err := checkPorts(*variant, port{*httpsPort, "https", "HTTPS_PORT"}, port{*adminPort, "admin", "ADMIN_PORT"}); err != nil {
 		return err
 	}
 	fmt.Println("starting three backends and Envoy")
-	d, err := start(ctx, options{*variant, *httpsPort, *adminPort, "1s"})
-	defer func() { d.end(err) }()
-	if err != nil {
-		return err
-	}
-	d.describe(os.Stdout)
-	ended := make(chan error, 1)
-	watching, cancel := context.WithCancel(ctx)
-	go func() { ended <- d.printChanges(watching, newLines(os.Stdout)) }()
-	err = d.await(ctx)
-	cancel()
-	return errors.Join(err, <-ended)
-}
-
-// await returns when the user presses Ctrl-C, or with an error when Envoy ends.
-func (d *demo) await(ctx context.Context) error {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	for d.Envoy.Alive() {
-		select {
-		case <-ctx.Done():
-			fmt.Println("\nending")
-			return nil
-		case <-tick.C:
-		}
-	}
-	return errors.New("envoy ended; its log is in " + d.log())
-}
-
-// printChanges prints each change, and how gRPC calls fare when Envoy begins or stops to send to unhealthy hosts.
-func (d *demo) printChanges(ctx context.Context, l *lines) error {
-	before := false
-	return d.watch(ctx, watchInterval, func(c change) {
-		l.print(c.At, c.subject(), c.To)
-		healthy, total, ok := c.counts()
-		if !ok || inPanic(healthy, total) == before {
-			return
-		}
-		before = !before
-		_, err := recommend(ctx, d.Envoy.Ingress, d.tls)
-		text := "succeed, and go to healthy hosts only"
-		switch {
-		case err != nil:
-			text = "fail: " + err.Error()
-		case before:
-			text = "still succeed: " + whyInPanic + " (healthy_panic_threshold)"
-		}
-		if ctx.Err() == nil {
-			l.print(time.Now(), "gRPC calls", text)
-		}
+	return withDemo(ctx, options{*variant, *httpsPort, *adminPort, "1s"}, func(d *demo) error {
+		d.describe()
+		return d.watch(ctx)
 	})
 }
 
+// port is a port that the user can choose.
+type port struct {
+	number   int
+	what     string
+	variable string // of make
+}
+
+// checkPorts returns an error that names the ports in use, and a command with other ports. Envoy itself would share a port with another
+// Envoy.
+func checkPorts(variant string, ports ...port) error {
+	var reasons []string
+	try := "make run"
+	if variant != "plugin" {
+		try += " VARIANT=module"
+	}
+	for _, p := range ports {
+		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", p.number))
+		if err == nil {
+			listener.Close()
+			continue
+		}
+		why := err.Error()
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			why = "is in use"
+		case errors.Is(err, syscall.EACCES):
+			why = "needs more rights"
+		}
+		reasons = append(reasons, fmt.Sprintf("port %d (%s) %s", p.number, p.what, why))
+		other, err := testbed.UnusedAddress()
+		if err != nil {
+			return err
+		}
+		try += fmt.Sprintf(" %s=%d", p.variable, other.Port)
+	}
+	if reasons == nil {
+		return nil
+	}
+	return fmt.Errorf("%s; try: %s", strings.Join(reasons, ", "), try)
+}
+
+// watch prints each change as explain reports it, until Ctrl-C, or until Envoy ends, which is an error.
+func (d *demo) watch(ctx context.Context) error {
+	watching, cancel := context.WithCancelCause(ctx)
+	go func() {
+		cancel(fmt.Errorf("envoy ended: %v; its log is in %s", d.Envoy.Wait(math.MaxInt64), d.log))
+	}()
+	cmd := exec.CommandContext(watching, command(), "explain", "--admin", d.admin, "--watch", "--interval", "200ms")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	// It ends if this process is killed; it does not get the Ctrl-C of this process, which ends it in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		fmt.Println("\nending")
+		return nil
+	}
+	if cause := context.Cause(watching); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("healthgate explain ended: %w", err)
+}
+
 // describe prints the addresses, and commands to try.
-func (d *demo) describe(out io.Writer) {
-	fmt.Fprintf(out, "\n%s\n\n", d.title())
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	defer table.Flush()
-	fmt.Fprintf(table, "  listener\thttps://%s/\n  admin\thttp://%s/\n  log\t%s\n", d.Envoy.Ingress, d.admin, d.log())
+func (d *demo) describe() {
+	fmt.Printf("\n%s\n\n", d.title)
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "  listener\thttps://%s/\n  admin\thttp://%s/\n  log\t%s\n", d.Envoy.Ingress, d.admin, d.log)
 	var ports []string
 	for i, backend := range d.Backends {
 		fmt.Fprintf(table, "  backend %d\tgRPC %s, control http://%s/\n", i+1, backend.Address, backend.Control)
-		_, port, _ := strings.Cut(backend.Control, ":")
-		ports = append(ports, port)
+		ports = append(ports, strings.TrimPrefix(backend.Control, "127.0.0.1:"))
 	}
 	table.Flush()
 	all := fmt.Sprintf("http://127.0.0.1:{%s}", strings.Join(ports, ","))
-	fmt.Fprint(out, "\nTry in another terminal:\n")
+	fmt.Print("\nTry in another terminal:\n")
 	for _, command := range [][2]string{
 		{"curl -ik https://" + d.Envoy.Ingress, "send a probe"},
 		{"build/healthgate explain --admin " + d.admin, "explain the answer"},
@@ -113,5 +125,6 @@ func (d *demo) describe(out io.Writer) {
 		fmt.Fprintf(table, "  %s\t%s\n", command[0], command[1])
 	}
 	table.Flush()
-	fmt.Fprint(out, "\nCtrl-C ends everything. Changes, as `healthgate explain --watch` reports them:\n\n")
+	fmt.Printf("\nCalls succeed also while no backend is healthy: %s.\n", whyInPanic)
+	fmt.Print("Ctrl-C ends everything. Changes, as `healthgate explain --watch` reports them:\n\n")
 }

@@ -303,8 +303,7 @@ func (s *standalone) callService(ctx context.Context, certificate *testbed.Certi
 		return err
 	}
 	defer conn.Close()
-	munich := &router.Point{Latitude: 48.137, Longitude: 11.575}
-	_, err = router.NewRouterClient(conn).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{munich}})
+	_, err = router.Recommend(ctx, conn, router.Point{Latitude: 48.137, Longitude: 11.575})
 	return err
 }
 

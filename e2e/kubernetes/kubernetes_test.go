@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -164,17 +165,7 @@ func TestEndpointsServe(t *testing.T) {
 	}
 }
 
-// fakeService is the service behind TLS, like Envoy. It may fail.
-type fakeService struct {
-	router.UnimplementedRouterServer
-	fails func() error
-}
-
-func (s *fakeService) Recommend(context.Context, *router.RecommendRequest) (*router.RecommendResponse, error) {
-	return &router.RecommendResponse{}, s.fails()
-}
-
-// serve returns the address of a fakeService, and what ends it at once.
+// serve returns the address of a service behind TLS, like Envoy, which may fail, and a function that ends it at once.
 func serve(t *testing.T, fails func() error) (address string, end func()) {
 	t.Helper()
 	certificate, err := testbed.NewCertificate(t.TempDir())
@@ -190,7 +181,7 @@ func serve(t *testing.T, fails func() error) (address string, end func()) {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.Creds(tls))
-	router.RegisterRouterServer(server, &fakeService{fails: fails})
+	router.Register(server, func(*structpb.ListValue) (*structpb.ListValue, error) { return &structpb.ListValue{}, fails() })
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return listener.Addr().String(), server.Stop

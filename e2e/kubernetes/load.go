@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
@@ -105,30 +106,28 @@ func dial(address string) (*grpc.ClientConn, error) {
 func call(conn *grpc.ClientConn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	_, err := router.NewRouterClient(conn).Recommend(ctx, request())
+	_, err := router.Recommend(ctx, conn, munich)
 	return err
 }
 
-func request() *router.RecommendRequest {
-	return &router.RecommendRequest{Points: []*router.Point{{Latitude: 48.1, Longitude: 11.6}}}
-}
+var munich = router.Point{Latitude: 48.1, Longitude: 11.6}
 
 // stream makes a call that stays open for some time: it sends its message at the end.
 func stream(conn *grpc.ClientConn, open time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), open+callTimeout)
 	defer cancel()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, router.Router_Recommend_FullMethodName)
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, router.Method)
 	if err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- stream.RecvMsg(&router.RecommendResponse{}) }()
+	go func() { ended <- stream.RecvMsg(&structpb.ListValue{}) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("the stream ended early: %w", err)
 	case <-time.After(open):
 	}
-	if err := errors.Join(stream.SendMsg(request()), stream.CloseSend()); err != nil {
+	if err := errors.Join(stream.SendMsg(router.Request(munich)), stream.CloseSend()); err != nil {
 		return err
 	}
 	return <-ended

@@ -5,71 +5,38 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
-	"sigs.k8s.io/yaml"
 
 	"healthgate/e2e/testbed"
 )
 
 // Build returns the objects of a folder below manifests, such as overlays/local, with components, such as module.
 func Build(folder string, components ...string) (resmap.ResMap, error) {
-	built, err := build(folder, components)
-	if err != nil {
-		return nil, fmt.Errorf("%s with %v: %w", folder, components, err)
-	}
-	return built, nil
-}
-
-// build writes a kustomization, as a user would, and builds it.
-func build(folder string, components []string) (resmap.ResMap, error) {
 	dir, err := os.MkdirTemp("", "kustomize")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	own := map[string]any{"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
-	if own["resources"], err = relative(dir, []string{folder}); err != nil {
+	// kustomize accepts no absolute path.
+	if err := os.Symlink(filepath.Join(testbed.Root(), "manifests"), filepath.Join(dir, "manifests")); err != nil {
 		return nil, err
 	}
-	var below []string
+	text := "resources: [manifests/" + folder + "]\ncomponents:\n"
 	for _, component := range components {
-		below = append(below, filepath.Join("components", component))
+		text += "- manifests/components/" + component + "\n"
 	}
-	if own["components"], err = relative(dir, below); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	text, err := yaml.Marshal(own)
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s with %v: %w", folder, components, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), text, 0o600); err != nil {
-		return nil, err
-	}
-	return krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
-}
-
-// relative returns the paths of folders below manifests relative to dir: kustomize accepts no absolute path.
-func relative(dir string, folders []string) (paths []string, err error) {
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, err
-	}
-	manifests, err := filepath.EvalSymlinks(filepath.Join(testbed.Root(), "manifests"))
-	if err != nil {
-		return nil, err
-	}
-	for _, folder := range folders {
-		path, err := filepath.Rel(dir, filepath.Join(manifests, folder))
-		if err != nil {
-			return nil, err
-		}
-		paths = append(paths, path)
-	}
-	return paths, nil
+	return built, nil
 }
 
 // EnvoyGateway is the overlay for Envoy Gateway, which configures its Envoys itself: no component applies to it.
@@ -102,7 +69,7 @@ func Variants() ([]Variant, error) {
 	for _, folder := range folders {
 		for _, components := range sets {
 			if len(components) == 0 || folder != EnvoyGateway {
-				all = append(all, Variant{folder, slices.Clone(components)})
+				all = append(all, Variant{folder, components})
 			}
 		}
 	}

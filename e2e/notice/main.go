@@ -2,10 +2,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"maps"
 	"os"
@@ -27,78 +25,55 @@ The Go plugin, the dynamic module and the command contain the software below. Ma
 
 func main() {
 	log.SetFlags(0)
-	if err := notice(os.Stdout); err != nil {
-		log.Fatal(err)
-	}
-}
-
-// section is a licence and the modules that have it.
-type section struct {
-	text    string
-	modules []string
-}
-
-// notice prints each licence once, below the modules that have it.
-func notice(w io.Writer) error {
 	folders, err := modules()
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	var sections []*section
-	byTerms := map[string]*section{}
+	// Each licence is printed once, below the modules that have it.
+	var all []*licence
+	byTerms := map[string]*licence{}
 	for _, module := range slices.Sorted(maps.Keys(folders)) {
 		texts, err := licences(folders[module])
 		if err != nil {
-			return fmt.Errorf("%s: %w", module, err)
+			log.Fatalf("%s: %v", module, err)
 		}
 		for _, text := range texts {
 			// Copies of the Apache licence differ in white space and in the appendix.
 			terms, _, _ := strings.Cut(text, "END OF TERMS AND CONDITIONS")
 			terms = strings.Join(strings.Fields(terms), " ")
 			if byTerms[terms] == nil {
-				byTerms[terms] = &section{text: text}
-				sections = append(sections, byTerms[terms])
+				byTerms[terms] = &licence{text: text}
+				all = append(all, byTerms[terms])
 			}
 			byTerms[terms].modules = append(byTerms[terms].modules, module)
 		}
 	}
-	fmt.Fprint(w, head)
-	for _, s := range sections {
-		fmt.Fprintf(w, "\n%s\n%s\n\n%s\n", strings.Repeat("-", 80), strings.Join(s.modules, "\n"), s.text)
+	fmt.Print(head)
+	for _, l := range all {
+		fmt.Printf("\n%s\n%s\n\n%s\n", strings.Repeat("-", 80), strings.Join(l.modules, "\n"), l.text)
 	}
-	return nil
+}
+
+// licence is a text and the modules that have it.
+type licence struct {
+	text    string
+	modules []string
 }
 
 // modules returns the folder of each module, with its version, that is compiled in on Linux or macOS, and of Go's standard library.
 func modules() (folders map[string]string, err error) {
-	goroot, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return nil, err
-	}
-	folders = map[string]string{"the Go standard library": strings.TrimSpace(string(goroot))}
+	const format = `{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}={{.Dir}}{{end}}{{end}}{{if .Standard}}the Go standard library={{.Root}}{{end}}`
+	folders = map[string]string{}
 	for _, system := range []string{"linux", "darwin"} {
-		list := exec.Command("go", "list", "-deps", "-json=Module", "./...")
+		list := exec.Command("go", "list", "-deps", "-f", format, "./...")
 		list.Dir, list.Env = testbed.Root(), append(os.Environ(), "GOOS="+system, "CGO_ENABLED=1")
 		out, err := list.Output()
 		if err != nil {
 			return nil, err
 		}
-		for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
-			var pkg struct {
-				Module *struct {
-					Path, Version, Dir string
-					Main               bool
-				}
-			}
-			err := decoder.Decode(&pkg)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			if pkg.Module != nil && !pkg.Module.Main {
-				folders[pkg.Module.Path+" "+pkg.Module.Version] = pkg.Module.Dir
+		for line := range strings.Lines(string(out)) {
+			if module, folder, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+				folders[module] = folder
 			}
 		}
 	}

@@ -20,65 +20,35 @@ func main() {
 	manifests := flag.String("manifests", "", "the folder for the manifests")
 	whole := flag.String("examples", "", "the folder for the examples, which get a folder for each variant")
 	flag.Parse()
-	for dir, render := range map[string]func(string) error{*manifests: renderManifests, *whole: renderExamples} {
-		if dir == "" {
-			continue
+	if *manifests != "" {
+		for _, variant := range must(kustomize.Variants()) {
+			write(must(must(variant.Build()).AsYaml()), *manifests, variant.String()+".yaml")
 		}
-		if err := render(dir); err != nil {
-			log.Fatal(err)
+	}
+	if *whole != "" {
+		envoy := filepath.Join(testbed.Root(), "envoy")
+		for _, name := range must(examples.Names(envoy)) {
+			for variant := range examples.References {
+				write(must(yaml.Marshal(must(examples.Read(envoy, name, variant)))), *whole, variant, name+".yaml")
+			}
 		}
 	}
 }
 
-func renderManifests(dir string) error {
-	variants, err := kustomize.Variants()
+// must returns a result, or ends the program with an error.
+func must[T any](result T, err error) T {
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	for _, variant := range variants {
-		objects, err := variant.Build()
-		if err != nil {
-			return err
-		}
-		text, err := objects.AsYaml()
-		if err != nil {
-			return err
-		}
-		if err := write(text, dir, variant.String()+".yaml"); err != nil {
-			return err
-		}
-	}
-	return nil
+	return result
 }
 
-func renderExamples(dir string) error {
-	envoy := filepath.Join(testbed.Root(), "envoy")
-	names, err := examples.Names(envoy)
-	if err != nil {
-		return err
-	}
-	for variant := range examples.References {
-		for _, name := range names {
-			bootstrap, err := examples.Read(envoy, name, variant)
-			if err != nil {
-				return err
-			}
-			text, err := yaml.Marshal(bootstrap)
-			if err != nil {
-				return err
-			}
-			if err := write(text, dir, variant, name+".yaml"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func write(text []byte, path ...string) error {
+func write(text []byte, path ...string) {
 	file := filepath.Join(path...)
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-		return err
+		log.Fatal(err)
 	}
-	return os.WriteFile(file, text, 0o600)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		log.Fatal(err)
+	}
 }

@@ -70,7 +70,7 @@ func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
 			s.setServing(1)
 			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "alice"), settle)
 			defer cancel()
-			_, err := router.NewRouterClient(s.dialGRPC()).Recommend(ctx, &router.RecommendRequest{Points: []*router.Point{{}}})
+			_, err := router.Recommend(ctx, s.dialGRPC(), router.Point{})
 			if status.Code(err) != test.code {
 				t.Errorf("a call with user_id got %v, want %v", err, test.code)
 			}

@@ -78,8 +78,8 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 			t.Errorf("explain: exit code %d, and %+v", code, r)
 		}
 	}
-	munich := &router.RecommendRequest{Points: []*router.Point{{Latitude: 48.137, Longitude: 11.575}}}
-	if _, err := router.NewRouterClient(s.at(gatewaysService).dialGRPC()).Recommend(t.Context(), munich); err != nil {
+	munich := router.Point{Latitude: 48.137, Longitude: 11.575}
+	if _, err := router.Recommend(t.Context(), s.at(gatewaysService).dialGRPC(), munich); err != nil {
 		t.Errorf("a call of the service: %v", err)
 	}
 	// Its own listener has a certificate, and the probe's has none: neither answers for the other.

@@ -184,7 +184,7 @@ func TestGatePassesWithAnEmptySubset(t *testing.T) {
 	}))
 	s.setServing(1)
 	expect(t, "the probe", s.probe(s.client("h2")), 200, "ok\n", nil)
-	_, err := router.NewRouterClient(s.dialGRPC()).Recommend(t.Context(), &router.RecommendRequest{Points: []*router.Point{{}}})
+	_, err := router.Recommend(t.Context(), s.dialGRPC(), router.Point{})
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("a call got %v, want Unavailable", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -128,21 +129,17 @@ func callRouter(t *testing.T, s *site) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	client := router.NewRouterClient(s.dialGRPC())
+	conn := s.dialGRPC()
 	for _, points := range []int{1, 100_000} {
-		request := &router.RecommendRequest{}
-		for range points {
-			request.Points = append(request.Points, &router.Point{Latitude: 48.1, Longitude: 11.5})
-		}
-		reply, err := client.Recommend(ctx, request)
+		routes, err := router.Recommend(ctx, conn, slices.Repeat([]router.Point{{Latitude: 48.1, Longitude: 11.5}}, points)...)
 		if err != nil {
 			t.Fatalf("a call with %d points: %v", points, err)
 		}
-		if len(reply.GetRoutes()) != 1 || reply.GetRoutes()[0] != 191 {
-			t.Errorf("a call with %d points got routes %v, want [191]", points, reply.GetRoutes())
+		if !slices.Equal(routes, []int{191}) {
+			t.Errorf("a call with %d points got routes %v, want [191]", points, routes)
 		}
 	}
-	_, err := client.Recommend(ctx, &router.RecommendRequest{})
+	_, err := router.Recommend(ctx, conn)
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a call that fails got %v, want InvalidArgument", err)
 	}

@@ -190,8 +190,7 @@ func (l *balancedLoad) call() string {
 	}
 	ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
 	defer done()
-	request := &router.RecommendRequest{Points: []*router.Point{{}}}
-	if _, err := router.NewRouterClient(l.balancer.conns[i]).Recommend(ctx, request); err != nil {
+	if _, err := router.Recommend(ctx, l.balancer.conns[i], router.Point{}); err != nil {
 		return fmt.Sprintf("through envoy %d: %v", i, err)
 	}
 	return through(i)

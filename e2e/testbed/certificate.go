@@ -49,23 +49,11 @@ func NewCertificate(dir string) (*Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Certificate{
-		CertFile: filepath.Join(dir, "tls.crt"),
-		KeyFile:  filepath.Join(dir, "tls.key"),
-		Pool:     x509.NewCertPool(),
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
+	c := &Certificate{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), Pool: x509.NewCertPool()}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	c.Pool.AppendCertsFromPEM(text)
+	if err := os.WriteFile(c.CertFile, text, 0o600); err != nil {
 		return nil, err
 	}
-	c.Pool.AddCert(certificate)
-	for file, block := range map[string]*pem.Block{
-		c.CertFile: {Type: "CERTIFICATE", Bytes: der},
-		c.KeyFile:  {Type: "PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
+	return c, os.WriteFile(c.KeyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600)
 }

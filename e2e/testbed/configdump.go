@@ -1,11 +1,8 @@
 package testbed
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"net/http/httputil"
-	"strings"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -18,15 +15,9 @@ func AdminAsWritten(envoy *Envoy, config Configuration) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	network, target := "tcp", envoy.Admin
-	if path, unix := strings.CutPrefix(target, "unix:"); unix {
-		network, target = "unix", path
-	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "admin" },
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, target)
-		}},
+		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "admin" },
+		Transport: envoy.adminTransport(),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/config_dump" {

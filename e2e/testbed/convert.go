@@ -3,7 +3,6 @@ package testbed
 import (
 	"slices"
 
-	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
 	golangv3 "github.com/envoyproxy/go-control-plane/contrib/envoy/extensions/filters/http/golang/v3alpha"
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -12,6 +11,8 @@ import (
 	dynamicmodulesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/dynamic_modules/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -55,43 +56,23 @@ func (b *Bootstrap) gateIn(filter proto.Message) *structpb.Struct {
 // replaceAnys calls replace with each message that an Any inside m holds, the outer ones first. The result of replace takes the message's
 // place; nil keeps the message, with the changes that replace has made in it.
 func replaceAnys(m proto.Message, replace func(proto.Message) proto.Message) {
-	if any, ok := m.(*anypb.Any); ok {
+	_ = protorange.Range(m.ProtoReflect(), func(values protopath.Values) error {
+		message, ok := values.Index(-1).Value.Interface().(protoreflect.Message)
+		if !ok {
+			return nil
+		}
+		any, ok := message.Interface().(*anypb.Any)
+		if !ok {
+			return nil
+		}
 		held, err := any.UnmarshalNew()
 		if err != nil {
-			return // empty, or of a type that no test writes
+			return nil // empty, or of a type that no test writes
 		}
 		if other := replace(held); other != nil {
 			held = other
-		} else {
-			replaceAnys(held, replace)
 		}
-		proto.Reset(any)
-		proto.Merge(any, Any(held))
-		return
-	}
-	eachMessage(m.ProtoReflect(), func(inner protoreflect.Message) { replaceAnys(inner.Interface(), replace) })
-}
-
-// eachMessage calls visit with the messages in the fields of m.
-func eachMessage(m protoreflect.Message, visit func(protoreflect.Message)) {
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		switch {
-		case field.IsMap():
-			if field.MapValue().Message() != nil {
-				value.Map().Range(func(_ protoreflect.MapKey, value protoreflect.Value) bool {
-					visit(value.Message())
-					return true
-				})
-			}
-		case field.Message() == nil:
-		case field.IsList():
-			for i := range value.List().Len() {
-				visit(value.List().Get(i).Message())
-			}
-		default:
-			visit(value.Message())
-		}
-		return true
+		return anypb.MarshalFrom(any, held, proto.MarshalOptions{Deterministic: true})
 	})
 }
 
@@ -126,15 +107,12 @@ func (dynamicModule) Convert(m proto.Message) {
 		}
 		return nil
 	})
-	if bootstrap, ok := m.(*bootstrapv3.Bootstrap); ok && !slices.ContainsFunc(bootstrap.GetBootstrapExtensions(), isModuleExtension) {
+	isOurs := func(extension *corev3.TypedExtensionConfig) bool { return extension.GetName() == "healthgate" }
+	if bootstrap, ok := m.(*bootstrapv3.Bootstrap); ok && !slices.ContainsFunc(bootstrap.GetBootstrapExtensions(), isOurs) {
 		addBootstrapExtension(bootstrap, &bootstrapmodulev3.DynamicModuleBootstrapExtension{
 			DynamicModuleConfig: moduleConfig(), ExtensionName: "healthgate",
 		})
 	}
-}
-
-func isModuleExtension(extension *corev3.TypedExtensionConfig) bool {
-	return extension.GetName() == "healthgate"
 }
 
 func moduleConfig() *dynamicmodulesv3.DynamicModuleConfig {
@@ -148,24 +126,9 @@ func addBootstrapExtension(b *bootstrapv3.Bootstrap, extension *bootstrapmodulev
 
 // asStruct makes a TypedStruct a Struct; any other message stays.
 func asStruct(config *anypb.Any) *anypb.Any {
-	if config == nil {
-		return nil
+	held, _ := config.UnmarshalNew() // nil, if it is empty or of a type that no test writes
+	if typed, ok := held.(interface{ GetValue() *structpb.Struct }); ok {
+		return Any(typed.GetValue())
 	}
-	held, err := config.UnmarshalNew()
-	if err != nil {
-		return config
-	}
-	var value *structpb.Struct
-	switch typed := held.(type) {
-	case *xdsv3.TypedStruct:
-		value = typed.GetValue()
-	case *udpav1.TypedStruct:
-		value = typed.GetValue()
-	default:
-		return config
-	}
-	if value == nil {
-		value = &structpb.Struct{}
-	}
-	return Any(value)
+	return config
 }

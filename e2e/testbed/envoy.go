@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,14 +99,7 @@ func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, err
 	if err := os.WriteFile(file, config.JSON(), 0o600); err != nil {
 		return nil, err
 	}
-	workers := options.Workers
-	if workers == 0 {
-		workers = 2
-	}
-	drainTime := options.DrainTime
-	if drainTime == 0 {
-		drainTime = 1
-	}
+	drainTime := cmp.Or(options.DrainTime, 1)
 	baseID := filepath.Join(dir, "base-id")
 	restart, epoch := []string{"--use-dynamic-base-id", "--base-id-path", baseID}, 0
 	if before := options.TakeOver; before != nil {
@@ -122,7 +116,7 @@ func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, err
 	cmd := exec.Command(envoy, append(restart,
 		"--config-path", file,
 		"--admin-address-path", filepath.Join(dir, "admin"),
-		"--concurrency", strconv.Itoa(workers),
+		"--concurrency", strconv.Itoa(cmp.Or(options.Workers, 2)),
 		"--drain-time-s", strconv.Itoa(drainTime), "--parent-shutdown-time-s", strconv.Itoa(drainTime+1),
 		"--file-flush-interval-msec", "50",
 	)...)
@@ -196,10 +190,7 @@ func joinAddress(address *corev3.Address) string {
 	if host == "::" {
 		host = "127.0.0.1"
 	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return host + ":" + strconv.Itoa(int(address.GetSocketAddress().GetPortValue()))
+	return net.JoinHostPort(host, strconv.Itoa(int(address.GetSocketAddress().GetPortValue())))
 }
 
 // EnvoyAt returns an Envoy that is already running. It has no process and no log.
@@ -227,17 +218,14 @@ func (e *Envoy) callSync() error {
 	return e.sync(e)
 }
 
-// adminClient reaches admin wherever it listens.
-func (e *Envoy) adminClient() *http.Client {
-	transport := &http.Transport{DisableKeepAlives: true}
-	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		network, address := "tcp", e.Admin
+// adminTransport reaches admin wherever it listens, for any host name.
+func (e *Envoy) adminTransport() *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		if path, unix := strings.CutPrefix(e.Admin, "unix:"); unix {
-			network, address = "unix", path
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}
-	return &http.Client{Timeout: 10 * time.Second, Transport: transport}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", e.Admin)
+	}}
 }
 
 // Ask sends a request to admin, and does not call Sync.
@@ -246,7 +234,7 @@ func (e *Envoy) Ask(method, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	reply, err := e.adminClient().Do(request)
+	reply, err := (&http.Client{Timeout: 10 * time.Second, Transport: e.adminTransport()}).Do(request)
 	if err != nil {
 		return "", err
 	}

@@ -120,6 +120,9 @@ func (l *Load) runnerOptions(p Pace) periodic.RunnerOptions {
 
 func (l *Load) finish(r periodic.RunnerResults) {
 	percentile := func(i int) time.Duration {
+		if r.DurationHistogram.Count == 0 {
+			return 0
+		}
 		return time.Duration(r.DurationHistogram.Percentiles[i].Value * float64(time.Second))
 	}
 	l.outcome = Outcome{r.DurationHistogram.Count, l.answers, r.ActualDuration, percentile(0), percentile(1)}

@@ -28,4 +28,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	_ "google.golang.org/genproto/googleapis/rpc/status"
+
+	// This module has the header of the dynamic module ABI, which the contrib host is built with.
+	_ "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/abi"
 )

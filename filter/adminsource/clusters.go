@@ -12,8 +12,9 @@ import (
 const (
 	// maxHosts is how many hosts of a cluster are kept for a report. All are counted.
 	maxHosts = 1000
-	// maxValue bounds one string, number, host or unknown field of the response, in bytes. Envoy writes some 750 for a host.
-	maxValue = 256 << 10
+	// maxValue bounds one string, number, host or unknown field of a response, in bytes. Envoy writes some 750 for a host; the command
+	// line in /server_info may have a whole configuration.
+	maxValue = 4 << 20
 )
 
 var errTooLong = fmt.Errorf("a value has more than %d bytes", maxValue)
@@ -45,31 +46,25 @@ func (c *cluster) addHost(h *host) {
 }
 
 // readClusters reads an envoy.admin.v3.Clusters, and returns the wanted clusters in it. The response may be of any length: only one host of
-// it is in memory at a time. A response that is cut short is an error. If a field or a cluster is repeated, the last one counts.
-func readClusters(response io.Reader, wanted wanted) (map[string]*cluster, error) {
-	found := make(map[string]*cluster, len(wanted))
-	s := newStream(response)
-	err := s.object(func(field string) error {
+// it is in memory at a time. If a list or a cluster is repeated, the last one counts.
+func (w wanted) readClusters(response io.Reader) (map[string]*cluster, error) {
+	found := make(map[string]*cluster, len(w))
+	err := readObject(response, func(s stream, field string) error {
 		if field != "cluster_statuses" {
 			return s.skip()
 		}
 		clear(found)
-		return s.list(func() error {
-			name, c, err := readCluster(s)
-			reportsHosts, isWanted := wanted[name]
-			if err != nil || !isWanted {
-				return err
+		return s.each('[', func() error {
+			name, c, err := s.readCluster()
+			if reportsHosts, isWanted := w[name]; isWanted {
+				if !reportsHosts {
+					c.hosts = nil
+				}
+				found[name] = c
 			}
-			if !reportsHosts {
-				c.hosts = nil
-			}
-			found[name] = c
-			return nil
+			return err
 		})
 	})
-	if err == nil {
-		err = s.expectEnd()
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,22 +72,22 @@ func readClusters(response io.Reader, wanted wanted) (map[string]*cluster, error
 }
 
 // readCluster reads an envoy.admin.v3.ClusterStatus. The name may come last, so the hosts of every cluster are read.
-func readCluster(s stream) (name string, c *cluster, err error) {
+func (s stream) readCluster() (name string, c *cluster, err error) {
 	c = &cluster{}
 	err = s.object(func(field string) error {
 		switch field {
 		case "name":
-			name = "" // null is the default, as in all JSON of protobuf
-			return s.value(&name)
+			return s.Decode(&name)
 		case "host_statuses":
 			*c = cluster{}
-			return s.list(func() error {
+			return s.each('[', func() error {
 				var h *host
-				if err := s.value(&h); err != nil {
+				err := s.Decode(&h)
+				switch {
+				case err != nil:
 					return err
-				}
-				if h == nil {
-					return unexpected(nil, "a host")
+				case h == nil:
+					return errors.New("found null instead of a host")
 				}
 				c.addHost(h)
 				return nil
@@ -106,12 +101,55 @@ func readCluster(s stream) (name string, c *cluster, err error) {
 // stream reads one JSON value in parts. It must not be used after an error.
 type stream struct{ *json.Decoder }
 
-func newStream(from io.Reader) stream {
-	bounded := &boundedReader{from: from}
+// readObject reads a response, which must be one JSON object and nothing else, and calls value after the name of each field.
+func readObject(response io.Reader, value func(s stream, field string) error) error {
+	bounded := &boundedReader{from: response}
 	s := stream{json.NewDecoder(bounded)}
 	bounded.used = s.InputOffset
-	return s
+	err := s.object(func(field string) error { return value(s, field) })
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.ErrUnexpectedEOF
+	case err != nil:
+		return err
+	}
+	switch token, err := s.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return err
+	default:
+		return fmt.Errorf("found %.40q instead of the end", fmt.Sprint(token))
+	}
 }
+
+// object calls value after the name of each field.
+func (s stream) object(value func(field string) error) error {
+	return s.each('{', func() error {
+		field, err := s.Token()
+		if err != nil {
+			return err
+		}
+		return value(field.(string))
+	})
+}
+
+// each calls element before each element of a list, or before each field of an object.
+func (s stream) each(start json.Delim, element func() error) error {
+	token, err := s.Token()
+	if err == nil && token != start {
+		err = fmt.Errorf("found %.40q instead of %v", fmt.Sprint(token), start)
+	}
+	for err == nil && s.More() {
+		err = element()
+	}
+	if err == nil {
+		_, err = s.Token() // the end
+	}
+	return err
+}
+
+func (s stream) skip() error { return s.Decode(new(json.RawMessage)) }
 
 // boundedReader reads at most maxValue bytes more than its decoder has decoded, because a decoder buffers a value until its end.
 type boundedReader struct {
@@ -128,83 +166,4 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	n, err := b.from.Read(p[:min(int64(len(p)), left)])
 	b.read += int64(n)
 	return n, err
-}
-
-// object calls value after the name of each field.
-func (s stream) object(value func(field string) error) error {
-	if err := s.delimiter('{'); err != nil {
-		return err
-	}
-	for s.More() {
-		field, err := s.Token()
-		if err == nil {
-			err = value(field.(string))
-		}
-		if err != nil {
-			return beforeEnd(err)
-		}
-	}
-	return s.delimiter('}')
-}
-
-// list calls element before each element. null is an empty list.
-func (s stream) list(element func() error) error {
-	switch start, err := s.Token(); {
-	case err != nil:
-		return beforeEnd(err)
-	case start == nil:
-		return nil
-	case start != json.Delim('['):
-		return unexpected(start, "a list")
-	}
-	for s.More() {
-		if err := element(); err != nil {
-			return err
-		}
-	}
-	return s.delimiter(']')
-}
-
-func (s stream) value(into any) error { return beforeEnd(s.Decode(into)) }
-
-func (s stream) skip() error { return s.value(&ignored{}) }
-
-// ignored is any JSON value.
-type ignored struct{}
-
-func (*ignored) UnmarshalJSON([]byte) error { return nil }
-
-func (s stream) delimiter(want json.Delim) error {
-	token, err := s.Token()
-	if err == nil && token != want {
-		err = unexpected(token, want.String())
-	}
-	return beforeEnd(err)
-}
-
-// expectEnd returns an error if anything follows the value.
-func (s stream) expectEnd() error {
-	switch token, err := s.Token(); {
-	case errors.Is(err, io.EOF):
-		return nil
-	case err != nil:
-		return err
-	default:
-		return unexpected(token, "the end")
-	}
-}
-
-func unexpected(token json.Token, want string) error {
-	if token == nil {
-		token = "null"
-	}
-	return fmt.Errorf("found %.40q instead of %s", fmt.Sprint(token), want)
-}
-
-// beforeEnd turns io.EOF into io.ErrUnexpectedEOF: before the end of the value, the end of the response is an error.
-func beforeEnd(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

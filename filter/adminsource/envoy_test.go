@@ -37,7 +37,7 @@ func TestReadClustersAgreesWithEnvoysTypes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := readClusters(bytes.NewReader(text), asked)
+		got, err := asked.readClusters(bytes.NewReader(text))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("seed %d: %s: got %s, %v, want %s", seed, text, tally(got), err, tally(want))
 		}
@@ -84,10 +84,10 @@ func randomAddress(r *rand.Rand) (*corev3.Address, string) {
 			AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: "internal"},
 		}}}, "internal"
 	}
-	port := r.Uint32N(65536)
+	port, ip := r.Uint32N(65536), [][2]string{{"10.0.0.1", "10.0.0.1"}, {"::1", "[::1]"}}[r.IntN(2)]
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
-	}}}, fmt.Sprint("10.0.0.1:", port)
+		Address: ip[0], PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}, fmt.Sprintf("%s:%d", ip[1], port)
 }
 
 // stateOf is coarseHealth of Envoy v1.39.1's HostImpl, by its own types.

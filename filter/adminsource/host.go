@@ -1,16 +1,16 @@
 package adminsource
 
 import (
+	"cmp"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// The types below have only the fields of Envoy's messages that are needed. Envoy's JSON has the fields' names in the proto, and leaves out
-// a field that has its default. Unknown fields are ignored, because later versions of Envoy add some. The types of go-control-plane would
-// link all of Envoy's API.
-
-// host is envoy.admin.v3.HostStatus.
+// host is envoy.admin.v3.HostStatus, with only the fields that are needed: the types of go-control-plane would link all of Envoy's API.
+// Envoy's JSON has the fields' names in the proto, and leaves out a field that has its default. Unknown fields are ignored, because later
+// versions of Envoy add some.
 type host struct {
 	Address address `json:"address"`
 	Health  health  `json:"health_status"`
@@ -22,7 +22,7 @@ type address struct {
 		Address string `json:"address"`
 		Port    uint32 `json:"port_value"`
 	} `json:"socket_address"`
-	Pipe *struct {
+	Pipe struct {
 		Path string `json:"path"`
 	} `json:"pipe"`
 	Internal struct {
@@ -48,21 +48,15 @@ const (
 
 // status returns healthy, degraded, or why Envoy counts the host as unhealthy: HostImpl::coarseHealth in
 // source/common/upstream/upstream_impl.h. A reason to be unhealthy wins over a reason to be degraded.
-func (h health) status() string {
+func (h *health) status() string {
 	switch {
 	case h.FailedActive:
 		return "failed active health check"
 	case h.FailedOutlier:
 		return "ejected by outlier detection"
-	}
-	switch h.Discovery {
-	case "", "UNKNOWN", "HEALTHY":
-	case "DEGRADED":
-		return degraded
-	default: // also a status that only a later Envoy has
+	case !slices.Contains([]string{"", "UNKNOWN", "HEALTHY", "DEGRADED"}, h.Discovery): // also one that only a later Envoy has
 		return strings.ToLower(h.Discovery) + " by discovery"
-	}
-	if h.FailedActiveDegraded || h.FailedOutlierDegraded {
+	case h.Discovery == "DEGRADED", h.FailedActiveDegraded, h.FailedOutlierDegraded:
 		return degraded
 	}
 	return healthy
@@ -70,16 +64,13 @@ func (h health) status() string {
 
 // isExcluded reports whether Envoy leaves the host out of its panic threshold, healthy or not: excludeBasedOnHealthFlag in
 // source/common/upstream/upstream_impl.cc.
-func (h health) isExcluded() bool {
+func (h *health) isExcluded() bool {
 	return h.PendingActive || h.ExcludedImmediately || h.Discovery == "DRAINING"
 }
 
-func (a address) String() string {
-	switch {
-	case a.Socket != nil:
+func (a *address) String() string {
+	if a.Socket != nil {
 		return net.JoinHostPort(a.Socket.Address, strconv.FormatUint(uint64(a.Socket.Port), 10))
-	case a.Pipe != nil:
-		return a.Pipe.Path
 	}
-	return a.Internal.Listener
+	return cmp.Or(a.Pipe.Path, a.Internal.Listener)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,11 +36,11 @@ type poller struct {
 	wake     chan struct{} // has an element if a poll is due at once
 	stop     context.CancelFunc
 	warn     func(string)
-	interval atomic.Int64 // the shortest of the sources, in nanoseconds
 
-	// Guarded by Pollers.mutex.
-	sources map[*Source]time.Duration // the interval of each
-	wanted  wanted                    // by the newest poll, which may have failed; nil before the first
+	// Guarded by Pollers.mutex. The last two are those of the newest poll, which may have failed.
+	sources  map[*Source]struct{}
+	wanted   wanted // nil before the first poll
+	interval time.Duration
 }
 
 // Source samples the clusters of one configuration from the last poll. It is a gate.Source, a gate.HostSource and a gate.DrainSource.
@@ -47,13 +48,14 @@ type Source struct {
 	poller     *poller
 	names      []string
 	reports    bool // a report needs the hosts too
+	interval   time.Duration
 	staleAfter time.Duration
 }
 
 // Source returns the source of a configuration, whose address is polled until the source is closed. A cluster that no other source
 // samples is stale until its first poll, which starts at once. warn gets a line at most once a minute while polls fail.
 func (p *Pollers) Source(c *config.Config, warn func(line string)) *Source {
-	s := &Source{reports: c.Details, staleAfter: c.StaleAfter}
+	s := &Source{reports: c.Details, interval: c.Admin.Interval, staleAfter: c.StaleAfter}
 	for _, cluster := range c.Clusters {
 		s.names = append(s.names, cluster.Name)
 	}
@@ -63,25 +65,25 @@ func (p *Pollers) Source(c *config.Config, warn func(line string)) *Source {
 		p.active = make(map[endpoint]*poller)
 	}
 	at := endpoint{c.Admin.Network, c.Admin.Address}
-	s.poller = p.active[at]
-	if s.poller == nil {
+	if p.active[at] == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		s.poller = &poller{
+		p.active[at] = &poller{
 			pollers:  p,
 			endpoint: at,
 			wake:     make(chan struct{}, 1),
 			stop:     stop,
 			warn:     warn,
-			sources:  make(map[*Source]time.Duration),
+			sources:  make(map[*Source]struct{}),
 		}
-		p.active[at] = s.poller
-		s.poller.interval.Store(int64(c.Admin.Interval))
-		go s.poller.run(ctx)
+		go p.active[at].run(ctx)
 	}
-	s.poller.sources[s] = c.Admin.Interval
-	s.poller.updateInterval()
-	if !s.poller.wanted.covers(s) {
-		s.poller.pollNow()
+	s.poller = p.active[at]
+	s.poller.sources[s] = struct{}{}
+	if !s.poller.wanted.covers(s) || s.interval < s.poller.interval {
+		select {
+		case s.poller.wake <- struct{}{}: // a poll that is already under way does not count
+		default:
+		}
 	}
 	return s
 }
@@ -93,7 +95,6 @@ func (s *Source) Close() {
 	defer p.pollers.mutex.Unlock()
 	delete(p.sources, s)
 	if len(p.sources) > 0 {
-		p.updateInterval()
 		return
 	}
 	p.stop()
@@ -102,38 +103,18 @@ func (s *Source) Close() {
 	}
 }
 
-func (p *poller) updateInterval() {
-	before, shortest := time.Duration(p.interval.Load()), time.Duration(0)
-	for _, interval := range p.sources {
-		if shortest == 0 || interval < shortest {
-			shortest = interval
-		}
-	}
-	p.interval.Store(int64(shortest))
-	if shortest < before {
-		p.pollNow()
-	}
-}
-
-// pollNow makes the next poll due at once. A poll that is already under way does not count.
-func (p *poller) pollNow() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-// collectWanted returns the clusters for the next poll.
-func (p *poller) collectWanted() wanted {
+// next returns the clusters for the next poll, and the shortest interval of the sources.
+func (p *poller) next() (wanted, time.Duration) {
 	p.pollers.mutex.Lock()
 	defer p.pollers.mutex.Unlock()
-	p.wanted = make(wanted)
+	p.wanted, p.interval = make(wanted), time.Hour
 	for s := range p.sources {
+		p.interval = min(p.interval, s.interval)
 		for _, name := range s.names {
 			p.wanted[name] = p.wanted[name] || s.reports
 		}
 	}
-	return p.wanted
+	return p.wanted, p.interval
 }
 
 // covers reports whether a poll for w answers everything s needs. w is nil before the first poll.
@@ -182,24 +163,27 @@ func (p *poller) run(ctx context.Context) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	client := newClient(func(context.Context) (net.Conn, error) {
+	admin := &http.Transport{
 		// net/http continues to connect after the poll that needed the connection has ended.
-		ctx, cancel := context.WithTimeout(ctx, maxPollTime)
-		defer cancel()
-		return dial(ctx, p.endpoint.network, p.endpoint.address)
-	})
-	defer client.CloseIdleConnections()
-	timer := time.NewTimer(pause(time.Duration(p.interval.Load()), 0)) // the first source requests the first poll earlier
-	defer timer.Stop()
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, maxPollTime)
+			defer cancel()
+			return dial(ctx, p.endpoint.network, p.endpoint.address)
+		},
+		DisableCompression: true,
+	}
+	defer admin.CloseIdleConnections()
+	var due <-chan time.Time // nil before the first poll, which the first source wakes
 	failures, loggedAt := 0, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-due:
 		case <-p.wake:
 		}
-		polled, err := poll(ctx, client, p.collectWanted())
+		wanted, interval := p.next()
+		polled, err := poll(ctx, admin, wanted)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -213,7 +197,7 @@ func (p *poller) run(ctx context.Context) {
 				p.warn(fmt.Sprintf("healthgate: can't poll admin at %s: %v", p.endpoint.address, err))
 			}
 		}
-		timer.Reset(pause(time.Duration(p.interval.Load()), failures))
+		due = time.After(pause(interval, failures))
 	}
 }
 

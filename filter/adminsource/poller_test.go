@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 type fakeAdmin struct {
 	pollers  Pollers
 	polls    atomic.Int64 // that asked for /clusters
+	dials    atomic.Int64
 	info     atomic.Value // http.HandlerFunc for /server_info
 	clusters atomic.Value // http.HandlerFunc for /clusters
 
@@ -54,6 +54,7 @@ func withAdmin(t *testing.T, test func(*testing.T, *fakeAdmin)) {
 			if network != "unix" || address != "/run/admin.sock" {
 				t.Errorf("connects to %s %s", network, address)
 			}
+			a.dials.Add(1)
 			ours, theirs := net.Pipe()
 			a.connections <- theirs
 			return ours, nil
@@ -375,8 +376,8 @@ func TestOnePollerServesAllSourcesOfAnAddress(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			return a.polls.Load() - before
 		}
-		if n := polls(); n < 8 || n > 12 {
-			t.Errorf("%d polls in 10s with the second source's interval of 1s", n)
+		if n := polls(); n < 8 || n > 12 || a.dials.Load() != 1 {
+			t.Errorf("%d polls in 10s with the second source's interval of 1s, over %d connections", n, a.dials.Load())
 		}
 		slow.Close()
 		slow.Close()
@@ -453,28 +454,4 @@ func TestSampleAllocatesNothing(t *testing.T) {
 			t.Errorf("samples make %v allocations, want 0", allocated)
 		}
 	})
-}
-
-func TestPollersReachAUnixSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "admin.sock")
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, map[bool]string{true: `{}`,
-			false: `{"cluster_statuses": [{"name": "a", "host_statuses": [{}]}]}`}[r.URL.Path == "/server_info"])
-	})}
-	go server.Serve(listener)
-	defer server.Close()
-	var pollers Pollers
-	c := newConfig(time.Minute, time.Minute, false, "a")
-	c.Admin.Address = path
-	s := pollers.Source(c, func(line string) { t.Error(line) })
-	defer s.Close()
-	for deadline := time.Now().Add(20 * time.Second); s.Sample(time.Now(), 0) != oneHealthy; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("got %+v", s.Sample(time.Now(), 0))
-		}
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -27,110 +26,15 @@ func parse(t testing.TB, text string) *structpb.Struct {
 	return s
 }
 
-var byDefault = Config{
-	Path: "/",
-	Policy: policy.Policy{Clusters: []policy.Cluster{{Name: "service", StatName: "service", Rule: policy.Rule{MinHealthy: 1}}},
-		Require: 1},
-	Healthy:    Response{Status: 200, Body: "ok\n"},
-	Unhealthy:  Response{Status: 503, Body: "unavailable\n"},
-	StatPrefix: "default",
+// example is a configuration in testdata, one a line, and what follows from it, on indented lines.
+type example struct {
+	text string
+	want []string
 }
 
-// good are valid configurations, and how each differs from byDefault.
-var good = []struct {
-	text   string
-	change func(*Config)
-}{
-	{`{"clusters": ["service"]}`, func(*Config) {}},
-	{`{"clusters": [{"name": "service"}]}`, func(*Config) {}},
-	{`{"clusters": [{"name": "service", "stat_name": ""}]}`, func(*Config) {}},
-	{`{"clusters": [{"name": "service", "stat_name": "other"}]}`, func(c *Config) { c.Clusters[0].StatName = "other" }},
-	{`{"clusters": [{"name": "service", "min_healthy": 0}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthy = 0 }},
-	{`{"clusters": [{"name": "service", "min_healthy": 1000000}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthy = 1_000_000 }},
-	{`{"clusters": [{"name": "service", "min_healthy_percent": 100}]}`, func(c *Config) { c.Clusters[0].Rule.MinHealthyPercent = 100 }},
-	{`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, func(c *Config) { c.Clusters[0].Rule.IgnoreDegraded = true }},
-	{`{"clusters": [{"name": "service", "degraded": "count"}]}`, func(*Config) {}},
-	{`{"clusters": [{"name": "service", "excluded": "ignore"}]}`, func(c *Config) { c.Clusters[0].Rule.IgnoreExcluded = true }},
-	{`{"clusters": [{"name": "service", "excluded": "count"}]}`, func(*Config) {}},
-	{`{"clusters": ["service"], "require": "all"}`, func(*Config) {}},
-	{`{"clusters": ["service"], "require": 1}`, func(*Config) {}},
-	{`{"clusters": ["service", {"name": "b"}]}`, func(c *Config) {
-		c.Clusters = append(c.Clusters, policy.Cluster{Name: "b", StatName: "b", Rule: policy.Rule{MinHealthy: 1}})
-		c.Require = 2
-	}},
-	{`{"clusters": ["service", "b"], "require": "any"}`, func(c *Config) {
-		c.Clusters = append(c.Clusters, policy.Cluster{Name: "b", StatName: "b", Rule: policy.Rule{MinHealthy: 1}})
-	}},
-	{`{"clusters": ["service"], "path": "/healthz"}`, func(c *Config) { c.Path = "/healthz" }},
-	{`{"clusters": ["service"], "drain": "ignore"}`, func(c *Config) { c.IgnoreDrain = true }},
-	{`{"clusters": ["service"], "drain": "fail"}`, func(*Config) {}},
-	{`{"clusters": ["service"], "stat_prefix": "-._"}`, func(c *Config) { c.StatPrefix = "-._" }},
-	{`{"clusters": ["service"], "stat_prefix": "edge.eu-1_A"}`, func(c *Config) { c.StatPrefix = "edge.eu-1_A" }},
-	{`{"clusters": ["service"], "response": {}}`, func(*Config) {}},
-	{`{"clusters": ["service"], "response": {"healthy": {"status": 299, "body": ""}, "unhealthy": {"status": 400}}}`, func(c *Config) {
-		c.Healthy = Response{Status: 299}
-		c.Unhealthy.Status = 400
-	}},
-	{`{"clusters": ["service"], "response": {"healthy": {"status": 204}}}`, func(c *Config) { c.Healthy = Response{Status: 204} }},
-	{`{"clusters": ["service"], "response": {"healthy": {"status": 205, "body": ""}}}`, func(c *Config) { c.Healthy = Response{Status: 205} }},
-	{`{"clusters": ["service"], "response": {"details": true}}`, func(c *Config) { c.Details = true }},
-	{`{"clusters": ["service"], "response": {"details": false}}`, func(*Config) {}},
-	{`{"clusters": ["service"], "hold": {}}`, func(*Config) {}},
-	{`{"clusters": ["service"], "hold": {"unhealthy_after": "1.5s"}}`, func(c *Config) { c.Hold.UnhealthyAfter = 1500 * time.Millisecond }},
-	{`{"clusters": ["service"], "hold": {"healthy_after": "86400s", "unhealthy_after": "0s"}}`,
-		func(c *Config) { c.Hold.HealthyAfter = 24 * time.Hour }},
-	{`{"clusters": ["service"], "stale_after": "0.000000001s"}`, func(c *Config) { c.StaleAfter = 1 }},
-	{`{"clusters": ["service"], "stale_after": "1s"}`, func(c *Config) { c.StaleAfter = time.Second }},
-	{`{"clusters": ["service"], "source": "stats"}`, func(*Config) {}},
-	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "unix:///run/envoy/admin.sock"}}`, func(c *Config) {
-		c.Admin = &Admin{"unix", "/run/envoy/admin.sock", time.Second}
-		c.StaleAfter = 5 * time.Second
-	}},
-	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "0.1s"}, "stale_after": "0.5s"}`,
-		func(c *Config) {
-			c.Admin = &Admin{"tcp", "127.0.0.1:9901", 100 * time.Millisecond}
-			c.StaleAfter = 500 * time.Millisecond
-		}},
-	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`, func(c *Config) {
-		c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
-		c.StaleAfter = 30 * time.Second
-	}},
-	{`{"clusters": ["service"], "source": "admin", "stale_after": "10s", "admin": {"address": "127.0.0.1:9901", "interval": "10s"}}`,
-		func(c *Config) {
-			c.Admin = &Admin{"tcp", "127.0.0.1:9901", 10 * time.Second}
-			c.StaleAfter = 10 * time.Second
-		}},
-	{`{"clusters": ["service"], "source": "admin", "admin": {"address": "[::1]:9901"}}`, func(c *Config) {
-		c.Admin = &Admin{"tcp", "[::1]:9901", time.Second}
-		c.StaleAfter = 5 * time.Second
-	}},
-}
-
-func TestDecode(t *testing.T) {
-	for _, test := range good {
-		t.Run(test.text, func(t *testing.T) {
-			want := byDefault
-			want.Clusters = slices.Clone(want.Clusters)
-			test.change(&want)
-			got, err := Decode(parse(t, test.text), Plugin)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.written = (written{}); !reflect.DeepEqual(*got, want) {
-				t.Errorf("got  %+v\nwant %+v", *got, want)
-			}
-		})
-	}
-}
-
-// refusal is a broken configuration, and all its errors.
-type refusal struct {
-	text   string
-	errors []string
-}
-
-// refusals reads a file of broken configurations, one a line, each followed by its errors on indented lines.
-func refusals(t testing.TB, file string) (all []refusal) {
+// examples reads a file of testdata. What follows from an accepted configuration is how it differs from the one with clusters: [service]
+// alone, and from a refused one all its errors.
+func examples(t testing.TB, file string) (all []example) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + file)
 	if err != nil {
@@ -138,38 +42,127 @@ func refusals(t testing.TB, file string) (all []refusal) {
 	}
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSuffix(line, "\n")
-		if message, indented := strings.CutPrefix(line, "\t"); indented {
-			last := &all[len(all)-1]
-			last.errors = append(last.errors, message)
+		if want, indented := strings.CutPrefix(line, "\t"); indented {
+			all[len(all)-1].want = append(all[len(all)-1].want, want)
 		} else {
-			all = append(all, refusal{text: line})
+			all = append(all, example{text: line})
 		}
 	}
 	return all
 }
 
-func TestDecodeReturnsAllErrors(t *testing.T) {
-	x, many := strings.Repeat("x", 5000), `["`+strings.Repeat(`x", "`, MaxClusters)+`x"]`
-	for variant, tests := range map[Variant][]refusal{
-		Plugin: append(refusals(t, "refused-by-plugin.txt"),
-			refusal{`{"clusters": ["a"], "path": "/` + x[:1024] + `"}`, []string{`path: has 1025 bytes; at most 1024 are allowed`}},
-			refusal{`{"clusters": ` + many + `}`, []string{`clusters: has 65 entries; at most 64 are allowed`}}),
-		Module: append(refusals(t, "refused-by-module.txt"),
-			refusal{`{"clusters": ["a"], "grpc_services": ["` + x[:1025] + `"]}`,
-				[]string{`grpc_services[0]: has 1025 bytes; at most 1024 are allowed`}},
-			refusal{`{"clusters": ["a"], "grpc_services": ` + many + `}`, []string{`grpc_services: has 65 entries; at most 64 are allowed`}}),
+// lines returns the fields of a configuration, one a line.
+func lines(t *testing.T, c *Config) (all []string) {
+	t.Helper()
+	text, err := json.MarshalIndent(c, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		all = append(all, strings.Trim(line, " ,{[]}\n"))
+	}
+	return all
+}
+
+func TestDecode(t *testing.T) {
+	for file, variants := range map[string][]Variant{
+		"accepted.txt": {Plugin, Module}, "accepted-by-plugin.txt": {Plugin}, "accepted-by-module.txt": {Module},
 	} {
-		for _, test := range tests {
+		for _, test := range examples(t, file) {
+			for _, variant := range variants {
+				t.Run(fmt.Sprint(test.text, " variant ", variant), func(t *testing.T) {
+					byDefault, err := Decode(parse(t, `{"clusters": ["service"]}`), variant)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c, err := Decode(parse(t, test.text), variant)
+					if err != nil {
+						t.Fatal(err)
+					}
+					known := lines(t, byDefault)
+					got := slices.DeleteFunc(lines(t, c), func(line string) bool { return slices.Contains(known, line) })
+					if !slices.Equal(got, test.want) {
+						t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(test.want, "\n\t"))
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	got, err := Decode(parse(t, `{"clusters": ["service"]}`), Plugin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.written = written{}
+	want := Config{
+		Path: "/",
+		Policy: policy.Policy{Clusters: []policy.Cluster{{Name: "service", StatName: "service", Rule: policy.Rule{MinHealthy: 1}}},
+			Require: 1},
+		Healthy:    Response{Status: 200, Body: "ok\n"},
+		Unhealthy:  Response{Status: 503, Body: "unavailable\n"},
+		StatPrefix: "default",
+	}
+	if !reflect.DeepEqual(*got, want) {
+		t.Errorf("got  %+v\nwant %+v", *got, want)
+	}
+}
+
+func TestDecodeReturnsAllErrors(t *testing.T) {
+	for file, variant := range map[string]Variant{"refused-by-plugin.txt": Plugin, "refused-by-module.txt": Module} {
+		for _, test := range examples(t, file) {
 			t.Run(clip(test.text), func(t *testing.T) {
-				c, err := Decode(parse(t, test.text), variant)
-				if c != nil || err == nil {
-					t.Fatalf("got %+v, %v, want an error", c, err)
-				}
-				if got, want := err.Error(), strings.Join(test.errors, "; "); got != want {
-					t.Errorf("got  %s\nwant %s", got, want)
-				}
+				expectErrors(t, variant, test.text, strings.Join(test.want, "; "))
 			})
 		}
+	}
+	for _, test := range examples(t, "accepted-by-module.txt") {
+		_, err := Decode(parse(t, test.text), Plugin)
+		if err == nil || !strings.Contains(err.Error(), "not supported by the Go plugin; use the dynamic module") {
+			t.Errorf("%s: the Go plugin says %v", test.text, err)
+		}
+	}
+}
+
+func expectErrors(t *testing.T, variant Variant, text, want string) {
+	t.Helper()
+	if c, err := Decode(parse(t, text), variant); c != nil || err == nil || err.Error() != want {
+		t.Errorf("got  %+v, %v\nwant %s", c, err, want)
+	}
+}
+
+func TestLengthsAreBounded(t *testing.T) {
+	const tooLong = ": has %d bytes; at most %d are allowed"
+	x := func(n int) string { return strings.Repeat("x", n) }
+	names := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprint("c", i))
+		}
+		return strings.Join(all, `", "`)
+	}
+	for _, test := range []struct {
+		text    string
+		fill    func(n int) string
+		longest int
+		err     string
+	}{
+		{`{"clusters": ["%s"]}`, x, 1024, "clusters[0].name" + tooLong},
+		{`{"clusters": [{"name": "a", "stat_name": "%s"}]}`, x, 1024, "clusters[0].stat_name" + tooLong},
+		{`{"clusters": ["a"], "path": "%s"}`, func(n int) string { return "/" + x(n-1) }, 1024, "path" + tooLong},
+		{`{"clusters": ["a"], "stat_prefix": "%s"}`, x, 1024, "stat_prefix" + tooLong},
+		{`{"clusters": ["a"], "response": {"healthy": {"body": "%s"}}}`, x, 4096, "response.healthy.body" + tooLong},
+		{`{"clusters": ["a"], "grpc_services": ["%s"]}`, x, 1024, "grpc_services[0]" + tooLong},
+		{`{"clusters": ["%s"]}`, names, 64, "clusters: has %d entries; at most %d are allowed"},
+		{`{"clusters": ["a"], "grpc_services": ["%s"]}`, names, 64, "grpc_services: has %d entries; at most %d are allowed"},
+	} {
+		t.Run(test.err, func(t *testing.T) {
+			if _, err := Decode(parse(t, fmt.Sprintf(test.text, test.fill(test.longest))), Module); err != nil {
+				t.Error(err)
+			}
+			expectErrors(t, Module, fmt.Sprintf(test.text, test.fill(test.longest+1)), fmt.Sprintf(test.err, test.longest+1, test.longest))
+		})
 	}
 }
 
@@ -199,22 +192,26 @@ func TestDecodeRefusesNumbersThatJSONDoesNotHave(t *testing.T) {
 }
 
 func TestMergeRawIsFieldByFieldAndReplacesLists(t *testing.T) {
-	filter := `{"clusters": ["a", "b"], "path": "/", "response": {"healthy": {"status": 201, "body": "x"}, "unhealthy": {"status": 500}}}`
-	for _, test := range []struct{ route, want string }{
-		{`{}`, filter},
-		{`{"path": "/readyz"}`, strings.Replace(filter, `"path": "/"`, `"path": "/readyz"`, 1)},
-		{`{"clusters": ["c"]}`, strings.Replace(filter, `["a", "b"]`, `["c"]`, 1)},
-		{`{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
-		{`{"source": "stats"}`, strings.Replace(filter, `"path"`, `"source": "stats", "path"`, 1)},
-		{`{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
+	const filter = `{"clusters": ["a", "b"], "path": "/", "response": {"healthy": {"status": 201, "body": "x"}, "unhealthy": {"status": 500}}}`
+	const polled = `{"source": "admin", "admin": {"address": "unix:///a"}}`
+	for _, test := range []struct{ filter, route, want string }{
+		{filter, `{}`, filter},
+		{filter, `{"path": "/readyz"}`, strings.Replace(filter, `"path": "/"`, `"path": "/readyz"`, 1)},
+		{filter, `{"clusters": ["c"]}`, strings.Replace(filter, `["a", "b"]`, `["c"]`, 1)},
+		{filter, `{"response": {"healthy": {"status": 202}}}`, strings.Replace(filter, "201", "202", 1)},
+		{filter, `{"drain": "ignore"}`, strings.Replace(filter, `"path"`, `"drain": "ignore", "path"`, 1)},
+		{`{}`, `{"path": "/x"}`, `{"path": "/x"}`},
+		{polled, `{"source": "stats"}`, `{"source": "stats"}`}, // its admin goes too
+		{polled, `{"source": "stats", "admin": {"interval": "2s"}}`, // an error, which Decode reports
+			`{"source": "stats", "admin": {"address": "unix:///a", "interval": "2s"}}`},
+		{polled, `{"source": "admin"}`, polled},
 	} {
 		t.Run(test.route, func(t *testing.T) {
-			base := parse(t, filter)
-			got := MergeRaw(base, parse(t, test.route))
-			if want := parse(t, test.want); !proto.Equal(got, want) {
+			filter := parse(t, test.filter)
+			if got, want := MergeRaw(filter, parse(t, test.route)), parse(t, test.want); !proto.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
-			if !proto.Equal(base, parse(t, filter)) {
+			if !proto.Equal(filter, parse(t, test.filter)) {
 				t.Error("it changed its argument")
 			}
 		})
@@ -225,20 +222,26 @@ func TestMergeRawIsFieldByFieldAndReplacesLists(t *testing.T) {
 }
 
 func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
-	for _, text := range []string{`{}`, `{"path": "/readyz"}`, `{"require": 2}`, `{"clusters": ["a"], "require": "any"}`} {
-		if _, err := DecodeOverride(parse(t, text), Plugin); err != nil {
-			t.Errorf("%s: %v", text, err)
-		}
-	}
-	for text, want := range map[string]string{
-		`{"paht": "/"}`:      "paht: unknown key, did you mean path?",
-		`{"clusters": []}`:   "clusters: is empty; name at least one cluster",
-		`{"require": 65}`:    "require: 65 is not a whole number from 1 to 64, the number of clusters",
-		`{"clusters": null}`: "clusters: null is not a list",
+	for _, test := range []struct {
+		text    string
+		variant Variant
+		want    string
+	}{
+		{`{}`, Plugin, ""},
+		{`{"path": "/readyz"}`, Plugin, ""},
+		{`{"require": 64}`, Plugin, ""}, // the filter may have as many clusters
+		{`{"require": 65}`, Plugin, "require: 65 is not a whole number from 1 to 64, the number of clusters"},
+		{`{"clusters": ["a"], "require": 2}`, Plugin, "require: 2 is not a whole number from 1 to 1, the number of clusters"},
+		{`{"clusters": ["a"], "require": "any"}`, Plugin, ""},
+		{`{"paht": "/"}`, Plugin, "paht: unknown key, did you mean path?"},
+		{`{"clusters": null}`, Plugin, "clusters: null is not a list"},
+		{`{"clusters": []}`, Plugin, "clusters: is empty; name at least one cluster"},
+		{`{"clusters": []}`, Module, ""}, // the filter may ignore drains
 	} {
-		t.Run(text, func(t *testing.T) {
-			if _, err := DecodeOverride(parse(t, text), Plugin); err == nil || err.Error() != want {
-				t.Errorf("got %v, want %s", err, want)
+		t.Run(test.text, func(t *testing.T) {
+			_, err := DecodeOverride(parse(t, test.text), test.variant)
+			if (err != nil) != (test.want != "") || err != nil && err.Error() != test.want {
+				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
 	}
@@ -246,11 +249,12 @@ func TestOverrideIsCheckedOnItsOwn(t *testing.T) {
 
 // For any Struct, Decode returns a configuration within its bounds, or errors of one short line each.
 func FuzzDecode(f *testing.F) {
-	for _, test := range good {
-		f.Add(marshal(f, test.text))
-	}
-	for _, test := range refusals(f, "refused-by-plugin.txt") {
-		f.Add(marshal(f, test.text))
+	for _, test := range append(examples(f, "accepted.txt"), examples(f, "refused-by-plugin.txt")...) {
+		wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(parse(f, test.text))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire)
 	}
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		s := &structpb.Struct{}
@@ -278,75 +282,6 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
-}
-
-func marshal(t testing.TB, text string) []byte {
-	t.Helper()
-	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(parse(t, text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return wire
-}
-
-func TestBounds(t *testing.T) {
-	of := func(n int) string { return strings.Repeat("x", n) }
-	names := func(n int) string {
-		var all []string
-		for i := range n {
-			all = append(all, fmt.Sprintf(`"c%d"`, i))
-		}
-		return strings.Join(all, ",")
-	}
-	for _, test := range []struct{ name, within, beyond string }{
-		{"clusters", `{"clusters": [` + names(64) + `]}`, `{"clusters": [` + names(65) + `]}`},
-		{"a cluster's name", `{"clusters": ["` + of(1024) + `"]}`, `{"clusters": ["` + of(1025) + `"]}`},
-		{"a stat name", `{"clusters": [{"name": "a", "stat_name": "` + of(1024) + `"}]}`,
-			`{"clusters": [{"name": "a", "stat_name": "` + of(1025) + `"}]}`},
-		{"a path", `{"clusters": ["a"], "path": "/` + of(1023) + `"}`, `{"clusters": ["a"], "path": "/` + of(1024) + `"}`},
-		{"a stat prefix", `{"clusters": ["a"], "stat_prefix": "` + of(1024) + `"}`, `{"clusters": ["a"], "stat_prefix": "` + of(1025) + `"}`},
-		{"a body", `{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4096) + `"}}}`,
-			`{"clusters": ["a"], "response": {"healthy": {"body": "` + of(4097) + `"}}}`},
-		{"hosts", `{"clusters": [{"name": "a", "min_healthy": 1000000}]}`, `{"clusters": [{"name": "a", "min_healthy": 1000001}]}`},
-		{"no hosts", `{"clusters": [{"name": "a", "min_healthy": 0}]}`, `{"clusters": [{"name": "a", "min_healthy": -1}]}`},
-		{"per cent", `{"clusters": [{"name": "a", "min_healthy_percent": 100}]}`, `{"clusters": [{"name": "a", "min_healthy_percent": 101}]}`},
-		{"clusters required", `{"clusters": ["a", "b"], "require": 2}`, `{"clusters": ["a", "b"], "require": 3}`},
-		{"one required", `{"clusters": ["a", "b"], "require": 1}`, `{"clusters": ["a", "b"], "require": 0}`},
-		{"the lowest status", `{"clusters": ["a"], "response": {"healthy": {"status": 200}}}`,
-			`{"clusters": ["a"], "response": {"healthy": {"status": 199}}}`},
-		{"the highest status", `{"clusters": ["a"], "response": {"healthy": {"status": 299}}}`,
-			`{"clusters": ["a"], "response": {"healthy": {"status": 300}}}`},
-		{"the lowest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 400}}}`,
-			`{"clusters": ["a"], "response": {"unhealthy": {"status": 399}}}`},
-		{"the highest failing status", `{"clusters": ["a"], "response": {"unhealthy": {"status": 599}}}`,
-			`{"clusters": ["a"], "response": {"unhealthy": {"status": 600}}}`},
-		{"a duration", `{"clusters": ["a"], "stale_after": "86400s"}`, `{"clusters": ["a"], "stale_after": "86400.000000001s"}`},
-		{"the shortest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.1s"}}`,
-			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "0.099999999s"}}`},
-		{"the longest interval", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "60s"}}`,
-			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a", "interval": "60.000000001s"}}`},
-		{"a socket's path", `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(106) + `"}}`,
-			`{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///` + of(107) + `"}}`},
-		{"a port", `{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65535"}}`,
-			`{"clusters": ["a"], "source": "admin", "admin": {"address": "127.0.0.1:65536"}}`},
-		{"the characters of a stat prefix", `{"clusters": ["a"], "stat_prefix": "azAZ09_-.a"}`, `{"clusters": ["a"], "stat_prefix": "az AZ"}`},
-		{"the characters of a path", `{"clusters": ["a"], "path": "/!~"}`, `{"clusters": ["a"], "path": "/ "}`},
-		{"the last character of a path", `{"clusters": ["a"], "path": "/~"}`, `{"clusters": ["a"], "path": "/\u007f"}`},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			if _, err := Decode(parse(t, test.within), Plugin); err != nil {
-				t.Errorf("within: %v", err)
-			}
-			if _, err := Decode(parse(t, test.beyond), Plugin); err == nil {
-				t.Error("beyond: no error")
-			}
-		})
-	}
-	for _, character := range "`{@[/:^,*" { // next to the allowed ones
-		if _, err := Decode(parse(t, fmt.Sprintf(`{"clusters": ["a"], "stat_prefix": "a%c"}`, character)), Plugin); err == nil {
-			t.Errorf("no error for a stat prefix with %q", character)
-		}
-	}
 }
 
 // What follows from a wrong type is not reported too.
@@ -384,31 +319,4 @@ func parseLast(t *testing.T, text string) *structpb.Struct {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func TestMergeRawDropsAdminWithItsSource(t *testing.T) {
-	const filter = `{"clusters": ["a"], "source": "admin", "admin": {"address": "unix:///a"}}`
-	for _, test := range []struct {
-		route string
-		kept  bool
-	}{
-		{`{"source": "stats"}`, false},
-		{`{"source": "stats", "admin": {"interval": "2s"}}`, true}, // an error, which Decode reports
-		{`{"source": "admin"}`, true},
-		{`{"drain": "ignore"}`, true},
-	} {
-		t.Run(test.route, func(t *testing.T) {
-			if kept := MergeRaw(parse(t, filter), parse(t, test.route)).GetFields()["admin"] != nil; kept != test.kept {
-				t.Errorf("admin is kept: %v", kept)
-			}
-		})
-	}
-}
-
-func TestOverrideWithoutClustersMayRequireAsManyAsAllowed(t *testing.T) {
-	for text, good := range map[string]bool{`{"require": 64}`: true, `{"require": 65}`: false, `{"clusters": ["a"], "require": 2}`: false} {
-		if _, err := DecodeOverride(parse(t, text), Plugin); (err == nil) != good {
-			t.Errorf("%s: got %v", text, err)
-		}
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -48,7 +49,9 @@ func decode(raw *structpb.Struct, variant Variant, complete bool) (*Config, Erro
 	response := d.child("response")
 	c.Healthy = decodeResponse(response.child("healthy"), DefaultHealthy, 200, 299)
 	c.Unhealthy = decodeResponse(response.child("unhealthy"), DefaultUnhealthy, 400, 599)
-	c.Details = response.boolean("details", false)
+	if details, ok := read[boolean](response, "details", "true or false"); ok {
+		c.Details = details.BoolValue
+	}
 	response.refuseUnknown()
 	c.GRPCServices = d.grpcServices()
 	if watchers := d.grpcMaxWatchers(); len(c.GRPCServices) > 0 {
@@ -74,17 +77,16 @@ func (d *decoder) path() string {
 	return path
 }
 
+var statPrefixCharacters = regexp.MustCompile(`^[A-Za-z0-9_.-]*$`)
+
 func (d *decoder) statPrefix() string {
 	prefix := d.text("stat_prefix", "default", maxNameBytes)
-	allowed := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.", r)
-	}
 	switch {
 	case prefix == "":
 		d.fail("stat_prefix", "is empty; leave it out for %q", "default")
-	case strings.ContainsFunc(prefix, func(r rune) bool { return !allowed(r) }):
+	case !statPrefixCharacters.MatchString(prefix):
 		d.fail("stat_prefix", "%q has a character other than letters, digits, _, - and .", prefix)
-	case strings.HasPrefix(prefix, "."), strings.HasSuffix(prefix, "."), strings.Contains(prefix, ".."):
+	case slices.Contains(strings.Split(prefix, "."), ""):
 		d.fail("stat_prefix", "%q has a dot at an end or two in a row, so the metrics' names would have an empty part; "+
 			"write it as in edge.eu-1", prefix)
 	}
@@ -102,7 +104,7 @@ func (d *decoder) clusters() []policy.Cluster {
 	// reason to restart Envoy.
 	ignoresDrain := d.fields["drain"].GetStringValue() == "ignore"
 	switch {
-	case !given && (d.override || d.get("clusters") != nil): // a wrong type is reported already
+	case !given && (d.override || d.fields["clusters"] != nil): // a wrong type is reported already
 		return nil
 	case !given:
 		d.fail("clusters", "is required: name at least one cluster, as in clusters: [service]")
@@ -122,8 +124,14 @@ func (d *decoder) clusters() []policy.Cluster {
 	clusters := make([]policy.Cluster, 0, len(values))
 	first := make(map[string]string, len(values)) // from a cluster's name to its path
 	for i, value := range values {
-		entry := d.entry("clusters", i, value, "name")
-		if entry == nil {
+		entry := &object{at: fmt.Sprintf("clusters[%d]", i), errs: d.errs}
+		switch kind := value.GetKind().(type) {
+		case fields:
+			entry.fields = kind.StructValue.GetFields()
+		case text: // short for an object with only the name
+			entry.fields = map[string]*structpb.Value{"name": value}
+		default:
+			d.fail(entry.at, "%s is not a name or an object", show(value))
 			clusters = append(clusters, policy.Cluster{}) // so that require is compared with the intended number
 			continue
 		}
@@ -139,8 +147,11 @@ func (d *decoder) clusters() []policy.Cluster {
 }
 
 func decodeCluster(entry *object) policy.Cluster {
-	name, given := entry.requiredText("name", maxNameBytes)
-	if given && name == "" {
+	name := entry.text("name", "", maxNameBytes)
+	switch {
+	case entry.fields["name"] == nil:
+		entry.fail("name", "is required")
+	case name == "" && !entry.failed("name"):
 		entry.fail("name", "is empty; give the cluster's name in Envoy")
 	}
 	cluster := policy.Cluster{
@@ -163,7 +174,8 @@ func decodeCluster(entry *object) policy.Cluster {
 // require returns how many of n clusters must pass. An override without clusters may require up to MaxClusters, because it does not know
 // how many the filter has.
 func (d *decoder) require(n int) int {
-	value := d.get("require")
+	d.known = append(d.known, "require")
+	value := d.fields["require"]
 	if n == 0 && d.variant == Module && !d.override {
 		if value != nil {
 			d.fail("require", "is given, but there are no clusters; leave it out")
@@ -173,25 +185,24 @@ func (d *decoder) require(n int) int {
 	switch v := value.GetKind().(type) {
 	case nil:
 		return n
-	case *structpb.Value_StringValue:
+	case text:
 		switch v.StringValue {
 		case "all":
 			return n
 		case "any":
 			return 1
 		}
-	case *structpb.Value_NumberValue:
+	case number:
 		highest := n
 		if n == 0 {
 			highest = MaxClusters
 		}
-		if v.NumberValue >= 1 && v.NumberValue <= float64(highest) && v.NumberValue == math.Trunc(v.NumberValue) {
-			return int(v.NumberValue)
+		if v.NumberValue < 1 || v.NumberValue > float64(highest) || v.NumberValue != math.Trunc(v.NumberValue) {
+			d.refuse("require", "a whole number from 1 to %d, the number of clusters", highest)
 		}
-		d.fail("require", "%v is not a whole number from 1 to %d, the number of clusters", v.NumberValue, highest)
-		return 0
+		return int(v.NumberValue)
 	}
-	d.fail("require", "%s is not all, any or a number of clusters", show(value))
+	d.refuse("require", "all, any or a number of clusters")
 	return 0
 }
 
@@ -207,7 +218,6 @@ func (d *decoder) hold() policy.Hold {
 // admin returns nil with source: stats.
 func (d *decoder) admin() *Admin {
 	source := d.oneOf("source", "stats", "admin")
-	given := d.get("admin") != nil
 	o := d.child("admin")
 	defer o.refuseUnknown()
 	admin := &Admin{Interval: o.duration("interval", time.Second, 100*time.Millisecond, time.Minute)}
@@ -220,7 +230,7 @@ func (d *decoder) admin() *Admin {
 			return nil
 		}
 	case source == "stats":
-		if given {
+		if d.fields["admin"] != nil {
 			d.fail("admin", "is given, but source is stats; set source: admin, or leave admin out")
 		}
 		return nil
@@ -294,7 +304,7 @@ func (d *decoder) grpcServices() []string {
 	}
 	services := make([]string, 0, len(values)+1)
 	for i, value := range values {
-		name, isText := value.GetKind().(*structpb.Value_StringValue)
+		name, isText := value.GetKind().(text)
 		at := fmt.Sprintf("grpc_services[%d]", i)
 		switch {
 		case !isText:

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -12,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Errors are the errors of a configuration, each a KeyError: all of them, or the first maxErrors.
-type Errors []error
+// Errors are the errors of a configuration: all of them, or the first maxErrors.
+type Errors []*KeyError
 
 // maxErrors bounds the length of the log line that reports them.
 const maxErrors = 32
@@ -26,9 +27,6 @@ func (e Errors) Error() string {
 	}
 	return strings.Join(lines, "; ")
 }
-
-// Unwrap returns the errors, for errors.Is and errors.As.
-func (e Errors) Unwrap() []error { return e }
 
 // KeyError is an error of one key.
 type KeyError struct {
@@ -55,124 +53,104 @@ func (o *object) pathOf(key string) string {
 }
 
 func (o *object) fail(key, format string, args ...any) {
-	o.errs.add(o.pathOf(key), fmt.Sprintf(format, args...))
+	if len(*o.errs) < maxErrors {
+		*o.errs = append(*o.errs, &KeyError{o.pathOf(key), fmt.Sprintf(format, args...)})
+	}
 }
 
-func (e *Errors) add(path, message string) {
-	if len(*e) < maxErrors {
-		*e = append(*e, &KeyError{path, message})
-	}
+// refuse reports that the value at key is not what it has to be.
+func (o *object) refuse(key, format string, args ...any) {
+	o.fail(key, "%s is not %s", show(o.fields[key]), fmt.Sprintf(format, args...))
 }
 
 // failed reports whether a key, or a key inside it, already has an error. Errors that follow from it are not reported.
 func (o *object) failed(key string) bool {
 	path := o.pathOf(key)
-	return slices.ContainsFunc(*o.errs, func(err error) bool {
-		rest, ok := strings.CutPrefix(err.(*KeyError).Path, path)
-		return ok && (rest == "" || rest[0] == '.')
+	return slices.ContainsFunc(*o.errs, func(err *KeyError) bool {
+		return err.Path == path || strings.HasPrefix(err.Path, path+".")
 	})
 }
 
-func (o *object) get(key string) *structpb.Value {
-	if o.known == nil {
-		o.known = make([]string, 0, 16) // an update of routes decodes many objects
+// Kinds of values.
+type (
+	text    = *structpb.Value_StringValue
+	number  = *structpb.Value_NumberValue
+	boolean = *structpb.Value_BoolValue
+	list    = *structpb.Value_ListValue
+	fields  = *structpb.Value_StructValue
+)
+
+// read returns the value at key, and whether there is one of that kind. A value of another kind is an error.
+func read[kind any](o *object, key, name string) (value kind, ok bool) {
+	o.known = append(o.known, key)
+	if o.fields[key] == nil {
+		return value, false
 	}
-	if !slices.Contains(o.known, key) {
-		o.known = append(o.known, key)
+	if value, ok = o.fields[key].GetKind().(kind); !ok {
+		o.refuse(key, "%s", name)
 	}
-	return o.fields[key]
+	return value, ok
 }
 
 func (o *object) text(key, byDefault string, maxBytes int) string {
-	value := o.get(key)
-	if value == nil {
+	value, ok := read[text](o, key, "a string")
+	switch {
+	case !ok:
+		return byDefault
+	case len(value.StringValue) > maxBytes:
+		o.fail(key, "has %d bytes; at most %d are allowed", len(value.StringValue), maxBytes)
 		return byDefault
 	}
-	s, ok := value.GetKind().(*structpb.Value_StringValue)
-	if !ok {
-		o.fail(key, "%s is not a string", show(value))
-		return byDefault
-	}
-	if len(s.StringValue) > maxBytes {
-		o.fail(key, "has %d bytes; at most %d are allowed", len(s.StringValue), maxBytes)
-		return byDefault
-	}
-	return s.StringValue
-}
-
-// requiredText is like text, for a required key. It also reports whether the key has a string.
-func (o *object) requiredText(key string, maxBytes int) (string, bool) {
-	if o.get(key) == nil {
-		o.fail(key, "is required")
-		return "", false
-	}
-	s := o.text(key, "", maxBytes)
-	_, isText := o.fields[key].GetKind().(*structpb.Value_StringValue)
-	return s, isText
+	return value.StringValue
 }
 
 // oneOf reads one of several words. The first is the default.
 func (o *object) oneOf(key string, words ...string) string {
-	value := o.get(key)
-	if value == nil {
+	expected := strings.Join(words, " or ")
+	value, ok := read[text](o, key, expected)
+	switch {
+	case !ok:
+		return words[0]
+	case !slices.Contains(words, value.StringValue):
+		o.refuse(key, "%s", expected)
 		return words[0]
 	}
-	if s, ok := value.GetKind().(*structpb.Value_StringValue); ok && slices.Contains(words, s.StringValue) {
-		return s.StringValue
-	}
-	o.fail(key, "%s is not %s", show(value), strings.Join(words, " or "))
-	return words[0]
+	return value.StringValue
 }
 
 func (o *object) integer(key string, byDefault, lowest, highest int64) int64 {
-	value := o.get(key)
-	if value == nil {
-		return byDefault
-	}
-	number, ok := value.GetKind().(*structpb.Value_NumberValue)
+	value, ok := read[number](o, key, "a whole number")
 	switch {
-	case !ok || number.NumberValue != math.Trunc(number.NumberValue): // NaN is unequal to itself
-		o.fail(key, "%s is not a whole number", show(value))
-	case number.NumberValue < float64(lowest) || number.NumberValue > float64(highest):
-		o.fail(key, "%s is not between %d and %d", show(value), lowest, highest)
+	case !ok:
+	case value.NumberValue != math.Trunc(value.NumberValue): // NaN is unequal to itself
+		o.refuse(key, "a whole number")
+	case value.NumberValue < float64(lowest) || value.NumberValue > float64(highest):
+		o.refuse(key, "between %d and %d", lowest, highest)
 	default:
-		return int64(number.NumberValue)
+		return int64(value.NumberValue)
 	}
 	return byDefault
-}
-
-func (o *object) boolean(key string, byDefault bool) bool {
-	value := o.get(key)
-	if value == nil {
-		return byDefault
-	}
-	b, ok := value.GetKind().(*structpb.Value_BoolValue)
-	if !ok {
-		o.fail(key, "%s is not true or false", show(value))
-		return byDefault
-	}
-	return b.BoolValue
 }
 
 // seconds matches a duration as in protobuf's JSON, and so in Envoy's configuration.
 var seconds = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 
 func (o *object) duration(key string, byDefault, shortest, longest time.Duration) time.Duration {
-	value := o.get(key)
-	if value == nil {
+	const expected = `a duration in seconds, as in "1.5s"`
+	value, ok := read[text](o, key, expected)
+	if !ok {
 		return byDefault
 	}
-	s, ok := value.GetKind().(*structpb.Value_StringValue)
-	if !ok || !seconds.MatchString(s.StringValue) {
-		o.fail(key, "%s is not a duration in seconds, as in \"1.5s\"", show(value))
-		return byDefault
+	d, err := time.ParseDuration(value.StringValue)
+	switch {
+	case !seconds.MatchString(value.StringValue):
+		o.refuse(key, expected)
+	case err != nil || d < shortest || d > longest: // the format is right, so an error means that d is out of range
+		o.refuse(key, "between %s and %s", ShowSeconds(shortest), ShowSeconds(longest))
+	default:
+		return d
 	}
-	d, err := time.ParseDuration(s.StringValue)
-	if err != nil || d < shortest || d > longest { // the format is right, so an error means that d is out of range
-		o.fail(key, "%s is not between %s and %s", show(value), ShowSeconds(shortest), ShowSeconds(longest))
-		return byDefault
-	}
-	return d
+	return byDefault
 }
 
 // ShowSeconds renders a duration as a configuration does, as in 1.5s.
@@ -180,59 +158,25 @@ func ShowSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(
 
 // child reads the object at key. It returns one without keys if there is none.
 func (o *object) child(key string) *object {
-	child := &object{at: o.pathOf(key), errs: o.errs}
-	value := o.get(key)
-	if value == nil {
-		return child
-	}
-	s, ok := value.GetKind().(*structpb.Value_StructValue)
+	value, ok := read[fields](o, key, "an object")
 	if !ok {
-		o.fail(key, "%s is not an object", show(value))
-		return child
+		return &object{at: o.pathOf(key), errs: o.errs}
 	}
-	child.fields = s.StructValue.GetFields()
-	return child
+	return &object{at: o.pathOf(key), errs: o.errs, fields: value.StructValue.GetFields()}
 }
 
 // list reads the list at key, and reports whether there is one.
 func (o *object) list(key string) ([]*structpb.Value, bool) {
-	value := o.get(key)
-	if value == nil {
-		return nil, false
-	}
-	l, ok := value.GetKind().(*structpb.Value_ListValue)
+	value, ok := read[list](o, key, "a list")
 	if !ok {
-		o.fail(key, "%s is not a list", show(value))
 		return nil, false
 	}
-	return l.ListValue.GetValues(), true
-}
-
-// entry reads the i-th entry of the list at key. A string is short for an object with only the key shortKey. entry returns nil for
-// anything else.
-func (o *object) entry(key string, i int, value *structpb.Value, shortKey string) *object {
-	entry := &object{at: o.pathOf(key) + "[" + strconv.Itoa(i) + "]", errs: o.errs}
-	switch kind := value.GetKind().(type) {
-	case *structpb.Value_StructValue:
-		entry.fields = kind.StructValue.GetFields()
-	case *structpb.Value_StringValue:
-		entry.fields = map[string]*structpb.Value{shortKey: value}
-	default:
-		o.errs.add(entry.at, show(value)+" is not a name or an object")
-		return nil
-	}
-	return entry
+	return value.ListValue.GetValues(), true
 }
 
 // refuseUnknown reports each key that no method has read.
 func (o *object) refuseUnknown() {
-	unknown := make([]string, 0, len(o.fields))
-	for key := range o.fields {
-		if !slices.Contains(o.known, key) {
-			unknown = append(unknown, key)
-		}
-	}
-	slices.Sort(unknown)
+	unknown := slices.DeleteFunc(slices.Sorted(maps.Keys(o.fields)), func(key string) bool { return slices.Contains(o.known, key) })
 	for _, key := range unknown[:min(len(unknown), maxErrors)] {
 		if near := Nearest(key, o.known); near != "" {
 			o.fail(showKey(key), "unknown key, did you mean %s?", near)
@@ -245,20 +189,18 @@ func (o *object) refuseUnknown() {
 // show renders a value for an error, short and on one line.
 func show(value *structpb.Value) string {
 	switch v := value.GetKind().(type) {
-	case *structpb.Value_NullValue:
-		return "null"
-	case *structpb.Value_BoolValue:
+	case boolean:
 		return strconv.FormatBool(v.BoolValue)
-	case *structpb.Value_NumberValue:
+	case number:
 		return strconv.FormatFloat(v.NumberValue, 'g', -1, 64)
-	case *structpb.Value_StringValue:
+	case text:
 		return strconv.Quote(clip(v.StringValue))
-	case *structpb.Value_ListValue:
+	case list:
 		return "a list"
-	case *structpb.Value_StructValue:
+	case fields:
 		return "an object"
 	}
-	return "nothing"
+	return "null"
 }
 
 // plainKey matches a key that needs no quotes in an error.

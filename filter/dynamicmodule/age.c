@@ -1,4 +1,4 @@
-#include "age.h"
+#include "base.h"
 
 // The main thread checks the hosts, so the gauges are old while it hangs, however often they are sampled.
 static _Atomic int64_t main_thread_at, sampled_at, sample_limit;

@@ -1,11 +1,7 @@
 // The hooks of the bootstrap extension, all on the main thread: load, start, signs of life, cluster changes, shutdown.
 #include <stdio.h>
 
-#include "age.h"
-#include "go.h"
-#include "metric.h"
-#include "sample.h"
-#include "watch.h"
+#include "stream.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -20,49 +16,11 @@ static struct {
   int turns;
 } shutdown;
 
-typedef struct {
-  const char *name;
-  const void *function;
-} needed;
-
-#define NEEDED(function) {#function, (const void *)(uintptr_t)(envoy_dynamic_module_callback_##function)}
-
 // first_missing returns the name of a function that Envoy lacks, or NULL.
 static const char *first_missing(void) {
-  const needed all[] = {
-      NEEDED(log),
-      NEEDED(http_get_header),
-      NEEDED(http_get_body_chunks_size),
-      NEEDED(http_get_body_chunks),
-      NEEDED(get_most_specific_route_config),
-      NEEDED(http_send_response),
-      NEEDED(http_send_response_headers),
-      NEEDED(http_send_response_data),
-      NEEDED(http_send_response_trailers),
-      NEEDED(http_filter_scheduler_new),
-      NEEDED(http_filter_scheduler_delete),
-      NEEDED(http_filter_scheduler_commit),
-      NEEDED(http_filter_config_define_counter),
-      NEEDED(http_filter_config_define_gauge),
-      NEEDED(http_filter_increment_counter),
-      NEEDED(http_filter_set_gauge),
-      NEEDED(http_filter_increment_gauge),
-      NEEDED(http_filter_decrement_gauge),
-      NEEDED(bootstrap_extension_config_signal_init_complete),
-      NEEDED(bootstrap_extension_config_define_counter),
-      NEEDED(bootstrap_extension_config_increment_counter),
-      NEEDED(bootstrap_extension_config_define_gauge),
-      NEEDED(bootstrap_extension_config_set_gauge),
-      NEEDED(bootstrap_extension_config_increment_gauge),
-      NEEDED(bootstrap_extension_config_decrement_gauge),
-      NEEDED(bootstrap_extension_timer_new),
-      NEEDED(bootstrap_extension_timer_enable),
-      NEEDED(bootstrap_extension_timer_delete),
-      NEEDED(bootstrap_extension_enable_cluster_lifecycle),
-      NEEDED(bootstrap_extension_iterate_gauges),
-  };
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    if (all[i].function == NULL) return all[i].name;
+#define RETURN_IF_MISSING(result, name, ...) \
+  if (envoy_dynamic_module_callback_##name == NULL) return #name;
+  HG_NEEDED(RETURN_IF_MISSING)
   return NULL;
 }
 

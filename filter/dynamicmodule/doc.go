@@ -5,17 +5,18 @@
 // published reply without calling Go. The files in reading order, each of which uses only those before it:
 //
 //	abi_types.h, abi.h  Envoy's types and functions
+//	base.h
 //	base.c              log, memory, hash, clock
-//	go.h                the functions of Go that C calls
 //	sample.c            one pass over all gauges
 //	age.c               how old samples are, and whether the main thread hangs
+//	gate.h
 //	metric.c            Healthgate's own stats
 //	gate.c              the replies of a gate, and the published one
 //	route.c             which gate a stream has
-//	stream.c            one request
+//	stream.h
+//	stream.c            the headers of a request, and the parts of a gRPC response
 //	probe.c             the reply to a probe
-//	message.c           the request of a gRPC call, parsed as it arrives
-//	response.c          the parts of a gRPC response
+//	message.c           the request of a gRPC call
 //	group.c             how many calls of Watch are open, and whether their configuration still answers
 //	watch.c             the open calls of Watch
 //	grpc.c              calls of grpc.health.v1.Health

@@ -3,7 +3,7 @@ package dynamicmodule
 /*
 #cgo CFLAGS: -O2 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter
 #cgo LDFLAGS: -lpthread
-#include "healthgate.h"
+#include "stream.h"
 */
 import "C"
 

@@ -2,9 +2,6 @@
 
 #include <stdlib.h>
 
-#include "age.h"
-#include "go.h"
-
 hg_reply *hg_reply_create(uint32_t status, bool passing, hg_buffer body, hg_buffer details) {
   hg_reply *reply = hg_alloc(sizeof *reply);
   reply->status = status;
@@ -49,26 +46,11 @@ void hg_gate_unref(hg_gate *gate) {
     next = reply->next;
     hg_reply_destroy(reply);
   }
-  for (size_t i = 0; i < gate->path_count; i++) free((void *)gate->paths[i].ptr);
-  for (size_t i = 0; i < gate->service_count; i++) free((void *)gate->services[i].ptr);
-  free(gate->services);
+  hg_list_free(&gate->paths);
+  hg_list_free(&gate->services);
   for (size_t i = 0; i < 2; i++) free((void *)gate->list_responses[i].ptr);
   free(gate);
 }
-
-void hg_gate_add_path(hg_gate *gate, hg_buffer path) {
-  if (gate->path_count == HG_PATHS_MAX) abort();
-  gate->paths[gate->path_count++] = hg_copy(path);
-}
-
-void hg_gate_set_services(hg_gate *gate, size_t count, hg_buffer not_serving, hg_buffer serving) {
-  gate->services = hg_alloc(count * sizeof *gate->services);
-  gate->service_count = count;
-  gate->list_responses[false] = hg_copy(not_serving);
-  gate->list_responses[true] = hg_copy(serving);
-}
-
-void hg_gate_set_service(hg_gate *gate, size_t i, hg_buffer name) { gate->services[i] = hg_copy(name); }
 
 void hg_gate_add_reply(hg_gate *gate, hg_reply *reply) {
   reply->next = gate->replies;

@@ -1,7 +1,7 @@
 package dynamicmodule
 
 /*
-#include "healthgate.h"
+#include "stream.h"
 */
 import "C"
 
@@ -90,7 +90,7 @@ func newErrorGate(paths []string) *gate {
 
 func (g *gate) addPaths(paths []string) {
 	for _, path := range paths {
-		C.hg_gate_add_path(g.c, text(path))
+		C.hg_list_add(&g.c.paths, text(path))
 	}
 }
 
@@ -106,9 +106,11 @@ func (g *gate) answerCalls(c *config.Config) {
 	services := c.GRPCServices
 	g.c.config_hash = C.uint64_t(configHash(c))
 	g.c.watchers_max = C.size_t(c.GRPCMaxWatchers)
-	C.hg_gate_set_services(g.c, C.size_t(len(services)), text(listResponse(services, notServing)), text(listResponse(services, serving)))
-	for i, service := range services {
-		C.hg_gate_set_service(g.c, C.size_t(i), text(service))
+	for i, status := range []uint64{notServing, serving} {
+		g.c.list_responses[i] = C.hg_copy(text(listResponse(services, status)))
+	}
+	for _, service := range services {
+		C.hg_list_add(&g.c.services, text(service))
 	}
 	checks, watches, watchers := grpcMetricNames(c.StatPrefix)
 	g.c.checks, g.c.watches = g.reader.metric(checks, false).c, g.reader.metric(watches, false).c

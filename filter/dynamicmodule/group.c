@@ -1,11 +1,11 @@
 // The watchers of one configuration are counted, because their number is limited. The watchers of one filter and :authority are ended once
 // another configuration answers calls of this filter and :authority. A stream keeps the configuration alive with which it began, so nothing
 // else shows that a route's override was changed or removed.
-#include "group.h"
-
 #include <pthread.h>
 #include <search.h>
 #include <stdlib.h>
+
+#include "stream.h"
 
 // Workers get an update one after the other. For this long after it, some of them may still answer with the old configuration.
 static const int64_t settled_after = INT64_C(1000000000);

@@ -1,10 +1,8 @@
 package dynamicmodule
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -80,84 +78,5 @@ func TestDeclarationsAgreeWithEnvoys(t *testing.T) {
 	args := []string{"-D_GNU_SOURCE", "-Wall", "-Werror", "-fsyntax-only", "-isystem", abiHeader(t), "testdata/abi_check.c"}
 	if out, err := exec.Command(compiler(t), args...).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// Envoy does not need these hooks: newDynamicModuleHttpFilterConfig in filter_config.cc of
-// source/extensions/filters/http/dynamic_modules, v1.39.1.
-var optional = regexp.MustCompile(`_on_http_filter_config_(scheduled|http_)`)
-
-// Envoy refuses a module that lacks one of the hooks.
-func TestEachHookExists(t *testing.T) {
-	header, err := os.ReadFile(filepath.Join(abiHeader(t), "abi.h"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defined := map[string]bool{}
-	for _, file := range cFiles(t, "*.c") {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, found := range regexp.MustCompile(`EXPORT.* \*?(envoy_dynamic_module_on_\w+)\(`).FindAllSubmatch(text, -1) {
-			defined[string(found[1])] = true
-		}
-		for _, found := range regexp.MustCompile(`(?m)^(?:NOTHING|CONTINUE)\((\w+)\)`).FindAllSubmatch(text, -1) {
-			defined["envoy_dynamic_module_on_"+string(found[1])] = true
-		}
-	}
-	hooks := regexp.MustCompile(`(?m)^(?:[a-z].*?\b)?(envoy_dynamic_module_on_(?:program|http_filter|bootstrap_extension)_\w+)\(`)
-	seen := 0
-	for _, hook := range hooks.FindAllSubmatch(header, -1) {
-		seen++
-		if name := string(hook[1]); !defined[name] && !optional.MatchString(name) {
-			t.Errorf("%s is missing", name)
-		}
-	}
-	if seen < 30 {
-		t.Errorf("only %d hooks were found in Envoy's header", seen)
-	}
-}
-
-// doc.go has the order.
-func TestFilesIncludeOnlyFilesBeforeThem(t *testing.T) {
-	doc, err := os.ReadFile("doc.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	position := map[string]int{}
-	for _, name := range regexp.MustCompile(`\b\w+(\.[ch]\b)`).FindAllString(string(doc), -1) {
-		position[strings.TrimSuffix(name, ".c")] = len(position) + 1
-	}
-	for _, file := range cFiles(t, "*.[ch]") {
-		name := strings.TrimSuffix(strings.TrimSuffix(file, ".c"), ".h")
-		at := max(position[name], position[file])
-		if file == "healthgate.h" { // all of them, for Go
-			at = len(position) + 1
-		}
-		if at == 0 {
-			t.Errorf("doc.go does not have %s", file)
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, include := range regexp.MustCompile(`(?m)^#include "(\w+)\.h"`).FindAllSubmatch(text, -1) {
-			if other := string(include[1]); other != name && max(position[other], position[other+".h"]) >= at {
-				t.Errorf("%s includes %s.h, which comes after it", file, other)
-			}
-		}
-	}
-}
-
-func TestFilesOfCAreShort(t *testing.T) {
-	for _, file := range cFiles(t, "*.[ch]", "fakeenvoy/*.[ch]") {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if lines := strings.Count(string(text), "\n"); lines > 250 {
-			t.Errorf("%s has %d lines", file, lines)
-		}
 	}
 }

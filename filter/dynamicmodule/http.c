@@ -1,10 +1,7 @@
 // The hooks of the filter: configurations on the main thread, and the request of each stream on its worker.
 #include <stdlib.h>
 
-#include "go.h"
-#include "grpc.h"
-#include "probe.h"
-#include "watch.h"
+#include "stream.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -52,7 +49,7 @@ EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const v
 
 static void free_stream(hg_stream *stream) {
   if (stream->gate_referenced) hg_gate_unref(stream->gate);
-  free(stream->call);
+  hg_call_destroy(stream->call);
   free(stream->watcher);
   free(stream);
 }
@@ -107,21 +104,21 @@ EXPORT unsigned envoy_dynamic_module_on_http_filter_request_headers(void *envoy,
   return HG_HEADERS_STOP;
 }
 
-static void parse_body(hg_stream *stream) {
+static void append_body(hg_stream *stream) {
   enum { FEW = 64 };
   hg_envoy_buffer few[FEW], *chunks = few;
   size_t count = envoy_dynamic_module_callback_http_get_body_chunks_size(stream->envoy, HG_RECEIVED_REQUEST_BODY);
   if (count == 0) return;
   if (count > FEW) chunks = hg_alloc(count * sizeof *chunks);
   if (envoy_dynamic_module_callback_http_get_body_chunks(stream->envoy, HG_RECEIVED_REQUEST_BODY, chunks))
-    for (size_t i = 0; i < count; i++) hg_message_parse(&stream->call->message, chunks[i].ptr, chunks[i].length);
+    for (size_t i = 0; i < count; i++) hg_message_append(&stream->call->message, chunks[i]);
   if (chunks != few) free(chunks);
 }
 
 EXPORT unsigned envoy_dynamic_module_on_http_filter_request_body(void *envoy, const void *module, bool end) {
   hg_stream *stream = (hg_stream *)module;
   if (stream->gate == NULL) return HG_BODY_CONTINUE;
-  if (stream->call != NULL) parse_body(stream);
+  if (stream->call != NULL) append_body(stream);
   if (end) answer(stream);
   return HG_BODY_STOP_NO_BUFFER;
 }

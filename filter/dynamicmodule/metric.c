@@ -1,7 +1,7 @@
-#include "metric.h"
-
 #include <pthread.h>
 #include <stdlib.h>
+
+#include "gate.h"
 
 // The stats of stat_prefix "default" are defined once, in the scope of the bootstrap extension: they have the same names for all filters,
 // and another filter chain adds no stats. The array does not change while there are filters.
@@ -15,10 +15,16 @@ static void *extension_config; // NULL once it has ended
 static size_t samples_counter;
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER; // keeps extension_config alive for calls without a stream
 
+// Functions of Envoy for a stat of a filter, and for a shared one.
+typedef unsigned (*define_function)(HG_DEFINE);
+typedef unsigned (*write_function)(HG_WRITE);
+#define OWN(action) envoy_dynamic_module_callback_http_filter_##action
+#define SHARED(action) envoy_dynamic_module_callback_bootstrap_extension_config_##action
+
 void hg_metrics_share(void *config) {
   extension_config = config;
   shared_count = 0;
-  envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(config, HG_BUFFER("looks"), NULL, 0, &samples_counter);
+  SHARED(define_counter)(config, HG_BUFFER("looks"), NULL, 0, &samples_counter);
 }
 
 void hg_metrics_unshare(void) {
@@ -30,10 +36,8 @@ void hg_metrics_unshare(void) {
 void hg_metric_share(hg_buffer name, bool gauge) {
   if (shared_count == SHARED_MAX) abort();
   size_t id = 0;
-  unsigned result =
-      gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_define_gauge(extension_config, name, NULL, 0, &id)
-            : envoy_dynamic_module_callback_bootstrap_extension_config_define_counter(extension_config, name, NULL, 0, &id);
-  if (result != HG_METRIC_SUCCESS) return;
+  define_function define = gauge ? SHARED(define_gauge) : SHARED(define_counter);
+  if (define(extension_config, name, NULL, 0, &id) != HG_METRIC_SUCCESS) return;
   shared[shared_count].name = hg_copy(name);
   shared[shared_count].metric = (hg_metric){.id = id, .gauge = gauge, .shared = true};
   shared_count++;
@@ -43,9 +47,8 @@ hg_metric *hg_metric_define(hg_metrics *metrics, hg_buffer name, bool gauge) {
   for (size_t i = 0; i < shared_count; i++)
     if (shared[i].metric.gauge == gauge && hg_equal(shared[i].name, (hg_envoy_buffer){name.ptr, name.length})) return &shared[i].metric;
   size_t id = 0;
-  unsigned result = gauge ? envoy_dynamic_module_callback_http_filter_config_define_gauge(metrics->envoy, name, NULL, 0, &id)
-                          : envoy_dynamic_module_callback_http_filter_config_define_counter(metrics->envoy, name, NULL, 0, &id);
-  if (result != HG_METRIC_SUCCESS) return NULL;
+  define_function define = gauge ? OWN(config_define_gauge) : OWN(config_define_counter);
+  if (define(metrics->envoy, name, NULL, 0, &id) != HG_METRIC_SUCCESS) return NULL;
   hg_metric *metric = hg_alloc(sizeof *metric);
   metric->id = id;
   metric->gauge = gauge;
@@ -60,61 +63,48 @@ void hg_metrics_free(hg_metrics *metrics) {
   }
 }
 
-// write_shared writes a shared stat: it adds to a counter, and sets a gauge.
 static void write_shared(size_t id, bool gauge, uint64_t value) {
   pthread_rwlock_rdlock(&lock);
-  if (extension_config != NULL)
-    (gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_set_gauge
-           : envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter)(extension_config, id, NULL, 0, value);
+  if (extension_config != NULL) (gauge ? SHARED(set_gauge) : SHARED(increment_counter))(extension_config, id, NULL, 0, value);
   pthread_rwlock_unlock(&lock);
 }
 
 void hg_metrics_count_sample(void) { write_shared(samples_counter, false, 1); }
 
-// set_pending lets the next reply write a stat: Envoy 1.38 lets only a stream write the stats of a filter.
-static void set_pending(hg_metrics *metrics, hg_metric *metric) {
-  atomic_store(&metric->pending, true);
-  atomic_store(&metrics->pending, true);
-}
-
-void hg_metric_add(hg_metrics *metrics, hg_metric *metric, uint64_t by) {
+void hg_metric_write(hg_metrics *metrics, hg_metric *metric, uint64_t value) {
+  write_function write = metric->gauge ? OWN(config_set_gauge) : OWN(config_increment_counter);
   if (metric->shared) {
-    write_shared(metric->id, false, by);
-  } else if (envoy_dynamic_module_callback_http_filter_config_increment_counter != NULL) {
-    envoy_dynamic_module_callback_http_filter_config_increment_counter(metrics->envoy, metric->id, NULL, 0, by);
-  } else {
-    atomic_fetch_add(&metric->value, by);
-    set_pending(metrics, metric);
+    write_shared(metric->id, metric->gauge, value);
+  } else if (write != NULL) {
+    write(metrics->envoy, metric->id, NULL, 0, value);
+  } else { // Envoy 1.38 lets only a stream write the stats of a filter: the next reply does
+    if (metric->gauge)
+      atomic_store(&metric->value, value);
+    else
+      atomic_fetch_add(&metric->value, value);
+    atomic_store(&metric->pending, true);
+    atomic_store(&metrics->pending, true);
   }
 }
 
-void hg_metric_set(hg_metrics *metrics, hg_metric *metric, uint64_t value) {
-  if (metric->shared) {
-    write_shared(metric->id, true, value);
-  } else if (envoy_dynamic_module_callback_http_filter_config_set_gauge != NULL) {
-    envoy_dynamic_module_callback_http_filter_config_set_gauge(metrics->envoy, metric->id, NULL, 0, value);
-  } else {
-    atomic_store(&metric->value, value);
-    set_pending(metrics, metric);
-  }
+// add_one adds 1 to a stat, or subtracts it, through a stream.
+static void add_one(void *stream, const hg_metric *metric, write_function own, write_function of_extension) {
+  if (metric->shared)
+    of_extension(extension_config, metric->id, NULL, 0, 1);
+  else
+    own(stream, metric->id, NULL, 0, 1);
 }
 
 void hg_metric_increment(void *stream, const hg_metric *metric) {
   if (metric == NULL) return;
-  if (metric->shared)
-    (metric->gauge ? envoy_dynamic_module_callback_bootstrap_extension_config_increment_gauge
-                   : envoy_dynamic_module_callback_bootstrap_extension_config_increment_counter)(extension_config, metric->id, NULL, 0, 1);
+  if (metric->gauge)
+    add_one(stream, metric, OWN(increment_gauge), SHARED(increment_gauge));
   else
-    (metric->gauge ? envoy_dynamic_module_callback_http_filter_increment_gauge
-                   : envoy_dynamic_module_callback_http_filter_increment_counter)(stream, metric->id, NULL, 0, 1);
+    add_one(stream, metric, OWN(increment_counter), SHARED(increment_counter));
 }
 
 void hg_metric_decrement(void *stream, const hg_metric *metric) {
-  if (metric == NULL) return;
-  if (metric->shared)
-    envoy_dynamic_module_callback_bootstrap_extension_config_decrement_gauge(extension_config, metric->id, NULL, 0, 1);
-  else
-    envoy_dynamic_module_callback_http_filter_decrement_gauge(stream, metric->id, NULL, 0, 1);
+  if (metric != NULL) add_one(stream, metric, OWN(decrement_gauge), SHARED(decrement_gauge));
 }
 
 void hg_metrics_flush(hg_metrics *metrics, void *stream) {
@@ -122,8 +112,8 @@ void hg_metrics_flush(hg_metrics *metrics, void *stream) {
   for (hg_metric *metric = metrics->first; metric != NULL; metric = metric->next) {
     if (!atomic_exchange(&metric->pending, false)) continue;
     if (metric->gauge)
-      envoy_dynamic_module_callback_http_filter_set_gauge(stream, metric->id, NULL, 0, atomic_load(&metric->value));
+      OWN(set_gauge)(stream, metric->id, NULL, 0, atomic_load(&metric->value));
     else
-      envoy_dynamic_module_callback_http_filter_increment_counter(stream, metric->id, NULL, 0, atomic_exchange(&metric->value, 0));
+      OWN(increment_counter)(stream, metric->id, NULL, 0, atomic_exchange(&metric->value, 0));
   }
 }

@@ -1,7 +1,7 @@
 package dynamicmodule
 
 /*
-#include "healthgate.h"
+#include "stream.h"
 */
 import "C"
 
@@ -38,13 +38,13 @@ type metric struct {
 
 func (m *metric) Increment(by int64) {
 	if m.c != nil {
-		C.hg_metric_add(&m.envoy.filter.metrics, m.c, C.uint64_t(by))
+		C.hg_metric_write(&m.envoy.filter.metrics, m.c, C.uint64_t(by))
 	}
 }
 
 func (m *metric) Record(value uint64) {
 	if m.c != nil {
-		C.hg_metric_set(&m.envoy.filter.metrics, m.c, C.uint64_t(value))
+		C.hg_metric_write(&m.envoy.filter.metrics, m.c, C.uint64_t(value))
 	}
 }
 

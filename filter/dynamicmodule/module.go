@@ -1,7 +1,7 @@
 package dynamicmodule
 
 /*
-#include "healthgate.h"
+#include "stream.h"
 */
 import "C"
 
@@ -68,16 +68,19 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 	envoy := &filterEnvoy{filter: f, prefix: decoded.StatPrefix, process: &m.process, sampler: m.sampler, register: m.register}
 	c := &configuration{Configuration: m.process.Configure(decoded, envoy), envoy: envoy}
 	m.defineStats(envoy, len(decoded.GRPCServices) > 0)
+	if decoded.Admin != nil { // the first poll takes time
+		if _, err := c.Gate(); err != nil {
+			return nil, err
+		}
+	}
+	// Nothing panics from here on: Envoy would not destroy what it has refused.
 	c.gauges = m.sampler.register(gaugesOf(decoded)...)
 	m.mutex.Lock()
 	m.filters[c] = struct{}{}
 	m.updates.record(time.Now())
 	m.mutex.Unlock()
 	m.sampler.passSoon()
-	if decoded.Admin != nil { // the first poll takes time
-		_, err = c.Gate()
-	}
-	return c, err
+	return c, nil
 }
 
 // gaugesOf returns the gauges that the gates of a configuration read.

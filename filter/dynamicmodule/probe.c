@@ -1,21 +1,14 @@
-#include "probe.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "go.h"
-
-static bool is_method(hg_envoy_buffer method, void *stream) {
-  return hg_equal(HG_BUFFER("GET"), method) || hg_equal(HG_BUFFER("HEAD"), method) ||
-         (hg_equal(HG_BUFFER("POST"), method) && hg_request_is_grpc(stream));
-}
+#include "stream.h"
 
 bool hg_is_probe(const hg_gate *gate, void *stream, hg_envoy_buffer method, hg_envoy_buffer path) {
   const char *query = path.length > 0 ? memchr(path.ptr, '?', path.length) : NULL;
   if (query != NULL) path.length = (size_t)(query - path.ptr);
-  for (size_t i = 0; i < gate->path_count; i++)
-    if (hg_equal(gate->paths[i], path)) return is_method(method, stream);
-  return false;
+  if (!hg_list_has(&gate->paths, path)) return false;
+  return hg_equal(HG_BUFFER("GET"), method) || hg_equal(HG_BUFFER("HEAD"), method) ||
+         (hg_equal(HG_BUFFER("POST"), method) && hg_request_is_grpc(stream));
 }
 
 static const hg_reply *reply_to(hg_stream *stream) {

@@ -1,64 +1,54 @@
-#include "route.h"
-
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "go.h"
+#include "gate.h"
 
 // hg_merged is the gate of one filter with the override of a route. Envoy shows a module only the most specific level of a route.
 typedef struct hg_merged {
   const hg_filter *filter;
   hg_gate *gate; // NULL if the override can't be used
-  struct hg_merged *next;
+  LIST_ENTRY(hg_merged) link;
 } hg_merged;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // guards routes, and merged of each
-static hg_route *routes;
+static LIST_HEAD(, hg_route) routes = LIST_HEAD_INITIALIZER(routes);
 static atomic_int override_count;
 
 void hg_route_register(hg_route *route) {
   if (route->overrides) atomic_fetch_add(&override_count, 1);
   pthread_mutex_lock(&lock);
-  route->next = routes;
-  route->link = &routes;
-  if (routes != NULL) routes->link = &route->next;
-  routes = route;
+  LIST_INSERT_HEAD(&routes, route, link);
   pthread_mutex_unlock(&lock);
 }
 
-// destroy_merged destroys the first entry of a list, and makes the next one the first.
-static void destroy_merged(hg_merged **list) {
-  hg_merged *merged = *list;
-  *list = merged->next;
+static void destroy_merged(hg_merged *merged) {
+  LIST_REMOVE(merged, link);
   if (merged->gate != NULL) hg_gate_unref(merged->gate);
   free(merged);
 }
 
 void hg_route_unregister(hg_route *route) {
   pthread_mutex_lock(&lock);
-  *route->link = route->next;
-  if (route->next != NULL) route->next->link = route->link;
-  while (route->merged != NULL) destroy_merged(&route->merged);
+  LIST_REMOVE(route, link);
+  while (!LIST_EMPTY(&route->merged)) destroy_merged(LIST_FIRST(&route->merged));
   pthread_mutex_unlock(&lock);
   if (route->overrides) atomic_fetch_sub(&override_count, 1);
 }
 
-void hg_filter_unregister(hg_filter *filter) {
-  pthread_mutex_lock(&lock);
-  for (hg_route *route = routes; route != NULL; route = route->next)
-    for (hg_merged **list = &route->merged; *list != NULL;) {
-      if ((*list)->filter == filter)
-        destroy_merged(list);
-      else
-        list = &(*list)->next;
-    }
-  pthread_mutex_unlock(&lock);
+static hg_merged *find_merged(const hg_route *route, const hg_filter *filter) {
+  hg_merged *merged;
+  LIST_FOREACH(merged, &route->merged, link) if (merged->filter == filter) return merged;
+  return NULL;
 }
 
-static hg_merged *find_merged(const hg_route *route, const hg_filter *filter) {
-  for (hg_merged *merged = route->merged; merged != NULL; merged = merged->next)
-    if (merged->filter == filter) return merged;
-  return NULL;
+void hg_filter_unregister(hg_filter *filter) {
+  pthread_mutex_lock(&lock);
+  hg_route *route;
+  LIST_FOREACH(route, &routes, link) {
+    hg_merged *merged = find_merged(route, filter);
+    if (merged != NULL) destroy_merged(merged);
+  }
+  pthread_mutex_unlock(&lock);
 }
 
 // add_merged adds a gate, unless another worker has added one first.
@@ -69,8 +59,10 @@ static hg_merged *add_merged(hg_route *route, const hg_filter *filter, hg_gate *
     return merged;
   }
   merged = hg_alloc(sizeof *merged);
-  *merged = (hg_merged){filter, gate, route->merged};
-  return route->merged = merged;
+  merged->filter = filter;
+  merged->gate = gate;
+  LIST_INSERT_HEAD(&route->merged, merged, link);
+  return merged;
 }
 
 hg_gate *hg_filter_gate(hg_filter *filter) {

@@ -1,4 +1,4 @@
-#include "sample.h"
+#include "base.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -55,8 +55,7 @@ static void add_cluster(hg_hashes *clusters, hg_envoy_buffer gauge) {
     return;
   if (clusters->count == clusters->capacity) {
     clusters->capacity = clusters->capacity == 0 ? 64 : 2 * clusters->capacity;
-    clusters->hashes = realloc(clusters->hashes, clusters->capacity * sizeof *clusters->hashes);
-    if (clusters->hashes == NULL) abort();
+    clusters->hashes = hg_realloc(clusters->hashes, clusters->capacity * sizeof *clusters->hashes);
   }
   clusters->hashes[clusters->count++] = hg_hash((hg_envoy_buffer){gauge.ptr + front, gauge.length - front - back});
 }

@@ -1,7 +1,7 @@
 package dynamicmodule
 
 /*
-#include "healthgate.h"
+#include "stream.h"
 */
 import "C"
 

@@ -1,7 +1,7 @@
-#include "watch.h"
-
 #include <pthread.h>
 #include <stdlib.h>
+
+#include "stream.h"
 
 // An idle timeout would end a stream without updates, so the last update is sent again after this long.
 static const int64_t repeated_every = INT64_C(30) * 1000000000;
@@ -13,8 +13,8 @@ static const int64_t outdated_after = INT64_C(1000000000);
 // filter chain, to which Envoy sends GOAWAY only with the next response. For this long, its watchers are ended again.
 static const int64_t superseded_for = INT64_C(3000000000);
 
-struct hg_watcher {
-  hg_watcher *next, **link; // link points here
+typedef struct hg_watcher {
+  LIST_ENTRY(hg_watcher) link;
   hg_gate *gate;
   void *scheduler;
   hg_groups groups;
@@ -24,13 +24,13 @@ struct hg_watcher {
   _Atomic int end_status; // the gRPC status to end with; 0 if the watcher continues
   _Atomic int sent;
   _Atomic int64_t sent_at;
-};
+} hg_watcher;
 
 // lock guards the list. It is held while watchers are scheduled, and a watcher leaves the list before its stream ends, because Envoy 1.38
 // reads a part of the stream that is freed when the stream ends. It is recursive, because scheduling may release the last reference to
 // another object of the same thread.
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-static hg_watcher *watchers;
+static LIST_HEAD(, hg_watcher) watchers = LIST_HEAD_INITIALIZER(watchers);
 static size_t count;
 static atomic_bool stopped;
 
@@ -60,12 +60,12 @@ static void send_update(hg_stream *stream) {
   int status = status_of(watcher);
   atomic_store(&watcher->sent, status);
   atomic_store(&watcher->sent_at, hg_now());
-  hg_response_send_status(stream, status);
+  hg_response_send_data(stream, hg_response_of(status));
 }
 
 static void end_call(hg_stream *stream, int status) {
   stream->watcher->ended = true;
-  hg_response_send_trailers(stream, status == DEADLINE_EXCEEDED ? HG_BUFFER("4") : HG_BUFFER("14"));
+  hg_response_send_trailers(stream, status == DEADLINE_EXCEEDED ? "4" : "14");
 }
 
 bool hg_watch_start(hg_stream *stream, const hg_origin *origin, int64_t deadline, bool known) {
@@ -82,10 +82,7 @@ bool hg_watch_start(hg_stream *stream, const hg_origin *origin, int64_t deadline
   hg_metric_increment(stream->envoy, stream->gate->watchers);
 
   pthread_mutex_lock(&lock);
-  watcher->next = watchers;
-  watcher->link = &watchers;
-  if (watchers != NULL) watchers->link = &watcher->next;
-  watchers = watcher;
+  LIST_INSERT_HEAD(&watchers, watcher, link);
   count++;
   pthread_mutex_unlock(&lock);
 
@@ -98,8 +95,7 @@ bool hg_watch_start(hg_stream *stream, const hg_origin *origin, int64_t deadline
 void hg_watch_end(hg_stream *stream) {
   hg_watcher *watcher = stream->watcher;
   pthread_mutex_lock(&lock);
-  *watcher->link = watcher->next;
-  if (watcher->next != NULL) watcher->next->link = watcher->link;
+  LIST_REMOVE(watcher, link);
   count--;
   pthread_mutex_unlock(&lock);
   hg_groups_leave(&watcher->groups);
@@ -132,7 +128,8 @@ void hg_watch_set_blocked(hg_stream *stream, bool blocked) {
 
 size_t hg_watch_notify(void) {
   pthread_mutex_lock(&lock);
-  for (hg_watcher *watcher = watchers; watcher != NULL; watcher = watcher->next) {
+  hg_watcher *watcher;
+  LIST_FOREACH(watcher, &watchers, link) {
     int status = reason_to_end(watcher);
     if (status != 0) atomic_store(&watcher->end_status, status);
     if (status != 0 || has_update(watcher)) envoy_dynamic_module_callback_http_filter_scheduler_commit(watcher->scheduler, 0);

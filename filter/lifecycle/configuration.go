@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,8 +83,9 @@ func (c *Configuration) End() {
 	c.ends, c.ended = nil, true
 	c.making.Unlock()
 	if isFirst {
+		defer close(c.done)
 		c.runAll(ends)
-		close(c.done)
+		return
 	}
 	<-c.done
 }
@@ -140,10 +140,10 @@ func (c *Configuration) makeGate() *gate.Gate {
 	return g
 }
 
-// runAll runs ends in reverse order.
+// runAll runs ends in reverse order, all of them even if a panic can't be logged.
 func (c *Configuration) runAll(ends []func()) {
-	for _, end := range slices.Backward(ends) {
-		c.guarded("at the end of a configuration", end)
+	for _, end := range ends {
+		defer c.guarded("at the end of a configuration", end)
 	}
 }
 

@@ -447,6 +447,33 @@ func TestPanicWhileAGateIsMadeStartsNothing(t *testing.T) {
 	answer(t, route, "healthgate_ok")
 }
 
+// muteFilter is a fakeFilter whose log panics.
+type muteFilter struct{ fakeFilter }
+
+func (muteFilter) Error(string) { panic("no log") }
+
+func TestEndCompletesIfAPanicCannotBeLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, &Process{}, `{"clusters": ["service"]}`, muteFilter{newFakeEnvoy().newFilter()})
+		ended := 0
+		c.ends = append(c.ends, func() { ended++ }, func() { panic("a bug") })
+		panics := 0
+		for range 2 { // the second call must not wait for ever
+			func() {
+				defer func() {
+					if recover() != nil {
+						panics++
+					}
+				}()
+				c.End()
+			}()
+		}
+		if ended != 1 || panics != 1 {
+			t.Errorf("%d ends have run and %d calls have panicked, want 1 and 1", ended, panics)
+		}
+	})
+}
+
 func TestWarningIsLoggedOnceAfterItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		envoy, p := newFakeEnvoy(), &Process{}

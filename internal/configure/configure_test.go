@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -111,7 +112,7 @@ func asJSON(t testing.TB) string {
 	if err := yaml.Unmarshal([]byte(bootstrap), &d); err != nil {
 		t.Fatal(err)
 	}
-	return strings.ReplaceAll(flowOf(d.Content[0]), "}, {", "},\n  {") + "\n"
+	return strings.ReplaceAll(inFlow(d.Content[0]), "}, {", "},\n  {") + "\n"
 }
 
 // inConfigMap is the bootstrap in a ConfigMap, beside another object.
@@ -174,7 +175,7 @@ func files(t testing.TB) map[string]string {
 			bootstrap,
 		"alt_stat_name": changed(t, bootstrap, "type: STRICT_DNS", "type: STRICT_DNS\n    alt_stat_name: till"),
 		"HTTP/2 already": changed(t, bootstrap, "type: STRICT_DNS",
-			"type: STRICT_DNS\n    typed_extension_protocol_options:\n      "+strings.Join(http2(), "\n      ")),
+			"type: STRICT_DNS\n    typed_extension_protocol_options:\n      "+strings.Join(facts{}.part("protocol"), "\n      ")),
 		"other options": changed(t, bootstrap, "type: STRICT_DNS",
 			"type: STRICT_DNS\n    typed_extension_protocol_options:\n      yours: {\"@type\": type.googleapis.com/yours.Options}"),
 		"a tabbed comment": changed(t, bootstrap, "    # By DNS.\n", "\t# By DNS.\n"),
@@ -447,10 +448,10 @@ func TestOtherFiltersAreDisabledOnTheRoute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Contains(string(result.Content), `    a: {"@type": `+filterConfig+`, disabled: true}`); got != test.disabled {
+			if got := strings.Contains(string(result.Content), `    a: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}`); got != test.disabled {
 				t.Errorf("disabled: %v, in\n%s", got, result.Content)
 			}
-			if strings.Contains(string(result.Content), `router: {"@type": `+filterConfig) {
+			if strings.Contains(string(result.Content), `router: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig`) {
 				t.Error("the router is disabled")
 			}
 		})
@@ -526,8 +527,10 @@ func TestFileThatCannotGetTheGateIsAnError(t *testing.T) {
 				"  clusters:\n"),
 			Gate{Check: check}, Place{Listener: "ingress"}, "f: http_filters in line 24 can't be added to without changing something else: an " +
 				"anchor (&)"},
-		"a quoted ConfigMap": {"apiVersion: v1\nkind: ConfigMap\ndata:\n  envoy.yaml: " + jsonString(bootstrap) + "\n", Gate{Check: check},
+		"a quoted ConfigMap": {"apiVersion: v1\nkind: ConfigMap\ndata:\n  envoy.yaml: " + strconv.Quote(bootstrap) + "\n", Gate{Check: check},
 			Place{}, "f: the value in line 4 is quoted"},
+		"a ConfigMap with other line breaks": {strings.ReplaceAll(inConfigMap("|"), "\n", "\r\r\n"), Gate{Check: check}, Place{},
+			"f: the value in line 13 can't be written back as it was read"},
 		"the gate is there": {changed(t, bootstrap, "# The end.\n", "- {name: healthgate}\n"), Gate{Check: check}, Place{},
 			"f: the gate is already in this file, in line 25"},
 	} {
@@ -587,7 +590,7 @@ func noDamage(t testing.TB) func(*rapid.T) {
 			case 3:
 				lines[at] = strings.TrimPrefix(lines[at], "  ")
 			case 4:
-				lines[at] += rapid.SampledFrom([]string{" # x", " |", " >-", " []", ": &a", " *a", "'", "\"", " {"}).Draw(r, "end")
+				lines[at] += rapid.SampledFrom([]string{" # x", " |", " >-", " []", ": &a", " *a", "'", "\"", " {", "\r\r", "\u2028"}).Draw(r, "end")
 			case 5:
 				lines = slices.Insert(lines, at, rapid.SampledFrom([]string{"", "---", "# x", "  # x", "\t# x", "..."}).Draw(r, "line of"))
 			}
@@ -609,35 +612,36 @@ func noDamage(t testing.TB) func(*rapid.T) {
 			r.Fatalf("%v in\n%s", err, result.Content)
 		}
 		var lost []string
-		missing(own.tree, after.tree, "", &lost)
+		missing(own.root, after.root, "", &lost)
 		if len(lost) > 0 {
 			r.Fatalf("lost: %v\n%s", lost, result.Diff)
 		}
 	}
 }
 
-// missing lists the paths that one tree has and another has not. List items may have moved down, and keys may have been added.
-func missing(before, after *tree, path string, lost *[]string) {
-	if before.kind == yaml.ScalarNode && (before.tag == "!!null" || strings.Contains(before.value, "HttpConnectionManager")) {
+// missing lists the paths that one value has and another has not. List items may have moved down, and keys may have been added.
+func missing(before, after *yaml.Node, path string, lost *[]string) {
+	before, after = resolved(before), resolved(after)
+	if before.Kind == yaml.ScalarNode && (before.ShortTag() == "!!null" || strings.Contains(before.Value, "HttpConnectionManager")) {
 		return // filled, or a text in a ConfigMap
 	}
-	if before.kind != after.kind || before.kind == yaml.ScalarNode && (before.value != after.value || before.tag != after.tag) {
+	if before.Kind != after.Kind || before.Kind == yaml.ScalarNode && !equal(before, after) {
 		*lost = append(*lost, path)
 		return
 	}
-	switch before.kind {
+	switch before.Kind {
 	case yaml.SequenceNode:
-		more := len(after.children) - len(before.children)
+		more := len(after.Content) - len(before.Content)
 		if more < 0 || more > 1 {
 			*lost = append(*lost, path)
 			return
 		}
-		for i, child := range before.children {
-			missing(child, after.children[i+more], fmt.Sprint(path, ".", i), lost)
+		for i, child := range before.Content {
+			missing(child, after.Content[i+more], fmt.Sprint(path, ".", i), lost)
 		}
 	case yaml.MappingNode:
-		for i := 0; i < len(before.children); i += 2 {
-			key := before.children[i].value
+		for i := 0; i < len(before.Content); i += 2 {
+			key := resolved(before.Content[i]).Value
 			own, theirs := valuesOf(before, key), valuesOf(after, key)
 			if len(own) != len(theirs) {
 				*lost = append(*lost, path+"."+key)
@@ -651,10 +655,10 @@ func missing(before, after *tree, path string, lost *[]string) {
 }
 
 // valuesOf are the values of a key, which a mapping may repeat.
-func valuesOf(mapping *tree, key string) (all []*tree) {
-	for i := 0; i+1 < len(mapping.children); i += 2 {
-		if mapping.children[i].value == key {
-			all = append(all, mapping.children[i+1])
+func valuesOf(mapping *yaml.Node, key string) (all []*yaml.Node) {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if resolved(mapping.Content[i]).Value == key {
+			all = append(all, mapping.Content[i+1])
 		}
 	}
 	return all

@@ -17,7 +17,6 @@ type document struct {
 	lines []string // without their ends
 	end   string   // the line ending: "\n" or "\r\n"
 	root  *yaml.Node
-	tree  *tree
 }
 
 // maxNodes is the limit of values in a text with its aliases expanded: a few lines of YAML can expand to billions.
@@ -36,19 +35,27 @@ func parse(content []byte) (*document, error) {
 	if d.root.Content, err = envoyyaml.Decode(content); err != nil {
 		return nil, fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	left := maxNodes
-	d.tree, err = expand(d.root, &left, 0)
-	return d, err
+	if left := maxNodes; !fits(d.root, &left, 0) {
+		return nil, errors.New("its aliases expand to too many values, or it is nested too deeply")
+	}
+	return d, nil
 }
 
-// text returns the whole text.
-func (d *document) text() []byte { return []byte(strings.Join(d.lines, d.end) + d.end) }
+func fits(n *yaml.Node, left *int, depth int) bool {
+	*left--
+	return *left >= 0 && depth <= 500 &&
+		!slices.ContainsFunc(children(resolved(n)), func(child *yaml.Node) bool { return !fits(child, left, depth+1) })
+}
 
-// edited returns the text with lines from (from 1) to before (not included) replaced.
-func (d *document) edited(from, before int, lines []string) []byte {
-	all := make([]string, 0, len(d.lines)+len(lines))
-	all = append(append(append(all, d.lines[:from-1]...), lines...), d.lines[before-1:]...)
-	return []byte(strings.Join(all, d.end) + d.end)
+// replacement puts lines in the place of the lines from (counted from 1) to before (not included).
+type replacement struct {
+	from, before int
+	lines        []string
+}
+
+// with returns the text with a replacement.
+func (d *document) with(r replacement) []byte {
+	return []byte(strings.Join(slices.Concat(d.lines[:r.from-1], r.lines, d.lines[r.before-1:]), d.end) + d.end)
 }
 
 // comments returns the first line of the comments directly above a line.
@@ -59,79 +66,48 @@ func (d *document) comments(line int) int {
 	return line
 }
 
-// tree is a value with its aliases expanded, as a program reads it.
-type tree struct {
-	kind     yaml.Kind
-	tag      string
-	value    string
-	children []*tree
+// at returns the value at a path.
+func (d *document) at(path []int) value {
+	v := value{Node: d.root}
+	for _, i := range path {
+		v = v.step(i)
+	}
+	return v
 }
 
 // ignored is the tag of keys that Envoy ignores: their values are there for their anchors.
 const ignored = "!ignore"
 
-func expand(n *yaml.Node, left *int, depth int) (*tree, error) {
-	if *left--; *left < 0 || depth > 500 {
-		return nil, errors.New("its aliases expand to too many values, or it is nested too deeply")
+// children returns the values in a value: of a mapping sorted by key, without the values of ignored keys.
+func children(n *yaml.Node) []*yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		return n.Content
 	}
-	n = resolved(n)
-	t := &tree{kind: n.Kind, tag: n.ShortTag(), value: n.Value}
-	for i, child := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Tag == ignored {
-			t.children = append(t.children, &tree{})
-			continue
-		}
-		below, err := expand(child, left, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		t.children = append(t.children, below)
-	}
-	return t, nil
-}
-
-// equal compares two values. The order of a mapping's keys does not count.
-func (t *tree) equal(other *tree) bool {
-	if t.kind != other.kind || t.tag != other.tag || t.value != other.value || len(t.children) != len(other.children) {
-		return false
-	}
-	ours, theirs := t.sorted(), other.sorted()
-	for i, child := range ours {
-		if !child.equal(theirs[i]) {
-			return false
+	pairs := slices.Collect(slices.Chunk(n.Content, 2))
+	for i, pair := range pairs {
+		if pair[0].Tag == ignored {
+			pairs[i] = pair[:1]
 		}
 	}
-	return true
+	slices.SortStableFunc(pairs, func(a, b []*yaml.Node) int { return strings.Compare(resolved(a[0]).Value, resolved(b[0]).Value) })
+	return slices.Concat(pairs...)
 }
 
-// sorted returns the children, of a mapping in the order of its keys. Two equal keys keep their order.
-func (t *tree) sorted() []*tree {
-	byKey := func(i int) string { return t.children[2*i].value }
-	inOrder := func(i, j int) int { return strings.Compare(byKey(i), byKey(j)) }
-	order := make([]int, len(t.children)/2)
-	for i := range order {
-		order[i] = i
-	}
-	if t.kind != yaml.MappingNode || slices.IsSortedFunc(order, inOrder) {
-		return t.children
-	}
-	slices.SortStableFunc(order, inOrder)
-	all := make([]*tree, 0, len(t.children))
-	for _, i := range order {
-		all = append(all, t.children[2*i], t.children[2*i+1])
-	}
-	return all
+// equal compares two values, as a program reads them.
+func equal(a, b *yaml.Node) bool {
+	a, b = resolved(a), resolved(b)
+	return a.Kind == b.Kind && a.ShortTag() == b.ShortTag() && a.Value == b.Value && slices.EqualFunc(children(a), children(b), equal)
 }
 
-// with returns a copy in which change was applied to the value at a path. The copy shares all other values.
-func (t *tree) with(path []int, change func(*tree)) *tree {
-	copied := *t
-	copied.children = append([]*tree(nil), t.children...)
+// changedAt returns a copy of a value in which change was applied to the value at a path. The copy shares all other values.
+func changedAt(n *yaml.Node, path []int, change func(*yaml.Node)) *yaml.Node {
+	copied := *resolved(n)
+	copied.Content = slices.Clone(copied.Content)
 	if len(path) == 0 {
 		change(&copied)
-		return &copied
+	} else {
+		copied.Content[path[0]] = changedAt(copied.Content[path[0]], path[1:], change)
 	}
-	copied.children[path[0]] = t.children[path[0]].with(path[1:], change)
 	return &copied
 }
 
@@ -150,53 +126,52 @@ type value struct {
 	path       []int      // indexes into Content, from the root
 }
 
-func (d *document) top() value { return value{Node: d.root} }
-
 // get follows keys, in protobuf's or JSON's form.
 func (v value) get(keys ...string) value {
 	for _, key := range keys {
-		v = v.child(key)
+		key = strings.ReplaceAll(key, "_", "")
+		v = v.find(func(written string) bool { return strings.EqualFold(strings.ReplaceAll(written, "_", ""), key) })
 	}
 	return v
 }
 
-func (v value) child(key string) value {
+// exactly returns the value at a key of a map, in which keys have one form.
+func (v value) exactly(key string) value {
+	return v.find(func(written string) bool { return written == key })
+}
+
+func (v value) find(is func(key string) bool) value {
 	if v.Node == nil || v.Kind != yaml.MappingNode {
 		return value{}
 	}
 	for i := len(v.Content) - 2; i >= 0; i -= 2 { // of a repeated key the last counts, as in Envoy
-		if at := v.step(i + 1); v.Content[i].Tag != ignored && sameKey(resolved(v.Content[i]).Value, key) {
-			at.key = v.Content[i]
-			return at
+		if key := v.Content[i]; key.Tag != ignored && is(resolved(key).Value) {
+			found := v.step(i + 1)
+			found.key = key
+			return found
 		}
 	}
 	return value{}
 }
 
-// sameKey reports whether a written key, perhaps in lowerCamelCase, is a field's.
-func sameKey(written, key string) bool {
-	return strings.EqualFold(strings.ReplaceAll(written, "_", ""), strings.ReplaceAll(key, "_", ""))
-}
-
 func (v value) step(i int) value {
-	return value{Node: resolved(v.Content[i]), path: append(v.path[:len(v.path):len(v.path)], i)}
+	return value{Node: resolved(v.Content[i]), path: append(slices.Clone(v.path), i)}
 }
 
-// items returns the items of a list.
-func (v value) items() []value {
-	if v.Node == nil || v.Kind != yaml.SequenceNode {
+// items returns the items of the list at keys.
+func (v value) items(keys ...string) (all []value) {
+	if v = v.get(keys...); v.Node == nil || v.Kind != yaml.SequenceNode {
 		return nil
 	}
-	all := make([]value, len(v.Content))
 	for i := range v.Content {
-		all[i] = v.step(i)
+		all = append(all, v.step(i))
 	}
 	return all
 }
 
 // text returns the scalar at keys, or "".
 func (v value) text(keys ...string) string {
-	if v = v.get(keys...); v.Node == nil || v.Kind != yaml.ScalarNode || v.ShortTag() == "!!null" {
+	if v = v.get(keys...); !v.there() || v.Kind != yaml.ScalarNode {
 		return ""
 	}
 	return v.Value
@@ -209,19 +184,12 @@ func (v value) there() bool {
 
 // each calls visit for each mapping in a value, the outer ones first.
 func (v value) each(visit func(value)) {
-	if v.Node == nil {
-		return
-	}
 	if v.Kind == yaml.MappingNode {
 		visit(v)
-		for i := 1; i < len(v.Content); i += 2 {
-			if v.Content[i-1].Tag != ignored {
-				v.step(i).each(visit)
-			}
-		}
-		return
 	}
-	for _, item := range v.items() {
-		item.each(visit)
+	for i := range v.Content {
+		if v.Kind != yaml.MappingNode || i%2 == 1 && v.Content[i-1].Tag != ignored {
+			v.step(i).each(visit)
+		}
 	}
 }

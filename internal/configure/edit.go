@@ -26,124 +26,100 @@ func put(in value, key string, item []string) edit {
 	return edit{at: at, lines: item, name: key}
 }
 
-// applied returns the text with an edit. It tries several places, the best first, and takes one only if the text then reads back as
-// before, with exactly this addition.
-func (t *text) applied(e edit) (*document, error) {
-	d := t.document
-	added, err := parse([]byte(strings.Join(e.lines, "\n") + "\n"))
-	if err != nil || len(added.tree.children) != 1 {
-		return nil, fmt.Errorf("%s: the addition can't be read back: %w", e.name, err)
+// apply applies an edit. It tries several places, the best first, and takes one only if the text then reads back as before, with exactly
+// this addition. Values that were found before are then invalid.
+func (t *text) apply(e edit) error {
+	parsed, err := parse([]byte(strings.Join(e.lines, "\n") + "\n"))
+	if err != nil || len(parsed.root.Content) != 1 {
+		return fmt.Errorf("%s: the addition can't be read back: %w", e.name, err)
 	}
-	want := d.tree.with(e.at.path, func(t *tree) { e.grow(t, added.tree.children[0]) })
-	for candidate := range e.candidates(d, added.root.Content[0]) {
-		if result, err := parse(candidate); err == nil && result.tree.equal(want) {
-			return result, nil
+	added := parsed.root.Content[0]
+	want := changedAt(t.root, e.at.path, func(n *yaml.Node) {
+		switch {
+		case e.key != "":
+			n.Content = append(n.Content, added.Content...)
+		case n.Kind != yaml.SequenceNode: // null
+			*n = *added
+		default:
+			n.Content = append(slices.Clone(added.Content), n.Content...)
+		}
+	})
+	for _, candidate := range e.candidates(t.document, added) {
+		if result, err := parse(t.with(candidate)); err == nil && equal(result.root, want) {
+			t.document = result
+			return nil
 		}
 	}
 	reason := "the text around it has a form that is not supported"
-	if d.shared(e.at.path) {
-		reason = "an anchor (&) uses it in more than one place"
-	}
-	return nil, fmt.Errorf("%s in line %d can't be added to without changing something else: %s; add it by hand:\n%s",
-		e.name, t.line((&text{document: t.original}).at(e.at.path).Line), reason, strings.Join(e.lines, "\n"))
-}
-
-// grow adds the addition to a tree.
-func (e edit) grow(t, added *tree) {
-	switch {
-	case e.key != "":
-		t.children = append(t.children, added.children...)
-	case t.kind != yaml.SequenceNode: // null
-		*t = *added
-	default:
-		t.children = append(slices.Clone(added.children), t.children...)
-	}
-}
-
-// shared reports whether a path passes an alias or an anchor.
-func (d *document) shared(path []int) bool {
-	n := d.root
-	for _, i := range path {
+	n := t.root
+	for _, i := range e.at.path {
 		if n = n.Content[i]; n.Kind == yaml.AliasNode || n.Anchor != "" {
-			return true
+			reason = "an anchor (&) uses it in more than one place"
+			break
 		}
 	}
-	return false
+	return fmt.Errorf("%s in line %d can't be added to without changing something else: %s; add it by hand:\n%s",
+		e.name, t.line(t.original.at(e.at.path).Line), reason, strings.Join(e.lines, "\n"))
 }
 
-// candidates returns texts with the addition, the best place first.
-func (e edit) candidates(d *document, added *yaml.Node) func(func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		flow := e.at.Style&yaml.FlowStyle != 0
-		switch {
-		case e.key != "" && flow:
-			yieldAll(yield, e.intoBrackets(d, "{", flowPairs(added), len(e.at.Content) > 0))
-		case e.key != "":
-			e.keyInBlock(d, yield)
-		case len(e.at.items()) == 0:
-			if !yieldAll(yield, e.inPlaceOfEmpty(d)) {
-				return
-			}
-			if flow {
-				yieldAll(yield, e.intoBrackets(d, "[", flowItems(added), false))
-			}
-		case flow:
-			yieldAll(yield, e.intoBrackets(d, "[", flowItems(added), true))
-		default:
-			e.itemInBlock(d, yield)
+// candidates returns ways to write the addition, the best first.
+func (e edit) candidates(d *document, added *yaml.Node) []replacement {
+	flow := e.at.Style&yaml.FlowStyle != 0
+	switch {
+	case e.key != "" && !flow:
+		return e.keyInBlock(d)
+	case e.key == "" && len(e.at.items()) == 0:
+		all := e.inPlaceOfEmpty(d)
+		if flow {
+			all = append(all, e.intoBrackets(d, added)...)
 		}
+		return all
+	case flow:
+		return e.intoBrackets(d, added)
 	}
+	return e.itemInBlock(d)
 }
 
-func yieldAll(yield func([]byte) bool, all [][]byte) bool {
-	for _, one := range all {
-		if !yield(one) {
-			return false
-		}
+// before returns replacements that insert lines before a line and its comments, or else between these. The parser counts more lines than
+// there are if one contains a line break of another kind.
+func (d *document) before(line int, lines []string) []replacement {
+	if line > len(d.lines) {
+		return nil
 	}
-	return true
+	above := d.comments(line)
+	return []replacement{{above, above, lines}, {line, line, lines}}
 }
 
 // itemInBlock adds an item before the first item of a block list, and before that item's comments.
-func (e edit) itemInBlock(d *document, yield func([]byte) bool) {
+func (e edit) itemInBlock(d *document) (all []replacement) {
 	first := e.at.Content[0].Line
 	for line := min(first, len(d.lines)); line >= max(1, e.at.Line, first-20); line-- {
-		text := d.lines[line-1]
-		dash := len(text) - len(strings.TrimLeft(text, " "))
-		if rest := text[dash:]; rest != "-" && !strings.HasPrefix(rest, "- ") && !strings.HasPrefix(rest, "-\t") {
-			continue
-		}
-		for _, at := range []int{d.comments(line), line} {
-			if !yield(d.edited(at, at, indented(dash, e.lines))) {
-				return
-			}
+		item := strings.TrimLeft(d.lines[line-1], " ")
+		if item == "-" || strings.HasPrefix(item, "- ") || strings.HasPrefix(item, "-\t") {
+			all = append(all, d.before(line, indented(len(d.lines[line-1])-len(item), e.lines))...)
 		}
 	}
+	return all
 }
 
 // keyInBlock adds a key before the second key of a block mapping and its comments, or else after the last.
-func (e edit) keyInBlock(d *document, yield func([]byte) bool) {
+func (e edit) keyInBlock(d *document) (all []replacement) {
 	if len(e.at.Content) == 0 {
-		return
+		return nil
 	}
-	lines := indented(e.at.Content[0].Column-1, e.lines)
+	first := e.at.Content[0]
+	lines := indented(first.Column-1, e.lines)
 	for i := 2; i < len(e.at.Content); i += 2 {
-		line := e.at.Content[i].Line
-		if line > e.at.Content[0].Line {
-			for _, at := range []int{d.comments(line), line} {
-				if !yield(d.edited(at, at, lines)) {
-					return
-				}
-			}
+		if line := e.at.Content[i].Line; line > first.Line {
+			all = append(all, d.before(line, lines)...)
 		}
 	}
 	// The parser knows where a multi-line scalar begins, and not where it ends.
 	last := lastLine(e.at.Node)
 	for at := last + 1; at <= min(len(d.lines)+1, last+300); at++ {
-		if !yield(d.edited(at, at, lines)) {
-			return
-		}
+		all = append(all, replacement{at, at, lines})
 	}
+	return all
 }
 
 func lastLine(n *yaml.Node) int {
@@ -155,93 +131,77 @@ func lastLine(n *yaml.Node) int {
 }
 
 // inPlaceOfEmpty replaces [], null or nothing after a key by a list.
-func (e edit) inPlaceOfEmpty(d *document) (all [][]byte) {
+func (e edit) inPlaceOfEmpty(d *document) (all []replacement) {
 	if e.at.key == nil || e.at.key.Line != e.at.Line || e.at.Line > len(d.lines) {
 		return nil
 	}
-	line := d.lines[e.at.Line-1]
-	from := byteColumn(line, e.at.Column)
-	rest := line[from:]
-	for _, empty := range []string{"[]", "null", "~", ""} {
-		if e.at.Kind == yaml.SequenceNode {
-			opening, closing := strings.Index(rest, "["), strings.Index(rest, "]")
-			if opening < 0 || closing < opening || strings.TrimSpace(rest[opening+1:closing]) != "" {
-				return nil
-			}
-			empty = rest[:closing+1]
+	before, rest := d.split(e.at)
+	empties := []string{"null", "~", ""}
+	if e.at.Kind == yaml.SequenceNode {
+		opening, closing := strings.Index(rest, "["), strings.Index(rest, "]")
+		if opening < 0 || closing < opening || strings.TrimSpace(rest[opening+1:closing]) != "" {
+			return nil
 		}
-		after, found := strings.CutPrefix(rest, empty)
-		if !found {
-			continue
+		empties = []string{rest[:closing+1]}
+	}
+	for _, empty := range empties {
+		if after, found := strings.CutPrefix(rest, empty); found {
+			head := strings.TrimRight(strings.TrimRight(before, " ")+after, " ")
+			lines := append([]string{head}, indented(e.at.key.Column-1, e.lines)...)
+			all = append(all, replacement{e.at.Line, e.at.Line + 1, lines})
 		}
-		head := strings.TrimRight(strings.TrimRight(line[:from], " ")+after, " ")
-		all = append(all, d.edited(e.at.Line, e.at.Line+1, append([]string{head}, indented(e.at.key.Column-1, e.lines)...)))
 	}
 	return all
 }
 
 // intoBrackets adds to a flow list or mapping, after its opening bracket. It changes that line only.
-func (e edit) intoBrackets(d *document, bracket, flow string, more bool) [][]byte {
+func (e edit) intoBrackets(d *document, added *yaml.Node) []replacement {
 	if e.at.Line > len(d.lines) {
 		return nil
 	}
-	line := d.lines[e.at.Line-1]
-	from := byteColumn(line, e.at.Column)
-	at := strings.Index(line[from:], bracket)
-	if at < 0 {
+	before, rest := d.split(e.at)
+	addition := inFlow(added)
+	bracket, addition := addition[:1], addition[1:len(addition)-1]
+	if len(e.at.Content) > 0 {
+		addition += ", "
+	}
+	space, rest, found := strings.Cut(rest, bracket)
+	if !found {
 		return nil
 	}
-	if at += from + 1; more {
-		flow += ", "
-	}
-	return [][]byte{d.edited(e.at.Line, e.at.Line+1, []string{line[:at] + flow + line[at:]})}
+	return []replacement{{e.at.Line, e.at.Line + 1, []string{before + space + bracket + addition + rest}}}
 }
 
-// byteColumn returns the byte offset of a column, which the parser counts in characters from 1.
-func byteColumn(line string, column int) int {
-	at := 0
-	for i := range line {
-		if at++; at == column {
-			return i
+// split cuts the first line of a value before it. The parser counts columns in characters, from 1.
+func (d *document) split(v value) (before, rest string) {
+	line := []rune(d.lines[v.Line-1])
+	at := min(v.Column-1, len(line))
+	return string(line[:at]), string(line[at:])
+}
+
+// inFlow returns a value as JSON, which YAML accepts in brackets.
+func inFlow(n *yaml.Node) string {
+	var parts []string
+	for i, child := range n.Content {
+		switch {
+		case n.Kind == yaml.SequenceNode:
+			parts = append(parts, inFlow(child))
+		case i%2 == 1:
+			parts = append(parts, inFlow(n.Content[i-1])+": "+inFlow(child))
 		}
 	}
-	return len(line)
-}
-
-// flowItems returns a list's items as JSON, which YAML accepts in brackets.
-func flowItems(list *yaml.Node) string {
-	items := make([]string, len(list.Content))
-	for i, item := range list.Content {
-		items[i] = flowOf(item)
-	}
-	return strings.Join(items, ", ")
-}
-
-func flowPairs(mapping *yaml.Node) string {
-	var pairs []string
-	for i := 0; i+1 < len(mapping.Content); i += 2 {
-		pairs = append(pairs, jsonString(mapping.Content[i].Value)+": "+flowOf(mapping.Content[i+1]))
-	}
-	return strings.Join(pairs, ", ")
-}
-
-func flowOf(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.SequenceNode:
-		return "[" + flowItems(n) + "]"
+		return "[" + strings.Join(parts, ", ") + "]"
 	case n.Kind == yaml.MappingNode:
-		return "{" + flowPairs(n) + "}"
-	case n.ShortTag() == "!!str":
-		return jsonString(n.Value)
+		return "{" + strings.Join(parts, ", ") + "}"
+	case n.ShortTag() != "!!str":
+		return n.Value
 	}
-	return n.Value
-}
-
-func jsonString(s string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(s) // a string always can be
+	_ = encoder.Encode(n.Value) // a string always can be
 	return strings.TrimSuffix(b.String(), "\n")
 }
 

@@ -2,7 +2,6 @@
 package envoyadmin
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,19 +60,16 @@ func New(address string) (*Client, error) {
 
 // checkHostPort returns an error that says how to write an address that is not host:port.
 func checkHostPort(address string) error {
-	rest, isURL := strings.CutPrefix(strings.TrimPrefix(address, "https://"), "http://")
-	if isURL = isURL || rest != address; isURL {
-		rest, _, _ = strings.Cut(rest, "/")
-		return fmt.Errorf("write it without http:// and path, %s", rest)
+	if scheme, rest, found := strings.Cut(address, "://"); found && (scheme == "http" || scheme == "https") {
+		hostPort, _, _ := strings.Cut(rest, "/")
+		return fmt.Errorf("write it without http:// and path, %s", hostPort)
 	}
-	for _, prefix := range []string{"unix:", "/"} {
-		if path, found := strings.CutPrefix(address, prefix); found {
-			path = strings.TrimLeft(path, "/")
-			if !strings.HasPrefix(path, "@") {
-				path = "/" + path
-			}
-			return fmt.Errorf("write a socket's absolute path after unix://, as in unix://%s", path)
+	if path, found := strings.CutPrefix(address, "unix:"); found || strings.HasPrefix(address, "/") {
+		path = strings.TrimLeft(path, "/")
+		if !strings.HasPrefix(path, "@") {
+			path = "/" + path
 		}
+		return fmt.Errorf("write a socket's absolute path after unix://, as in unix://%s", path)
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -95,40 +92,51 @@ func (c *Client) Address() string { return c.address }
 
 // Post sends a POST to admin. An answer other than 200 is an error.
 func (c *Client) Post(ctx context.Context, path string) error {
-	return c.do(ctx, Timeout, http.MethodPost, path, func(io.Reader) error { return nil })
+	_, err := c.ask(ctx, Timeout, http.MethodPost, path)
+	return err
 }
 
-// do sends a request, and calls read with the body of the answer.
-func (c *Client) do(ctx context.Context, timeout time.Duration, method, path string, read func(io.Reader) error) error {
+// ask sends a request, and returns the body of the answer.
+func (c *Client) ask(ctx context.Context, timeout time.Duration, method, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	reply, err := c.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("admin at %s: %w", c.address, c.unanswered(err, timeout))
+		return nil, c.errorf("%w", unanswered(err, timeout))
 	}
 	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		err := fmt.Errorf("admin at %s: %s is answered with %s", c.address, request.URL.Path, reply.Status)
-		if strings.HasPrefix(path, "/server_info") && reply.StatusCode < http.StatusInternalServerError {
-			err = fmt.Errorf("%w, so this is not Envoy's admin interface; %s", err, elsewhere)
-		}
-		return err
+	switch {
+	case reply.StatusCode == http.StatusOK:
+	case path == serverInfo && reply.StatusCode < http.StatusInternalServerError:
+		return nil, c.errorf("%s is answered with %s"+notAdmin, path, reply.Status)
+	default:
+		return nil, c.errorf("%s is answered with %s", request.URL.Path, reply.Status)
 	}
-	if err := read(io.LimitReader(reply.Body, maxAnswer)); err != nil {
-		return fmt.Errorf("admin at %s: the answer to %s can't be read: %w", c.address, request.URL.Path, c.unanswered(err, timeout))
+	body, err := io.ReadAll(io.LimitReader(reply.Body, maxAnswer))
+	if err != nil {
+		return nil, c.errorf(unread, request.URL.Path, unanswered(err, timeout))
 	}
-	return nil
+	return body, nil
 }
 
-// elsewhere is the next step if admin does not answer at an address.
-const elsewhere = "set --admin or ADMIN_ADDRESS to the address of admin"
+func (c *Client) errorf(format string, args ...any) error {
+	return fmt.Errorf("admin at %s: %w", c.address, fmt.Errorf(format, args...))
+}
+
+const (
+	serverInfo = "/server_info"
+	unread     = "the answer to %s can't be read: %w"
+	notAdmin   = ", so this is not Envoy's admin interface; " + elsewhere
+	// elsewhere is the next step if admin does not answer at an address.
+	elsewhere = "set --admin or ADMIN_ADDRESS to the address of admin"
+)
 
 // unanswered describes why a request got no answer, or not all of it.
-func (c *Client) unanswered(err error, timeout time.Duration) error {
+func unanswered(err error, timeout time.Duration) error {
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
 		err = failed.Err // without the URL
 	}
@@ -149,80 +157,108 @@ func (c *Client) unanswered(err error, timeout time.Duration) error {
 	return err
 }
 
-// message reads an answer in JSON. It ignores the fields of a later Envoy.
-func (c *Client) message(ctx context.Context, path string, into proto.Message) error {
-	return c.do(ctx, Timeout, http.MethodGet, path, func(answer io.Reader) error {
-		text, err := io.ReadAll(answer)
-		if err != nil {
-			return err
-		}
-		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(text, into)
-	})
+// inJSON ignores the fields of a later Envoy.
+var inJSON = protojson.UnmarshalOptions{DiscardUnknown: true}
+
+// message reads an answer in JSON.
+func (c *Client) message(ctx context.Context, path, query string, into proto.Message) error {
+	text, err := c.ask(ctx, Timeout, http.MethodGet, path+"?format=json"+query)
+	if err != nil {
+		return err
+	}
+	if err := inJSON.Unmarshal(text, into); err != nil {
+		return c.errorf(unread, path, err)
+	}
+	return nil
 }
 
 // ServerInfo returns the version and state of this Envoy. It is an error if another server answers.
 func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
-	var text []byte
-	err := c.do(ctx, Timeout, http.MethodGet, "/server_info", func(answer io.Reader) (err error) {
-		text, err = io.ReadAll(answer)
-		return err
-	})
+	text, err := c.ask(ctx, Timeout, http.MethodGet, serverInfo)
 	if err != nil {
 		return nil, err
 	}
 	info := &adminv3.ServerInfo{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, info); err != nil || info.GetVersion() == "" {
-		return nil, fmt.Errorf("admin at %s: the answer to /server_info has no version of Envoy, so this is not Envoy's admin interface; %s",
-			c.address, elsewhere)
+	if err := inJSON.Unmarshal(text, info); err != nil || info.GetVersion() == "" {
+		return nil, c.errorf("the answer to %s has no version of Envoy"+notAdmin, serverInfo)
 	}
 	return info, nil
 }
 
-// Clusters returns the named clusters with their hosts, or all. An Envoy that does not know the filter returns all.
-func (c *Client) Clusters(ctx context.Context, names ...string) (*adminv3.Clusters, error) {
-	path := "/clusters?format=json"
+// Clusters returns the named clusters with their hosts, or all, by name. An Envoy that does not know the filter returns all.
+func (c *Client) Clusters(ctx context.Context, names ...string) (map[string]*adminv3.ClusterStatus, error) {
+	filter := ""
 	if len(names) > 0 {
-		quoted := make([]string, len(names))
-		for i, name := range names {
-			quoted[i] = regexp.QuoteMeta(name)
-		}
-		path += "&filter=" + escape("^("+strings.Join(quoted, "|")+")$")
+		filter = "&filter=" + escape("^("+Alternatives(names)+")$")
 	}
 	clusters := &adminv3.Clusters{}
-	return clusters, c.message(ctx, path, clusters)
+	err := c.message(ctx, "/clusters", filter, clusters)
+	byName := map[string]*adminv3.ClusterStatus{}
+	for _, cluster := range clusters.GetClusterStatuses() {
+		byName[cluster.GetName()] = cluster
+	}
+	return byName, err
+}
+
+// Alternatives returns a regular expression that matches each of some names, for Clusters and Stats.
+func Alternatives(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = regexp.QuoteMeta(name)
+	}
+	slices.Sort(quoted)
+	return strings.Join(slices.Compact(quoted), "|")
 }
 
 // escape returns a text as a query value. Envoy does not read + as a space.
 func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
 
-// Listeners returns the addresses of the listeners.
-func (c *Client) Listeners(ctx context.Context) (*adminv3.Listeners, error) {
+// Listeners returns the addresses of the listeners, by name.
+func (c *Client) Listeners(ctx context.Context) (map[string]string, error) {
 	listeners := &adminv3.Listeners{}
-	return listeners, c.message(ctx, "/listeners?format=json", listeners)
+	err := c.message(ctx, "/listeners", "", listeners)
+	addresses := map[string]string{}
+	for _, listener := range listeners.GetListenerStatuses() {
+		addresses[listener.GetName()] = Endpoint(listener.GetLocalAddress())
+	}
+	return addresses, err
 }
 
 // Stats returns the counters and gauges whose names match a regular expression (RE2).
 func (c *Client) Stats(ctx context.Context, pattern string) (map[string]uint64, error) {
+	text, err := c.ask(ctx, Timeout, http.MethodGet, "/stats?filter="+escape(pattern))
 	stats := map[string]uint64{}
-	return stats, c.do(ctx, Timeout, http.MethodGet, "/stats?filter="+escape(pattern), func(answer io.Reader) error {
-		lines := bufio.NewScanner(answer)
-		for lines.Scan() {
-			at := strings.LastIndex(lines.Text(), ": ")
-			if at < 0 {
-				continue
-			}
-			if value, err := strconv.ParseUint(lines.Text()[at+2:], 10, 64); err == nil {
-				stats[lines.Text()[:at]] = value
-			}
+	for _, line := range stat.FindAllSubmatch(text, -1) {
+		if value, err := strconv.ParseUint(string(line[2]), 10, 64); err == nil {
+			stats[string(line[1])] = value
 		}
-		return lines.Err()
-	})
+	}
+	return stats, err
+}
+
+var stat = regexp.MustCompile(`(?m)^(.*): (\d+)$`)
+
+// Requests returns the sum of a stat over all connection managers but admin's, and whether any has it.
+func Requests(stats map[string]uint64, stat string) (sum uint64, known bool) {
+	for name, value := range stats {
+		if strings.HasPrefix(name, "http.") && !strings.HasPrefix(name, "http.admin.") && strings.HasSuffix(name, "."+stat) {
+			sum, known = sum+value, true
+		}
+	}
+	return sum, known
 }
 
 // ConfigDump returns Envoy's configuration in JSON.
-func (c *Client) ConfigDump(ctx context.Context) (dump []byte, err error) {
-	return dump, c.do(ctx, dumpTimeout, http.MethodGet, "/config_dump", func(answer io.Reader) (err error) {
-		dump, err = io.ReadAll(answer)
-		return err
-	})
+func (c *Client) ConfigDump(ctx context.Context) ([]byte, error) {
+	return c.ask(ctx, dumpTimeout, http.MethodGet, "/config_dump")
+}
+
+// Wait waits between two polls, and reports whether the whole time has passed.
+func Wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -3,16 +3,20 @@ package explain
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
+	"healthgate/internal/envoyadmin"
 	"healthgate/internal/lint"
 )
 
-// dump has the parts of admin's /config_dump that lint does not read: the state of updates, and facts about clusters.
+// dump is admin's /config_dump: the gates in it, lint's findings, the state of updates, and facts about clusters.
 type dump struct {
+	served   []lint.Served
+	findings []lint.Finding
 	refused  []refusal
 	warming  []warming
 	clusters map[string]clusterConfig // by name
@@ -47,6 +51,20 @@ type clusterConfig struct {
 	} `json:"health_checks"`
 }
 
+// clusters is a part of a dump.
+type clusters []struct {
+	Cluster json.RawMessage `json:"cluster"`
+}
+
+// read reads the clusters. One of an unexpected form is not an error, and has no facts.
+func (all clusters) read() []clusterConfig {
+	read := make([]clusterConfig, len(all))
+	for i, one := range all {
+		_ = json.Unmarshal(one.Cluster, &read[i])
+	}
+	return read
+}
+
 // dumped is the JSON of a dump, as far as it is read here.
 type dumped struct {
 	Configs []struct {
@@ -60,28 +78,26 @@ type dumped struct {
 				Details             string          `json:"details"`
 			} `json:"error_state"`
 		} `json:"dynamic_listeners"`
-		StaticClusters         []dumpedCluster `json:"static_clusters"`
-		DynamicActiveClusters  []dumpedCluster `json:"dynamic_active_clusters"`
-		DynamicWarmingClusters []dumpedCluster `json:"dynamic_warming_clusters"`
+		StaticClusters         clusters `json:"static_clusters"`
+		DynamicActiveClusters  clusters `json:"dynamic_active_clusters"`
+		DynamicWarmingClusters clusters `json:"dynamic_warming_clusters"`
 	} `json:"configs"`
 }
 
-type dumpedCluster struct {
-	Cluster json.RawMessage `json:"cluster"`
-}
-
-// config reads a cluster. An unexpected form is not an error, and has no facts.
-func (d dumpedCluster) config() (c clusterConfig) {
-	_ = json.Unmarshal(d.Cluster, &c)
-	return c
-}
-
-func readDump(text []byte) (*dump, error) {
-	var all dumped
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&all); err != nil {
+// readDump reads the configuration of an Envoy.
+func readDump(ctx context.Context, admin *envoyadmin.Client) (*dump, error) {
+	text, err := admin.ConfigDump(ctx)
+	if err != nil {
 		return nil, err
 	}
 	d := &dump{clusters: map[string]clusterConfig{}}
+	var all dumped
+	if d.served, d.findings, err = lint.Live("config_dump", text); err == nil {
+		err = json.NewDecoder(bytes.NewReader(text)).Decode(&all)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
+	}
 	active := map[string]bool{}
 	for _, config := range all.Configs {
 		for _, listener := range config.DynamicListeners {
@@ -90,16 +106,15 @@ func readDump(text []byte) (*dump, error) {
 				d.warming = append(d.warming, warming{"listener", listener.Name, active[listener.Name]})
 			}
 			if failed := listener.ErrorState; failed != nil {
-				d.refuse(refusal{name: cmp.Or(listener.Name, nameOf(failed.FailedConfiguration)), at: failed.LastUpdateAttempt,
-					details: lastLine(failed.Details), errors: gateErrors(failed.FailedConfiguration)})
+				r := refusal{name: listener.Name, at: failed.LastUpdateAttempt, details: lastLine(failed.Details)}
+				r.readListener(failed.FailedConfiguration)
+				d.refuse(r)
 			}
 		}
-		for _, cluster := range append(config.StaticClusters, config.DynamicActiveClusters...) {
-			c := cluster.config()
+		for _, c := range append(config.StaticClusters, config.DynamicActiveClusters...).read() {
 			d.clusters[c.Name] = c
 		}
-		for _, cluster := range config.DynamicWarmingClusters {
-			c := cluster.config()
+		for _, c := range config.DynamicWarmingClusters.read() {
 			_, active := d.clusters[c.Name]
 			d.warming = append(d.warming, warming{"cluster", c.Name, active})
 		}
@@ -121,51 +136,41 @@ func (d *dump) refuse(r refusal) {
 	d.refused = append(d.refused, r)
 }
 
-// nameOf returns the name in a listener's configuration.
-func nameOf(listener json.RawMessage) string {
-	var named struct {
-		Name string `json:"name"`
-	}
-	_ = json.Unmarshal(listener, &named)
-	return named.Name
-}
-
 // lastLine returns the end of Envoy's message, which begins with the configuration as text.
 func lastLine(message string) string {
-	lines := strings.Split(strings.TrimSpace(message), "\n")
-	last := strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-1]), ": ")
+	message = strings.TrimSpace(message)
+	last := strings.TrimPrefix(strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:]), ": ")
 	if len(last) > 500 {
 		last = last[:500] + "…"
 	}
 	return last
 }
 
-// gateErrors returns the errors of the gates in a refused listener. It reads the listener as if it were active.
-func gateErrors(listener json.RawMessage) (all []string) {
+// readListener reads the name and the gates' errors in the refused listener, as if it were active.
+func (r *refusal) readListener(listener json.RawMessage) {
 	if len(listener) == 0 {
-		return nil
+		return
 	}
-	as := fmt.Sprintf(`{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
-		"dynamic_listeners": [{"active_state": {"listener": %s}}]}]}`, listener)
-	served, _, err := lint.Live("config_dump", []byte(as))
-	if err != nil {
-		return nil
+	var named struct {
+		Name string `json:"name"`
 	}
+	_ = json.Unmarshal(listener, &named) // else it has no name
+	r.name = cmp.Or(r.name, named.Name)
+	served, _, _ := lint.Live("config_dump", fmt.Appendf(nil, `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+		"dynamic_listeners": [{"active_state": {"listener": %s}}]}]}`, listener))
 	for _, gate := range served {
 		if gate.Err != nil {
-			all = append(all, gate.Err.Error())
+			r.errors = append(r.errors, gate.Err.Error())
 		}
 	}
-	return all
 }
 
 // problem describes a refusal.
 func (r refusal) problem() Problem {
-	name := "a listener"
+	what := "Envoy refused the newest configuration of a listener"
 	if r.name != "" {
-		name = fmt.Sprintf("listener %q", r.name)
+		what = fmt.Sprintf("Envoy refused the newest configuration of listener %q", r.name)
 	}
-	what := fmt.Sprintf("Envoy refused the newest configuration of %s", name)
 	if r.at != "" {
 		what += " at " + r.at
 	}
@@ -190,14 +195,11 @@ func (c clusterConfig) recovery() string {
 	}
 	check := c.HealthChecks[0]
 	interval, err := time.ParseDuration(check.Interval)
-	idle := time.Minute // Envoy's default
-	if check.NoTrafficInterval != "" {
-		idle, _ = time.ParseDuration(check.NoTrafficInterval)
-	}
+	idle, _ := time.ParseDuration(cmp.Or(check.NoTrafficInterval, "60s")) // Envoy's default
 	if err != nil || idle <= interval {
 		return ""
 	}
+	passes := max(1, check.HealthyThreshold)
 	return fmt.Sprintf("; Envoy checks cluster %q only once in %v until it has traffic, and %d checks must pass, so "+
-		"recovery takes up to %v (no_traffic_interval)",
-		c.Name, idle, max(1, check.HealthyThreshold), time.Duration(max(1, check.HealthyThreshold))*idle)
+		"recovery takes up to %v (no_traffic_interval)", c.Name, idle, passes, time.Duration(passes)*idle)
 }

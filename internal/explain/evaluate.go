@@ -19,43 +19,33 @@ import (
 
 // seen has admin's answers at one time.
 type seen struct {
+	*dump
 	at        time.Time
 	info      *adminv3.ServerInfo
-	dump      *dump
 	stats     map[string]uint64
-	clusters  map[string]*adminv3.ClusterStatus
-	addresses map[string]string // of listeners, by name
+	hosts     map[string]*adminv3.ClusterStatus // by the name of the cluster
+	addresses map[string]string                 // of listeners, by name
 }
 
 // observe reads the numbers of the gates, and the named clusters or all.
-func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, served []lint.Served, names ...string) (*seen, error) {
-	s := &seen{at: time.Now(), dump: dump, clusters: map[string]*adminv3.ClusterStatus{}, addresses: map[string]string{}}
+func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, names ...string) (*seen, error) {
+	s := &seen{at: time.Now(), dump: dump}
 	var err error
 	if s.info, err = admin.ServerInfo(ctx); err != nil {
 		return nil, err
 	}
-	if s.stats, err = admin.Stats(ctx, pattern(served)); err != nil {
+	if s.stats, err = admin.Stats(ctx, pattern(dump.served)); err != nil {
 		return nil, err
 	}
-	clusters, err := admin.Clusters(ctx, names...)
-	if err != nil {
+	if s.hosts, err = admin.Clusters(ctx, names...); err != nil {
 		return nil, err
 	}
-	for _, cluster := range clusters.GetClusterStatuses() {
-		s.clusters[cluster.GetName()] = cluster
-	}
-	listeners, err := admin.Listeners(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, listener := range listeners.GetListenerStatuses() {
-		s.addresses[listener.GetName()] = envoyadmin.Endpoint(listener.GetLocalAddress())
-	}
-	return s, nil
+	s.addresses, err = admin.Listeners(ctx)
+	return s, err
 }
 
 // addressOf returns the address of a gate's listener. Envoy generates a name for a listener without one.
-func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
+func (s *seen) addressOf(served lint.Served) string {
 	if served.Listener != "" {
 		return s.addresses[served.Listener] // "" if it is not bound
 	}
@@ -64,7 +54,7 @@ func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
 	}
 	var unnamed []string
 	for name, address := range s.addresses {
-		if !slices.ContainsFunc(all, func(other lint.Served) bool { return other.Listener == name }) {
+		if !slices.ContainsFunc(s.served, func(other lint.Served) bool { return other.Listener == name }) {
 			unnamed = append(unnamed, address)
 		}
 	}
@@ -75,18 +65,15 @@ func (s *seen) addressOf(served lint.Served, all []lint.Served) string {
 }
 
 // report returns the report of all gates.
-func (s *seen) report(admin string, served []lint.Served) *Report {
+func (s *seen) report(admin string) *Report {
 	r := &Report{
 		At: s.at, Admin: admin, Version: version(s.info.GetVersion()), State: s.info.GetState().String(),
 		Uptime: s.info.GetUptimeCurrentEpoch().AsDuration().Round(time.Second).String(),
 		Gates:  []Gate{}, Findings: []lint.Finding{}, Problems: []Problem{}, Notes: s.refusedBefore(),
 	}
-	if r.Notes == nil {
-		r.Notes = []string{}
-	}
-	for _, gate := range served {
+	for _, gate := range s.served {
 		g := s.evaluate(gate)
-		g.Address = s.addressOf(gate, served)
+		g.Address = s.addressOf(gate)
 		r.Gates = append(r.Gates, g)
 	}
 	s.problems(r)
@@ -95,35 +82,33 @@ func (s *seen) report(admin string, served []lint.Served) *Report {
 
 // problems adds the problems of Envoy as a whole.
 func (s *seen) problems(r *Report) {
-	for _, refused := range s.dump.refused {
+	add := func(what, next string) { r.Problems = append(r.Problems, Problem{what, next}) }
+	for _, refused := range s.refused {
 		r.Problems = append(r.Problems, refused.problem())
 	}
-	for _, waits := range s.dump.warming {
+	for _, waits := range s.warming {
 		what := fmt.Sprintf("%s %q is warming", waits.kind, waits.name)
 		switch {
 		case waits.replaces:
 			r.Notes = append(r.Notes, what+": a newer configuration waits, and the one before is active")
 		case waits.kind == "listener":
-			r.Problems = append(r.Problems, Problem{what + ": it does not listen yet",
-				"it waits for its routes (RDS), secrets (SDS) or filters (ECDS): see whether the control plane sends them"})
-		case slices.ContainsFunc(r.Gates, func(g Gate) bool {
-			return slices.ContainsFunc(g.Clusters, func(c Cluster) bool { return c.Name == waits.name })
-		}):
-			r.Problems = append(r.Problems, Problem{what + ": Envoy does not use it yet",
-				"it waits for its endpoints (EDS), DNS or its first health checks"})
+			add(what+": it does not listen yet",
+				"it waits for its routes (RDS), secrets (SDS) or filters (ECDS): see whether the control plane sends them")
+		case slices.ContainsFunc(clustersOf(s.served), func(c policy.Cluster) bool { return c.Name == waits.name }):
+			add(what+": Envoy does not use it yet", "it waits for its endpoints (EDS), DNS or its first health checks")
 		}
 	}
-	switch s.info.GetState() {
-	case adminv3.ServerInfo_PRE_INITIALIZING, adminv3.ServerInfo_INITIALIZING:
-		r.Problems = append(r.Problems, Problem{"Envoy is " + r.State + ": its listeners are not open yet",
-			"it waits for its clusters, or for xDS: see Envoy's log and /init_dump on admin"})
+	state := s.info.GetState()
+	if state == adminv3.ServerInfo_PRE_INITIALIZING || state == adminv3.ServerInfo_INITIALIZING {
+		add("Envoy is "+r.State+": its listeners are not open yet",
+			"it waits for its clusters, or for xDS: see Envoy's log and /init_dump on admin")
 	}
 	if len(r.Gates) == 0 {
 		next := "check that this is the right Envoy, then run `healthgate lint` on its configuration"
-		if len(s.dump.refused) > 0 || len(s.dump.warming) > 0 || s.info.GetState() != adminv3.ServerInfo_LIVE {
+		if len(s.refused) > 0 || len(s.warming) > 0 || state != adminv3.ServerInfo_LIVE {
 			next = "see the other problems: a refused or waiting configuration may have a gate"
 		}
-		r.Problems = append(r.Problems, Problem{"no gate is in its active configuration", next})
+		add("no gate is in its active configuration", next)
 	}
 }
 
@@ -148,7 +133,7 @@ func (s *seen) evaluate(served lint.Served) Gate {
 	samples := make([]policy.Sample, len(c.Clusters))
 	for i, cluster := range c.Clusters {
 		samples[i] = s.sample(c, cluster)
-		samples[i].Unknown = samples[i].Unknown || served.Module && s.clusters[cluster.Name] == nil
+		samples[i].Unknown = (served.Module || c.Admin != nil) && s.hosts[cluster.Name] == nil
 		g.Clusters = append(g.Clusters, s.cluster(cluster, samples[i]))
 	}
 	verdict := c.Evaluate(samples)
@@ -174,52 +159,46 @@ func (g *Gate) answer(c *config.Config, v policy.Verdict) {
 
 // draining reports whether the gate sees that Envoy drains.
 func (s *seen) draining(c *config.Config) bool {
-	if c.IgnoreDrain {
+	live, kept := s.stats["server.live"]
+	switch {
+	case c.IgnoreDrain:
 		return false
+	case c.Admin != nil:
+		return s.info.GetState() == adminv3.ServerInfo_DRAINING
 	}
-	if live, kept := s.stats["server.live"]; kept && c.Admin == nil {
-		return live == 0
-	}
-	return c.Admin != nil && s.info.GetState() == adminv3.ServerInfo_DRAINING
+	return kept && live == 0
 }
 
 // sample returns a cluster's host counts from the gate's source.
-func (s *seen) sample(c *config.Config, cluster policy.Cluster) policy.Sample {
+func (s *seen) sample(c *config.Config, cluster policy.Cluster) (sample policy.Sample) {
 	if c.Admin == nil {
 		scope := envoystats.ClusterScope(cluster.StatName)
-		return policy.Sample{Counts: policy.Counts{Healthy: s.stats[scope+"membership_healthy"], Degraded: s.stats[scope+"membership_degraded"],
-			Total: s.stats[scope+"membership_total"], Excluded: s.stats[scope+"membership_excluded"]}}
+		sample.Healthy, sample.Degraded = s.stats[scope+"membership_healthy"], s.stats[scope+"membership_degraded"]
+		sample.Total, sample.Excluded = s.stats[scope+"membership_total"], s.stats[scope+"membership_excluded"]
+		return sample
 	}
-	status := s.clusters[cluster.Name]
-	if status == nil {
-		return policy.Sample{Unknown: true}
-	}
-	counts := policy.Counts{}
-	for _, host := range status.GetHostStatuses() {
-		counts.Total++
+	for _, host := range s.hosts[cluster.Name].GetHostStatuses() {
+		sample.Total++
 		switch envoyadmin.State(host.GetHealthStatus()) {
 		case envoyadmin.Healthy:
-			counts.Healthy++
+			sample.Healthy++
 		case envoyadmin.Degraded:
-			counts.Degraded++
+			sample.Degraded++
 		}
 		if envoyadmin.Excluded(host.GetHealthStatus()) {
-			counts.Excluded++
+			sample.Excluded++
 		}
 	}
-	return policy.Sample{Counts: counts}
+	return sample
 }
 
 // cluster describes a cluster, with its unhealthy hosts.
 func (s *seen) cluster(asked policy.Cluster, sample policy.Sample) Cluster {
 	c := Cluster{Name: asked.Name, Healthy: sample.Healthy, Degraded: sample.Degraded, Excluded: sample.Excluded, Total: sample.Total,
 		Needs: needs(asked.Rule), Reason: asked.Evaluate(sample).Reason.String(), Failing: []Host{}}
-	for _, host := range s.clusters[asked.Name].GetHostStatuses() {
+	for _, host := range s.hosts[asked.Name].GetHostStatuses() {
 		state := envoyadmin.State(host.GetHealthStatus())
-		if state == envoyadmin.Healthy || state == envoyadmin.Degraded {
-			continue
-		}
-		if len(c.Failing) < maxFailing {
+		if state != envoyadmin.Healthy && state != envoyadmin.Degraded && len(c.Failing) < maxFailing {
 			c.Failing = append(c.Failing, Host{envoyadmin.Endpoint(host.GetAddress()), state})
 		}
 	}
@@ -245,25 +224,28 @@ func needs(r policy.Rule) string {
 // uncertain adds the facts that the numbers do not show, and a probe may show.
 func (s *seen) uncertain(served lint.Served, g *Gate, v policy.Verdict) {
 	c := served.Config
-	held := c.Hold != policy.Hold{} && v.Reason != policy.Draining
-	healthy, kept := uint64(0), false
-	for _, scope := range scopesOf(s.stats, served.Prefixes[:min(1, len(served.Prefixes))]) {
-		if healthy, kept = s.stats[scope+"healthy"]; kept {
-			break
+	unknown := func(condition bool, what string) {
+		if condition {
+			g.Unknown = append(g.Unknown, what)
 		}
 	}
-	if held && kept && (healthy == 1) != v.Passing { // with hold the gauge is updated between probes too
-		g.answer(c, policy.Verdict{Reason: policy.Held, Passing: healthy == 1})
-	} else if held {
-		g.Unknown = append(g.Unknown, "hold: whether a change of the answer is pending")
+	if c.Hold.Configured() && v.Reason != policy.Draining {
+		healthy, kept := uint64(0), false
+		for _, scope := range scopesOf(s.stats, served.Prefixes[:min(1, len(served.Prefixes))]) {
+			if healthy, kept = s.stats[scope+"healthy"]; kept {
+				break
+			}
+		}
+		held := kept && (healthy == 1) != v.Passing // with hold the gauge is updated between probes too
+		if held {
+			g.answer(c, policy.Verdict{Reason: policy.Held, Passing: healthy == 1})
+		}
+		unknown(!held, "hold: whether a change of the answer is pending")
 	}
-	if c.StaleAfter > 0 {
-		g.Unknown = append(g.Unknown, "stale_after: the age of the last health check")
-	}
-	if _, kept := s.stats["server.live"]; !kept && c.Admin == nil && !c.IgnoreDrain {
-		g.Unknown = append(g.Unknown, "drain: Envoy has no stat server.live, so the gate may not see a drain (stats, in docs/lint.md)")
-	}
-	if c.Admin == nil && slices.ContainsFunc(g.Clusters, func(cluster Cluster) bool { return cluster.Total == 0 }) {
-		g.Unknown = append(g.Unknown, "a stats matcher of the listener: the gate may not see a stat that admin has, or the other way round")
-	}
+	unknown(c.StaleAfter > 0, "stale_after: the age of the last health check")
+	_, kept := s.stats["server.live"]
+	unknown(!kept && c.Admin == nil && !c.IgnoreDrain,
+		"drain: Envoy has no stat server.live, so the gate may not see a drain (stats, in docs/lint.md)")
+	unknown(c.Admin == nil && slices.ContainsFunc(g.Clusters, func(cluster Cluster) bool { return cluster.Total == 0 }),
+		"a stats matcher of the listener: the gate may not see a stat that admin has, or the other way round")
 }

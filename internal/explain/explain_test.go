@@ -257,7 +257,7 @@ func TestAnswerIsExplained(t *testing.T) {
 			}
 			test.change(e)
 			admin := e.start(t)
-			report, err := Run(t.Context(), admin, Options{})
+			report, err := Run(t.Context(), admin, false)
 			if err != nil || len(report.Gates) != 1 {
 				t.Fatalf("%v: %+v", err, report)
 			}
@@ -269,7 +269,7 @@ func TestAnswerIsExplained(t *testing.T) {
 			if test.asked == "" && !strings.HasPrefix(g.Next, test.next) || (test.next == "") != (g.Next == "") && test.asked == "" {
 				t.Errorf("the next step is %q", g.Next)
 			}
-			if report, err = Run(t.Context(), admin, Options{Probe: true}); err != nil {
+			if report, err = Run(t.Context(), admin, true); err != nil {
 				t.Fatal(err)
 			}
 			if g = report.Gates[0]; test.reason == "healthgate_error" {
@@ -295,7 +295,7 @@ func TestUnhealthyHostsAreListedWithTheReason(t *testing.T) {
 		"{}", failed, `{"failed_outlier_check": true}`, `{"eds_health_status": "DRAINING"}`, `{"failed_active_degraded_check": true}`,
 		`{"failed_active_health_check": true, "active_hc_timeout": true}`, `{"failed_active_health_check": true, "pending_active_hc": true}`,
 	}
-	report, err := Run(t.Context(), e.start(t), Options{})
+	report, err := Run(t.Context(), e.start(t), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +318,7 @@ func TestProbeThatTheGateDoesNotAnswerIsAProblem(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
 	e.enabled, e.answers, e.status = false, "", 503
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +350,7 @@ func TestAnswerOfAnotherServerDoesNotCount(t *testing.T) {
 			e := newFakeEnvoy(plain)
 			e.count(test.healthy, 0, 3)
 			e.answers, e.counting, e.status, e.others = "", "", test.status, test.others
-			report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+			report, err := Run(t.Context(), e.start(t), true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -373,7 +373,7 @@ func TestAnswerCountsWhileOthersProbe(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
 	e.others = 2
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +388,7 @@ func TestAnswerIsUnknownWhileOthersProbeAllTheTime(t *testing.T) {
 	e := newFakeEnvoy(plain)
 	e.count(0, 0, 3)
 	e.others = 1000
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,13 +407,13 @@ func TestStatsOfAGateAreFoundInAnyNamespace(t *testing.T) {
 			e.namespace = namespace
 			e.count(0, 0, 3) // held, which the gauge shows
 			admin := e.start(t)
-			report, err := Run(t.Context(), admin, Options{})
+			report, err := Run(t.Context(), admin, false)
 			if err != nil || report.Gates[0].Answer.Details != "healthgate_held" {
 				t.Errorf("%v: %+v", err, report.Gates[0].Answer)
 			}
 			e.answers = "failed failed_cluster_unhealthy"
 			e.status = 503
-			if report, err = Run(t.Context(), admin, Options{Probe: true}); err != nil ||
+			if report, err = Run(t.Context(), admin, true); err != nil ||
 				report.Gates[0].Answer.Details != "healthgate_cluster_unhealthy" || !report.Gates[0].Probe.Counted {
 				t.Errorf("%v: %+v", err, report.Gates[0].Answer)
 			}
@@ -428,7 +428,7 @@ func TestNumbersDecideWithoutStatsOfTheGate(t *testing.T) {
 	delete(e.stats, "healthgate.default.ok")
 	delete(e.stats, "healthgate.default.failed")
 	e.answers = ""
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,7 +443,7 @@ func TestListenerThatDrainsIsAProblem(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(plain)
 	e.counting += " http.ingress.downstream_cx_drain_close"
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +453,7 @@ func TestListenerThatDrainsIsAProblem(t *testing.T) {
 		t.Errorf("got %+v", g)
 	}
 	e.stats["server.live"], e.answers, e.status = 0, "failed failed_draining", 503
-	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil || len(report.Gates[0].Problems) > 0 ||
+	if report, err = Run(t.Context(), e.start(t), true); err != nil || len(report.Gates[0].Problems) > 0 ||
 		report.Gates[0].Answer.Details != "healthgate_draining" {
 		t.Errorf("while it fails its health checks: %v, %+v", err, report.Gates[0])
 	}
@@ -474,7 +474,7 @@ func TestListenerIsProbedByItsProtocol(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newFakeEnvoy(plain)
 			change(e)
-			report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+			report, err := Run(t.Context(), e.start(t), true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -518,7 +518,7 @@ func TestMissingRefusedAndWarmingGatesAreProblems(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newFakeEnvoy(test.plugin)
 			e.state, e.updates = test.state, test.updates
-			report, err := Run(t.Context(), e.start(t), Options{})
+			report, err := Run(t.Context(), e.start(t), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -544,7 +544,7 @@ func TestMissingRefusedAndWarmingGatesAreProblems(t *testing.T) {
 func TestRefusedUpdatesAreNoted(t *testing.T) {
 	e := newFakeEnvoy(plain)
 	e.stats["http.ingress.rds.r1.update_rejected"], e.stats["cluster_manager.cds.update_rejected"] = 2, 0
-	report, err := Run(t.Context(), e.start(t), Options{})
+	report, err := Run(t.Context(), e.start(t), false)
 	if err != nil || len(report.Notes) != 1 || !strings.HasPrefix(report.Notes[0], "http.ingress.rds.r1.update_rejected is 2: ") ||
 		!report.Fine() {
 		t.Errorf("%v: %q", err, report.Notes)
@@ -578,7 +578,7 @@ func TestNextStepDependsOnTheCluster(t *testing.T) {
 				test.cluster + `}]}`
 			e.hosts = append([]string{}, test.hosts...)
 			e.count(0, 0, uint64(len(test.hosts)))
-			report, err := Run(t.Context(), e.start(t), Options{})
+			report, err := Run(t.Context(), e.start(t), false)
 			if err != nil || !strings.Contains(report.Gates[0].Next, test.want) {
 				t.Errorf("%v: %q, want %q", err, report.Gates[0].Next, test.want)
 			}
@@ -599,13 +599,13 @@ func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 		"clusters": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("service")}}),
 	}}, config.Module)
 	admin := e.start(t)
-	seen, err := observe(t.Context(), admin, &dump{}, served)
+	seen, err := observe(t.Context(), admin, &dump{served: served})
 	if err != nil {
 		t.Fatal(err)
 	}
 	gates := []Gate{seen.evaluate(served[0])}
 	gates[0].Address = e.listener
-	if seen.probe(t.Context(), admin, served, gates); gates[0].Answer.Details != "healthgate_ok" || gates[0].Answer.By != "probe" ||
+	if seen.probe(t.Context(), admin, gates); gates[0].Answer.Details != "healthgate_ok" || gates[0].Answer.By != "probe" ||
 		gates[0].Next != "" {
 		t.Errorf("it is %+v, next %q", gates[0].Answer, gates[0].Next)
 	}
@@ -615,7 +615,7 @@ func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 func TestReportHasTheTimeOfTheLastChange(t *testing.T) {
 	e := newFakeEnvoy(`{"clusters": ["service"], "response": {"details": true}}`)
 	e.body = `{"status": "pass", "since": "2026-05-04T09:12:44Z"}`
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil || report.Gates[0].Answer.Since != "2026-05-04T09:12:44Z" {
 		t.Errorf("%v: %+v", err, report.Gates[0].Answer)
 	}
@@ -628,7 +628,7 @@ func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
 	t.Parallel()
 	e := newFakeEnvoy(`{"clusters": ["service"]}`)
 	e.status = 0
-	report, err := Run(t.Context(), e.start(t), Options{Probe: true})
+	report, err := Run(t.Context(), e.start(t), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -638,7 +638,7 @@ func TestListenerThatCantBeReachedIsAProblem(t *testing.T) {
 		t.Errorf("got %+v, %+v", g, g.Probe)
 	}
 	e.stats["listener_manager.listener_stopped"] = 1
-	if report, err = Run(t.Context(), e.start(t), Options{Probe: true}); err != nil ||
+	if report, err = Run(t.Context(), e.start(t), true); err != nil ||
 		!strings.HasPrefix(report.Gates[0].Next, "restart Envoy: /drain_listeners has stopped its listeners") {
 		t.Errorf("%v: %+v", err, report.Gates[0])
 	}
@@ -667,7 +667,7 @@ func TestListenerOfEveryAddressIsAlsoProbedByIPv4(t *testing.T) {
 	admin := e.start(t)
 	_, port, _ := net.SplitHostPort(e.listener)
 	e.listener = "[::]:" + port
-	report, err := Run(t.Context(), admin, Options{Probe: true})
+	report, err := Run(t.Context(), admin, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -730,8 +730,7 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		e.updates = fmt.Sprintf(refusedListener, `"active_state": {"listener": {"name": "l1"}},`)
 		e.stats["listener_manager.lds.update_rejected"] = 1
 	})
-	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true,
-		errors: gateErrors([]byte(`{}`))}).problem().What
+	refused := (&refusal{name: "l1", at: "2026-05-04T09:12:44Z", details: "Failed to parse", replaces: true}).problem().What
 	select {
 	case got := <-reported:
 		if !strings.HasPrefix(got, "problem: "+refused) {

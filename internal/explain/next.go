@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -47,7 +48,7 @@ func (s *seen) nextOfUnhealthy(g *Gate) string {
 			return fmt.Sprintf("all %d hosts of cluster %q are healthy, and the gate needs %s: add hosts, or lower min_healthy", cluster.Total,
 				cluster.Name, cluster.Needs)
 		default:
-			return next + s.dump.clusters[cluster.Name].recovery()
+			return next + s.clusters[cluster.Name].recovery()
 		}
 	}
 	return next
@@ -56,10 +57,10 @@ func (s *seen) nextOfUnhealthy(g *Gate) string {
 // nextOfUnknown explains an unknown cluster.
 func (s *seen) nextOfUnknown(g *Gate) string {
 	for _, cluster := range g.Clusters {
-		if s.clusters[cluster.Name] != nil {
+		if s.hosts[cluster.Name] != nil {
 			continue
 		}
-		if slices.Contains(s.dump.warming, warming{"cluster", cluster.Name, false}) {
+		if slices.Contains(s.warming, warming{"cluster", cluster.Name, false}) {
 			return fmt.Sprintf("cluster %q is warming: it waits for its endpoints (EDS), DNS or its first health checks", cluster.Name)
 		}
 		return fmt.Sprintf("Envoy has no cluster %q: the name is wrong, or CDS has removed it, as Envoy Gateway does while a service has "+
@@ -70,58 +71,41 @@ func (s *seen) nextOfUnknown(g *Gate) string {
 
 // nextOfEmpty distinguishes the causes of an empty cluster.
 func (s *seen) nextOfEmpty(c *config.Config, g *Gate) string {
-	for i, cluster := range c.Clusters {
-		if g.Clusters[i].Reason != policy.ClusterEmpty.String() {
-			continue
-		}
-		status, config := s.clusters[cluster.Name], s.dump.clusters[cluster.Name]
-		switch {
-		case status == nil:
-			return s.nextOfUnknown(g)
-		case config.ClusterType.Name == "envoy.clusters.aggregate":
-			return fmt.Sprintf("cluster %q is an aggregate, which has no hosts itself: name its parts in the gate's clusters, with require: any",
-				cluster.Name)
-		case len(status.GetHostStatuses()) > 0:
-			return fmt.Sprintf("cluster %q has %d hosts, and its gauges do not: a stats matcher excludes them, "+
-				"or it has an alt_stat_name (stats and stat-name, in docs/lint.md)",
-				cluster.Name, len(status.GetHostStatuses()))
-		}
-		failures := fmt.Sprintf("; if the query fails, cluster.%s.update_failure grows on admin's /stats", cluster.StatName)
-		switch config.Type {
-		case "EDS":
-			return fmt.Sprintf("cluster %q has no hosts: EDS has none, which is normal for a service scaled to 0%s", cluster.Name, failures)
-		case "STRICT_DNS", "LOGICAL_DNS":
-			return fmt.Sprintf("cluster %q has no hosts: its name does not resolve%s", cluster.Name, failures)
-		case "STATIC":
-			return fmt.Sprintf("cluster %q has no hosts: its load_assignment has no endpoints", cluster.Name)
-		}
-		return fmt.Sprintf("cluster %q has no hosts: its name does not resolve, or EDS is empty%s", cluster.Name, failures)
+	at := slices.IndexFunc(g.Clusters, func(c Cluster) bool { return c.Reason == policy.ClusterEmpty.String() })
+	if at < 0 {
+		return "a cluster has no hosts: see /clusters on admin"
 	}
-	return "a cluster has no hosts: see /clusters on admin"
-}
-
-// nextOf returns the next step for the details that the counters show.
-func (s *seen) nextOf(c *config.Config, g *Gate, details string) string {
-	if c == nil {
-		return g.Next
+	cluster := c.Clusters[at]
+	status, config := s.hosts[cluster.Name], s.clusters[cluster.Name]
+	if status == nil {
+		return s.nextOfUnknown(g)
 	}
-	for reason := policy.OK; reason <= policy.Error; reason++ {
-		if reason.Details() == details {
-			return s.next(c, g, reason)
-		}
+	why, queried := "its name does not resolve, or EDS is empty", true
+	switch hosts := len(status.GetHostStatuses()); {
+	case config.ClusterType.Name == "envoy.clusters.aggregate":
+		return fmt.Sprintf("cluster %q is an aggregate, which has no hosts itself: name its parts in the gate's clusters, with require: any",
+			cluster.Name)
+	case hosts > 0:
+		return fmt.Sprintf("cluster %q has %d hosts, and its gauges do not: a stats matcher excludes them, "+
+			"or it has an alt_stat_name (stats and stat-name, in docs/lint.md)", cluster.Name, hosts)
+	case config.Type == "EDS":
+		why = "EDS has none, which is normal for a service scaled to 0"
+	case config.Type == "STRICT_DNS", config.Type == "LOGICAL_DNS":
+		why = "its name does not resolve"
+	case config.Type == "STATIC":
+		why, queried = "its load_assignment has no endpoints", false
 	}
-	return ""
+	if queried {
+		why += fmt.Sprintf("; if the query fails, cluster.%s.update_failure grows on admin's /stats", cluster.StatName)
+	}
+	return fmt.Sprintf("cluster %q has no hosts: %s", cluster.Name, why)
 }
 
 // similar returns the likely name of an unknown cluster, or all names, for the end of a sentence.
 func (s *seen) similar(g *Gate) string {
-	names := make([]string, 0, len(s.clusters))
-	for name := range s.clusters {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(s.hosts))
 	for _, cluster := range g.Clusters {
-		if near := config.Nearest(cluster.Name, names); near != "" && s.clusters[cluster.Name] == nil {
+		if near := config.Nearest(cluster.Name, names); near != "" && s.hosts[cluster.Name] == nil {
 			return "; did you mean " + near + "?"
 		}
 	}

@@ -28,6 +28,10 @@ type Probe struct {
 	Took     string `json:"took,omitempty"`
 	Counted  bool   `json:"counted"`         // the gate's own counters have grown by it, so the gate answered it
 	Error    string `json:"error,omitempty"` // the reason if there is no answer
+
+	target string // the address
+	since  string // in the gate's report
+	err    error
 }
 
 const (
@@ -49,24 +53,11 @@ type prober struct {
 
 // probe probes each gate. An answer counts only if the gate's own counters have grown by it: another server on this machine or another
 // filter may answer at the listener's address. Then the numbers decide.
-func (s *seen) probe(ctx context.Context, admin *envoyadmin.Client, served []lint.Served, gates []Gate) {
-	p := &prober{seen: s, admin: admin}
-	p.pattern = `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|` +
-		`listener_manager\.(listener_stopped|total_listeners_draining|total_filter_chains_draining)` +
-		gateCounters(served) + `)$`
+func (s *seen) probe(ctx context.Context, admin *envoyadmin.Client, gates []Gate) {
+	p := &prober{s, admin, `^(http\..*\.(downstream_rq_total|downstream_cx_drain_close)|` +
+		`listener_manager\.(listener_stopped|total_listeners_draining|total_filter_chains_draining)` + gateCounters(s.served) + `)$`}
 	for i := range gates {
-		p.probe(ctx, served[i], &gates[i])
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+		p.probe(ctx, s.served[i], &gates[i])
 	}
 }
 
@@ -86,22 +77,17 @@ func (p *prober) probe(ctx context.Context, served lint.Served, g *Gate) {
 	if err != nil {
 		return
 	}
-	var r reply
 	for _, target := range targets {
-		if r = send(ctx, served, target); r.err == nil {
-			break
+		if g.Probe = send(ctx, served, target); g.Probe.err == nil {
+			p.answered(ctx, served, g, before)
+			return
 		}
 	}
-	g.Probe = &r.Probe
-	if r.err != nil {
-		unanswered(g, r.err, before)
-		return
-	}
-	p.answered(ctx, served, g, r, before)
+	unanswered(g, before)
 }
 
 // answered decides whether the gate answered a probe.
-func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r reply, before map[string]uint64) {
+func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, before map[string]uint64) {
 	scopes := scopesOf(before, served.Prefixes)
 	if len(scopes) == 0 {
 		if served.Config != nil {
@@ -109,25 +95,25 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 		}
 		return
 	}
-	t := p.try(ctx, served, r, scopes, before)
+	t := p.try(ctx, served, g.Probe, scopes, before)
 	gate := t.by(func(stats map[string]uint64) uint64 { return answered(stats, scopes) })
-	envoy := t.by(func(stats map[string]uint64) uint64 { return sumOf(stats, "downstream_rq_total") })
+	envoy := t.by(func(stats map[string]uint64) uint64 { return requests(stats, "downstream_rq_total") })
 	g.Probe.Counted = gate == ours && t.details != ""
 	switch {
 	case g.Probe.Counted:
-		p.counted(served, g, r, t.details)
+		p.counted(served, g, t.details)
 	case gate != others:
 		g.Unknown = append(g.Unknown, "whether the gate answered the probe: other clients probe it too often to see that in its counters, "+
 			"so the numbers decide")
 		return
 	case envoy == ours:
-		g.Problems = append(g.Problems, fmt.Sprintf("this Envoy answered the probe with %d, but not by the gate", r.Status))
+		g.Problems = append(g.Problems, fmt.Sprintf("this Envoy answered the probe with %d, but not by the gate", g.Probe.Status))
 		g.Next = "find the route, redirect or filter that answers in the gate's place: the findings below, " +
 			"or the access log's %RESPONSE_CODE_DETAILS%"
 	default:
 		g.Unknown = append(g.Unknown, fmt.Sprintf("a probe: another server answered at %s with %d, because the gate's counters have not "+
 			"grown by it; the numbers decide (if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false)",
-			r.target, r.Status))
+			g.Probe.target, g.Probe.Status))
 		return
 	}
 	if p.closes(t) {
@@ -135,6 +121,11 @@ func (p *prober) answered(ctx context.Context, served lint.Served, g *Gate, r re
 			"(http.….downstream_cx_drain_close grows)")
 		g.Next = "restart Envoy: nothing else ends `healthgate drain` or /drain_listeners, not even /healthcheck/ok"
 	}
+}
+
+func requests(stats map[string]uint64, counter string) uint64 {
+	sum, _ := envoyadmin.Requests(stats, counter)
+	return sum
 }
 
 // trial is a burst of probes, and an equal time without any.
@@ -166,13 +157,11 @@ func (t trial) by(counter func(stats map[string]uint64) uint64) origin {
 }
 
 // try sends the rest of a burst, waits for the gate's counters to grow by it, and watches them for an equal time.
-func (p *prober) try(ctx context.Context, served lint.Served, first reply, scopes []string, before map[string]uint64) trial {
+func (p *prober) try(ctx context.Context, served lint.Served, first *Probe, scopes []string, before map[string]uint64) trial {
 	start := time.Now()
 	t := trial{sent: 1, before: before, after: before, later: before}
-	for ; t.sent < burst; t.sent++ {
-		if again := send(ctx, served, first.target); again.err != nil {
-			break
-		}
+	for t.sent < burst && send(ctx, served, first.target).err == nil {
+		t.sent++
 	}
 	late := 0 // polls that show the answers without a reason, which is counted later, or never if the verdict is held
 	for until := time.Now().Add(countedWithin); ; {
@@ -182,31 +171,21 @@ func (p *prober) try(ctx context.Context, served lint.Served, first reply, scope
 		}
 		t.after, t.later = stats, stats
 		if answered(t.after, scopes) >= answered(before, scopes)+t.sent {
-			if t.details = reasonIn(before, t.after, scopes, first.Status < 400); t.details != policy.Held.Details() || late > 3 {
+			if t.details = reasonGrown(before, t.after, scopes, first.Status < 400); t.details != policy.Held.Details() || late > 3 {
 				break
 			}
 			late++
 		}
-		if time.Now().After(until) || !wait(ctx, 50*time.Millisecond) {
+		if time.Now().After(until) || !envoyadmin.Wait(ctx, 50*time.Millisecond) {
 			break
 		}
 	}
-	if wait(ctx, max(pause, time.Since(start))) {
+	if envoyadmin.Wait(ctx, max(pause, time.Since(start))) {
 		if stats, err := p.admin.Stats(ctx, p.pattern); err == nil {
 			t.later = stats
 		}
 	}
 	return t
-}
-
-// reasonIn returns the first reason whose counter has grown in a scope, or "".
-func reasonIn(before, after map[string]uint64, scopes []string, passing bool) string {
-	for _, scope := range scopes {
-		if reason, grown := reasonGrown(before, after, scope, passing); grown {
-			return reason
-		}
-	}
-	return ""
 }
 
 // closes reports whether Envoy closes connections after their replies, as it does after /drain_listeners until it ends.
@@ -216,30 +195,34 @@ func (p *prober) closes(t trial) bool {
 	}
 	const counter = "downstream_cx_drain_close"
 	replaced := t.after["listener_manager.total_listeners_draining"]+t.after["listener_manager.total_filter_chains_draining"] > 0
-	byOthers := sumOf(t.later, counter) != sumOf(t.after, counter)
-	return sumOf(t.after, counter) != sumOf(t.before, counter) && !(byOthers && replaced)
+	byOthers := requests(t.later, counter) != requests(t.after, counter)
+	return requests(t.after, counter) != requests(t.before, counter) && !(byOthers && replaced)
 }
 
 // counted sets the gate's own answer.
-func (p *prober) counted(served lint.Served, g *Gate, r reply, details string) {
-	computed := g.Answer
-	g.Answer = Answer{Passing: r.Status < 400, Status: r.Status, Details: details, Since: r.since, By: "probe"}
-	if details == policy.ClusterEmpty.Details() && computed.Details == policy.ClusterUnknown.Details() {
+func (p *prober) counted(served lint.Served, g *Gate, details string) {
+	computed := g.Answer.Details
+	g.Answer = Answer{Passing: g.Probe.Status < 400, Status: g.Probe.Status, Details: details, Since: g.Probe.since, By: "probe"}
+	switch {
+	case details == policy.ClusterEmpty.Details() && computed == policy.ClusterUnknown.Details():
 		// The Go plugin can't know that Envoy has no such cluster; one answer has one reason.
 		for i := range g.Clusters {
 			if g.Clusters[i].Reason == policy.ClusterUnknown.String() {
 				g.Clusters[i].Reason = policy.ClusterEmpty.String()
 			}
 		}
-		return
-	}
-	if details != computed.Details {
-		g.Next = p.nextOf(served.Config, g, details)
+	case details != computed && served.Config != nil:
+		reason := policy.OK
+		for reason.Details() != details {
+			reason++
+		}
+		g.Next = p.next(served.Config, g, reason)
 	}
 }
 
 // unanswered describes why a probe has no answer.
-func unanswered(g *Gate, err error, stats map[string]uint64) {
+func unanswered(g *Gate, stats map[string]uint64) {
+	err := g.Probe.err
 	g.Probe.Error = err.Error()
 	g.Problems = append(g.Problems, "the probe got no answer: "+err.Error())
 	const elsewhere = "; if admin is reached by a port-forward, run explain beside Envoy, or with --probe=false"
@@ -296,9 +279,11 @@ func reachable(admin, listener string) (targets []string, why string) {
 	return targets, ""
 }
 
-// dial returns a function that connects to a listener, with the header of the PROXY protocol if it requires one.
-func dial(served lint.Served, target string) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+// send sends a probe. As balancers do, it does not verify the certificate.
+func send(ctx context.Context, served lint.Served, target string) *Probe {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		if strings.HasPrefix(target, "/") || strings.HasPrefix(target, "@") {
 			network = "unix"
 		}
@@ -308,42 +293,27 @@ func dial(served lint.Served, target string) func(context.Context, string, strin
 		}
 		return conn, err
 	}
-}
-
-// reply is a probe with details that are not in the report.
-type reply struct {
-	Probe
-	since  string
-	target string
-	err    error
-}
-
-// send sends a probe. As balancers do, it does not verify the certificate.
-func send(ctx context.Context, served lint.Served, target string) (r reply) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
 	transport := &http.Transport{
-		DialContext:       dial(served, target),
+		DialContext:       dial,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: strings.TrimPrefix(served.ServerName, "*")},
 		ForceAttemptHTTP2: true,
 	}
 	defer transport.CloseIdleConnections()
-	scheme := "http"
+	scheme, host := "http://", target
 	if served.TLS {
-		scheme = "https"
+		scheme = "https://"
 	} else if served.HTTP2 {
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetUnencryptedHTTP2(true)
 	}
-	host := target
 	if !strings.Contains(target, ":") {
 		host = "localhost" // a unix socket
 	}
-	r.target, r.URL = target, scheme+"://"+target+served.Path
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+served.Path, nil)
+	p := &Probe{target: target, URL: scheme + target + served.Path}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+host+served.Path, nil)
 	if err != nil {
-		r.err = err
-		return r
+		p.err = err
+		return p
 	}
 	request.Header.Set("user-agent", "healthgate-explain")
 	request.Header.Set("accept", "application/json")
@@ -354,17 +324,17 @@ func send(ctx context.Context, served lint.Served, target string) (r reply) {
 	start := time.Now()
 	answer, err := client.Do(request)
 	if err != nil {
-		r.err = err
-		return r
+		p.err = err
+		return p
 	}
 	defer answer.Body.Close()
-	r.Took = time.Since(start).Round(100 * time.Microsecond).String()
-	r.Protocol, r.Status = answer.Proto, answer.StatusCode
+	p.Took = time.Since(start).Round(100 * time.Microsecond).String()
+	p.Protocol, p.Status = answer.Proto, answer.StatusCode
 	var report struct {
 		Since string `json:"since"`
 	}
 	if body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20)); err == nil && json.Unmarshal(body, &report) == nil {
-		r.since = report.Since
+		p.since = report.Since
 	}
-	return r
+	return p
 }

@@ -4,7 +4,6 @@ package explain
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -81,37 +80,24 @@ type Host struct {
 // maxFailing is the limit of hosts in the report of a cluster.
 const maxFailing = 20
 
-// Options are the options of Run.
-type Options struct {
-	Probe bool // also probe the gates; each counts ten probes
-}
-
-// Run reports the state of an Envoy once.
-func Run(ctx context.Context, admin *envoyadmin.Client, options Options) (*Report, error) {
+// Run reports the state of an Envoy once. With probe it also probes the gates; each counts ten probes.
+func Run(ctx context.Context, admin *envoyadmin.Client, probe bool) (*Report, error) {
 	// ServerInfo has a short timeout: the dump of a hung Envoy would fail after a minute only.
 	if _, err := admin.ServerInfo(ctx); err != nil {
 		return nil, err
 	}
-	text, err := admin.ConfigDump(ctx)
+	dump, err := readDump(ctx, admin)
 	if err != nil {
 		return nil, err
 	}
-	served, findings, err := lint.Live("config_dump", text)
-	if err != nil {
-		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
-	}
-	dump, err := readDump(text)
-	if err != nil {
-		return nil, fmt.Errorf("admin at %s: the answer to /config_dump is not Envoy's: %w", admin.Address(), err)
-	}
-	seen, err := observe(ctx, admin, dump, served)
+	seen, err := observe(ctx, admin, dump)
 	if err != nil {
 		return nil, err
 	}
-	report := seen.report(admin.Address(), served)
-	report.Findings = append(report.Findings, findings...)
-	if options.Probe {
-		seen.probe(ctx, admin, served, report.Gates)
+	report := seen.report(admin.Address())
+	report.Findings = append(report.Findings, dump.findings...)
+	if probe {
+		seen.probe(ctx, admin, report.Gates)
 	}
 	return report, nil
 }

@@ -9,72 +9,71 @@ import (
 
 	"healthgate/filter/envoystats"
 	"healthgate/filter/policy"
+	"healthgate/internal/envoyadmin"
 	"healthgate/internal/lint"
 )
 
-// configurationCounters matches the counters of accepted configurations.
-const configurationCounters = `listener_manager\.listener_(added|modified|removed)|` +
-	`cluster_manager\.cluster_(added|modified|removed)|http\..*\.rds\..*\.config_reload`
-
-// refusedCounters matches the counters of refused configurations.
-const refusedCounters = `.*\.(update_rejected|config_fail)`
+const (
+	// configured matches the counters of accepted configurations.
+	configured = `listener_manager\.listener_(added|modified|removed)|` +
+		`cluster_manager\.cluster_(added|modified|removed)|http\..*\.rds\..*\.config_reload`
+	// refused matches the counters of refused configurations.
+	refused = `.*\.(update_rejected|config_fail)`
+)
 
 var (
-	isConfigurationCounter = regexp.MustCompile(`^(` + configurationCounters + `)$`)
-	isRefusedCounter       = regexp.MustCompile(`^(` + refusedCounters + `)$`)
+	isConfigured = regexp.MustCompile(`^(` + configured + "|" + refused + `)$`)
+	isRefused    = regexp.MustCompile(`^(` + refused + `)$`)
 )
 
 // pattern returns a pattern of the stats from which the gates' answers are computed.
 func pattern(served []lint.Served) string {
-	scopes := map[string]bool{}
+	var scopes []string
+	for _, cluster := range clustersOf(served) {
+		scopes = append(scopes, envoystats.ClusterScope(cluster.StatName))
+	}
+	return `^(server\.live|` + configured + "|" + refused + gateCounters(served) +
+		`|(` + envoyadmin.Alternatives(scopes) + `)(membership_(healthy|degraded|excluded|total)|health_check\.attempt))$`
+}
+
+// clustersOf returns the clusters of the gates.
+func clustersOf(served []lint.Served) (all []policy.Cluster) {
 	for _, gate := range served {
-		if gate.Config == nil {
-			continue
-		}
-		for _, cluster := range gate.Config.Clusters {
-			scopes[regexp.QuoteMeta(envoystats.ClusterScope(cluster.StatName))] = true
+		if gate.Config != nil {
+			all = append(all, gate.Config.Clusters...)
 		}
 	}
-	all := `^(server\.live|` + configurationCounters + "|" + refusedCounters + gateCounters(served)
-	for _, scope := range slices.Sorted(maps.Keys(scopes)) {
-		all += "|" + scope + `(membership_(healthy|degraded|excluded|total)|health_check\.attempt)`
-	}
-	return all + ")$"
+	return all
 }
 
 // gateCounters returns alternatives for the gates' own stats. A dynamic module's are in its metrics_namespace.
-func gateCounters(served []lint.Served) (alternatives string) {
-	prefixes := map[string]bool{}
+func gateCounters(served []lint.Served) string {
+	var prefixes []string
 	for _, gate := range served {
-		for _, prefix := range gate.Prefixes {
-			prefixes[regexp.QuoteMeta(prefix)] = true
-		}
+		prefixes = append(prefixes, gate.Prefixes...)
 	}
 	if len(prefixes) == 0 {
 		return ""
 	}
-	return `|(.+\.)?(` + strings.Join(slices.Sorted(maps.Keys(prefixes)), "|") + `)\.(ok|failed|failed_[a-z_]+|healthy)`
+	return `|(.+\.)?(` + envoyadmin.Alternatives(prefixes) + `)\.(ok|failed|failed_[a-z_]+|healthy)`
 }
 
 // scopesOf returns the scopes of a gate's own stats, healthgate's first: each has the counters ok and failed.
 func scopesOf(stats map[string]uint64, prefixes []string) (scopes []string) {
 	for _, prefix := range prefixes {
-		of := len(scopes)
+		var of []string
 		for name := range stats {
 			scope, isOK := strings.CutSuffix(name, "ok")
-			if !isOK || scope != prefix+"." && !strings.HasSuffix(scope, "."+prefix+".") {
-				continue
-			}
-			if _, both := stats[scope+"failed"]; both {
-				scopes = append(scopes, scope)
+			_, both := stats[scope+"failed"]
+			if isOK && both && (scope == prefix+"." || strings.HasSuffix(scope, "."+prefix+".")) {
+				of = append(of, scope)
 			}
 		}
-		slices.SortFunc(scopes[of:], func(a, b string) int {
-			if ours := "healthgate." + prefix + "."; a == ours || b == ours {
-				return map[bool]int{true: -1, false: 1}[a == ours]
-			}
-			return strings.Compare(a, b)
-		})
+		slices.Sort(of)
+		if at := slices.Index(of, "healthgate."+prefix+"."); at >= 0 {
+			scopes, of = append(scopes, of[at]), slices.Delete(of, at, at+1)
+		}
+		scopes = append(scopes, of...)
 	}
 	return scopes
 }
@@ -82,7 +81,7 @@ func scopesOf(stats map[string]uint64, prefixes []string) (scopes []string) {
 // configured returns the sum of the counters of configurations, and whether there are any.
 func (s *seen) configured() (sum uint64, kept bool) {
 	for name, value := range s.stats {
-		if isConfigurationCounter.MatchString(name) || isRefusedCounter.MatchString(name) {
+		if isConfigured.MatchString(name) {
 			sum, kept = sum+value, true
 		}
 	}
@@ -90,9 +89,10 @@ func (s *seen) configured() (sum uint64, kept bool) {
 }
 
 // refusedBefore returns notes on updates that Envoy has refused since its start. A dump has refused updates of listeners only.
-func (s *seen) refusedBefore() (notes []string) {
+func (s *seen) refusedBefore() []string {
+	notes := []string{}
 	for _, name := range slices.Sorted(maps.Keys(s.stats)) {
-		if count := s.stats[name]; count > 0 && isRefusedCounter.MatchString(name) {
+		if count := s.stats[name]; count > 0 && isRefused.MatchString(name) {
 			notes = append(notes, fmt.Sprintf("%s is %d: Envoy has refused that many updates since its start; "+
 				"if the newest is one of them, Envoy's log has the reason", name, count))
 		}
@@ -100,34 +100,32 @@ func (s *seen) refusedBefore() (notes []string) {
 	return notes
 }
 
-// reasonGrown returns the reason of an answer by the counters in a scope before and after it.
-func reasonGrown(before, after map[string]uint64, scope string, passing bool) (details string, counted bool) {
-	grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
-	if passing {
-		return policy.OK.Details(), grown("ok")
-	}
-	for reason := policy.Draining; reason <= policy.Error; reason++ {
-		if grown("failed_" + reason.String()) {
-			return reason.Details(), true
+// reasonGrown returns the reason of an answer, by the first scope whose counters have grown between two times; or "".
+func reasonGrown(before, after map[string]uint64, scopes []string, passing bool) (details string) {
+	for _, scope := range scopes {
+		grown := func(counter string) bool { return after[scope+counter] > before[scope+counter] }
+		if passing {
+			if grown("ok") {
+				return policy.OK.Details()
+			}
+			continue
+		}
+		for reason := policy.Draining; reason <= policy.Error; reason++ {
+			if grown("failed_" + reason.String()) {
+				return reason.Details()
+			}
+		}
+		if grown("failed") { // a held answer counts in failed alone
+			return policy.Held.Details()
 		}
 	}
-	return policy.Held.Details(), grown("failed") // a held answer counts in failed alone
+	return ""
 }
 
 // answered returns the number of answers in the counters of some scopes.
 func answered(stats map[string]uint64, scopes []string) (sum uint64) {
 	for _, scope := range scopes {
 		sum += stats[scope+"ok"] + stats[scope+"failed"]
-	}
-	return sum
-}
-
-// sumOf returns the sum of a counter over all connection managers but admin's.
-func sumOf(stats map[string]uint64, counter string) (sum uint64) {
-	for name, value := range stats {
-		if strings.HasPrefix(name, "http.") && !strings.HasPrefix(name, "http.admin.") && strings.HasSuffix(name, "."+counter) {
-			sum += value
-		}
 	}
 	return sum
 }

@@ -2,7 +2,6 @@ package lint
 
 import (
 	"encoding/base64"
-	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -20,16 +19,11 @@ import (
 // api checks documents against Envoy's API: first each key and value by its type, then each message by the API's validation rules.
 // It renames keys to their names in the API, which the other rules expect.
 type api struct {
-	found  *findings
-	read   []readMessage // the document and each message in an Any, which have their own validation
-	errors int           // in keys and values
-	patch  bool          // a patch of Istio's EnvoyFilter
-	part   bool          // merged into a message that may have the missing keys
-}
-
-type readMessage struct {
-	message protoreflect.ProtoMessage
-	node    *Node
+	found      *findings
+	validation []func() // of the document and each message in an Any, which have their own
+	errors     int      // in keys and values
+	patch      bool     // a patch of Istio's EnvoyFilter
+	part       bool     // merged into a message that may have the missing keys
 }
 
 // check checks a document against a type of the API.
@@ -38,18 +32,9 @@ func (a *api) check(n *Node, typeName string) {
 	if a.part || a.errors > 0 { // missing keys may be elsewhere, or could not be read
 		return
 	}
-	for _, read := range a.read {
-		if validated, ok := read.message.(interface{ ValidateAll() error }); ok {
-			a.validation(validated.ValidateAll(), read.node, "")
-		}
+	for _, validate := range a.validation {
+		validate()
 	}
-}
-
-func (f *findings) check(n *Node, typeName string) { (&api{found: f}).check(n, typeName) }
-
-// checkPart checks a part of a message, whose missing keys may be elsewhere.
-func (f *findings) checkPart(n *Node, typeName string) {
-	(&api{found: f, part: true}).check(n, typeName)
 }
 
 // refuses is the consequence of each error.
@@ -77,7 +62,9 @@ func (a *api) document(n *Node, typeName string) {
 	}
 	m := kind.New()
 	a.message(n, m)
-	a.read = append(a.read, readMessage{m.Interface(), n})
+	if validated, ok := m.Interface().(interface{ ValidateAll() error }); ok {
+		a.validation = append(a.validation, func() { a.invalid(validated.ValidateAll(), n, "") })
+	}
 }
 
 // withoutGo are packages of Envoy's contrib build, up to v1.40, that go-control-plane/contrib v1.36.0 does not have.
@@ -91,11 +78,16 @@ var withoutGo = []string{
 
 // messageType finds a message of Envoy's API, or nil.
 func messageType(typeName string) protoreflect.MessageType {
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
-	if err != nil {
-		return nil
-	}
+	kind, _ := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(typeName))
 	return kind
+}
+
+// fieldOf returns the field of a key, in the form of the API or of JSON, or nil.
+func fieldOf(kind protoreflect.MessageDescriptor, key string) protoreflect.FieldDescriptor {
+	if field := kind.Fields().ByName(protoreflect.Name(key)); field != nil {
+		return field
+	}
+	return kind.Fields().ByJSONName(key)
 }
 
 // message reads a mapping.
@@ -107,33 +99,30 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 		a.fail(n, "%s where Envoy's API has an object (%s)", n.kind, m.Descriptor().FullName())
 		return
 	}
-	fields := m.Descriptor().Fields()
 	given := map[protoreflect.FullName]string{} // a field, or a choice of fields, to the key that gave it
 	for i := range n.entries {
 		e := &n.entries[i]
-		if e.key == "@type" {
+		field := fieldOf(m.Descriptor(), e.key)
+		switch {
+		case e.key == "@type":
 			continue
-		}
-		field := fields.ByName(protoreflect.Name(e.key))
-		if field == nil {
-			field = fields.ByJSONName(e.key)
-		}
-		if field == nil {
-			if isPlaceholder(e.key) {
-				a.errors++
-			} else {
-				a.unknown(e, m.Descriptor())
-			}
+		case field == nil && isPlaceholder(e.key):
+			a.errors++
+			continue
+		case field == nil:
+			a.unknown(e, m.Descriptor())
 			continue
 		}
 		e.key = string(field.Name())
 		if e.value.kind == null && (field.Message() == nil || field.Message().FullName() != "google.protobuf.Value") {
 			continue
 		}
-		if choice := field.ContainingOneof(); choice != nil && given[choice.FullName()] != "" && given[choice.FullName()] != e.key {
-			a.fail(e.value, "%s and %s exclude each other: leave one of them out", given[choice.FullName()], e.key)
-		} else if choice != nil {
-			given[choice.FullName()] = e.key
+		if choice := field.ContainingOneof(); choice != nil {
+			if other := given[choice.FullName()]; other != "" && other != e.key {
+				a.fail(e.value, "%s and %s exclude each other: leave one of them out", other, e.key)
+			} else {
+				given[choice.FullName()] = e.key
+			}
 		}
 		if given[field.FullName()] != "" {
 			a.twice(e)
@@ -166,15 +155,13 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 	a.fail(e.value, "%s is not a field of %s%s: %s", quoteKey(e.key), message.FullName(), refuses, right)
 }
 
-// field reads the value of a field.
+// field reads the value of a field. As Envoy's parser does, it takes a value without a dash as the only item of a list.
 func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	switch {
 	case n.kind == null && field.FullName() != "google.protobuf.Value":
+	case field.IsMap() && n.kind != mapping:
+		a.fail(n, "%s is %s, and Envoy's API has an object here", field.Name(), n.kind)
 	case field.IsMap():
-		if n.kind != mapping {
-			a.fail(n, "%s is %s, and Envoy's API has an object here", field.Name(), n.kind)
-			return
-		}
 		values := m.Mutable(field).Map()
 		seen := map[string]bool{}
 		for i := range n.entries {
@@ -183,58 +170,42 @@ func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDes
 				a.twice(e)
 			}
 			seen[e.key] = true
-			key, ok := a.mapKey(e, field.MapKey())
+			key, ok := a.scalar(&Node{position: e.value.position, kind: text, scalar: e.key}, field.MapKey())
 			if !ok {
 				continue
 			}
-			if field.MapValue().Message() != nil {
-				value := values.NewValue()
-				if e.value.kind != null {
-					a.message(e.value, value.Message())
-				}
-				values.Set(key, value)
-			} else if value, ok := a.scalar(e.value, field.MapValue()); ok {
-				values.Set(key, value)
+			if e.value.kind == null && field.MapValue().Message() != nil {
+				values.Set(key.MapKey(), values.NewValue())
+			} else if value, ok := a.value(e.value, field.MapValue(), values.NewValue); ok {
+				values.Set(key.MapKey(), value)
 			}
 		}
 	case field.IsList():
-		a.list(n, m, field)
-	case field.Message() != nil:
-		a.message(n, m.Mutable(field).Message())
+		if n.kind != list {
+			item := *n
+			*n = Node{position: n.position, kind: list, items: []*Node{&item}}
+		}
+		values := m.Mutable(field).List()
+		for _, item := range n.items {
+			if value, ok := a.value(item, field, values.NewElement); ok {
+				values.Append(value)
+			}
+		}
 	default:
-		if value, ok := a.scalar(n, field); ok {
+		if value, ok := a.value(n, field, func() protoreflect.Value { return m.NewField(field) }); ok {
 			m.Set(field, value)
 		}
 	}
 }
 
-func (a *api) mapKey(e *entry, field protoreflect.FieldDescriptor) (protoreflect.MapKey, bool) {
-	if field.Kind() == protoreflect.StringKind {
-		return protoreflect.ValueOfString(e.key).MapKey(), true
+// value reads one value of a field.
+func (a *api) value(n *Node, field protoreflect.FieldDescriptor, empty func() protoreflect.Value) (protoreflect.Value, bool) {
+	if field.Message() == nil {
+		return a.scalar(n, field)
 	}
-	value, ok := a.scalar(&Node{file: e.value.file, line: e.value.line, column: e.value.column, kind: text, scalar: e.key}, field)
-	if !ok {
-		return protoreflect.MapKey{}, false
-	}
-	return value.MapKey(), true
-}
-
-// list reads a repeated field. As Envoy's parser does, it takes a value without a dash as the only item.
-func (a *api) list(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
-	if n.kind != list {
-		item := *n
-		*n = Node{file: n.file, line: n.line, column: n.column, kind: list, items: []*Node{&item}}
-	}
-	values := m.Mutable(field).List()
-	for _, item := range n.items {
-		if field.Message() != nil {
-			value := values.NewElement()
-			a.message(item, value.Message())
-			values.Append(value)
-		} else if value, ok := a.scalar(item, field); ok {
-			values.Append(value)
-		}
-	}
+	value := empty()
+	a.message(n, value.Message())
+	return value, true
 }
 
 var apiDuration = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,9})?s$`)
@@ -249,37 +220,18 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 		return false
 	}
 	fields := m.Descriptor().Fields()
-	short := name.Name()
 	// BoolValue and so on, written as the messages that they are
-	if n.kind == mapping && strings.HasSuffix(string(short), "Value") && fields.Len() == 1 {
-		for i := range n.entries {
-			if e := &n.entries[i]; e.key == "value" && len(n.entries) == 1 {
-				a.unwrap(n, e.value)
-			}
-		}
+	if isWrapper := strings.HasSuffix(string(name), "Value") && fields.Len() == 1; isWrapper && n.kind == mapping && len(n.entries) == 1 &&
+		n.entries[0].key == "value" {
+		at := n.position
+		*n = *n.entries[0].value
+		n.position = at
 	}
-	switch short {
+	switch name.Name() {
 	case "Any":
 		a.any(n, m)
 	case "Duration":
-		if n.kind == mapping {
-			a.durationOfParts(n)
-		}
-		if a.patch && goDuration.MatchString(n.scalar) { // Istio takes it
-			d, _ := time.ParseDuration(n.scalar)
-			n.scalar = seconds(d)
-		}
-		if placeholderWord.MatchString(n.scalar) {
-			a.errors++
-			return true
-		}
-		if n.kind != text || !apiDuration.MatchString(n.scalar) {
-			a.fail(n, "%s is not a duration: write seconds with an s, as in 1.5s", show(n))
-			return true
-		}
-		d := n.duration(0)
-		m.Set(fields.ByName("seconds"), protoreflect.ValueOfInt64(int64(d.Seconds())))
-		m.Set(fields.ByName("nanos"), protoreflect.ValueOfInt32(int32(d%1e9)))
+		a.duration(n, m)
 	case "Struct":
 		if n.kind != mapping {
 			a.fail(n, "%s where Envoy's API has an object", n.kind)
@@ -296,40 +248,45 @@ func (a *api) wellKnown(n *Node, m protoreflect.Message) bool {
 	return true
 }
 
-// unwrap replaces a node by its only value.
-func (a *api) unwrap(n, value *Node) {
-	line, column := n.line, n.column
-	*n = *value
-	n.line, n.column = line, column
-}
-
-// durationOfParts writes {seconds: 1, nanos: 5} as a duration is written elsewhere.
-func (a *api) durationOfParts(n *Node) {
-	for _, e := range n.entries {
-		if _, ok := integer(e.value, protoreflect.Int64Kind); !ok || e.key != "seconds" && e.key != "nanos" {
-			return
-		}
+// duration reads a duration, which may also be written as the message that it is, {seconds: 1, nanos: 5}, or as Istio takes it.
+func (a *api) duration(n *Node, m protoreflect.Message) {
+	isPart := func(e entry) bool {
+		_, ok := integer(e.value, protoreflect.Int64Kind)
+		return ok && (e.key == "seconds" || e.key == "nanos")
 	}
-	d := time.Duration(n.number(0, "seconds"))*time.Second + time.Duration(n.number(0, "nanos"))
-	*n = Node{file: n.file, line: n.line, column: n.column, kind: text, scalar: seconds(d)}
+	if n.kind == mapping && !slices.ContainsFunc(n.entries, func(e entry) bool { return !isPart(e) }) {
+		d := time.Duration(n.number(0, "seconds"))*time.Second + time.Duration(n.number(0, "nanos"))
+		*n = Node{position: n.position, kind: text, scalar: config.ShowSeconds(d)}
+	}
+	if a.patch && goDuration.MatchString(n.scalar) {
+		d, _ := time.ParseDuration(n.scalar)
+		n.scalar = config.ShowSeconds(d)
+	}
+	switch {
+	case placeholderWord.MatchString(n.scalar):
+		a.errors++
+	case n.kind != text || !apiDuration.MatchString(n.scalar):
+		a.fail(n, "%s is not a duration: write seconds with an s, as in 1.5s", show(n))
+	default:
+		d, fields := n.duration(0), m.Descriptor().Fields()
+		m.Set(fields.ByName("seconds"), protoreflect.ValueOfInt64(int64(d.Seconds())))
+		m.Set(fields.ByName("nanos"), protoreflect.ValueOfInt32(int32(d%1e9)))
+	}
 }
 
 // any reads an Any by the type that it names.
 func (a *api) any(n *Node, m protoreflect.Message) {
-	if n.kind != mapping {
-		a.fail(n, "%s where Envoy's API has an object with an @type", n.kind)
-		return
-	}
 	url := n.text("@type")
-	if url == "" {
-		if len(n.entries) > 0 {
-			a.fail(n, "@type is missing, so Envoy does not know the type: write \"@type\": type.googleapis.com/<name of the message>")
-		}
-		return
-	}
-	m.Set(m.Descriptor().Fields().ByName("type_url"), protoreflect.ValueOfString(url))
 	name := typeOf(url)
 	switch {
+	case n.kind != mapping:
+		a.fail(n, "%s where Envoy's API has an object with an @type", n.kind)
+		return
+	case url == "" && len(n.entries) > 0:
+		a.fail(n, "@type is missing, so Envoy does not know the type: write \"@type\": type.googleapis.com/<name of the message>")
+		return
+	case url == "":
+		return
 	case name == url:
 		a.fail(n.at("@type"), "@type is %q, which is no type URL: write type.googleapis.com/%s", clip(url), clip(url))
 	case strings.HasPrefix(name, "google.protobuf."): // in `value`, which is free
@@ -338,75 +295,61 @@ func (a *api) any(n *Node, m protoreflect.Message) {
 	default:
 		a.document(n, name)
 	}
+	m.Set(m.Descriptor().Fields().ByName("type_url"), protoreflect.ValueOfString(url))
 }
 
 // typeOf is the name of a message in a type URL.
 func typeOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
-// quotedBoolean has the words that protobuf's parser takes as booleans in quotes, in any case (SimpleAtob of Abseil).
-var quotedBoolean = map[string]bool{
-	"true": true, "t": true, "yes": true, "y": true, "1": true,
-	"false": false, "f": false, "no": false, "n": false, "0": false,
-}
+// quotedBoolean matches the words that protobuf's parser takes as booleans in quotes (SimpleAtob of Abseil): true, then false.
+var quotedBoolean = regexp.MustCompile(`^(?i)(?:(true|t|yes|y|1)|false|f|no|n|0)$`)
 
 // standardBase64 maps the URL alphabet to the standard one. Protobuf's parser takes both, padded or not.
 var standardBase64 = strings.NewReplacer("-", "+", "_", "/")
 
 // scalar reads a value that is no message, as leniently as protobuf's parser: with quotes or without, names of an enum in any case.
-func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
-	none := protoreflect.Value{}
-	wrong := func(right, remedy string) (protoreflect.Value, bool) {
-		if field.Kind() != protoreflect.StringKind && placeholderWord.MatchString(n.scalar) {
-			a.errors++
-			return none, false
+func (a *api) scalar(n *Node, field protoreflect.FieldDescriptor) (value protoreflect.Value, ok bool) {
+	right, remedy := "", ""
+	isText, isNumber := n.kind == text, n.kind == text || n.kind == number
+	switch field.Kind() {
+	case protoreflect.BoolKind:
+		if quoted := quotedBoolean.FindStringSubmatch(n.scalar); quoted != nil && isText {
+			n.kind, n.scalar = boolean, strconv.FormatBool(quoted[1] != "")
 		}
+		right = "true or false"
+		value, ok = protoreflect.ValueOfBool(n.scalar == "true"), n.kind == boolean
+	case protoreflect.StringKind:
+		if n.kind == number && n.isText {
+			n.kind = text
+		}
+		right, remedy = "a string", ": put it into quotes"
+		value, ok = protoreflect.ValueOfString(n.scalar), n.kind == text
+	case protoreflect.BytesKind:
+		decoded, err := base64.RawStdEncoding.DecodeString(standardBase64.Replace(strings.TrimRight(n.scalar, "=")))
+		right = "bytes in base64"
+		value, ok = protoreflect.ValueOfBytes(decoded), isText && err == nil
+	case protoreflect.EnumKind:
+		return a.enum(n, field)
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		v, err := decimal(n.scalar)
+		right = "a number"
+		if value, ok = protoreflect.ValueOfFloat64(v), isNumber && err == nil; field.Kind() == protoreflect.FloatKind {
+			value = protoreflect.ValueOfFloat32(float32(v))
+		}
+	default:
+		right, remedy = "a whole number", " ("+field.Kind().String()+")"
+		value, ok = integer(n, field.Kind())
+	}
+	if !ok && field.Kind() != protoreflect.StringKind && placeholderWord.MatchString(n.scalar) {
+		a.errors++
+	} else if !ok {
 		name := field.Name()
 		if field.ContainingMessage().FullName().Parent() == "google.protobuf" {
 			name = "this"
 		}
 		a.fail(n, "%s is %s, and Envoy's API has %s here%s", name, show(n), right, remedy)
-		return none, false
 	}
-	switch field.Kind() {
-	case protoreflect.BoolKind:
-		if value, ok := quotedBoolean[strings.ToLower(n.scalar)]; ok && n.kind == text {
-			n.kind, n.scalar = boolean, strconv.FormatBool(value)
-		}
-		if n.kind != boolean {
-			return wrong("true or false", "")
-		}
-		return protoreflect.ValueOfBool(n.scalar == "true"), true
-	case protoreflect.StringKind:
-		if n.kind == number && n.isText {
-			n.kind = text
-		}
-		if n.kind != text {
-			return wrong("a string", ": put it into quotes")
-		}
-		return protoreflect.ValueOfString(n.scalar), true
-	case protoreflect.BytesKind:
-		decoded, err := base64.RawStdEncoding.DecodeString(standardBase64.Replace(strings.TrimRight(n.scalar, "=")))
-		if n.kind != text || err != nil {
-			return wrong("bytes in base64", "")
-		}
-		return protoreflect.ValueOfBytes(decoded), true
-	case protoreflect.EnumKind:
-		return a.enum(n, field)
-	case protoreflect.FloatKind, protoreflect.DoubleKind:
-		v, err := decimal(n.scalar)
-		if n.kind != number && n.kind != text || err != nil {
-			return wrong("a number", "")
-		}
-		if field.Kind() == protoreflect.FloatKind {
-			return protoreflect.ValueOfFloat32(float32(v)), true
-		}
-		return protoreflect.ValueOfFloat64(v), true
-	}
-	value, ok := integer(n, field.Kind())
-	if !ok {
-		return wrong("a whole number", " ("+field.Kind().String()+")")
-	}
-	return value, true
+	return value, ok
 }
 
 // decimal reads a number, without the underscores that Go allows.
@@ -487,5 +430,72 @@ func quoteKey(key string) string {
 	if plainKey.MatchString(key) {
 		return key
 	}
-	return fmt.Sprintf("%q", clip(key))
+	return strconv.Quote(clip(key))
 }
+
+// The errors of go-control-plane's generated validation: of a whole message, and of one field.
+type (
+	messageError interface{ AllErrors() []error }
+	fieldError   interface {
+		Field() string // its name in Go: LoadAssignment, or Filters[0]
+		Reason() string
+		Cause() error
+	}
+)
+
+// invalid reports an error of the generated validation at its field.
+func (a *api) invalid(err error, n *Node, path string) {
+	switch wrong := err.(type) {
+	case nil:
+	case messageError:
+		for _, one := range wrong.AllErrors() {
+			a.invalid(one, n, path)
+		}
+	case fieldError:
+		below, name, whole := n.goField(wrong.Field())
+		if path != "" {
+			name = path + "." + name
+		}
+		switch cause := wrong.Cause(); {
+		case a.patch && istioFills.MatchString(name):
+		case cause != nil && whole:
+			a.invalid(cause, below, name)
+		default:
+			a.fail(below, "%s: %s%s", name, wrong.Reason(), refuses)
+		}
+	default:
+		a.fail(n, "%s%s", err, refuses)
+	}
+}
+
+// istioFills matches fields of remote Wasm modules that Istio's agent sets, because it fetches the modules itself.
+var istioFills = regexp.MustCompile(`\bcode\.remote\.(sha256|http_uri(\.(cluster|http_upstream_type|timeout))?)$`)
+
+// goField returns the field that Go calls LoadAssignment or Filters[0], and its name in the API; if it is missing, the nearest node above.
+func (n *Node) goField(field string) (below *Node, name string, whole bool) {
+	goName, index, indexed := strings.Cut(strings.TrimSuffix(field, "]"), "[")
+	for _, e := range n.entries {
+		if !strings.EqualFold(strings.ReplaceAll(e.key, "_", ""), strings.ReplaceAll(goName, "_", "")) {
+			continue
+		}
+		if !indexed {
+			return e.value, e.key, true
+		}
+		name = e.key + "[" + index + "]"
+		for _, of := range e.value.entries {
+			if of.key == index {
+				return of.value, name, true
+			}
+		}
+		if below, _ = e.value.step("[" + index + "]"); below != nil && e.value.kind == list {
+			return below, name, true
+		}
+		return e.value, name, false
+	}
+	return n, snake(goName), false
+}
+
+var innerCapital = regexp.MustCompile(`\B[A-Z]`)
+
+// snake writes LoadAssignment or loadAssignment as load_assignment.
+func snake(name string) string { return strings.ToLower(innerCapital.ReplaceAllString(name, "_$0")) }

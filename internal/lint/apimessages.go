@@ -13,22 +13,25 @@ import (
 // e2e/suite compares testdata/cases with a real Envoy.
 
 const (
-	typeModuleConfig = "envoy.extensions.dynamic_modules.v3.DynamicModuleConfig"
-	typeRouter       = "envoy.extensions.filters.http.router.v3.Router"
+	typeRouter  = "envoy.extensions.filters.http.router.v3.Router"
+	httpFilters = "envoy.extensions.filters.http."
 )
 
 // refusals reports these reasons in a message that fits the API's types.
 func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
-	if a.part || n.kind != mapping {
+	if a.part {
 		return
 	}
 	a.extension(n, d)
-	if field := d.Fields().ByName("dynamic_module_config"); field != nil && n.get("dynamic_module_config") == nil {
+	if d.Fields().ByName("dynamic_module_config") != nil && n.get("dynamic_module_config") == nil {
 		a.fail(n, "dynamic_module_config is missing, by which Envoy finds the module%s: write dynamic_module_config: {name: healthgate}", refuses)
 	}
-	if field := d.Fields().ByName("typed_per_filter_config"); field != nil {
-		for _, e := range n.pairs("typed_per_filter_config") {
-			a.ofRoute(e)
+	if d.Fields().ByName("typed_per_filter_config") != nil {
+		for _, e := range n.pairs("typed_per_filter_config") { // the filter's message on a route, if the filter has another for routes
+			contents, typeName, _ := routeConfig(e.value)
+			if right := routeMessage(typeName); right != "" && right != typeName && hasMore(contents) {
+				a.fail(contents, "%s configures the filter, not a route%s: write %s", typeName, refuses, right)
+			}
 		}
 	}
 	if check := refused[d.FullName()]; check != nil {
@@ -38,7 +41,7 @@ func (a *api) refusals(n *Node, d protoreflect.MessageDescriptor) {
 
 // refused has the checks of single messages.
 var refused = map[protoreflect.FullName]func(a *api, n *Node){
-	typeModuleConfig: func(a *api, n *Node) {
+	"envoy.extensions.dynamic_modules.v3.DynamicModuleConfig": func(a *api, n *Node) {
 		if n.get("name") == nil && n.get("module") == nil {
 			a.fail(n, "name and module are missing, by one of which Envoy finds the module%s: write name: healthgate", refuses)
 		}
@@ -48,7 +51,14 @@ var refused = map[protoreflect.FullName]func(a *api, n *Node){
 			a.fail(n, "a FilterConfig needs config or disabled: true%s: write config: {}, which enables the filter", refuses)
 		}
 	},
-	typeRoutes:   (*api).uniqueDomains,
+	typeRoutes: func(a *api, n *Node) {
+		known := map[string]*Node{}
+		for _, virtualHost := range n.list("virtual_hosts") {
+			for _, domain := range virtualHost.list("domains") {
+				a.unique(known, domain, strings.ToLower(domain.scalar), "domain") // as Envoy compares domains
+			}
+		}
+	},
 	typeListener: (*api).listener,
 	typeCluster:  (*api).cluster,
 	typeHCM: func(a *api, n *Node) {
@@ -72,48 +82,35 @@ var refused = map[protoreflect.FullName]func(a *api, n *Node){
 		}
 	},
 	typeTLS: func(a *api, n *Node) {
-		for _, e := range n.pairs("common_tls_context") {
-			if strings.Contains(e.key, "tls_certificate") && (len(e.value.items) > 0 || len(e.value.entries) > 0) {
-				return
-			}
+		if !slices.ContainsFunc(n.pairs("common_tls_context"), func(e entry) bool {
+			return strings.Contains(e.key, "tls_certificate") && len(e.value.items)+len(e.value.entries) > 0
+		}) {
+			a.fail(n, "a listener with TLS needs a certificate%s: write common_tls_context: {tls_certificates: "+
+				"[{certificate_chain: {filename: …}, private_key: {filename: …}}]}", refuses)
 		}
-		a.fail(n, "a listener with TLS needs a certificate%s: write common_tls_context: {tls_certificates: "+
-			"[{certificate_chain: {filename: …}, private_key: {filename: …}}]}", refuses)
 	},
 }
 
 // mayLackConfig has the messages whose typed_config is optional, or is needed after the start only.
-var mayLackConfig = map[protoreflect.FullName]bool{
-	"envoy.config.cluster.v3.Cluster.CustomClusterType":                                         true,
-	"envoy.config.overload.v3.OverloadAction":                                                   true,
-	"envoy.config.core.v3.TypedExtensionConfig":                                                 true, // its validation reports it
-	"envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.MetadataCredentialsFromPlugin": true,
+var mayLackConfig = []protoreflect.FullName{
+	"envoy.config.cluster.v3.Cluster.CustomClusterType", "envoy.config.overload.v3.OverloadAction",
+	"envoy.config.core.v3.TypedExtensionConfig", // its validation reports it
+	"envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.MetadataCredentialsFromPlugin",
 }
 
 // extension reports an extension without a typed_config, by whose type Envoy finds it.
 func (a *api) extension(n *Node, d protoreflect.MessageDescriptor) {
 	field := d.Fields().ByName("typed_config")
 	if field == nil || field.Message() == nil || field.Message().FullName() != "google.protobuf.Any" || d.Fields().ByName("name") == nil ||
-		!strings.HasPrefix(string(d.FullName()), "envoy.") || mayLackConfig[d.FullName()] || n.get("config_discovery") != nil {
+		!strings.HasPrefix(string(d.FullName()), "envoy.") || slices.Contains(mayLackConfig, d.FullName()) ||
+		n.get("config_discovery") != nil || len(n.pairs("typed_config")) > 0 || n.isTrue("is_optional") {
 		return
 	}
-	if config := n.get("typed_config"); config != nil && len(config.entries) > 0 || n.isTrue("is_optional") {
-		return
-	}
-	name := n.text("name")
-	right := "write typed_config: {\"@type\": …}"
+	name, right := n.text("name"), "write typed_config: {\"@type\": …}"
 	if strings.HasSuffix(name, ".router") || name == "router" {
 		right = "write typed_config: {\"@type\": type.googleapis.com/" + typeRouter + "}"
 	}
 	a.fail(n, "the extension %s has no typed_config, by whose type Envoy finds it%s: %s", quoteKey(name), refuses, right)
-}
-
-// ofRoute reports the filter's message on a route, if the filter has another message for routes.
-func (a *api) ofRoute(e entry) {
-	contents, typeName, _ := routeConfig(e.value)
-	if right := routeMessage(typeName); right != "" && right != typeName && hasMore(contents) {
-		a.fail(contents, "%s configures the filter, not a route%s: write %s", typeName, refuses, right)
-	}
 }
 
 // hasMore reports whether a message has fields besides its type.
@@ -122,23 +119,18 @@ func hasMore(n *Node) bool {
 }
 
 // isRouteMessage reports whether a message is for routes, by its name.
-func isRouteMessage(name protoreflect.Name) bool {
-	return strings.HasSuffix(string(name), "PerRoute") || name == "PerRouteConfig"
+func isRouteMessage(name string) bool {
+	return strings.HasSuffix(name, "PerRoute") || name == "PerRouteConfig"
 }
 
-// routeMessage returns the message that a filter has for routes, by any message of the same package; "" if it has none.
+// routeMessage returns the message that an HTTP filter has for routes, by any message of the same package; "" if it has none.
 func routeMessage(typeName string) string {
-	if !strings.HasPrefix(typeName, "envoy.extensions.filters.http.") {
-		return ""
-	}
-	kind := messageType(typeName)
-	if kind == nil {
-		return ""
-	}
-	messages := kind.Descriptor().ParentFile().Messages()
-	for i := range messages.Len() {
-		if isRouteMessage(messages.Get(i).Name()) {
-			return string(messages.Get(i).FullName())
+	if kind := messageType(typeName); kind != nil && strings.HasPrefix(typeName, httpFilters) {
+		messages := kind.Descriptor().ParentFile().Messages()
+		for i := range messages.Len() {
+			if isRouteMessage(string(messages.Get(i).Name())) {
+				return string(messages.Get(i).FullName())
+			}
 		}
 	}
 	return ""
@@ -150,7 +142,8 @@ func (a *api) terminal(n *Node) {
 	filters := n.list("http_filters")
 	for i, f := range filters {
 		contents, typeName := typed(f.get("typed_config"))
-		last := i == len(filters)-1
+		last, ofRoute := i == len(filters)-1, isRouteMessage(shortName(typeName))
+		isHTTP := strings.HasPrefix(typeName, httpFilters)
 		switch {
 		case typeName == typeRouter && !last:
 			a.fail(filters[i+1], "the filter %s is after %s, which must be the last%s: move it before that one",
@@ -158,37 +151,17 @@ func (a *api) terminal(n *Node) {
 			return
 		case last && f.isTrue("disabled") && typeName != "":
 			a.fail(f.at("disabled"), "the last filter of the chain is disabled, and Envoy needs a router there%s: add %s after it", refuses, router)
-		case last && isNoTerminal(contents, typeName):
+		case last && isHTTP && !ofRoute && messageType(typeName) != nil && !contents.isTrue("terminal_filter") &&
+			!slices.Contains([]string{"Router", "McpRouter"}, shortName(typeName)):
 			a.fail(f, "the last filter of the chain is %s, which is no router%s: add %s after it", quoteKey(f.text("name")), refuses, router)
 		}
-		ofRoute := isRouteMessage(protoreflect.Name(shortName(typeName))) && strings.HasPrefix(typeName, "envoy.extensions.filters.http.")
-		if ofRoute && hasMore(contents) {
+		if ofRoute && isHTTP && hasMore(contents) {
 			a.fail(f.get("typed_config"), "%s configures a route, not the filter%s", typeName, refuses)
 		}
 	}
 }
 
-// isNoTerminal reports whether a filter is known not to end a chain.
-func isNoTerminal(contents *Node, typeName string) bool {
-	switch shortName(typeName) {
-	case "Router", "McpRouter", "TypedStruct", "":
-		return false
-	}
-	return strings.HasPrefix(typeName, "envoy.extensions.filters.http.") && messageType(typeName) != nil &&
-		!contents.isTrue("terminal_filter") && !isRouteMessage(protoreflect.Name(shortName(typeName)))
-}
-
 func shortName(typeName string) string { return typeName[strings.LastIndexByte(typeName, '.')+1:] }
-
-// uniqueDomains reports a domain that is there twice. Envoy compares domains in lower case.
-func (a *api) uniqueDomains(n *Node) {
-	known := map[string]*Node{}
-	for _, virtualHost := range n.list("virtual_hosts") {
-		for _, domain := range virtualHost.list("domains") {
-			a.unique(known, domain, strings.ToLower(domain.scalar), "domain")
-		}
-	}
-}
 
 // listener reports filter chains that a filter_chain_matcher cannot select, because it needs unique names, and HTTP/3 over TCP.
 func (a *api) listener(n *Node) {
@@ -223,10 +196,10 @@ func (a *api) cluster(n *Node) {
 			len(hosts), refuses)
 	case kind == "" || kind == "STATIC":
 		for _, host := range hosts {
-			at := host.get("endpoint", "address", "socket_address", "address")
-			if _, err := netip.ParseAddr(at.text()); err != nil && at != nil &&
-				host.get("endpoint", "address", "socket_address", "resolver_name") == nil && !isPlaceholder(at.text()) &&
-				!placeholderWord.MatchString(at.text()) {
+			address := host.get("endpoint", "address", "socket_address")
+			at := address.get("address")
+			if _, err := netip.ParseAddr(at.text()); err != nil && at != nil && address.get("resolver_name") == nil &&
+				!isPlaceholder(at.text()) && !placeholderWord.MatchString(at.text()) {
 				a.fail(at, "a cluster of type STATIC needs IP addresses, and %q is a name%s: write type: STRICT_DNS", clip(at.text()), refuses)
 			}
 		}

@@ -39,8 +39,8 @@ func TestDocumentationHasASectionForEachRule(t *testing.T) {
 	for _, s := range sections(t) {
 		documented = append(documented, s.rule)
 	}
-	for _, rule := range Rules {
-		known = append(known, rule.Name)
+	for _, rule := range rules {
+		known = append(known, rule)
 	}
 	if !slices.Equal(documented, known) {
 		t.Errorf("docs/lint.md has\n%v\nthe rules are\n%v", documented, known)
@@ -72,12 +72,12 @@ func TestDocumentationNamesATestOfEachRulesEffect(t *testing.T) {
 		}
 		suite.Write(source)
 	}
-	for _, rule := range Rules {
-		t.Run(rule.Name, func(t *testing.T) {
-			if aboutTheFile := rule.Name == "ignore" || rule.Name == "unread"; (len(rows[rule.Name]) == 0) != aboutTheFile {
-				t.Errorf("its tests are %q", rows[rule.Name])
+	for _, rule := range rules {
+		t.Run(rule, func(t *testing.T) {
+			if aboutTheFile := rule == "ignore" || rule == "unread"; (len(rows[rule]) == 0) != aboutTheFile {
+				t.Errorf("its tests are %q", rows[rule])
 			}
-			for _, name := range rows[rule.Name] {
+			for _, name := range rows[rule] {
 				if !strings.Contains(suite.String(), "\nfunc "+name+"(t *testing.T) {") {
 					t.Errorf("e2e/suite has no %s", name)
 				}

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"regexp"
@@ -32,27 +33,20 @@ const (
 
 // mark has the keys that identify a document without an @type. A weak key is used by other programs too: it counts only if the value has
 // the form of Envoy's.
-type mark struct {
-	typeName string
-	strong   []string
-	weak     []string
-}
+type mark struct{ typeName, strong, weak string }
 
 // marks has the marks in the order in which they are tried.
 var marks = []mark{
-	{typeBootstrap,
-		[]string{"static_resources", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config", "bootstrap_extensions"},
-		[]string{"admin", "node", "cluster_manager"}},
-	{typeRoutes, []string{"virtual_hosts"}, nil},
-	{typeListener, []string{"filter_chains", "default_filter_chain", "listener_filters", "api_listener"}, nil},
-	{typeHCM, []string{"http_filters"}, nil},
-	{typeCluster,
-		[]string{"load_assignment", "lb_policy", "eds_cluster_config", "cluster_type"},
-		[]string{"health_checks", "connect_timeout", "dns_lookup_family"}},
-	{typeVirtualHost, nil, []string{"domains"}},
-	{typeRoute, nil, []string{"match"}},
-	{typeEndpoints, nil, []string{"cluster_name"}},
-	{typeStatic, nil, []string{"listeners", "clusters"}},
+	{typeBootstrap, "static_resources dynamic_resources layered_runtime overload_manager stats_config bootstrap_extensions",
+		"admin node cluster_manager"},
+	{typeRoutes, "virtual_hosts", ""},
+	{typeListener, "filter_chains default_filter_chain listener_filters api_listener", ""},
+	{typeHCM, "http_filters", ""},
+	{typeCluster, "load_assignment lb_policy eds_cluster_config cluster_type", "health_checks connect_timeout dns_lookup_family"},
+	{typeVirtualHost, "", "domains"},
+	{typeRoute, "", "match"},
+	{typeEndpoints, "", "cluster_name"},
+	{typeStatic, "", "listeners clusters"},
 }
 
 // recognize returns the type of a document, or "" if it is none of Envoy's.
@@ -65,8 +59,9 @@ func recognize(n *Node) string {
 	}
 	for _, m := range marks {
 		for _, e := range n.entries {
-			key := underscored(e.key)
-			if slices.Contains(m.strong, key) && m.mostly(n) || slices.Contains(m.weak, key) && m.fits(n, key, e.value) {
+			key := snake(e.key)
+			if slices.Contains(strings.Fields(m.strong), key) && 2*fieldCount(n, messageType(m.typeName).Descriptor()) >= len(n.entries) ||
+				slices.Contains(strings.Fields(m.weak), key) && m.fits(n, key, e.value) {
 				return m.typeName
 			}
 		}
@@ -74,15 +69,10 @@ func recognize(n *Node) string {
 	return ""
 }
 
-// mostly reports whether at least half of a document's keys are fields of a mark's type.
-func (m mark) mostly(n *Node) bool {
-	return 2*fieldCount(n, messageType(m.typeName).Descriptor()) >= len(n.entries)
-}
-
 // fits reports whether a document has the form of a mark's type: a bootstrap by the value of a weak key, another by all of its keys.
 func (m mark) fits(n *Node, key string, value *Node) bool {
 	kind := messageType(m.typeName).Descriptor()
-	field := kind.Fields().ByName(protoreflect.Name(key))
+	field := fieldOf(kind, key)
 	switch {
 	case field.IsList() && value.kind != list && value.kind != mapping || !field.IsList() && field.Message() != nil &&
 		value.kind != mapping && field.Message().FullName() != "google.protobuf.Duration":
@@ -91,7 +81,7 @@ func (m mark) fits(n *Node, key string, value *Node) bool {
 		return fieldsOf(value, field.Message())
 	case m.typeName == typeStatic:
 		for _, e := range n.entries {
-			of := kind.Fields().ByName(protoreflect.Name(underscored(e.key)))
+			of := kind.Fields().ByName(protoreflect.Name(snake(e.key)))
 			if of == nil || slices.ContainsFunc(e.value.items, func(item *Node) bool { return !isResource(item, of.Message()) }) {
 				return false
 			}
@@ -108,7 +98,7 @@ func isResource(item *Node, kind protoreflect.MessageDescriptor) bool {
 // fieldCount returns how many keys of a mapping are fields of a message.
 func fieldCount(n *Node, kind protoreflect.MessageDescriptor) (count int) {
 	for _, e := range n.entries {
-		if isField(e.key, kind) {
+		if fieldOf(kind, e.key) != nil {
 			count++
 		}
 	}
@@ -117,33 +107,15 @@ func fieldCount(n *Node, kind protoreflect.MessageDescriptor) (count int) {
 
 // fieldsOf reports whether each key of a mapping is a field of a message.
 func fieldsOf(n *Node, kind protoreflect.MessageDescriptor) bool {
-	for _, e := range n.entries {
-		if e.key != "<<" && !isField(e.key, kind) {
-			return false
-		}
-	}
-	return true
-}
-
-func isField(key string, kind protoreflect.MessageDescriptor) bool {
-	return kind.Fields().ByName(protoreflect.Name(key)) != nil || kind.Fields().ByJSONName(key) != nil
-}
-
-// underscored returns a key of JSON's form, staticResources, in protobuf's.
-func underscored(key string) string {
-	if !strings.ContainsFunc(key, func(r rune) bool { return r >= 'A' && r <= 'Z' }) {
-		return key
-	}
-	return snake(key)
+	return !slices.ContainsFunc(n.entries, func(e entry) bool { return e.key != "<<" && fieldOf(kind, e.key) == nil })
 }
 
 // document reads a document by its type, and reports whether the type is known.
 func (l *linter) document(n *Node, s *scope) bool {
-	switch {
-	case n.kind == list: // an excerpt: the entries of listeners, clusters, routes or HTTP filters
-		if slices.ContainsFunc(n.items, isHTTPFilter) {
-			return l.document(&Node{file: n.file, line: n.line, column: n.column, kind: mapping, entries: []entry{{"http_filters", n}}}, s)
-		}
+	switch typeName := typeOf(n.text("@type")); {
+	case n.kind == list && slices.ContainsFunc(n.items, isHTTPFilter): // an excerpt, as a list of listeners, clusters or routes is
+		return l.document(&Node{position: n.position, kind: mapping, entries: []entry{{"http_filters", n}}}, s)
+	case n.kind == list:
 		known := false
 		for _, item := range n.items {
 			known = l.document(item, s) || known
@@ -153,12 +125,9 @@ func (l *linter) document(n *Node, s *scope) bool {
 		return false
 	case isObject(n):
 		l.object(n)
-		return true
 	case isDump(n):
 		l.dump(n)
-		return true
 	case l.dumpsBelow(n, 0):
-		return true
 	case n.get("resources") != nil && n.get("resources").kind == list:
 		for _, resource := range n.list("resources") {
 			if wrapped := resource.get("resource"); wrapped != nil { // envoy.service.discovery.v3.Resource
@@ -166,56 +135,43 @@ func (l *linter) document(n *Node, s *scope) bool {
 			}
 			l.document(resource, s)
 		}
-		return true
-	}
-	if isHTTPFilter(n) {
+	case isHTTPFilter(n):
 		return l.document(n.below("http_filters"), s)
-	}
-	if typeName := typeOf(n.text("@type")); typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct") {
+	case typeName == "google.protobuf.Struct" || strings.HasSuffix(typeName, ".TypedStruct"):
 		return n.get("value") != nil && l.document(n.get("value"), s)
+	case isGatesOwn(n):
+		l.checked = true
+		l.gates++
+		_, err := config.Decode(n.structure(), module)
+		report(&l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
+	default:
+		typeName = recognize(n)
+		return typeName != "" && !strings.HasPrefix(typeName, "google.protobuf.") && l.message(n, typeName, s)
 	}
-	if isGatesOwn(n) {
-		l.gatesOwn(n)
-		return true
-	}
-	typeName := recognize(n)
-	if typeName == "" || strings.HasPrefix(typeName, "google.protobuf.") {
-		return false
-	}
+	return true
+}
+
+// message reads a message of Envoy's API.
+func (l *linter) message(n *Node, typeName string, s *scope) bool {
 	l.checked = true
-	if typeName == typeHCM && n.get("stat_prefix") == nil { // an excerpt: http_filters, and the clusters that they need
-		n.entries = slices.DeleteFunc(n.entries, func(e entry) bool {
-			if e.key != "clusters" {
-				return false
-			}
-			for _, cluster := range e.value.items {
-				l.found.check(cluster, typeCluster)
-				s.add(cluster, typeCluster)
-			}
-			return true
-		})
-		l.found.checkPart(n, typeName)
-	} else {
-		l.found.check(n, typeName)
+	isExcerpt := typeName == typeHCM && n.get("stat_prefix") == nil // http_filters, and the clusters that they need
+	if isExcerpt {
+		for _, cluster := range n.list("clusters") {
+			(&api{found: &l.found}).check(cluster, typeCluster)
+			s.add(cluster, typeCluster)
+		}
+		n.entries = slices.DeleteFunc(n.entries, func(e entry) bool { return e.key == "clusters" })
 	}
-	switch typeName {
-	case typeBootstrap:
-		if n.get("static_resources") != nil || n.get("dynamic_resources") != nil {
-			l.noteGatePlace(n)
-		}
-	case typeListener, typeHCM:
-		l.noteGatePlace(n)
-	case typeStatic:
-		if n.get("listeners") != nil {
-			l.noteGatePlace(n)
-		}
+	(&api{found: &l.found, part: isExcerpt}).check(n, typeName)
+	if typeName == typeListener || typeName == typeHCM || typeName == typeStatic && n.get("listeners") != nil ||
+		typeName == typeBootstrap && (n.get("static_resources") != nil || n.get("dynamic_resources") != nil) {
+		l.gatePlace = cmp.Or(l.gatePlace, n)
 	}
 	if typeName == typeBootstrap {
-		bootstrap := newScope()
-		bootstrap.bootstrap = n
-		bootstrap.add(n.get("static_resources"), typeStatic)
-		l.scopes = append(l.scopes, bootstrap)
-		return true
+		s = newScope()
+		s.bootstrap = n
+		l.scopes = append(l.scopes, s)
+		n, typeName = n.get("static_resources"), typeStatic
 	}
 	s.add(n, typeName)
 	return true
@@ -246,20 +202,19 @@ var dumpedResources = []dumpedResource{
 // dumpType returns the type of a part of a dump without its package, by its @type or its keys, or "".
 func dumpType(part *Node) string {
 	if typeName := typeOf(part.text("@type")); typeName != "" {
-		if name, found := strings.CutPrefix(typeName, adminPackage); found {
-			return name
+		name, isAdmin := strings.CutPrefix(typeName, adminPackage)
+		if !isAdmin {
+			name = ""
 		}
-		return ""
+		return name
 	}
 	for _, e := range part.pairs() {
-		key := underscored(e.key)
+		key := snake(e.key)
 		if key == "bootstrap" {
 			return "BootstrapConfigDump"
 		}
-		for _, d := range dumpedResources {
-			if d.list == key {
-				return d.part
-			}
+		if i := slices.IndexFunc(dumpedResources, func(d dumpedResource) bool { return d.list == key }); i >= 0 {
+			return dumpedResources[i].part
 		}
 	}
 	return ""
@@ -268,7 +223,7 @@ func dumpType(part *Node) string {
 // isDump returns whether a document is a whole dump, or one part of it.
 func isDump(n *Node) bool {
 	return slices.ContainsFunc(n.list("configs"), func(part *Node) bool { return dumpType(part) != "" }) ||
-		strings.HasPrefix(typeOf(n.text("@type")), adminPackage) && dumpType(n) != ""
+		typeOf(n.text("@type")) != "" && dumpType(n) != ""
 }
 
 // dumpsBelow reads the dumps in the output of Envoy Gateway's egctl: by namespace and proxy, or beside the objects that they were made of.
@@ -310,16 +265,8 @@ func (l *linter) dump(n *Node) {
 		parts = []*Node{n}
 	}
 	inJSON := slices.ContainsFunc(parts, func(part *Node) bool {
-		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool {
-			return e.key != underscored(e.key)
-		})
+		return slices.ContainsFunc(slices.Concat(part.entries, part.pairs("bootstrap")), func(e entry) bool { return e.key != snake(e.key) })
 	})
-	add := func(n *Node, typeName string) {
-		if inJSON && n.text("@type") == "" { // otherwise renamed with the message around it
-			rename(n, typeName)
-		}
-		s.add(n, typeName)
-	}
 	for _, part := range parts {
 		kind := dumpType(part)
 		if inJSON && kind != "" {
@@ -327,12 +274,12 @@ func (l *linter) dump(n *Node) {
 		}
 		switch kind {
 		case "BootstrapConfigDump":
-			l.noteGatePlace(part)
+			l.gatePlace = cmp.Or(l.gatePlace, part)
 			s.bootstrap = part.get("bootstrap")
 		case "ClustersConfigDump":
 			s.allClusters = true
 		case "ListenersConfigDump":
-			l.noteGatePlace(part)
+			l.gatePlace = cmp.Or(l.gatePlace, part)
 		}
 		for _, d := range dumpedResources {
 			items := part.list(d.list)
@@ -342,9 +289,11 @@ func (l *linter) dump(n *Node) {
 				continue
 			}
 			for _, item := range items {
-				if resource := item.get(d.path...); resource != nil {
-					add(resource, d.typeName)
+				resource := item.get(d.path...)
+				if inJSON && resource != nil && resource.text("@type") == "" { // otherwise renamed with the message around it
+					rename(resource, d.typeName)
 				}
+				s.add(resource, d.typeName)
 			}
 			if kind != d.part {
 				break // the two kinds of clusters share an item
@@ -392,68 +341,53 @@ var (
 
 // embedded reads a text in a ConfigMap or a Secret, if it is Envoy's configuration.
 func (l *linter) embedded(key string, value *Node, encoded bool) {
-	content := []byte(value.scalar)
+	content, at := []byte(value.scalar), embeddedAt(value)
 	if encoded {
 		var err error
 		if content, err = base64.StdEncoding.DecodeString(value.scalar); err != nil {
 			return
 		}
+		at = place{value.position, true}
 	}
 	expected := envoysKey.MatchString(key) || envoysText.Match(content)
 	if !expected && !bytes.ContainsAny(content, ":{") {
 		return
 	}
-	at := embeddedAt(value)
-	if encoded {
-		at.fixed, at.line, at.column = true, value.line, value.column
-	}
 	whole := "the value of " + quoteKey(key)
-	documents, err := parse(content, at)
+	known, err := l.documents(content, at, func(document *Node) bool {
+		return expected || recognize(document) != "" || document.get("resources") != nil
+	})
 	if wrong := (*syntaxError)(nil); errors.As(err, &wrong) && expected {
-		l.notRead(&Node{file: value.file, line: wrong.line, column: wrong.column}, wrong, content, whole)
+		l.notRead(wrong, content, whole)
 	}
-	if err != nil {
-		return
-	}
-	s := newScope()
-	known := false
-	for _, document := range documents {
-		if recognize(document) != "" || document.get("resources") != nil || expected {
-			known = l.document(document, s) || known
-		}
-	}
-	if expected && !known {
+	if err == nil && expected && !known {
 		l.checked = true
 		l.found.add(value, Warning, "unread", "%s is no configuration of Envoy, so nothing in it is checked: %s", whole, readable)
 	}
-	l.parts = append(l.parts, s)
 }
 
 // embeddedAt returns the place of a text in a value: line by line in a block scalar, else the place of its key.
 func embeddedAt(value *Node) place {
 	if value.valueLine == 0 {
-		return place{file: value.file, line: value.line, column: value.column, fixed: true}
+		return place{value.position, true}
 	}
 	indent := 0
 	for line := value.valueLine; line <= len(value.file.starts); line++ {
-		if full := value.file.line(line); strings.TrimSpace(full) != "" {
+		if full := value.file.text(line); strings.TrimSpace(full) != "" {
 			indent = len(full) - len(strings.TrimLeft(full, " "))
 			break
 		}
 	}
-	return place{file: value.file, line: value.valueLine - 1, column: indent}
+	return place{position: value.file.at(value.valueLine-1, indent)}
 }
 
 // ownKeys has the keys of Healthgate's own configuration.
-var ownKeys = map[string]bool{
-	"path": true, "clusters": true, "require": true, "drain": true, "hold": true, "response": true, "grpc_services": true,
-	"stat_prefix": true, "stale_after": true, "source": true, "admin": true,
-}
+var ownKeys = strings.Fields("path clusters require drain hold response grpc_services stat_prefix stale_after source admin")
 
 // isHTTPFilter reports whether a document is an entry of http_filters.
 func isHTTPFilter(n *Node) bool {
 	_, typeName := typed(n.get("typed_config"))
-	return n.get("name") != nil && strings.HasPrefix(typeName, "envoy.extensions.filters.http.")
+	return n.get("name") != nil && strings.HasPrefix(typeName, httpFilters)
 }
 
 // isGatesOwn reports whether a document is Healthgate's own configuration: its clusters are names, or have keys that Envoy's have not.
@@ -462,27 +396,13 @@ func isGatesOwn(n *Node) bool {
 	if clusters == nil || clusters.kind != list || n.get("listeners") != nil {
 		return false
 	}
-	names, own := 0, len(n.entries) > 1
-	for _, e := range n.entries {
-		own = own && ownKeys[e.key]
+	hasOwnKey := func(item *Node) bool {
+		return slices.ContainsFunc(item.entries, func(e entry) bool {
+			return slices.Contains([]string{"min_healthy", "min_healthy_percent", "stat_name", "degraded", "excluded"}, e.key) && e.value.kind != null
+		})
 	}
-	for _, item := range clusters.items {
-		if item.kind == text {
-			names++
-		}
-		for _, key := range []string{"min_healthy", "min_healthy_percent", "stat_name", "degraded", "excluded"} {
-			if item.get(key) != nil {
-				return true
-			}
-		}
-	}
-	return own || names > 0 && names == len(clusters.items)
-}
-
-// gatesOwn checks a file that is Healthgate's own configuration.
-func (l *linter) gatesOwn(n *Node) {
-	l.checked = true
-	l.gates++
-	_, err := config.Decode(n.structure(), module)
-	report(&l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
+	isOther := func(e entry) bool { return !slices.Contains(ownKeys, e.key) }
+	isNoName := func(item *Node) bool { return item.kind != text }
+	return slices.ContainsFunc(clusters.items, hasOwnKey) || len(n.entries) > 1 && !slices.ContainsFunc(n.entries, isOther) ||
+		len(clusters.items) > 0 && !slices.ContainsFunc(clusters.items, isNoName)
 }

@@ -1,10 +1,19 @@
+// Package lint reports problems around a gate: in Envoy's configuration, in the gate's own, and in the Kubernetes objects
+// beside them.
 package lint
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 )
+
+// rules has all rules, in the order of docs/lint.md, which has a section for each.
+var rules = strings.Fields(`unread no-gate api config not-enabled leaks shadowed domains reach order unknown-cluster not-asked stat-name stats
+	unchecked idle panic timers admin-open alpn local-reply underscores two-libraries native-is-enough ignore`)
 
 // Severity reports how certain a problem is.
 type Severity string
@@ -35,10 +44,10 @@ type findings struct {
 	seen map[Finding]bool
 }
 
-// add adds a finding at a node, once.
-func (f *findings) add(at *Node, severity Severity, rule, format string, args ...any) {
-	found := Finding{File: at.file.name, Line: at.line, Column: at.column, Severity: severity, Rule: rule,
-		Message: oneLine(fmt.Sprintf(format, args...))}
+// add adds a finding at a node or a position, once.
+func (f *findings) add(at interface{ where() position }, severity Severity, rule, format string, args ...any) {
+	p := at.where()
+	found := Finding{p.file.name, p.line, p.column, severity, rule, oneLine(fmt.Sprintf(format, args...))}
 	if f.seen == nil {
 		f.seen = map[Finding]bool{}
 	}
@@ -50,15 +59,106 @@ func (f *findings) add(at *Node, severity Severity, rule, format string, args ..
 
 // sorted returns the findings in the order of the inputs and their lines.
 func (f *findings) sorted(files []*file) []Finding {
-	order := map[string]int{}
-	for i, file := range files {
-		if _, known := order[file.name]; !known {
-			order[file.name] = i
-		}
+	order := func(found Finding) int {
+		return slices.IndexFunc(files, func(file *file) bool { return file.name == found.File })
 	}
 	slices.SortStableFunc(f.all, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
 			cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
 	})
 	return f.all
+}
+
+// file is an input.
+type file struct {
+	name    string
+	content []byte
+	starts  []int // where each line starts
+}
+
+func newFile(name string, content []byte) *file {
+	f := &file{name: name, content: content, starts: []int{0}}
+	for i, c := range content {
+		if c == '\n' {
+			f.starts = append(f.starts, i+1)
+		}
+	}
+	return f
+}
+
+// at returns the position of a line and a column.
+func (f *file) at(line, column int) position { return position{f, line, column} }
+
+// line returns a line, from 1, without its end.
+func (f *file) text(n int) string {
+	if n < 1 || n > len(f.starts) {
+		return ""
+	}
+	line, _, _ := bytes.Cut(f.content[f.starts[n-1]:], []byte("\n"))
+	return strings.TrimRight(string(line), "\r")
+}
+
+var (
+	ignoreComment = regexp.MustCompile(`(?:^|[ \t])(#[ \t]*healthgate:[ \t]*ignore\b(.*))$`)
+	ignoreReason  = regexp.MustCompile(`(?:^|[,;: \t])because\b[ \t:,]*(.*)$`)
+)
+
+// silence removes findings that a comment silences, and reports comments without a reason or a rule. A comment silences a rule on its
+// line or, if the line has nothing else, on the next line that is not a comment.
+func (f *findings) silence(files []*file) {
+	silent := map[Finding]bool{} // a rule on a line
+	for _, file := range files {
+		if !bytes.Contains(file.content, []byte("healthgate:")) {
+			continue
+		}
+		for n := range len(file.starts) {
+			line := file.text(n + 1)
+			if parts := ignoreComment.FindStringSubmatchIndex(line); parts != nil {
+				applies := n + 1
+				if strings.TrimSpace(line[:parts[2]]) == "" {
+					applies = file.nextLine(applies)
+				}
+				for _, rule := range f.ignoredRules(file.at(n+1, parts[2]+1), line[parts[4]:parts[5]]) {
+					silent[Finding{File: file.name, Line: applies, Rule: rule}] = true
+				}
+			}
+		}
+	}
+	f.all = slices.DeleteFunc(f.all, func(found Finding) bool {
+		return found.Rule != "ignore" && silent[Finding{File: found.File, Line: found.Line, Rule: found.Rule}]
+	})
+}
+
+// ignoredRules returns the rules that a comment silences by what it says, and reports what is wrong with it.
+func (f *findings) ignoredRules(comment position, said string) []string {
+	reason := ""
+	if because := ignoreReason.FindStringSubmatchIndex(said); because != nil {
+		reason, said = strings.Trim(said[because[2]:because[3]], " \t.…"), said[:because[0]]
+	}
+	said, _, _ = strings.Cut(said, "#")
+	named := strings.FieldsFunc(said, func(r rune) bool { return strings.ContainsRune(", \t;:", r) })
+	if reason == "" {
+		f.add(comment, Error, "ignore", "a rule is ignored without a reason: write `# healthgate: ignore %s, because …`", strings.Join(named, ", "))
+		return nil
+	}
+	if len(named) == 0 {
+		f.add(comment, Error, "ignore", "no rule is named: write `# healthgate: ignore RULE, because …`, with the word in brackets "+
+			"at the end of the finding")
+	}
+	for _, rule := range named {
+		if !slices.Contains(rules, rule) {
+			f.add(comment, Error, "ignore", "%q is no rule, so nothing is ignored: docs/lint.md lists the rules", rule)
+		}
+	}
+	return named
+}
+
+// nextLine returns the first line after n that is not a comment.
+func (f *file) nextLine(n int) int {
+	for n++; n < len(f.starts); n++ {
+		if line := strings.TrimSpace(f.text(n)); line != "" && !strings.HasPrefix(line, "#") {
+			break
+		}
+	}
+	return n
 }

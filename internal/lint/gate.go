@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -88,8 +89,7 @@ type probe struct {
 }
 
 // gates returns the gates of a scope.
-func (s *scope) gates() []*gate {
-	var all []*gate
+func (s *scope) gates() (all []*gate) {
 	for _, m := range s.connectionManagers() {
 		for i, f := range m.list("http_filters") {
 			contents, typeName := s.httpFilter(f)
@@ -119,14 +119,8 @@ func (s *scope) gates() []*gate {
 
 // isGate reports whether an HTTP filter is Healthgate, or is meant to be: a name may be misspelt.
 func isGate(contents *Node, typeName string) bool {
-	switch typeName {
-	case typeGolang:
-		return isNear(contents.text("plugin_name")) || path.Base(contents.text("library_path")) == "healthgate.so" ||
-			isNear(contents.text("library_id"))
-	case typeModule:
-		return isModule(contents)
-	}
-	return false
+	return typeName == typeModule && isModule(contents) || typeName == typeGolang && (isNear(contents.text("plugin_name")) ||
+		path.Base(contents.text("library_path")) == "healthgate.so" || isNear(contents.text("library_id")))
 }
 
 // isModule reports whether a dynamic module is Healthgate, or is meant to be.
@@ -156,7 +150,7 @@ func (g *gate) checkNames(f *findings) {
 
 // checkModuleName reports a name by which Envoy looks for another file than libhealthgate.so.
 func checkModuleName(f *findings, contents *Node) {
-	if l := moduleLibrary(contents.get("dynamic_module_config")); l != nil && l.isMisspelt() {
+	if l := moduleLibrary(contents); l != nil && l.isMisspelt() {
 		f.add(l.at, Error, "no-gate", "Envoy looks for lib%s.so by this name, and the module is libhealthgate.so: write name: %s",
 			l.file, gateName)
 	}
@@ -180,7 +174,7 @@ func readLayer(variant config.Variant, packed, at *Node, key, need string) *laye
 		if typeName == "google.protobuf.BytesValue" {
 			content, _ = base64.StdEncoding.DecodeString(packed.text("value"))
 		}
-		l.value, l.err = parseJSON(content, place{file: packed.file, line: packed.line, column: packed.column, fixed: true})
+		l.value, l.err = parseJSON(content, place{packed.position, true})
 	default:
 		l.err = fmt.Errorf("%s: %s is another type; write it as google.protobuf.Struct", key, typeName)
 	}
@@ -192,27 +186,36 @@ func readLayer(variant config.Variant, packed, at *Node, key, need string) *laye
 
 // findProbes finds the routes that enable the gate.
 func (g *gate) findProbes(routes *Node) {
+	addProbe := func(p probe, enabled bool) {
+		if enabled {
+			p.config = g.decode(p.layers).config
+			g.probes = append(g.probes, p)
+		}
+	}
 	for _, virtualHost := range routes.list("virtual_hosts") {
 		for _, route := range routesOf(virtualHost) {
 			p := probe{route: route, virtualHost: virtualHost, routes: routes, layers: []*layer{g.layer}}
 			enabled := !g.filter.isTrue("disabled")
-			for _, level := range []*Node{routes, virtualHost, route} {
+			for _, level := range slices.Backward(p.levels()) {
 				if o := g.override(level); o != nil {
 					enabled = !o.disabled
 					p.layers = g.merge(p.layers, o.layer)
 				}
 			}
-			g.addProbe(p, enabled)
+			addProbe(p, enabled)
 			for _, cluster := range route.list("route", "weighted_clusters", "clusters") {
 				if o := g.override(cluster); o != nil && o.layer != nil {
 					ofCluster := p
 					ofCluster.layers = g.merge(p.layers, o.layer)
-					g.addProbe(ofCluster, !o.disabled)
+					addProbe(ofCluster, !o.disabled)
 				}
 			}
 		}
 	}
 }
+
+// levels returns a probe's levels of routes, the narrowest first.
+func (p probe) levels() []*Node { return []*Node{p.route, p.virtualHost, p.routes} }
 
 // merge returns the layers with a narrower level's. Envoy gives a dynamic module only the most specific level of a route.
 func (g *gate) merge(layers []*layer, narrower *layer) []*layer {
@@ -223,13 +226,6 @@ func (g *gate) merge(layers []*layer, narrower *layer) []*layer {
 		layers = layers[:1]
 	}
 	return append(slices.Clone(layers), narrower)
-}
-
-func (g *gate) addProbe(p probe, enabled bool) {
-	if enabled {
-		p.config = g.decode(p.layers).config
-		g.probes = append(g.probes, p)
-	}
 }
 
 // routeConfig returns the message by which a level of the routes configures a filter, without a FilterConfig around it, and whether it
@@ -246,73 +242,66 @@ func routeConfig(packed *Node) (contents *Node, typeName string, disabled bool) 
 // override returns the gate's override at a level of the routes, or nil.
 func (g *gate) override(level *Node) *override {
 	packed := level.get("typed_per_filter_config", g.filter.text("name"))
-	if packed == nil {
-		return nil
+	if packed == nil || g.overrides[packed] != nil {
+		return g.overrides[packed]
 	}
-	o := g.overrides[packed]
-	if o == nil {
-		o = &override{}
-		g.overrides[packed] = o
-		var contents *Node
-		var typeName string
-		if contents, typeName, o.disabled = routeConfig(packed); !o.disabled && typeName != "" {
-			if o.layer = g.overrideLayer(packed, contents, typeName); o.layer != nil {
-				o.layer.isOverride = true
-			}
-		}
-		if typeName == typeModuleRoute {
-			g.routeModules = append(g.routeModules, contents)
-		}
+	o := &override{}
+	g.overrides[packed] = o
+	contents, typeName, disabled := routeConfig(packed)
+	if o.disabled = disabled; !disabled && typeName != "" {
+		o.layer = g.overrideLayer(packed, contents, typeName)
+	}
+	if typeName == typeModuleRoute {
+		g.routeModules = append(g.routeModules, contents)
 	}
 	return o
 }
 
 // overrideLayer reads a route's message. It returns nil if that configures nothing, or is reported by the rule api.
-func (g *gate) overrideLayer(packed, contents *Node, typeName string) *layer {
+func (g *gate) overrideLayer(packed, contents *Node, typeName string) (l *layer) {
 	right := typeGolangRoute
 	if g.variant == module {
 		right = typeModuleRoute
 	}
-	switch {
-	case routeMessage(typeName) == right && typeName != right:
-		return nil
+	switch own := contents.get("plugins_config", gateName); {
+	case typeName != right && routeMessage(typeName) == right:
 	case typeName != right:
-		return &layer{at: packed, err: fmt.Errorf("%s: it is no configuration of this filter for a route, so Envoy refuses or ignores it; "+
+		l = &layer{at: packed, err: fmt.Errorf("%s: it is no configuration of this filter for a route, so Envoy refuses or ignores it; "+
 			"write %s", typeName, right)}
+	case g.variant == module && contents.get("filter_config") != nil:
+		l = readLayer(module, contents.get("filter_config"), contents, "filter_config", "or leave it out")
 	case g.variant == module:
-		if contents.get("filter_config") == nil {
-			return nil
-		}
-		return readLayer(module, contents.get("filter_config"), contents, "filter_config", "or leave it out")
-	}
-	if own := contents.get("plugins_config", gateName); own != nil {
-		return readLayer(plugin, own.get("config"), own, "config", "or leave the plugin out")
-	}
-	for _, e := range contents.pairs("plugins_config") {
-		if isNear(e.key) {
-			return &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so Envoy ignores this; did you mean %s?",
-				quoteKey(e.key), gateName)}
+	case own != nil:
+		l = readLayer(plugin, own.get("config"), own, "config", "or leave the plugin out")
+	default:
+		for _, e := range slices.Backward(contents.pairs("plugins_config")) {
+			if isNear(e.key) {
+				l = &layer{at: e.value, err: fmt.Errorf("plugins_config.%s: there is no such plugin, so Envoy ignores this; did you mean %s?",
+					quoteKey(e.key), gateName)}
+			}
 		}
 	}
-	return nil
+	if l != nil {
+		l.isOverride = true
+	}
+	return l
 }
 
 // decode merges layers and decodes the result.
 func (g *gate) decode(layers []*layer) *decoded {
 	var key [5]*layer
 	copy(key[:], layers)
-	d := g.decoded[key]
-	if d == nil {
-		merged := layers[0].value.structure()
-		for _, narrower := range layers[1:] {
-			merged = config.MergeRaw(merged, narrower.value.structure())
-		}
-		d = &decoded{}
-		d.config, d.err = config.Decode(merged, g.variant)
-		if slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
-			d.config = nil
-		}
-		g.decoded[key] = d
+	if d := g.decoded[key]; d != nil {
+		return d
+	}
+	merged := layers[0].value.structure()
+	for _, narrower := range layers[1:] {
+		merged = config.MergeRaw(merged, narrower.value.structure())
+	}
+	d := &decoded{}
+	g.decoded[key] = d
+	if d.config, d.err = config.Decode(merged, g.variant); slices.ContainsFunc(layers, func(l *layer) bool { return l.err != nil }) {
+		d.config = nil
 	}
 	return d
 }
@@ -327,28 +316,28 @@ func (g *gate) errorOf(l *layer) (err error) {
 	}
 	if l.isOverride {
 		_, err = config.DecodeOverride(l.value.structure(), g.variant)
-	} else {
-		_, err = config.Decode(l.value.structure(), g.variant)
+		return err
 	}
-	return err
+	return g.decode([]*layer{l}).err
 }
 
 // find returns the node at a path of the configuration, in the narrowest layer that has it; of a missing key, the nearest node above.
-func find(layers []*layer, path string) *Node {
+func find(layers []*layer, path string) (nearest *Node) {
 	for _, l := range slices.Backward(layers) {
-		if found, whole := l.value.follow(path); whole {
+		found, whole := l.value.follow(path)
+		if whole {
 			return found
 		}
-	}
-	for _, l := range slices.Backward(layers) {
-		if found, _ := l.value.follow(path); found != nil && found != l.value {
-			return found
+		if nearest == nil && found != l.value {
+			nearest = found
 		}
 	}
-	if first := layers[0]; first.value == nil {
-		return first.at
-	}
-	return layers[0].value
+	return cmp.Or(nearest, layers[0].value, layers[0].at)
+}
+
+// cluster returns the node of a key of the i-th cluster of a probe's configuration.
+func (p probe) cluster(i int, key string) *Node {
+	return find(p.layers, fmt.Sprintf("clusters[%d].%s", i, key))
 }
 
 // configurations returns one probe for each distinct configuration that is not refused; without a probe, the filter's own.
@@ -369,8 +358,8 @@ func (g *gate) configurations() []probe {
 
 // path returns the path that the gate answers on a route, or "".
 func (p probe) path() string {
-	if p.config == nil {
-		return ""
+	if p.config != nil {
+		return p.config.Path
 	}
-	return p.config.Path
+	return ""
 }

@@ -64,8 +64,8 @@ func (s *scope) addPatch(p *patch) {
 
 // below returns a mapping with a list of values at a key, in the place of the first.
 func (n *Node) below(key string, more ...*Node) *Node {
-	items := &Node{file: n.file, line: n.line, column: n.column, kind: list, items: append([]*Node{n}, more...)}
-	return &Node{file: n.file, line: n.line, column: n.column, kind: mapping, entries: []entry{{key, items}}}
+	items := &Node{position: n.position, kind: list, items: append([]*Node{n}, more...)}
+	return &Node{position: n.position, kind: mapping, entries: []entry{{key, items}}}
 }
 
 // patchedManagers returns connection managers of which only one added filter is known, and the added routes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 )
 
 // Input is a text to check.
@@ -49,109 +50,80 @@ func Run(inputs []Input) ([]Finding, error) {
 func (l *linter) read(input Input) error {
 	f := newFile(input.Name, input.Content)
 	l.files = append(l.files, f)
-	documents, err := parse(input.Content, place{file: f})
+	known, err := l.documents(input.Content, place{position: position{file: f}}, func(*Node) bool { return true })
 	if wrong := (*syntaxError)(nil); errors.As(err, &wrong) {
-		l.notRead(&Node{file: f, line: wrong.line, column: wrong.column}, wrong, input.Content, "this file")
+		l.notRead(wrong, input.Content, "this file")
 		return nil
 	}
+	if err == nil && !known {
+		l.found.add(f.at(1, 1), Warning, "unread", "this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: %s", readable)
+	}
+	return err
+}
+
+// documents reads the documents of a text that are wanted, and reports whether it knows one of them.
+func (l *linter) documents(content []byte, at place, wanted func(*Node) bool) (known bool, err error) {
+	all, err := parse(content, at)
 	if err != nil {
-		return err
+		return false, err
 	}
-	known := false
 	s := newScope()
-	for _, document := range documents {
-		known = l.document(document, s) || known
-	}
 	l.parts = append(l.parts, s)
-	if !known {
-		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "this file is no configuration of Envoy or Kubernetes, so nothing "+
-			"in it is checked: %s", readable)
+	for _, document := range all {
+		known = wanted(document) && l.document(document, s) || known
 	}
-	return nil
+	return known, nil
 }
 
 // readable ends a finding about a file that lint does not know.
 const readable = "lint reads a bootstrap, a listener, a route configuration, a cluster, admin's /config_dump, and a ConfigMap with one " +
 	"of these"
 
-// notRead reports a text that is neither YAML nor JSON.
-func (l *linter) notRead(at *Node, wrong *syntaxError, content []byte, whole string) {
-	l.checked = true
-	if bytes.HasPrefix(content, []byte("\x1f\x8b")) {
-		l.found.add(at, Error, "api", "%s is compressed by gzip: check gunzip -c FILE | healthgate lint -", whole)
-		return
-	}
-	if templated.Match(content) {
-		l.found.add(at, Warning, "unread", "%s, so nothing in %s is checked; it is a template: check the rendered text, as in helm "+
-			"template … | healthgate lint -", wrong.message, whole)
-		return
-	}
-	l.found.add(at, Error, "api", "%s, so nothing in %s is checked: fix this first", wrong.message, whole)
-}
-
 // templated matches a line of a template.
 var templated = regexp.MustCompile(`\{\{|\{%|<%|\$\{|\$\(|@[A-Z_]+@|\(\(`)
+
+// notRead reports a text that is neither YAML nor JSON.
+func (l *linter) notRead(wrong *syntaxError, content []byte, whole string) {
+	l.checked = true
+	switch {
+	case bytes.HasPrefix(content, []byte("\x1f\x8b")):
+		l.found.add(wrong, Error, "api", "%s is compressed by gzip: check gunzip -c FILE | healthgate lint -", whole)
+	case templated.Match(content):
+		l.found.add(wrong, Warning, "unread", "%s, so nothing in %s is checked; it is a template: check the rendered text, as in helm "+
+			"template … | healthgate lint -", wrong.message, whole)
+	default:
+		l.found.add(wrong, Error, "api", "%s, so nothing in %s is checked: fix this first", wrong.message, whole)
+	}
+}
 
 // checkGateIsThere reports files without a gate, or without anything that a rule checks.
 func (l *linter) checkGateIsThere() {
 	if l.gatePlace != nil && l.gates == 0 {
 		message := "these files have no Healthgate filter, so no gate is checked: healthgate config prints the lines of one"
-		if l.byLDS() {
+		if slices.ContainsFunc(l.scopes, func(s *scope) bool { return !s.dumped && s.discovers("lds") }) {
 			message += "; if LDS has it, check admin's /config_dump"
 		}
 		l.found.add(l.gatePlace, Warning, "no-gate", "%s", message)
 	}
-	if l.checked || len(l.found.all) > 0 {
-		return
-	}
-	for _, f := range l.files {
-		l.found.add(&Node{file: f, line: 1, column: 1}, Warning, "unread", "nothing in this file is about Envoy, so nothing in it is "+
-			"checked: %s", readable)
-	}
-}
-
-// unseenFilters counts the filters that get their configuration by ECDS, without the files having it: each may be a gate.
-func (s *scope) unseenFilters() (unseen int) {
-	for _, m := range s.connectionManagers() {
-		for _, entry := range m.list("http_filters") {
-			if contents, _ := s.httpFilter(entry); contents == nil && entry.get("config_discovery") != nil {
-				unseen++
-			}
+	if !l.checked && len(l.found.all) == 0 {
+		for _, f := range l.files {
+			l.found.add(f.at(1, 1), Warning, "unread", "nothing in this file is about Envoy, so nothing in it is checked: %s", readable)
 		}
-	}
-	return unseen
-}
-
-// byLDS reports whether listeners come by LDS.
-func (l *linter) byLDS() bool {
-	for _, s := range l.scopes {
-		if !s.dumped && s.discovers("lds") {
-			return true
-		}
-	}
-	return false
-}
-
-// noteGatePlace notes the first place that could have a gate.
-func (l *linter) noteGatePlace(n *Node) {
-	if l.gatePlace == nil {
-		l.gatePlace = n
 	}
 }
 
 // joined returns the scopes to check. If there is one bootstrap, the parts belong to it.
 func (l *linter) joined() []*scope {
-	together := newScope()
-	if len(l.scopes) == 1 && !l.scopes[0].dumped {
-		together = l.scopes[0]
+	all := l.scopes
+	if len(all) != 1 || all[0].dumped {
+		all = append(all, newScope())
 	}
+	together := all[len(all)-1]
 	for _, part := range l.parts {
-		together.join(part)
-	}
-	for _, s := range l.scopes {
-		if s == together {
-			return l.scopes
+		for _, r := range part.resources {
+			together.add(r.Node, r.typeName)
 		}
+		together.patches = append(together.patches, part.patches...)
 	}
-	return append(l.scopes, together)
+	return all
 }

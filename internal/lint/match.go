@@ -3,6 +3,7 @@ package lint
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -52,11 +53,10 @@ type request struct {
 
 // matches reports whether a route takes a probe, as the router does: envoy/config/route/v3, RouteMatch.
 func matches(route *Node, r request) answer {
-	match := route.get("match")
-	if match == nil {
-		return no
+	if match := route.get("match"); match != nil {
+		return min(matchesPath(match, r.path), matchesRest(match, r))
 	}
-	return min(matchesPath(match, r.path), matchesRest(match, r))
+	return no
 }
 
 func matchesPath(match *Node, path string) answer {
@@ -90,11 +90,10 @@ func matchesRegex(pattern, s string) answer {
 	if len(pattern) > 4096 {
 		return maybe
 	}
-	compiled, err := regexp.Compile(`^(?:` + pattern + `)$`)
-	if err != nil {
-		return maybe
+	if compiled, err := regexp.Compile(`^(?:` + pattern + `)$`); err == nil {
+		return answerOf(compiled.MatchString(s))
 	}
-	return answerOf(compiled.MatchString(s))
+	return maybe
 }
 
 // matchesRest evaluates the rest of a match.
@@ -135,10 +134,8 @@ func matchesFraction(fraction *Node) answer {
 // matchesCertificate reports whether a probe, which has no client certificate, meets a TlsContextMatchOptions.
 func matchesCertificate(options *Node, r request) answer {
 	result := yes
-	for _, key := range []string{"presented", "validated"} {
-		if wanted := options.get(key); wanted != nil && wanted.scalar == "true" {
-			result = no
-		}
+	if options.text("presented") == "true" || options.text("validated") == "true" {
+		result = no
 	}
 	if r.tls == maybe {
 		return min(result, maybe)
@@ -204,19 +201,10 @@ func matchesHeader(header *Node, r request) answer {
 	return result
 }
 
-// headerMatches maps the older keys of a HeaderMatcher to the keys of a StringMatcher.
-var headerMatches = map[string]string{"exact_match": "exact", "prefix_match": "prefix", "suffix_match": "suffix",
-	"contains_match": "contains", "safe_regex_match": "safe_regex"}
-
 func hasMatch(header *Node) bool {
-	for _, e := range header.entries {
-		switch e.key {
-		case "name", "invert_match", "treat_missing_header_as_empty", "present_match":
-		default:
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(header.entries, func(e entry) bool {
+		return !slices.Contains([]string{"name", "invert_match", "treat_missing_header_as_empty", "present_match"}, e.key)
+	})
 }
 
 func matchesValue(header *Node, value string) answer {
@@ -227,12 +215,11 @@ func matchesValue(header *Node, value string) answer {
 		n, err := strconv.ParseFloat(value, 64)
 		return answerOf(err == nil && n >= within.number(0, "start") && n < within.number(0, "end"))
 	}
-	for _, e := range header.entries {
-		if kind := headerMatches[e.key]; kind != "" {
-			return matchesString(&Node{kind: mapping, entries: []entry{{kind, e.value}}}, value)
-		}
+	older := &Node{kind: mapping}
+	for _, e := range header.entries { // exact_match, prefix_match, …
+		older.entries = append(older.entries, entry{strings.TrimSuffix(e.key, "_match"), e.value})
 	}
-	return maybe
+	return matchesString(older, value)
 }
 
 // takesIP reports whether a domain other than * matches a request to an IP address, as balancers and kubelets send.
@@ -264,4 +251,150 @@ func matchesString(matcher *Node, s string) answer {
 		return answerOf(strings.Contains(folded(s), folded(matcher.text("contains"))))
 	}
 	return maybe
+}
+
+// chainMatcher evaluates a listener's filter_chain_matcher for a plain probe of a connection manager. A condition on the client (its
+// address, port or server name) is not met by a plain probe; one on the destination's address may be.
+type chainMatcher struct{ connectionManager }
+
+// selects returns whether a Matcher (xds.type.matcher.v3) gives a plain probe the manager's filter chain.
+func (c chainMatcher) selects(matcher *Node) answer {
+	if tree := matcher.get("matcher_tree"); tree != nil {
+		return c.leads(c.branch(tree, matcher.get("on_no_match")))
+	}
+	result, left := no, yes // left: no entry so far has taken the probe
+	for _, one := range matcher.list("matcher_list", "matchers") {
+		if one.isTrue("on_match", "keep_matching") {
+			continue
+		}
+		met := c.meets(one.get("predicate"))
+		result = max(result, min(left, met, c.leads(one.get("on_match"))))
+		left = min(left, not(met))
+	}
+	return max(result, min(left, c.leads(matcher.get("on_no_match"))))
+}
+
+// leads returns whether an OnMatch leads to the chain. If there is none, the default filter chain takes the connection.
+func (c chainMatcher) leads(onMatch *Node) answer {
+	switch {
+	case onMatch.get("matcher") != nil:
+		return c.selects(onMatch.get("matcher"))
+	case onMatch.get("action") != nil:
+		return answerOf(onMatch.text("action", "typed_config", "value") == c.chain.text("name"))
+	}
+	return answerOf(c.chain == c.listener.get("default_filter_chain"))
+}
+
+// branch returns the OnMatch of a MatcherTree that takes the probe. A custom_match is by address.
+func (c chainMatcher) branch(tree, byDefault *Node) *Node {
+	value, known := c.input(tree.get("input"))
+	if known != yes || tree.get("custom_match") != nil {
+		return byDefault
+	}
+	if exact := tree.get("exact_match_map", "map", value); exact != nil {
+		return exact
+	}
+	longest := -1
+	for _, e := range tree.pairs("prefix_match_map", "map") {
+		if strings.HasPrefix(value, e.key) && len(e.key) > longest {
+			byDefault, longest = e.value, len(e.key)
+		}
+	}
+	return byDefault
+}
+
+// meets returns whether a plain probe meets a predicate.
+func (c chainMatcher) meets(predicate *Node) answer {
+	switch {
+	case predicate.get("and_matcher") != nil:
+		return allOf(predicate.list("and_matcher", "predicate"), c.meets)
+	case predicate.get("or_matcher") != nil:
+		return anyOf(predicate.list("or_matcher", "predicate"), c.meets)
+	case predicate.get("not_matcher") != nil:
+		return not(c.meets(predicate.get("not_matcher")))
+	}
+	value, known := c.input(predicate.get("single_predicate", "input"))
+	if known != yes || predicate.get("single_predicate", "value_match") == nil {
+		return known
+	}
+	return matchesString(predicate.get("single_predicate", "value_match"), value)
+}
+
+// input returns the value of a network input for a plain probe, and whether it is known; no if the probe has none.
+func (c chainMatcher) input(n *Node) (value string, known answer) {
+	_, typeName := typed(n.get("typed_config"))
+	switch shortName(typeName) {
+	case "DestinationPortInput":
+		if port := c.listener.text("address", "socket_address", "port_value"); port != "" && port != "0" {
+			return port, yes
+		}
+		return "", maybe
+	case "TransportProtocolInput":
+		if hasTLS(c.chain) {
+			return "tls", yes
+		}
+		return "raw_buffer", yes
+	case "ApplicationProtocolInput":
+		if hasTLS(c.chain) {
+			return "'h2','http/1.1'", yes
+		}
+		return "'http/1.1'", answerOf(c.inspectsHTTP())
+	case "DestinationIPInput", "NetworkNamespaceInput":
+		return "", maybe
+	}
+	return "", no
+}
+
+// rbacRefuses reports whether an RBAC filter refuses a plain probe. One that only logs, or only has shadow rules, refuses none.
+func rbacRefuses(f filterAt) answer {
+	c := f.contents
+	if f.route != nil {
+		c = f.route.get("rbac")
+	}
+	rules := c.get("rules")
+	if c.get("matcher") != nil {
+		return maybe
+	}
+	named := no
+	for _, policy := range rules.pairs("policies") {
+		one := min(anyOf(policy.value.list("permissions"), f.meets), anyOf(policy.value.list("principals"), f.meets))
+		if policy.value.get("condition") != nil || policy.value.get("checked_condition") != nil || policy.value.get("cel_config") != nil {
+			one = min(one, maybe)
+		}
+		named = max(named, one)
+	}
+	switch {
+	case rules == nil, rules.text("action") == "LOG":
+		return no
+	case rules.text("action") == "DENY":
+		return named
+	}
+	return not(named)
+}
+
+// meets reports whether a Permission matches a probe, or a Principal its client, which has no certificate and no token.
+func (f filterAt) meets(n *Node) answer {
+	switch {
+	case n.get("and_rules") != nil || n.get("and_ids") != nil:
+		return allOf(slices.Concat(n.list("and_rules", "rules"), n.list("and_ids", "ids")), f.meets)
+	case n.get("or_rules") != nil || n.get("or_ids") != nil:
+		return anyOf(slices.Concat(n.list("or_rules", "rules"), n.list("or_ids", "ids")), f.meets)
+	case n.get("not_rule") != nil:
+		return not(f.meets(n.get("not_rule")))
+	case n.get("not_id") != nil:
+		return not(f.meets(n.get("not_id")))
+	case n.get("destination_port") != nil && f.port != nil:
+		return answerOf(f.port.scalar == strconv.Itoa(int(n.number(0, "destination_port"))))
+	case n.get("authenticated") != nil:
+		return no
+	case n.get("any") != nil:
+		return answerOf(n.isTrue("any"))
+	case n.get("header") != nil:
+		return matchesHeader(n.get("header"), f.request)
+	case n.get("url_path") != nil:
+		return matchesString(n.get("url_path", "path"), f.request.path)
+	case n.get("metadata") != nil && !n.isTrue("metadata", "invert"): // from a filter that knows the client
+		return no
+	}
+	return maybe // addresses, names of servers, extensions
 }

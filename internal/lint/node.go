@@ -27,16 +27,23 @@ var kindNames = [...]string{null: "null", boolean: "true or false", number: "a n
 
 func (k kind) String() string { return kindNames[k] }
 
-// Node is a value of a YAML or JSON document, with its position. A nil Node is a missing value; all methods accept it.
-type Node struct {
+// position is a place in a file. Lines and columns count from 1.
+type position struct {
 	file         *file
-	line, column int // of the key that has the value, else of the value; from 1
-	valueLine    int // of the first line of text in a block scalar; else 0
-	kind         kind
-	scalar       string  // as YAML or JSON resolves it; of a number, as written
-	entries      []entry // of a mapping, as written
-	items        []*Node // of a list
-	isText       bool    // of a number: a string in Envoy's YAML, which protobuf parses if the field is a number
+	line, column int
+}
+
+func (p position) where() position { return p }
+
+// Node is a value of a YAML or JSON document. A nil Node is a missing value; all methods accept it.
+type Node struct {
+	position      // of the key that has the value, else of the value
+	valueLine int // of the first line of text in a block scalar; else 0
+	kind      kind
+	isText    bool    // of a number: a string in Envoy's YAML, which protobuf parses if the field is a number
+	scalar    string  // as YAML or JSON resolves it; of a number, as written
+	entries   []entry // of a mapping, as written
+	items     []*Node // of a list
 }
 
 // entry is a key of a mapping and its value.
@@ -80,10 +87,10 @@ func (n *Node) at(keys ...string) *Node {
 
 // list returns the items of the list at keys.
 func (n *Node) list(keys ...string) []*Node {
-	if n = n.get(keys...); n == nil {
-		return nil
+	if n = n.get(keys...); n != nil {
+		return n.items
 	}
-	return n.items
+	return nil
 }
 
 // pairs returns the entries of the mapping at keys.
@@ -133,14 +140,10 @@ func (n *Node) number(byDefault float64, keys ...string) float64 {
 // duration returns the duration at keys (as in 1.5s), or byDefault.
 func (n *Node) duration(byDefault time.Duration, keys ...string) time.Duration {
 	s := n.text(keys...)
-	if !strings.HasSuffix(s, "s") || strings.HasSuffix(s, "ms") {
-		return byDefault
+	if d, err := time.ParseDuration(s); err == nil && strings.HasSuffix(s, "s") && !strings.HasSuffix(s, "ms") {
+		return d
 	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		return byDefault
-	}
-	return d
+	return byDefault
 }
 
 // value returns a node as a protobuf Value, as Envoy passes it to a filter.
@@ -149,11 +152,10 @@ func (n *Node) value() *structpb.Value {
 	case boolean:
 		return structpb.NewBoolValue(n.scalar == "true")
 	case number:
-		v, err := strconv.ParseFloat(n.scalar, 64)
-		if err != nil || n.isText {
-			return structpb.NewStringValue(n.scalar)
+		if v, err := strconv.ParseFloat(n.scalar, 64); err == nil && !n.isText {
+			return structpb.NewNumberValue(v)
 		}
-		return structpb.NewNumberValue(v)
+		return structpb.NewStringValue(n.scalar)
 	case text:
 		return structpb.NewStringValue(n.scalar)
 	case mapping:
@@ -171,10 +173,7 @@ func (n *Node) value() *structpb.Value {
 // structure returns a mapping as a protobuf Struct.
 func (n *Node) structure() *structpb.Struct {
 	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	if n == nil {
-		return s
-	}
-	for _, e := range n.entries {
+	for _, e := range n.pairs() {
 		s.Fields[e.key] = e.value.value()
 	}
 	return s
@@ -184,8 +183,7 @@ func (n *Node) structure() *structpb.Struct {
 // the node itself is there.
 func (n *Node) follow(path string) (found *Node, whole bool) {
 	for path != "" {
-		path = strings.TrimPrefix(path, ".")
-		below, rest := n.step(path)
+		below, rest := n.step(strings.TrimPrefix(path, "."))
 		if below == nil {
 			return n, false
 		}
@@ -196,31 +194,18 @@ func (n *Node) follow(path string) (found *Node, whole bool) {
 
 // step returns the node at the first key or index of a path, and the rest. Of keys with dots, it takes the longest that matches.
 func (n *Node) step(path string) (below *Node, rest string) {
-	if n == nil {
-		return nil, ""
-	}
-	if strings.HasPrefix(path, "[") {
-		index, rest, _ := strings.Cut(path[1:], "]")
-		i, err := strconv.Atoi(index)
-		if err != nil || i < 0 || i >= len(n.items) {
-			return nil, ""
+	if index, after, indexed := strings.Cut(path, "]"); indexed && index[0] == '[' {
+		if i, err := strconv.Atoi(index[1:]); err == nil && i >= 0 && i < len(n.list()) {
+			return n.items[i], after
 		}
-		return n.items[i], rest
-	}
-	if quoted, err := strconv.QuotedPrefix(path); err == nil {
-		key, _ := strconv.Unquote(quoted)
-		for _, e := range n.entries {
-			if e.key == key || strings.HasSuffix(key, "…") && strings.HasPrefix(e.key, strings.TrimSuffix(key, "…")) {
-				return e.value, path[len(quoted):]
-			}
-		}
-		return nil, ""
 	}
 	longest := -1
-	for _, e := range n.entries {
-		after, found := strings.CutPrefix(path, e.key)
-		if found && len(e.key) > longest && (after == "" || after[0] == '.' || after[0] == '[') {
-			below, rest, longest = e.value, after, len(e.key)
+	for _, e := range n.pairs() {
+		for _, shown := range []string{e.key, strconv.Quote(clip(e.key))} {
+			after, found := strings.CutPrefix(path, shown)
+			if found && len(shown) > longest && (after == "" || after[0] == '.' || after[0] == '[') {
+				below, rest, longest = e.value, after, len(shown)
+			}
 		}
 	}
 	return below, rest

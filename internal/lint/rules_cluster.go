@@ -1,10 +1,10 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +17,7 @@ import (
 func (s *scope) checkClusters(f *findings, g *gate) {
 	for _, p := range g.configurations() {
 		for i, asked := range p.config.Clusters {
-			key := func(name string) *Node { return find(p.layers, "clusters["+strconv.Itoa(i)+"]."+name) }
+			key := func(name string) *Node { return p.cluster(i, name) }
 			cluster := s.clusters[asked.Name]
 			switch {
 			case cluster == nil && g.in.patch == nil: // Istio has clusters that are not in the files
@@ -67,16 +67,14 @@ func (s *scope) checkRouteClusters(f *findings) {
 	if s.bootstrap == nil || s.dumped || s.discovers("cds") {
 		return
 	}
-	checkName := func(at *Node) {
-		if at == nil || at.kind != text || s.clusters[at.scalar] != nil || isPlaceholder(at.scalar) {
-			return
-		}
-		f.add(at, Error, "api", "this route goes to the cluster %q, which does not exist%s%s", at.scalar, refuses,
-			suggestion(at.scalar, s.clusterNames()))
-	}
-	checkMirrors := func(level *Node) {
-		for _, mirror := range level.list("request_mirror_policies") {
-			checkName(mirror.get("cluster"))
+	checkNames := func(items []*Node, key string) {
+		for _, item := range items {
+			at := item.get(key)
+			if at == nil || at.kind != text || s.clusters[at.scalar] != nil || isPlaceholder(at.scalar) {
+				continue
+			}
+			f.add(at, Error, "api", "this route goes to the cluster %q, which does not exist%s%s", at.scalar, refuses,
+				suggestion(at.scalar, s.clusterNames()))
 		}
 	}
 	for _, m := range s.connectionManagers() {
@@ -84,16 +82,14 @@ func (s *scope) checkRouteClusters(f *findings) {
 		if routes == nil || routes.get("validate_clusters") != nil && !routes.isTrue("validate_clusters") || m.patch != nil {
 			continue
 		}
-		checkMirrors(routes)
-		for _, virtualHost := range routes.list("virtual_hosts") {
-			checkMirrors(virtualHost)
-			for _, route := range routesOf(virtualHost) {
-				checkName(route.get("route", "cluster"))
-				for _, cluster := range route.list("route", "weighted_clusters", "clusters") {
-					checkName(cluster.get("name"))
-				}
-				checkMirrors(route.get("route"))
-			}
+		levels := append([]*Node{routes}, routes.list("virtual_hosts")...)
+		for _, route := range routesIn(routes) {
+			levels = append(levels, route.get("route"))
+			checkNames([]*Node{route.get("route")}, "cluster")
+			checkNames(route.list("route", "weighted_clusters", "clusters"), "name")
+		}
+		for _, level := range levels {
+			checkNames(level.list("request_mirror_policies"), "cluster")
 		}
 	}
 }
@@ -127,11 +123,9 @@ func (s *scope) checkUnknown(f *findings, at *Node, asked policy.Cluster) {
 
 // checkStatName reports a cluster whose stats have another name than the gate reads.
 func checkStatName(f *findings, at, name, cluster *Node, asked policy.Cluster) {
-	statName, right := cluster.text("alt_stat_name"), "remove stat_name"
-	if statName == "" {
-		statName = asked.Name
-	} else {
-		right = "write stat_name: " + statName
+	statName, right := asked.Name, "remove stat_name"
+	if own := cluster.text("alt_stat_name"); own != "" {
+		statName, right = own, "write stat_name: "+own
 	}
 	scope, read := envoystats.ClusterScope(statName), envoystats.ClusterScope(asked.StatName)
 	if scope == read {
@@ -147,48 +141,41 @@ func checkStatName(f *findings, at, name, cluster *Node, asked policy.Cluster) {
 // checkNotAsked reports a gate whose clusters get no traffic, and rules of Envoy Gateway that no gate depends on beside one that a gate
 // depends on.
 func (s *scope) checkNotAsked(f *findings, gates []*gate) {
-	type reference struct {
-		at   *Node
-		name string
-	}
-	var all []reference
-	var byConfiguration [][]reference
+	byConfiguration := map[*config.Config][]*Node{} // the names of clusters that exist
 	asked := map[string]bool{}
 	for _, g := range gates {
 		for _, p := range g.configurations() {
 			if g.in.patch != nil {
 				continue
 			}
-			var some []reference
 			for i, cluster := range p.config.Clusters {
-				if s.clusters[cluster.Name] != nil {
-					some = append(some, reference{find(p.layers, "clusters["+strconv.Itoa(i)+"].name"), cluster.Name})
-				}
 				asked[cluster.Name] = true
+				if at := p.cluster(i, "name"); s.clusters[cluster.Name] != nil {
+					byConfiguration[p.config] = append(byConfiguration[p.config], &Node{position: at.position, scalar: cluster.Name})
+				}
 			}
-			all, byConfiguration = append(all, some...), append(byConfiguration, some)
 		}
 	}
-	if len(all) == 0 {
+	if len(byConfiguration) == 0 {
 		return
 	}
 	used, whole := s.usedNames()
-	for _, some := range byConfiguration {
-		if whole && len(some) > 0 && !slices.ContainsFunc(some, func(r reference) bool { return used[r.name] }) {
-			f.add(some[0].at, Warning, "not-asked", "no route goes to the cluster %q of this gate, so the gate says nothing about the traffic: "+
-				"name the cluster that the routes go to", some[0].name)
-		}
-	}
 	notAsked := map[string][]string{} // rules, by their route
 	for name := range s.clusters {
 		if route, index, found := strings.Cut(name, "/rule/"); found && !asked[name] && used[name] {
 			notAsked[route] = append(notAsked[route], "rule/"+index)
 		}
 	}
-	for _, r := range all {
-		if route, _, _ := strings.Cut(r.name, "/rule/"); len(notAsked[route]) > 0 && gatewayRoute.MatchString(r.name) {
-			slices.Sort(notAsked[route])
-			f.add(r.at, Warning, "not-asked", "%s", otherRules(route, notAsked[route]))
+	for _, some := range byConfiguration {
+		if whole && !slices.ContainsFunc(some, func(name *Node) bool { return used[name.scalar] }) {
+			f.add(some[0], Warning, "not-asked", "no route goes to the cluster %q of this gate, so the gate says nothing about the traffic: "+
+				"name the cluster that the routes go to", some[0].scalar)
+		}
+		for _, name := range some {
+			if route, _, _ := strings.Cut(name.scalar, "/rule/"); len(notAsked[route]) > 0 && gatewayRoute.MatchString(name.scalar) {
+				slices.Sort(notAsked[route])
+				f.add(name, Warning, "not-asked", "%s", otherRules(route, notAsked[route]))
+			}
 		}
 	}
 }
@@ -200,33 +187,29 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 	whole = s.dumped || s.bootstrap != nil && !s.discovers("lds")
 	var walk func(n *Node, inClusters bool)
 	walk = func(n *Node, inClusters bool) {
+		if contents, typeName := typed(n); n == nil || n.kind == mapping && isGate(contents, typeName) {
+			return
+		}
 		if n.kind == text {
 			used[n.scalar] = true
 		}
-		if contents, typeName := typed(n); n.kind == mapping && isGate(contents, typeName) {
-			return
-		}
 		for _, e := range n.entries {
-			switch e.key {
-			case "cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin":
-				whole = false
-			}
-			used[e.key] = true // of a map of weights
+			whole = whole && !slices.Contains([]string{"cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin"}, e.key)
 			forwards = forwards || e.key == "cluster" || e.key == "weighted_clusters"
-			if e.key == "stat_prefix" || e.key == "name" && !inClusters { // of a route, a virtual host, a filter
-				continue
+			used[e.key] = true                                             // of a map of weights
+			if e.key != "stat_prefix" && (e.key != "name" || inClusters) { // not of a route, a virtual host, a filter
+				walk(e.value, e.key == "clusters")
 			}
-			walk(e.value, e.key == "clusters")
 		}
 		for _, item := range n.items {
 			walk(item, inClusters)
 		}
 	}
-	for _, n := range s.resources() {
-		if isCluster := n == s.clusters[n.text("name")]; !isCluster {
-			walk(n, false)
-		} else if parts := n.get("cluster_type"); parts != nil { // an aggregate
-			walk(parts, false)
+	for _, r := range s.resources {
+		if r.typeName == typeCluster {
+			walk(r.get("cluster_type"), false) // an aggregate
+		} else {
+			walk(r.Node, false)
 		}
 	}
 	for _, m := range s.connectionManagers() {
@@ -238,22 +221,19 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 // hasNoHosts reports a cluster without a membership: it consists of other clusters, or of the addresses of its requests.
 func hasNoHosts(f *findings, cluster *Node) bool {
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
+	isKind := func(name string) bool { return strings.HasPrefix(kind, "envoy.extensions.clusters."+name+".") }
 	name := cluster.text("cluster_type", "name")
 	switch {
-	case strings.HasPrefix(kind, "envoy.extensions.clusters.aggregate."), strings.HasPrefix(kind, "envoy.extensions.clusters.composite."),
-		name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
+	case isKind("aggregate"), isKind("composite"), name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
 		var parts []string
 		for _, part := range contents.list("clusters") {
-			if part.kind == text {
-				parts = append(parts, quoteKey(part.scalar))
-			} else if part.text("name") != "" {
-				parts = append(parts, quoteKey(part.text("name")))
+			if name := cmp.Or(part.text("name"), part.scalar); name != "" || part.kind == text {
+				parts = append(parts, quoteKey(name))
 			}
 		}
 		f.add(cluster.at("name"), Error, "unchecked", "this cluster consists of others and has no hosts, so a gate of it is always 503: "+
 			"name its parts in the gate, clusters: [%s] and require: any", clip(strings.Join(parts, ", ")))
-	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward,
-		strings.HasPrefix(kind, "envoy.extensions.clusters.reverse_connection."):
+	case cluster.text("type") == "ORIGINAL_DST", kind == typeDynamicForward, isKind("reverse_connection"):
 		f.add(cluster.at("name"), Error, "unchecked", "this cluster has hosts only while there are requests, so a gate of it is 503 without "+
 			"traffic: name a cluster that always has hosts")
 	default:
@@ -267,13 +247,9 @@ func endpoints(cluster *Node) (all []*Node, known bool) {
 	for _, locality := range cluster.list("load_assignment", "endpoints") {
 		all = append(all, locality.list("lb_endpoints")...)
 	}
-	switch cluster.text("type") {
-	case "", "STATIC":
-		known = cluster.get("cluster_type") == nil
-	case "LOGICAL_DNS":
-		known = len(all) == 1
-	}
-	return all, known && len(all) > 0
+	kind := cluster.text("type")
+	known = (kind == "" || kind == "STATIC") && cluster.get("cluster_type") == nil && len(all) > 0 || kind == "LOGICAL_DNS" && len(all) == 1
+	return all, known
 }
 
 // checkUnchecked reports a cluster whose hosts count as healthy although they are down.
@@ -288,12 +264,9 @@ func checkUnchecked(f *findings, g *gate, cluster *Node, c *config.Config, asked
 	all, known := endpoints(cluster)
 	switch {
 	case len(cluster.list("health_checks")) > 0:
-		unchecked := 0
-		for _, endpoint := range all {
-			if endpoint.isTrue("endpoint", "health_check_config", "disable_active_health_check") {
-				unchecked++
-			}
-		}
+		unchecked := len(slices.DeleteFunc(slices.Clone(all), func(endpoint *Node) bool {
+			return !endpoint.isTrue("endpoint", "health_check_config", "disable_active_health_check")
+		}))
 		if unchecked > 0 && passes(asked, unchecked, len(all)) {
 			warn("%d of the %d hosts of this cluster have disable_active_health_check, so they always count as healthy and the gate passes "+
 				"with all hosts down: remove it", unchecked, len(all))
@@ -341,24 +314,21 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 		longest := max(interval, idle)
 		longest += check.duration(0, "interval_jitter") + check.duration(0, "timeout") +
 			time.Duration(check.number(0, "interval_jitter_percent")/100*float64(longest))
-		lines := fmt.Sprintf("no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s", seconds(interval))
+		lines := fmt.Sprintf("no_traffic_interval: %[1]s and no_traffic_healthy_interval: %[1]s", config.ShowSeconds(interval))
 		switch {
 		case g.variant == plugin && p.config.StaleAfter > 0 && p.config.Admin == nil && p.config.StaleAfter < longest:
-			right := "write a stale_after of more than " + seconds(2*longest)
+			right := "write a stale_after of more than " + config.ShowSeconds(2*longest)
 			if idle > interval {
 				right = fmt.Sprintf("write %s into the health check, and a stale_after of more than twice that", lines)
 			}
 			f.add(find(p.layers, "stale_after"), Error, "idle", "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
-				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), seconds(longest), check.line, right)
+				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), config.ShowSeconds(longest), check.line, right)
 		case idle > interval && idle >= idleInterval:
 			f.add(check.at("no_traffic_interval"), Warning, "idle", "Envoy checks a cluster that has had no traffic yet once in %s, whatever "+
-				"interval says, so the gate notices a failed host that late: write %s", seconds(idle), lines)
+				"interval says, so the gate notices a failed host that late: write %s", config.ShowSeconds(idle), lines)
 		}
 	}
 }
-
-// seconds writes a duration as Envoy does.
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
 
 // checkPanic reports a gate that passes while Envoy panics: Envoy then sends to unhealthy hosts, or fails each request. A gate that needs
 // more than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each request fails.

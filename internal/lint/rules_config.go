@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"errors"
 	"path"
 
@@ -9,26 +10,23 @@ import (
 
 // checkConfig decodes the gate's configuration, and each merged one, as the filter does.
 func (s *scope) checkConfig(f *findings, g *gate) {
-	layers := []*layer{g.layer}
-	known := map[*layer]bool{g.layer: true}
-	for _, p := range g.probes {
-		for _, l := range p.layers {
-			if !known[l] {
-				known[l] = true
-				layers = append(layers, l)
-			}
-		}
-	}
+	known := map[*layer]bool{}
 	wrong := false
-	for _, l := range layers {
-		if l.isLate && !s.dumped {
-			f.add(l.at, Warning, "config", "before Envoy 1.40 the filter refuses a TypedStruct as a module's configuration: write "+
-				"google.protobuf.Struct")
+	for _, p := range append([]probe{{layers: []*layer{g.layer}}}, g.probes...) {
+		for _, l := range p.layers {
+			if known[l] {
+				continue
+			}
+			known[l] = true
+			if l.isLate && !s.dumped {
+				f.add(l.at, Warning, "config", "before Envoy 1.40 the filter refuses a TypedStruct as a module's configuration: write "+
+					"google.protobuf.Struct")
+			}
+			wrong = reportErrors(f, []*layer{l}, g.errorOf(l)) || wrong
 		}
-		wrong = reportErrors(f, []*layer{l}, g.errorOf(l)) || wrong
 	}
-	if !wrong {
-		for _, p := range g.probes {
+	for _, p := range g.probes {
+		if !wrong {
 			reportErrors(f, p.layers, g.decode(p.layers).err)
 		}
 	}
@@ -56,9 +54,7 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 		f.add(layers[0].at, Error, "config", "%s; %s", err, follows)
 	}
 	for _, one := range all {
-		if wrong := (*config.KeyError)(nil); errors.As(one, &wrong) {
-			f.add(find(layers, wrong.Path), Error, "config", "%s; %s", wrong, follows)
-		}
+		f.add(find(layers, one.Path), Error, "config", "%s; %s", one, follows)
 	}
 	return true
 }
@@ -74,7 +70,7 @@ func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
 		contents, _ := typed(extension.get("typed_config"))
 		placed[contents] = true
 	}
-	for _, resource := range s.resources() {
+	for _, resource := range s.resources {
 		resource.each(func(n *Node) {
 			for _, e := range n.pairs("typed_per_filter_config") { // the rule api reports the filter's message there
 				placed[e.value] = true
@@ -118,10 +114,10 @@ func (s *scope) checkStartup(f *findings, g *gate) {
 	}
 }
 
-// library is the file from which Envoy loads Healthgate.
+// library is the file from which Envoy loads the module.
 type library struct {
 	at     *Node
-	file   string // of the plugin: id and path; of the module: its path, or the name by which Envoy looks for it
+	file   string // its path, or the name by which Envoy looks for it
 	byPath bool
 }
 
@@ -143,8 +139,9 @@ func (l *library) isNamed(name *library) bool {
 	return l.byPath && !name.byPath && path.Base(l.file) == "lib"+name.file+".so"
 }
 
-// moduleLibrary reads a DynamicModuleConfig, in which module replaces name.
-func moduleLibrary(n *Node) *library {
+// moduleLibrary reads a message's DynamicModuleConfig, in which module replaces name; nil if it has neither.
+func moduleLibrary(contents *Node) *library {
+	n := contents.get("dynamic_module_config")
 	if path := n.get("module", "local", "filename"); path != nil {
 		return &library{at: path, file: path.scalar, byPath: true}
 	}
@@ -157,22 +154,14 @@ func moduleLibrary(n *Node) *library {
 // checkLibraries reports Healthgate loaded from two files, each of which has its own memory.
 func (s *scope) checkLibraries(f *findings, gates []*gate) {
 	var firstPlugin *Node
-	var modules []*library
-	for _, contents := range startups(s.bootstrap) {
-		modules = append(modules, moduleLibrary(contents.get("dynamic_module_config")))
-	}
+	modules := startups(s.bootstrap)
 	for _, g := range gates {
 		if g.variant == module {
-			modules = append(modules, moduleLibrary(g.contents.get("dynamic_module_config")))
-			for _, contents := range g.routeModules {
-				modules = append(modules, moduleLibrary(contents.get("dynamic_module_config")))
-			}
+			modules = append(append(modules, g.contents), g.routeModules...)
 			continue
 		}
+		firstPlugin = cmp.Or(firstPlugin, g.contents)
 		id, file := g.contents.text("library_id"), g.contents.text("library_path")
-		if firstPlugin == nil {
-			firstPlugin = g.contents
-		}
 		firstID, firstFile := firstPlugin.text("library_id"), firstPlugin.text("library_path")
 		if id == firstID && file == firstFile {
 			continue
@@ -185,17 +174,10 @@ func (s *scope) checkLibraries(f *findings, gates []*gate) {
 			"%d: Envoy loads both, and routes use the one that was loaded last, which can crash Envoy: use one library_id and one library_path",
 			id, file, firstID, firstFile, firstPlugin.line)
 	}
-	if !s.dumped {
-		checkModules(f, modules)
-	}
-}
-
-// checkModules compares each use of the module with the first, the bootstrap extension's: it samples for filters of the same file.
-func checkModules(f *findings, modules []*library) {
-	var first *library
-	for _, l := range modules {
-		switch {
-		case l == nil || l.isMisspelt():
+	var first *library // the bootstrap extension's, which samples for filters of the same file
+	for _, contents := range modules {
+		switch l := moduleLibrary(contents); {
+		case l == nil || l.isMisspelt() || s.dumped:
 		case first == nil:
 			first = l
 		case l.byPath != first.byPath || l.file != first.file:

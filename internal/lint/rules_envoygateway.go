@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -73,7 +74,7 @@ func (l *linter) checkGateway() (gates int) {
 				}
 			}
 			if gates += own; own == 0 && len(entries) > 0 {
-				l.noteGatePlace(object)
+				l.gatePlace = cmp.Or(l.gatePlace, object)
 			}
 		case "EnvoyPatchPolicy":
 			for _, patch := range object.list("spec", "jsonPatches") {
@@ -147,7 +148,7 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		if decoded.Admin == nil && cluster.StatName != cluster.Name {
 			continue
 		}
-		if route := e.cluster(&Node{file: at.file, line: at.line, column: at.column, kind: text, scalar: cluster.Name},
+		if route := e.cluster(&Node{position: at.position, kind: text, scalar: cluster.Name},
 			gateUses); route != nil {
 			e.checkIdle(route)
 			e.checkOtherRules(at, route, cluster.Name, asked)
@@ -423,12 +424,12 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 	}
 	extensions := 0
 	for _, document := range documents {
-		e.found.checkPart(document, typeBootstrap)
+		(&api{found: e.found, part: true}).check(document, typeBootstrap)
 		for _, contents := range startups(document) {
 			extensions++
 			checkModuleName(e.found, contents)
 			e.checkSearchPath(proxy, contents)
-			l, file := moduleLibrary(contents.get("dynamic_module_config")), modulePath(own)
+			l, file := moduleLibrary(contents), modulePath(own)
 			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
 				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies share no "+
 					"memory, so Envoy refuses the filter: write the same in both places", l, file.scalar, file.line)

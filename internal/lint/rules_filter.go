@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,16 +35,14 @@ func (g *gate) checkUnderscores(f *findings) {
 
 // forwards reports whether the connection manager may forward a request: one of its routes does, or routes are missing from the files.
 func (g *gate) forwards() bool {
-	for _, routes := range g.routing.configurations {
-		for _, virtualHost := range routes.list("virtual_hosts") {
-			for _, route := range routesOf(virtualHost) {
-				if route.get("direct_response") == nil && route.get("redirect") == nil {
-					return true
-				}
-			}
-		}
-	}
-	return g.routing.partial || len(g.routing.configurations) == 0
+	return g.routing.partial || len(g.routing.configurations) == 0 || slices.ContainsFunc(g.routing.configurations, func(routes *Node) bool {
+		return slices.ContainsFunc(routesIn(routes), isForwarding)
+	})
+}
+
+// isForwarding reports whether a route sends requests upstream.
+func isForwarding(route *Node) bool {
+	return route.get("direct_response") == nil && route.get("redirect") == nil
 }
 
 // checkLocalReplies reports mappers that change the gate's replies, and a format of all bodies.
@@ -66,18 +65,18 @@ func (g *gate) checkLocalReplies(f *findings) {
 				if taken == no {
 					continue
 				}
-				to := int(mapper.number(float64(status), "status_code"))
-				changed := mapper.get("body") != nil || changesBody(mapper.get("body_format_override"))
-				switch {
-				case to/100 != status/100 && taken == yes:
-					f.add(mapper, Error, rule, "this mapper changes the gate's %d to %d, the opposite verdict for the balancer: %s", status, to, right)
-				case to/100 != status/100:
-					f.add(mapper, Warning, rule, "this mapper may change the gate's %d to %d, the opposite verdict for the balancer: %s", status, to,
+				severity, changes := Warning, "may change"
+				if taken == yes {
+					severity, changes = Error, "changes"
+				}
+				to, override := int(mapper.number(float64(status), "status_code")), mapper.get("body_format_override")
+				if to/100 != status/100 {
+					f.add(mapper, severity, rule, "this mapper %s the gate's %d to %d, the opposite verdict for the balancer: %s", changes, status, to,
 						right)
-				case changed || to != status:
+				} else if to != status || mapper.get("body") != nil || changesBody(override) {
 					f.add(mapper, Warning, rule, "this mapper rewrites the gate's %d reply, which a balancer may compare: %s", status, right)
 				}
-				if mapper.get("body_format_override") != nil {
+				if override != nil {
 					formatted = nil
 				}
 				if taken == yes {
@@ -94,14 +93,8 @@ func (g *gate) checkLocalReplies(f *findings) {
 
 // changesBody reports whether a format changes the body of a reply.
 func changesBody(format *Node) bool {
-	if format == nil {
-		return false
-	}
-	plain := format.text("text_format_source", "inline_string")
-	if older := format.text("text_format"); older != "" {
-		plain = older
-	}
-	return plain != "%LOCAL_REPLY_BODY%"
+	plain := cmp.Or(format.text("text_format"), format.text("text_format_source", "inline_string"))
+	return format != nil && plain != "%LOCAL_REPLY_BODY%"
 }
 
 // takesReply reports whether an access log filter matches a reply of the gate to a probe.
@@ -149,15 +142,10 @@ func compares(comparison *Node, status int) answer {
 // checkAdmin reports an admin interface that other machines can reach.
 func (s *scope) checkAdmin(f *findings) {
 	at := s.bootstrap.get("admin", "address", "socket_address", "address")
-	if at == nil {
-		return
+	if ip, err := netip.ParseAddr(at.text()); err == nil && !ip.Unmap().IsLoopback() { // else a name, which Envoy refuses, or a placeholder
+		f.add(at, Error, "admin-open", "admin listens on %s, and any client that reaches it can stop Envoy, drain it and read its configuration: "+
+			"write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
 	}
-	ip, err := netip.ParseAddr(at.scalar)
-	if err != nil || ip.Unmap().IsLoopback() { // a name, which Envoy refuses, or a placeholder
-		return
-	}
-	f.add(at, Error, "admin-open", "admin listens on %s, and any client that reaches it can stop Envoy, drain it and read its configuration: "+
-		"write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
 }
 
 // checkNative reports a gate for which Envoy's own filter is enough: it needs only a percentage of each cluster.
@@ -182,11 +170,10 @@ func (g *gate) checkNative(f *findings) {
 
 // isNative reports whether Envoy's health_check filter can do the same.
 func isNative(c *config.Config) bool {
-	plain := c.Require == len(c.Clusters) && !c.IgnoreDrain && c.Hold == policy.Hold{} && c.StaleAfter == 0 && c.Admin == nil && !c.Details &&
-		c.Healthy.Status == 200 && c.Unhealthy.Status == 503 && c.StatPrefix == "default"
-	for _, cluster := range c.Clusters {
+	needsMore := func(cluster policy.Cluster) bool {
 		r := cluster.Rule
-		plain = plain && r.MinHealthyPercent > 0 && r.MinHealthy <= 1 && !r.IgnoreDegraded && !r.IgnoreExcluded
+		return r.MinHealthyPercent == 0 || r.MinHealthy > 1 || r.IgnoreDegraded || r.IgnoreExcluded
 	}
-	return plain
+	return c.Require == len(c.Clusters) && !c.IgnoreDrain && c.Hold == policy.Hold{} && c.StaleAfter == 0 && c.Admin == nil && !c.Details &&
+		c.Healthy.Status == 200 && c.Unhealthy.Status == 503 && c.StatPrefix == "default" && !slices.ContainsFunc(c.Clusters, needsMore)
 }

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,8 +12,10 @@ type actor struct {
 	typeName  string // in envoy.extensions.filters.http
 	onRequest string // its effect on a request that reaches it before the gate; "" if none
 	onReply   string // its effect on the gate's reply, on either side of the gate; "" if none
-	// acts reports whether its configuration has these effects: on a request (yes: no plain probe passes), and on a reply.
-	acts func(f filterAt) (request, reply answer)
+	// acts reports whether its configuration has these effects (yes: no plain probe passes).
+	acts func(filterAt) answer
+	// replies reports this for the effect on a reply, if another part of the configuration decides it.
+	replies func(filterAt) answer
 }
 
 // filterAt is a filter on a probe's route.
@@ -32,40 +35,55 @@ const (
 )
 
 var actors = []actor{
-	{"jwt_authn.v3.JwtAuthentication", "requires a token, which a probe does not have (401)", "", onRequest(jwtRefuses)},
-	{"ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs},
-	{"oauth2.v3.OAuth2", "redirects a client without its cookie to a login (302)", "", onRequest(oauthRedirects)},
-	{"basic_auth.v3.BasicAuth", "requires a password, which a probe does not have (401)", "", onRequest(unlessMissingAllowed)},
-	{"api_key_auth.v3.ApiKeyAuth", "requires a key, which a probe does not have (401)", "", onRequest(always(yes))},
-	{"rbac.v3.RBAC", "refuses a probe by its policies (403)", "", onRequest(rbacRefuses)},
-	{"grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", onRequest(transcoderRefuses)},
-	{"mcp.v3.Mcp", "refuses each request that is not MCP", "", onRequest(mcpRefuses)},
-	{"a2a.v3.A2a", "refuses each request that is not A2A", "", onRequest(a2aRefuses)},
-	{"checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", onRequest(checksumRefuses)},
-	{"file_server.v3.FileServerConfig", "answers with a file, or 404", "", onRequest(fileServerAnswers)},
-	{"credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", onRequest(credentialRefuses)},
-	{"ratelimit.v3.RateLimit", overLimit, "", onRequest(rateLimitRefuses)},
-	{"local_ratelimit.v3.LocalRateLimit", overLimit, "", onRequest(localRateLimitRefuses)},
-	{"rate_limit_quota.v3.RateLimitQuotaFilterConfig", "refuses requests over its quota (429)", "", onRequest(always(maybe))},
-	{"fault.v3.HTTPFault", "answers some requests with an error, or late", "may delay it", faultActs},
+	{"jwt_authn.v3.JwtAuthentication", "requires a token, which a probe does not have (401)", "", jwtRefuses, nil},
+	{"ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs, nil},
+	{"oauth2.v3.OAuth2", "redirects a client without its cookie to a login (302)", "", oauthRedirects, nil},
+	{"basic_auth.v3.BasicAuth", "requires a password, which a probe does not have (401)", "", func(f filterAt) answer {
+		return answerOf(!f.contents.isTrue("allow_missing"))
+	}, nil},
+	{"api_key_auth.v3.ApiKeyAuth", "requires a key, which a probe does not have (401)", "", always(yes), nil},
+	{"rbac.v3.RBAC", "refuses a probe by its policies (403)", "", rbacRefuses, nil},
+	{"grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", transcoderRefuses, nil},
+	{"mcp.v3.Mcp", "refuses each request that is not MCP", "", func(f filterAt) answer {
+		return answerOf(cmp.Or(f.route.text("traffic_mode"), f.contents.text("traffic_mode")) == "REJECT_NO_MCP")
+	}, nil},
+	{"a2a.v3.A2a", "refuses each request that is not A2A", "", func(f filterAt) answer {
+		return maybeIf(f.contents.text("traffic_mode") == "REJECT") // Envoy 1.40 refuses a GET, and 1.39 does not
+	}, nil},
+	{"checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", func(f filterAt) answer {
+		return answerOf(f.contents.isTrue("reject_unmatched"))
+	}, nil},
+	{"file_server.v3.FileServerConfig", "answers with a file, or 404", "", fileServerAnswers, nil},
+	{"credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", func(f filterAt) answer {
+		return maybeIf(!f.contents.isTrue("allow_request_without_credential"))
+	}, nil},
+	{"ratelimit.v3.RateLimit", overLimit, "", rateLimitRefuses, nil},
+	{"local_ratelimit.v3.LocalRateLimit", overLimit, "", localRateLimitRefuses, nil},
+	{"rate_limit_quota.v3.RateLimitQuotaFilterConfig", "refuses requests over its quota (429)", "", always(maybe), nil},
+	{"fault.v3.HTTPFault", "answers some requests with an error, or late", "may delay it", faultActs, nil},
 	{"admission_control.v3.AdmissionControl", "refuses requests while others fail (503)",
-		"counts each 503 as a failure, and then refuses real requests", ifEnabled},
-	{"adaptive_concurrency.v3.AdaptiveConcurrency", "refuses requests over its limit (503)", "", ifEnabled},
-	{"bandwidth_limit.v3.BandwidthLimit", "delays requests", "", onRequest(bandwidthDelays)},
-	{"csrf.v3.CsrfPolicy", "refuses gRPC probes, which have no origin (403)", "", onRequest(csrfRefuses)},
-	{"cache.v3.CacheConfig", fromCache, "", onRequest(ifForwarded)},
-	{"cache_v2.v3.CacheV2Config", fromCache, "", onRequest(ifForwarded)},
-	{"health_check.v3.HealthCheck", "answers health checks itself", "", onRequest(healthCheckAnswers)},
+		"counts each 503 as a failure, and then refuses real requests", ifEnabled, nil},
+	{"adaptive_concurrency.v3.AdaptiveConcurrency", "refuses requests over its limit (503)", "", ifEnabled, nil},
+	{"bandwidth_limit.v3.BandwidthLimit", "delays requests", "", bandwidthDelays, nil},
+	{"csrf.v3.CsrfPolicy", "refuses gRPC probes, which have no origin (403)", "", func(f filterAt) answer {
+		return maybeIf(f.request.grpc && !isOff(f.replaced("CsrfPolicy").get("filter_enabled"))) // a gRPC probe is a POST
+	}, nil},
+	{"cache.v3.CacheConfig", fromCache, "", ifForwarded, nil},
+	{"cache_v2.v3.CacheV2Config", fromCache, "", ifForwarded, nil},
+	{"health_check.v3.HealthCheck", "answers health checks itself", "", healthCheckAnswers, nil},
 	{"ext_proc.v3.ExternalProcessor", "calls a processor, which may answer, or fail (500)",
-		"calls a processor, which may change it, or fail (500)", extProcActs},
-	{"wasm.v3.Wasm", "runs a program that may answer", "may change it by its program", bothWays},
-	{"lua.v3.Lua", "runs a script that may answer", "runs a script that may change it", luaActs},
-	{"golang.v3alpha.Config", "runs a plugin that may answer", "may change it by its plugin", bothWays},
-	{"dynamic_modules.v3.DynamicModuleFilter", "runs a module that may answer", "may change it by its module", bothWays},
-	{"transform.v3.TransformConfig", "changes requests", "changes it", transformActs},
-	{"custom_response.v3.CustomResponse", "", "may replace it by another reply", customResponseActs},
+		"calls a processor, which may change it, or fail (500)", extProcCalls("request"), extProcCalls("response")},
+	{"wasm.v3.Wasm", "runs a program that may answer", "may change it by its program", always(maybe), nil},
+	{"lua.v3.Lua", "runs a script that may answer", "runs a script that may change it",
+		luaDefines(regexp.MustCompile(`\benvoy_on_request\b`)), luaDefines(regexp.MustCompile(`\benvoy_on_response\b`))},
+	{"golang.v3alpha.Config", "runs a plugin that may answer", "may change it by its plugin", always(maybe), nil},
+	{"dynamic_modules.v3.DynamicModuleFilter", "runs a module that may answer", "may change it by its module", always(maybe), nil},
+	{"transform.v3.TransformConfig", "changes requests", "changes it", transforms("request"), transforms("response")},
+	{"custom_response.v3.CustomResponse", "", "may replace it by another reply", func(f filterAt) answer {
+		return maybeIf(f.contents.get("custom_response_matcher") != nil || f.route.get("custom_response_matcher") != nil)
+	}, nil},
 	{"composite.v3.Composite", "runs a filter that depends on the request and may answer",
-		"may change it by a filter that depends on the request", bothWays},
+		"may change it by a filter that depends on the request", always(maybe), nil},
 }
 
 // checkOrder reports filters that may answer a probe before the gate does, and filters that may change the gate's reply: Envoy passes
@@ -73,7 +91,7 @@ var actors = []actor{
 func (s *scope) checkOrder(f *findings, g *gate) {
 	for i, other := range g.in.list("http_filters") {
 		contents, typeName := s.httpFilter(other)
-		kind, _ := strings.CutPrefix(typeName, "envoy.extensions.filters.http.")
+		kind, _ := strings.CutPrefix(typeName, httpFilters)
 		at := slices.IndexFunc(actors, func(a actor) bool { return a.typeName == kind })
 		if i == g.index || at < 0 || isGate(contents, typeName) {
 			continue
@@ -83,7 +101,7 @@ func (s *scope) checkOrder(f *findings, g *gate) {
 		if i > g.index {
 			request, side = no, "after"
 		}
-		if request == yes && !hasMatcher(other) {
+		if _, packed := typed(other.get("typed_config")); request == yes && shortName(packed) != "ExtensionWithMatcher" {
 			severity = Error
 		}
 		right := "add to the probe's route: typed_per_filter_config: {" + name + `: {"@type": type.googleapis.com/` + typeFilterConfig +
@@ -104,16 +122,20 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 		if p.route != nil && !isOn(p, other) {
 			return
 		}
-		f := filterAt{contents: contents, request: g.request(path), port: g.in.port()}
+		f := filterAt{contents: contents, request: g.request(path), port: g.in.listener.get("address", "socket_address", "port_value")}
 		f.request.grpc = path == healthPath
 		f.route, f.routeType = mostSpecific(p, other.text("name"))
-		f.isForwarded = p.route.get("direct_response") == nil && p.route.get("redirect") == nil
+		f.isForwarded = isForwarding(p.route)
 		f.hasLimits = len(p.route.list("route", "rate_limits")) > 0 || len(p.virtualHost.list("rate_limits")) > 0
 		if f.route.isTrue("disabled") || known[f] { // a field of the filter's own message
 			return
 		}
 		known[f] = true
-		onRequest, onReply := a.acts(f)
+		onRequest := a.acts(f)
+		onReply := onRequest
+		if a.replies != nil {
+			onReply = a.replies(f)
+		}
 		request, reply = max(request, onRequest), max(reply, onReply)
 	}
 	if len(g.answers) == 0 && !other.isTrue("disabled") {
@@ -129,9 +151,6 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	}
 	return request, reply
 }
-
-// levels returns a probe's levels of routes, the narrowest first.
-func (p probe) levels() []*Node { return []*Node{p.route, p.virtualHost, p.routes} }
 
 // isOn reports whether a filter is enabled on a probe's route: PerFilterConfigs::disabled in source/common/router of v1.39.1.
 func isOn(p probe, other *Node) bool {
@@ -163,14 +182,7 @@ func (f filterAt) replaced(message string) *Node {
 	return f.contents
 }
 
-// onRequest adapts the decision of a filter that acts on requests alone.
-func onRequest(acts func(filterAt) answer) func(filterAt) (request, reply answer) {
-	return func(f filterAt) (request, reply answer) { return acts(f), no }
-}
-
 func always(a answer) func(filterAt) answer { return func(filterAt) answer { return a } }
-
-func bothWays(filterAt) (request, reply answer) { return maybe, maybe }
 
 // maybeIf returns maybe or no.
 func maybeIf(b bool) answer { return min(answerOf(b), maybe) }
@@ -183,24 +195,21 @@ func isOff(flag *Node) bool {
 	return value != nil && (value.scalar == "false" || value.kind == mapping && matchesFraction(value) == no)
 }
 
-func ifEnabled(f filterAt) (request, reply answer) {
+func ifEnabled(f filterAt) answer {
 	enabled := f.contents.get("enabled")
-	on := maybeIf(enabled == nil || !isOff(enabled) && enabled.get("default_value") != nil)
-	return on, on
+	return maybeIf(enabled == nil || !isOff(enabled) && enabled.get("default_value") != nil)
 }
 
-func unlessMissingAllowed(f filterAt) answer { return answerOf(!f.contents.isTrue("allow_missing")) }
-
-func extAuthzActs(f filterAt) (request, reply answer) {
+func extAuthzActs(f filterAt) answer {
 	c := f.contents
 	switch {
 	case isOff(c.get("filter_enabled")) && !c.isTrue("deny_at_disable", "default_value"), c.isTrue("shadow_mode"):
-		return no, no
+		return no
 	case c.isTrue("failure_mode_allow"), c.get("filter_enabled_metadata") != nil, c.get("filter_enabled") != nil &&
 		matchesFraction(c.get("filter_enabled", "default_value")) == maybe:
-		return maybe, maybe
+		return maybe
 	}
-	return yes, maybe
+	return yes
 }
 
 func oauthRedirects(f filterAt) answer {
@@ -209,18 +218,18 @@ func oauthRedirects(f filterAt) answer {
 
 // jwtRefuses evaluates the first rule that matches.
 func jwtRefuses(f filterAt) answer {
-	if name := f.route.text("requirement_name"); name != "" {
-		return jwtRequires(f.contents.get("requirement_map", name))
+	required := func(rule *Node) answer {
+		if name := rule.text("requirement_name"); name != "" {
+			return jwtRequires(f.contents.get("requirement_map", name))
+		}
+		return min(jwtRequires(rule.get("requires")), answerOf(rule.get("requires") != nil))
+	}
+	if f.route.text("requirement_name") != "" {
+		return required(f.route)
 	}
 	result := no
 	for _, rule := range f.contents.list("rules") {
-		matched, required := matches(rule, f.request), no
-		if name := rule.text("requirement_name"); name != "" {
-			required = jwtRequires(f.contents.get("requirement_map", name))
-		} else if requires := rule.get("requires"); requires != nil {
-			required = jwtRequires(requires)
-		}
-		switch {
+		switch matched, required := matches(rule, f.request), required(rule); {
 		case matched == yes && (result == maybe && required == no || required == maybe):
 			return maybe
 		case matched == yes:
@@ -229,10 +238,7 @@ func jwtRefuses(f filterAt) answer {
 			result = maybe
 		}
 	}
-	if f.contents.get("filter_state_rules") != nil {
-		return maybe
-	}
-	return result
+	return max(result, maybeIf(f.contents.get("filter_state_rules") != nil))
 }
 
 // jwtRequires reports whether a JwtRequirement refuses a request without a token. Envoy refuses all requests for one that is not there.
@@ -252,27 +258,10 @@ func transcoderRefuses(f filterAt) answer {
 	return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method"))
 }
 
-func mcpRefuses(f filterAt) answer {
-	mode := f.contents.text("traffic_mode")
-	if own := f.route.text("traffic_mode"); own != "" {
-		mode = own
-	}
-	return answerOf(mode == "REJECT_NO_MCP")
-}
-
-// a2aRefuses is uncertain: Envoy 1.40 refuses a GET, and 1.39 does not.
-func a2aRefuses(f filterAt) answer { return maybeIf(f.contents.text("traffic_mode") == "REJECT") }
-
-func checksumRefuses(f filterAt) answer { return answerOf(f.contents.isTrue("reject_unmatched")) }
-
 func fileServerAnswers(f filterAt) answer {
 	return anyOf(f.replaced("FileServerConfig").list("path_mappings"), func(mapped *Node) answer {
 		return answerOf(strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")))
 	})
-}
-
-func credentialRefuses(f filterAt) answer {
-	return maybeIf(!f.contents.isTrue("allow_request_without_credential"))
 }
 
 func rateLimitRefuses(f filterAt) answer {
@@ -287,7 +276,7 @@ func localRateLimitRefuses(f filterAt) answer {
 		matchesFraction(c.get("filter_enabled", "default_value")) != no && matchesFraction(c.get("filter_enforced", "default_value")) != no)
 }
 
-func faultActs(f filterAt) (request, reply answer) {
+func faultActs(f filterAt) answer {
 	c := f.replaced("HTTPFault")
 	fraction := func(fault string, fixed ...string) answer {
 		if !slices.ContainsFunc(fixed, func(key string) bool { return c.get(fault, key) != nil }) { // by a header, which a probe does not have
@@ -295,29 +284,23 @@ func faultActs(f filterAt) (request, reply answer) {
 		}
 		return matchesFraction(c.get(fault, "percentage"))
 	}
-	abort := fraction("abort", "http_status", "grpc_status")
-	request = max(abort, min(fraction("delay", "fixed_delay"), maybe))
+	result := max(fraction("abort", "http_status", "grpc_status"), min(fraction("delay", "fixed_delay"), maybe))
 	for _, header := range c.list("headers") {
-		request = min(request, matchesHeader(header, f.request))
+		result = min(result, matchesHeader(header, f.request))
 	}
 	if c.get("upstream_cluster") != nil {
-		request = min(request, ifForwarded(f))
+		result = min(result, ifForwarded(f))
 	}
 	if len(c.list("downstream_nodes")) > 0 || c.get("max_active_faults") != nil {
-		request = min(request, maybe)
+		result = min(result, maybe)
 	}
-	return request, request
+	return result
 }
 
 func bandwidthDelays(f filterAt) answer {
 	c := f.replaced("BandwidthLimit")
 	mode := c.text("enable_mode")
 	return maybeIf(mode != "" && mode != "DISABLED" && !isOff(c.get("runtime_enabled")))
-}
-
-// csrfRefuses never refuses a GET. A gRPC probe is a POST.
-func csrfRefuses(f filterAt) answer {
-	return maybeIf(f.request.grpc && !isOff(f.replaced("CsrfPolicy").get("filter_enabled")))
 }
 
 func healthCheckAnswers(f filterAt) answer {
@@ -327,52 +310,38 @@ func healthCheckAnswers(f filterAt) answer {
 	return min(maybe, allOf(f.contents.list("headers"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
-func extProcActs(f filterAt) (request, reply answer) {
-	if f.contents.isTrue("observability_mode") {
-		return no, no
+// extProcCalls is by what a processor gets of a "request" or a "response".
+func extProcCalls(of string) func(filterAt) answer {
+	return func(f filterAt) answer {
+		mode := cmp.Or(f.route.get("overrides", "processing_mode"), f.contents.get("processing_mode"))
+		headers, body := mode.text(of+"_header_mode"), mode.text(of+"_body_mode")
+		return maybeIf(!f.contents.isTrue("observability_mode") && (headers != "SKIP" || body != "" && body != "NONE"))
 	}
-	mode := f.contents.get("processing_mode")
-	if own := f.route.get("overrides", "processing_mode"); own != nil {
-		mode = own
-	}
-	sent := func(headers, body string) answer {
-		return maybeIf(mode.text(headers) != "SKIP" || mode.text(body) != "" && mode.text(body) != "NONE")
-	}
-	return sent("request_header_mode", "request_body_mode"), sent("response_header_mode", "response_body_mode")
 }
 
-var (
-	luaComment = regexp.MustCompile(`--[^\n]*`)
-	luaRequest = regexp.MustCompile(`\benvoy_on_request\b`)
-	luaReply   = regexp.MustCompile(`\benvoy_on_response\b`)
-)
+var luaComment = regexp.MustCompile(`--[^\n]*`)
 
-// luaActs is by the functions that a script defines.
-func luaActs(f filterAt) (request, reply answer) {
-	code := f.contents.get("default_source_code")
-	inline := f.contents.get("inline_code")
-	if name := f.route.text("name"); name != "" {
-		code, inline = f.contents.get("source_codes", name), nil
+// luaDefines is by the functions that a script defines.
+func luaDefines(function *regexp.Regexp) func(filterAt) answer {
+	return func(f filterAt) answer {
+		code := f.contents.get("default_source_code")
+		inline := f.contents.get("inline_code")
+		if name := f.route.text("name"); name != "" {
+			code, inline = f.contents.get("source_codes", name), nil
+		}
+		if own := f.route.get("source_code"); own != nil {
+			code, inline = own, nil
+		}
+		if inline = cmp.Or(code.get("inline_string"), inline); inline == nil {
+			return maybeIf(len(code.pairs()) > 0) // in a file
+		}
+		return maybeIf(function.MatchString(luaComment.ReplaceAllString(inline.scalar, "")))
 	}
-	if own := f.route.get("source_code"); own != nil {
-		code, inline = own, nil
-	}
-	if text := code.get("inline_string"); text != nil {
-		inline = text
-	}
-	if inline == nil {
-		inFile := maybeIf(len(code.pairs()) > 0)
-		return inFile, inFile
-	}
-	script := luaComment.ReplaceAllString(inline.scalar, "")
-	return maybeIf(luaRequest.MatchString(script)), maybeIf(luaReply.MatchString(script))
 }
 
-func transformActs(f filterAt) (request, reply answer) {
-	c := f.replaced("TransformConfig")
-	return maybeIf(c.get("request_transformation") != nil), maybeIf(c.get("response_transformation") != nil)
-}
-
-func customResponseActs(f filterAt) (request, reply answer) {
-	return no, maybeIf(f.contents.get("custom_response_matcher") != nil || f.route.get("custom_response_matcher") != nil)
+// transforms is by what the filter does to a "request" or a "response".
+func transforms(what string) func(filterAt) answer {
+	return func(f filterAt) answer {
+		return maybeIf(f.replaced("TransformConfig").get(what+"_transformation") != nil)
+	}
 }

@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"maps"
 	"slices"
 	"strings"
 )
@@ -11,6 +10,7 @@ type scope struct {
 	bootstrap   *Node // nil if only parts are known
 	dumped      bool  // by a running Envoy, so it is complete
 	allClusters bool  // a dump has all of Envoy's clusters
+	resources   []resource
 	listeners   []*Node
 	hcms        []*Node // connection managers without a listener
 	clusters    map[string]*Node
@@ -20,77 +20,49 @@ type scope struct {
 	patches     []*patch           // of Istio, for a configuration that is not in the files
 }
 
+// resource is a message that has a name, or none, in a scope.
+type resource struct {
+	*Node
+	typeName string
+}
+
 func newScope() *scope {
 	return &scope{clusters: map[string]*Node{}, routes: map[string]*Node{}, extensions: map[string]*Node{}, scopes: map[string][]*Node{}}
 }
 
-// add adds a resource by its type.
+// add adds a resource by its type. Of two with one name the first counts.
 func (s *scope) add(n *Node, typeName string) {
-	if n == nil {
-		return
-	}
-	switch typeName {
-	case typeStatic:
+	named := map[string]map[string]*Node{typeCluster: s.clusters, typeRoutes: s.routes, typeExtension: s.extensions}[typeName]
+	name := n.text("name")
+	switch {
+	case n == nil:
+	case typeName == typeStatic:
 		for _, listener := range n.list("listeners") {
 			s.add(listener, typeListener)
 		}
 		for _, cluster := range n.list("clusters") {
 			s.add(cluster, typeCluster)
 		}
-	case typeListener:
-		s.listeners = append(s.listeners, n)
-	case typeHCM:
-		s.hcms = append(s.hcms, n)
-	case typeCluster:
-		put(s.clusters, n)
-	case typeRoutes:
-		put(s.routes, n)
-	case typeExtension:
-		put(s.extensions, n)
-	case typeScopedRoutes:
-		s.scopes[""] = append(s.scopes[""], n)
-	case typeScopes:
-		name := n.text("name")
-		s.scopes[name] = append(s.scopes[name], n.list("scoped_route_configs")...)
+	case typeName == typeScopes:
+		for _, scope := range n.list("scoped_route_configs") {
+			s.scopes[name] = append(s.scopes[name], scope)
+			s.resources = append(s.resources, resource{scope, typeScopedRoutes})
+		}
+	default:
+		switch {
+		case typeName == typeListener:
+			s.listeners = append(s.listeners, n)
+		case typeName == typeHCM:
+			s.hcms = append(s.hcms, n)
+		case typeName == typeScopedRoutes:
+			s.scopes[""] = append(s.scopes[""], n)
+		case named == nil || named[name] != nil:
+			return
+		default:
+			named[name] = n
+		}
+		s.resources = append(s.resources, resource{n, typeName})
 	}
-}
-
-// put adds a resource by its name. Of two with one name the first counts.
-func put(named map[string]*Node, n *Node) {
-	if name := n.text("name"); named[name] == nil {
-		named[name] = n
-	}
-}
-
-// join adds the resources of another scope.
-func (s *scope) join(part *scope) {
-	s.listeners = append(s.listeners, part.listeners...)
-	s.hcms = append(s.hcms, part.hcms...)
-	for _, cluster := range part.clusters {
-		put(s.clusters, cluster)
-	}
-	for _, routes := range part.routes {
-		put(s.routes, routes)
-	}
-	for _, extension := range part.extensions {
-		put(s.extensions, extension)
-	}
-	for name, scopes := range part.scopes {
-		s.scopes[name] = append(s.scopes[name], scopes...)
-	}
-	s.patches = append(s.patches, part.patches...)
-}
-
-// resources returns all resources.
-func (s *scope) resources() []*Node {
-	all := slices.Concat(s.listeners, s.hcms)
-	for _, named := range []map[string]*Node{s.routes, s.extensions, s.clusters} {
-		all = slices.AppendSeq(all, maps.Values(named))
-	}
-	for _, scopes := range s.scopes {
-		all = append(all, scopes...)
-	}
-	return all
 }
 
 // discovers reports whether clusters ("cds") or listeners ("lds") may come by xDS.
@@ -116,20 +88,11 @@ type connectionManager struct {
 	patch    *patch // Istio's patch that adds a filter to it, if nothing else of it is known
 }
 
-// port returns the port of the listener, or nil.
-func (m connectionManager) port() *Node {
-	return m.listener.get("address", "socket_address", "port_value")
-}
-
 // connectionManagers returns all connection managers.
 func (s *scope) connectionManagers() []connectionManager {
 	var all []connectionManager
 	for _, listener := range s.listeners {
-		chains := listener.list("filter_chains")
-		if byDefault := listener.get("default_filter_chain"); byDefault != nil {
-			chains = append(chains[:len(chains):len(chains)], byDefault)
-		}
-		for _, chain := range chains {
+		for _, chain := range append(slices.Clone(listener.list("filter_chains")), listener.get("default_filter_chain")) {
 			for _, filter := range chain.list("filters") {
 				if contents, typeName := typed(filter.get("typed_config")); typeName == typeHCM && contents != nil {
 					all = append(all, connectionManager{Node: contents, listener: listener, chain: chain})
@@ -153,17 +116,22 @@ func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
 			packed = extension.get("typed_config")
 		}
 	}
-	contents, typeName = typed(packed)
-	if shortName(typeName) == "ExtensionWithMatcher" {
+	if contents, typeName = typed(packed); shortName(typeName) == "ExtensionWithMatcher" {
 		return typed(contents.get("extension_config", "typed_config"))
 	}
 	return contents, typeName
 }
 
-// hasMatcher reports whether an entry of http_filters has a matcher around the filter.
-func hasMatcher(entry *Node) bool {
-	_, typeName := typed(entry.get("typed_config"))
-	return shortName(typeName) == "ExtensionWithMatcher"
+// unseenFilters counts the filters that get their configuration by ECDS, without the files having it: each may be a gate.
+func (s *scope) unseenFilters() (unseen int) {
+	for _, m := range s.connectionManagers() {
+		for _, entry := range m.list("http_filters") {
+			if contents, _ := s.httpFilter(entry); contents == nil && entry.get("config_discovery") != nil {
+				unseen++
+			}
+		}
+	}
+	return unseen
 }
 
 // routing has the route configurations of a connection manager, as far as they are in the files.
@@ -176,12 +144,17 @@ type routing struct {
 // routing returns the routing of a connection manager.
 func (s *scope) routing(m connectionManager) routing {
 	r := routing{scoped: m.get("scoped_routes") != nil, partial: m.patch != nil}
-	if !r.scoped {
-		routes := m.get("route_config")
+	add := func(routes *Node, name string) {
 		if routes == nil {
-			routes = s.routes[m.text("rds", "route_config_name")]
+			routes = s.routes[name]
 		}
-		r.add(routes)
+		r.partial = r.partial || routes == nil || routes.get("vhds") != nil
+		if routes != nil && !slices.Contains(r.configurations, routes) {
+			r.configurations = append(r.configurations, routes)
+		}
+	}
+	if !r.scoped {
+		add(m.get("route_config"), m.text("rds", "route_config_name"))
 		return r
 	}
 	name := m.text("scoped_routes", "name")
@@ -191,22 +164,9 @@ func (s *scope) routing(m connectionManager) routing {
 	}
 	r.partial = len(scopes) == 0
 	for _, scope := range scopes {
-		routes := scope.get("route_configuration")
-		if routes == nil {
-			routes = s.routes[scope.text("route_configuration_name")]
-		}
-		r.add(routes)
+		add(scope.get("route_configuration"), scope.text("route_configuration_name"))
 	}
 	return r
-}
-
-func (r *routing) add(routes *Node) {
-	if routes == nil || routes.get("vhds") != nil {
-		r.partial = true
-	}
-	if routes != nil && !slices.Contains(r.configurations, routes) {
-		r.configurations = append(r.configurations, routes)
-	}
 }
 
 // routesOf returns the routes of a virtual host: its list, in which the first match counts, or the routes in its matcher tree.
@@ -224,6 +184,14 @@ func routesOf(virtualHost *Node) []*Node {
 			all = append(all, contents.list("routes")...)
 		}
 	})
+	return all
+}
+
+// routesIn returns the routes of all virtual hosts.
+func routesIn(configuration *Node) (all []*Node) {
+	for _, virtualHost := range configuration.list("virtual_hosts") {
+		all = append(all, routesOf(virtualHost)...)
+	}
 	return all
 }
 

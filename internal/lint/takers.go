@@ -12,7 +12,7 @@ type Taker struct {
 
 // Takers returns the routes of a virtual host that take a path, in order, up to the first that always does.
 func Takers(virtualHost *yaml.Node, path string) (all []Taker) {
-	n, err := (&yamlReader{place: place{file: newFile("", nil)}}).node(virtualHost, 0)
+	n, err := (&yamlReader{place: place{position: newFile("", nil).at(0, 0)}}).node(virtualHost, 0)
 	if err != nil {
 		return nil
 	}

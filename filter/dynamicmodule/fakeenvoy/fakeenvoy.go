@@ -26,7 +26,7 @@ func Gauge(name string, value uint64) {
 }
 
 // Remove removes one of Envoy's own gauges.
-func Remove(name string) { with(name, func(c *C.char) { C.fe_remove_stat(c) }) }
+func Remove(name string) { with(name, func(c *C.char) { C.fe_remove_gauge(c) }) }
 
 // Reset removes all gauges and all lines of the log.
 func Reset() { C.fe_reset() }
@@ -42,7 +42,7 @@ func Log() string {
 }
 
 // Load loads the module, and returns whether it can run in this Envoy.
-func Load() bool { return bool(C.fe_load()) }
+func Load() bool { return C.fe_load() != nil }
 
 // Bootstrap creates a bootstrap extension, and returns whether the module accepts it.
 func Bootstrap(config string) (ok bool) {
@@ -79,11 +79,7 @@ func (f *Filter) Free() { C.fe_filter_free(f.c) }
 
 // Metric returns one of Healthgate's own stats, defined by the filter or the bootstrap extension; -1 if it is not defined.
 func (f *Filter) Metric(name string) (value int64) {
-	with(name, func(c *C.char) {
-		if value = int64(C.fe_metric(f.c, c)); value < 0 {
-			value = int64(C.fe_shared_metric(c))
-		}
-	})
+	with(name, func(c *C.char) { value = int64(C.fe_metric(f.c, c)) })
 	return value
 }
 
@@ -123,27 +119,27 @@ func (f *Filter) Ask(r Request) Request {
 
 // Stream is an open request.
 type Stream struct {
-	c    *C.fe_stream
-	kept []unsafe.Pointer
-	asks Request
+	c       *C.fe_stream
+	headers []unsafe.Pointer
+	request Request
 }
 
 // Open sends a complete request and keeps its stream.
 func (f *Filter) Open(r Request) *Stream {
-	s := &Stream{asks: r}
-	text := func(s2 string) *C.char {
-		if s2 == "" {
+	s := &Stream{request: r}
+	header := func(value string) *C.char {
+		if value == "" {
 			return nil
 		}
-		c := C.CString(s2)
-		s.kept = append(s.kept, unsafe.Pointer(c))
+		c := C.CString(value)
+		s.headers = append(s.headers, unsafe.Pointer(c))
 		return c
 	}
 	var route unsafe.Pointer
 	if r.Route != nil {
 		route = r.Route.c
 	}
-	s.c = C.fe_stream_new(f.c, route, text(r.Method), text(r.Path), text(r.ContentType), text(r.Accept))
+	s.c = C.fe_stream_new(f.c, route, header(r.Method), header(r.Path), header(r.ContentType), header(r.Accept))
 	if C.fe_headers(s.c, C.bool(r.Body == "")); r.Body != "" {
 		with(r.Body, func(c *C.char) { C.fe_body(s.c, c, C.size_t(len(r.Body)), true) })
 	}
@@ -155,7 +151,7 @@ func (s *Stream) Run() { C.fe_run(s.c) }
 
 // Request returns the request, and its response so far.
 func (s *Stream) Request() Request {
-	r := s.asks
+	r := s.request
 	r.Answered = s.c.replies > 0
 	r.Status = int(s.c.status)
 	r.Details, r.Text = C.GoString(&s.c.details[0]), C.GoString(&s.c.body[0])
@@ -167,7 +163,7 @@ func (s *Stream) Request() Request {
 // Free destroys the stream.
 func (s *Stream) Free() {
 	C.fe_stream_free(s.c)
-	for _, p := range s.kept {
+	for _, p := range s.headers {
 		C.free(p)
 	}
 }

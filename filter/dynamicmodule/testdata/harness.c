@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "../fakeenvoy/fake_envoy.h"
-#include "../healthgate.h"
+#include "../stream.h"
 
 #define CHECK(is)                                                                  \
   do {                                                                             \
@@ -43,7 +43,7 @@ static bool refuses;
 static hg_gate *last_merged;
 
 static hg_reply *make(hg_filter *filter, hg_gate *gate, uint32_t status, const char *details) {
-  hg_reply *reply = hg_reply_create(status, status < 300, HG_BUFFER("body\n"), (hg_buffer){details, strlen(details)});
+  hg_reply *reply = hg_reply_create(status, status < 300, HG_BUFFER("body\n"), hg_buffer_of(details));
   hg_reply_add_header(reply, HG_BUFFER("content-type"), HG_BUFFER("text/plain"));
   hg_reply_add_header(reply, HG_BUFFER("cache-control"), HG_BUFFER("no-store"));
   if (filter != NULL) reply->counters[0] = filter->metrics.first;
@@ -55,7 +55,7 @@ enum { OK, FAILS, STALE };
 
 static hg_gate *make_gate(hg_filter *filter, const char *path) {
   hg_gate *gate = hg_gate_create();
-  hg_gate_add_path(gate, (hg_buffer){path, strlen(path)});
+  hg_list_add(&gate->paths, hg_buffer_of(path));
   gate->age_limit = INT64_C(5000000000);
   hg_reply *replies[3] = {make(filter, gate, 200, "ok"), make(filter, gate, 503, "fails"), make(filter, gate, 503, "stale")};
   gate->stale = gate->error = replies[STALE];
@@ -75,9 +75,10 @@ bool healthgateFilterCreate(hg_filter *filter, char *config, size_t length) {
 hg_gate *healthgateFilterGate(uintptr_t handle) {
   hg_filter *filter = (hg_filter *)handle;
   hg_gate *gate = make_gate(filter, "/");
-  hg_gate_set_services(gate, 2, HG_BUFFER("not"), HG_BUFFER("serving"));
-  hg_gate_set_service(gate, 0, HG_BUFFER(""));
-  hg_gate_set_service(gate, 1, HG_BUFFER("a.Service"));
+  gate->list_responses[false] = hg_copy(HG_BUFFER("not"));
+  gate->list_responses[true] = hg_copy(HG_BUFFER("serving"));
+  hg_list_add(&gate->services, HG_BUFFER(""));
+  hg_list_add(&gate->services, HG_BUFFER("a.Service"));
   gate->watchers = filter->metrics.first->next;
   return gate;
 }
@@ -344,7 +345,7 @@ static void threads(void) {
   hg_gate *gate = module_filter()->gate;
   for (int i = 0; i < 2000; i++) {
     hg_gate_publish(gate, replies[i % 2]);
-    hg_metric_set(&module_filter()->metrics, module_filter()->metrics.first->next->next, (uint64_t)i);
+    hg_metric_write(&module_filter()->metrics, module_filter()->metrics.first->next->next, (uint64_t)i);
     fe_timer_fires();
     hg_watch_notify();
     fe_route_free(fe_route_new("x", 1));
@@ -373,21 +374,19 @@ static void end_of_envoy(void) {
   fe_stream_free(watch);
 }
 
-extern const char *envoy_dynamic_module_on_program_init(void);
-
 int main(void) {
 #ifdef FE_WITHOUT_LIFECYCLE
-  CHECK(envoy_dynamic_module_on_program_init() == NULL);
+  CHECK(fe_load() == NULL);
   char *line = fe_log();
   CHECK(strstr(line, "bootstrap_extension_enable_cluster_lifecycle; the module needs Envoy 1.38") != NULL);
   free(line);
-  fe_clear_log();
+  fe_reset();
   return 0;
 #endif
 #ifdef FE_OF_1_40
-  CHECK(strcmp(envoy_dynamic_module_on_program_init(), "v0.2.0") == 0);
+  CHECK(strcmp(fe_load(), "v0.2.0") == 0);
 #else
-  CHECK(strcmp(envoy_dynamic_module_on_program_init(), "v0.1.0") == 0);
+  CHECK(strcmp(fe_load(), "v0.1.0") == 0);
 #endif
   names = hg_index_create(2);
   hg_index_add(names, HG_BUFFER("cluster.a.membership_total"));
@@ -396,8 +395,9 @@ int main(void) {
   CHECK(!fe_bootstrap("{\"a\": 1}") && fe_bootstrap("{}") && !fe_bootstrap(""));
   CHECK(fe_initialized == 1);
   fe_server_initialized();
-  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 100 && fe_shared_metric("looks") == 1);
+  CHECK(fe_timers == 1 && fe_lifecycle == 1 && fe_timer_ms == 100);
   filter = fe_filter_new("", 0);
+  CHECK(fe_metric(filter, "looks") == 1);
   first_probe();
   go_calls = 0;
   probes();
@@ -419,6 +419,6 @@ int main(void) {
   hg_sample samples[2] = {{0}};
   CHECK(!hg_sample_gauges(names, samples, NULL) && !samples[0].found); // the bootstrap extension has ended
   hg_index_destroy(names);
-  fe_clear_log();
+  fe_reset();
   return 0;
 }

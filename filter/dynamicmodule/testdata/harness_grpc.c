@@ -436,8 +436,7 @@ static const void *new_override(fe_filter *of, uint64_t config_hash) {
   fe_headers(stream, true);
   fe_stream_free(stream);
   if (config_hash == 0) return route;
-  hg_gate_set_services(last_merged, 1, HG_BUFFER("not"), HG_BUFFER("serving"));
-  hg_gate_set_service(last_merged, 0, HG_BUFFER("a.Service"));
+  hg_list_add(&last_merged->services, HG_BUFFER("a.Service"));
   last_merged->config_hash = config_hash;
   last_merged->watchers_max = 100;
   return route;
@@ -713,11 +712,11 @@ static void grpc(void) {
 static void pending_metrics(void) {
   hg_metrics *metrics = &module_filter()->metrics;
   hg_metric *healthy = metrics->first->next->next;
-  hg_metric_set(metrics, healthy, 0);
+  hg_metric_write(metrics, healthy, 0);
   fe_stream_free(ask("GET", "/", NULL));
-  hg_metric_set(metrics, healthy, 1);
-  hg_metric_add(metrics, metrics->first, 5);
-  uint64_t before = fe_metric(filter, "answers");
+  hg_metric_write(metrics, healthy, 1);
+  hg_metric_write(metrics, metrics->first, 5);
+  int64_t before = fe_metric(filter, "answers");
 #ifdef FE_OF_1_38
   CHECK(fe_metric(filter, "healthy") == 0);
   fe_stream_free(ask("GET", "/", NULL));
