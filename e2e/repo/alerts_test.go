@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
+	"sigs.k8s.io/yaml"
 )
 
 // Prometheus reads the rules strictly, with each expression and template checked.
@@ -31,81 +32,13 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	if len(rules) != 5 {
 		t.Errorf("there are %d rules, want 5", len(rules))
 	}
-	for name, test := range map[string]struct {
-		series string // a point a minute, for 20 minutes
-		fires  string // the alert
-	}{
-		"all is well": {
-			`envoy_server_live{job="envoy", instance="a"} 1x20
-			 GATEhealthy{job="envoy", instance="a"} 1x20
-			 GATEfailed_stale{job="envoy", instance="a"} 5x20
-			 GATEfailed_error{job="envoy", instance="a"} 0x20
-			 GATEtransitions{job="envoy", instance="a"} 3x20
-			 GATEok{job="envoy", instance="a"} 0+60x20
-			 GATEfailed{job="envoy", instance="a"} 5x20
-			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 0+36x20
-			 envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="admin"} 1x20
-			 envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
-			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 0+3x20`, "",
-		},
-		"one of two fails": {
-			`envoy_server_live{job="envoy", instance="a"} 1x20
-			 envoy_server_live{job="envoy", instance="b"} 1x20
-			 GATEhealthy{job="envoy", instance="a"} 0x20
-			 GATEhealthy{job="envoy", instance="b"} 1x20`, "HealthgateFailing",
-		},
-		"it drains": {
-			`envoy_server_live{job="envoy", instance="a"} 0x20
-			 GATEhealthy{job="envoy", instance="a"} 0x20`, "",
-		},
-		"it is blind by age": {
-			`GATEfailed_stale{job="envoy", instance="a"} 0+10x20
-			 GATEfailed_error{job="envoy", instance="a"} 0x20`, "HealthgateBlind",
-		},
-		"it is blind by error": {
-			`GATEfailed_stale{job="envoy", instance="a"} 0x20
-			 GATEfailed_error{job="envoy", instance="a"} 0x18 1 2`, "HealthgateBlind",
-		},
-		"the kubelet alone probes": {
-			`GATEok{job="envoy", instance="a"} 0+12x20
-			 GATEfailed{job="envoy", instance="a"} 0x20`, "HealthgateUnprobed",
-		},
-		"it is probed while it fails": {
-			`GATEok{job="envoy", instance="a"} 100x20
-			 GATEfailed{job="envoy", instance="a"} 0+60x20`, "",
-		},
-		"a cluster is not checked any more": {
-			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="a", envoy_cluster_name="service"} 900x20`, "HealthgateUnchecked",
-		},
-		"a cluster of Envoy Gateway's is not checked any more": {
-			`envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
-			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 900x20`,
-			"HealthgateUnchecked",
-		},
-		"a cluster is checked once a minute, since it has had no traffic": {
-			`envoy_cluster_membership_total{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 3x20
-			 envoy_cluster_health_check_attempt{job="eg", instance="c", envoy_cluster_name="grpcroute/default/service/rule/0"} 0+3x20`, "",
-		},
-		"another Envoy has the health checks": {
-			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 3x20
-			 envoy_cluster_health_check_attempt{job="envoy", instance="b", envoy_cluster_name="service"} 0+36x20`, "HealthgateUnchecked",
-		},
-		"no Envoy checks a cluster": {
-			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="tracing"} 1x20
-			 envoy_cluster_membership_total{job="other", instance="b", envoy_cluster_name="tracing"} 1x20
-			 envoy_cluster_health_check_attempt{job="other", instance="b", envoy_cluster_name="tracing"} 0+36x20`, "",
-		},
-		"a cluster has no hosts": {
-			`envoy_cluster_membership_total{job="envoy", instance="a", envoy_cluster_name="service"} 0x20`, "",
-		},
-		"it flaps": {
-			`GATEtransitions{job="envoy", instance="a"} 0+1x20`, "HealthgateFlapping",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			queryable := series(t, strings.ReplaceAll(test.series, "GATE", "envoy_healthgate_default_"))
+	var tests []struct{ Name, Fires, Series string }
+	if err := yaml.UnmarshalStrict([]byte(readFile(t, "testdata/alerts.yaml")), &tests); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range tests {
+		t.Run(test.Name, func(t *testing.T) {
+			queryable := series(t, strings.ReplaceAll(test.Series, "GATE", "envoy_healthgate_default_"))
 			engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 10000, Timeout: time.Minute})
 			defer engine.Close()
 			for alert, rule := range rules {
@@ -117,7 +50,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 				if result.Err != nil {
 					t.Fatal(result.Err)
 				}
-				if fires := len(result.Value.(promql.Vector)) > 0; fires != (alert == test.fires) {
+				if fires := len(result.Value.(promql.Vector)) > 0; fires != (alert == test.Fires) {
 					t.Errorf("%s fires: %v (%v)", alert, fires, result)
 				}
 			}

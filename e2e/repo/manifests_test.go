@@ -82,7 +82,6 @@ func TestObjectsOfEachOverlayFitTogether(t *testing.T) {
 func checkWorkload(t *testing.T, name string, all objects) {
 	t.Helper()
 	d := get[appsv1.Deployment](t, all, "Deployment/"+name)
-	checkPods(t, name, d.Spec.Template.Spec)
 	service := get[corev1.Service](t, all, "Service/"+name)
 	network := get[networkingv1.NetworkPolicy](t, all, "NetworkPolicy/"+name)
 	for what, selector := range map[string]map[string]string{
@@ -125,31 +124,6 @@ func portOf(container corev1.Container, name string) int32 {
 		}
 	}
 	return 0
-}
-
-// checkPods checks the rules of Pod Security restricted, and more.
-func checkPods(t *testing.T, name string, pod corev1.PodSpec) {
-	t.Helper()
-	is := func(b *bool, want bool) bool { return b != nil && *b == want }
-	s := pod.SecurityContext
-	if !is(s.RunAsNonRoot, true) || *s.RunAsUser == 0 || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
-		!is(pod.AutomountServiceAccountToken, false) || pod.ServiceAccountName != name || pod.HostNetwork || pod.HostPID ||
-		slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil }) {
-		t.Errorf("the pods of %s are not restricted: %+v", name, pod)
-	}
-	if len(pod.TopologySpreadConstraints) == 0 {
-		t.Errorf("%s is not spread", name)
-	}
-	for _, c := range pod.Containers {
-		s, r := c.SecurityContext, c.Resources
-		if !is(s.AllowPrivilegeEscalation, false) || !is(s.ReadOnlyRootFilesystem, true) || len(s.Capabilities.Add) > 0 ||
-			!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
-			t.Errorf("%s: the container has %+v", name, s)
-		}
-		if r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero() || r.Limits.Memory().IsZero() {
-			t.Errorf("%s: the container has resources %+v", name, r)
-		}
-	}
 }
 
 // configuration returns Envoy's container, and its configuration: the mounted file, merged with the container's arguments.

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,43 +10,10 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// plainFile is an ordinary bootstrap; %s is a list of HTTP filters.
-const plainFile = `# Ours.
-admin:
-  address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-static_resources:
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: "*"
-              routes:
-              - match: {prefix: /}
-                route: {cluster: checkout}
-          http_filters:
-%s          - name: envoy.filters.http.router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-  clusters:
-  - name: checkout
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: checkout
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]
-`
-
-// upstreamHTTP returns the cluster's protocol options.
-func upstreamHTTP(options string) string {
-	const message = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-	return fmt.Sprintf(`typed_extension_protocol_options: {%s: {"@type": type.googleapis.com/%s, %s}}`, message, message, options)
+// plainFile returns an ordinary bootstrap with more HTTP filters.
+func plainFile(t *testing.T, filters string) string {
+	t.Helper()
+	return fill(readFile(t, "testdata/plain.yaml"), map[string]string{"filters": filters})
 }
 
 // configured makes the command write a gate into a file.
@@ -65,7 +31,7 @@ func configured(t *testing.T, text string, args ...string) (file string) {
 func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	plain := fmt.Sprintf(plainFile, "")
+	plain := plainFile(t, "")
 	replaced := func(oldNew ...string) string {
 		text := plain
 		for i := 0; i < len(oldNew); i += 2 {
@@ -87,8 +53,10 @@ func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 	}{
 		"by gRPC": {plain, []string{"--grpc-service", "shop.v1.Checkout"}},
 		"by HTTP": {plain, []string{"--http-check", "/up"}},
-		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s",
-			"connect_timeout: 1s\n    "+upstreamHTTP("explicit_http_config: {http2_protocol_options: {}}")), []string{"--http-check", "/up"}},
+		"by HTTP over HTTP/2": {replaced("connect_timeout: 1s", `connect_timeout: 1s
+    typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
+      "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions,
+      explicit_http_config: {http2_protocol_options: {}}}}`), []string{"--http-check", "/up"}},
 		"JSON": {string(asJSON), byGRPC},
 		"an anchor": {replaced("route: {cluster: checkout}", "route: {cluster: &c checkout}", "- name: checkout", "- name: *c",
 			"cluster_name: checkout", "cluster_name: *c"), byGRPC},
@@ -109,26 +77,11 @@ func TestEnvoyAcceptsFilesWrittenByConfig(t *testing.T) {
 	}
 }
 
-// otherFilters answer requests or change replies, before or after the gate: each would change a probe's 503. The lint cases have more.
-const otherFilters = `          - name: envoy.filters.http.lua
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
-              default_source_code: {inline_string: "function envoy_on_response(h) h:headers():replace(':status', '200') end"}
-          - name: envoy.filters.http.ext_proc
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
-              grpc_service: {envoy_grpc: {cluster_name: checkout}}
-          - name: envoy.filters.http.fault
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-              abort: {http_status: 418, percentage: {numerator: 100}}
-`
-
 // The route that `healthgate config` writes disables other filters: the probe gets the gate's answer, and other traffic passes them.
 func TestConfigDisablesOtherFiltersOnTheProbeRoute(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	file := configured(t, fmt.Sprintf(plainFile, otherFilters), "--grpc-service", "", "--path", "/healthz")
+	file := configured(t, plainFile(t, readFile(t, "testdata/filters.yaml")), "--grpc-service", "", "--path", "/healthz")
 	s := startText(t, readFile(t, file))
 	s.awaitGauges("checkout", 0, 1) // nothing listens at its one host
 	if status := s.plainStatus("/healthz"); status != "503" || s.stat("healthgate.default.failed_cluster_unhealthy") != 1 {

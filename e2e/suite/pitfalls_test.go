@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -247,36 +246,6 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			s.awaitStat("cluster_manager.warming_clusters", 1)
 			s.always("/", test.status, time.Second)
 			callRouter(t, s)
-		})
-	}
-}
-
-// The comment in envoy.yaml about healthy_panic_threshold: its percentage is of the hosts that Envoy does not exclude.
-func TestPanicThresholdIgnoresExcludedHosts(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, withEDS())
-	client := s.client("h2")
-	const panics = "cluster.service.lb_healthy_panic"
-	for _, step := range []struct {
-		hosts    string // x is DRAINING, u is UNHEALTHY
-		excluded uint64
-		panics   bool
-	}{
-		{"hxx", 2, false}, {"huu", 0, true}, {"hxu", 1, false}, {"hxuu", 1, true},
-	} {
-		s.writeHosts() // Envoy does not count a host again that changes from DRAINING to UNHEALTHY
-		s.writeHosts(hosts(step.hosts)...)
-		s.awaitStat("cluster.service.membership_excluded", step.excluded)
-		// A worker's hosts follow the gauge.
-		s.await(settle, func() error {
-			before := s.stat(panics)
-			for range 5 {
-				s.mustDo(client, "POST", "/router.Router/None", nil)
-			}
-			if grew := s.stat(panics) > before; grew != step.panics {
-				return fmt.Errorf("with hosts %q Envoy panics: %v, want %v", step.hosts, grew, step.panics)
-			}
-			return nil
 		})
 	}
 }

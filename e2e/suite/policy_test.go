@@ -172,30 +172,6 @@ func TestHangingMainThreadBecomesStale(t *testing.T) {
 	s.awaitProbe(client, 200, settle)
 }
 
-// With either source, a host that outlier detection has ejected counts as unhealthy.
-func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
-		c.SetEndpoints(unusedAddress(t).String())
-		c.Patch(c.Cluster(), `{health_checks: null,
-			outlier_detection: {consecutive_5xx: 3, interval: 0.1s, base_ejection_time: 60s, max_ejection_percent: 100}}`)
-	}), adminAt(t, `{"clusters": ["service"]}`), withConfig(func(c *testbed.Bootstrap) {
-		addGate(c, "byadmin", fmt.Sprintf(`{"clusters": ["service"], "path": "/byadmin", "stat_prefix": "byadmin", "source": "admin",
-			"admin": {"address": "127.0.0.1:%d", "interval": "0.1s"}}`, adminPort(c)))
-	}), onEveryRoute())
-	client := s.client("h2")
-	s.awaitProbe(client, 200, settle)
-	s.await(settle, func() error {
-		reply := s.mustDo(client, "POST", "/router.Router/Recommend", nil, "content-type", "application/grpc")
-		if n := s.stat("cluster.service.outlier_detection.ejections_active"); n != 1 {
-			return fmt.Errorf("not ejected after a call that got %d", reply.status)
-		}
-		return nil
-	})
-	s.awaitProbe(client, 503, settle)
-	s.awaitPath("/byadmin", 503)
-}
-
 // The hosts that admin shows count as in Envoy's gauges.
 func TestSourceAdminCountsHostsLikeTheGauges(t *testing.T) {
 	t.Parallel()
