@@ -79,7 +79,7 @@ CMD ["cert", "-dir", "/tls", "-keep"]
 FROM build AS suite
 ARG TARGETARCH
 RUN --mount=type=cache,target=/cache/mod --mount=type=cache,target=/cache/build \
-    make build/e2e.test build/clock.so build/grpc-health-probe GOARCH="$TARGETARCH" CC="$(cat /cc)"
+    make build/e2e.test build/clock.so GOARCH="$TARGETARCH" CC="$(cat /cc)"
 FROM envoyproxy/envoy:contrib-v${ENVOY_VERSION} AS e2e
 LABEL org.opencontainers.image.title="Healthgate's tests" \
       org.opencontainers.image.description="The tests in a real Envoy, with an Envoy" \

@@ -12,14 +12,7 @@ void envoyGoFilterLog(uint32_t level, void* message_data, int message_len) {
   envoy_dynamic_module_callback_log(static_cast<LogLevel>(level), buffer(copy(message_data, message_len)));
 }
 
-uint32_t envoyGoFilterLogLevel() {
-  for (uint32_t level = envoy_dynamic_module_type_log_level_Trace; level < envoy_dynamic_module_type_log_level_Off; level++) {
-    if (envoy_dynamic_module_callback_log_enabled(static_cast<LogLevel>(level))) {
-      return level;
-    }
-  }
-  return envoy_dynamic_module_type_log_level_Off;
-}
+uint32_t envoyGoFilterLogLevel() { return envoy_dynamic_module_type_log_level_Trace; } // Envoy drops lines below its own level
 
 envoy_dynamic_module_type_abi_version_module_ptr envoy_dynamic_module_on_program_init(void) {
   on_main_thread = on_envoy_thread = true;
@@ -28,10 +21,6 @@ envoy_dynamic_module_type_abi_version_module_ptr envoy_dynamic_module_on_program
 
 // stats_matcher is the one in stats_config of Envoy's bootstrap, or empty.
 ModuleExtensionConfig envoy_dynamic_module_on_bootstrap_extension_config_new(EnvoyExtensionConfig config, Buffer, Buffer stats_matcher) {
-  if (!stats_supported()) {
-    log_error("contrib host: it needs Envoy 1.39");
-    return nullptr;
-  }
   bootstrap.config = config;
   bootstrap.matcher = StatsMatcher(view(stats_matcher));
   envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(config);

@@ -136,7 +136,7 @@ FilterConfig::~FilterConfig() {
   }
 }
 
-std::shared_ptr<FilterConfig> lock_config(void* c) { return static_cast<GoConfig*>(c)->filter_config.lock(); }
+SharedFilterConfig lock_config(void* c) { return static_cast<GoConfig*>(c)->filter_config.lock(); }
 
 uint64_t route_config_id(const FilterConfig& config, EnvoyFilter stream) {
   uint64_t id = config.id;
@@ -190,13 +190,13 @@ ModuleFilterConfig envoy_dynamic_module_on_http_filter_config_new(EnvoyFilterCon
   if (config->id == 0) {
     return nullptr;
   }
-  return new FilterConfigHolder{config};
+  return new SharedFilterConfig(config);
 }
 
 void envoy_dynamic_module_on_http_filter_config_destroy(ModuleFilterConfig config) {
-  auto* holder = static_cast<const FilterConfigHolder*>(config);
-  holder->config->metrics.detach();
-  delete holder;
+  auto* shared = static_cast<const SharedFilterConfig*>(config);
+  (*shared)->metrics.detach();
+  delete shared;
 }
 
 // configured is a google.rpc.Status with a detail for each level, the widest first; its message has a line "<plugin_name> <key>" for each.

@@ -22,13 +22,11 @@ struct FilterConfig {
   ~FilterConfig();
 };
 
-// FilterConfigHolder is what Envoy holds of a FilterConfig.
-struct FilterConfigHolder {
-  std::shared_ptr<FilterConfig> config;
-};
+// SharedFilterConfig is what Envoy holds of a FilterConfig.
+using SharedFilterConfig = std::shared_ptr<FilterConfig>;
 
 // lock_config returns the filter configuration of a call from Go, or null if it is destroyed.
-std::shared_ptr<FilterConfig> lock_config(void* c);
+SharedFilterConfig lock_config(void* c);
 
 // route_config_id returns the id of the configuration that a stream of the filter has by its route.
 uint64_t route_config_id(const FilterConfig& config, EnvoyFilter stream);

@@ -24,8 +24,7 @@
 //    if that cluster is added again, its counters continue, and its gauges begin at 0 until the cluster sets them. A stat of the plugin
 //    gets its name as the value of a tag, as Prometheus shows; if another configuration defines it directly, admin shows it twice.
 //  - The ABI does not show which stats the scope of a listener rejects, by its own stats matcher or by the one in the bootstrap. testbed
-//    passes both to the contrib host, which applies them: regular expressions are ECMAScript's, and custom matchers are not supported. The
-//    main thread checks that Envoy has each stat that the matchers accept.
+//    passes both to the contrib host, which applies them: prefixes, suffixes and whole names.
 //  - The ABI shows only the most specific of a request's route configurations. So package testbed adds all wider ones to each, and
 //    equal ones are one object here. Two that are equal in everything around them, up to the filter chain or the resource, are one object
 //    here and two in the golang extension: a resource of two sources, or a listener that is replaced by one with the same filter chain

@@ -2,7 +2,7 @@
 
 #include "contribhost.h"
 
-#include <functional>
+#include <utility>
 #include <vector>
 
 namespace contribhost {
@@ -13,11 +13,11 @@ public:
   StatsMatcher() = default; // rejects nothing
   explicit StatsMatcher(std::string_view serialized);
 
-  bool rejects(const std::string& name) const;
+  bool rejects(std::string_view name) const;
 
 private:
-  std::vector<std::function<bool(const std::string& name)>> patterns_;
-  bool rejects_others_ = false; // names that match no pattern
+  std::vector<std::pair<uint64_t, std::string>> patterns_; // by their kinds, the fields of a StringMatcher
+  bool rejects_others_ = false;                            // names that match no pattern
 };
 
 } // namespace contribhost

@@ -6,10 +6,10 @@
 
 // From Envoy 1.39 on; the header is of 1.38.
 extern "C" {
-__attribute__((weak)) envoy_dynamic_module_type_metrics_result
+envoy_dynamic_module_type_metrics_result
 envoy_dynamic_module_callback_http_filter_config_increment_counter(contribhost::EnvoyFilterConfig, size_t id,
                                                                    contribhost::ModuleBuffer*, size_t, uint64_t value);
-__attribute__((weak)) envoy_dynamic_module_type_metrics_result
+envoy_dynamic_module_type_metrics_result
 envoy_dynamic_module_callback_http_filter_config_set_gauge(contribhost::EnvoyFilterConfig, size_t id,
                                                            contribhost::ModuleBuffer*, size_t, uint64_t value);
 }
@@ -22,8 +22,6 @@ enum Type : uint32_t { Counter = 0, Gauge = 1 }; // the golang extension's Metri
 
 // The plugin's own stats begin with this.
 constexpr std::string_view own_prefix = "healthgate.";
-
-bool starts_with(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
 
 // Envoy's stats that a living configuration has defined, counters and gauges, and these configurations.
 struct {
@@ -46,11 +44,6 @@ envoy_dynamic_module_type_stats_iteration_action visit(Buffer name, uint64_t val
 }
 
 } // namespace
-
-bool stats_supported() {
-  return envoy_dynamic_module_callback_http_filter_config_increment_counter != nullptr &&
-         envoy_dynamic_module_callback_http_filter_config_set_gauge != nullptr;
-}
 
 void refresh_stats() {
   if (bootstrap.extension == nullptr) {
@@ -76,9 +69,6 @@ void refresh_stats() {
         continue;
       }
       if (stat->refresh != stats.refresh) {
-        if (stat->definitions > 0) {
-          die("Envoy has no " + it->first + ", which the contrib host has defined: both understand a stats matcher differently");
-        }
         if (stat->found && type == Counter) {
           stat->before = stat->value; // a later counter of that name begins at 0 here, and continues in the golang extension
         }
@@ -125,10 +115,6 @@ void Metrics::detach() {
   flush();
   envoy_ = nullptr;
   stats.metrics.erase(this);
-  for (auto& stat : defined_) {
-    stat->definitions--;
-  }
-  defined_.clear();
 }
 
 void Metrics::flush() {
@@ -169,7 +155,7 @@ uint32_t Metrics::define(uint32_t type, const std::string& name) {
   metric.type = type;
   {
     std::lock_guard<std::mutex> guard(stats.lock);
-    if (starts_with(name, own_prefix)) {
+    if (name.rfind(own_prefix, 0) == 0) {
       auto& own = own_[type][name];
       if (own == nullptr) {
         own = std::make_unique<OwnStat>();
@@ -184,10 +170,6 @@ uint32_t Metrics::define(uint32_t type, const std::string& name) {
       metric.stat = by_name.lock();
       if (metric.stat == nullptr) {
         by_name = metric.stat = std::make_shared<Stat>();
-      }
-      if (!frozen_) {
-        metric.stat->definitions++;
-        defined_.push_back(metric.stat);
       }
     }
   }

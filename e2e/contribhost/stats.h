@@ -8,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 namespace contribhost {
 
@@ -34,7 +33,6 @@ struct Stat {
   uint64_t refresh = 0;            // the last refresh that found it
   bool found = false;              // by the last refresh
   uint64_t before = 0;             // of a counter: the sum of earlier counters of the name
-  int definitions = 0;             // living configurations that have defined it in Envoy
 };
 
 // OwnStat is a stat that the plugin defines itself. Any thread writes it, and the main thread hands it to Envoy.
@@ -74,16 +72,12 @@ private:
   bool frozen_ = false;
   size_t named_[2]; // a counter and a gauge whose label is their name
   std::map<std::string, std::unique_ptr<OwnStat>> own_[2];
-  std::vector<std::shared_ptr<Stat>> defined_;
 
   std::mutex lock_;
   std::deque<Metric> metrics_; // a deque does not move its elements
 
   const Metric& at(uint32_t id);
 };
-
-// stats_supported returns whether Envoy offers what Metrics need: from 1.39 on.
-bool stats_supported();
 
 // refresh_stats flushes the plugin's own stats, and copies all others. On the main thread.
 void refresh_stats();

@@ -50,7 +50,7 @@ struct Request : httpRequest {
 
 // Stream is the golang extension's Filter.
 struct Stream {
-  std::shared_ptr<FilterConfig> config;
+  SharedFilterConfig config;
   EnvoyFilter envoy;
   Request* request;      // Go owns it once it has been shown
   bool replying = false; // while the plugin's own reply is sent
@@ -58,7 +58,7 @@ struct Stream {
   uint64_t reply_length = 0;
   std::unique_ptr<Reply> reply;
 
-  Stream(std::shared_ptr<FilterConfig> c, EnvoyFilter e)
+  Stream(SharedFilterConfig c, EnvoyFilter e)
       : config(std::move(c)), envoy(e), request(new Request(this)) {
     request->plugin_name = {config->plugin_name->data(), config->plugin_name->size()};
     request->worker_id = envoy_dynamic_module_callback_http_filter_get_worker_index(envoy);
@@ -99,18 +99,9 @@ struct Stream {
     state.state = ProcessingHeader;
     state.has_headers = true;
     // Only Go's CopyHeaders needs the number of bytes.
-    switch (plugin().on_header(&state, end_stream, header_count(type), 0)) {
-    case Continue:
-      state.state = end_stream ? Done : WaitingData;
-      state.has_headers = false;
-      return true;
-    case LocalReply:
-      return false;
-    case StopAndBufferWatermark:
-      state.state = WaitingData;
-      return false;
-    }
-    die("an unexpected status of headers");
+    bool passes = passes_on(state, plugin().on_header(&state, end_stream, header_count(type), 0), end_stream);
+    state.has_headers = !passes;
+    return passes;
   }
 
   bool data(Direction& state, uint64_t length, bool end_stream) {
@@ -118,17 +109,8 @@ struct Stream {
       return false; // a reply was sent
     }
     state.state = ProcessingData;
-    switch (plugin().on_data(&state, end_stream, 0, length)) { // without a buffer: its functions are fatal
-    case Continue:
-      state.state = end_stream ? Done : WaitingData;
-      return true;
-    case LocalReply:
-      return false;
-    case StopNoBuffer:
-      state.state = WaitingData;
-      return false;
-    }
-    die("an unexpected status of data");
+    // Without a buffer: its functions are fatal.
+    return passes_on(state, plugin().on_data(&state, end_stream, 0, length), end_stream);
   }
 
   bool trailers(Direction& state, HeaderType type) {
@@ -136,14 +118,22 @@ struct Stream {
       return false;
     }
     state.state = ProcessingTrailer;
-    switch (plugin().on_header(&state, 1, header_count(type), 0)) {
+    return passes_on(state, plugin().on_header(&state, 1, header_count(type), 0), true);
+  }
+
+  bool passes_on(Direction& state, uint64_t status, bool end_stream) {
+    switch (status) {
     case Continue:
-      state.state = Done;
+      state.state = end_stream ? Done : WaitingData;
       return true;
+    case StopAndBufferWatermark:
+    case StopNoBuffer:
+      state.state = WaitingData;
+      return false;
     case LocalReply:
       return false;
     }
-    die("an unexpected status of trailers");
+    die("an unexpected status");
   }
 
   std::string_view request_header(std::string_view name) {
@@ -268,7 +258,7 @@ ModuleFilter envoy_dynamic_module_on_http_filter_new(ModuleFilterConfig config, 
   on_envoy_thread = true; // a worker
   static std::once_flag first;
   std::call_once(first, await_refresh);
-  auto& c = static_cast<const FilterConfigHolder*>(config)->config;
+  auto& c = *static_cast<const SharedFilterConfig*>(config);
   auto* stream = new Stream(c, envoy);
   if (c->logs_start) { // before the first filter has the headers
     stream->log(DownstreamStart);
@@ -278,67 +268,61 @@ ModuleFilter envoy_dynamic_module_on_http_filter_new(ModuleFilterConfig config, 
 
 static Stream& stream_at(ModuleFilter filter) { return *const_cast<Stream*>(static_cast<const Stream*>(filter)); }
 
-envoy_dynamic_module_type_on_http_filter_request_headers_status
-envoy_dynamic_module_on_http_filter_request_headers(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
+#define STATUS_HOOK(hook) \
+  envoy_dynamic_module_type_on_http_filter_##hook##_status envoy_dynamic_module_on_http_filter_##hook
+
+STATUS_HOOK(request_headers)(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
   return s.headers(s.request->decoding, request_headers, end_of_stream)
              ? envoy_dynamic_module_type_on_http_filter_request_headers_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_headers_status_StopIteration;
 }
 
-envoy_dynamic_module_type_on_http_filter_request_body_status
-envoy_dynamic_module_on_http_filter_request_body(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
+STATUS_HOOK(request_body)(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
   return s.data(s.request->decoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedRequestBody), end_of_stream)
              ? envoy_dynamic_module_type_on_http_filter_request_body_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_body_status_StopIterationNoBuffer;
 }
 
-envoy_dynamic_module_type_on_http_filter_request_trailers_status
-envoy_dynamic_module_on_http_filter_request_trailers(EnvoyFilter, ModuleFilter filter) {
+STATUS_HOOK(request_trailers)(EnvoyFilter, ModuleFilter filter) {
   Stream& s = stream_at(filter);
   return s.trailers(s.request->decoding, request_trailers)
              ? envoy_dynamic_module_type_on_http_filter_request_trailers_status_Continue
              : envoy_dynamic_module_type_on_http_filter_request_trailers_status_StopIteration;
 }
 
-envoy_dynamic_module_type_on_http_filter_response_headers_status
-envoy_dynamic_module_on_http_filter_response_headers(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
-  Stream& s = stream_at(filter);
-  if (!s.headers(s.request->encoding, response_headers, end_of_stream)) {
+// must_pass ends Envoy if the plugin has stopped a response.
+static void must_pass(bool passes) {
+  if (!passes) {
     die("the plugin stopped a response");
   }
+}
+
+STATUS_HOOK(response_headers)(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
+  Stream& s = stream_at(filter);
+  must_pass(s.headers(s.request->encoding, response_headers, end_of_stream));
   return {}; // Continue
 }
 
-envoy_dynamic_module_type_on_http_filter_response_body_status
-envoy_dynamic_module_on_http_filter_response_body(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
+STATUS_HOOK(response_body)(EnvoyFilter, ModuleFilter filter, bool end_of_stream) {
   Stream& s = stream_at(filter);
-  if (!s.data(s.request->encoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedResponseBody), end_of_stream)) {
-    die("the plugin stopped the body of a response");
-  }
+  must_pass(s.data(s.request->encoding, s.received(envoy_dynamic_module_type_http_body_type_ReceivedResponseBody), end_of_stream));
   return {}; // Continue
 }
 
-envoy_dynamic_module_type_on_http_filter_response_trailers_status
-envoy_dynamic_module_on_http_filter_response_trailers(EnvoyFilter, ModuleFilter filter) {
+STATUS_HOOK(response_trailers)(EnvoyFilter, ModuleFilter filter) {
   Stream& s = stream_at(filter);
-  if (!s.trailers(s.request->encoding, response_trailers)) {
-    die("the plugin stopped the trailers of a response");
-  }
+  must_pass(s.trailers(s.request->encoding, response_trailers));
   return {}; // Continue
 }
 
 // Envoy does not call a module's encode hooks for the module's own reply, but it calls the golang extension's.
-envoy_dynamic_module_type_on_http_filter_local_reply_status
-envoy_dynamic_module_on_http_filter_local_reply(EnvoyFilter, ModuleFilter filter, uint32_t, Buffer, bool reset_imminent) {
+STATUS_HOOK(local_reply)(EnvoyFilter, ModuleFilter filter, uint32_t, Buffer, bool reset_imminent) {
   Stream& s = stream_at(filter);
   if (s.replying && !reset_imminent) {
     Direction& state = s.request->encoding;
-    if (!s.headers(state, response_headers, !s.reply_has_body) ||
-        (s.reply_has_body && !s.data(state, s.reply_length, true))) {
-      die("the plugin stopped its own reply");
-    }
+    must_pass(s.headers(state, response_headers, !s.reply_has_body) && (!s.reply_has_body || s.data(state, s.reply_length, true)));
   }
   return {}; // Continue
 }

@@ -12,33 +12,42 @@ import (
 
 func (s *site) await(atMost time.Duration, ready func() error) {
 	s.t.Helper()
-	if err := testbed.WaitFor(s.t.Context(), atMost, ready); err != nil {
-		s.t.Fatal(err)
-	}
+	mustSucceed(s.t, testbed.WaitFor(s.t.Context(), atMost, ready))
 }
 
-// awaitProbe waits until the probe is answered with a status.
-func (s *site) awaitProbe(client *http.Client, status int, atMost time.Duration) *answer {
+// awaitCount waits until a count has reached a number, three times as long as settle, because many things may have to happen.
+func (s *site) awaitCount(what string, atLeast int, count func() int) {
 	s.t.Helper()
-	var last *answer
+	s.await(3*settle, func() error {
+		if n := count(); n < atLeast {
+			return fmt.Errorf("%d %s, want %d", n, what, atLeast)
+		}
+		return nil
+	})
+}
+
+// awaitStatus waits until requests are answered with a status, and returns the first such answer.
+func (s *site) awaitStatus(what string, status int, atMost time.Duration, request func() *answer) (last *answer) {
+	s.t.Helper()
 	s.await(atMost, func() error {
-		last = s.probe(client)
-		if last.status != status {
-			return fmt.Errorf("the probe is answered with %d, want %d", last.status, status)
+		if last = request(); last.status != status {
+			return fmt.Errorf("%s is answered with %d, want %d", what, last.status, status)
 		}
 		return nil
 	})
 	return last
 }
 
+// awaitProbe waits until the probe is answered with a status.
+func (s *site) awaitProbe(client *http.Client, status int, atMost time.Duration) *answer {
+	s.t.Helper()
+	return s.awaitStatus("the probe", status, atMost, func() *answer { return s.probe(client) })
+}
+
+// awaitPath does the same for a path, with a new connection for each probe.
 func (s *site) awaitPath(path string, status int) {
 	s.t.Helper()
-	s.await(settle, func() error {
-		if reply := s.path(path); reply.status != status {
-			return fmt.Errorf("%s is answered with %d, want %d", path, reply.status, status)
-		}
-		return nil
-	})
+	s.awaitStatus(path, status, settle, func() *answer { return s.path(path) })
 }
 
 // awaitHealthy waits until Envoy's own gauges of the cluster show these hosts. It awaits each host's own state first, because equal
@@ -73,27 +82,33 @@ func (s *site) awaitHosts(serving map[*testbed.Backend]bool) {
 
 func (s *site) awaitGauges(cluster string, healthy, total uint64) {
 	s.t.Helper()
-	s.await(settle, func() error {
-		stats, err := s.envoy.Stats("cluster." + cluster + ".membership_")
-		if err != nil {
-			return err
-		}
-		h, n := stats["cluster."+cluster+".membership_healthy"], stats["cluster."+cluster+".membership_total"]
-		if h != healthy || n != total {
-			return fmt.Errorf("envoy counts %d healthy of %d, want %d of %d", h, n, healthy, total)
-		}
-		return nil
-	})
+	s.awaitStats("cluster."+cluster+".membership_", map[string]uint64{"healthy": healthy, "total": total})
 }
 
 func (s *site) awaitStat(name string, value uint64) {
 	s.t.Helper()
+	s.awaitStats(name, map[string]uint64{"": value})
+}
+
+// awaitStats waits until stats have these values. The keys are their names after the prefix; a stat that Envoy does not have is 0.
+func (s *site) awaitStats(prefix string, want map[string]uint64) {
+	s.t.Helper()
 	s.await(settle, func() error {
-		if got := s.stat(name); got != value {
-			return fmt.Errorf("%s is %d, want %d", name, got, value)
+		got, err := s.envoy.Stats(prefix)
+		for name, value := range want {
+			if err == nil && got[prefix+name] != value {
+				err = fmt.Errorf("%s%s is %d, want %d", prefix, name, got[prefix+name], value)
+			}
 		}
-		return nil
+		return err
 	})
+}
+
+// awaitIncrease waits until a counter is greater than now by a number.
+func (s *site) awaitIncrease(counter string, by uint64) {
+	s.t.Helper()
+	before := s.stat(counter)
+	s.awaitCount(counter, int(before+by), func() int { return int(s.stat(counter)) })
 }
 
 // awaitFreed waits until no more than so many objects are alive. Go frees an object that Envoy has dropped only after some garbage
@@ -110,14 +125,32 @@ func (s *site) awaitFreed(what string, atMost int, count func(testbed.LiveObject
 			s.probe(client)
 		}
 		live, err := variant.LiveObjects(s.envoy)
-		if err != nil {
-			return err
+		if n := count(live); err == nil && n > atMost {
+			err = fmt.Errorf("%d %s are alive", n, what)
 		}
-		if n := count(live); n > atMost {
-			return fmt.Errorf("%d %s are alive", n, what)
+		return err
+	})
+}
+
+// mustNotGrow repeats an action, first for a warm-up, and waits until Envoy's memory has grown by at most so many MiB since then.
+func (s *site) mustNotGrow(atMost float64, warmUp, times int, action func(i int)) {
+	s.t.Helper()
+	var before float64
+	var began time.Time
+	for i := range warmUp + times {
+		if i == warmUp {
+			before, began = s.residentMiB(), time.Now()
+		}
+		action(i)
+	}
+	took := time.Since(began)
+	s.await(60*time.Second, func() error {
+		if after := s.residentMiB(); after > before+atMost {
+			return fmt.Errorf("envoy has grown by %.1f MiB in %d times", after-before, times)
 		}
 		return nil
 	})
+	s.t.Logf("%d times in %v; %.1f MiB, then %.1f", times, took, before, s.residentMiB())
 }
 
 // setServing makes the first n backends SERVING and the others not, and waits until Envoy has noticed.
@@ -131,20 +164,22 @@ func (s *site) serve(n int) map[*testbed.Backend]bool {
 	s.t.Helper()
 	serving := map[*testbed.Backend]bool{}
 	for i, backend := range s.backends {
-		if err := backend.SetServing(i < n); err != nil {
-			s.t.Fatal(err)
-		}
+		s.setBackend(i, i < n)
 		serving[backend] = i < n
 	}
 	return serving
 }
 
+// setBackend makes a backend SERVING or not, and waits for nothing.
+func (s *site) setBackend(i int, serving bool) {
+	s.t.Helper()
+	mustSucceed(s.t, s.backends[i].SetServing(serving))
+}
+
 func (s *site) stats(prefix string) map[string]uint64 {
 	s.t.Helper()
 	stats, err := s.envoy.Stats(prefix)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	mustSucceed(s.t, err)
 	return stats
 }
 
@@ -152,6 +187,12 @@ func (s *site) stats(prefix string) map[string]uint64 {
 func (s *site) stat(name string) uint64 {
 	s.t.Helper()
 	return s.stats(name)[name]
+}
+
+// awaitSample waits until the gates know Envoy's present state.
+func (s *site) awaitSample() {
+	s.t.Helper()
+	s.stats("healthgate.")
 }
 
 // awaitLog waits until Envoy has written a text.
@@ -163,6 +204,12 @@ func (s *site) awaitLog(text string, atMost time.Duration) {
 		}
 		return nil
 	})
+}
+
+// awaitDetails waits until the access log has an answer with these details.
+func (s *site) awaitDetails(details string) {
+	s.t.Helper()
+	s.awaitLog(`"details":"`+details+`"`, settle)
 }
 
 // awaitLines waits until Envoy's log has a text so many times, because a line may follow the answer that it reports. More are an error.
@@ -180,22 +227,34 @@ func (s *site) awaitLines(text string, lines int, atMost time.Duration) {
 	}
 }
 
+// mustNotLog fails if Envoy has written a text.
+func (s *site) mustNotLog(text string) {
+	s.t.Helper()
+	if log := s.envoy.Log(); strings.Contains(log, text) {
+		s.t.Errorf("envoy has logged %q:\n%s", text, testbed.Tail(log, 40))
+	}
+}
+
 func (s *site) post(path string) string {
 	s.t.Helper()
 	reply, err := s.envoy.Post(path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	mustSucceed(s.t, err)
 	return reply
 }
 
 func (s *site) residentMiB() float64 {
 	s.t.Helper()
 	held, err := s.envoy.ResidentMiB()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	mustSucceed(s.t, err)
 	return held
+}
+
+// mustEndInOrder ends Envoy by SIGTERM.
+func (s *site) mustEndInOrder() {
+	s.t.Helper()
+	if err := s.envoy.Stop(); err != nil {
+		s.t.Errorf("envoy ended with %v on SIGTERM, want 0", err)
+	}
 }
 
 // hang makes Envoy's main thread hang for some seconds, and returns a channel that gets the result at the end.
@@ -205,9 +264,10 @@ func (s *site) hang(seconds int) <-chan error {
 	return variant.Hang(s.envoy, seconds)
 }
 
-func (s *site) loseMetrics(lost bool) {
+// whileHanging calls check while Envoy's main thread hangs for some seconds, and returns when it no longer hangs.
+func (s *site) whileHanging(seconds int, check func()) {
 	s.t.Helper()
-	if err := variant.LoseMetrics(s.envoy, lost); err != nil {
-		s.t.Fatal(err)
-	}
+	hung := s.hang(seconds)
+	check()
+	mustSucceed(s.t, <-hung)
 }

@@ -21,8 +21,7 @@ import (
 // Envoy checks a cluster without traffic as often as others; otherwise it would notice a change after a minute.
 func TestIdleClusterIsCheckedAtItsInterval(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.setServing(1)
+	s := newServingSite(t)
 	s.setServing(0) // waits at most settle, far less than a minute
 	s.awaitProbe(s.client("h2"), 503, time.Second)
 }
@@ -115,8 +114,7 @@ func TestHTTP10NeedsTheLinesInTheComment(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, test.options...)
-			s.setServing(1)
+			s := newServingSite(t, test.options...)
 			conn := s.dialTLS(t.Context(), "http/1.1")
 			send(t, conn, "GET / HTTP/1.0\r\n\r\n") // HTTP/1.0 has no host header
 			answer, err := io.ReadAll(conn)

@@ -67,7 +67,7 @@ func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 			if name != widestAlone {
 				needs(t, testbed.OverrideLevels)
 			}
-			s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+			s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 				if test.all != "" {
 					c.HCM().GetRouteConfig().TypedPerFilterConfig = gateOverride(test.all)
 				}
@@ -81,7 +81,6 @@ func TestEachLevelOfTheRoutesOverridesTheWiderOnes(t *testing.T) {
 					test.change(c)
 				}
 			}))
-			s.setServing(1)
 			if test.probes == nil {
 				for _, protocol := range protocols {
 					reply := s.mustDo(s.client(protocol), "GET", "/readyz", nil)
@@ -116,9 +115,8 @@ func TestListenersWithSharedRoutesMergeAgainInTurn(t *testing.T) {
 	}{"shared": {withRDS(), turns, 4 * turns}, "separate": {func(*plan) {}, 2, 2}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, test.routes, withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`),
+			s := newServingSite(t, test.routes, withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`),
 				withSecondListener(`{"clusters": ["service"]}`))
-			s.setServing(1)
 			merges := func() int {
 				n, err := testbed.Merges(s.envoy)
 				if err != nil {
@@ -143,8 +141,7 @@ func TestListenersWithSharedRoutesMergeAgainInTurn(t *testing.T) {
 // With an access log at the start of a request the plugin is called for the log first, and for the headers after that.
 func TestProbeIsAnsweredWithAnAccessLogAtItsStart(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRoute("/readyz", `{"path": "/readyz"}`), withHCM(`access_log_options: {flush_access_log_on_new_request: true}`))
-	s.setServing(1)
+	s := newServingSite(t, withRoute("/readyz", `{"path": "/readyz"}`), withHCM(`access_log_options: {flush_access_log_on_new_request: true}`))
 	client := s.client("h2")
 	expect(t, "/", s.probe(client), 200, "ok\n", nil)
 	expect(t, "/readyz", s.mustDo(client, "GET", "/readyz", nil), 200, "ok\n", nil)

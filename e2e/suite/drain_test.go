@@ -1,61 +1,78 @@
 package suite
 
 import (
-	"strings"
 	"testing"
 	"time"
 )
 
+func TestDrainingFailsTheProbe(t *testing.T) {
+	type reply struct {
+		gate     string
+		status   int
+		body     string
+		draining string // the value of Envoy's header
+	}
+	subtests(t, map[string]reply{
+		"drain by default": {`{"clusters": ["service"]}`, 503, "unavailable\n", "true"},
+		"drain: fail":      {`{"clusters": ["service"], "drain": "fail"}`, 503, "unavailable\n", "true"},
+		"drain: ignore":    {`{"clusters": ["service"], "drain": "ignore"}`, 200, "ok\n", ""},
+	}, func(t *testing.T, want reply) {
+		s := newServingSite(t, withGate(want.gate))
+		client := s.client("h2")
+		// The drain begins before the first probe.
+		s.post("/healthcheck/fail")
+		expect(t, "while draining", s.probe(client), want.status, want.body,
+			map[string]string{"x-envoy-immediate-health-check-fail": want.draining, "cache-control": "no-store"})
+		s.post("/healthcheck/ok")
+		expect(t, "afterwards", s.probe(client), 200, "ok\n", notDraining)
+	})
+}
+
+func TestConfigurationAddedDuringADrainFailsTheProbe(t *testing.T) {
+	t.Parallel()
+	s := newServingSite(t, withLDS())
+	s.post("/healthcheck/fail")
+	s.mustReload(`{"clusters": ["service"], "stat_prefix": "second"}`)
+	expect(t, "the new one", s.awaitProbe(s.client("h2"), 503, settle), 503, "unavailable\n", draining)
+	s.awaitStat("healthgate.second.failed_draining", 1)
+}
+
 // Envoy fails its health checks before it reads any configuration of the gate.
 func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it starts an Envoy")
-	for name, options := range map[string][]option{
+	subtests(t, map[string][]option{
 		"reference configuration": nil,
 		"rare stats flushes":      {withBootstrap(`stats_flush_interval: 290s`)},
 		"few stats": {withStatsMatcher(`inclusion_list: {patterns: [
 			{prefix: cluster}, {prefix: listener_manager}, {exact: server.live}, {exact: server.state}]}`)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, append(options, startedDraining(t))...)
-			client := s.client("h2")
-			s.setServing(1)
-			draining := map[string]string{"x-envoy-immediate-health-check-fail": "true"}
-			expect(t, "after the start", s.probe(client), 503, "unavailable\n", draining)
-			s.post("/healthcheck/ok")
-			expect(t, "after /healthcheck/ok", s.probe(client), 200, "ok\n", nil)
-			s.post("/healthcheck/fail")
-			expect(t, "after /healthcheck/fail", s.probe(client), 503, "unavailable\n", draining)
-		})
-	}
+	}, func(t *testing.T, options []option) {
+		s := newServingSite(t, append(options, startedDraining(t))...)
+		client := s.client("h2")
+		expect(t, "after the start", s.probe(client), 503, "unavailable\n", draining)
+		s.post("/healthcheck/ok")
+		expect(t, "after /healthcheck/ok", s.probe(client), 200, "ok\n", nil)
+		s.post("/healthcheck/fail")
+		expect(t, "after /healthcheck/fail", s.probe(client), 503, "unavailable\n", draining)
+	})
 }
 
 // If a stats matcher leaves out the stats that show a drain, the log has a warning.
 func TestInvisibleDrainIsLogged(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.}, {prefix: healthgate.}, {prefix: listener_manager}]}`))
+	s := newServingSite(t, withStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.}, {prefix: healthgate.}, {prefix: listener_manager}]}`))
 	client := s.client("h2")
-	s.setServing(1)
 	s.post("/healthcheck/fail")
 	expect(t, "an invisible drain", s.probe(client), 200, "ok\n", nil)
-	const warning = "healthgate: gate default: server.live reads 0 and never was 1"
-	s.awaitLines(warning, 1, 45*time.Second)
-	for _, matcher := range []string{
-		"stats_config.stats_matcher", "the listener's metadata envoy.stats_matcher, which replaces it", "server.state",
-	} {
-		if !strings.Contains(s.envoy.Log(), matcher) {
-			t.Errorf("the warning lacks %q", matcher)
-		}
-	}
+	s.awaitLines("healthgate: gate default: server.live reads 0 and never was 1", 1, 45*time.Second)
+	s.awaitLog("stats_config.stats_matcher", settle)
+	s.awaitLog("the listener's metadata envoy.stats_matcher, which replaces it", settle)
+	s.awaitLog("server.state", settle)
 }
 
 // A listener whose own matcher excludes the server's stats sees a drain by the other listener's, and logs no warning.
 func TestListenerWithoutServerStatsSeesADrain(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`),
+	s := newServingSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`),
 		func(p *plan) { p.matcher = excludeStats("server.") })
-	s.setServing(1)
 	second := s.at("second")
 	one, other := s.client("h2"), second.client("h2")
 	for _, step := range []struct {

@@ -162,8 +162,7 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
-	s := newSite(t)
-	s.setServing(1)
+	s := newServingSite(t)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	resets, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -193,12 +192,11 @@ func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 // A listener that requires a client certificate refuses explain's probe, as it does a load balancer's.
 func TestExplainReportsARequiredClientCertificate(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		ca := c.TLS().GetCommonTlsContext().GetTlsCertificates()[0].GetCertificateChain().GetFilename()
 		c.Patch(c.TLS(),
 			fmt.Sprintf(`{require_client_certificate: true, common_tls_context: {validation_context: {trusted_ca: {filename: %q}}}}`, ca))
 	}))
-	s.setServing(1)
 	g := s.mustExplain(written(t, s), explanation{code: 1, status: 200, by: "numbers", problem: "the probe got no answer: "})
 	if !strings.Contains(g.Next, "client certificate") {
 		t.Errorf("the next step is %q", g.Next)
@@ -208,9 +206,8 @@ func TestExplainReportsARequiredClientCertificate(t *testing.T) {
 // /healthcheck/ok does not undo `healthgate drain`: the gate passes again, but each connection is closed after its reply.
 func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, asInTheImage(t), alone("it drains Envoy for good"))
+	s := newServingSite(t, asInTheImage(t), alone("it drains Envoy for good"))
 	admin := written(t, s)
-	s.setServing(1)
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
 	s.mustExplain(admin, explanation{status: 200})
@@ -234,14 +231,13 @@ func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 // explain also probes listeners that differ from the reference configuration's.
 func TestExplainProbesAnyListener(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.Listener().Name = ""
 		if variant.Name() == "module" {
 			*c = *c.For(variant) // in the module's form, which has the namespace
 			c.ModuleFilter().DynamicModuleConfig.MetricsNamespace = "other"
 		}
 	}))
-	s.setServing(1)
 	r, _ := explain(t, written(t, s))
 	if g := r.Gates[0]; g.Answer.By != "probe" || g.Answer.Status != 200 || len(g.Problems) > 0 {
 		t.Errorf("explain reports %+v", g)
@@ -253,8 +249,7 @@ func TestExplainProbesAnyListener(t *testing.T) {
 func TestExplainReportsARefusedOrWarmingUpdate(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, withLDS())
-	s.setServing(1)
+	s := newServingSite(t, withLDS())
 	s.awaitProbe(s.client("h2"), 200, settle)
 	expectParts := func(when string, code, gates int, of func(report) string, parts ...string) {
 		t.Helper()
@@ -349,9 +344,8 @@ func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
 	skipWithRunningEnvoy(t, "it changes the configuration")
 	t.Run("held", func(t *testing.T) {
 		t.Parallel()
-		s := newSite(t, withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
+		s := newServingSite(t, withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
 		admin, client := written(t, s), s.client("h2")
-		s.setServing(1)
 		s.awaitProbe(client, 200, settle)
 		s.setServing(0)
 		s.mustExplain(admin, explanation{status: 200, details: "healthgate_held", next: "hold delays the change"}, "--probe=false")

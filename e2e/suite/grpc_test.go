@@ -2,35 +2,52 @@ package suite
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/health" // the clients' own checking
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"healthgate/e2e/testbed"
 )
 
+const (
+	serving    = grpc_health_v1.HealthCheckResponse_SERVING
+	notServing = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	unknown    = grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
+)
+
+// servingStatus is a status of grpc.health.v1.Health.
+type servingStatus = grpc_health_v1.HealthCheckResponse_ServingStatus
+
+func statusOf(passing bool) servingStatus {
+	if passing {
+		return serving
+	}
+	return notServing
+}
+
+func asked(service string) *grpc_health_v1.HealthCheckRequest {
+	return &grpc_health_v1.HealthCheckRequest{Service: service}
+}
+
 // healthRoute returns the route on which the filter answers grpc.health.v1.Health.
 func healthRoute() *routev3.Route {
 	return testbed.Parse[*routev3.Route](`{name: health, match: {prefix: /grpc.health.v1.Health/}, direct_response: {status: 503},
 		typed_per_filter_config: {healthgate: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}}}`)
-}
-
-// overrideHealthRoute overrides the gate on the health service's route.
-func overrideHealthRoute(host *routev3.VirtualHost, gate string) {
-	for _, route := range host.Routes {
-		if route.Name == "health" {
-			route.TypedPerFilterConfig = gateOverride(gate)
-		}
-	}
 }
 
 // withHealthService makes the filter answer grpc.health.v1.Health, for router.Router and overall.
@@ -41,38 +58,59 @@ func withHealthService() option {
 	})
 }
 
+// newHealthSite starts a site whose gate passes and answers grpc.health.v1.Health.
+func newHealthSite(t *testing.T, options ...option) *site {
+	t.Helper()
+	needs(t, testbed.GRPC)
+	s := newServingSite(t, append([]option{withHealthService()}, options...)...)
+	s.awaitPath("/", 200)
+	return s
+}
+
+// health returns a client of grpc.health.v1.Health at the listener.
 func (s *site) health() grpc_health_v1.HealthClient {
 	return grpc_health_v1.NewHealthClient(s.dialGRPC())
 }
 
-func asked(service string) *grpc_health_v1.HealthCheckRequest {
-	return &grpc_health_v1.HealthCheckRequest{Service: service}
+// mustCheck makes a Check of the overall status.
+func mustCheck(t *testing.T, what string, health grpc_health_v1.HealthClient, want servingStatus) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*settle)
+	defer cancel()
+	if reply, err := health.Check(ctx, asked("")); err != nil || reply.Status != want {
+		t.Errorf("%s: Check got %v, %v, want %v", what, reply.GetStatus(), err, want)
+	}
 }
 
-const (
-	serving    = grpc_health_v1.HealthCheckResponse_SERVING
-	notServing = grpc_health_v1.HealthCheckResponse_NOT_SERVING
-	unknown    = grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
-)
+// awaitCheck waits until a Check of the overall status gets a status, or an error with a code.
+func (s *site) awaitCheck(want servingStatus, code codes.Code) {
+	s.t.Helper()
+	health := s.health()
+	s.await(settle, func() error {
+		if reply, err := health.Check(s.t.Context(), asked("")); status.Code(err) != code || reply.GetStatus() != want {
+			return fmt.Errorf("a Check is answered with %v, %v, want %v, %v", reply.GetStatus(), err, want, code)
+		}
+		return nil
+	})
+}
 
 func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService())
+	s := newHealthSite(t)
 	health := s.health()
-	for _, up := range []bool{true, false, true} {
-		s.setServing(map[bool]int{true: 1}[up])
-		want := map[bool]grpc_health_v1.HealthCheckResponse_ServingStatus{true: serving, false: notServing}[up]
-		s.stats("healthgate.") // after a sample
+	for _, up := range []int{1, 0, 1} {
+		s.setServing(up)
+		want := statusOf(up == 1)
+		s.awaitSample()
 		for _, service := range []string{"", "router.Router"} {
 			reply, err := health.Check(t.Context(), asked(service))
 			if err != nil || reply.Status != want {
-				t.Errorf("up %v, Check of %q: got %v, %v", up, service, reply.GetStatus(), err)
+				t.Errorf("%d up, Check of %q: got %v, %v", up, service, reply.GetStatus(), err)
 			}
 		}
 		list, err := health.List(t.Context(), &grpc_health_v1.HealthListRequest{})
 		if err != nil || len(list.Statuses) != 2 || list.Statuses[""].GetStatus() != want || list.Statuses["router.Router"].GetStatus() != want {
-			t.Errorf("up %v, List: got %v, %v", up, list, err)
+			t.Errorf("%d up, List: got %v, %v", up, list, err)
 		}
 	}
 	if _, err := health.Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
@@ -82,347 +120,223 @@ func TestHealthServiceAnswersByTheGate(t *testing.T) {
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("another method: got %v", err)
 	}
-	if got := s.stat("healthgate.default.grpc_check"); got != 10 {
-		t.Errorf("grpc_check is %d, want 10", got)
-	}
+	s.awaitStat("healthgate.default.grpc_check", 10)
 }
 
-func TestWatchersGetChangesAndTheEndOfEnvoy(t *testing.T) {
+// The health service answers NOT_SERVING during a drain, also one from the start.
+func TestHealthServiceFollowsADrain(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService())
-	s.setServing(1)
-	crowd := s.newCrowd(50, s.conns(4)...)
-	crowd.await(serving, 1)
-	ofUnknown, err := s.health().Watch(t.Context(), asked("unknown"))
-	if err != nil {
-		t.Fatal(err)
+	s := newServingSite(t, withHealthService(), startedDraining(t))
+	crowd := s.newCrowd(1, s.dialGRPC()).first(notServing)
+	for i, drain := range []string{"ok", "fail", "ok"} {
+		s.post("/healthcheck/" + drain)
+		crowd.await(statusOf(drain == "ok"), int64(i)+2)
+		mustCheck(t, drain, s.health(), statusOf(drain == "ok"))
 	}
-	if reply, err := ofUnknown.Recv(); err != nil || reply.Status != unknown {
-		t.Errorf("Watch of an unknown service: got %v, %v", reply, err)
-	}
-	s.awaitStat("healthgate.default.grpc_watchers", 201)
-	for i := range 4 {
-		s.setServing(i % 2)
-		crowd.await(statusOf(i%2 == 1), int64(i)+2)
-	}
-	crowd.mustHaveSeen(5)
-	if err := s.envoy.Stop(); err != nil {
-		t.Error(err)
-	}
+	s.mustEndInOrder()
 	crowd.mustEnd()
-	if _, err := ofUnknown.Recv(); status.Code(err) != codes.Unavailable {
-		t.Errorf("Watch of an unknown service ends with %v", err)
-	}
 }
 
-// When its client leaves, a watcher's stream ends.
-func TestWatchersOfClosedClientsEnd(t *testing.T) {
-	t.Parallel()
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService())
-	s.setServing(1)
-	health := s.health()
-	for range 5 {
-		ctx, cancel := context.WithCancel(t.Context())
-		for range 50 {
-			stream, err := health.Watch(ctx, asked(""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := stream.Recv(); err != nil {
-				t.Fatal(err)
+// callByWeb makes a gRPC-Web call, and returns the gRPC status, from headers or trailers, and the message.
+func (s *site) callByWeb(client *http.Client, path, body string) (grpcStatus, message string, header http.Header) {
+	s.t.Helper()
+	const contentType = "application/grpc-web+proto"
+	reply := s.mustDo(client, "POST", path, strings.NewReader(body), "content-type", contentType, "accept", contentType, "x-grpc-web", "1")
+	if reply.status != 200 || !strings.HasPrefix(reply.header.Get("content-type"), "application/grpc-web") {
+		s.t.Fatalf("%s: got %d %v", path, reply.status, reply.header)
+	}
+	if grpcStatus = reply.header.Get("grpc-status"); grpcStatus != "" { // headers alone
+		text, err := url.PathUnescape(reply.header.Get("grpc-message"))
+		if err != nil || reply.body != "" {
+			s.t.Errorf("%s: the body is %q; %v", path, reply.body, err)
+		}
+		return grpcStatus, text, reply.header
+	}
+	for frames := []byte(reply.body); len(frames) >= 5; {
+		length := 5 + int(binary.BigEndian.Uint32(frames[1:]))
+		if payload := string(frames[5:length]); frames[0] == 0 {
+			message += payload
+		} else if _, rest, found := strings.Cut(payload, "grpc-status:"); found { // trailers
+			grpcStatus, _, _ = strings.Cut(rest, "\r\n")
+		}
+		frames = frames[length:]
+	}
+	return grpcStatus, message, reply.header
+}
+
+// webCall is a gRPC-Web call and its expected answer. The message of an error is text, any other is protobuf.
+type webCall struct{ path, body, status, message, details string }
+
+// mustBeAnswered makes each call over each protocol.
+func (s *site) mustBeAnswered(calls ...webCall) (header http.Header) {
+	s.t.Helper()
+	s.awaitSample()
+	for _, protocol := range protocols {
+		client := s.client(protocol)
+		for _, call := range calls {
+			var status, message string
+			if status, message, header = s.callByWeb(client, call.path, call.body); status != call.status || message != call.message {
+				s.t.Errorf("%s: got %s %q for %+v", protocol, status, message, call)
 			}
 		}
-		cancel()
-		s.awaitStat("healthgate.default.grpc_watchers", 0)
 	}
-	if got := s.stat("healthgate.default.grpc_watch"); got != 250 {
-		t.Errorf("grpc_watch is %d, want 250", got)
+	for _, call := range calls {
+		if call.details != "" {
+			s.awaitDetails(call.details)
+		}
+	}
+	return header
+}
+
+// With grpc_web before the gate each answer keeps its status, and the access log has its details.
+func TestAnswersKeepTheirStatusThroughGRPCWeb(t *testing.T) {
+	t.Parallel()
+	s := newHealthSite(t, withConfig(func(c *testbed.Bootstrap) {
+		c.SetGateKey("grpc_max_watchers", 1)
+		c.SetGateKey("response", map[string]any{"unhealthy": map[string]any{"body": "50 % of\nthe hösts~"}})
+		c.HCM().AccessLog[0].Filter = nil
+	}), withFilter(true, // before the gate
+		`{name: envoy.filters.http.grpc_web, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}`))
+	s.newCrowd(1, s.dialGRPC()).await(serving, 1)
+	const health = "/grpc.health.v1.Health/"
+	s.mustBeAnswered(
+		webCall{health + "Check", known, "0", "\x08\x01", ""},
+		webCall{health + "Check", "\x00\x00\x00\x00\x03\x0a\x01x", "5", "unknown service", "healthgate_grpc_not_found"},
+		webCall{health + "Check", known[:10], "3", "the request is not one whole message", "healthgate_grpc_invalid_argument"},
+		webCall{health + "Other", known, "12", "unknown method of grpc.health.v1.Health", "healthgate_grpc_unimplemented"},
+		webCall{health + "Watch", known, "8", "too many calls of Watch", "healthgate_grpc_resource_exhausted"},
+		webCall{"/", whole, "0", "ok\n", "healthgate_ok"},
+	)
+	s.setServing(0)
+	header := s.mustBeAnswered(
+		webCall{health + "Check", known, "0", "\x08\x02", ""},
+		webCall{"/", whole, "14", "50 % of\nthe hösts~", "healthgate_cluster_unhealthy"},
+	)
+	if header.Get("cache-control") != "no-store" {
+		t.Errorf("the gate's headers are %v", header)
+	}
+	s.post("/healthcheck/fail")
+	header = s.mustBeAnswered(webCall{"/", whole, "14", "50 % of\nthe hösts~", "healthgate_draining"})
+	if header.Get("x-envoy-immediate-health-check-fail") != "true" {
+		t.Errorf("the gate's headers while it drains are %v", header)
 	}
 }
 
-// grpc-go's client-side health checking follows the gate.
+// Other projects' clients of grpc.health.v1.Health, and how they read the gate's answers.
+
+// secured has an option for each transport of the listener.
+var secured = map[string][]option{"TLS": nil, "h2c": {withoutTLS()}}
+
+// pythonsGRPC returns the folder of Python's client, which pip fetches once, with the versions and hashes in python/requirements.txt.
+var pythonsGRPC = sync.OnceValues(func() (string, error) {
+	folder := filepath.Join(testbed.Root(), "build", "python")
+	if _, err := os.Stat(filepath.Join(folder, "grpc_health")); err == nil {
+		return folder, nil
+	}
+	// Fetched elsewhere and then moved, so that a partial one is never used.
+	work, err := os.MkdirTemp(filepath.Dir(folder), "python.")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(work)
+	out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
+		"--require-hashes", "--target", work, "--requirement",
+		filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("pip cannot fetch Python's gRPC client: %w\n%s", err, out)
+	}
+	return folder, os.Rename(work, folder)
+})
+
+// askPython makes Python's client ask for services, and returns a line for each answer: check or watch, the service and the answer.
+func askPython(t *testing.T, s *site, services ...string) string {
+	t.Helper()
+	folder, err := pythonsGRPC()
+	mustSucceed(t, err)
+	_, port, err := net.SplitHostPort(s.envoy.Ingress)
+	mustSucceed(t, err)
+	ca := s.cert.CertFile
+	if s.isPlain() {
+		ca = ""
+	}
+	args := append([]string{filepath.Join(testbed.Root(), "e2e", "suite", "python", "ask.py"), "localhost:" + port, ca}, services...)
+	ask := exec.CommandContext(t.Context(), "python3", args...)
+	ask.Env = append(os.Environ(), "PYTHONPATH="+folder, "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
+	var errs strings.Builder
+	ask.Stderr = &errs
+	out, err := ask.Output()
+	if err != nil {
+		t.Fatalf("%v: %s%s", err, out, &errs)
+	}
+	return string(out)
+}
+
+// Python's client reads the same from the gate as grpc-go, with which the other tests ask.
+func TestPythonsClientAgrees(t *testing.T) {
+	needs(t, testbed.GRPC)
+	if err := exec.Command("python3", "-m", "pip", "--version").Run(); err != nil {
+		t.Skipf("it needs python3 with pip: %v", err)
+	}
+	subtests(t, secured, func(t *testing.T, options []option) {
+		s := newHealthSite(t, options...)
+		for _, state := range []struct {
+			name  string
+			up    int
+			drain string
+			want  string
+		}{{"down", 0, "ok", "NOT_SERVING"}, {"up", 1, "ok", "SERVING"}, {"drained", 1, "fail", "NOT_SERVING"}} {
+			s.setServing(state.up)
+			s.post("/healthcheck/" + state.drain)
+			want := fmt.Sprintf("check '' %[1]s\ncheck 'router.Router' %[1]s\ncheck 'unknown' NOT_FOUND\n"+
+				"watch '' %[1]s\nwatch 'router.Router' %[1]s\nwatch 'unknown' SERVICE_UNKNOWN\n", state.want)
+			if got := askPython(t, s, "", "router.Router", "unknown"); got != want {
+				t.Errorf("%s: Python gets %s, want %s", state.name, got, want)
+			}
+		}
+	})
+}
+
+// Another Envoy checks the gate by grpc_health_check, as the host of its cluster, and its gate follows.
+func TestEnvoysGRPCHealthCheckAgrees(t *testing.T) {
+	needs(t, testbed.GRPC)
+	subtests(t, secured, func(t *testing.T, options []option) {
+		s := newHealthSite(t, options...)
+		front := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
+			c.SetEndpoints(s.envoy.Ingress)
+			if s.isPlain() {
+				return
+			}
+			c.Patch(c.Cluster(), fmt.Sprintf(`transport_socket: {name: envoy.transport_sockets.tls, typed_config: {
+				"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: localhost,
+				common_tls_context: {alpn_protocols: [h2], validation_context: {trusted_ca: {filename: %q}}}}}`, s.cert.CertFile))
+		}))
+		client := front.client("h2")
+		for _, up := range []int{1, 0, 1} {
+			s.setServing(up)
+			front.awaitGauges("service", uint64(up), 1)
+			front.awaitProbe(client, map[int]int{1: 200, 0: 503}[up], settle)
+		}
+		s.post("/healthcheck/fail")
+		front.awaitProbe(client, 503, settle)
+	})
+}
+
+// grpc-go's client-side health checking sends calls only while the gate passes.
 func TestClientSideHealthCheckingFollowsTheGate(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService())
-	s.setServing(1)
+	s := newHealthSite(t)
 	conn := s.dialGRPC(
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "router.Router"}}`))
-	call := func() error {
-		return conn.Invoke(t.Context(), "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{})
-	}
-	reached := func(want bool) {
-		t.Helper()
+	for _, up := range []int{1, 0, 1} {
+		s.setServing(up)
+		want := map[int]codes.Code{1: codes.Unimplemented, 0: codes.Unavailable}[up] // by the backend, which has no such method, or by grpc-go
 		s.await(settle, func() error {
-			err := call()
-			if got := status.Code(err) == codes.Unimplemented; got != want { // by the backend, which has no such method
-				return fmt.Errorf("the backend is reached: %v (%v), want %v", got, err, want)
+			err := conn.Invoke(t.Context(), "/router.Router/Nothing", asked(""), &grpc_health_v1.HealthCheckResponse{})
+			if status.Code(err) != want {
+				return fmt.Errorf("%d up: a call got %v, want %v", up, err, want)
 			}
 			return nil
 		})
 	}
-	reached(true)
-	s.setServing(0)
-	reached(false)
-	s.setServing(1)
-	reached(true)
-}
-
-// overrideHealth makes RDS override the gate on the health service's route; "" removes the override.
-func (s *site) overrideHealth(gate string) {
-	s.t.Helper()
-	s.changeRoutes(func(host *routev3.VirtualHost) {
-		if gate != "" {
-			overrideHealthRoute(host, gate)
-		}
-	})
-}
-
-// awaitCheck waits until a Check is answered with a status.
-func (s *site) awaitCheck(want grpc_health_v1.HealthCheckResponse_ServingStatus) {
-	s.t.Helper()
-	health := s.health()
-	s.await(settle, func() error {
-		if reply, err := health.Check(s.t.Context(), asked("")); err != nil || reply.Status != want {
-			return fmt.Errorf("a Check is answered with %v, %v, want %v", reply.GetStatus(), err, want)
-		}
-		return nil
-	})
-}
-
-// mustStay fails if a watcher ends within three seconds more, in which one that is outdated would.
-func (c *crowd) mustStay() {
-	c.s.t.Helper()
-	until := time.Now().Add(3 * time.Second)
-	c.s.await(settle, func() error {
-		for i, w := range c.watchers {
-			if len(w.ended) > 0 {
-				c.s.t.Fatalf("watcher %d has ended: %v", i, <-w.ended)
-			}
-		}
-		if left := time.Until(until); left > 0 {
-			return fmt.Errorf("%v are left", left)
-		}
-		return nil
-	})
-}
-
-// A Watch ends when a call shows that another configuration answers now, so that Check and Watch agree again.
-func TestWatchEndsWithItsOverride(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withRDS())
-	s.setServing(1)
-	var crowd *crowd
-	for i, step := range []struct {
-		override string
-		want     grpc_health_v1.HealthCheckResponse_ServingStatus
-	}{
-		{"", serving},
-		{`{"clusters": ["missing"]}`, notServing},                 // added
-		{`{"clusters": ["service"], "drain": "ignore"}`, serving}, // changed
-		{`{"clusters": ["missing"]}`, notServing},                 // changed back
-		{"", serving}, // removed
-		{`{"clusters": ["missing"]}`, notServing}, // brought back
-		{"", serving},
-	} {
-		if i > 0 {
-			s.overrideHealth(step.override)
-		}
-		s.awaitCheck(step.want)
-		if crowd != nil {
-			crowd.mustEnd()
-		}
-		crowd = s.newCrowd(3, s.conns(2)...)
-		crowd.await(step.want, 1)
-	}
-	s.awaitStat("healthgate.default.grpc_watchers", 6)
-
-	// An override under which the gate does not answer calls.
-	s.overrideHealth(`{"grpc_services": []}`)
-	health := s.health()
-	s.await(settle, func() error {
-		if reply, err := health.Check(t.Context(), asked("")); status.Code(err) != codes.Unavailable {
-			return fmt.Errorf("a Check is answered with %v, %v", reply.GetStatus(), err)
-		}
-		return nil
-	})
-	crowd.mustEnd()
-	s.awaitStat("healthgate.default.grpc_watchers", 0)
-}
-
-// After an update of other routes Envoy builds an unchanged override again, and its watchers stay.
-func TestWatchContinuesAfterUpdatesOfOtherRoutes(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withRDS())
-	s.setServing(1)
-	const override = `{"clusters": ["service", "missing"], "require": "any"}`
-	s.overrideHealth(override)
-	s.overrideRoute("/other", `{"path": "/other"}`) // removes the health route's override
-	s.overrideHealth(override)
-	s.await(settle, func() error {
-		if reply := s.mustDo(s.client("h2"), "GET", "/other", nil); reply.header.Get("cache-control") != "" {
-			return fmt.Errorf("/other is still answered by a gate")
-		}
-		return nil
-	})
-	crowd := s.newCrowd(3, s.conns(2)...)
-	crowd.await(serving, 1)
-	for range 3 {
-		updates := s.stat("http.ingress.rds.routes.update_success")
-		s.changeRoutes(func(host *routev3.VirtualHost) {
-			overrideHealthRoute(host, override)
-			addRoute(host, fmt.Sprint("/other", updates), `{"path": "/other"}`)
-		})
-		s.awaitStat("http.ingress.rds.routes.update_success", updates+1)
-		s.awaitCheck(serving)
-		crowd.mustStay()
-	}
-	s.turn(false)
-	crowd.await(notServing, 2)
-}
-
-// Two routes of a host have different overrides. A Check by one is no sign that the other has changed.
-func TestOverridesOfTwoRoutesKeepEachOthersWatchers(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) {
-		route := healthRoute()
-		testbed.Patch(route, `match: {headers: [{name: x-side, string_match: {exact: other}}]}`)
-		route.TypedPerFilterConfig = gateOverride(`{"clusters": ["missing"]}`)
-		testbed.PrependRoute(c.VirtualHost(), route)
-	}))
-	s.setServing(1)
-	health := s.health()
-	sides := []context.Context{t.Context(), metadata.AppendToOutgoingContext(t.Context(), "x-side", "other")}
-	wants := []grpc_health_v1.HealthCheckResponse_ServingStatus{serving, notServing}
-	streams := make([]*watcher, 2)
-	open := func(i int) {
-		stream, err := health.Watch(sides[i], asked(""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		streams[i] = &watcher{ended: make(chan error, 1)}
-		go streams[i].take(stream)
-	}
-	open(0)
-	open(1)
-	ends, last := 0, time.Now()
-	// Clients reconnect after streams that end at first. Then both stay longer than outdated ones would.
-	for i := 0; time.Since(last) < 5*time.Second; i++ {
-		reply, err := health.Check(sides[i%2], asked(""))
-		if err != nil || reply.Status != wants[i%2] {
-			t.Fatalf("Check got %v, %v, want %v", reply.GetStatus(), err, wants[i%2])
-		}
-		for side := range streams {
-			select {
-			case <-streams[side].ended:
-				ends, last = ends+1, time.Now()
-				open(side)
-			default:
-			}
-		}
-		if ends > 6 {
-			t.Fatalf("watchers were ended %d times", ends)
-		}
-	}
-	t.Logf("%d watchers were ended at first", ends)
-}
-
-// grpc_max_watchers is exactly the number of calls of Watch that can be open.
-func TestWatchersAreLimited(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService(), withConfig(func(c *testbed.Bootstrap) { c.SetGateKey("grpc_max_watchers", 20) }))
-	s.setServing(1)
-	crowd := s.newCrowd(5, s.conns(4)...)
-	crowd.await(serving, 1)
-	refused := func(context context.Context) bool {
-		stream, err := s.health().Watch(context, asked(""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply, err := stream.Recv()
-		switch {
-		case status.Code(err) == codes.ResourceExhausted:
-			return true
-		case err != nil || reply.Status != serving:
-			t.Fatalf("got %v, %v", reply.GetStatus(), err)
-		}
-		return false
-	}
-	for range 3 {
-		if !refused(t.Context()) {
-			t.Fatal("21 calls of Watch are open")
-		}
-	}
-	s.awaitCheck(serving) // which has no limit
-	s.awaitStat("healthgate.default.grpc_watchers", 20)
-	s.awaitStat("healthgate.default.grpc_watch", 23)
-	s.awaitLog(`"details":"healthgate_grpc_resource_exhausted"`, settle)
-	crowd.leave()
-	s.awaitStat("healthgate.default.grpc_watchers", 0)
-
-	// Of many at once, exactly the limit is open.
-	crowd = s.newCrowd(10, s.conns(4)...)
-	s.await(settle, func() error {
-		open, ended := 0, 0
-		for _, w := range crowd.watchers {
-			if len(w.ended) > 0 {
-				ended++
-			} else if w.last.Load() == int32(serving) {
-				open++
-			}
-		}
-		if open != 20 || ended != 20 {
-			return fmt.Errorf("%d are open and %d were refused, want 20 and 20", open, ended)
-		}
-		return nil
-	})
-	for _, w := range crowd.watchers {
-		if len(w.ended) > 0 {
-			if err := <-w.ended; status.Code(err) != codes.ResourceExhausted {
-				t.Errorf("a watcher is refused with %v", err)
-			}
-		}
-	}
-	s.awaitStat("healthgate.default.grpc_watchers", 20)
-}
-
-// grpc-timeout ends a Watch, even if its client does not.
-func TestWatchEndsAtItsDeadline(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	needs(t, testbed.GRPC)
-	s := newSite(t, withHealthService())
-	s.setServing(1)
-	began := time.Now()
-	timeouts := map[string]time.Duration{"1S": time.Second, "1500m": 1500 * time.Millisecond, "3000000u": 3 * time.Second, "1n": 0}
-	var ends sync.WaitGroup
-	for timeout, atLeast := range timeouts {
-		w := s.dialWire()
-		t.Cleanup(func() { w.Close() })
-		ends.Go(func() {
-			began := time.Now()
-			w.call(1, "Watch", "application/grpc", "grpc-timeout", timeout)
-			w.data(1, true, whole)
-			got := w.heard(1)
-			if took := time.Since(began); got != "4" || took < atLeast {
-				t.Errorf("grpc-timeout %s: got %q after %v", timeout, got, took)
-			}
-		})
-	}
-	forever := s.newCrowd(1, s.dialGRPC())
-	ends.Wait()
-	t.Logf("the longest, of 3 s, took %v", time.Since(began))
-	forever.await(serving, 1)
-	forever.mustHaveSeen(1)
-	s.awaitStat("healthgate.default.grpc_watchers", 1)
 }

@@ -1,9 +1,7 @@
 package suite
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -77,19 +75,12 @@ func (s *site) plain(listener, method, path string) *answer {
 // askPlain sends a request on a new connection without TLS, and follows no redirect.
 func askPlain(t *testing.T, method, address, path string) (*answer, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), settle)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, nil)
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	defer reply.Body.Close()
-	body, err := io.ReadAll(reply.Body)
-	return &answer{reply.StatusCode, reply.Proto, reply.Header, reply.Trailer, string(body)}, err
+	return sendRequest(&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, request)
 }
 
 // While all backends are down for ten health checks, the manifests' probes take Envoy out of rotation and do not restart it.

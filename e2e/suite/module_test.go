@@ -78,9 +78,8 @@ func TestHangingMainThreadFailsTheProbe(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
 	needs(t, testbed.HangMainThread)
-	s := newSite(t)
+	s := newServingSite(t)
 	client := s.client("h2")
-	s.setServing(1)
 	s.stats("healthgate.") // after a sample
 	expect(t, "before", s.probe(client), 200, "ok\n", nil)
 	began := time.Now()
@@ -122,9 +121,8 @@ func TestEnvoyEndsInOrderWhileOldFilterChainsDrain(t *testing.T) {
 }
 
 func endWhileOldChainsDrain(t *testing.T) {
-	s := newSite(t, withLDS(), withHealthService(),
+	s := newServingSite(t, withLDS(), withHealthService(),
 		withConfig(func(c *testbed.Bootstrap) { c.Listener().DrainType = listenerv3.Listener_DEFAULT }))
-	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	crowd := s.newCrowd(20, s.dialGRPC())
 	crowd.await(serving, 1)
@@ -148,19 +146,15 @@ func endWhileOldChainsDrain(t *testing.T) {
 func TestModuleReferenceConfiguration(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, func(p *plan) { p.config = readConfig(t, "envoy/module.yaml") })
+	s := newServingSite(t, func(p *plan) { p.config = readConfig(t, "envoy/module.yaml") })
 	client := s.client("h2")
-	for _, step := range []struct {
-		serving, status int
-		service, check  string
-	}{
-		{1, 200, "router.Router", "SERVING"}, {0, 503, "", "NOT_SERVING"}, {0, 503, "unknown", "NOT_FOUND"},
-	} {
-		s.setServing(step.serving)
-		s.awaitProbe(client, step.status, settle)
-		if got := answerOf(s.health().Check(t.Context(), asked(step.service))); got != step.check {
-			t.Errorf("Check of %q: got %s, want %s", step.service, got, step.check)
-		}
+	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
+	mustCheck(t, "a healthy service", s.health(), serving)
+	s.setServing(0)
+	expect(t, "the probe", s.probe(client), 503, "unavailable\n", nil)
+	mustCheck(t, "a service that is down", s.health(), notServing)
+	if _, err := s.health().Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
+		t.Errorf("Check of an unknown service: got %v", err)
 	}
 	s.awaitLog(`"details":"healthgate_grpc_not_found"`, settle)
 	s.awaitLog(`"details":"healthgate_cluster_unhealthy"`, settle)
@@ -169,8 +163,8 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := answerOf(watch.Recv()); got != "NOT_SERVING" {
-		t.Errorf("Watch: got %s", got)
+	if reply, err := watch.Recv(); err != nil || reply.Status != notServing {
+		t.Errorf("Watch: got %v, %v", reply, err)
 	}
 	if stats := s.stats("healthgate.default.grpc_"); stats["healthgate.default.grpc_check"] != 3 ||
 		stats["healthgate.default.grpc_watch"] != 1 {

@@ -34,9 +34,8 @@ func (s *site) awaitBoth(path string, status int) (took time.Duration) {
 // makes another when the other listener is probed.
 func TestListenersWithSharedRoutesHoldAndLogSeparately(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRDS(), withGate(`{"clusters": ["service"], "stat_prefix": "first"}`),
+	s := newServingSite(t, withRDS(), withGate(`{"clusters": ["service"], "stat_prefix": "first"}`),
 		withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`))
-	s.setServing(1)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "hold": {"unhealthy_after": "2s", "healthy_after": "1s"}}`)
 	s.awaitBoth("/readyz", 200)
 	s.setServing(0)
@@ -104,8 +103,7 @@ func TestListenerUpdatesDoNotRefreshARemovedCluster(t *testing.T) {
 // An error of a pair of filter and override ends when either changes.
 func TestListenerUpdateFixesAnErrorOfAnOverride(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRDS(), withLDS())
-	s.setServing(1)
+	s := newServingSite(t, withRDS(), withLDS())
 	s.overrideRoute("/readyz", `{"path": "/readyz", "require": 2}`)
 	client := s.client("h2")
 	expect(t, "two of one cluster", s.mustDo(client, "GET", "/readyz", nil), 503, "unavailable\n", nil)

@@ -92,9 +92,9 @@ func TestPitfalls(t *testing.T) {
 	}
 	for name, test := range map[string]pitfall{
 		"ORIGINAL_DST": {hostless(`{type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}`), 503, "healthgate_cluster_empty", "unchecked"},
-		"dynamic_forward_proxy": {hostless(`{lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.dynamic_forward_proxy, typed_config: {
-			"@type": type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig, allow_insecure_cluster_options: true,
-			dns_cache_config: {name: cache, dns_lookup_family: V4_ONLY}}}}`), 503, "healthgate_cluster_empty", "unchecked"},
+		"dynamic_forward_proxy": {hostless(`{lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.dynamic_forward_proxy,
+			typed_config: {"@type": type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig,
+			allow_insecure_cluster_options: true, dns_cache_config: {name: cache, dns_lookup_family: V4_ONLY}}}}`), 503, "healthgate_cluster_empty", "unchecked"},
 		"require_tls":        {with(withoutTLS(), requireTLS), 301, "direct_response", "shadowed"},
 		"require_tls, fixed": {with(withoutTLS(), requireTLS, byDomain, probesHost), 200, "", ""},
 		"a redirect": {change(func(c *testbed.Bootstrap) { testbed.PrependRoute(c.VirtualHost(), redirect) }),
@@ -152,12 +152,11 @@ func TestPitfalls(t *testing.T) {
 // idle cluster often enough for a short stale_after.
 func TestDocumentedStatsMatcherAndIntervalsAreEnough(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
 		c.StatsConfig = testbed.Parse[*metricsv3.StatsConfig](linesUnder(t, "Stats matchers"))
 		c.Patch(c.HealthCheck(), `{no_traffic_interval: null, no_traffic_healthy_interval: null}`)
 		c.Patch(c.HealthCheck(), strings.ReplaceAll(linesUnder(t, "An idle cluster"), "5s", "0.1s"))
 	}))
-	s.setServing(1)
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
 	s.always("/", 200, 1500*time.Millisecond) // longer than stale_after
@@ -176,12 +175,11 @@ func TestDocumentedStatsMatcherAndIntervalsAreEnough(t *testing.T) {
 // The gauges count all hosts of the cluster, so the gate passes although a subset has no host.
 func TestGatePassesWithAnEmptySubset(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.Patch(c.Cluster(), `lb_subset_config: {fallback_policy: NO_FALLBACK, subset_selectors: [{keys: [stage]}]}`)
 		c.Patch(c.ServiceRoute(), `route: {metadata_match: {filter_metadata: {envoy.lb: {stage: new}}}}`)
 		c.Patch(c.Cluster().GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0], `metadata: {filter_metadata: {envoy.lb: {stage: old}}}`)
 	}))
-	s.setServing(1)
 	expect(t, "the probe", s.probe(s.client("h2")), 200, "ok\n", nil)
 	_, err := router.Recommend(t.Context(), s.dialGRPC(), router.Point{})
 	if status.Code(err) != codes.Unavailable {
@@ -193,14 +191,13 @@ func TestGatePassesWithAnEmptySubset(t *testing.T) {
 // At the connection limit a separate listener for probes still answers.
 func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.ConnectionLimit().MaxActiveDownstreamConnections = 2
 		probes := c.CopyListener("probes")
 		testbed.Patch(probes, linesUnder(t, "A listener for probes"))
 		c.AddListener(probes)
 		c.Patch(c.Admin, `ignore_global_conn_limit: true`)
 	}))
-	s.setServing(1)
 	listeners, err := s.envoy.Listeners()
 	if err != nil {
 		t.Fatal(err)
@@ -236,8 +233,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			}
 			defer silent.Close()
 			var clusters []*clusterv3.Cluster
-			s := newSite(t, append(test.options, clustersByCDS(&clusters))...)
-			s.setServing(1)
+			s := newServingSite(t, append(test.options, clustersByCDS(&clusters))...)
 			client := s.client("h2")
 			s.awaitProbe(client, 200, settle)
 			testbed.SetEndpoints(clusters[0], silent.Addr().String())

@@ -157,9 +157,8 @@ func TestHoldDelaysAChange(t *testing.T) {
 
 func TestHangingMainThreadBecomesStale(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`))
+	s := newServingSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`))
 	client := s.client("h2")
-	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
 	hung := s.hang(4)
 	s.awaitProbe(client, 503, 3*time.Second) // while it hangs

@@ -23,8 +23,7 @@ import (
 func TestStatusThatAllowsNoBodyHasNone(t *testing.T) {
 	t.Parallel()
 	const gate = `{path: %s, stat_prefix: gate%d, clusters: [service], response: {healthy: {status: %[2]d}, details: true}}`
-	s := newSite(t, withGate(fmt.Sprintf(gate, "/", 204)), withRoute("/205", fmt.Sprintf(gate, "/205", 205)))
-	s.setServing(1)
+	s := newServingSite(t, withGate(fmt.Sprintf(gate, "/", 204)), withRoute("/205", fmt.Sprintf(gate, "/205", 205)))
 	for path, code := range map[string]int{"/": 204, "/205": 205} {
 		for _, protocol := range protocols {
 			client := s.client(protocol)
@@ -100,8 +99,7 @@ func TestGRPCCallToThePathIsAProbe(t *testing.T) {
 func TestUnknownClusterIsLogged(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, withGate(`{"clusters": [{"name": "missing", "min_healthy": 0}]}`))
-	s.setServing(1)
+	s := newServingSite(t, withGate(`{"clusters": [{"name": "missing", "min_healthy": 0}]}`))
 	expect(t, "the first probe", s.probe(s.client("h2")), 503, "unavailable\n", nil)
 	s.awaitLog(`"details":"healthgate_cluster_unknown"`, settle)
 	s.awaitLines(`healthgate: gate default: Envoy has no cluster "missing", so it fails: /clusters on Envoy's admin port lists all names`,

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +9,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -68,6 +68,18 @@ func (s *site) fromFile(kind string) *corev3.ConfigSource {
 
 func (s *site) resourceFile(kind string) string { return filepath.Join(s.dir, kind+".json") }
 
+// write replaces a file of resources by a move, which is what Envoy watches for.
+func (s *site) write(kind string, resources ...proto.Message) {
+	s.t.Helper()
+	response := &discoveryv3.DiscoveryResponse{}
+	for _, resource := range resources {
+		response.Resources = append(response.Resources, testbed.Any(resource))
+	}
+	next := s.resourceFile(kind) + ".next"
+	mustSucceed(s.t, os.WriteFile(next, testbed.JSON(response), 0o600))
+	mustSucceed(s.t, os.Rename(next, s.resourceFile(kind)))
+}
+
 // writeListener writes the listener that Envoy reads, in the variant's form.
 func (s *site) writeListener(listener *listenerv3.Listener) {
 	s.t.Helper()
@@ -82,6 +94,13 @@ func (s *site) writeClusters(clusters ...*clusterv3.Cluster) {
 		resources[i] = cluster
 	}
 	s.write("cds", resources...)
+}
+
+// removeClusters removes every cluster by CDS.
+func (s *site) removeClusters() {
+	s.t.Helper()
+	s.writeClusters()
+	s.awaitStat("cluster_manager.cluster_removed", 1)
 }
 
 // writeRoutes writes the routes that Envoy reads, given in the Go plugin's form.
@@ -104,47 +123,25 @@ func (s *site) changeRoutes(change func(*routev3.VirtualHost)) {
 func (s *site) overrideRoute(path, gate string) {
 	s.t.Helper()
 	s.changeRoutes(func(host *routev3.VirtualHost) { addRoute(host, path, gate) })
-	s.await(settle, func() error {
-		reply := s.mustDo(s.client("h2"), "GET", path, nil)
-		if reply.header.Get("cache-control") == "" {
-			return fmt.Errorf("%s is answered by no gate: %d", path, reply.status)
-		}
-		return nil
-	})
+	s.awaitGate(path, true)
 }
 
 // removeOverrides makes RDS give the routes as they were at the start.
-func (s *site) removeOverrides() {
+func (s *site) removeOverrides(path string) {
 	s.t.Helper()
 	s.writeRoutes(s.routes)
+	s.awaitGate(path, false)
+}
+
+// awaitGate waits until a gate answers a path, or none does.
+func (s *site) awaitGate(path string, want bool) {
+	s.t.Helper()
 	s.await(settle, func() error {
-		if reply := s.path("/readyz"); reply.header.Get("cache-control") != "" {
-			return fmt.Errorf("/readyz is still answered by a gate")
+		if reply := s.path(path); (reply.header.Get("cache-control") != "") != want {
+			return fmt.Errorf("%s is answered with %d, by a gate: %v", path, reply.status, !want)
 		}
 		return nil
 	})
-}
-
-// write replaces a file of resources by a move, which is what Envoy watches for.
-func (s *site) write(kind string, resources ...proto.Message) {
-	s.t.Helper()
-	response := &discoveryv3.DiscoveryResponse{}
-	for _, resource := range resources {
-		response.Resources = append(response.Resources, testbed.Any(resource))
-	}
-	next := s.resourceFile(kind) + ".next"
-	if err := os.WriteFile(next, testbed.JSON(response), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Rename(next, s.resourceFile(kind)); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// edsHost is a host of EDS. Without active health checks its status is its health.
-type edsHost struct {
-	address string
-	status  string // of envoy.config.core.v3.HealthStatus
 }
 
 // withEDS makes the first cluster read its hosts from a file, without active health checks.
@@ -155,50 +152,41 @@ func withEDS() option {
 	}
 }
 
-// hosts returns a host for each letter, which names its state: h(ealthy), d(egraded), u(nhealthy).
-func hosts(states string) []edsHost {
-	names := map[rune]string{'h': "HEALTHY", 'd': "DEGRADED", 'u': "UNHEALTHY", 'x': "DRAINING", 't': "TIMEOUT", '?': "UNKNOWN"}
-	var list []edsHost
+// hosts returns a host for each letter, which names its state: h(ealthy), d(egraded), u(nhealthy). Without active health checks the state
+// is its health.
+func hosts(states string) (list []*endpointv3.LbEndpoint) {
+	statuses := map[rune]corev3.HealthStatus{
+		'h': corev3.HealthStatus_HEALTHY, 'd': corev3.HealthStatus_DEGRADED, 'u': corev3.HealthStatus_UNHEALTHY,
+		'x': corev3.HealthStatus_DRAINING, 't': corev3.HealthStatus_TIMEOUT, '?': corev3.HealthStatus_UNKNOWN,
+	}
 	for i, state := range states {
-		list = append(list, edsHost{fmt.Sprintf("127.0.0.1:%d", 20000+i), names[state]})
+		host := testbed.HostAt(fmt.Sprintf("127.0.0.1:%d", 20000+i))
+		host.HealthStatus = statuses[state]
+		list = append(list, host)
 	}
 	return list
 }
 
 // writeHosts makes the hosts the cluster's, and waits until Envoy's gauges show it.
-func (s *site) writeHosts(hosts ...edsHost) {
+func (s *site) writeHosts(hosts ...*endpointv3.LbEndpoint) {
 	s.t.Helper()
 	cluster := &clusterv3.Cluster{Name: "service"}
 	testbed.SetEndpoints(cluster)
-	endpoints := cluster.LoadAssignment.Endpoints[0]
-	var healthy, degraded uint64
-	for _, host := range hosts {
-		endpoint := testbed.HostAt(host.address)
-		endpoint.HealthStatus = corev3.HealthStatus(corev3.HealthStatus_value[host.status])
-		endpoints.LbEndpoints = append(endpoints.LbEndpoints, endpoint)
-		switch host.status {
-		case "HEALTHY", "UNKNOWN":
-			healthy++
-		case "DEGRADED":
-			degraded++
-		}
-	}
+	cluster.LoadAssignment.Endpoints[0].LbEndpoints = hosts
 	s.write("eds", cluster.LoadAssignment)
 	if s.envoy == nil {
 		return
 	}
-	s.await(settle, func() error {
-		const prefix = "cluster.service.membership_"
-		stats, err := s.envoy.Stats(prefix)
-		if err != nil {
-			return err
+	want := map[string]uint64{"healthy": 0, "degraded": 0, "total": uint64(len(hosts))}
+	for _, host := range hosts {
+		switch host.HealthStatus {
+		case corev3.HealthStatus_HEALTHY, corev3.HealthStatus_UNKNOWN:
+			want["healthy"]++
+		case corev3.HealthStatus_DEGRADED:
+			want["degraded"]++
 		}
-		if h, d, n := stats[prefix+"healthy"], stats[prefix+"degraded"], stats[prefix+"total"]; h != healthy || d != degraded ||
-			n != uint64(len(hosts)) {
-			return fmt.Errorf("envoy counts %d healthy and %d degraded of %d, want %d and %d of %d", h, d, n, healthy, degraded, len(hosts))
-		}
-		return nil
-	})
+	}
+	s.awaitStats("cluster.service.membership_", want)
 }
 
 // clustersByCDS makes CDS give the clusters, so that a test can remove them, and returns them.
@@ -225,13 +213,6 @@ func allowMissingClusters(c *testbed.Bootstrap) {
 	c.HCM().GetRouteConfig().ValidateClusters = wrapperspb.Bool(false)
 }
 
-// removeClusters removes every cluster by CDS.
-func (s *site) removeClusters() {
-	s.t.Helper()
-	s.writeClusters()
-	s.awaitStat("cluster_manager.cluster_removed", 1)
-}
-
 // nextListener returns the reference configuration with another configuration of the gate and further changes, whose listener can
 // replace the site's.
 func (s *site) nextListener(gate string, changes ...func(*testbed.Bootstrap)) *testbed.Bootstrap {
@@ -246,44 +227,43 @@ func (s *site) nextListener(gate string, changes ...func(*testbed.Bootstrap)) *t
 	return config
 }
 
-// reload updates Envoy's listener, and waits until Envoy has taken or refused it.
+// reload replaces Envoy's listener by the next one. It reports whether Envoy has taken it, and returns after the gates' next sample.
 func (s *site) reload(gate string, changes ...func(*testbed.Bootstrap)) (taken bool) {
 	s.t.Helper()
-	const lds = "listener_manager.lds."
-	before := s.stats(lds)
-	s.writeListener(s.nextListener(gate, changes...).For(variant).Listener())
+	taken = s.update(s.nextListener(gate, changes...))
+	s.awaitSample()
+	return taken
+}
+
+// mustReload fails if Envoy refuses the next listener.
+func (s *site) mustReload(gate string, changes ...func(*testbed.Bootstrap)) {
+	s.t.Helper()
+	if !s.reload(gate, changes...) {
+		s.t.Fatal("envoy refused a good listener")
+	}
+}
+
+// update replaces Envoy's listener, and waits until Envoy has taken or refused it, but not for a sample.
+func (s *site) update(config *testbed.Bootstrap) (taken bool) {
+	s.t.Helper()
+	read := func() (rejected, success int) {
+		text, err := s.envoy.Ask(http.MethodGet, "/stats?filter=^listener_manager.lds.update_(rejected|success)$")
+		if err == nil {
+			_, err = fmt.Sscanf(text, "listener_manager.lds.update_rejected: %d\nlistener_manager.lds.update_success: %d", &rejected, &success)
+		}
+		mustSucceed(s.t, err)
+		return rejected, success
+	}
+	rejected, success := read()
+	s.writeListener(config.For(variant).Listener())
 	s.await(settle, func() error {
-		after := s.stats(lds)
-		taken = after[lds+"update_success"] > before[lds+"update_success"]
-		if !taken && after[lds+"update_rejected"] == before[lds+"update_rejected"] {
-			return fmt.Errorf("envoy has not taken the listener yet")
+		r, n := read()
+		if taken = n > success; !taken && r == rejected {
+			return fmt.Errorf("envoy has neither taken nor refused the listener yet")
 		}
 		return nil
 	})
 	return taken
-}
-
-// update replaces Envoy's listener, and waits until Envoy has taken it, but not for a sample.
-func (s *site) update(config *testbed.Bootstrap) {
-	s.t.Helper()
-	taken := func() (n int) {
-		text, err := s.envoy.Ask(http.MethodGet, "/stats?filter=^listener_manager.lds.update_success$")
-		if err == nil {
-			_, err = fmt.Sscanf(text, "listener_manager.lds.update_success: %d", &n)
-		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return n
-	}
-	before := taken()
-	s.writeListener(config.For(variant).Listener())
-	s.await(settle, func() error {
-		if taken() == before {
-			return errors.New("envoy has not taken the listener yet")
-		}
-		return nil
-	})
 }
 
 // neverRouted makes a listener wait for routes that never arrive, because the service is no control plane.

@@ -70,6 +70,14 @@ func newSite(t *testing.T, options ...option) *site {
 	return s
 }
 
+// newServingSite starts a site whose backends all serve.
+func newServingSite(t *testing.T, options ...option) *site {
+	t.Helper()
+	s := newSite(t, options...)
+	s.setServing(len(s.backends))
+	return s
+}
+
 // start starts Envoy with a plan's configuration.
 func (s *site) start(p *plan) {
 	s.t.Helper()
@@ -186,6 +194,26 @@ func needs(t *testing.T, abilities ...testbed.Ability) {
 		if err := variant.Can(ability); err != nil {
 			t.Skip(err)
 		}
+	}
+}
+
+// subtests makes the test parallel, and runs a parallel subtest with an Envoy of its own for each row of a table.
+func subtests[Row any](t *testing.T, rows map[string]Row, test func(t *testing.T, row Row)) {
+	t.Helper()
+	t.Parallel()
+	skipWithRunningEnvoy(t, "it starts an Envoy for each row")
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, row)
+		})
+	}
+}
+
+func mustSucceed(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -173,32 +173,6 @@ func TestPassBetweenTwoWritesChangesNoReply(t *testing.T) {
 	}
 }
 
-func TestSamplingRunsUntilEnvoyShutsDown(t *testing.T) {
-	startEnvoy(t)
-	f := newFilter(t, `{"clusters": ["service"]}`)
-	wantDetails(t, probe(f), "healthgate_ok")
-	done := make(chan struct{})
-	go func() {
-		shared.run()
-		close(done)
-	}()
-	await := func(what string, is func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal(what)
-			}
-		}
-	}
-	setCluster("service", 0, 0, 1)
-	await("no probe sees the change", func() bool { return probe(f).Status == 503 })
-	before := fakeenvoy.Passes()
-	await("there are no more passes", func() bool { return fakeenvoy.Passes() > before+2 })
-	stopped.Store(true)
-	defer stopped.Store(false)
-	<-done
-}
-
 // Envoy may end a gate while everySecond reads its age limit.
 func TestAgeLimitOfAGateThatHasEnded(t *testing.T) {
 	startEnvoy(t)

@@ -4,8 +4,7 @@
 //	probe.go     which requests are probes
 //	reply.go     the reply for each verdict
 //	report.go    the JSON report for clients that accept it
-//	healthy.go   the last verdict of each gate, and which one writes the gauge healthy
-//	metrics.go   counting replies, noticing a change of the verdict
+//	metrics.go   counting replies, noticing a change of the verdict, and which gate writes the gauge healthy
 //	hold.go      handing the debounced verdict to the next gate with the same configuration
 //	process.go   the state that all gates of a process share
 //	gate.go      the steps in a row

@@ -73,7 +73,7 @@ func (g *Gate) Close() {
 	g.server.Close()
 	g.metrics.close()
 	if g.debounce != nil {
-		g.process.holds.unregister(g.config.Digest(), g.debounce, g.envoy.Now())
+		g.debounce.unregister(g.envoy.Now())
 	}
 }
 
@@ -133,7 +133,7 @@ func (g *Gate) Counters(r *Reply) (Counter, Counter) { return g.metrics.counters
 // DependsOnTime reports whether the verdict can change while Envoy's stats stay the same: hold delays a change, or the source is not
 // Envoy's stats.
 func (g *Gate) DependsOnTime() bool {
-	return g.stats == nil || g.debounce != nil && g.debounce.current().Pending
+	return g.stats == nil || g.debounce != nil && g.debounce.isPending()
 }
 
 // EvaluationInterval returns how often the gate must be evaluated between probes, for hold and stale_after; 0 for never.

@@ -1,7 +1,7 @@
 package gate
 
 import (
-	"slices"
+	"maps"
 	"sync"
 	"time"
 
@@ -10,80 +10,68 @@ import (
 
 // debounce is the debounced verdict of one gate.
 type debounce struct {
-	mutex    sync.Mutex
-	state    policy.HoldState
-	closedAt time.Time // zero while its gate is open; guarded by holds.mutex
+	holds  *holds
+	shared *held
+	mutex  sync.Mutex
+	state  policy.HoldState
 }
 
 // next records the verdict of an evaluation, and reports whether the gate passes.
 func (d *debounce) next(h policy.Hold, now time.Time, passing bool) bool {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	d.state = h.Next(d.state, now, passing)
+	if next := h.Next(d.state, now, passing); next != d.state {
+		d.state = next
+		d.holds.mutex.Lock()
+		defer d.holds.mutex.Unlock()
+		d.shared.state = next
+	}
 	return d.state.Passing
 }
 
-func (d *debounce) current() policy.HoldState {
+func (d *debounce) isPending() bool {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	return d.state
-}
-
-func (d *debounce) isExpired(now time.Time) bool {
-	return !d.closedAt.IsZero() && now.Sub(d.closedAt) > expireAfter
+	return d.state.Pending
 }
 
 // holds hands debounced verdicts on to the next gate with the same configuration: Envoy creates every override again if anything in its
 // route configuration changes, and every filter if anything in its listener changes.
 type holds struct {
-	mutex     sync.Mutex
-	byDigest  map[string][]*debounce // by the configuration's digest, oldest first
-	cleanedAt time.Time
+	mutex    sync.Mutex
+	byDigest map[string]*held // by the configuration's digest
 }
 
-// expireAfter is how long a closed gate's state is kept for the next one, which is created with the first probe after an update.
+// held is the last debounced verdict of the gates with one configuration. holds.mutex guards it.
+type held struct {
+	state    policy.HoldState
+	open     int       // gates
+	closedAt time.Time // when the last one was closed
+}
+
+// expireAfter is how long the state of closed gates is kept for the next one, which is created with the first probe after an update.
 const expireAfter = time.Minute
 
-// register returns the state for a new gate: a copy of the state of the newest evaluated gate with the same configuration, if there is one.
+// register returns the state for a new gate.
 func (h *holds) register(digest string, now time.Time) *debounce {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	if now.Sub(h.cleanedAt) > expireAfter {
-		for digest, all := range h.byDigest {
-			if all = slices.DeleteFunc(all, func(d *debounce) bool { return d.isExpired(now) }); len(all) == 0 {
-				delete(h.byDigest, digest)
-			} else {
-				h.byDigest[digest] = all
-			}
-		}
-		h.cleanedAt = now
-	}
-	added := &debounce{}
-	all := slices.DeleteFunc(h.byDigest[digest], func(d *debounce) bool { return d.isExpired(now) })
-	for _, other := range slices.Backward(all) {
-		if added.state = other.current(); added.state.Known {
-			break
-		}
-	}
-	all = slices.DeleteFunc(all, func(d *debounce) bool { return !d.closedAt.IsZero() })
+	maps.DeleteFunc(h.byDigest, func(_ string, s *held) bool { return s.open == 0 && now.Sub(s.closedAt) > expireAfter })
 	if h.byDigest == nil {
-		h.byDigest = make(map[string][]*debounce)
+		h.byDigest = make(map[string]*held)
 	}
-	h.byDigest[digest] = append(all, added)
-	return added
+	if h.byDigest[digest] == nil {
+		h.byDigest[digest] = &held{}
+	}
+	shared := h.byDigest[digest]
+	shared.open++
+	return &debounce{holds: h, shared: shared, state: shared.state}
 }
 
-// unregister keeps the state of a closed gate for the next one, unless another gate with the same configuration has a state too.
-func (h *holds) unregister(digest string, closed *debounce, now time.Time) {
-	h.mutex.Lock()
-	defer h.mutex.Unlock()
-	closed.closedAt = now
-	all := h.byDigest[digest]
-	isOtherKnown := func(d *debounce) bool { return d != closed && d.current().Known }
-	if len(all) > 1 && !closed.current().Known || slices.ContainsFunc(all, isOtherKnown) {
-		all = slices.DeleteFunc(all, func(d *debounce) bool { return d == closed })
-	}
-	if h.byDigest[digest] = all; len(all) == 0 {
-		delete(h.byDigest, digest)
-	}
+// unregister is called once the gate is closed. It may still be evaluated.
+func (d *debounce) unregister(now time.Time) {
+	d.holds.mutex.Lock()
+	defer d.holds.mutex.Unlock()
+	d.shared.open--
+	d.shared.closedAt = now
 }

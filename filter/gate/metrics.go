@@ -1,25 +1,46 @@
 package gate
 
 import (
+	"cmp"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"healthgate/filter/policy"
 )
 
-// metrics counts the replies of a gate, and notices a change of its verdict.
+// The values of metrics.state.
+const (
+	stateNotEvaluated uint32 = iota
+	stateFailing
+	statePassing
+)
+
+// metrics counts the replies of a gate, notices a change of its verdict, and writes the gauge healthy.
 type metrics struct {
-	envoy Envoy
+	envoy  Envoy
+	gauges *healthyGauges
+	prefix string
+	serial uint64 // of the configuration
 
 	// A reply is counted in ok, or in failed and by its reason.
 	ok, failed  Counter
 	byReason    [policy.Reasons]Counter // of failures; nil for Held, which has no counter
 	transitions Counter
+	healthy     SettableGauge
 
 	// The last verdict. Most probes only read its state; the mutex guards changes of it.
-	healthy   *healthy
+	state     atomic.Uint32
 	mutex     sync.Mutex
 	changedAt time.Time
+}
+
+// healthyGauges decides which gate writes a gauge healthy. Envoy has one for each stat prefix, and several gates may share it. Among the
+// open gates that were evaluated, the one with the newest configuration writes it.
+type healthyGauges struct {
+	mutex    sync.Mutex
+	byPrefix map[string][]*metrics // of open gates by stat prefix, the newest last
 }
 
 // MetricNames returns the names of all metrics of a stat prefix.
@@ -42,6 +63,9 @@ func newMetrics(prefix string, serial uint64, envoy Envoy, gauges *healthyGauges
 	scope := metricScope(prefix)
 	m := &metrics{
 		envoy:       envoy,
+		gauges:      gauges,
+		prefix:      prefix,
+		serial:      serial,
 		changedAt:   envoy.Now(),
 		ok:          envoy.NewCounter(scope + "ok"),
 		failed:      envoy.NewCounter(scope + "failed"),
@@ -52,11 +76,64 @@ func newMetrics(prefix string, serial uint64, envoy Envoy, gauges *healthyGauges
 			m.byReason[reason] = envoy.NewCounter(scope + "failed_" + reason.String())
 		}
 	}
-	m.healthy = gauges.register(prefix, serial, envoy.NewGauge(scope+"healthy"))
+	m.healthy = envoy.NewGauge(scope + "healthy")
+	gauges.mutex.Lock()
+	defer gauges.mutex.Unlock()
+	if gauges.byPrefix == nil {
+		gauges.byPrefix = make(map[string][]*metrics)
+	}
+	all := append(gauges.byPrefix[prefix], m)
+	slices.SortStableFunc(all, func(a, b *metrics) int { return cmp.Compare(a.serial, b.serial) })
+	gauges.byPrefix[prefix] = all
 	return m
 }
 
-func (m *metrics) close() { m.healthy.unregister() }
+// close also makes the newest remaining gate write the gauge. If Envoy has destroyed that gate's configuration too, an older one writes it.
+func (m *metrics) close() {
+	g := m.gauges
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	left := slices.DeleteFunc(g.byPrefix[m.prefix], func(other *metrics) bool { return other == m })
+	if g.byPrefix[m.prefix] = left; len(left) == 0 {
+		delete(g.byPrefix, m.prefix)
+	}
+	for _, other := range slices.Backward(left) {
+		if other.state.Load() != stateNotEvaluated && other.tryWrite() {
+			return
+		}
+	}
+}
+
+// tryWrite reports whether it could write the gauge. Envoy destroys all gates of a filter's configuration at once, so a gate that is not
+// closed yet may be destroyed: then writing panics.
+func (m *metrics) tryWrite() (written bool) {
+	defer func() { written = recover() == nil }()
+	m.write()
+	return true
+}
+
+func (m *metrics) write() {
+	value := uint64(0)
+	if m.state.Load() == statePassing {
+		value = 1
+	}
+	m.healthy.Record(value)
+}
+
+// writeIfNewest writes the gauge if this gate is the one to write it. It holds the lock while it writes: if two gates change at once, the
+// newer one must write last.
+func (m *metrics) writeIfNewest() {
+	m.gauges.mutex.Lock()
+	defer m.gauges.mutex.Unlock()
+	for _, newest := range slices.Backward(m.gauges.byPrefix[m.prefix]) {
+		if newest.state.Load() != stateNotEvaluated {
+			if newest == m {
+				m.write()
+			}
+			return
+		}
+	}
+}
 
 func (m *metrics) count(v policy.Verdict) {
 	all, byReason := m.counters(v)
@@ -74,36 +151,32 @@ func (m *metrics) counters(v policy.Verdict) (all, byReason Counter) {
 	return m.failed, m.byReason[v.Reason]
 }
 
-// update records a verdict. If it changes the state, update returns true, once, and the state before.
+// update records a verdict. If it changes the state, update returns true, once, and the state before. It holds the mutex while it writes
+// the gauge, so that both agree.
 func (m *metrics) update(v policy.Verdict) (before uint32, changed bool) {
 	state := stateFailing
 	if v.Passing {
 		state = statePassing
 	}
-	if m.healthy.state.Load() == state {
+	if m.state.Load() == state {
 		return state, false
 	}
-	return m.change(state)
-}
-
-// change sets the state. It holds the mutex while it writes the gauge, so that both agree.
-func (m *metrics) change(state uint32) (before uint32, changed bool) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	before = m.healthy.state.Load()
+	before = m.state.Load()
 	if before == state {
 		return before, false
 	}
 	changedAt := m.changedAt
 	m.changedAt = m.envoy.Now()
-	m.healthy.state.Store(state)
+	m.state.Store(state)
 	defer func() {
 		if !changed { // a call into Envoy panicked: the next probe tries again
 			m.changedAt = changedAt
-			m.healthy.state.Store(before)
+			m.state.Store(before)
 		}
 	}()
-	m.healthy.update()
+	m.writeIfNewest()
 	if before != stateNotEvaluated {
 		m.transitions.Increment(1)
 	}

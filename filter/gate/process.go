@@ -18,27 +18,32 @@ type Process struct {
 // warnings remembers, for the whole process, since when something has been missing, and which lines were logged. New configurations
 // neither delay a warning nor repeat it.
 type warnings struct {
-	mutex  sync.Mutex
-	since  map[string]time.Time
-	logged map[string]struct{}
+	mutex sync.Mutex
+	since map[string]time.Time
 }
 
-// maxWarnings bounds both maps; beyond it warnings may be late or repeated.
-const maxWarnings = 10_000
+// maxWarnings bounds the map; beyond it warnings may be late or repeated.
+const maxWarnings = 20_000
+
+// sinceWhen returns when it was first called for what, and whether that is now.
+func (w *warnings) sinceWhen(what string, now time.Time) (since time.Time, isFirst bool) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if since, known := w.since[what]; known {
+		return since, false
+	}
+	if w.since == nil {
+		w.since = make(map[string]time.Time)
+	}
+	if len(w.since) < maxWarnings {
+		w.since[what] = now
+	}
+	return now, true
+}
 
 // remaining returns how much is left of the time for which something may be missing, at least a second.
 func (w *warnings) remaining(what string, now time.Time, allowed time.Duration) time.Duration {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	since, ok := w.since[what]
-	if !ok {
-		if since = now; len(w.since) < maxWarnings {
-			if w.since == nil {
-				w.since = make(map[string]time.Time)
-			}
-			w.since[what] = now
-		}
-	}
+	since, _ := w.sinceWhen(what, now)
 	return max(allowed-now.Sub(since), time.Second)
 }
 
@@ -47,22 +52,6 @@ func (w *warnings) found(what string) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	delete(w.since, what)
-}
-
-// isFirst reports whether a line was not logged yet.
-func (w *warnings) isFirst(line string) bool {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	if _, logged := w.logged[line]; logged {
-		return false
-	}
-	if len(w.logged) < maxWarnings {
-		if w.logged == nil {
-			w.logged = make(map[string]struct{})
-		}
-		w.logged[line] = struct{}{}
-	}
-	return true
 }
 
 // hostsOf and checksOf are keys of warnings.since.

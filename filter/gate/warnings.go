@@ -37,7 +37,8 @@ func (g *Gate) Warnings() []Warning {
 
 // warn writes a line, once per process.
 func (g *Gate) warn(format string, args ...any) {
-	if line := g.logName() + ": " + fmt.Sprintf(format, args...); g.process.warnings.isFirst(line) {
+	line := g.logName() + ": " + fmt.Sprintf(format, args...)
+	if _, isFirst := g.process.warnings.sinceWhen(line, g.envoy.Now()); isFirst {
 		g.envoy.Warn(line)
 	}
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -172,13 +173,13 @@ func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
 	if interval == 0 {
 		return
 	}
-	done := make(chan struct{})
+	ctx, end := context.WithCancel(context.Background())
 	go func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
@@ -187,7 +188,7 @@ func (c *Configuration) evaluateBetweenProbes(g *gate.Gate) {
 			}
 		}
 	}()
-	c.ends = append(c.ends, sync.OnceFunc(func() { close(done) }))
+	c.ends = append(c.ends, end)
 }
 
 // guarded calls f and reports whether Envoy's own configuration object still exists. On a goroutine, and at the end of a configuration,

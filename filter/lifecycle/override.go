@@ -37,7 +37,7 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	o.process.pairs.Lock()
 	defer o.process.pairs.Unlock()
 	if pair := o.side.merged[&parent.side]; pair != nil {
-		return pair.(*Configuration)
+		return pair
 	}
 	c := &Configuration{process: parent.process, envoy: parent.envoy, filter: parent.filter, serial: max(parent.serial, o.serial),
 		done: make(chan struct{})}

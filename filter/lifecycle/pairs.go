@@ -8,21 +8,19 @@ import (
 // side is one side of pairs: a configuration, or an override that is merged into it. A pair is one merged configuration, however many
 // listeners, threads or streams use it; it lives as long as both sides.
 type side struct {
-	merged map[*side]ender // by the other side; guarded by Process.pairs
-	ended  bool            // Envoy has destroyed this side; guarded by Process.pairs
+	merged map[*side]*Configuration // by the other side; guarded by Process.pairs
+	ended  bool                     // Envoy has destroyed this side; guarded by Process.pairs
 }
-
-type ender interface{ End() }
 
 // join records the merged configuration of both sides. It returns false if a side has ended: Envoy would never end the pair. The lock must
 // be held.
-func join(parent, override *side, merged ender) bool {
+func join(parent, override *side, merged *Configuration) bool {
 	if parent.ended || override.ended {
 		return false
 	}
 	for this, other := range map[*side]*side{parent: override, override: parent} {
 		if this.merged == nil {
-			this.merged = make(map[*side]ender)
+			this.merged = make(map[*side]*Configuration)
 		}
 		this.merged[other] = merged
 	}
