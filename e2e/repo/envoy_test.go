@@ -79,7 +79,7 @@ func TestOneVersionOfEnvoyEverywhere(t *testing.T) {
 	}
 }
 
-// Tests that are listed by name in the Makefile, and on the page of failure modes, exist in the suite.
+// Tests that are listed by name in the Makefile, and on the pages of failure modes and of lint, exist in the suite.
 func TestListedTestsExist(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(inRoot("e2e", "suite", "*_test.go"))
@@ -90,7 +90,8 @@ func TestListedTestsExist(t *testing.T) {
 	for _, file := range files {
 		suite += readFile(t, file)
 	}
-	named := regexp.MustCompile("`(Test\\w+)`").FindAllString(readFile(t, inRoot("docs", "failure-modes.md")), -1)
+	listing := readFile(t, inRoot("docs", "failure-modes.md")) + readFile(t, inRoot("docs", "lint.md"))
+	named := regexp.MustCompile("`Test\\w+`").FindAllString(listing, -1)
 	makefile := strings.ReplaceAll(readFile(t, inRoot("Makefile")), "\\\n", " ")
 	for _, list := range regexp.MustCompile(`(?m)^(?:EVERYWHERE|FAULTS) *:= *(.*)$`).FindAllStringSubmatch(makefile, -1) {
 		for name := range strings.FieldsSeq(list[1]) {

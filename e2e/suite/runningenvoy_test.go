@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -111,10 +110,5 @@ func TestSuiteRunsAgainstARunningEnvoy(t *testing.T) {
 		if !strings.Contains(string(out), "\n--- PASS: Test"+name+" ") {
 			t.Errorf("Test%s has not passed", name)
 		}
-	}
-	why := regexp.MustCompile(
-		`(?m)^ {4}\w+_test\.go:\d+: (not with a running Envoy: |it is about the dynamic module|.* cannot: )`)
-	if said, skipped := len(why.FindAll(out, -1)), strings.Count(string(out), "\n--- SKIP: "); said < skipped {
-		t.Errorf("%d tests are skipped, %d say why", skipped, said)
 	}
 }
