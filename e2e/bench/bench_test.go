@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"math"
 	"os"
 	"path/filepath"
@@ -56,8 +55,8 @@ func TestRatiosAreTakenWithinARound(t *testing.T) {
 func scaleResults(change func(s *Scale)) *Results {
 	watched := Watched{Checks: 100, Probes: 100}
 	s := &Scale{}
-	for _, rows := range []*[]ScaleRow{&s.Clusters, &s.Chains, &s.Routes} {
-		*rows = []ScaleRow{
+	for _, rows := range []*[]*ScaleRow{&s.Clusters, &s.Chains, &s.Routes} {
+		*rows = []*ScaleRow{
 			{Size: 1, Envoy: withoutUs, MainPercent: 1, Starts: []float64{100}, Updates: []float64{10}, Watched: watched},
 			{Size: 1, Envoy: withModule, MainPercent: 3.5, Starts: []float64{120}, Updates: []float64{12}, Watched: watched},
 		}
@@ -75,9 +74,7 @@ func TestScaleMeetsItsGoals(t *testing.T) {
 		"failures without Healthgate": {func(s *Scale) { s.Chains[0].Failed, s.Routes[0].Rejected = 3, 3 }, ""},
 		"main thread by clusters":     {func(s *Scale) { s.Clusters[1].MainPercent = 3.6 }, "main thread"},
 		"main thread by chains":       {func(s *Scale) { s.Chains[1].MainPercent = 3.6 }, "main thread"},
-		"main thread is missing":      {func(s *Scale) { s.Clusters[1].MainPercent = 0 }, "main thread"},
 		"start":                       {func(s *Scale) { s.Chains[1].Starts = []float64{121} }, "start"},
-		"start is missing":            {func(s *Scale) { s.Chains[1].Starts = nil }, "start"},
 		"listener":                    {func(s *Scale) { s.Chains[1].Updates = []float64{12.1} }, "update of the listener"},
 		"routes":                      {func(s *Scale) { s.Routes[1].Updates = []float64{12.1} }, "update of the routes"},
 		"routes are missing":          {func(s *Scale) { s.Routes = nil }, "update of the routes"},
@@ -97,15 +94,19 @@ func TestScaleMeetsItsGoals(t *testing.T) {
 	}
 }
 
-func TestScaleShowsWorkOnOtherThreads(t *testing.T) {
-	results := scaleResults(func(s *Scale) {
-		for i := range s.Clusters {
-			s.Clusters[i].MainPercent, s.Clusters[i].AllPercent = 1, 1.5
+// `go -C e2e run ./bench -only none` writes the committed page and picture again.
+func TestCommittedPageIsOfTheCommittedResults(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "results.json"), []byte(read(t, ".", "results.json")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), quick, "none", dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"results.json", "RESULTS.md", "cost.svg"} {
+		if read(t, dir, name) != read(t, ".", name) {
+			t.Errorf("%s is another", name)
 		}
-		s.Clusters[1].AllPercent = 6.25
-	})
-	if page, err := results.markdown(); err != nil || !strings.Contains(string(page), "| 0.00    | 4.75 ") {
-		t.Errorf("the page is\n%s, %v", page, err)
 	}
 }
 
@@ -120,20 +121,8 @@ func TestPartsThatWereNotMeasuredHaveNoGoals(t *testing.T) {
 	}
 }
 
-func TestListsOfNumbers(t *testing.T) {
-	for text, want := range map[string][]int{"": {}, "1": {1}, "100,1000": {100, 1000}} {
-		got := []int{5}
-		if err := list(&got)(text); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: got %v, %v", text, got, err)
-		}
-	}
-	if err := list(new([]int))("x"); err == nil {
-		t.Error("x is accepted")
-	}
-}
-
 func TestUnknownPartIsRefused(t *testing.T) {
-	err := run(t.Context(), quick, "scale,speed", t.TempDir())
+	err := run(t.Context(), quick, "speed", t.TempDir())
 	if err == nil || err.Error() != "-only speed: the parts are probes, scale; or none" {
 		t.Errorf("got %v", err)
 	}
@@ -141,7 +130,7 @@ func TestUnknownPartIsRefused(t *testing.T) {
 
 // quick takes seconds and shows that all parts run. Its figures mean nothing.
 var quick = settings{
-	Rounds: 1, Load: 100 * time.Millisecond, Probes: 2000, Starts: 1, Window: 250 * time.Millisecond,
+	Rounds: 1, Load: 100 * time.Millisecond, Probes: 2000, Starts: 1, Window: time.Second,
 	Clusters: []int{30}, RouteSize: 30, Overrides: 5, Chains: []int{2}, ChainedSize: 10, Updates: 1, Changes: 2,
 }
 
@@ -178,30 +167,7 @@ func TestBenchRuns(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the picture can be read", func(t *testing.T) {
-		picture := read(t, dir, "cost.svg")
-		if err := xml.Unmarshal([]byte(picture), new(struct{})); err != nil {
-			t.Error(err)
-		}
-		for _, want := range []string{"µs", "1,000", lua, byModule, byPlugin, native} {
-			if !strings.Contains(picture, want) {
-				t.Errorf("it lacks %q", want)
-			}
-		}
-	})
 	t.Run("a part that is not measured again keeps its figures", func(t *testing.T) {
-		before := map[string]string{}
-		for _, name := range []string{"results.json", "RESULTS.md", "cost.svg"} {
-			before[name] = read(t, dir, name)
-		}
-		if err := run(t.Context(), quick, "none", dir); err != nil {
-			t.Fatal(err)
-		}
-		for name, text := range before {
-			if read(t, dir, name) != text {
-				t.Errorf("%s has changed", name)
-			}
-		}
 		empty := quick
 		empty.Clusters, empty.Chains = nil, nil
 		if err := run(t.Context(), empty, "scale", dir); err != nil {
@@ -219,26 +185,21 @@ func TestBenchRuns(t *testing.T) {
 }
 
 func testScale(t *testing.T, s *Scale) {
-	for _, rows := range [][]ScaleRow{s.Clusters, s.Chains, s.Routes} {
-		for _, row := range rows {
-			if row.Probes == 0 || row.Lost > 0 {
-				t.Errorf("%+v", row)
-			}
-		}
+	if len(s.Clusters) != 3 || len(s.Chains) != 2 || len(s.Routes) != 2 {
+		t.Fatalf("got %d, %d and %d rows", len(s.Clusters), len(s.Chains), len(s.Routes))
 	}
-	if len(s.Clusters) != 3 || len(s.Chains) != 2 || len(s.Routes) != 2 || len(s.Errors) > 0 {
-		t.Fatalf("got %d, %d and %d rows, and the errors %v", len(s.Clusters), len(s.Chains), len(s.Routes), s.Errors)
+	if gated := s.Clusters[1]; gated.Period <= 0 || len(gated.Delays) != quick.Changes {
+		t.Errorf("no sample is counted, or a change was not answered: %+v", gated)
+	}
+	for _, row := range slices.Concat(s.Clusters, s.Chains, s.Routes) {
+		if row.Probes == 0 || row.Lost > 0 {
+			t.Errorf("%+v", row)
+		}
 	}
 	for _, row := range slices.Concat(s.Clusters, s.Chains) {
 		if row.MainPercent <= 0 || row.AllPercent < row.MainPercent || row.MiB <= 0 {
 			t.Errorf("%+v", row)
 		}
-	}
-	if s.Clusters[1].Period <= 0 {
-		t.Errorf("no sample is counted: %+v", s.Clusters[1])
-	}
-	if n := len(s.Clusters[1].Delays); n != quick.Changes {
-		t.Errorf("%d changes were answered, want %d", n, quick.Changes)
 	}
 	for _, row := range slices.Concat(s.Chains, s.Routes) {
 		if len(row.Updates) != quick.Updates {

@@ -37,9 +37,9 @@ func isPlugin(contender string) bool {
 
 // size is how many hosts and clusters an Envoy has.
 type size struct {
-	Name     string `json:"name"`
-	Hosts    int    `json:"hosts"`    // of the cluster that the contenders check
-	Clusters int    `json:"clusters"` // further clusters, each with three hosts
+	Name     string
+	Hosts    int // of the cluster that the contenders check
+	Clusters int // further clusters, each with three hosts
 }
 
 var sizes = []size{{"3 hosts", 3, 0}, {"100 more clusters", 3, 100}, {"1,000 more clusters", 3, 1000}, {"1,000 hosts", 1000, 0}}
@@ -64,6 +64,10 @@ func (b *bench) start(s size, contenders ...string) (*testbed.Envoy, map[string]
 	if err != nil {
 		return nil, nil, err
 	}
+	script, err := testbed.ReadBootstrap("envoy/lua.yaml")
+	if err != nil {
+		return nil, nil, err
+	}
 	admin, err := testbed.UnusedAddress() // the script needs its port
 	if err != nil {
 		return nil, nil, err
@@ -71,46 +75,27 @@ func (b *bench) start(s size, contenders ...string) (*testbed.Envoy, map[string]
 	config.Listen(0, admin.Port)
 	var listeners []*listenerv3.Listener
 	for _, name := range contenders {
-		listener, err := b.listen(config.Clone(), name)
-		if err != nil {
-			return nil, nil, err
-		}
-		listeners = append(listeners, listener)
+		listeners = append(listeners, b.listen(config.Clone(), script, name))
 	}
 	clusters := s.clusters(config)
+	options := testbed.Options{Workers: 1, Env: []string{rareCopies}}
 	if slices.Contains(contenders, lua) {
-		script, err := testbed.ReadBootstrap("envoy/lua.yaml")
-		if err != nil {
-			return nil, nil, err
-		}
 		cluster := script.StaticResources.Clusters[1]
 		testbed.SetEndpoints(cluster, admin.String())
 		clusters = append(clusters, cluster)
 	}
 	config.StaticResources.Listeners, config.StaticResources.Clusters = listeners, clusters
-
-	options := testbed.Options{Workers: 1, Env: []string{rareCopies}}
 	if slices.ContainsFunc(contenders, isPlugin) {
-		config = config.For(b.plugin)
-		options = b.plugin.Options(options)
+		config, options = config.For(b.plugin), b.plugin.Options(options)
 	}
 	if slices.ContainsFunc(contenders, isModule) {
-		config = config.For(b.module)
-		options = b.module.Options(options)
+		config, options = config.For(b.module), b.module.Options(options)
 	}
 	options.Sync = nil // admin and the filter need not agree at once
 	for i, name := range contenders {
-		loaded := func() *modulev3.DynamicModuleFilter {
+		if load := loadInstead[name]; load != nil {
 			filter := config.HCMOf(config.StaticResources.Listeners[i]).HttpFilters[0]
-			return config.Unpack(filter.GetTypedConfig()).(*modulev3.DynamicModuleFilter)
-		}
-		switch name {
-		case smallest:
-			loaded().DynamicModuleConfig.Name = "smallest"
-		case empty:
-			loaded().FilterName = "empty@empty@" + filepath.Join(testbed.Root(), "build", "empty.so")
-		case emptyGo:
-			loaded().FilterName = "emptygo@emptygo@" + filepath.Join(testbed.Root(), "build", "emptygo.so")
+			load(config.Unpack(filter.GetTypedConfig()).(*modulev3.DynamicModuleFilter))
 		}
 	}
 	envoy, err := testbed.StartEnvoy(b.ctx, dir, config, options)
@@ -120,6 +105,15 @@ func (b *bench) start(s size, contenders ...string) (*testbed.Envoy, map[string]
 	addresses, err := envoy.Listeners()
 	return envoy, addresses, err
 }
+
+// loadInstead loads another module or plugin than Healthgate's. The plugins are the contrib host's.
+var loadInstead = map[string]func(*modulev3.DynamicModuleFilter){
+	smallest: func(f *modulev3.DynamicModuleFilter) { f.DynamicModuleConfig.Name = "smallest" },
+	empty:    func(f *modulev3.DynamicModuleFilter) { f.FilterName = "empty@empty@" + inBuild("empty.so") },
+	emptyGo:  func(f *modulev3.DynamicModuleFilter) { f.FilterName = "emptygo@emptygo@" + inBuild("emptygo.so") },
+}
+
+func inBuild(name string) string { return filepath.Join(testbed.Root(), "build", name) }
 
 // plain returns the reference configuration without TLS, access log and health checks, which cost the same for every contender.
 func plain() (*testbed.Bootstrap, error) {
@@ -152,26 +146,22 @@ func (s size) clusters(config *testbed.Bootstrap) []*clusterv3.Cluster {
 }
 
 // listen returns the listener of a contender.
-func (b *bench) listen(config *testbed.Bootstrap, contender string) (*listenerv3.Listener, error) {
+func (b *bench) listen(config, script *testbed.Bootstrap, contender string) *listenerv3.Listener {
 	switch contender {
 	case direct:
 		withoutGate(config)
-	case native:
+	case native, lua:
 		config.ProbeRoute().TypedPerFilterConfig = nil
 		config.HCM().HttpFilters[0] = nativeFilter("/")
-	case lua:
-		script, err := testbed.ReadBootstrap("envoy/lua.yaml")
-		if err != nil {
-			return nil, err
+		if contender == lua {
+			config.HCM().HttpFilters[0] = proto.CloneOf(script.HCM().HttpFilters[0])
 		}
-		config.ProbeRoute().TypedPerFilterConfig = nil
-		config.HCM().HttpFilters[0] = proto.CloneOf(script.HCM().HttpFilters[0])
 	}
 	listener := config.CopyListener(contender)
 	if isModule(contender) { // a plugin is converted with the bootstrap
 		b.module.Convert(listener)
 	}
-	return listener, nil
+	return listener
 }
 
 // withoutGate removes the gate; the probe's route answers instead.

@@ -3,16 +3,6 @@
 //
 // Contenders that are compared share one Envoy, or run side by side, and take turns, so that noise of the machine hits all of them. Ratios
 // are taken within a round. Goals are reported as met or missed; a missed goal fails no run.
-//
-//	main.go        the parts, their settings, and the files that they write
-//	contenders.go  an Envoy with a listener for each contender
-//	probes.go      probes and memory
-//	cpu.go         CPU time
-//	scale.go       many clusters, filter chains and route overrides
-//	scaleenvoy.go  the Envoys for scale
-//	results.go     results.json, and the goals
-//	markdown.go    RESULTS.md, from results.md.tmpl
-//	plot.go        cost.svg
 package main
 
 import (
@@ -41,7 +31,7 @@ type settings struct {
 	Window time.Duration `json:"window_ns"` // for the CPU time of an idle Envoy
 
 	Clusters    []int `json:"clusters"`
-	RouteSize   int   `json:"route_size"`   // routes are updated at the largest of Clusters up to this
+	RouteSize   int   `json:"route_size"`   // routes are updated at this one of Clusters
 	Overrides   int   `json:"overrides"`    // in each update of the routes
 	Chains      []int `json:"chains"`       // filter chains
 	ChainedSize int   `json:"chained_size"` // clusters of an Envoy with many filter chains
@@ -79,14 +69,11 @@ func list(numbers *[]int) func(string) error {
 // parts are what can be measured by itself.
 var parts = map[string]func(*bench, *Results) error{"probes": (*bench).probes, "scale": (*bench).scale}
 
-// run measures parts, and writes the results into a folder after each. It measures the next part also if one fails.
+// run measures parts, and writes the results into a folder after each. Without a part it writes RESULTS.md and the picture again.
 func run(ctx context.Context, s settings, only, folder string) error {
-	var measured []string
-	if only != "none" {
-		measured = strings.Split(only, ",")
-	}
+	measured := strings.Split(only, ",")
 	for _, name := range measured {
-		if parts[name] == nil {
+		if parts[name] == nil && only != "none" {
 			return fmt.Errorf("-only %s: the parts are probes, scale; or none", name)
 		}
 	}
@@ -98,6 +85,9 @@ func run(ctx context.Context, s settings, only, folder string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s/results.json, which has the figures of parts that are not measured: %w", folder, err)
 	}
+	if only == "none" {
+		return results.render(folder)
+	}
 	dir, err := os.MkdirTemp("", "healthgate-bench-")
 	if err != nil {
 		return err
@@ -107,41 +97,40 @@ func run(ctx context.Context, s settings, only, folder string) error {
 	if err != nil {
 		return err
 	}
-	var failed error
 	for _, name := range measured {
 		began := time.Now()
 		if err := parts[name](b, results); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err))
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		log.Printf("%s took %.0f s", name, time.Since(began).Seconds())
-		if err := results.write(folder); err != nil {
+		text, err := json.MarshalIndent(results, "", " ")
+		if err != nil {
 			return err
 		}
-	}
-	return errors.Join(failed, results.write(folder))
-}
-
-// write writes results.json, RESULTS.md and the picture.
-func (r *Results) write(folder string) error {
-	text, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	files := map[string][]byte{"results.json": append(text, '\n')}
-	if files["RESULTS.md"], err = r.markdown(); err != nil {
-		return err
-	}
-	if r.Probes != nil {
-		if files["cost.svg"], err = r.Probes.plot(); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, "results.json"), append(text, '\n'), 0o644); err != nil {
 			return err
 		}
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+		if err := results.render(folder); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// render writes RESULTS.md and the picture.
+func (r *Results) render(folder string) error {
+	page, err := r.markdown()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(folder, "RESULTS.md"), page, 0o644); err != nil || r.Probes == nil {
+		return err
+	}
+	picture, err := r.Probes.plot()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, "cost.svg"), picture, 0o644)
 }
 
 type bench struct {

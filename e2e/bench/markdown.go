@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"text/template"
 )
@@ -24,7 +23,6 @@ var pageTemplate = template.Must(template.New("results.md").Funcs(template.FuncM
 	"connections": func() int { return connections },
 	"proberRate":  func() int { return proberRate },
 	"checked":     func() int { return checkedClusters + 1 },
-	"oneLine":     func(text string) string { return strings.Join(strings.Fields(text), " ") },
 }).Parse(page))
 
 // markdown returns RESULTS.md. The template's tables have a tab before each | but the first; they are aligned.
@@ -42,12 +40,11 @@ func (w Watched) Checked() string { return fmt.Sprintf("%d of %d", w.Failed, w.C
 func (w Watched) Answered() string { return fmt.Sprintf("%d of %d", w.Rejected+w.Lost, w.Probes) }
 
 // more formats how much more an Envoy uses than the one without Healthgate, which may be 0.
-func more(row ScaleRow, with, without float64) string {
-	v := difference(with, without)
-	if row.Envoy == withoutUs || math.IsInf(v, 0) {
+func more(row *ScaleRow, with, without float64) string {
+	if row.Envoy == withoutUs {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", v)
+	return fmt.Sprintf("%.2f", with-without)
 }
 
 func (s Spread) String() string {
@@ -59,7 +56,7 @@ func (s Spread) String() string {
 
 // figure formats a figure with some decimals, or a dash if it was not measured.
 func figure(v float64, decimals int) string {
-	if math.IsInf(v, 0) || v == 0 {
+	if v == 0 {
 		return "–"
 	}
 	return fmt.Sprintf("%.*f", decimals, v)

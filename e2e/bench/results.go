@@ -52,10 +52,9 @@ func (p Probes) MiB(size, contender string) float64 {
 // Scale is the part about many clusters, filter chains and route overrides.
 type Scale struct {
 	Run
-	Clusters []ScaleRow `json:"clusters"`
-	Chains   []ScaleRow `json:"chains"`
-	Routes   []ScaleRow `json:"routes"`
-	Errors   []string   `json:"errors"` // of sizes that could not be measured completely
+	Clusters []*ScaleRow `json:"clusters"`
+	Chains   []*ScaleRow `json:"chains"`
+	Routes   []*ScaleRow `json:"routes"`
 }
 
 // ScaleRow is one Envoy of one size. Figures that were not measured are 0 or empty. Times are in milliseconds.
@@ -91,8 +90,8 @@ func (w *Watched) add(other Watched) {
 }
 
 // without returns the row of the Envoy without Healthgate of the same size.
-func without(rows []ScaleRow, row ScaleRow) ScaleRow {
-	return first(rows, func(r ScaleRow) bool { return r.Size == row.Size && r.Envoy == withoutUs })
+func without(rows []*ScaleRow, row *ScaleRow) *ScaleRow {
+	return first(rows, func(r *ScaleRow) bool { return r.Size == row.Size && r.Envoy == withoutUs })
 }
 
 // first returns the first value that fits, zero without one.
@@ -161,34 +160,28 @@ func table(name string, contenders []string, seen map[string][]Round) Table {
 			row.Requests += r.requests
 			row.Rejected += r.rejected
 		}
-		for _, f := range []struct {
-			figure                  func(Round) float64
-			spread, ratio, smallest *Spread
-		}{
-			{func(r Round) float64 { return r.Rate }, &row.Rate, &row.RateRatio, &row.RateToSmallest},
-			{func(r Round) float64 { return r.Worker }, &row.Worker, &row.WorkerRatio, &row.WorkerToSmallest},
-			{func(r Round) float64 { return r.P50 }, &row.P50, nil, nil},
-			{func(r Round) float64 { return r.P99 }, &row.P99, nil, nil},
-			{func(r Round) float64 { return r.Process }, &row.Process, nil, nil},
-			{func(r Round) float64 { return r.Load }, &row.Load, nil, nil},
-		} {
-			// Divided by the figure of a peer in the same round.
-			by := func(peer string) Spread {
-				var values []float64
-				for i, other := range seen[peer] {
-					values = append(values, f.figure(seen[contender][i])/f.figure(other))
-				}
-				return spreadOf(values)
+		figures := func(of string, figure func(Round) float64) (values []float64) {
+			for _, r := range seen[of] {
+				values = append(values, figure(r))
 			}
-			var values []float64
-			for _, r := range seen[contender] {
-				values = append(values, f.figure(r))
-			}
-			*f.spread = spreadOf(values)
-			if f.ratio != nil {
-				*f.ratio, *f.smallest = by(native), by(smallestLike[contender])
-			}
+			return values
 		}
+		spread := func(figure func(Round) float64) Spread { return spreadOf(figures(contender, figure)) }
+		ratio := func(peer string, figure func(Round) float64) Spread {
+			values, others := figures(contender, figure), figures(peer, figure)
+			for i, other := range others {
+				values[i] /= other
+			}
+			return spreadOf(values[:len(others)])
+		}
+		rate := func(r Round) float64 { return r.Rate }
+		worker := func(r Round) float64 { return r.Worker }
+		row.Rate, row.RateRatio, row.RateToSmallest = spread(rate), ratio(native, rate), ratio(smallestLike[contender], rate)
+		row.Worker, row.WorkerRatio, row.WorkerToSmallest = spread(worker), ratio(native, worker), ratio(smallestLike[contender], worker)
+		row.P50 = spread(func(r Round) float64 { return r.P50 })
+		row.P99 = spread(func(r Round) float64 { return r.P99 })
+		row.Process = spread(func(r Round) float64 { return r.Process })
+		row.Load = spread(func(r Round) float64 { return r.Load })
 		t.Rows = append(t.Rows, row)
 	}
 	return t
@@ -243,9 +236,9 @@ func (p Probes) goals() []Goal {
 	return g
 }
 
-// goals has one line for each kind of goal, with the worst figure of all sizes. A missing figure meets no goal.
+// goals has one line for each kind of goal, with the worst figure of all sizes. Without one it is infinite.
 func (s Scale) goals() []Goal {
-	worst := func(rows []ScaleRow, figure func(row, without ScaleRow) float64) (worst float64) {
+	worst := func(rows []*ScaleRow, figure func(row, without *ScaleRow) float64) (worst float64) {
 		if len(rows) == 0 {
 			return math.Inf(1)
 		}
@@ -256,18 +249,14 @@ func (s Scale) goals() []Goal {
 		}
 		return worst
 	}
-	main := func(row, without ScaleRow) float64 { return difference(row.MainPercent, without.MainPercent) }
-	starts := func(row, without ScaleRow) float64 { return ratio(row.Starts, without.Starts) }
-	updates := func(row, without ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
+	main := func(row, without *ScaleRow) float64 { return row.MainPercent - without.MainPercent }
+	starts := func(row, without *ScaleRow) float64 { return ratio(row.Starts, without.Starts) }
+	updates := func(row, without *ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
 	var watched Watched
 	for _, row := range slices.Concat(s.Clusters, s.Chains, s.Routes) {
 		if row.Envoy != withoutUs {
 			watched.add(row.Watched)
 		}
-	}
-	failed, unanswered := float64(watched.Failed), float64(watched.Rejected+watched.Lost)
-	if watched.Checks == 0 || watched.Probes == 0 {
-		failed, unanswered = math.Inf(1), math.Inf(1)
 	}
 	const at = "dynamic module, at any size: "
 	return []Goal{
@@ -275,26 +264,13 @@ func (s Scale) goals() []Goal {
 		atMost(at+"start, ratio to without", 1.2, worst(s.Chains, starts)),
 		atMost(at+"update of the listener, ratio to without", 1.2, worst(s.Chains, updates)),
 		atMost(at+"update of the routes, ratio to without", 1.2, worst(s.Routes, updates)),
-		atMost(at+"failed health checks", 0, failed),
-		atMost(at+"probes not answered with 200", 0, unanswered),
+		atMost(at+"failed health checks", 0, float64(watched.Failed)),
+		atMost(at+"probes not answered with 200", 0, float64(watched.Rejected+watched.Lost)),
 	}
 }
 
-// difference returns the difference to the Envoy without Healthgate, infinite if one of both is missing.
-func difference(with, without float64) float64 {
-	if with == 0 || without == 0 {
-		return math.Inf(1)
-	}
-	return with - without
-}
-
-// ratio returns the ratio of two medians, infinite if one of both is missing.
-func ratio(values, to []float64) float64 {
-	if len(values) == 0 || len(to) == 0 {
-		return math.Inf(1)
-	}
-	return median(values) / median(to)
-}
+// ratio returns the ratio of two medians.
+func ratio(values, to []float64) float64 { return median(values) / median(to) }
 
 // versions returns the versions of the programs that are run.
 func versions() (map[string]string, error) {

@@ -8,58 +8,40 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// scale measures Envoys with many clusters, filter chains and overrides beside the same ones without Healthgate. If a size fails, the
-// results have its error, and the next size is measured.
-func (b *bench) scale(results *Results) (failed error) {
+// scale measures Envoys with many clusters, filter chains and overrides beside the same ones without Healthgate.
+func (b *bench) scale(results *Results) error {
 	s := &Scale{Run: b.made}
-	results.Scale = s
-	note := func(err error) {
-		if err != nil {
-			log.Printf("error: %v", err)
-			s.Errors = append(s.Errors, err.Error())
-			failed = errors.Join(failed, err)
-		}
-	}
 	for _, n := range b.Chains {
-		note(b.byChains(s, n))
-	}
-	routesAt := 0
-	for _, n := range b.Clusters {
-		if n <= b.RouteSize {
-			routesAt = max(routesAt, n)
+		if err := b.byChains(s, n); err != nil {
+			return err
 		}
 	}
 	for _, n := range b.Clusters {
-		note(b.byClusters(s, n, n == routesAt))
+		if err := b.byClusters(s, n); err != nil {
+			return err
+		}
 	}
-	return failed
+	results.Scale = s
+	return nil
 }
 
-// newRows returns a row for each of these Envoys.
-func newRows(size int, names ...string) []*ScaleRow {
+// addRows adds a row for each of these Envoys to a table.
+func addRows(table *[]*ScaleRow, size int, names ...string) []*ScaleRow {
 	var rows []*ScaleRow
 	for _, name := range names {
 		rows = append(rows, &ScaleRow{Size: size, Envoy: name})
 	}
+	*table = append(*table, rows...)
 	return rows
 }
 
-// add adds rows to a table.
-func add(table *[]ScaleRow, rows []*ScaleRow) {
-	for _, row := range rows {
-		*table = append(*table, *row)
-	}
-}
-
-// byClusters measures the main thread, the time between samples and the delay of a reply with a number of clusters, and updates of the
-// routes if withRoutes is set.
-func (b *bench) byClusters(s *Scale, n int, withRoutes bool) error {
+// byClusters measures the main thread, the time between samples and the delay of a reply with a number of clusters, and for one
+// number updates of the routes.
+func (b *bench) byClusters(s *Scale, n int) error {
 	log.Printf("%d clusters: starting three Envoys", n)
-	rows := newRows(n, withoutUs, withModule, withStale)
-	defer func() { add(&s.Clusters, rows) }()
 	var envoys []*scaleEnvoy
-	for _, row := range rows {
-		e, err := b.launch(row, n, 1)
+	for _, row := range addRows(&s.Clusters, n, withoutUs, withModule, withStale) {
+		e, _, err := b.launch(row, n, 1)
 		defer e.end()
 		if err != nil {
 			return err
@@ -74,16 +56,11 @@ func (b *bench) byClusters(s *Scale, n int, withRoutes bool) error {
 	if err := b.mainThreads(envoys); err != nil {
 		return err
 	}
-	if err := testbed.WaitFor(b.ctx, 30*time.Second, func() error {
-		after, now, err := gated.countSamples()
-		if err == nil && after == samples {
-			err = errors.New("no sample is taken")
-		}
-		gated.row.Period = milliseconds(now.Sub(began)) / float64(after-samples)
-		return err
-	}); err != nil {
+	later, ended, err := gated.countSamples()
+	if err != nil {
 		return err
 	}
+	gated.row.Period = milliseconds(ended.Sub(began)) / float64(later-samples)
 	log.Printf("%d clusters: %d changes of hosts", n, b.Changes)
 	for i := range b.Changes {
 		delay, err := gated.changeHosts(i%2 == 1)
@@ -92,7 +69,7 @@ func (b *bench) byClusters(s *Scale, n int, withRoutes bool) error {
 		}
 		gated.row.Delays = append(gated.row.Delays, milliseconds(delay))
 	}
-	if withRoutes {
+	if n == b.RouteSize {
 		return b.byRoutes(s, n, envoys[:2])
 	}
 	return nil
@@ -103,10 +80,8 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 // byRoutes measures updates of the routes, each with overrides for other clusters.
 func (b *bench) byRoutes(s *Scale, n int, envoys []*scaleEnvoy) error {
 	log.Printf("%d clusters: %d updates of the routes by RDS, with %d overrides", n, b.Updates, b.Overrides)
-	rows := newRows(n, withoutUs, withModule)
-	defer func() { add(&s.Routes, rows) }()
-	for i, e := range envoys {
-		e.row = rows[i]
+	for i, row := range addRows(&s.Routes, n, withoutUs, withModule) {
+		envoys[i].row = row
 	}
 	return watch(envoys, func() error {
 		for update := range b.Updates {
@@ -123,19 +98,19 @@ func (b *bench) byRoutes(s *Scale, n int, envoys []*scaleEnvoy) error {
 // byChains measures starts, updates of the listener and the main thread with a number of filter chains, each with a gate.
 func (b *bench) byChains(s *Scale, n int) error {
 	log.Printf("%d filter chains: %d starts of two Envoys", n, b.Starts)
-	rows := newRows(n, withoutUs, withModule)
-	defer func() { add(&s.Chains, rows) }()
+	rows := addRows(&s.Chains, n, withoutUs, withModule)
 	envoys := make([]*scaleEnvoy, len(rows))
 	for start := range b.Starts {
 		for i, row := range rows {
 			if start > 0 {
 				envoys[i].end()
 			}
-			e, err := b.launch(row, b.ChainedSize, n)
+			e, took, err := b.launch(row, b.ChainedSize, n)
 			defer e.end()
 			if err != nil {
 				return err
 			}
+			row.Starts = append(row.Starts, milliseconds(took))
 			envoys[i] = e
 		}
 	}

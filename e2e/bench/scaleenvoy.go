@@ -58,44 +58,43 @@ type scaleEnvoy struct {
 	version          int // of its listener and its routes
 }
 
-// launch starts an Envoy, and waits until it answers a probe with 200. Its row gets the time, and the probes that were answered with
-// another status before. The caller ends it, also after an error.
-func (b *bench) launch(row *ScaleRow, clusters, chains int) (e *scaleEnvoy, err error) {
+// launch starts an Envoy, and returns the time until it answered a probe with 200. Its row counts the probes that were answered with another
+// status before. The caller ends it, also after an error.
+func (b *bench) launch(row *ScaleRow, clusters, chains int) (e *scaleEnvoy, took time.Duration, err error) {
 	e = &scaleEnvoy{ctx: b.ctx, row: row, clusters: clusters, chains: chains, module: b.module, version: 1}
 	e.checker = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { e.checks.Add(1) }))
 	if e.dir, err = os.MkdirTemp(b.dir, ""); err != nil {
-		return e, err
+		return e, 0, err
 	}
 	address, err := testbed.UnusedAddress()
 	if err != nil {
-		return e, err
+		return e, 0, err
 	}
 	e.address = address.String()
 	if e.reference, err = plain(); err != nil {
-		return e, err
+		return e, 0, err
 	}
 	if err := errors.Join(e.writeHosts(e.checkerAddress()), e.writeRoutes(0, 0), e.writeListener()); err != nil {
-		return e, err
+		return e, 0, err
 	}
 	options := testbed.Options{Workers: 1}
 	if e.gated() {
 		options = b.module.Options(options)
 	}
 	if e.Envoy, err = testbed.LaunchEnvoy(e.dir, e.bootstrap(), options); err != nil {
-		return e, err
+		return e, 0, err
 	}
 	e.Admin = "unix:" + e.file("admin.sock")
-	took, err := e.await(newConnections, "/", func(r reply) bool {
+	took, err = e.await(newConnections, "/", func(r reply) bool {
 		if r.status != http.StatusOK {
 			row.add(Watched{Probes: 1, Rejected: 1})
 		}
 		return r.status == http.StatusOK
 	})
-	row.Starts = append(row.Starts, milliseconds(took))
 	if err != nil {
 		err = fmt.Errorf("%s, %d clusters, %d filter chains: %w; its log:\n%s", row.Envoy, clusters, chains, err, testbed.Tail(e.Log(), 3))
 	}
-	return e, err
+	return e, took, err
 }
 
 func (e *scaleEnvoy) end() {
@@ -140,11 +139,10 @@ func (e *scaleEnvoy) source(name string) *corev3.ConfigSource {
 
 func (e *scaleEnvoy) staticClusters() []*clusterv3.Cluster {
 	service := e.reference.CopyCluster("service")
-	service.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	// With ignore_health_on_host_removal Envoy removes a host at once, not when a check fails.
+	testbed.Patch(service, `{type: EDS, ignore_health_on_host_removal: true, load_assignment: null}`)
 	service.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: e.source("hosts")}
-	service.IgnoreHealthOnHostRemoval = true // otherwise Envoy keeps a removed host until a check fails
 	service.HealthChecks = e.healthChecks()
-	service.LoadAssignment = nil
 	all := []*clusterv3.Cluster{service}
 	for i := range checkedClusters {
 		c := e.reference.CopyCluster(fmt.Sprint("checked", i))
@@ -179,8 +177,11 @@ event_logger:
 
 func clusterName(i int) string { return fmt.Sprint("cluster", i) }
 
-// write replaces the file of an xDS source.
+// write replaces the file of an xDS source, in the form of the module.
 func (e *scaleEnvoy) write(name string, resource proto.Message) error {
+	if e.gated() {
+		e.module.Convert(resource)
+	}
 	text, err := protojson.Marshal(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{testbed.Any(resource)}})
 	if err != nil {
 		return err
@@ -228,9 +229,6 @@ func (e *scaleEnvoy) writeListener() error {
 			`{prefix_ranges: [{address_prefix: 127.2.%d.%d, prefix_len: 32}]}`, i/256, i%256))
 		listener.FilterChains = append(listener.FilterChains, c)
 	}
-	if e.gated() {
-		e.module.Convert(listener)
-	}
 	return e.write("listener", listener)
 }
 
@@ -261,9 +259,6 @@ func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
 	}
 	routes := proto.CloneOf(b.HCM().GetRouteConfig())
 	routes.Name = "routes"
-	if e.gated() {
-		e.module.Convert(routes)
-	}
 	return e.write("routes", routes)
 }
 

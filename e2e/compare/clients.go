@@ -26,10 +26,13 @@ type Clients struct {
 	variant        Variant
 	ingress, calls string // addresses of listeners
 
-	loads      map[string]*testbed.Load // by the kind of requests
-	firstError atomic.Pointer[error]
-	ctx        context.Context
-	cancel     context.CancelFunc
+	ctx    context.Context
+	cancel context.CancelFunc
+	loads  map[string]*testbed.Load // by the kind of requests
+	// Each of these has connections of its own, and each request takes any.
+	http1, http2 []*http.Client
+	health       []grpc_health_v1.HealthClient
+	firstError   atomic.Pointer[error]
 }
 
 // The answers that are counted.
@@ -54,16 +57,18 @@ func (concurrentSource) Uint64() uint64 { return rand.Uint64() }
 func (r *Run) startClients(v Variant) *Clients {
 	c := &Clients{variant: v, ingress: r.listeners["ingress"], calls: r.listeners["calls"], loads: map[string]*testbed.Load{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	start := func(name string, clients int, perSecond float64, newClient func() func() string) {
-		var senders []func() string
-		for range clients {
-			senders = append(senders, newClient())
-		}
-		c.loads[name] = testbed.StartLoad(testbed.Pace{Clients: clients, PerSecond: perSecond}, func(i int) string { return senders[i]() })
+	for range 4 {
+		c.http1, c.http2 = append(c.http1, client(false)), append(c.http2, client(true))
+		conn := dial(c.ingress, virtualHosts[0])
+		context.AfterFunc(c.ctx, func() { _ = conn.Close() })
+		c.health = append(c.health, grpc_health_v1.NewHealthClient(conn))
 	}
-	start("HTTP/1.1", 2, 2000, func() func() string { return c.probe(false) })
-	start("HTTP/2", 2, 2000, func() func() string { return c.probe(true) })
-	start("garbage", 1, 100, func() func() string { return c.abuse })
+	start := func(name string, clients int, perSecond float64, send func() string) {
+		c.loads[name] = testbed.StartLoad(testbed.Pace{Clients: clients, PerSecond: perSecond}, func(int) string { return send() })
+	}
+	start("HTTP/1.1", 2, 2000, func() string { return c.probe(c.http1) })
+	start("HTTP/2", 2, 2000, func() string { return c.probe(c.http2) })
+	start("garbage", 1, 100, c.abuse)
 	if v.AnswersGRPC() {
 		start("Check", 1, 1000, c.check)
 		start("Watch", 20, 1000, c.watch)
@@ -93,15 +98,10 @@ func (c *Clients) failure() error {
 		return *err
 	}
 	for name, l := range c.loads {
-		wanted := []string{passed}
-		if strings.HasPrefix(name, "HTTP") {
-			wanted = []string{passed, proxied, hungUp}
-		}
 		answers := l.Answers()
-		for _, answer := range wanted {
-			if answers[answer] == 0 || answers[noUpdate] > answers[passed] {
-				return fmt.Errorf("the load was not mixed: too few %q of %s: %v", answer, name, c)
-			}
+		http := strings.HasPrefix(name, "HTTP")
+		if answers[passed] <= answers[noUpdate] || http && (answers[failed] == 0 || answers[proxied] == 0 || answers[hungUp] == 0) {
+			return fmt.Errorf("the load was not mixed, see %s: %v", name, c)
 		}
 	}
 	return nil
@@ -139,7 +139,9 @@ func do(ctx context.Context, sender *http.Client, method, host, url string, body
 		return nil, err
 	}
 	request.Host = host
-	request.Header.Set("content-type", "application/grpc")
+	if body != nil {
+		request.Header.Set("content-type", "application/grpc")
+	}
 	reply, err := sender.Do(request)
 	if err == nil {
 		_, err = io.Copy(io.Discard, reply.Body)
@@ -149,34 +151,32 @@ func do(ctx context.Context, sender *http.Client, method, host, url string, body
 }
 
 // probe sends a probe or an ordinary request, and hangs up on one in ten. A gate must answer every probe.
-func (c *Clients) probe(http2 bool) func() string {
-	urls := []string{"http://" + c.ingress + "/eject", "http://" + c.calls + adminPath(c.variant)}
+func (c *Clients) probe(senders []*http.Client) string {
+	ordinary := "http://" + c.ingress + "/eject"
+	urls := []string{ordinary, "http://" + c.calls + adminPath(c.variant)}
 	for i := range filters {
 		urls = append(urls, "http://"+c.ingress+Place{i, "", -1}.path(c.variant.Name))
 	}
-	sender := client(http2)
-	return func() string {
-		url := pick(random, urls...)
-		probe, cancel := context.WithCancel(c.ctx)
-		defer cancel()
-		hangsUp := sometimes(10, cancel)
-		reply, err := do(probe, sender, http.MethodGet, pick(random, virtualHosts...), url, nil)
-		switch {
-		case c.ctx.Err() != nil || err != nil && hangsUp:
-			return hungUp
-		case err != nil:
-			return c.fail(fmt.Errorf("%s: %w", url, err))
-		case url == urls[0]:
-			return proxied
-		case reply.Header.Get("cache-control") != "no-store":
-			return c.fail(fmt.Errorf("%s was answered with %d, and not by its gate", url, reply.StatusCode))
-		case reply.StatusCode == 200:
-			return passed
-		case reply.StatusCode == 503:
-			return failed
-		}
-		return c.fail(fmt.Errorf("%s was answered with %d", url, reply.StatusCode))
+	url := pick(random, urls...)
+	probe, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	hangsUp := sometimes(10, cancel)
+	reply, err := do(probe, pick(random, senders...), http.MethodGet, pick(random, virtualHosts...), url, nil)
+	switch {
+	case c.ctx.Err() != nil || err != nil && hangsUp:
+		return hungUp
+	case err != nil:
+		return c.fail(fmt.Errorf("%s: %w", url, err))
+	case url == ordinary:
+		return proxied
+	case reply.Header.Get("cache-control") != "no-store":
+		return c.fail(fmt.Errorf("%s was answered with %d, and not by its gate", url, reply.StatusCode))
+	case reply.StatusCode == 200:
+		return passed
+	case reply.StatusCode == 503:
+		return failed
 	}
+	return c.fail(fmt.Errorf("%s was answered with %d", url, reply.StatusCode))
 }
 
 func junk(atMost int) []byte {
@@ -205,30 +205,20 @@ func (c *Clients) abuse() string {
 }
 
 // abuseHealth sends garbage to methods of the health service, and hangs up on some of it.
-func (c *Clients) abuseHealth() func() string {
-	sender := client(true)
-	return func() string {
-		body := junk(5000)
-		if len(body) > 5 && random.IntN(2) == 0 { // the beginning of a frame
-			copy(body, []byte{0, 0, 0, 0, byte(random.IntN(20))})
-		}
-		call, cancel := context.WithCancel(c.ctx)
-		defer cancel()
-		sometimes(5, cancel)
-		url := "http://" + c.ingress + "/grpc.health.v1.Health/" + pick(random, "Check", "Check", "List", "Other")
-		reply, err := do(call, sender, http.MethodPost, virtualHosts[0], url, bytes.NewReader(body))
-		if err == nil && reply.StatusCode != http.StatusOK {
-			return c.fail(fmt.Errorf("garbage to %s is answered with %d", url, reply.StatusCode))
-		}
-		return passed
+func (c *Clients) abuseHealth() string {
+	body := junk(5000)
+	if len(body) > 5 && random.IntN(2) == 0 { // the beginning of a frame
+		copy(body, []byte{0, 0, 0, 0, byte(random.IntN(20))})
 	}
-}
-
-// health returns a client of grpc.health.v1.Health, whose connection ends with the clients.
-func (c *Clients) health() grpc_health_v1.HealthClient {
-	conn := dial(c.ingress, virtualHosts[0])
-	context.AfterFunc(c.ctx, func() { _ = conn.Close() })
-	return grpc_health_v1.NewHealthClient(conn)
+	call, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	sometimes(5, cancel)
+	url := "http://" + c.ingress + "/grpc.health.v1.Health/" + pick(random, "Check", "Check", "List", "Other")
+	reply, err := do(call, pick(random, c.http2...), http.MethodPost, virtualHosts[0], url, bytes.NewReader(body))
+	if err == nil && reply.StatusCode != http.StatusOK {
+		return c.fail(fmt.Errorf("garbage to %s is answered with %d", url, reply.StatusCode))
+	}
+	return passed
 }
 
 // outcome returns the answer of a call for a service that ended with a status or an error. Envoy may end a call with UNAVAILABLE.
@@ -248,42 +238,36 @@ func (c *Clients) outcome(call, service string, got grpc_health_v1.HealthCheckRe
 }
 
 // check calls Check, and hangs up on one in ten.
-func (c *Clients) check() func() string {
-	health := c.health()
-	return func() string {
-		call, cancel := context.WithTimeout(c.ctx, 20*time.Second)
-		defer cancel()
-		hangsUp := sometimes(10, cancel)
-		service := pick(random, "", Service, Service, unknownService)
-		reply, err := health.Check(call, &grpc_health_v1.HealthCheckRequest{Service: service})
-		switch {
-		case err != nil && hangsUp:
-			return hungUp
-		case status.Code(err) == codes.NotFound:
-			return c.outcome("Check", service, grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN, nil)
-		}
-		return c.outcome("Check", service, reply.GetStatus(), err)
+func (c *Clients) check() string {
+	call, cancel := context.WithTimeout(c.ctx, 20*time.Second)
+	defer cancel()
+	hangsUp := sometimes(10, cancel)
+	service := pick(random, "", Service, Service, unknownService)
+	reply, err := pick(random, c.health...).Check(call, &grpc_health_v1.HealthCheckRequest{Service: service})
+	switch {
+	case err != nil && hangsUp:
+		return hungUp
+	case status.Code(err) == codes.NotFound:
+		return c.outcome("Check", service, grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN, nil)
 	}
+	return c.outcome("Check", service, reply.GetStatus(), err)
 }
 
 // watch calls Watch for up to two seconds.
-func (c *Clients) watch() func() string {
-	health := c.health()
-	return func() string {
-		call, cancel := context.WithTimeout(c.ctx, time.Duration(10+random.IntN(2000))*time.Millisecond)
-		defer cancel()
-		service, result := pick(random, "", Service, Service, unknownService), noUpdate
-		stream, err := health.Watch(call, &grpc_health_v1.HealthCheckRequest{Service: service})
-		for err == nil {
-			var update *grpc_health_v1.HealthCheckResponse
-			if update, err = stream.Recv(); err == nil {
-				result = c.outcome("Watch", service, update.Status, nil)
-			}
+func (c *Clients) watch() string {
+	call, cancel := context.WithTimeout(c.ctx, time.Duration(10+random.IntN(2000))*time.Millisecond)
+	defer cancel()
+	service, result := pick(random, "", Service, Service, unknownService), noUpdate
+	stream, err := pick(random, c.health...).Watch(call, &grpc_health_v1.HealthCheckRequest{Service: service})
+	for err == nil {
+		var update *grpc_health_v1.HealthCheckResponse
+		if update, err = stream.Recv(); err == nil {
+			result = c.outcome("Watch", service, update.Status, nil)
 		}
-		// grpc-go may report the deadline before the context does.
-		if call.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
-			return result
-		}
-		return c.outcome("Watch", service, 0, err)
 	}
+	// grpc-go may report the deadline before the context does.
+	if call.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
+		return result
+	}
+	return c.outcome("Watch", service, grpc_health_v1.HealthCheckResponse_UNKNOWN, err)
 }

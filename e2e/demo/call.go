@@ -20,10 +20,11 @@ import (
 // callTimeout bounds each call.
 const callTimeout = 10 * time.Second
 
-// dial returns a client of a listener. It accepts any certificate, because the commands call and check do not have the demo's.
-func dial(address string) (*grpc.ClientConn, error) {
-	unverified := credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(unverified))
+// unverified accepts any certificate, because the commands call and check do not have the demo's.
+var unverified = &tls.Config{InsecureSkipVerify: true}
+
+func addressFlag(flags *flag.FlagSet) *string {
+	return flags.String("address", "127.0.0.1:8443", "`host:port` of the listener")
 }
 
 func call(ctx context.Context, flags *flag.FlagSet, args []string) error {
@@ -36,27 +37,6 @@ func call(ctx context.Context, flags *flag.FlagSet, args []string) error {
 		fmt.Printf("router.Router/Recommend returned routes %v\n", routes)
 	}
 	return err
-}
-
-func addressFlag(flags *flag.FlagSet) *string {
-	return flags.String("address", "127.0.0.1:8443", "`host:port` of the listener")
-}
-
-// recommend makes a gRPC call, and returns the routes of the reply.
-func recommend(ctx context.Context, address string) ([]int, error) {
-	conn, err := dial(address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	munich := router.Point{Latitude: 48.137, Longitude: 11.575}
-	routes, err := router.Recommend(ctx, conn, munich)
-	if err == nil && len(routes) == 0 {
-		err = errors.New("router.Router/Recommend returned no route")
-	}
-	return routes, err
 }
 
 func check(ctx context.Context, flags *flag.FlagSet, args []string) error {
@@ -76,18 +56,32 @@ func check(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// checkHealth calls Check of grpc.health.v1.Health, and returns SERVING, NOT_SERVING or NOT_FOUND.
+// recommend makes a gRPC call by a listener, and returns the routes of the reply.
+func recommend(ctx context.Context, address string) ([]int, error) {
+	return withConn(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) ([]int, error) {
+		return router.Recommend(ctx, conn, router.Point{Latitude: 48.137, Longitude: 11.575})
+	})
+}
+
+// checkHealth calls Check of grpc.health.v1.Health by a listener, and returns SERVING, NOT_SERVING or NOT_FOUND.
 func checkHealth(ctx context.Context, address, service string) (string, error) {
-	conn, err := dial(address)
+	return withConn(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) (string, error) {
+		reply, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
+		if status.Code(err) == codes.NotFound {
+			return "NOT_FOUND", nil
+		}
+		return reply.GetStatus().String(), err
+	})
+}
+
+// withConn makes a call with a connection to a listener.
+func withConn[R any](ctx context.Context, address string, call func(context.Context, *grpc.ClientConn) (R, error)) (reply R, err error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(unverified)))
 	if err != nil {
-		return "", err
+		return reply, err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	reply, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
-	if status.Code(err) == codes.NotFound {
-		return "NOT_FOUND", nil
-	}
-	return reply.GetStatus().String(), err
+	return call(ctx, conn)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -84,15 +85,11 @@ func (d *demo) watch(ctx context.Context) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// It ends if this process is killed; it does not get the Ctrl-C of this process, which ends it in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		fmt.Println("\nending")
-		return nil
+	if err := cmd.Run(); ctx.Err() == nil {
+		return cmp.Or(context.Cause(watching), fmt.Errorf("healthgate explain ended: %w", err))
 	}
-	if cause := context.Cause(watching); cause != nil {
-		return cause
-	}
-	return fmt.Errorf("healthgate explain ended: %w", err)
+	fmt.Println("\nending")
+	return nil
 }
 
 // describe prints the addresses, and commands to try.

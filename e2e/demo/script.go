@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -132,7 +131,7 @@ func (d *demo) explain(ctx context.Context, s step) (report string, err error) {
 
 // probe sends a probe, and returns the status and the body of the reply.
 func (d *demo) probe() (status int, body string, err error) {
-	client := &http.Client{Timeout: callTimeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	client := &http.Client{Timeout: callTimeout, Transport: &http.Transport{TLSClientConfig: unverified}}
 	defer client.CloseIdleConnections()
 	reply, err := client.Get("https://" + d.Envoy.Ingress + "/")
 	if err != nil {

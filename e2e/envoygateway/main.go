@@ -1,43 +1,40 @@
-// Command envoygateway runs manifests/overlays/envoy-gateway in a real Envoy Gateway, without containers.
+// Command envoygateway runs manifests/overlays/envoy-gateway in a real Envoy Gateway, without containers: `make e2e-envoy-gateway`.
 //
-// It builds egctl and envoy-gateway from their Go module, translates the overlay by egctl, compares the result with testdata/egctl.json,
-// and runs a standalone Envoy Gateway (provider Custom, resources from files, Envoy as a process of the host) in a network namespace.
+// It translates the overlay by egctl, compares the result with testdata/egctl.json, which the suite starts in a stock Envoy in every run,
+// and runs a standalone Envoy Gateway (provider Custom, resources from files, Envoy as a process of the host). That needs a network
+// namespace of its own, in which Envoy Gateway's fixed ports are free, and a process namespace, which ends all that was started.
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"healthgate/e2e/testbed"
 )
 
-// pinned is the version of Envoy Gateway whose egctl has made testdata/egctl.json.
-const pinned = "v1.9.1"
-
 func main() {
-	version := flag.String("version", pinned, "the `version` of Envoy Gateway")
-	update := flag.Bool("update", false, "replace testdata/egctl.json by a new translation")
-	inside := flag.Bool("inside", false, "internal: this process is in the network namespace")
+	tools := flag.String("tools", "", "`folder` of egctl and envoy-gateway")
+	translation := flag.String("translation", "compare", "`compare` egctl's translation with testdata/egctl.json, update that, or skip it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *version, *update, *inside); err != nil {
+	if err := run(ctx, *tools, *translation); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, version string, update, inside bool) error {
-	t, err := find(version, inside)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, tools, translation string) error {
 	dir, err := os.MkdirTemp("", "envoy-gateway")
 	if err != nil {
 		return err
@@ -54,43 +51,79 @@ func run(ctx context.Context, version string, update, inside bool) error {
 	if objects, err = objects.inCluster(certificate); err != nil {
 		return err
 	}
-	if inside {
-		return t.runStandalone(ctx, dir, objects, certificate)
-	}
-	fmt.Printf("Envoy Gateway %s with Envoy %s: five minutes once it is built, 600 MB in build, 1 GB of memory\n", version, t.envoyVersion)
-	if err := t.build(ctx); err != nil {
+	s := &standalone{ctx: ctx, tools: tools, dir: dir, certificate: certificate}
+	if s.envoyVersion, err = testbed.EnvoyVersion(); err != nil {
 		return err
 	}
-	begun := time.Now()
-	switch {
-	case version != pinned:
-		fmt.Printf("the translation is not compared: the committed one is by %s\n", pinned)
-	case update:
-		if err := t.update(ctx, dir, objects); err != nil {
+	fmt.Printf("%s with Envoy %s: five minutes, 1 GB of memory\n", tools, s.envoyVersion)
+	if translation != "skip" {
+		began := time.Now()
+		if err := s.compareTranslation(objects, translation == "update"); err != nil {
 			return err
 		}
-		passed("egctl's translation of the overlay is written to "+committed(), begun)
-	default:
-		if err := t.compare(ctx, dir, objects); err != nil {
-			return err
-		}
-		passed("egctl's translation of the overlay is as committed", begun)
+		passed("egctl's translation of the overlay is as committed", began)
 	}
-	self, err := os.Executable()
+	return s.run(objects)
+}
+
+// passed prints a step that went as it should, and how long it took.
+func passed(what string, began time.Time) {
+	fmt.Printf("ok  %6.1f s  %s\n", time.Since(began).Seconds(), what)
+}
+
+// committed returns a file in testdata: egctl.json, the translation, or overlay.sha256, the sum of the overlay that was translated.
+func committed(name string) string {
+	return filepath.Join(testbed.Root(), "e2e", "envoygateway", "testdata", name)
+}
+
+// translate has egctl translate objects to "xds" or "gateway-api".
+func (s *standalone) translate(objects overlay, to string) ([]byte, error) {
+	file, err := s.write("translated.yaml", objects.yaml())
+	if err != nil {
+		return nil, err
+	}
+	egctl := exec.CommandContext(s.ctx, filepath.Join(s.tools, "egctl"), "x", "translate", "--from=gateway-api", "--to="+to, "--output=json",
+		"--file="+file)
+	out, err := egctl.Output()
+	if exit, ok := err.(*exec.ExitError); ok {
+		err = fmt.Errorf("egctl: %w: %s", err, exit.Stderr)
+	}
+	return out, err
+}
+
+// compareTranslation fails unless egctl's translation of the overlay equals the committed one, which it can also replace.
+func (s *standalone) compareTranslation(objects overlay, update bool) error {
+	raw, err := s.translate(objects.forTranslation(), "xds")
 	if err != nil {
 		return err
 	}
-	child := exec.CommandContext(ctx, self, "-inside", "-version", version)
-	child.Stdout, child.Stderr = os.Stdout, os.Stderr
-	child.Env = append(os.Environ(), "ENVOY="+t.envoy)
-	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
-	if err := inNamespace(child).Run(); err != nil {
-		return fmt.Errorf("in the network namespace: %w", err)
+	var made bytes.Buffer
+	if err := json.Indent(&made, raw, "", " "); err != nil {
+		return err
+	}
+	if update {
+		sum, err := overlaySum()
+		if err == nil {
+			err = os.WriteFile(committed("overlay.sha256"), []byte(sum+"\n"), 0o644)
+		}
+		if err == nil {
+			err = os.WriteFile(committed("egctl.json"), made.Bytes(), 0o644)
+		}
+		return err
+	}
+	file, err := s.write("egctl.json", made.String())
+	if err != nil {
+		return err
+	}
+	if diff, err := exec.CommandContext(s.ctx, "diff", "-u", committed("egctl.json"), file).CombinedOutput(); err != nil {
+		return fmt.Errorf("egctl translates the overlay into something else than is committed (make e2e-envoy-gateway UPDATE=1): %w:\n%s",
+			err, diff)
 	}
 	return nil
 }
 
-// passed prints a step that went as it should, and how long it took.
-func passed(what string, begun time.Time) {
-	fmt.Printf("ok  %6.1f s  %s\n", time.Since(begun).Seconds(), what)
+// overlaySum returns a sum of the overlay's objects.
+func overlaySum() (string, error) {
+	objects, err := renderOverlay()
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(objects.yaml()))), err
 }

@@ -3,112 +3,90 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
 	"sync"
 	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	discoveryclient "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	"k8s.io/client-go/rest"
 )
 
 // balancer sends to the targets that pass its health checks, like a load balancer outside of the cluster. One failed check takes a target
 // out of rotation, and one passed check puts it back.
-type balancer[C any] struct {
-	interval time.Duration // between two checks of a target
-	list     func(context.Context) ([]string, error)
-	check    func(context.Context, string) error
-	dial     func(address string) (C, error)
-	close    func(C) // of a target that is no longer listed
+type balancer struct {
+	list  func(context.Context) ([]string, error)
+	check func(address string) error
 
 	mutex    sync.Mutex
-	targets  map[string]*target[C]
-	rotation []*target[C]
-	next     int
-}
-
-// target is an address that is listed, with one connection for all calls.
-type target[C any] struct {
-	conn    C
-	passing bool
-	stop    context.CancelFunc
+	checks   map[string]context.CancelFunc // of each listed target
+	rotation []string
 }
 
 var errNoTarget = errors.New("no target passes the balancer's checks")
 
 // run updates the targets each second, and checks each, until ctx ends.
-func (b *balancer[C]) run(ctx context.Context) {
-	b.targets = map[string]*target[C]{}
-	for ctx.Err() == nil {
+func (b *balancer) run(ctx context.Context) {
+	b.checks = map[string]context.CancelFunc{}
+	for ; ctx.Err() == nil; pause(ctx, time.Second) {
 		if addresses, err := b.list(ctx); err == nil {
 			b.update(ctx, addresses)
 		}
-		pause(ctx, time.Second)
 	}
 }
 
 // update adds new targets, and removes those that are no longer listed.
-func (b *balancer[C]) update(ctx context.Context, addresses []string) {
+func (b *balancer) update(ctx context.Context, addresses []string) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	listed := map[string]bool{}
+	for address, stop := range b.checks {
+		if !slices.Contains(addresses, address) {
+			stop()
+			delete(b.checks, address)
+			b.set(address, false)
+		}
+	}
 	for _, address := range addresses {
-		listed[address] = true
-		if b.targets[address] != nil {
-			continue
-		}
-		conn, err := b.dial(address)
-		if err != nil {
-			continue // until the next update
-		}
-		checking, stop := context.WithCancel(ctx)
-		t := &target[C]{conn: conn, stop: stop}
-		b.targets[address] = t
-		go b.checkRepeatedly(checking, t, address)
-	}
-	for address, t := range b.targets {
-		if !listed[address] {
-			t.passing = false
-			t.stop()
-			delete(b.targets, address)
-			b.close(t.conn)
+		if b.checks[address] == nil {
+			checking, stop := context.WithCancel(ctx)
+			b.checks[address] = stop
+			go b.checkRepeatedly(checking, address)
 		}
 	}
-	b.rotate()
 }
 
-func (b *balancer[C]) checkRepeatedly(ctx context.Context, t *target[C], address string) {
-	for ctx.Err() == nil {
-		err := b.check(ctx, address)
+func (b *balancer) checkRepeatedly(ctx context.Context, address string) {
+	for ; ctx.Err() == nil; pause(ctx, checkInterval) {
+		err := b.check(address)
 		b.mutex.Lock()
-		t.passing = err == nil && ctx.Err() == nil
-		b.rotate()
-		b.mutex.Unlock()
-		pause(ctx, b.interval)
-	}
-}
-
-// rotate renews the rotation. The caller holds the mutex.
-func (b *balancer[C]) rotate() {
-	b.rotation = b.rotation[:0]
-	for _, t := range b.targets {
-		if t.passing {
-			b.rotation = append(b.rotation, t)
+		if ctx.Err() == nil {
+			b.set(address, err == nil)
 		}
+		b.mutex.Unlock()
 	}
 }
 
-// pick returns the connection of the next target.
-func (b *balancer[C]) pick() (conn C, err error) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	if len(b.rotation) == 0 {
-		return conn, errNoTarget
+// set puts a target into the rotation, or takes it out. The caller holds the mutex.
+func (b *balancer) set(address string, passing bool) {
+	b.rotation = slices.DeleteFunc(b.rotation, func(other string) bool { return other == address })
+	if passing {
+		b.rotation = append(b.rotation, address)
 	}
-	b.next++
-	return b.rotation[b.next%len(b.rotation)].conn, nil
 }
 
-// inRotation returns the number of targets that pass.
-func (b *balancer[C]) inRotation() int {
+// pick returns a target, and how many are in rotation.
+func (b *balancer) pick() (target string, of int, err error) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	return len(b.rotation)
+	if of = len(b.rotation); of == 0 {
+		return "", 0, errNoTarget
+	}
+	return b.rotation[rand.N(of)], of, nil
 }
 
 // pause waits, at most until ctx ends.
@@ -117,4 +95,54 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
+}
+
+// newBalancer returns a balancer of the Envoys. In a pod, it asks the API server for them, like the controller of a cloud's load balancer.
+func newBalancer() (*balancer, error) {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.Timeout = client.Timeout
+	api, err := discoveryclient.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &balancer{check: probe, list: func(ctx context.Context) ([]string, error) {
+		of := metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=envoy"}
+		list, err := api.EndpointSlices(namespace).List(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		return serving(list.Items), nil
+	}}, nil
+}
+
+// serving returns host:port of each serving endpoint. A terminating one serves as long as it is ready.
+func serving(slices []discoveryv1.EndpointSlice) (addresses []string) {
+	for _, slice := range slices {
+		for _, port := range slice.Ports {
+			for _, endpoint := range slice.Endpoints {
+				if s := endpoint.Conditions.Serving; port.Port != nil && (s == nil || *s) {
+					addresses = append(addresses, net.JoinHostPort(endpoint.Addresses[0], fmt.Sprint(*port.Port)))
+				}
+			}
+		}
+	}
+	return addresses
+}
+
+// client sends probes, each on a new connection and without verifying the certificate.
+var client = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: unverified, DisableKeepAlives: true}}
+
+func probe(address string) error {
+	response, err := client.Get("https://" + address + "/")
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET / is answered with %s", response.Status)
+	}
+	return nil
 }

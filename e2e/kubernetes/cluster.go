@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -25,83 +24,53 @@ type cluster struct {
 
 // kubectl runs kubectl in the namespace, and returns its output.
 func (c *cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	args = append([]string{"--namespace", namespace}, args...)
-	if c.context != "" {
-		args = append([]string{"--context", c.context}, args...)
-	}
-	return output(ctx, stdin, "kubectl", args...)
+	return output(ctx, stdin, append([]string{"kubectl", "--context=" + c.context, "--namespace=" + namespace}, args...)...)
 }
 
 // output runs a command and returns its output. An error includes the command's error output.
-func output(ctx context.Context, stdin, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+func output(ctx context.Context, stdin string, command ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, strings.TrimSpace(errs.String()))
 	}
 	return out.String(), nil
 }
 
-// get reads objects.
-func get[T any](ctx context.Context, c *cluster, args ...string) (object T, err error) {
-	out, err := c.kubectl(ctx, "", append(append([]string{"get"}, args...), "--output", "json")...)
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &object)
-	}
-	return object, err
-}
+const ofEnvoy = "--selector=app.kubernetes.io/name=envoy"
 
-// pods returns the pods of the Deployment envoy or service, including pods that terminate.
-func (c *cluster) pods(ctx context.Context, name string) ([]corev1.Pod, error) {
-	list, err := get[corev1.PodList](ctx, c, "pods", "--selector", "app.kubernetes.io/name="+name)
+// pods returns the pods that kubectl selects, including pods that terminate.
+func (c *cluster) pods(ctx context.Context, selector ...string) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	out, err := c.kubectl(ctx, "", append([]string{"get", "pods", "--output=json"}, selector...)...)
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &list)
+	}
+	if err == nil && len(list.Items) == 0 {
+		err = fmt.Errorf("no pods %s", strings.Join(selector, " "))
+	}
 	return list.Items, err
 }
 
-func isReady(pod corev1.Pod) bool {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
+// waitFor waits until pods have a condition.
+func (c *cluster) waitFor(ctx context.Context, condition string, pods ...string) error {
+	_, err := c.kubectl(ctx, "", append([]string{"wait", "--for=" + condition, "--timeout=" + taskTimeout.String(), "pods"}, pods...)...)
+	return err
 }
 
-// restarts returns how often the containers of pods were restarted.
-func restarts(pods []corev1.Pod) (n int32) {
-	for _, pod := range pods {
-		for _, container := range pod.Status.ContainerStatuses {
-			n += container.RestartCount
-		}
-	}
-	return n
-}
+const (
+	ready    = "condition=Ready"
+	notReady = "condition=Ready=false"
+)
 
-// checkSettled returns an error unless all pods of a Deployment are updated, Ready and available, and no old one is left.
-func checkSettled(deployment appsv1.Deployment, pods []corev1.Pod) error {
-	name, want, status := deployment.Name, *deployment.Spec.Replicas, deployment.Status
-	if status.ObservedGeneration < deployment.Generation || status.UpdatedReplicas != want || status.AvailableReplicas != want {
-		return fmt.Errorf("%s has %d updated and %d available pods of %d", name, status.UpdatedReplicas, status.AvailableReplicas, want)
-	}
-	if len(pods) != int(want) {
-		return fmt.Errorf("%s has %d pods, want %d", name, len(pods), want)
-	}
-	for _, pod := range pods {
-		switch {
-		case pod.DeletionTimestamp != nil:
-			return fmt.Errorf("%s is terminating", pod.Name)
-		case !isReady(pod):
-			return fmt.Errorf("%s is not Ready", pod.Name)
-		}
-	}
-	return nil
-}
+func restarts(pod corev1.Pod) int32 { return pod.Status.ContainerStatuses[0].RestartCount }
 
-// await calls ready each second until it returns nil. If ctx ends first, the error includes the last one.
-func await(ctx context.Context, ready func() error) error {
+// await calls done each second until it returns nil. If ctx ends first, the error includes the last one.
+func await(ctx context.Context, done func() error) error {
 	for {
-		err := ready()
+		err := done()
 		if err == nil {
 			return nil
 		}
@@ -112,25 +81,26 @@ func await(ctx context.Context, ready func() error) error {
 	}
 }
 
-// settle waits until both Deployments are settled, the balancer sends to each Envoy, and calls no longer fail.
+// settle waits until both Deployments are rolled out, no pod terminates, the balancer sends to each Envoy, and calls no longer fail.
 func (c *cluster) settle(ctx context.Context) error {
 	var failed int64 = -1
 	return await(ctx, func() error {
+		for _, name := range []string{"deployment/envoy", "deployment/service"} {
+			if _, err := c.kubectl(ctx, "", "rollout", "status", "--timeout=1m", name); err != nil {
+				return err
+			}
+		}
+		pods, err := c.pods(ctx)
+		if err != nil {
+			return err
+		}
 		envoys := 0
-		for _, name := range []string{"envoy", "service"} {
-			deployment, err := get[appsv1.Deployment](ctx, c, "deployment", name)
-			if err != nil {
-				return err
+		for _, pod := range pods {
+			if pod.DeletionTimestamp != nil {
+				return fmt.Errorf("%s is terminating", pod.Name)
 			}
-			pods, err := c.pods(ctx, name)
-			if err != nil {
-				return err
-			}
-			if err := checkSettled(deployment, pods); err != nil {
-				return err
-			}
-			if name == "envoy" {
-				envoys = len(pods)
+			if pod.Labels["app.kubernetes.io/name"] == "envoy" {
+				envoys++
 			}
 		}
 		loads, err := c.counts(ctx)
@@ -140,7 +110,8 @@ func (c *cluster) settle(ctx context.Context) error {
 		before := failed
 		failed = 0
 		for _, counts := range loads.Counts {
-			failed += counts.Failed
+			_, n := sum(counts.Calls)
+			failed += n
 		}
 		switch {
 		case loads.Envoys != envoys:
@@ -152,9 +123,9 @@ func (c *cluster) settle(ctx context.Context) error {
 	})
 }
 
-// counts asks the pod that sends the load.
+// counts reads the last line of the pod that sends the load.
 func (c *cluster) counts(ctx context.Context) (loads Loads, err error) {
-	out, err := c.kubectl(ctx, "", "exec", "load", "--", "/kubernetes", "counts")
+	out, err := c.kubectl(ctx, "", "logs", "load", "--tail=1")
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &loads)
 	}
@@ -168,11 +139,10 @@ func (c *cluster) signal(ctx context.Context, pod corev1.Pod, signal string) err
 	script := fmt.Sprintf(`n=0; for p in /proc/[0-9]*; do
 		if grep -q '%s' "$p/cgroup" && grep -q '^envoy' "$p/comm"; then kill -%s "${p#/proc/}" && n=$((n+1)); fi
 	done 2>/dev/null; test $n -gt 0`, uid, signal)
-	command := append([]string{}, c.onNode...)
-	for i := range command {
-		command[i] = strings.ReplaceAll(command[i], "{node}", pod.Spec.NodeName)
+	var command []string
+	for _, word := range c.onNode {
+		command = append(command, strings.ReplaceAll(word, "{node}", pod.Spec.NodeName))
 	}
-	command = append(command, "sh", "-c", script)
-	_, err := output(ctx, "", command[0], command[1:]...)
+	_, err := output(ctx, "", append(command, "sh", "-c", script)...)
 	return err
 }

@@ -7,11 +7,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
+	"maps"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,53 +34,46 @@ const (
 	longestStream   = 55 * time.Second
 	checkInterval   = 5 * time.Second
 	pauseAfterError = time.Second // between streams
+	printInterval   = 300 * time.Millisecond
 )
 
-// Counts are what happened to one load since it began.
-type Counts struct {
-	Calls   int64            `json:"calls"`
-	Failed  int64            `json:"failed"`
-	Reasons map[string]int64 `json:"reasons,omitempty"` // why calls failed
-	Streams int64            `json:"streams"`           // that have ended
-	Cut     int64            `json:"cut"`               // streams that ended early
-}
+// Counts are the numbers of calls and of streams that have ended, by their answer, of one load since it began.
+type Counts struct{ Calls, Streams map[string]int64 }
 
 // Loads are the counts of each load by its name, and the number of Envoys that B's balancer sends to.
 type Loads struct {
-	Counts map[string]Counts `json:"counts"`
-	Envoys int               `json:"envoys"`
+	Counts map[string]Counts
+	Envoys int
 }
 
 // since returns what happened after an earlier count.
 func (c Counts) since(before Counts) Counts {
-	reasons := map[string]int64{}
-	for reason, n := range c.Reasons {
-		if n -= before.Reasons[reason]; n > 0 {
-			reasons[reason] = n
+	minus := func(answers, before map[string]int64) map[string]int64 {
+		answers = maps.Clone(answers)
+		for answer, n := range before {
+			answers[answer] -= n
 		}
+		maps.DeleteFunc(answers, func(_ string, n int64) bool { return n == 0 })
+		return answers
 	}
-	return Counts{c.Calls - before.Calls, c.Failed - before.Failed, reasons, c.Streams - before.Streams, c.Cut - before.Cut}
+	return Counts{minus(c.Calls, before.Calls), minus(c.Streams, before.Streams)}
+}
+
+// sum returns the number of all answers, and of those that are failures.
+func sum(answers map[string]int64) (all, failed int64) {
+	for _, n := range answers {
+		all += n
+	}
+	return all, all - answers[succeeded]
 }
 
 // load is calls, and streams if not nil.
 type load struct{ calls, streams *testbed.Load }
 
 func (l load) counts() Counts {
-	c := Counts{Reasons: map[string]int64{}}
-	for answer, n := range l.calls.Answers() {
-		c.Calls += n
-		if answer != succeeded {
-			c.Failed += n
-			c.Reasons[answer] = n
-		}
-	}
+	c := Counts{Calls: l.calls.Answers()}
 	if l.streams != nil {
-		for answer, n := range l.streams.Answers() {
-			c.Streams += n
-			if answer != succeeded {
-				c.Cut += n
-			}
-		}
+		c.Streams = l.streams.Answers()
 	}
 	return c
 }
@@ -134,16 +126,21 @@ func stream(conn *grpc.ClientConn, open time.Duration) error {
 }
 
 // startLoads starts three loads: A on connections to a fixed address, B through a balancer, C on a new connection for each call.
-func startLoads(address string, balancer *balancer[*grpc.ClientConn]) (map[string]load, error) {
-	var conns []*grpc.ClientConn
-	for range connections {
-		conn, err := dial(address)
+func startLoads(address string, b *balancer) map[string]load {
+	var conns sync.Map // by their target and number
+	connect := func(target string, number int) (*grpc.ClientConn, error) {
+		dialed := sync.OnceValues(func() (*grpc.ClientConn, error) { return dial(target) })
+		conn, _ := conns.LoadOrStore(fmt.Sprint(target, " ", number), dialed)
+		return conn.(func() (*grpc.ClientConn, error))()
+	}
+	fixed := func() (*grpc.ClientConn, error) { return connect(address, rand.N(connections)) }
+	balanced := func() (*grpc.ClientConn, error) {
+		target, _, err := b.pick()
 		if err != nil {
 			return nil, err
 		}
-		conns = append(conns, conn)
+		return connect(target, 0)
 	}
-	fixed := func() (*grpc.ClientConn, error) { return conns[rand.N(len(conns))], nil }
 	loadOn := func(pick func() (*grpc.ClientConn, error)) load {
 		return load{
 			calls: testbed.StartLoad(testbed.Pace{Clients: callers, PerSecond: callsPerSecond}, func(int) string {
@@ -173,82 +170,31 @@ func startLoads(address string, balancer *balancer[*grpc.ClientConn]) (map[strin
 		}
 		return answerOf(err)
 	})
-	return map[string]load{"A": loadOn(fixed), "B": loadOn(balancer.pick), "C": {calls: dialing}}, nil
+	return map[string]load{"A": loadOn(fixed), "B": loadOn(balanced), "C": {calls: dialing}}
 }
 
-// check is a load balancer's health check: GET / on a new connection, without verifying the certificate.
-func check(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/", nil)
-	if err != nil {
-		return err
-	}
-	response, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: unverified, DisableKeepAlives: true}}).Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET / is answered with %s", response.Status)
-	}
-	return nil
-}
-
-// newBalancer returns a balancer that checks each Envoy of a list.
-func newBalancer(list func(context.Context) ([]string, error)) *balancer[*grpc.ClientConn] {
-	return &balancer[*grpc.ClientConn]{
-		interval: checkInterval, list: list, check: check, dial: dial,
-		// Open calls end by themselves, or with their Envoy.
-		close: func(conn *grpc.ClientConn) { time.AfterFunc(longestStream+callTimeout, func() { conn.Close() }) },
-	}
-}
-
-// serveLoad is the command load. It serves the counts on loopback.
-func serveLoad(ctx context.Context, args []string) error {
+// sendLoad is the command load. It prints a line of JSON with all counts, again and again.
+func sendLoad(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
 	address := flags.String("address", "", "`host:port` of Envoy's Service, as seen from outside of the cluster")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	api, err := newEndpoints(account, net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")))
+	b, err := newBalancer()
 	if err != nil {
 		return err
 	}
-	balancer := newBalancer(api.list)
-	go balancer.run(ctx)
-	loads, err := startLoads(*address, balancer)
-	if err != nil {
-		return err
-	}
-	counts := func(w http.ResponseWriter, _ *http.Request) {
-		all := Loads{Counts: map[string]Counts{}, Envoys: balancer.inRotation()}
+	go b.run(ctx)
+	loads := startLoads(*address, b)
+	for ; ctx.Err() == nil; pause(ctx, printInterval) {
+		all := Loads{Counts: map[string]Counts{}}
+		_, all.Envoys, _ = b.pick()
 		for name, l := range loads {
 			all.Counts[name] = l.counts()
 		}
-		_ = json.NewEncoder(w).Encode(all)
-	}
-	server := &http.Server{Addr: countsAddress, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(counts)}
-	context.AfterFunc(ctx, func() { server.Close() })
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return err
+		if err := json.NewEncoder(os.Stdout).Encode(all); err != nil {
+			return err
+		}
 	}
 	return nil
-}
-
-const countsAddress = "127.0.0.1:8090"
-
-// printCounts is the command counts: the image has no other HTTP client.
-func printCounts(ctx context.Context, _ []string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+countsAddress+"/", nil)
-	if err != nil {
-		return err
-	}
-	response, err := (&http.Client{Timeout: 5 * time.Second}).Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	_, err = io.Copy(os.Stdout, response.Body)
-	return err
 }

@@ -1,15 +1,7 @@
 // Command kubernetes restarts, kills and drains Envoy and the service in a real cluster under load, and reports which calls failed.
 //
-//	kubernetes run     applies an overlay to a cluster, runs all tasks, prints a table, and deletes the namespace
-//	kubernetes load    sends the load, in a pod of the cluster; `run` starts it
-//	kubernetes counts  prints the counts of the load, in its pod
-//
-//	run.go        the tasks
-//	cluster.go    kubectl, and the state of the cluster
-//	load.go       the calls of each load
-//	balancer.go   a load balancer with health checks
-//	endpoints.go  the serving Envoys
-//	table.go      the results
+//	kubernetes run   applies the overlay local to a cluster, runs all tasks, prints a table, and deletes the namespace
+//	kubernetes load  sends the load, in a pod of the cluster, and prints its counts; `run` starts it
 package main
 
 import (
@@ -21,9 +13,9 @@ import (
 )
 
 func main() {
-	commands := map[string]func(context.Context, []string) error{"run": run, "load": serveLoad, "counts": printCounts}
+	commands := map[string]func(context.Context, []string) error{"run": run, "load": sendLoad}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: kubernetes run | load | counts [flags]")
+		fmt.Fprintln(os.Stderr, "usage: kubernetes run | load [flags]")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -3,16 +3,14 @@ package main
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"log"
 	"os"
 	"slices"
 	"strings"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"healthgate/e2e/kustomize"
 	"healthgate/e2e/testbed"
@@ -41,8 +39,8 @@ var tasks = []task{
 	{"restart-service", "rollout restart deployment/service", true, restart("service")},
 	{"delete-envoy", "one Envoy pod deleted", true, deleteEnvoy},
 	{"evict-envoys", "each Envoy pod evicted, as kubectl drain does", true, evictEnvoys},
-	{"kill-envoy", "an Envoy killed (SIGKILL)", false, killEnvoy},
-	{"hang-envoy", "an Envoy that hangs (SIGSTOP)", false, hangEnvoy},
+	{"kill-envoy", "an Envoy killed (SIGKILL)", false, harm("KILL")},
+	{"hang-envoy", "an Envoy that hangs (SIGSTOP)", false, harm("STOP")},
 }
 
 func restart(name string) func(context.Context, *cluster) (string, error) {
@@ -54,89 +52,65 @@ func restart(name string) func(context.Context, *cluster) (string, error) {
 
 // scaleService checks that Envoys without a backend become NotReady, are not restarted, and become Ready again.
 func scaleService(ctx context.Context, c *cluster) (string, error) {
-	before, err := c.pods(ctx, "envoy")
+	restarted := func() (n int32, err error) {
+		pods, err := c.pods(ctx, ofEnvoy)
+		for _, pod := range pods {
+			n += restarts(pod)
+		}
+		return n, err
+	}
+	// scale returns after how long the Envoys have a condition.
+	scale := func(replicas, condition string) (time.Duration, error) {
+		began := time.Now()
+		_, err := c.kubectl(ctx, "", "scale", "deployment/service", "--replicas="+replicas)
+		if err == nil {
+			err = c.waitFor(ctx, condition, ofEnvoy)
+		}
+		return time.Since(began), err
+	}
+	before, err := restarted()
 	if err != nil {
 		return "", err
 	}
-	began := time.Now()
-	if _, err := c.kubectl(ctx, "", "scale", "deployment/service", "--replicas=0"); err != nil {
+	down, err := scale("0", notReady)
+	if err != nil {
 		return "", err
 	}
-	if err := c.awaitReady(ctx, false); err != nil {
-		return "", err
-	}
-	notReady := time.Since(began)
 	pause(ctx, downFor)
-	if _, err := c.kubectl(ctx, "", "scale", "deployment/service", "--replicas=3"); err != nil {
-		return "", err
-	}
-	began = time.Now()
-	if err := c.awaitReady(ctx, true); err != nil {
-		return "", err
-	}
-	after, err := c.pods(ctx, "envoy")
+	up, err := scale("3", ready)
 	if err != nil {
 		return "", err
 	}
-	if n := restarts(after) - restarts(before); n != 0 {
-		err = fmt.Errorf("%d restarts of Envoy", n)
+	after, err := restarted()
+	if err == nil && after != before {
+		err = fmt.Errorf("%d restarts of Envoy", after-before)
 	}
 	return fmt.Sprintf("Envoys NotReady after %.0f s, no restart in %.0f s, Ready %.0f s after the service was scaled up",
-		notReady.Seconds(), downFor.Seconds(), time.Since(began).Seconds()), err
-}
-
-// awaitReady waits until every Envoy is Ready, or none is.
-func (c *cluster) awaitReady(ctx context.Context, ready bool) error {
-	return await(ctx, func() error {
-		pods, err := c.pods(ctx, "envoy")
-		if err != nil {
-			return err
-		}
-		for _, pod := range pods {
-			if isReady(pod) != ready {
-				return fmt.Errorf("%s is Ready: %v", pod.Name, !ready)
-			}
-		}
-		return nil
-	})
-}
-
-// anEnvoy returns an Envoy pod.
-func (c *cluster) anEnvoy(ctx context.Context) (corev1.Pod, error) {
-	pods, err := c.pods(ctx, "envoy")
-	if err != nil {
-		return corev1.Pod{}, err
-	}
-	if len(pods) == 0 {
-		return corev1.Pod{}, errors.New("no Envoy pod")
-	}
-	return pods[0], nil
+		down.Seconds(), downFor.Seconds(), up.Seconds()), err
 }
 
 func deleteEnvoy(ctx context.Context, c *cluster) (string, error) {
-	pod, err := c.anEnvoy(ctx)
+	pods, err := c.pods(ctx, ofEnvoy)
 	if err != nil {
 		return "", err
 	}
-	_, err = c.kubectl(ctx, "", "delete", "pod", pod.Name, "--wait=false")
+	_, err = c.kubectl(ctx, "", "delete", "pod", pods[0].Name, "--wait=false")
 	return "", err
 }
 
 // evictEnvoys evicts each pod as soon as the disruption budget allows it.
 func evictEnvoys(ctx context.Context, c *cluster) (string, error) {
-	pods, err := c.pods(ctx, "envoy")
+	pods, err := c.pods(ctx, ofEnvoy)
 	if err != nil {
 		return "", err
 	}
-	refused := 0
+	refused := -len(pods) // the last attempt for each is accepted
 	for _, pod := range pods {
 		eviction := fmt.Sprintf(`{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": %q, "namespace": %q}}`, pod.Name, namespace)
+		path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/eviction", namespace, pod.Name)
 		err := await(ctx, func() error {
-			path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/eviction", namespace, pod.Name)
+			refused++
 			_, err := c.kubectl(ctx, eviction, "create", "--raw", path, "-f", "-")
-			if err != nil {
-				refused++
-			}
 			return err
 		})
 		if err != nil {
@@ -146,36 +120,25 @@ func evictEnvoys(ctx context.Context, c *cluster) (string, error) {
 	return fmt.Sprintf("the disruption budget refused %d times", refused), nil
 }
 
-func killEnvoy(ctx context.Context, c *cluster) (string, error) {
-	return c.harm(ctx, "KILL")
-}
-
-func hangEnvoy(ctx context.Context, c *cluster) (string, error) {
-	return c.harm(ctx, "STOP")
-}
-
 // harm sends a signal to an Envoy, and waits until its container is restarted and Ready.
-func (c *cluster) harm(ctx context.Context, signal string) (string, error) {
-	pod, err := c.anEnvoy(ctx)
-	if err != nil {
-		return "", err
-	}
-	before := restarts([]corev1.Pod{pod})
-	began := time.Now()
-	if err := c.signal(ctx, pod, signal); err != nil {
-		return "", err
-	}
-	err = await(ctx, func() error {
-		now, err := get[corev1.Pod](ctx, c, "pod", pod.Name)
+func harm(signal string) func(context.Context, *cluster) (string, error) {
+	return func(ctx context.Context, c *cluster) (string, error) {
+		pods, err := c.pods(ctx, ofEnvoy)
 		if err != nil {
-			return err
+			return "", err
 		}
-		if restarts([]corev1.Pod{now}) == before || !isReady(now) {
-			return fmt.Errorf("%s is not restarted and Ready", pod.Name)
+		began := time.Now()
+		if err := c.signal(ctx, pods[0], signal); err != nil {
+			return "", err
 		}
-		return nil
-	})
-	return fmt.Sprintf("restarted and Ready after %.0f s", time.Since(began).Seconds()), err
+		restarted := fmt.Sprintf("jsonpath={.status.containerStatuses[0].restartCount}=%d", restarts(pods[0])+1)
+		for _, condition := range []string{restarted, ready} {
+			if err := c.waitFor(ctx, condition, pods[0].Name); err != nil {
+				return "", err
+			}
+		}
+		return fmt.Sprintf("restarted and Ready after %.0f s", time.Since(began).Seconds()), nil
+	}
 }
 
 func run(ctx context.Context, args []string) error {
@@ -186,82 +149,48 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
 	kubeContext := flags.String("context", "", "`context` of kubectl; default: the current one")
 	onNode := flags.String("on-node", "docker exec {node}", "prefix of a `command` that runs on a node; empty: the command runs here")
-	overlay := flags.String("overlay", "local", "`folder` below manifests/overlays; it must have a NodePort 30443")
 	components := flags.String("components", "", "comma-separated `folders` below manifests/components")
-	only := flags.String("only", "", "comma-separated `tasks` to run, of "+strings.Join(names, ", "))
-	output := flags.String("output", "text", "text or json")
+	only := flags.String("only", strings.Join(names, ","), "comma-separated `tasks` to run")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	chosen, err := choose(*only)
-	if err != nil {
-		return err
-	}
-	if *output != "text" && *output != "json" {
-		return fmt.Errorf("-output %q: want text or json", *output)
+	chosen := strings.Split(*only, ",")
+	for _, name := range chosen {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("-only: %q is none of %s", name, strings.Join(names, ", "))
+		}
 	}
 	c := &cluster{context: *kubeContext, onNode: strings.Fields(*onNode)}
 	defer func() {
-		progress("deleting the namespace %s", namespace)
+		log.Printf("deleting the namespace %s", namespace)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upTimeout)
 		defer cancel()
 		if _, err := c.kubectl(ctx, "", "delete", "namespace", namespace, "--ignore-not-found"); err != nil {
-			progress("%v", err)
+			log.Print(err)
 		}
 	}()
-	if err := c.up(ctx, *overlay, split(*components)); err != nil {
+	if err := c.up(ctx, strings.FieldsFunc(*components, func(r rune) bool { return r == ',' })); err != nil {
 		return err
 	}
 	var results []Result
-	for _, t := range chosen {
-		results = append(results, c.underLoad(ctx, t))
-	}
-	return report(results, *output)
-}
-
-func split(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
-}
-
-// choose returns the tasks of a list of names, or all tasks if the list is empty.
-func choose(only string) (chosen []task, err error) {
-	wanted := split(only)
+	var failed error
 	for _, t := range tasks {
-		if len(wanted) == 0 || slices.Contains(wanted, t.name) {
-			chosen = append(chosen, t)
+		if slices.Contains(chosen, t.name) {
+			result := c.underLoad(ctx, t)
+			if results = append(results, result); !result.passed() {
+				failed = errors.Join(failed, fmt.Errorf("failed: %s", t.what))
+			}
 		}
 	}
-	if len(wanted) > 0 && len(chosen) != len(wanted) {
-		return nil, fmt.Errorf("-only %s: some of these are no tasks", only)
-	}
-	return chosen, nil
+	return errors.Join(write(os.Stdout, results), failed)
 }
-
-// report prints the results, and returns an error if a task failed.
-func report(results []Result, output string) error {
-	if output == "json" {
-		if err := json.NewEncoder(os.Stdout).Encode(results); err != nil {
-			return err
-		}
-	} else if err := write(os.Stdout, results); err != nil {
-		return err
-	}
-	for _, r := range results {
-		if !r.passed() {
-			return fmt.Errorf("failed: %s", r.Run)
-		}
-	}
-	return nil
-}
-
-func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // up creates the namespace and everything in it, and waits until calls succeed.
-func (c *cluster) up(ctx context.Context, overlay string, components []string) error {
+func (c *cluster) up(ctx context.Context, components []string) error {
 	ctx, cancel := context.WithTimeout(ctx, upTimeout)
 	defer cancel()
-	progress("applying overlays/%s %s", overlay, strings.Join(components, " "))
-	objects, err := kustomize.Build("overlays/"+overlay, components...)
+	log.Printf("applying overlays/local %s", strings.Join(components, " "))
+	objects, err := kustomize.Build("overlays/local", components...)
 	if err != nil {
 		return err
 	}
@@ -292,7 +221,7 @@ func (c *cluster) up(ctx context.Context, overlay string, components []string) e
 			return err
 		}
 	}
-	progress("waiting until calls succeed")
+	log.Print("waiting until calls succeed")
 	return c.settle(ctx)
 }
 
@@ -300,17 +229,15 @@ func (c *cluster) up(ctx context.Context, overlay string, components []string) e
 func (c *cluster) underLoad(ctx context.Context, t task) Result {
 	ctx, cancel := context.WithTimeout(ctx, taskTimeout)
 	defer cancel()
-	progress("%s", t.what)
-	result := Result{Run: t.what, Lossless: t.lossless, Counts: map[string]Counts{}}
+	log.Print(t.what)
+	result := Result{task: t, Counts: map[string]Counts{}}
 	before, err := c.counts(ctx)
 	if err == nil {
 		result.Remark, err = t.do(ctx, c)
 	}
 	err = errors.Join(err, c.settle(ctx))
 	after, last := c.counts(ctx)
-	if err = errors.Join(err, last); err != nil {
-		result.Error = err.Error()
-	}
+	result.Err = errors.Join(err, last)
 	for name, counts := range after.Counts {
 		result.Counts[name] = counts.since(before.Counts[name])
 	}

@@ -11,50 +11,51 @@ import (
 
 // Result is the result of one task.
 type Result struct {
-	Run      string            `json:"run"`
-	Counts   map[string]Counts `json:"counts"` // by load
-	Remark   string            `json:"remark,omitempty"`
-	Error    string            `json:"error,omitempty"`
-	Lossless bool              `json:"lossless"` // no call may fail
+	task
+	Counts map[string]Counts // by load
+	Remark string
+	Err    error
 }
 
 func (r Result) passed() bool {
-	if r.Error != "" {
-		return false
-	}
+	passed := r.Err == nil && len(r.Counts) > 0
 	for _, counts := range r.Counts {
-		if counts.Calls == 0 || r.Lossless && counts.Failed > 0 {
-			return false
-		}
+		calls, failed := sum(counts.Calls)
+		passed = passed && calls > 0 && (failed == 0 || !r.lossless)
 	}
-	return len(r.Counts) > 0
+	return passed
 }
 
-func failed(c Counts) string { return fmt.Sprintf("%d of %d", c.Failed, c.Calls) }
+// String returns how many calls failed.
+func (c Counts) String() string {
+	calls, failed := sum(c.Calls)
+	return fmt.Sprintf("%d of %d", failed, calls)
+}
 
-// remark returns a remark with the streams, and why calls failed.
+// remark returns the remark with the streams, and why calls failed.
 func (r Result) remark() string {
 	var parts []string
 	if r.Remark != "" {
 		parts = append(parts, r.Remark)
 	}
-	var streams, cut int64
-	reasons := map[string]int64{}
+	calls, streams := map[string]int64{}, map[string]int64{}
 	for _, counts := range r.Counts {
-		streams += counts.Streams
-		cut += counts.Cut
-		for reason, n := range counts.Reasons {
-			reasons[reason] += n
+		for answer, n := range counts.Calls {
+			calls[answer] += n
+		}
+		for answer, n := range counts.Streams {
+			streams[answer] += n
 		}
 	}
-	if streams > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d streams cut", cut, streams))
+	if all, cut := sum(streams); all > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d streams cut", cut, all))
 	}
-	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		parts = append(parts, fmt.Sprintf("%d %s", reasons[reason], reason))
+	delete(calls, succeeded)
+	for _, answer := range slices.Sorted(maps.Keys(calls)) {
+		parts = append(parts, fmt.Sprintf("%d %s", calls[answer], answer))
 	}
-	if r.Error != "" {
-		parts = append(parts, r.Error)
+	if r.Err != nil {
+		parts = append(parts, r.Err.Error())
 	}
 	return strings.Join(parts, "; ")
 }
@@ -62,12 +63,10 @@ func (r Result) remark() string {
 // write prints results as an aligned Markdown table.
 func write(w io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(table, "| task\t| failed: A\t| B\t| C\t| passed\t| remark\t|")
-	fmt.Fprintln(table, "|---\t|---\t|---\t|---\t|---\t|---\t|")
+	fmt.Fprint(table, "| task\t| failed: A\t| B\t| C\t| passed\t| remark\t|\n|---\t|---\t|---\t|---\t|---\t|---\t|\n")
 	for _, r := range results {
 		verdict := map[bool]string{true: "yes", false: "NO"}[r.passed()]
-		fmt.Fprintf(table, "| %s\t| %s\t| %s\t| %s\t| %s\t| %s\t|\n",
-			r.Run, failed(r.Counts["A"]), failed(r.Counts["B"]), failed(r.Counts["C"]), verdict, r.remark())
+		fmt.Fprintf(table, "| %s\t| %v\t| %v\t| %v\t| %s\t| %s\t|\n", r.what, r.Counts["A"], r.Counts["B"], r.Counts["C"], verdict, r.remark())
 	}
 	return table.Flush()
 }

@@ -10,7 +10,6 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/examples"
 	"healthgate/e2e/kustomize"
 	"healthgate/e2e/testbed"
 )
@@ -26,10 +25,9 @@ func main() {
 		}
 	}
 	if *whole != "" {
-		envoy := filepath.Join(testbed.Root(), "envoy")
-		for _, name := range must(examples.Names(envoy)) {
-			for variant := range examples.References {
-				write(must(yaml.Marshal(must(examples.Read(envoy, name, variant)))), *whole, variant, name+".yaml")
+		for _, name := range must(testbed.Examples()) {
+			for variant := range testbed.References {
+				write(must(yaml.JSONToYAML(must(testbed.ReadExample(name, variant)).JSON())), *whole, variant, name+".yaml")
 			}
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
@@ -172,7 +171,7 @@ func TestConfigurationPageShowsEachKey(t *testing.T) {
 
 func TestExamplesAreOnTheirPage(t *testing.T) {
 	t.Parallel()
-	names, err := examples.Names(inRoot("envoy"))
+	names, err := testbed.Examples()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -261,7 +261,9 @@ func (s *site) mustEndInOrder() {
 func (s *site) hang(seconds int) <-chan error {
 	s.t.Helper()
 	needs(s.t, testbed.HangMainThread)
-	return variant.Hang(s.envoy, seconds)
+	hung := make(chan error, 1)
+	go func() { hung <- variant.Hang(s.envoy, seconds) }()
+	return hung
 }
 
 // whileHanging calls check while Envoy's main thread hangs for some seconds, and returns when it no longer hangs.

@@ -118,11 +118,11 @@ func TestListenersWithSharedRoutesMergeAgainInTurn(t *testing.T) {
 			s := newServingSite(t, test.routes, withRoute("/readyz", `{"path": "/readyz", "response": {"healthy": {"body": "ready\n"}}}`),
 				withSecondListener(`{"clusters": ["service"]}`))
 			merges := func() int {
-				n, err := testbed.Merges(s.envoy)
+				live, err := variant.LiveObjects(s.envoy)
 				if err != nil {
 					t.Fatal(err)
 				}
-				return n
+				return live.Merges
 			}
 			before := merges()
 			client := s.client("h2")

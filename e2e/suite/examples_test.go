@@ -2,12 +2,9 @@ package suite
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"testing"
 
-	"healthgate/e2e/examples"
 	"healthgate/e2e/testbed"
 )
 
@@ -43,7 +40,7 @@ var exampleAnswers = map[string]map[string]answers{
 func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it changes the configuration")
-	names, err := examples.Names(filepath.Join(testbed.Root(), "envoy"))
+	names, err := testbed.Examples()
 	if err != nil || len(names) != len(exampleAnswers)-1 {
 		t.Fatalf("found %v, %v; want %d examples", names, err, len(exampleAnswers)-1)
 	}
@@ -79,15 +76,7 @@ func TestExamplesGiveTheirDocumentedAnswers(t *testing.T) {
 // readExample returns an example in the variant's form; "" is the reference configuration.
 func readExample(t *testing.T, name string) *testbed.Bootstrap {
 	t.Helper()
-	tree, err := examples.Read(filepath.Join(testbed.Root(), "envoy"), name, variant.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(tree)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := testbed.ParseBootstrap(text)
+	config, err := testbed.ReadExample(name, variant.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -124,10 +124,6 @@ func freezeThread(thread, seconds int) error {
 }
 
 // Hang stops Envoy's main thread.
-func (dynamicModule) Hang(envoy *Envoy, seconds int) <-chan error {
-	hung := make(chan error, 1)
-	go func() { hung <- freezeThread(envoy.Pid(), seconds) }()
-	return hung
-}
+func (dynamicModule) Hang(envoy *Envoy, seconds int) error { return freezeThread(envoy.Pid(), seconds) }
 
 func (s dynamicModule) LoseMetrics(*Envoy, bool) error { return s.Can(LoseMetrics) }

@@ -78,23 +78,9 @@ func (c goPlugin) LiveObjects(envoy *Envoy) (held LiveObjects, err error) {
 	return held, json.Unmarshal([]byte(text), &held)
 }
 
-// Merges returns how often the contrib host has made the plugin merge two configurations.
-func Merges(envoy *Envoy) (int, error) {
-	text, err := envoy.Ask(http.MethodPost, contribHostPath)
-	if err != nil {
-		return 0, err
-	}
-	var reply struct{ Merges int }
-	return reply.Merges, json.Unmarshal([]byte(text), &reply)
-}
-
-func (c goPlugin) Hang(envoy *Envoy, seconds int) <-chan error {
-	hung := make(chan error, 1)
-	go func() {
-		_, err := envoy.Post(fmt.Sprint(contribHostPath, "?hang=", seconds))
-		hung <- err
-	}()
-	return hung
+func (c goPlugin) Hang(envoy *Envoy, seconds int) error {
+	_, err := envoy.Post(fmt.Sprint(contribHostPath, "?hang=", seconds))
+	return err
 }
 
 func (c goPlugin) LoseMetrics(envoy *Envoy, lost bool) error {

@@ -24,16 +24,16 @@ type Variant interface {
 	Options(Options) Options
 	// Can returns nil if the variant has an ability, and otherwise an error that says why not.
 	Can(Ability) error
-	// LiveObjects returns how many objects the variant has made in an Envoy and not yet freed; zero if the variant does not count them.
+	// LiveObjects returns the contrib host's counts; zero for a variant without it.
 	LiveObjects(*Envoy) (LiveObjects, error)
-	// Hang makes Envoy's main thread hang for some seconds. The channel gets the result at the end.
-	Hang(envoy *Envoy, seconds int) <-chan error
+	// Hang makes Envoy's main thread hang for some seconds, and returns when it runs again.
+	Hang(envoy *Envoy, seconds int) error
 	// LoseMetrics makes each call of the plugin for a metric fail, as if Envoy had dropped its configuration, until lost is false.
 	LoseMetrics(envoy *Envoy, lost bool) error
 }
 
-// LiveObjects counts objects that were made and not yet freed.
-type LiveObjects struct{ Configurations, Requests int }
+// LiveObjects counts objects that the plugin has made and not yet freed, and how often it has merged two configurations.
+type LiveObjects struct{ Configurations, Requests, Merges int }
 
 // Ability is something that a variant may lack, or that only one variant can do for a test.
 type Ability string

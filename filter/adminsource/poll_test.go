@@ -1,18 +1,13 @@
 package adminsource
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 func TestPathAsksForTheWantedClustersOnly(t *testing.T) {
@@ -89,68 +84,11 @@ func TestReadDraining(t *testing.T) {
 	}
 	t.Run("without end", func(t *testing.T) {
 		rest := &endless{text: "LIVE"}
-		if _, err := readDraining(io.MultiReader(strings.NewReader(`{"state": "`), rest)); !errors.Is(err, errTooLong) || rest.given > 2*maxValue {
+		_, err := readDraining(io.MultiReader(strings.NewReader(`{"state": "`), rest))
+		if !errors.Is(err, errTooLong) || rest.given > 2*maxValue {
 			t.Errorf("got %v after %d bytes", err, rest.given)
 		}
 	})
-}
-
-// scripted is an admin whose connections serve handles.
-func scripted(serve func(net.Conn)) http.RoundTripper {
-	return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		ours, theirs := net.Pipe()
-		go serve(theirs)
-		return ours, nil
-	}}
-}
-
-func readRequest(c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) }
-
-func TestPollRefusesIncompleteAndOtherResponses(t *testing.T) {
-	const ok = "HTTP/1.1 200 OK\r\n"
-	for name, test := range map[string]struct{ response, err string }{
-		"another status":   {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "the response has status 404 Not Found"},
-		"a redirect":       {"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\n\r\n", "the response has status 302 Found"},
-		"a body cut off":   {ok + "Content-Length: 9\r\n\r\n{\"a\"", "can't read the response: unexpected EOF"},
-		"a chunk cut off":  {ok + "Transfer-Encoding: chunked\r\n\r\n9\r\n{\"a\"", "can't read the response: unexpected EOF"},
-		"no last chunk":    {ok + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "can't read the response: unexpected EOF"},
-		"another protocol": {"SSH-2.0-OpenSSH_9.2\r\n", "net/http: HTTP/1.x transport connection broken: malformed HTTP"},
-		"nothing":          {"", "EOF"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s, err := poll(t.Context(), scripted(func(c net.Conn) {
-				readRequest(c)
-				io.WriteString(c, test.response)
-				c.Close()
-			}), wanted{"a": true})
-			if s != nil || err == nil || !strings.HasPrefix(err.Error(), "/server_info: "+test.err) {
-				t.Errorf("got %v, %v", s, err)
-			}
-		})
-	}
-}
-
-func TestPollThatTakesTooLongEnds(t *testing.T) {
-	for name, serve := range map[string]func(net.Conn){
-		"no response": readRequest,
-		"a response without end": func(c net.Conn) {
-			readRequest(c)
-			io.WriteString(c, "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"x\": [")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
-				s, err := poll(t.Context(), scripted(serve), wanted{"a": true})
-				if s != nil || err == nil || err.Error() != "/server_info: no complete response within 15s" {
-					t.Errorf("got %v, %v", s, err)
-				}
-				if took := time.Since(began); took != maxPollTime {
-					t.Errorf("it ended after %v", took)
-				}
-			})
-		})
-	}
 }
 
 type panicking struct{}

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/test/bufconn"
+
 	"healthgate/filter/config"
 	"healthgate/filter/gate"
 	"healthgate/filter/policy"
@@ -24,53 +26,36 @@ type fakeAdmin struct {
 	pollers  Pollers
 	polls    atomic.Int64 // that asked for /clusters
 	dials    atomic.Int64
-	info     atomic.Value // http.HandlerFunc for /server_info
-	clusters atomic.Value // http.HandlerFunc for /clusters
-
-	connections chan net.Conn
-	closed      chan struct{}
+	handlers sync.Map // from a path to its http.HandlerFunc
 
 	mutex sync.Mutex
 	lines []string // of the log
 }
 
-func (a *fakeAdmin) Accept() (net.Conn, error) {
-	select {
-	case c := <-a.connections:
-		return c, nil
-	case <-a.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (a *fakeAdmin) Close() error   { close(a.closed); return nil }
-func (a *fakeAdmin) Addr() net.Addr { return &net.UnixAddr{Name: "/run/admin.sock", Net: "unix"} }
-
 // withAdmin runs a test beside an admin interface, in a bubble.
 func withAdmin(t *testing.T, test func(*testing.T, *fakeAdmin)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		a := &fakeAdmin{connections: make(chan net.Conn), closed: make(chan struct{})}
-		a.pollers.dial = func(_ context.Context, network, address string) (net.Conn, error) {
+		a, listener := &fakeAdmin{}, bufconn.Listen(4096)
+		a.pollers.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if network != "unix" || address != "/run/admin.sock" {
 				t.Errorf("connects to %s %s", network, address)
 			}
 			a.dials.Add(1)
-			ours, theirs := net.Pipe()
-			a.connections <- theirs
-			return ours, nil
+			return listener.DialContext(ctx)
 		}
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch {
-			case r.Method == http.MethodGet && r.URL.String() == "/server_info":
-				a.info.Load().(http.HandlerFunc)(w, r)
-			case r.Method == http.MethodGet && r.URL.Path == "/clusters" && r.URL.Query().Get("format") == "json":
+			if r.URL.Path == "/clusters" {
 				a.polls.Add(1)
-				a.clusters.Load().(http.HandlerFunc)(w, r)
-			default:
-				t.Errorf("got %s %s", r.Method, r.URL)
 			}
+			handler, known := a.handlers.Load(r.URL.Path)
+			if !known || r.Method != http.MethodGet {
+				t.Errorf("got %s %s", r.Method, r.URL)
+				return
+			}
+			handler.(http.HandlerFunc)(w, r)
 		})}
-		go server.Serve(a)
+		go server.Serve(listener)
 		t.Cleanup(func() { server.Close() })
 		a.setState("LIVE")
 		a.setHosts(1, 2)
@@ -78,18 +63,17 @@ func withAdmin(t *testing.T, test func(*testing.T, *fakeAdmin)) {
 	})
 }
 
-func (a *fakeAdmin) setInfo(answer http.HandlerFunc)     { a.info.Store(answer) }
-func (a *fakeAdmin) setClusters(answer http.HandlerFunc) { a.clusters.Store(answer) }
+func (a *fakeAdmin) handle(path string, handler http.HandlerFunc) { a.handlers.Store(path, handler) }
 
 func (a *fakeAdmin) setState(state string) {
-	a.setInfo(func(w http.ResponseWriter, _ *http.Request) {
+	a.handle("/server_info", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"version": "1", "state": %q, "node": {}}`, state)
 	})
 }
 
 // setHosts sets the hosts of the cluster a.
 func (a *fakeAdmin) setHosts(healthy, total int) {
-	a.setClusters(func(w http.ResponseWriter, _ *http.Request) {
+	a.handle("/clusters", func(w http.ResponseWriter, _ *http.Request) {
 		var hosts []string
 		for i := range total {
 			hosts = append(hosts, fmt.Sprintf(`{"health_status": {"failed_active_health_check": %v}}`, i >= healthy))
@@ -100,7 +84,7 @@ func (a *fakeAdmin) setHosts(healthy, total int) {
 
 // setNames sets the clusters, of one healthy host each. Like Envoy it answers with those that the filter matches.
 func (a *fakeAdmin) setNames(names ...string) {
-	a.setClusters(func(w http.ResponseWriter, r *http.Request) {
+	a.handle("/clusters", func(w http.ResponseWriter, r *http.Request) {
 		filter := regexp.MustCompile(r.URL.Query().Get("filter"))
 		var statuses []string
 		for _, name := range names {
@@ -138,35 +122,38 @@ func (a *fakeAdmin) log() []string {
 	return append([]string(nil), a.lines...)
 }
 
-var oneHealthy = policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1}}
+var (
+	oneHealthy = policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1}}
+	unknown    = policy.Sample{Unknown: true}
+	stale      = policy.Sample{Stale: true}
+)
+
+// expect compares the samples of all clusters of a source.
+func expect(t *testing.T, when string, s *Source, want ...policy.Sample) {
+	t.Helper()
+	for i := range want {
+		if got := s.Sample(time.Now(), i); got != want[i] {
+			t.Errorf("%s, cluster %d: got %+v, want %+v", when, i, got, want[i])
+		}
+	}
+}
 
 func TestSourceSamplesTheLastPoll(t *testing.T) {
 	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
 		release := make(chan struct{})
-		a.setClusters(func(w http.ResponseWriter, _ *http.Request) {
+		a.handle("/clusters", func(w http.ResponseWriter, _ *http.Request) {
 			<-release
 			io.WriteString(w, `{"cluster_statuses": [{"name": "a", "host_statuses": [{"health_status": {"pending_active_hc": true}}]}]}`)
 		})
 		s := a.source(t, newConfig(time.Second, 5*time.Second, true, "a", "unknown"))
 		synctest.Wait()
-		for i := range 2 {
-			if got := s.Sample(time.Now(), i); got != (policy.Sample{Stale: true}) {
-				t.Errorf("got %+v before the first response, want stale", got)
-			}
-		}
+		expect(t, "before the first response", s, stale, stale)
 		close(release)
 		synctest.Wait()
-		if got := s.Sample(time.Now(), 0); got != (policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1, Excluded: 1}}) {
-			t.Errorf("got %+v", got)
-		}
-		if got := s.Sample(time.Now(), 1); got != (policy.Sample{Unknown: true}) {
-			t.Errorf("got %+v for an unknown cluster", got)
-		}
+		expect(t, "after it", s, policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 1, Excluded: 1}}, unknown)
 		a.setHosts(2, 3)
 		time.Sleep(2 * time.Second)
-		if got := s.Sample(time.Now(), 0).Healthy; got != 2 {
-			t.Errorf("got %d healthy hosts after a change, want 2", got)
-		}
+		expect(t, "after a change", s, policy.Sample{Counts: policy.Counts{Healthy: 2, Total: 3}}, unknown)
 		if got := len(s.Hosts(0)); got != 3 {
 			t.Errorf("got %d hosts, want 3", got)
 		}
@@ -177,49 +164,54 @@ func TestSourceSamplesTheLastPoll(t *testing.T) {
 }
 
 func TestSourceIsStaleWhilePollsFail(t *testing.T) {
-	for name, wrong := range map[string]http.HandlerFunc{
-		"an error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
-		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) },
-		"not JSON": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, "default_priority::max_connections::1024")
-		},
-		"cut short": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"cluster_statuses": [{"name"`) },
-		"without end": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"cluster_statuses": []}`)
-			space := []byte(strings.Repeat(" ", 1<<20))
-			for range 20 {
-				if _, err := w.Write(space); err != nil {
-					return
-				}
-			}
-		},
-		"a closed connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"a connection closed later": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
-			w.(http.Flusher).Flush()
+	write := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }
+	}
+	begin := func(w http.ResponseWriter) {
+		io.WriteString(w, `{"cluster_statuses": [{"name": "a"}`)
+		w.(http.Flusher).Flush()
+	}
+	for _, test := range []struct {
+		name, want string
+		handler    http.HandlerFunc
+	}{
+		{"an error", "the response has status 500 Internal Server Error",
+			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }},
+		{"a redirect", "the response has status 302 Found", http.RedirectHandler("http://169.254.169.254/", http.StatusFound).ServeHTTP},
+		{"not JSON", "can't read the response: invalid character 'd'", write("default_priority::max_connections::1024")},
+		{"another shape", `can't read the response: found "[" instead of {`, write(`["cluster_statuses"]`)},
+		{"without end", "can't read the response: a value has more than", write(`{"cluster_statuses": []}` + strings.Repeat(" ", 2*maxValue))},
+		{"cut short", "can't read the response: unexpected EOF", write(`{"cluster_statuses": [{"name"`)},
+		{"a connection closed later", "can't read the response: unexpected EOF", func(w http.ResponseWriter, _ *http.Request) {
+			begin(w)
 			panic(http.ErrAbortHandler)
-		},
-		"another shape": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `["cluster_statuses"]`) },
-		"no response":   func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		}},
+		{"a closed connection", "EOF", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{"no response", "no complete response within 15s", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{"a response that stops", "no complete response within 15s", func(w http.ResponseWriter, r *http.Request) {
+			begin(w)
+			<-r.Context().Done()
+		}},
+		{"another protocol", "net/http: HTTP/1.x transport connection broken: malformed HTTP", func(w http.ResponseWriter, _ *http.Request) {
+			connection, _, _ := w.(http.Hijacker).Hijack()
+			io.WriteString(connection, "SSH-2.0-OpenSSH_9.2\r\n")
+			connection.Close()
+		}},
 	} {
-		for path, set := range map[string]func(*fakeAdmin, http.HandlerFunc){"/clusters": (*fakeAdmin).setClusters,
-			"/server_info": (*fakeAdmin).setInfo} {
-			t.Run(path+" "+name, func(t *testing.T) {
+		for _, path := range []string{"/clusters", "/server_info"} {
+			t.Run(path+" "+test.name, func(t *testing.T) {
 				withAdmin(t, func(t *testing.T, a *fakeAdmin) {
 					a.setHosts(2, 3)
 					s := a.source(t, newConfig(time.Second, 5*time.Second, true, "a"))
 					time.Sleep(10 * time.Second)
-					if got := s.Sample(time.Now(), 0); got.Stale || got.Healthy != 2 || len(a.log()) != 0 {
-						t.Fatalf("got %+v with %q before", got, a.log())
-					}
-					set(a, wrong)
+					expect(t, "before", s, policy.Sample{Counts: policy.Counts{Healthy: 2, Total: 3}})
+					a.handle(path, test.handler)
 					time.Sleep(30 * time.Second)
-					if got := s.Sample(time.Now(), 0); !got.Stale || got.Healthy != 2 {
-						t.Errorf("got %+v, want stale and the last counts", got)
-					}
+					expect(t, "while it lasts", s, policy.Sample{Counts: policy.Counts{Healthy: 2, Total: 3}, Stale: true})
 					time.Sleep(20 * time.Second)
-					if lines := a.log(); len(lines) != 1 || !strings.HasPrefix(lines[0], "healthgate: can't poll admin at /run/admin.sock: "+path+": ") {
-						t.Errorf("got lines %q within a minute, want one", lines)
+					start := "healthgate: can't poll admin at /run/admin.sock: " + path + ": " + test.want
+					if lines := a.log(); len(lines) != 1 || !strings.HasPrefix(lines[0], start) {
+						t.Errorf("got lines %q within a minute, want one with %q", lines, test.want)
 					}
 					time.Sleep(time.Minute)
 					if n := len(a.log()); n != 2 {
@@ -228,9 +220,7 @@ func TestSourceIsStaleWhilePollsFail(t *testing.T) {
 					a.setState("LIVE")
 					a.setHosts(1, 3)
 					time.Sleep(30 * time.Second)
-					if got := s.Sample(time.Now(), 0); got.Stale || got.Healthy != 1 {
-						t.Errorf("got %+v afterwards", got)
-					}
+					expect(t, "afterwards", s, policy.Sample{Counts: policy.Counts{Healthy: 1, Total: 3}})
 				})
 			})
 		}
@@ -240,25 +230,25 @@ func TestSourceIsStaleWhilePollsFail(t *testing.T) {
 func TestSourceReportsDraining(t *testing.T) {
 	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
 		a.setState("DRAINING")
-		s := a.source(t, newConfig(time.Second, time.Minute, false, "a"))
+		s := a.source(t, newConfig(time.Second, time.Minute, false)) // without clusters it is polled too
 		var source gate.DrainSource = s
 		if draining, known := source.Draining(); draining || known {
 			t.Errorf("got %v, %v before the first poll", draining, known)
 		}
-		expect := func(when string, want bool) {
+		expectDraining := func(when string, want bool) {
 			t.Helper()
 			time.Sleep(3 * time.Second)
 			if draining, known := source.Draining(); !known || draining != want {
 				t.Errorf("%s: got %v, %v", when, draining, known)
 			}
 		}
-		expect("from the start", true)
+		expectDraining("from the start", true)
 		a.setState("LIVE")
-		expect("after its end", false)
+		expectDraining("after its end", false)
 		a.setState("DRAINING")
-		expect("again", true)
-		a.setInfo(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
-		expect("while polls fail", true)
+		expectDraining("again", true)
+		a.handle("/server_info", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
+		expectDraining("while polls fail", true)
 		if lines := a.log(); len(lines) != 1 || !strings.Contains(lines[0], "/server_info: the response has status 500") {
 			t.Errorf("got %q", lines)
 		}
@@ -267,28 +257,20 @@ func TestSourceReportsDraining(t *testing.T) {
 
 func TestNewSourceIsStaleUntilAPollThatStartsAtOnce(t *testing.T) {
 	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
-		a.setNames("a", "b", "c")
+		a.setNames("a", "b")
 		newSource := func(details bool, names ...string) *Source {
 			return a.source(t, newConfig(time.Minute, time.Hour, details, names...))
 		}
 		first := newSource(false, "a", "removed")
 		synctest.Wait()
-		if got := first.Sample(time.Now(), 0); got != oneHealthy {
-			t.Fatalf("got %+v after the first poll", got)
-		}
+		expect(t, "after the first poll", first, oneHealthy, unknown)
+		expect(t, "the last poll covers it", newSource(false, "removed", "a"), unknown, oneHealthy)
 
-		again := newSource(false, "removed", "a") // the last poll covers it
-		if got := again.Sample(time.Now(), 0); got != (policy.Sample{Unknown: true}) {
-			t.Errorf("got %+v for a cluster that the last poll did not find", got)
-		}
-		if got := again.Sample(time.Now(), 1); got != oneHealthy {
-			t.Errorf("got %+v for a cluster that the last poll found", got)
-		}
-
-		release, served := make(chan struct{}), a.clusters.Load().(http.HandlerFunc)
-		a.setClusters(func(w http.ResponseWriter, r *http.Request) {
+		release := make(chan struct{})
+		served, _ := a.handlers.Load("/clusters")
+		a.handle("/clusters", func(w http.ResponseWriter, r *http.Request) {
 			<-release
-			served(w, r)
+			served.(http.HandlerFunc)(w, r)
 		})
 		second := newSource(false, "b", "unknown", "a")
 		synctest.Wait()
@@ -299,20 +281,13 @@ func TestNewSourceIsStaleUntilAPollThatStartsAtOnce(t *testing.T) {
 		if len(second.poller.wake) > 0 {
 			t.Error("another poll is due for a cluster that is being polled")
 		}
-		third := newSource(true, "c", "a") // the poll under way does not cover it
-		for i, want := range []policy.Sample{{Stale: true}, {Stale: true}, oneHealthy} {
-			if got := second.Sample(time.Now(), i); got != want {
-				t.Errorf("cluster %d: got %+v during the poll, want %+v", i, got, want)
-			}
-		}
+		third := newSource(true, "a") // the poll under way does not cover its hosts
+		expect(t, "during the poll", second, stale, stale, oneHealthy)
 		close(release)
 		synctest.Wait()
-		if b, unknown := second.Sample(time.Now(), 0), second.Sample(time.Now(), 1); b != oneHealthy ||
-			unknown != (policy.Sample{Unknown: true}) {
-			t.Errorf("got %+v and %+v after the poll", b, unknown)
-		}
-		if third.Sample(time.Now(), 0) != oneHealthy || len(third.Hosts(0)) != 1 || len(third.Hosts(1)) != 1 {
-			t.Errorf("got %+v and hosts %v, %v for the third source", third.Sample(time.Now(), 0), third.Hosts(0), third.Hosts(1))
+		expect(t, "after the poll", second, oneHealthy, unknown, oneHealthy)
+		if len(third.Hosts(0)) != 1 {
+			t.Errorf("the third source has hosts %v", third.Hosts(0))
 		}
 		if got := second.Hosts(0); got != nil {
 			t.Errorf("hosts that no report needs are kept: %v", got)
@@ -321,29 +296,6 @@ func TestNewSourceIsStaleUntilAPollThatStartsAtOnce(t *testing.T) {
 			t.Errorf("%d polls, want 3", n)
 		}
 	})
-}
-
-func TestCovers(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		wanted wanted
-		source Source
-		want   bool
-	}{
-		{"no poll yet", nil, Source{names: []string{"a"}}, false},
-		{"no poll yet, and no cluster", nil, Source{}, false},
-		{"a cluster", wanted{"a": false}, Source{names: []string{"a"}}, true},
-		{"another", wanted{"b": true}, Source{names: []string{"a"}}, false},
-		{"one of two", wanted{"a": true}, Source{names: []string{"a", "b"}}, false},
-		{"hosts", wanted{"a": true}, Source{names: []string{"a"}, reports: true}, true},
-		{"unwanted hosts", wanted{"a": false}, Source{names: []string{"a"}, reports: true}, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			if got := test.wanted.covers(&test.source); got != test.want {
-				t.Errorf("got %v", got)
-			}
-		})
-	}
 }
 
 func TestClustersOfAClosedSourceAreNotKept(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // beyondTheSchema matches the errors that a JSON Schema can't express.
@@ -114,47 +115,72 @@ func TestDocumentationHasEachKeyAndItsDefault(t *testing.T) {
 	}
 }
 
+// withKey returns a configuration of the dynamic module in which a key of keys has a value, or is left out if value is "".
+func withKey(t *testing.T, key, value string) *structpb.Struct {
+	t.Helper()
+	whole := map[string]any{"clusters": []any{map[string]any{"name": "service"}}, "grpc_services": []any{"b"}}
+	object := whole
+	if rest, ok := strings.CutPrefix(key, "clusters[]."); ok {
+		object, key = whole["clusters"].([]any)[0].(map[string]any), rest
+	}
+	if strings.HasPrefix(key, "admin.") {
+		whole["source"], whole["admin"] = "admin", map[string]any{"address": "unix:///a"}
+	}
+	parents := strings.Split(key, ".")
+	for _, parent := range parents[:len(parents)-1] {
+		if object[parent] == nil {
+			object[parent] = map[string]any{}
+		}
+		object = object[parent].(map[string]any)
+	}
+	last := parents[len(parents)-1]
+	delete(object, last)
+	if value != "" {
+		var decoded any
+		if err := json.Unmarshal([]byte(value), &decoded); err != nil {
+			t.Fatal(err)
+		}
+		object[last] = decoded
+	}
+	s, err := structpb.NewStruct(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// What follows from a wrong type is not reported too.
+func TestWrongTypeIsOneError(t *testing.T) {
+	for key := range keys(t) {
+		for _, value := range []string{"5", "true", "null", `"?"`, "[]", "{}", "[5]"} {
+			_, err := Decode(withKey(t, key, value), Module)
+			if err != nil && len(err.(Errors)) != 1 {
+				t.Errorf("%s: %s: %v", key, value, err)
+			}
+		}
+	}
+}
+
 func TestSchemaHasTheDecodersDefaults(t *testing.T) {
 	for key, value := range keys(t) {
-		if value == nil || strings.HasPrefix(key, "admin.") {
+		if value == nil { // it is required, or has no default
 			continue
 		}
 		text, err := json.Marshal(value)
 		if err != nil {
 			t.Fatal(err)
 		}
-		variant, without := Plugin, `{"clusters": ["service"]`
-		if key == "grpc_max_watchers" { // the Go plugin does not support it, and it needs grpc_services
-			variant, without = Module, without+`, "grpc_services": ["b"]`
-		}
-		whole := without + `, ` + nest(strings.Split(key, "."), string(text)) + `}`
-		if rest, ok := strings.CutPrefix(key, "clusters[]."); ok {
-			if rest == "name" {
-				continue
-			}
-			whole = `{"clusters": [{"name": "service", ` + nest([]string{rest}, string(text)) + `}]}`
-		}
-		got, err := Decode(parse(t, whole), variant)
+		with, err := Decode(withKey(t, key, string(text)), Module)
 		if err != nil {
-			t.Errorf("%s: %v", whole, err)
+			t.Errorf("%s: %v", key, err)
 			continue
 		}
-		plain, err := Decode(parse(t, without+`}`), variant)
+		without, err := Decode(withKey(t, key, ""), Module)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, _ := json.Marshal(got)
-		b, _ := json.Marshal(plain)
-		if string(a) != string(b) {
-			t.Errorf("%s is not the default: got %s, want %s", whole, a, b)
+		if got, want := lines(t, with), lines(t, without); !slices.Equal(got, want) {
+			t.Errorf("%s: %s is not the default: got %q, want %q", key, text, got, want)
 		}
 	}
-}
-
-// nest renders a value under keys, without the outermost braces.
-func nest(path []string, value string) string {
-	if len(path) == 1 {
-		return `"` + path[0] + `": ` + value
-	}
-	return `"` + path[0] + `": {` + nest(path[1:], value) + `}`
 }

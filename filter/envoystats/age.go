@@ -1,65 +1,93 @@
 package envoystats
 
 import (
-	"container/list"
+	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"healthgate/filter/policy"
 )
 
 // Ages has the ages of the clusters' counters by name, for all configurations of a process: a new configuration does not make a
 // cluster fresh. The zero value is ready.
 type Ages struct {
 	mutex  sync.Mutex
-	byName map[string]*Age
-	unused list.List // of *Age without readers, the one unregistered first in front
+	byName map[string]*counterAge
+	unused int // the number of ages without readers
 }
 
-// maxUnusedAges bounds the ages without readers that are kept.
+// maxUnusedAges bounds the ages without readers that are kept. If there are more, all of them are forgotten.
 const maxUnusedAges = 10_000
 
-// Age is the age of one counter.
-type Age struct {
-	*policy.CounterAge
-	ages   *Ages
-	name   string
-	refs   int           // guarded by ages.mutex
-	unused *list.Element // its place in ages.unused while refs is 0; guarded by ages.mutex
+// counterAge measures how long a counter has been unchanged. Its methods are safe for concurrent use.
+type counterAge struct {
+	ages  *Ages
+	refs  int // guarded by ages.mutex
+	start time.Time
+
+	last              atomic.Uint64 // the counter's last value
+	changed           atomic.Bool   // the counter has changed since start
+	changedAt, readAt atomic.Int64  // when it last changed and was last read, in nanoseconds since start
 }
 
+const (
+	// rereadAfter avoids a store per probe, which would move the cache line between workers.
+	rereadAfter = 100 * time.Millisecond
+	// frozenAfter is the time between two reads that shows that the process was stopped in between: a gate with stale_after reads the
+	// counter at least once a second.
+	frozenAfter = 3 * time.Second
+)
+
 // register returns the age of a counter, whose value is now value. Each call needs one unregister.
-func (a *Ages) register(name string, now time.Time, value uint64) *Age {
+func (a *Ages) register(name string, now time.Time, value uint64) *counterAge {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	age := a.byName[name]
+	registered := a.byName[name]
 	switch {
-	case age == nil:
-		age = &Age{CounterAge: policy.NewCounterAge(now, value), ages: a, name: name}
+	case registered == nil:
+		registered = &counterAge{ages: a, start: now}
+		registered.last.Store(value)
 		if a.byName == nil {
-			a.byName = make(map[string]*Age)
+			a.byName = make(map[string]*counterAge)
 		}
-		a.byName[name] = age
-	case age.refs == 0:
-		a.unused.Remove(age.unused)
-		age.Resume(now)
+		a.byName[name] = registered
+	case registered.refs == 0:
+		a.unused--
+		// The time since the last read counts, although nothing read the counter. Otherwise read would assume that the process was stopped.
+		registered.readAt.Store(int64(now.Sub(registered.start)))
 	}
-	age.refs++
-	age.Read(now, value)
-	return age
+	registered.refs++
+	registered.read(now, value)
+	return registered
 }
 
 // unregister undoes one register. The age is kept for a configuration that may be created later.
-func (age *Age) unregister() {
-	a := age.ages
+func (c *counterAge) unregister() {
+	a := c.ages
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	if age.refs--; age.refs > 0 {
+	if c.refs--; c.refs > 0 {
 		return
 	}
-	age.unused = a.unused.PushBack(age)
-	if a.unused.Len() > maxUnusedAges {
-		oldest := a.unused.Remove(a.unused.Front()).(*Age)
-		delete(a.byName, oldest.name)
+	if a.unused++; a.unused > maxUnusedAges {
+		maps.DeleteFunc(a.byName, func(_ string, other *counterAge) bool { return other.refs == 0 })
+		a.unused = 0
 	}
+}
+
+// read returns how long the counter has had this value, without the time during which the whole process was stopped.
+//
+// A lower value counts as a change: the counter was reset, with its cluster or by /reset_counters. 0 does not count as a change, because a
+// reader whose own stats matcher rejects the counter reads 0 too.
+func (c *counterAge) read(now time.Time, value uint64) time.Duration {
+	at := int64(now.Sub(c.start))
+	if readAt := c.readAt.Load(); at-readAt > int64(rereadAfter) && c.readAt.CompareAndSwap(readAt, at) && at-readAt > int64(frozenAfter) {
+		c.changedAt.Add(at - readAt)
+	}
+	if value == c.last.Load() || value == 0 {
+		return time.Duration(at - c.changedAt.Load())
+	}
+	c.changedAt.Store(at) // first, so that the new value is never read with the old time
+	c.last.Store(value)
+	c.changed.Store(true)
+	return 0
 }

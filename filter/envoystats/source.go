@@ -33,11 +33,11 @@ type Source struct {
 // clusterStats are the stats of one cluster. Exactly one of exists and attempts is set.
 type clusterStats struct {
 	healthy, degraded, total Value
-	excluded                 Value // nil if the rule counts excluded hosts
-	exists                   Value // 0 for an unknown cluster
-	checked                  Found // a gauge that only a health checker creates; set if exists is set
-	attempts                 Value // health checks since Envoy started
-	age                      *Age  // how long attempts has been unchanged; only with stale_after
+	excluded                 Value       // nil if the rule counts excluded hosts
+	exists                   Value       // 0 for an unknown cluster
+	checked                  Found       // a gauge that only a health checker creates; set if exists is set
+	attempts                 Value       // health checks since Envoy started
+	age                      *counterAge // how long attempts has been unchanged; only with stale_after
 }
 
 // NewSource finds the stats of clusters. With staleAfter above 0 a cluster is stale if its health checks stop for longer, unless stats
@@ -93,7 +93,7 @@ func (s *Source) Sample(now time.Time, i int) policy.Sample {
 		sample.Excluded = c.excluded.Get()
 	}
 	if s.staleAfter > 0 {
-		age := c.age.Read(now, c.attempts.Get())
+		age := c.age.read(now, c.attempts.Get())
 		// Without hosts Envoy checks nothing, and nothing about their health can be stale.
 		sample.Stale = age > s.staleAfter && sample.Total > 0
 	}
@@ -130,4 +130,4 @@ func (s *Source) CheckStat(i int) string {
 }
 
 // ChecksContinue reports whether a health check of the i-th cluster has been seen since its counter was registered, with StaleAfter.
-func (s *Source) ChecksContinue(i int) bool { return s.clusters[i].age.Changed() }
+func (s *Source) ChecksContinue(i int) bool { return s.clusters[i].age.changed.Load() }

@@ -262,5 +262,9 @@ func (g *Gate) changeLine(before uint32, reply *Reply, samples []policy.Sample) 
 			clusters[i] = fmt.Sprintf("Envoy has no cluster %q", g.config.Clusters[i].Name)
 		}
 	}
-	return fmt.Sprintf("%s %s %d %s: %s", g.logName(), change, reply.Status, reply.Details, strings.Join(clusters, ", "))
+	line := fmt.Sprintf("%s %s %d %s", g.logName(), change, reply.Status, reply.Details)
+	if len(clusters) > 0 {
+		line += ": " + strings.Join(clusters, ", ")
+	}
+	return line
 }

@@ -16,6 +16,9 @@ func TestGateWithoutClustersAlwaysPasses(t *testing.T) {
 	if r := newGateIn(c, envoy, &Process{}).Answer(); r.Details != "healthgate_ok" || r.Verdict.Degraded {
 		t.Errorf("got %+v", r)
 	}
+	if want := "info: healthgate: gate default starts with 200 healthgate_ok"; len(envoy.lines) != 1 || envoy.lines[0] != want {
+		t.Errorf("got lines %q, want %q", envoy.lines, want)
+	}
 }
 
 // knowingEnvoy knows which stats and which clusters it has, like the dynamic module's.
@@ -24,27 +27,24 @@ type knowingEnvoy struct {
 	unknown bool // every cluster is
 }
 
-type foundNumber struct {
-	*number
-	host *fakeEnvoy
-	name string
+type foundStat struct {
+	*stat
+	found bool
 }
 
-func (f foundNumber) Found() bool { return f.host.gauges[f.name] != nil }
+func (f foundStat) Found() bool { return f.found }
 
 func (envoy *knowingEnvoy) Gauge(name string) envoystats.Value {
-	n := &number{}
-	if envoy.gauges[name] != nil {
-		n = envoy.gauges[name]
-	}
-	return foundNumber{n, envoy.fakeEnvoy, name}
+	found := envoy.stats[name] != nil
+	return foundStat{envoy.stat(name), found}
 }
+
 func (envoy *knowingEnvoy) Cluster(string, string) envoystats.Value { return clusterValue{envoy} }
 
-type clusterValue struct{ host *knowingEnvoy }
+type clusterValue struct{ envoy *knowingEnvoy }
 
 func (c clusterValue) Get() uint64 {
-	if c.host.unknown {
+	if c.envoy.unknown {
 		return 0
 	}
 	return 1
@@ -80,7 +80,7 @@ func TestDrainIsSeenFromTheStartIfTheGaugeIsFound(t *testing.T) {
 		envoy := &knowingEnvoy{fakeEnvoy: newFakeEnvoy()}
 		envoy.set(envoystats.ServerLive, 0)
 		if !found {
-			delete(envoy.gauges, envoystats.ServerLive)
+			delete(envoy.stats, envoystats.ServerLive)
 		}
 		envoy.setCluster("service", of(1, 0, 1))
 		if r := newGate(t, envoy, `{"clusters": ["service"]}`).Answer(); r.Details != want {
@@ -104,20 +104,6 @@ func TestWarningOfNoHostNamesTheReasonIfTheGaugeIsKnown(t *testing.T) {
 		g.warnOfNoHost(0)
 		if len(envoy.lines) != 1 || !strings.Contains(envoy.lines[0], want) {
 			t.Errorf("found %v: got %q", found, envoy.lines)
-		}
-	}
-}
-
-func TestMetricNamesAreWhatAGateDefines(t *testing.T) {
-	envoy := newFakeEnvoy()
-	newGate(t, envoy, `{"clusters": ["a"], "stat_prefix": "edge"}`)
-	counters, gauges := MetricNames("edge")
-	if len(counters) != len(envoy.counters) || len(gauges) != len(envoy.own) {
-		t.Errorf("a gate defines %d counters and %d gauges", len(envoy.counters), len(envoy.own))
-	}
-	for _, name := range counters {
-		if envoy.counters[name] == nil {
-			t.Errorf("no gate defines %s", name)
 		}
 	}
 }

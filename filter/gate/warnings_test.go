@@ -33,7 +33,7 @@ func hideLive(envoy *fakeEnvoy, g *Gate) {
 
 // countCheck counts a health check of the cluster a.
 func countCheck(envoy *fakeEnvoy) {
-	envoy.Counter("cluster.a.health_check.attempt").(*number).Increment(1)
+	envoy.stat("cluster.a.health_check.attempt").Increment(1)
 }
 
 func TestWarnings(t *testing.T) {
@@ -104,29 +104,21 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// unknownSource has only unknown clusters.
-type unknownSource struct{}
+// fixedSource always has the same sample.
+type fixedSource policy.Sample
 
-func (unknownSource) Sample(time.Time, int) policy.Sample { return policy.Sample{Unknown: true} }
+func (s fixedSource) Sample(time.Time, int) policy.Sample { return policy.Sample(s) }
 
-func TestUnknownClusterIsWarnedOf(t *testing.T) {
-	envoy := newFakeEnvoy()
-	New(decode(t, `{"clusters": ["a"]}`), 0, unknownSource{}, envoy, &Process{}).warnOfNoHost(0)
-	if len(envoy.lines) != 1 || !strings.Contains(envoy.lines[0], `Envoy has no cluster "a", so it fails`) {
-		t.Errorf("got %q", envoy.lines)
-	}
-}
-
-// staleSource has never sampled.
-type staleSource struct{}
-
-func (staleSource) Sample(time.Time, int) policy.Sample { return policy.Sample{Stale: true} }
-
-func TestStaleSourceIsNotWarnedOfAsAnEmptyCluster(t *testing.T) {
-	envoy := newFakeEnvoy()
-	New(decode(t, `{"clusters": ["a"]}`), 0, staleSource{}, envoy, &Process{}).warnOfNoHost(0)
-	if len(envoy.lines) != 0 {
-		t.Errorf("got %q", envoy.lines)
+func TestSourceThatKnowsClustersIsWarnedOf(t *testing.T) {
+	for want, source := range map[string]fixedSource{
+		`Envoy has no cluster "a", so it fails`: {Unknown: true},
+		"":                                      {Stale: true}, // it has never sampled
+	} {
+		envoy := newFakeEnvoy()
+		New(decode(t, `{"clusters": ["a"]}`), 0, source, envoy, &Process{}).warnOfNoHost(0)
+		if got := strings.Join(envoy.lines, ""); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%+v: got %q", source, got)
+		}
 	}
 }
 

@@ -47,10 +47,9 @@ func TestMain(m *testing.M) {
 
 // fakeEnvoy is Envoy's side of a configuration, with its stats.
 type fakeEnvoy struct {
-	mutex     sync.Mutex
-	stats     map[string]*stat
-	undefined atomic.Bool // it defines no more stats
-	defined   atomic.Int64
+	mutex   sync.Mutex
+	stats   map[string]*stat
+	defined atomic.Int64
 }
 
 type stat struct {
@@ -88,14 +87,9 @@ func (e *fakeEnvoy) DefineGaugeMetric(name string) api.GaugeMetric     { return 
 func (e *fakeEnvoy) DefineCounterMetric(name string) api.CounterMetric { return e.define(name) }
 
 func (e *fakeEnvoy) define(name string) *stat {
-	if e.undefined.Load() {
-		panic("request has been finished")
-	}
 	e.defined.Add(1)
 	return e.stat(name)
 }
-
-func (e *fakeEnvoy) setDefines(defines bool) { e.undefined.Store(!defines) }
 
 func (e *fakeEnvoy) setGone(gone bool) {
 	for _, s := range e.stats {
@@ -179,42 +173,49 @@ func mustParse(t testing.TB, configured *anypb.Any, envoy api.ConfigCallbackHand
 	return parsed
 }
 
+// ask sends a probe of a path without a body, and returns the details of its reply, "" for none.
+func ask(configuration any, path string) string {
+	cb := &callbacks{}
+	NewStream(configuration, cb).DecodeHeaders(request{method: "GET", path: path}, true)
+	return strings.Join(cb.replies, " ")
+}
+
 func newConfigured(t testing.TB, healthy uint64) (*fakeEnvoy, any) {
 	t.Helper()
 	envoy := newFakeEnvoy(healthy)
 	return envoy, mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
 }
 
+// play sends a request: h are its headers, d a part of its body and t its trailers; a capital ends it.
+func play(stream api.StreamFilter, r request, parts string) (statuses []api.StatusType) {
+	for _, part := range parts {
+		switch part {
+		case 'h', 'H':
+			statuses = append(statuses, stream.DecodeHeaders(r, part == 'H'))
+		case 'd', 'D':
+			statuses = append(statuses, stream.DecodeData(nil, part == 'D'))
+		case 'T':
+			statuses = append(statuses, stream.DecodeTrailers(nil))
+		}
+	}
+	return statuses
+}
+
 func TestProbeIsAnsweredOnceItHasEnded(t *testing.T) {
 	_, c := newConfigured(t, 1)
-	const ok = "healthgate_ok"
-	for name, test := range map[string]struct {
-		steps func(api.StreamFilter) []api.StatusType
-		want  []api.StatusType
-		reply string
+	for _, test := range []struct {
+		name, method, parts string
+		want                []api.StatusType
+		reply               string
 	}{
-		"headers only": {func(s api.StreamFilter) []api.StatusType {
-			return []api.StatusType{s.DecodeHeaders(request{method: "GET", path: "/"}, true)}
-		}, []api.StatusType{api.LocalReply}, ok},
-		"a body": {func(s api.StreamFilter) []api.StatusType {
-			return []api.StatusType{
-				s.DecodeHeaders(request{method: "GET", path: "/"}, false), s.DecodeData(nil, false), s.DecodeData(nil, true),
-			}
-		}, []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, ok},
-		"a body and trailers": {func(s api.StreamFilter) []api.StatusType {
-			return []api.StatusType{
-				s.DecodeHeaders(request{method: "GET", path: "/"}, false), s.DecodeData(nil, false), s.DecodeTrailers(nil),
-			}
-		}, []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, ok},
-		"not a probe": {func(s api.StreamFilter) []api.StatusType {
-			return []api.StatusType{
-				s.DecodeHeaders(request{method: "POST", path: "/"}, false), s.DecodeData(nil, false), s.DecodeData(nil, true), s.DecodeTrailers(nil),
-			}
-		}, []api.StatusType{api.Continue, api.Continue, api.Continue, api.Continue}, ""},
+		{"headers only", "GET", "H", []api.StatusType{api.LocalReply}, "healthgate_ok"},
+		{"a body", "GET", "hdD", []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, "healthgate_ok"},
+		{"a body and trailers", "GET", "hdT", []api.StatusType{api.StopAndBufferWatermark, api.StopNoBuffer, api.LocalReply}, "healthgate_ok"},
+		{"not a probe", "POST", "hdDT", []api.StatusType{api.Continue, api.Continue, api.Continue, api.Continue}, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			cb := &callbacks{}
-			if got := test.steps(NewStream(c, cb)); !slices.Equal(got, test.want) {
+			if got := play(NewStream(c, cb), request{method: test.method, path: "/"}, test.parts); !slices.Equal(got, test.want) {
 				t.Errorf("got statuses %v, want %v", got, test.want)
 			}
 			if got := strings.Join(cb.replies, " "); got != test.reply {
@@ -225,22 +226,14 @@ func TestProbeIsAnsweredOnceItHasEnded(t *testing.T) {
 }
 
 func TestReplyIsComplete(t *testing.T) {
-	for _, test := range []struct {
-		name       string
-		healthy    uint64
-		status     int
-		body       string
-		grpcStatus int64
-	}{{"passing", 1, 200, "ok\n", 0}, {"failing", 0, 503, "unavailable\n", 14}} {
-		t.Run(test.name, func(t *testing.T) {
-			_, c := newConfigured(t, test.healthy)
-			cb := &callbacks{}
-			NewStream(c, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
-			got := cb.last
-			if got.status != test.status || got.body != test.body || got.grpcStatus != test.grpcStatus || got.headers["cache-control"] == nil {
-				t.Errorf("got %+v", got)
-			}
-		})
+	for healthy, want := range map[uint64]sent{1: {200, "ok\n", nil, 0}, 0: {503, "unavailable\n", nil, 14}} {
+		_, c := newConfigured(t, healthy)
+		cb := &callbacks{}
+		play(NewStream(c, cb), request{method: "GET", path: "/"}, "H")
+		got := cb.last
+		if got.status != want.status || got.body != want.body || got.grpcStatus != want.grpcStatus || got.headers["cache-control"] == nil {
+			t.Errorf("%d healthy: got %+v", healthy, got)
+		}
 	}
 }
 
@@ -253,15 +246,11 @@ func TestReportNeedsAClientThatAcceptsJSONAndReadsBodies(t *testing.T) {
 	}{{"accepts JSON", "", "application/json", true}, {"accepts anything", "", "*/*", false}, {"gRPC", "application/grpc",
 		"application/json", false}} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, end := range []bool{true, false} {
+			for _, parts := range []string{"H", "hD"} {
 				cb := &callbacks{}
-				s := NewStream(c, cb)
-				s.DecodeHeaders(request{method: "GET", path: "/", contentType: test.contentType, accept: test.accept}, end)
-				if !end {
-					s.DecodeData(nil, true)
-				}
+				play(NewStream(c, cb), request{method: "GET", path: "/", contentType: test.contentType, accept: test.accept}, parts)
 				if got := strings.HasPrefix(cb.last.body, "{"); got != test.report {
-					t.Errorf("ends with headers %v: got %q", end, cb.last.body)
+					t.Errorf("%s: got %q", parts, cb.last.body)
 				}
 			}
 		})
@@ -273,7 +262,7 @@ func TestOnlyFilterAndRouteHaveDestroy(t *testing.T) {
 	_, parent := newConfigured(t, 1)
 	child := mustParse(t, typed(t, `{"stat_prefix": "route"}`), nil)
 	merged := Parser{}.Merge(parent, child)
-	NewStream(merged, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
+	ask(merged, "/")
 	if _, ends := merged.(api.Config); ends {
 		t.Error("a merged configuration has Destroy")
 	}
@@ -296,24 +285,19 @@ func TestPanicFailsTheProbe(t *testing.T) {
 	loadAgain()
 	envoy, c := newConfigured(t, 1)
 	envoy.setGone(true)
-	for _, end := range []bool{true, false} {
+	for _, parts := range []string{"H", "hD", "hT"} {
 		cb := &callbacks{}
-		s := NewStream(c, cb)
-		status := s.DecodeHeaders(request{method: "GET", path: "/"}, end)
-		if !end {
-			status = s.DecodeData(nil, true)
-		}
-		if status != api.LocalReply || !slices.Equal(cb.replies, []string{"healthgate_error"}) {
-			t.Errorf("got %v and %v, want a failure", status, cb.replies)
+		statuses := play(NewStream(c, cb), request{method: "GET", path: "/"}, parts)
+		if statuses[len(statuses)-1] != api.LocalReply || !slices.Equal(cb.replies, []string{"healthgate_error"}) {
+			t.Errorf("got %v and %v, want a failure", statuses, cb.replies)
 		}
 	}
 	// It is counted if it can be.
 	envoy.setGone(false)
 	envoy.stat("server.live").gone.Store(true)
-	cb := &callbacks{}
-	NewStream(c, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
-	if got := envoy.stat("healthgate.default.failed_error").Get(); got != 1 || !slices.Equal(cb.replies, []string{"healthgate_error"}) {
-		t.Errorf("got failed_error %d and %v, want 1 and a failure", got, cb.replies)
+	reply := ask(c, "/")
+	if got := envoy.stat("healthgate.default.failed_error").Get(); got != 1 || reply != "healthgate_error" {
+		t.Errorf("got failed_error %d and %s, want 1 and a failure", got, reply)
 	}
 	lines := linesWith("healthgate: panic in a probe, answered with 503: ")
 	if len(lines) != 1 {
@@ -411,9 +395,9 @@ func TestPanicWhileParsingIsAnError(t *testing.T) {
 }
 
 func TestRouteOverridesTheFilter(t *testing.T) {
-	envoy, parent := newConfigured(t, 1)
-	child := mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "unknown"]}`), nil)
-	merged := Parser{}.Merge(parent, child)
+	_, parent := newConfigured(t, 1)
+	merged := Parser{}.Merge(parent, mustParse(t, typed(t, `{"path": "/readyz", "clusters": ["service", "unknown"]}`), nil))
+	narrower := Parser{}.Merge(merged, mustParse(t, typed(t, `{"path": "/livez", "require": "any"}`), nil))
 	for _, test := range []struct {
 		name          string
 		configuration any
@@ -421,39 +405,33 @@ func TestRouteOverridesTheFilter(t *testing.T) {
 	}{
 		{"the filter's path by the filter", parent, "/", "healthgate_ok"}, {"the route's path by the filter", parent, "/readyz", ""},
 		{"the filter's path by the route", merged, "/", ""}, {"the route's path by the route", merged, "/readyz", "healthgate_cluster_empty"},
+		{"a narrower level", narrower, "/livez", "healthgate_ok"},
+		{"it does not fit", Parser{}.Merge(parent, mustParse(t, typed(t, `{"require": 2}`), nil)), "/", "healthgate_error"},
+		{"not ours", Parser{}.Merge(parent, "a string"), "/", "healthgate_error"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cb := &callbacks{}
-			NewStream(test.configuration, cb).DecodeHeaders(request{method: "GET", path: test.path}, true)
-			if got := strings.Join(cb.replies, " "); got != test.reply {
+			if got := ask(test.configuration, test.path); got != test.reply {
 				t.Errorf("got %q, want %q", got, test.reply)
 			}
 		})
 	}
-	envoy.stat("cluster.unknown.membership_healthy").Record(1)
-	envoy.stat("cluster.unknown.membership_total").Record(1)
-	// A narrower level.
-	again := Parser{}.Merge(merged, mustParse(t, typed(t, `{"path": "/livez"}`), nil))
-	cb := &callbacks{}
-	NewStream(again, cb).DecodeHeaders(request{method: "GET", path: "/livez"}, true)
-	if !slices.Equal(cb.replies, []string{"healthgate_ok"}) {
-		t.Errorf("got %v, want healthgate_ok", cb.replies)
-	}
 }
 
-// Envoy keeps an entry for each definition of a stat for as long as the filter's configuration lives.
+// Envoy keeps an entry for each definition of a stat for as long as the filter's configuration lives. The workers define them.
 func TestRouteOverridesDefineNoStatTwice(t *testing.T) {
 	envoy, parsed := newConfigured(t, 1)
-	probe := func(config any) {
-		NewStream(config, &callbacks{}).DecodeHeaders(request{method: "GET", path: "/"}, true)
+	probeRoutes := func(body string) int64 {
+		var workers sync.WaitGroup
+		for i := range 10 {
+			text := fmt.Sprintf(`{"stat_prefix": "route", "response": {"healthy": {"body": "%s%d"}}}`, body, i)
+			route := mustParse(t, typed(t, text), nil)
+			workers.Go(func() { ask(Parser{}.Merge(parsed, route), "/") })
+		}
+		workers.Wait()
+		return envoy.defined.Load()
 	}
-	probe(parsed)
-	before := envoy.defined.Load()
-	for i := range 10 {
-		probe(Parser{}.Merge(parsed, mustParse(t, typed(t, fmt.Sprintf(`{"response": {"healthy": {"body": "%d"}}}`, i)), nil)))
-	}
-	if now := envoy.defined.Load(); now != before {
-		t.Errorf("%d stats were defined for the filter, and %d with ten overrides", before, now)
+	if before, now := probeRoutes("a"), probeRoutes("b"); now != before {
+		t.Errorf("ten overrides define %d stats again", now-before)
 	}
 }
 
@@ -476,9 +454,7 @@ func TestBrokenRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testin
 		child := <-worker
 		merged := Parser{}.Merge(parent, child)
 		for path, want := range map[string]string{"/": "healthgate_error", "/readyz": "healthgate_error", "/x": ""} {
-			cb := &callbacks{}
-			NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: path}, true)
-			if got := strings.Join(cb.replies, " "); got != want {
+			if got := ask(merged, path); got != want {
 				t.Errorf("%s: got %q, want %q", path, got, want)
 			}
 		}
@@ -486,43 +462,6 @@ func TestBrokenRouteIsRefusedOnTheMainThreadAndFailsItsProbesElsewhere(t *testin
 	})
 	if err := <-main; err == nil || err.Error() != "healthgate: paht: unknown key, did you mean path?" {
 		t.Errorf("on the main thread: got %v, want an error", err)
-	}
-}
-
-func TestRouteThatDoesNotFitTheFilterFailsItsProbes(t *testing.T) {
-	_, parent := newConfigured(t, 1)
-	child := mustParse(t, typed(t, `{"require": 2}`), nil) // of one cluster
-	for name, merged := range map[string]any{
-		"out of range": Parser{}.Merge(parent, child),
-		"not ours":     Parser{}.Merge(parent, "a string"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			cb := &callbacks{}
-			NewStream(merged, cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
-			if !slices.Equal(cb.replies, []string{"healthgate_error"}) {
-				t.Errorf("got %v, want a failure", cb.replies)
-			}
-		})
-	}
-}
-
-// The gate of a route is made with its first probe, and Envoy's side may panic then.
-func TestPanicOfARoutesFirstProbeFailsIt(t *testing.T) {
-	envoy, parent := newConfigured(t, 1)
-	child := mustParse(t, typed(t, `{"path": "/readyz", "stat_prefix": "readyz"}`), nil)
-	route := Parser{}.Merge(parent, child)
-	ask := func() string {
-		cb := &callbacks{}
-		NewStream(route, cb).DecodeHeaders(request{method: "GET", path: "/readyz"}, true)
-		return strings.Join(cb.replies, " ")
-	}
-	envoy.setDefines(false)
-	if got := ask(); got != "healthgate_error" {
-		t.Errorf("got %s, want a failure", got)
-	}
-	envoy.setDefines(true)
-	if got := ask(); got != "healthgate_ok" {
-		t.Errorf("then got %s, want healthgate_ok", got)
 	}
 }
 
@@ -633,45 +572,6 @@ func dependencies(t *testing.T, pkg string) []string {
 		t.Fatalf("go list found only %v", found)
 	}
 	return found
-}
-
-// For the race detector.
-func TestConfigurationsChangeUnderProbes(t *testing.T) {
-	envoy := newFakeEnvoy(1)
-	// Defined before the workers start: the fake's map is not tested.
-	first := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
-	var current atomic.Value // of one type
-	current.Store(Parser{}.Merge(first, mustParse(t, typed(t, `{}`), nil)))
-	done := make(chan struct{})
-	var workers sync.WaitGroup
-	for range 4 {
-		workers.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				cb := &callbacks{}
-				NewStream(current.Load(), cb).DecodeHeaders(request{method: "GET", path: "/"}, true)
-				if !slices.Equal(cb.replies, []string{"healthgate_ok"}) {
-					t.Errorf("got %v, want healthgate_ok", cb.replies)
-					return
-				}
-			}
-		})
-	}
-	for range 200 {
-		parent := mustParse(t, typed(t, `{"clusters": ["service"]}`), envoy)
-		child := mustParse(t, typed(t, `{"drain": "ignore"}`), nil)
-		merged := Parser{}.Merge(parent, child)
-		current.Store(merged)
-		// Envoy may destroy a configuration while a probe uses it.
-		child.(override).Destroy()
-		parent.(configuration).Destroy()
-	}
-	close(done)
-	workers.Wait()
 }
 
 // lean is an Envoy that counts calls and allocates nothing.

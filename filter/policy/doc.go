@@ -4,5 +4,4 @@
 //	sample.go   the host counts of a cluster at one time
 //	verdict.go  the rule of a cluster, and the verdict on several
 //	hold.go     debouncing a change of the verdict
-//	age.go      how long a counter has been unchanged
 package policy

@@ -59,18 +59,6 @@ func TestHoldInOneDirection(t *testing.T) {
 	}
 }
 
-func TestHoldOfZeroDelaysNothing(t *testing.T) {
-	r := rand.New(rand.NewPCG(7, 8))
-	var state HoldState
-	for i := range rounds {
-		sampled := r.IntN(2) == 0
-		state = Hold{}.Next(state, epoch.Add(time.Duration(i)), sampled)
-		if state.Passing != sampled {
-			t.Fatalf("step %d: got %v, want %v", i, state.Passing, sampled)
-		}
-	}
-}
-
 // However the clusters flap, the verdict changes only if they contradicted it for all of the delay.
 func TestHoldNeverChangesEarly(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))

@@ -151,18 +151,10 @@ func TestDegradedIsSetIfHealthyHostsAloneWouldFail(t *testing.T) {
 	}
 }
 
-func TestFirstFailingClusterIsTheReason(t *testing.T) {
-	c := &Policy{Require: 3, Clusters: []Cluster{
-		{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{MinHealthy: 2}}, {Rule: Rule{MinHealthy: 1}},
-	}}
-	got := c.Evaluate([]Sample{{Counts: Counts{Healthy: 1, Total: 1}}, {Counts: Counts{Healthy: 1, Total: 2}}, {}})
-	if want := (Verdict{Reason: ClusterUnhealthy}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
-func TestStaleClusterFailsHoweverHealthy(t *testing.T) {
-	fresh, stale := Sample{Counts: Counts{Healthy: 1, Total: 1}}, Sample{Counts: Counts{Healthy: 1, Total: 1}, Stale: true}
+func TestStaleAndUnknownClustersFailWhateverTheMinimums(t *testing.T) {
+	healthy := Counts{Healthy: 1, Total: 1}
+	fresh, stale, unknown := Sample{Counts: healthy}, Sample{Counts: healthy, Stale: true}, Sample{Unknown: true}
+	passes := Verdict{Reason: OK, Passing: true}
 	c := &Policy{Clusters: []Cluster{{Rule: Rule{MinHealthy: 1}}, {Rule: Rule{}}}}
 	for _, test := range []struct {
 		name    string
@@ -170,33 +162,19 @@ func TestStaleClusterFailsHoweverHealthy(t *testing.T) {
 		samples []Sample
 		want    Verdict
 	}{
-		{"both are fresh", 2, []Sample{fresh, fresh}, Verdict{Reason: OK, Passing: true}},
+		{"both are fresh", 2, []Sample{fresh, fresh}, passes},
 		{"one of two is stale", 2, []Sample{fresh, stale}, Verdict{Reason: Stale}},
-		{"one is stale, the other one suffices", 1, []Sample{fresh, stale}, Verdict{Reason: OK, Passing: true}},
+		{"one is stale, the other one suffices", 1, []Sample{fresh, stale}, passes},
 		{"both are stale", 1, []Sample{stale, stale}, Verdict{Reason: Stale}},
+		{"unknown", 2, []Sample{fresh, unknown}, Verdict{Reason: ClusterUnknown}},
+		{"unknown at a stale sample", 2, []Sample{fresh, {Unknown: true, Stale: true}}, Verdict{Reason: Stale}},
+		{"empty, nothing needed", 2, []Sample{fresh, {}}, passes},
+		{"the first failure is the reason", 2, []Sample{{Counts: Counts{Total: 1}}, unknown}, Verdict{Reason: ClusterUnhealthy}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.Require = test.require
 			if got := c.Evaluate(test.samples); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
-			}
-		})
-	}
-}
-
-func TestUnknownClusterFailsWhateverTheMinimums(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		sample Sample
-		want   Reason
-	}{
-		{"unknown", Sample{Unknown: true}, ClusterUnknown},
-		{"unknown at a stale sample", Sample{Unknown: true, Stale: true}, Stale},
-		{"empty", Sample{}, OK},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			if got := (Cluster{}).Evaluate(test.sample); got != (Verdict{Reason: test.want, Passing: test.want == OK}) {
-				t.Errorf("got %+v, want %v", got, test.want)
 			}
 		})
 	}

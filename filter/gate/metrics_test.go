@@ -1,6 +1,11 @@
 package gate
 
-import "testing"
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
 
 func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
 	envoy := newFakeEnvoy()
@@ -11,7 +16,7 @@ func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
 	up := func(cluster string, healthy uint64) { envoy.setCluster(cluster, of(healthy, 0, 1)) }
 	gauge := func(want uint64, when string) {
 		t.Helper()
-		if got := named(envoy.own, "healthgate.p.healthy").Get(); got != want {
+		if got := envoy.stat("healthgate.p.healthy").Get(); got != want {
 			t.Errorf("%s: got %d, want %d", when, got, want)
 		}
 	}
@@ -59,5 +64,16 @@ func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
 	}
 	if n := len(process.gauges.byPrefix); n != 0 {
 		t.Errorf("%d prefixes are kept without a gate", n)
+	}
+}
+
+func TestMetricNamesAreWhatAGateDefines(t *testing.T) {
+	envoy := newFakeEnvoy()
+	newGate(t, envoy, `{"clusters": ["a"], "stat_prefix": "edge"}`)
+	counters, gauges := MetricNames("edge")
+	want := slices.Sorted(slices.Values(append(counters, gauges...)))
+	got := slices.DeleteFunc(slices.Sorted(maps.Keys(envoy.stats)), func(name string) bool { return !strings.HasPrefix(name, "healthgate.") })
+	if !slices.Equal(got, want) {
+		t.Errorf("a gate defines %q, want %q", got, want)
 	}
 }
