@@ -71,8 +71,7 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *exte
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
-  if (!envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config))
-    healthgateWithoutLifecycle();
+  envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config); // false only if it is enabled already
   timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
   envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, SIGN_OF_LIFE_EVERY_MS);
   hg_age_main_thread_runs();

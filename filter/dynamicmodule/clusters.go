@@ -16,7 +16,6 @@ type clusters struct {
 	removed  int                 // how many of them are false
 	before   map[uint64]struct{} // hashes of the stat names of the clusters that Envoy had before
 	final    bool                // before is complete
-	unaware  bool                // Envoy reports no changes
 }
 
 func hashOf(name string) uint64 {
@@ -59,13 +58,7 @@ func (c *clusters) has(name, statName uint64, hasStats bool) bool {
 		return has
 	}
 	_, before := c.before[statName]
-	return hasStats && (before || c.unaware)
-}
-
-func (c *clusters) setUnaware() {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.unaware = true
+	return hasStats && before
 }
 
 // isCollecting reports whether the next pass has to find the clusters that Envoy had before.

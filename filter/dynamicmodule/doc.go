@@ -31,12 +31,9 @@
 //	document.go         the configuration in Envoy's bytes
 //	metrics.go          Envoy as the gates of one filter see it
 //	reader.go           Envoy as one gate sees it
-//	grpc.go             what differs between gates that answer grpc.health.v1.Health
-//	configuration.go    a filter's configuration, and a route override
 //	gate.go             one gate, with its replies in C
 //	supersede.go        which gates a newer configuration has replaced
-//	tested.go           the versions of Envoy that the module is tested with
 //	module.go           all configurations and gates of one Envoy
-//	sampling.go         sampling and evaluating, mostly on one thread of Go
+//	sampling.go         sampling and evaluating, mostly on one thread of Go; which versions of Envoy the module is tested with
 //	exports.go          the functions that C calls
 package dynamicmodule

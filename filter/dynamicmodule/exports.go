@@ -48,13 +48,6 @@ var startSampling = func() {
 //export healthgateStop
 func healthgateStop() { stopLogging() }
 
-//export healthgateWithoutLifecycle
-func healthgateWithoutLifecycle() {
-	shared.sampler.clusters.setUnaware()
-	logWarn("healthgate: Envoy does not report which clusters it adds and removes: " +
-		"a removed cluster is noticed only when its stats are removed")
-}
-
 //export healthgateCluster
 func healthgateCluster(name *C.char, length C.size_t, removed C.bool) {
 	defer shared.recovered("at a cluster's change")
@@ -121,7 +114,7 @@ func healthgateRouteDestroy(route C.uintptr_t) {
 func healthgateFilterGate(filter C.uintptr_t) (gate *C.hg_gate) {
 	defer func() {
 		if gate == nil { // after a panic
-			gate = newErrorGate([]string{"/"}).c
+			gate = newFailingGate([]string{"/"}, nil)
 		}
 	}()
 	defer shared.recovered("in a filter's first stream, answered with 503")
@@ -135,9 +128,9 @@ func healthgateMergedGate(filter, route C.uintptr_t) (gate *C.hg_gate) {
 }
 
 //export healthgateFirstProbe
-func healthgateFirstProbe(of C.uintptr_t) (reply *C.hg_reply) {
+func healthgateFirstProbe(of C.uintptr_t) {
 	defer shared.recovered("in a gate's first probe")
-	return shared.firstProbe(valueOf[*gate](of))
+	shared.firstProbe(valueOf[*gate](of))
 }
 
 //export healthgateReport

@@ -59,15 +59,12 @@ void hg_gate_add_reply(hg_gate *gate, hg_reply *reply) {
 
 void hg_gate_publish(hg_gate *gate, const hg_reply *reply) { atomic_store_explicit(&gate->published, reply, memory_order_release); }
 
-// first_reply lets Go evaluate the gate. If Go has ended the gate meanwhile, it returns the last reply that Go has published.
-static const hg_reply *first_reply(hg_gate *gate) {
-  const hg_reply *reply = healthgateFirstProbe(gate->handle);
-  if (reply == NULL) reply = atomic_load_explicit(&gate->published, memory_order_acquire);
-  return reply != NULL ? reply : gate->error;
-}
-
 const hg_reply *hg_gate_reply(hg_gate *gate) {
   const hg_reply *reply = atomic_load_explicit(&gate->published, memory_order_acquire);
-  if (reply == NULL) reply = first_reply(gate);
+  if (reply == NULL) {
+    healthgateFirstProbe(gate->handle);
+    reply = atomic_load_explicit(&gate->published, memory_order_acquire);
+    if (reply == NULL) reply = gate->error; // Go has logged why
+  }
   return hg_age_is_stale(gate->age_limit) ? gate->stale : reply;
 }

@@ -6,12 +6,13 @@ package dynamicmodule
 import "C"
 
 import (
-	"math"
+	"encoding/binary"
 	"runtime/cgo"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"healthgate/filter/config"
 	gates "healthgate/filter/gate"
@@ -30,8 +31,7 @@ type gate struct {
 	// Guarded by module.mutex.
 	filter       *configuration // nil before the first stream
 	override     *override      // nil if the gate is the filter's own
-	warnings     []dueWarning
-	supersededBy uint64 // the serial of the configuration or override that has replaced its own, 0 if none has
+	supersededBy uint64         // the serial of the configuration or override that has replaced its own, 0 if none has
 
 	mutex     sync.Mutex
 	replies   map[*gates.Reply]*C.hg_reply
@@ -40,26 +40,17 @@ type gate struct {
 	ended     bool
 }
 
-type dueWarning struct {
-	at    time.Time
-	check func()
-}
-
 // newGate creates a gate, which publishes its first reply at its first probe.
 func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
-	g := &gate{c: C.hg_gate_create(), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
+	g := &gate{c: newCGate(c.Paths()), configuration: c, core: core, reader: r, replies: make(map[*gates.Reply]*C.hg_reply)}
 	g.handle = cgo.NewHandle(g)
 	g.c.handle = C.uintptr_t(g.handle)
-	g.addPaths(c.Paths())
 	g.c.details = C.bool(c.Config().Details)
 	g.c.age_limit = C.int64_t(ageLimit(c.Config()))
 	g.c.stale = g.reply(core.FailingReply(policy.Stale))
 	g.c.error = g.reply(core.FailingReply(policy.Error))
 	if len(c.Config().GRPCServices) > 0 {
 		g.answerCalls(c.Config())
-	}
-	for _, warning := range core.Warnings() {
-		g.warnings = append(g.warnings, dueWarning{r.Now().Add(warning.After), warning.Check})
 	}
 	return g
 }
@@ -72,39 +63,31 @@ func ageLimit(c *config.Config) time.Duration {
 	return defaultAgeLimit
 }
 
-// newBrokenGate returns a gate that fails each probe of a broken configuration. The filter's own gate counts its replies.
-func newBrokenGate(paths []string, filter *gates.Gate) *gate {
-	g := &gate{c: C.hg_gate_create(), core: filter, replies: make(map[*gates.Reply]*C.hg_reply)}
-	g.failAlways(paths, g.reply(filter.FailingReply(policy.Error)))
-	return g
-}
-
-// newErrorGate returns a gate that fails each probe without counting it.
-func newErrorGate(paths []string) *gate {
-	g := &gate{c: C.hg_gate_create()}
-	reply := newReply(gates.FailClosed())
-	C.hg_gate_add_reply(g.c, reply)
-	g.failAlways(paths, reply)
-	return g
-}
-
-func (g *gate) addPaths(paths []string) {
-	for _, path := range paths {
-		C.hg_list_add(&g.c.paths, text(path))
+// newFailingGate returns a gate that fails each probe. counting counts its replies; it may be nil.
+func newFailingGate(paths []string, counting *gates.Gate) *C.hg_gate {
+	failing := gates.FailClosed()
+	if counting != nil {
+		failing = counting.FailingReply(policy.Error)
 	}
+	g, reply := newCGate(paths), newReply(failing, counting)
+	C.hg_gate_add_reply(g, reply)
+	g.error = reply // never stale: a new gate has no age limit
+	C.hg_gate_publish(g, reply)
+	return g
 }
 
-func (g *gate) failAlways(paths []string, reply *C.hg_reply) {
-	g.addPaths(paths)
-	g.c.age_limit = math.MaxInt64
-	g.c.error, g.c.stale = reply, reply
-	C.hg_gate_publish(g.c, reply)
+func newCGate(paths []string) *C.hg_gate {
+	g := C.hg_gate_create()
+	for _, path := range paths {
+		C.hg_list_add(&g.paths, text(path))
+	}
+	return g
 }
 
 // answerCalls makes the gate answer grpc.health.v1.Health.
 func (g *gate) answerCalls(c *config.Config) {
 	services := c.GRPCServices
-	g.c.config_hash = C.uint64_t(configHash(c))
+	g.c.config_hash = C.uint64_t(max(hashOf(c.Digest()), 1))
 	g.c.watchers_max = C.size_t(c.GRPCMaxWatchers)
 	for i, status := range []uint64{notServing, serving} {
 		g.c.list_responses[i] = C.hg_copy(text(listResponse(services, status)))
@@ -132,29 +115,28 @@ func (g *gate) release() {
 func (g *gate) reply(r *gates.Reply) *C.hg_reply {
 	reply := g.replies[r]
 	if reply == nil {
-		reply = g.newReply(r)
+		reply = newReply(r, g.core)
 		C.hg_gate_add_reply(g.c, reply)
 		g.replies[r] = reply
 	}
 	return reply
 }
 
-func (g *gate) newReply(r *gates.Reply) *C.hg_reply {
-	reply := newReply(r)
-	all, byReason := g.core.Counters(r)
-	reply.counters[0] = all.(*metric).c
-	if byReason != nil {
-		reply.counters[1] = byReason.(*metric).c
-	}
-	return reply
-}
-
-func newReply(r *gates.Reply) *C.hg_reply {
+// newReply returns a reply in C, counted by a gate unless that is nil.
+func newReply(r *gates.Reply, counting *gates.Gate) *C.hg_reply {
 	reply := C.hg_reply_create(C.uint32_t(r.Status), C.bool(r.Verdict.Passing), text(r.Body), text(r.Details))
 	for key, values := range r.Headers {
 		for _, value := range values {
 			C.hg_reply_add_header(reply, text(key), text(value))
 		}
+	}
+	if counting == nil {
+		return reply
+	}
+	all, byReason := counting.Counters(r)
+	reply.counters[0] = all.(*metric).c
+	if byReason != nil {
+		reply.counters[1] = byReason.(*metric).c
 	}
 	return reply
 }
@@ -184,7 +166,9 @@ func (g *gate) currentReply() (reply *C.hg_reply) {
 	return g.reply(g.core.Evaluate())
 }
 
-func (g *gate) logPanic(where string, cause any) { g.reader.process.LogPanic(g.reader, where, cause) }
+func (g *gate) logPanic(where string, cause any) {
+	g.reader.module.process.LogPanic(g.reader, where, cause)
+}
 
 // isOutdated reports whether the published reply may no longer be right.
 func (g *gate) isOutdated() bool {
@@ -194,42 +178,28 @@ func (g *gate) isOutdated() bool {
 	return g.reader.changedSince(pass) || g.core.DependsOnTime()
 }
 
-func (g *gate) publishedReply() *C.hg_reply {
-	g.mutex.Lock()
-	defer g.mutex.Unlock()
-	return g.published
-}
-
-// checkWarnings runs the checks that are due.
-func (g *gate) checkWarnings(now time.Time) {
-	g.warnings = slices.DeleteFunc(g.warnings, func(w dueWarning) bool {
-		if now.Before(w.at) {
-			return false
-		}
-		defer func() {
-			if cause := recover(); cause != nil {
-				g.logPanic("in a warning", cause)
-			}
-		}()
-		w.check()
-		return true
-	})
-}
-
-// nextWarning returns when the next warning is due, zero if none is.
-func (g *gate) nextWarning() (next time.Time) {
-	for _, w := range g.warnings {
-		if next.IsZero() || w.at.Before(next) {
-			next = w.at
-		}
-	}
-	return next
-}
-
 // report returns a reply with a report, for one probe.
 func (g *gate) report() *C.hg_reply {
 	g.core.Activate()
-	reply := g.newReply(g.core.EvaluateAndReport())
+	reply := newReply(g.core.EvaluateAndReport(), g.core)
 	reply.single_use = true
 	return reply
+}
+
+// The values of HealthCheckResponse.ServingStatus.
+const (
+	serving    = 1
+	notServing = 2
+)
+
+// listResponse returns a framed HealthListResponse: every service with one status.
+func listResponse(services []string, status uint64) string {
+	response := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), status)
+	var message []byte
+	for _, service := range services {
+		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), service)
+		entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), response)
+		message = protowire.AppendBytes(protowire.AppendTag(message, 1, protowire.BytesType), entry)
+	}
+	return string(append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...))
 }

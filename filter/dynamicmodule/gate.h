@@ -75,7 +75,7 @@ typedef struct hg_gate {
   hg_list services;
   hg_buffer list_responses[2]; // not serving, serving; the gate owns them
   const hg_metric *checks, *watches, *watchers;
-  uint64_t config_hash;          // gates with the same one answer alike
+  uint64_t config_hash;          // not 0; gates with the same one answer alike
   size_t watchers_max;           // open calls of Watch, for all gates of one filter with the same config_hash
   _Atomic int64_t superseded_at; // 0 for never
 } hg_gate;
@@ -123,7 +123,6 @@ extern void healthgateDefineShared(void); // defines the stats that all filters 
 // healthgateStart starts the thread that samples the clusters and evaluates the gates; healthgateStop ends it.
 extern void healthgateStart(void);
 extern void healthgateStop(void);
-extern void healthgateWithoutLifecycle(void); // Envoy does not report which clusters it adds and removes
 extern void healthgateCluster(char *name, size_t length, bool removed);
 // The next two return false if the configuration can't be used, after logging why.
 extern bool healthgateFilterCreate(hg_filter *filter, char *config, size_t length);
@@ -138,7 +137,7 @@ extern void healthgateRouteDestroy(uintptr_t route);
 extern hg_gate *healthgateFilterGate(uintptr_t filter);
 // healthgateMergedGate returns the gate of a filter with a route override, with a reference for the caller; NULL if there is none.
 extern hg_gate *healthgateMergedGate(uintptr_t filter, uintptr_t route);
-// healthgateFirstProbe returns the reply to a gate's first probe. It samples the clusters if no pass has covered them yet.
-extern hg_reply *healthgateFirstProbe(uintptr_t gate);
+// healthgateFirstProbe publishes the reply to a gate's first probe. It samples the clusters if no pass has covered them yet.
+extern void healthgateFirstProbe(uintptr_t gate);
 // healthgateReport returns a reply with a report, or NULL if the client does not accept JSON.
 extern hg_reply *healthgateReport(uintptr_t gate, char *accept, size_t length);

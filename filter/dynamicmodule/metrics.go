@@ -17,12 +17,9 @@ import (
 
 // filterEnvoy is Envoy as the gates of one filter's configuration see it: its log, and Healthgate's own stats.
 type filterEnvoy struct {
-	filter  *C.hg_filter // until the configuration ends
-	prefix  string       // the filter's own stat_prefix
-	process *lifecycle.Process
-	sampler *sampler
-	// register adds a gate and returns a function that removes it.
-	register func(*lifecycle.Configuration, *gates.Gate, *reader) (unregister func())
+	filter *C.hg_filter // until the configuration ends
+	prefix string       // the filter's own stat_prefix
+	module *module
 
 	mutex   sync.Mutex
 	metrics map[string]*metric
@@ -63,10 +60,7 @@ func (e *filterEnvoy) NewReader() lifecycle.Reader              { return &reader
 // IsGone returns false: a gate is evaluated only before Envoy destroys its configuration.
 func (e *filterEnvoy) IsGone(any) bool { return false }
 
-var _ interface {
-	lifecycle.Envoy
-	lifecycle.Sampler
-} = (*filterEnvoy)(nil)
+var _ lifecycle.Sampler = (*filterEnvoy)(nil)
 
 // scope is the metrics_namespace, which Envoy puts before the names of all of Healthgate's stats.
 const scope = "healthgate."
@@ -96,9 +90,6 @@ func (e *filterEnvoy) lockedMetric(name string, gauge bool) *metric {
 		}
 		e.warnOfPrefix(name[len(scope):dot])
 	}
-	if e.metrics == nil {
-		e.metrics = make(map[string]*metric)
-	}
 	e.metrics[name] = m
 	return m
 }
@@ -106,9 +97,6 @@ func (e *filterEnvoy) lockedMetric(name string, gauge bool) *metric {
 func (e *filterEnvoy) warnOfPrefix(prefix string) {
 	if e.warned[prefix] {
 		return
-	}
-	if e.warned == nil {
-		e.warned = make(map[string]bool)
 	}
 	e.warned[prefix] = true
 	e.Warn("healthgate: a route override with stat_prefix " + prefix + " was created after its filter, when Envoy defines no more stats: " +
@@ -120,23 +108,22 @@ func (e *filterEnvoy) define(prefix string, grpc bool) {
 	if prefix == sharedPrefix {
 		return
 	}
-	counters, gauges := metricNames(prefix, grpc)
-	for _, name := range counters {
-		e.metric(name, false)
-	}
-	for _, name := range gauges {
-		e.metric(name, true)
-	}
+	forEachMetric(prefix, grpc, func(name string, gauge bool) { e.metric(name, gauge) })
 }
 
-// metricNames returns the names of the stats of a prefix; grpc adds the stats of grpc.health.v1.Health.
-func metricNames(prefix string, grpc bool) (counters, gauges []string) {
-	counters, gauges = gates.MetricNames(prefix)
+// forEachMetric calls f for each stat of a prefix; grpc adds the stats of grpc.health.v1.Health.
+func forEachMetric(prefix string, grpc bool, f func(name string, gauge bool)) {
+	counters, gauges := gates.MetricNames(prefix)
 	if grpc {
 		checks, watches, watchers := grpcMetricNames(prefix)
 		counters, gauges = append(counters, checks, watches), append(gauges, watchers)
 	}
-	return counters, gauges
+	for _, name := range counters {
+		f(name, false)
+	}
+	for _, name := range gauges {
+		f(name, true)
+	}
 }
 
 // grpcMetricNames returns the names of two counters, of calls of Check and List and of calls of Watch, and of the gauge of open calls of
@@ -148,11 +135,7 @@ func grpcMetricNames(prefix string) (checks, watches, watchers string) {
 
 // defineShared defines the stats of sharedPrefix, while Envoy creates the bootstrap extension's configuration.
 func defineShared() {
-	counters, gauges := metricNames(sharedPrefix, true)
-	for _, name := range counters {
-		C.hg_metric_share(text(strings.TrimPrefix(name, scope)), false)
-	}
-	for _, name := range gauges {
-		C.hg_metric_share(text(strings.TrimPrefix(name, scope)), true)
-	}
+	forEachMetric(sharedPrefix, true, func(name string, gauge bool) {
+		C.hg_metric_share(text(strings.TrimPrefix(name, scope)), C.bool(gauge))
+	})
 }

@@ -33,13 +33,41 @@ type module struct {
 	filters  map[*configuration]struct{}
 	routes   map[*override]struct{}
 	prefixes map[prefix]int // how many routes have each
-	warnAt   time.Time      // when the next warning is due; zero if none is
 	updates  updates
 
 	// Used only by the sampling thread.
 	pace                       pace
 	workersStarted, version    *gauge
 	slowIsLogged, envoyIsKnown bool
+}
+
+// configuration is a filter's configuration.
+type configuration struct {
+	*lifecycle.Configuration
+	envoy  *filterEnvoy
+	gauges []*gauge // sampled before its gate exists, so that its first probe need not wait for a pass
+}
+
+// override is a route override.
+type override struct {
+	*lifecycle.Override
+	config *config.Override
+	prefix prefix
+	gauges []*gauge // sampled early, as in configuration
+}
+
+// prefix is the stat_prefix of a route override, "" for the filter's own, and whether its gates may answer gRPC calls.
+type prefix struct {
+	name string
+	grpc bool
+}
+
+func prefixOf(o *config.Override) prefix {
+	p := prefix{grpc: o.Sets("grpc_services")}
+	if o.Sets("stat_prefix") {
+		p.name = o.Config().StatPrefix
+	}
+	return p
 }
 
 func newModule() *module {
@@ -65,7 +93,7 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 	if err != nil {
 		return nil, err
 	}
-	envoy := &filterEnvoy{filter: f, prefix: decoded.StatPrefix, process: &m.process, sampler: m.sampler, register: m.register}
+	envoy := &filterEnvoy{filter: f, prefix: decoded.StatPrefix, module: m, metrics: map[string]*metric{}, warned: map[string]bool{}}
 	c := &configuration{Configuration: m.process.Configure(decoded, envoy), envoy: envoy}
 	m.defineStats(envoy, len(decoded.GRPCServices) > 0)
 	if decoded.Admin != nil { // the first poll takes time
@@ -153,10 +181,8 @@ func (m *module) gateOf(c *configuration, o *override) *C.hg_gate {
 		merged = o.MergeInto(merged)
 	}
 	if _, err := merged.Gate(); err != nil {
-		if own, err := c.Gate(); err == nil {
-			return newBrokenGate(merged.Paths(), own).c
-		}
-		return newErrorGate(merged.Paths()).c
+		own, _ := c.Gate()
+		return newFailingGate(merged.Paths(), own)
 	}
 	m.mutex.Lock()
 	g := m.gates[merged]
@@ -166,7 +192,7 @@ func (m *module) gateOf(c *configuration, o *override) *C.hg_gate {
 	}
 	m.mutex.Unlock()
 	if g == nil { // it has ended
-		return newErrorGate(merged.Paths()).c
+		return newFailingGate(merged.Paths(), nil)
 	}
 	return g.c
 }
@@ -176,9 +202,6 @@ func (m *module) register(c *lifecycle.Configuration, core *gates.Gate, r *reade
 	g := newGate(c, core, r)
 	m.mutex.Lock()
 	m.gates[c] = g
-	if at := g.nextWarning(); !at.IsZero() && (m.warnAt.IsZero() || at.Before(m.warnAt)) {
-		m.warnAt = at
-	}
 	m.mutex.Unlock()
 	return func() {
 		m.mutex.Lock()
@@ -220,21 +243,6 @@ func (m *module) endReplaced(now time.Time) {
 	m.mutex.Unlock()
 	if any {
 		notifyWatchers()
-	}
-}
-
-func (m *module) checkWarnings(now time.Time) {
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	if m.warnAt.IsZero() || now.Before(m.warnAt) {
-		return
-	}
-	m.warnAt = time.Time{}
-	for _, g := range m.gates {
-		g.checkWarnings(now)
-		if at := g.nextWarning(); !at.IsZero() && (m.warnAt.IsZero() || at.Before(m.warnAt)) {
-			m.warnAt = at
-		}
 	}
 }
 

@@ -44,21 +44,6 @@ func TestRepliesFollowTheGauges(t *testing.T) {
 	wantLines(t, "2 healthgate: gate default ", 4)
 }
 
-func TestRemovedClusterIsUnknownAtOnce(t *testing.T) {
-	startEnvoy(t)
-	f := newFilter(t, `{"clusters": [{"name": "service", "min_healthy": 0}]}`)
-	fakeenvoy.Cluster("another", true)
-	wantDetails(t, probe(f), "healthgate_ok")
-	fakeenvoy.Cluster("service", true) // Envoy keeps its gauges
-	wantDetails(t, probe(f), "healthgate_cluster_unknown")
-	later := newFilter(t, `{"clusters": ["service"], "stat_prefix": "later"}`)
-	wantDetails(t, probe(later), "healthgate_cluster_unknown")
-	fakeenvoy.Cluster("service", false)
-	tick()
-	wantDetails(t, probe(f), "healthgate_ok")
-	wantDetails(t, probe(later), "healthgate_ok")
-}
-
 func TestRemovedClusterWithAltStatNameIsUnknown(t *testing.T) {
 	startEnvoy(t)
 	setCluster("alt", 1, 0, 1)
@@ -123,22 +108,6 @@ func TestFormsOfAConfiguration(t *testing.T) {
 			t.Errorf("%q: got %v, %v", form, got, err)
 		}
 	}
-}
-
-func TestRouteOverridesItsFilter(t *testing.T) {
-	startEnvoy(t)
-	route := newRoute(t, `{"clusters": ["other"], "path": "/other", "stat_prefix": "other"}`)
-	enables := newRoute(t, ``)
-	f := newFilter(t, `{"clusters": ["service"]}`)
-	wantDetails(t, probeOn(f, enables, "/"), "healthgate_ok")
-	wantDetails(t, probeOn(f, route, "/other"), "healthgate_cluster_unhealthy")
-	if probeOn(f, route, "/").Answered {
-		t.Error("the filter's path is answered on the route")
-	}
-	setCluster("other", 1, 0, 1)
-	tick()
-	wantDetails(t, probeOn(f, route, "/other"), "healthgate_ok")
-	wantMetrics(t, f, metrics{"other.ok": 1, "other.healthy": 1, "default.ok": 1})
 }
 
 // Envoy defines no stats once it has created the filter.
@@ -248,21 +217,6 @@ func TestStatsOfTheDefaultPrefixAreShared(t *testing.T) {
 	wantMetrics(t, other, metrics{"x.ok": 1})
 }
 
-func TestNewestConfigurationOfAPrefixWritesHealthy(t *testing.T) {
-	startEnvoy(t)
-	old := newFilter(t, `{"clusters": ["service"]}`)
-	young := fakeenvoy.NewFilter(`{"clusters": ["other"]}`)
-	probe(young)
-	probe(old) // its gate is created later
-	for i := range uint64(2) {
-		setCluster("service", i, 0, 1)
-		tick()
-		wantMetrics(t, old, metrics{"default.healthy": 0})
-	}
-	young.Free()
-	wantMetrics(t, old, metrics{"default.healthy": 1})
-}
-
 func TestLivenessGateFailsOnlyOnOldSamples(t *testing.T) {
 	startEnvoy(t)
 	fakeenvoy.Gauge("server.live", 0)
@@ -282,38 +236,4 @@ func TestLivenessGateFailsOnlyOnOldSamples(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	wantMetrics(t, f, metrics{"default.failed_stale": 1})
-}
-
-func TestUpdatedOverrideSeesItsCluster(t *testing.T) {
-	startEnvoy(t)
-	f := newFilter(t, `{"clusters": ["service"]}`)
-	setCluster("other", 1, 0, 1)
-	route := fakeenvoy.NewRoute(`{"clusters": ["other"]}`)
-	wantDetails(t, probeOn(f, route, "/"), "healthgate_ok")
-	route.Free()
-	tick()
-	again := newRoute(t, `{"clusters": ["other"]}`)
-	wantDetails(t, probeOn(f, again, "/"), "healthgate_ok")
-	setCluster("other", 0, 0, 1)
-	tick()
-	wantDetails(t, probeOn(f, again, "/"), "healthgate_cluster_unhealthy")
-}
-
-// Envoy recreates an override or a filter's configuration with each update.
-func TestHoldContinuesAfterAnUpdate(t *testing.T) {
-	startEnvoy(t)
-	const hold = `"hold": {"unhealthy_after": "1000s"}`
-	const held = `{"clusters": ["service"], ` + hold + `}`
-	f := newFilter(t, held)
-	route := fakeenvoy.NewRoute(`{"clusters": ["service"], "drain": "ignore"}`)
-	wantDetails(t, probeOn(f, route, "/"), "healthgate_ok")
-	wantDetails(t, probe(f), "healthgate_ok")
-	probeOn(newFilter(t, held), nil, "/no-probe") // makes an equal gate, which evaluates nothing
-	setCluster("service", 0, 0, 1)
-	tick()
-	next := newRoute(t, `{"clusters": ["service"], "drain": "ignore"}`)
-	route.Free()
-	wantDetails(t, probeOn(f, next, "/"), "healthgate_held")
-	wantDetails(t, probe(newFilter(t, held)), "healthgate_held")
-	wantDetails(t, probe(newFilter(t, `{"clusters": ["service"], "hold": {"unhealthy_after": "999s"}}`)), "healthgate_cluster_unhealthy")
 }

@@ -19,27 +19,24 @@ type reader struct {
 func (r *reader) Gauge(name string) envoystats.Value { return r.gauge(name) }
 
 func (r *reader) gauge(name string) *gauge {
-	registered := r.sampler.register(name)
+	registered := r.module.sampler.register(name)
 	r.gauges = append(r.gauges, registered...)
 	return registered[0]
 }
 
 func (r *reader) Cluster(name, statName string) envoystats.Value {
-	e := &existence{&r.sampler.clusters, hashOf(name), hashOf(clusterPart(statName)), r.gauge(envoystats.TotalOf(statName))}
+	e := &existence{&r.module.sampler.clusters, hashOf(name), hashOf(clusterPart(statName)), r.gauge(envoystats.TotalOf(statName))}
 	r.clusters = append(r.clusters, e.name)
 	return e
 }
 
 func (r *reader) Register(c *lifecycle.Configuration, g *gates.Gate) (unregister func()) {
-	return r.register(c, g, r)
+	return r.module.register(c, g, r)
 }
 
-func (r *reader) Close() { r.sampler.unregister(r.gauges...) }
+func (r *reader) Close() { r.module.sampler.unregister(r.gauges...) }
 
-var _ interface {
-	lifecycle.Reader
-	envoystats.Clusters
-} = (*reader)(nil)
+var _ envoystats.Clusters = (*reader)(nil)
 
 // covered reports whether a pass has read all gauges.
 func covered(gauges []*gauge) bool {

@@ -145,13 +145,3 @@ func TestNumberOfRemovedClustersIsBounded(t *testing.T) {
 		t.Errorf("%d names are remembered", len(c.reported))
 	}
 }
-
-func TestWithoutReportsStatsShowWhichClustersExist(t *testing.T) {
-	c := &clusters{}
-	c.setUnaware()
-	for _, hasStats := range []bool{true, false} {
-		if got := c.has(1, 2, hasStats); got != hasStats {
-			t.Errorf("stats %v: got %v", hasStats, got)
-		}
-	}
-}

@@ -133,8 +133,10 @@ func (c *Configuration) makeGate() *gate.Gate {
 	if reader != nil {
 		c.ends = append(c.ends, reader.Register(c, g))
 	} else if !c.ended {
-		c.scheduleWarnings(g)
 		c.evaluateBetweenProbes(g)
+	}
+	if !c.ended {
+		c.scheduleWarnings(g)
 	}
 	c.gate.Store(g)
 	complete = true
