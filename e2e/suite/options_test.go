@@ -85,11 +85,6 @@ func gateOverride(gate string) map[string]*anypb.Any {
 	return map[string]*anypb.Any{"healthgate": testbed.GateOverride(gate)}
 }
 
-// withVirtualHostOverride overrides the gate at the level above a route.
-func withVirtualHostOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().TypedPerFilterConfig = gateOverride(gate) })
-}
-
 // withStatsMatcher sets the bootstrap's stats matcher.
 func withStatsMatcher(matcher string) option {
 	return withConfig(func(c *testbed.Bootstrap) {
