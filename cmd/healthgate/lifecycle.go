@@ -210,7 +210,8 @@ func (d *drain) await(ctx context.Context) error {
 			return d.interrupted(ctx, fmt.Sprintf("before the timeout of %v", d.timeout))
 		case !known && !blind:
 			blind = true
-			d.Printf("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v", d.timeout)
+			d.Printf("requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of %v",
+				d.timeout)
 		case known && n == 0:
 			quiet++
 		default:

@@ -76,7 +76,8 @@ func (a *fakeAdmin) serve(t *testing.T, network string) (address, log string) {
 }
 
 func TestDrain(t *testing.T) {
-	const delayed, passed = "failing the gate; Envoy keeps serving for 1m0s\n", "the delay is over; connections are closed after their next reply; "
+	const delayed = "failing the gate; Envoy keeps serving for 1m0s\n"
+	const passed = "the delay is over; connections are closed after their next reply; "
 	const blind = "requests are not visible: no stat http.<stat_prefix>.downstream_rq_active (a stats matcher?); waiting for all of 2s\n"
 	always := func(n int) func(int) int { return func(int) int { return n } }
 	for name, test := range map[string]struct {

@@ -23,8 +23,8 @@ import (
 func TestPrintedConfigurationIsFine(t *testing.T) {
 	paths := []string{"/", "/healthz", "/a%20b", "/ü:", "/x'y"}
 	checks := []Check{{}, {GRPC: true}, {GRPC: true, Service: "shop.v1.Checkout"}, {GRPC: true, Service: "{a}"}, {Path: "/healthz?a=b"}}
-	for i, cluster := range []string{"service", "outbound|8080||a.b.svc.cluster.local", "yes", "on", "1", "123", "a: b # c", "ü", "a\nb", `a"b`,
-		"a: b", "*a", "#x", " ", "%s"} {
+	for i, cluster := range []string{"service", "outbound|8080||a.b.svc.cluster.local", "yes", "on", "1", "123", "a: b # c", "ü", "a\nb",
+		`a"b`, "a: b", "*a", "#x", " ", "%s"} {
 		for j, check := range checks {
 			for _, module := range []bool{false, true} {
 				g := Gate{Cluster: cluster, Path: paths[(i+j)%len(paths)], Module: module, Check: check}

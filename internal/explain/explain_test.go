@@ -139,7 +139,8 @@ func (e *fakeEnvoy) dump() string {
 	}
 	name, enabling, transport, updates := `"name": "ingress", `, "", "", ""
 	if !e.Disabled {
-		enabling = `, "typed_per_filter_config": {"healthgate": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}}`
+		enabling = `, "typed_per_filter_config": {"healthgate": {
+			"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}}`
 	}
 	if e.Unnamed {
 		name = ""
@@ -360,7 +361,8 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		{func() {
 			e.Config, e.stats["listener_manager.listener_modified"] = `{"clusters": ["service"], "stat_prefix": "other"}`, 1
 		}, []string{gate + ": gone, was 503 healthgate_cluster_unhealthy", cluster + ": gone, was 0 healthy and 0 degraded of 3 hosts",
-			"gate other (ingress/): 503 healthgate_cluster_unhealthy", "gate other (ingress/) cluster service: 0 healthy and 0 degraded of 3 hosts"}},
+			"gate other (ingress/): 503 healthgate_cluster_unhealthy",
+			"gate other (ingress/) cluster service: 0 healthy and 0 degraded of 3 hosts"}},
 		{func() {
 			e.Updates = []map[string]any{{"dynamic_listeners": []any{map[string]any{"name": "l1", "active_state": 1, "error_state": map[string]any{
 				"last_update_attempt": "2026-05-04T09:12:44Z", "details": "a long text\nof it\n: Failed to parse"}}}}}
