@@ -54,6 +54,7 @@ EMPTY   := build/empty.so
 EMPTYGO := build/emptygo.so
 SMALLEST := build/libsmallest.so
 CLOCK   := build/clock.so
+PYTHON  := build/python
 
 # The Go files that exist: git also lists removed ones until that is committed. The folder e2e is a Go module of its own.
 go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
@@ -182,6 +183,14 @@ $(CLOCK): e2e/suite/clock/clock.c | tools
 	@mkdir -p build
 	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/suite/clock/clock.c -ldl
 
+# Python's gRPC client.
+$(PYTHON): e2e/suite/python/requirements.txt | tools
+	@echo "fetching $@"
+	@rm -rf $@.new $@
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+	  --only-binary :all: --require-hashes --target $@.new --requirement $<
+	@mv $@.new $@
+
 .PHONY: cert
 cert: $(DEMO) ## make a self-signed certificate in build/tls, to try the manifests
 	@$(DEMO) cert -dir build/tls
@@ -270,7 +279,7 @@ empty :=
 named = ^Test($(subst $(empty) $(empty),|,$(strip $(1))))$$
 
 # All that the tests in Envoy load or run.
-suite_needs = everything build $(DEMO) $(CLOCK) $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched
+suite_needs = everything build $(DEMO) $(CLOCK) $(EMPTY) $(EMPTYGO) $(SMALLEST) $(PYTHON) fetched
 IN_ENVOY = $(GO_TEST) -count=1 -timeout 30m
 
 .PHONY: e2e
@@ -330,7 +339,7 @@ e2e-envoy-gateway: build build/envoygateway $(eg_programs) fetched ## the overla
 	  -translation $(if $(UPDATE),update,$(if $(filter $(EG_DEFAULT),$(EG_VERSION)),compare,skip))'
 
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
+bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) $(PYTHON) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
 # `make unit` leaves out the command's packages: to instrument Envoy's API takes minutes.

@@ -49,11 +49,12 @@ func run(listen, control string, notServing bool, delay time.Duration) error {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
 
-	own := newHealth(!notServing)
+	own := health.NewServer()
+	setServing(own, !notServing)
 	// The tests send messages of a few megabytes.
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
 	router.Register(server, router.Routes)
-	grpc_health_v1.RegisterHealthServer(server, own.server)
+	grpc_health_v1.RegisterHealthServer(server, own)
 	reflection.Register(server)
 
 	grpcListener, err := listenOn(listen)
@@ -68,7 +69,7 @@ func run(listen, control string, notServing bool, delay time.Duration) error {
 			return err
 		}
 		ready["control"] = controlListener.Addr().String()
-		controlServer := &http.Server{Handler: own.control(), ReadHeaderTimeout: 5 * time.Second}
+		controlServer := &http.Server{Handler: controlOf(own), ReadHeaderTimeout: 5 * time.Second}
 		defer controlServer.Close()
 		go func() { failed <- controlServer.Serve(controlListener) }()
 	}
@@ -83,7 +84,7 @@ func run(listen, control string, notServing bool, delay time.Duration) error {
 	case <-stop.Done():
 	}
 	cancel() // a second signal ends it at once
-	own.server.Shutdown()
+	own.Shutdown()
 	time.Sleep(delay)
 	// A client that never closes its stream must not keep the process running.
 	force := time.AfterFunc(drainTimeout, server.Stop)
@@ -102,32 +103,23 @@ func listenOn(address string) (net.Listener, error) {
 	return net.Listen("tcp", address)
 }
 
-// ownHealth is the status of the service and of the whole server, which are the same here.
-type ownHealth struct{ server *health.Server }
-
-func newHealth(serving bool) ownHealth {
-	s := ownHealth{health.NewServer()}
-	s.set(serving)
-	return s
-}
-
-func (s ownHealth) set(serving bool) {
+// setServing sets the status of the service and of the whole server, which are the same here.
+func setServing(server *health.Server, serving bool) {
 	value := grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	if serving {
 		value = grpc_health_v1.HealthCheckResponse_SERVING
 	}
-	for _, name := range []string{"", router.Name} {
-		s.server.SetServingStatus(name, value)
-	}
+	server.SetServingStatus("", value)
+	server.SetServingStatus(router.Name, value)
 }
 
-// control serves the HTTP port by which tests and demonstrations set the status.
-func (s ownHealth) control() http.Handler {
+// controlOf serves the HTTP port by which tests and demonstrations set the status.
+func controlOf(server *health.Server) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /serving", func(http.ResponseWriter, *http.Request) { s.set(true) })
-	mux.HandleFunc("POST /not-serving", func(http.ResponseWriter, *http.Request) { s.set(false) })
+	mux.HandleFunc("POST /serving", func(http.ResponseWriter, *http.Request) { setServing(server, true) })
+	mux.HandleFunc("POST /not-serving", func(http.ResponseWriter, *http.Request) { setServing(server, false) })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		reply, err := s.server.Check(r.Context(), &grpc_health_v1.HealthCheckRequest{})
+		reply, err := server.Check(r.Context(), &grpc_health_v1.HealthCheckRequest{})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return

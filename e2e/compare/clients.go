@@ -99,8 +99,8 @@ func (c *Clients) failure() error {
 	}
 	for name, l := range c.loads {
 		answers := l.Answers()
-		http := strings.HasPrefix(name, "HTTP")
-		if answers[passed] <= answers[noUpdate] || http && (answers[failed] == 0 || answers[proxied] == 0 || answers[hungUp] == 0) {
+		isHTTP := strings.HasPrefix(name, "HTTP")
+		if answers[passed] <= answers[noUpdate] || isHTTP && (answers[failed] == 0 || answers[proxied] == 0 || answers[hungUp] == 0) {
 			return fmt.Errorf("the load was not mixed, see %s: %v", name, c)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,7 +42,7 @@ func (g *Gate) String() string {
 func (r *Run) observe(e Event, at Window) {
 	freezes := e.Kind == "freeze" || e.Kind == "long freeze"
 	c := r.world.Clusters[checked]
-	interrupted := e.Cluster == checked || freezes || e.Kind == "reset" && !r.checks.moving
+	interrupted := e.Cluster == checked || freezes || e.Kind == "reset" && !r.checks.running
 	r.checks.observe(c.Present && len(c.Hosts) > 0, at, interrupted)
 	listeners := []string{"ingress"}
 	if r.world.Second {
@@ -59,16 +60,16 @@ func (r *Run) observe(e Event, at Window) {
 				r.known[g.String()] = g
 				g.config = r.world.merged(place, v.MergesLevels())
 				g.truth = r.world.evaluate(g.config, !v.ReadsGauges())
-				timed := g.config.hold() && !(v.ReadsGauges() && r.world.forgotten(g.config))
-				if !timed || !slices.Contains(before, g) {
+				debounced := g.config.hold() && !(v.ReadsGauges() && r.world.forgotten(g.config))
+				if !debounced || !slices.Contains(before, g) {
 					g.debounce = Debounce{}
 				}
-				if timed {
+				if debounced {
 					touched := freezes || slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool {
 						return c.Name == e.Cluster || c.Name == e.Other
 					})
 					restarted := e.Kind == "filter" && (e.Filter >= filters/2 || e.Filter == place.Filter)
-					g.debounce.observe(g.config, g.truth, at, touched, restarted, r.held[g.Path+g.config.String()])
+					g.debounce.observe(g.config, g.truth, at, touched, restarted, r.hadHold[g.Path+g.config.String()])
 				}
 				r.gates = append(r.gates, g)
 			}
@@ -76,7 +77,7 @@ func (r *Run) observe(e Event, at Window) {
 	}
 	for _, g := range r.gates {
 		if g.config.hold() {
-			r.held[g.Path+g.config.String()] = true
+			r.hadHold[g.Path+g.config.String()] = true
 		}
 	}
 }
@@ -85,10 +86,7 @@ func (r *Run) observe(e Event, at Window) {
 // know.
 func (r *Run) expect(g *Gate, at Window) (Expectation, time.Duration) {
 	served := slices.ContainsFunc(g.config.Clusters, func(c Requirement) bool { return hasServers(c.Name) })
-	wait := patience
-	if r.Patience > 0 {
-		wait = r.Patience
-	}
+	wait := cmp.Or(r.Patience, patience)
 	e := Expectation{Answers: []Answer{g.truth}}
 	switch stale := g.config.staleAfter(); {
 	case r.world.Drained && g.config.Drain != "ignore":
@@ -126,7 +124,7 @@ type question struct {
 type reply struct {
 	got, want    any
 	same, counts bool
-	open         bool // the gate passes, and should not
+	failsOpen    bool // the gate passes, and should not
 	patience     time.Duration
 	special      string // kind of answer that is counted separately
 	removed      string // the cluster whose gauges explain why both sides may differ, and do
@@ -145,7 +143,7 @@ func (r *Run) agree(ctx context.Context, questions []*question, prepare func() e
 			return nil, err
 		}
 		now := time.Now()
-		var open []*question
+		var differing []*question
 		for _, q := range questions {
 			switch {
 			case q.last.same && (q.since.IsZero() || q.agreed):
@@ -158,14 +156,14 @@ func (r *Run) agree(ctx context.Context, questions []*question, prepare func() e
 			case now.Sub(q.since) > q.last.patience && !q.agreed:
 				return &Disagreement{
 					With: q.with, Where: q.what + r.world.describe(q.gate), Got: fmt.Sprintf("%+v", q.last.got),
-					Want: fmt.Sprintf("%+v", q.last.want), FailsOpen: q.last.open,
+					Want: fmt.Sprintf("%+v", q.last.want), FailsOpen: q.last.failsOpen,
 				}, nil
 			default:
 				q.agreed = false
 			}
-			open = append(open, q)
+			differing = append(differing, q)
 		}
-		if questions = open; len(questions) == 0 || ctx.Err() != nil {
+		if questions = differing; len(questions) == 0 || ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -278,7 +276,7 @@ func (r *Run) askModel(g *Gate, pair, what string, ask func() (Answer, error)) *
 			special = "of a removed cluster"
 		}
 		return reply{
-			got: got, want: want, same: same, counts: want.certain(), open: passes(got) && !want.passing(), patience: wait, special: special,
+			got: got, want: want, same: same, counts: want.certain(), failsOpen: passes(got) && !want.passing(), patience: wait, special: special,
 		}, nil
 	}}
 }
@@ -302,7 +300,7 @@ func (r *Run) askNative(g *Gate) *question {
 			return reply{}, err
 		}
 		want := response.StatusCode
-		answer := reply{got: got, want: want, same: got.Status == want, counts: true, open: passes(got), patience: patience}
+		answer := reply{got: got, want: want, same: got.Status == want, counts: true, failsOpen: passes(got), patience: patience}
 		if removed != "" {
 			if !answer.same {
 				answer.removed = removed

@@ -28,8 +28,8 @@ import (
 const (
 	// Service is a service of grpc.health.v1.Health that the module's filter 0 answers for.
 	Service = "compare.Service"
-	// keeper is the path of a gate of the Go plugin that names all clusters: the gauges of removed ones stay, and the age of their health
-	// checks is known.
+	// keeper is the path of a gate of the Go plugin that names all clusters. So Envoy keeps the gauges of removed ones, and the plugin
+	// always knows when a cluster's hosts were last checked.
 	keeper = "/keeper"
 	// detailsHeader has the response code details of each reply: a stale reply has no report.
 	detailsHeader = "x-details"

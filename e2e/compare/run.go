@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"healthgate/e2e/testbed"
 )
 
@@ -57,7 +59,7 @@ type Run struct {
 	clients   []*Clients
 	gates     []*Gate
 	known     map[string]*Gate // all gates that have existed
-	held      map[string]bool  // paths and configurations with hold that have existed
+	hadHold   map[string]bool  // paths and configurations with hold that have existed
 	checks    Checks           // of the cluster checked
 }
 
@@ -102,7 +104,7 @@ func (d *Disagreement) String() string {
 func Start(ctx context.Context, o Options) (r *Run, err error) {
 	r = &Run{
 		Options: o, world: newWorld(), made: map[string]made{}, calls: map[string]io.ReadCloser{}, known: map[string]*Gate{},
-		held: map[string]bool{},
+		hadHold: map[string]bool{},
 		Seen: Seen{
 			Compared: map[string]int{}, Longest: map[string]int64{}, Removed: map[string]int{}, Kinds: map[string]int{},
 			Took: map[string]float64{},
@@ -301,56 +303,52 @@ const confirmStale = 100 * time.Millisecond
 
 // freeze stops Envoy's process for some time, while probes wait for it. None of them may be answered as stale at once: no time has passed
 // for the process.
-func (r *Run) freeze(ctx context.Context, d time.Duration) (found *Disagreement, err error) {
+func (r *Run) freeze(ctx context.Context, d time.Duration) (*Disagreement, error) {
 	pid := r.Envoy.Pid()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return nil, err
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // also after an error
-	type result struct {
-		gate   *Gate
-		answer Answer
-		at     time.Time
-		err    error
-	}
 	waiting := slices.DeleteFunc(slices.Clone(r.gates), func(g *Gate) bool {
 		return g.Listener != "ingress" || g.config.timed() && g.Variant.ReadsGauges()
 	})
 	waiting = waiting[:min(len(waiting), 40)]
-	results := make(chan result, len(waiting))
-	for _, g := range waiting {
-		go func() {
-			answer, err := r.probe(g, false)
-			results <- result{g, answer, time.Now(), err}
-		}()
+	answers := make([]Answer, len(waiting))
+	var probes errgroup.Group
+	for i, g := range waiting {
+		probes.Go(func() (err error) {
+			answers[i], err = r.probe(g, false)
+			return err
+		})
 	}
 	time.Sleep(d) // the time that passes is the event
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		return nil, err
 	}
 	continued := time.Now()
-	for range waiting {
-		got := <-results
-		stale := got.answer.Details == answerStale.Details
-		if stale && got.at.Sub(continued) > confirmStale {
-			stale = testbed.WaitFor(ctx, slack, func() error {
-				again, err := r.probe(got.gate, false)
-				if err == nil && again.Details == answerStale.Details {
-					err = errors.New("the gate stays stale")
-				}
-				return err
-			}) != nil
-		}
-		switch {
-		case got.err != nil && err == nil:
-			err = got.err
-		case stale && found == nil:
-			found = &Disagreement{With: "the documentation", Where: fmt.Sprintf("%s, waiting during a freeze of %v", got.gate, d),
-				Got: fmt.Sprintf("%+v", got.answer), Want: "promises an answer by the health before it"}
-		}
-		r.Compared[got.gate.Variant.Name+" and the documentation, during a freeze"]++
+	if err := probes.Wait(); err != nil {
+		return nil, err
 	}
-	return found, err
+	busy := time.Since(continued) > confirmStale
+	staysStale := func(g *Gate) bool {
+		return testbed.WaitFor(ctx, slack, func() error {
+			again, err := r.probe(g, false)
+			if err == nil && again.Details == answerStale.Details {
+				err = errors.New("the gate stays stale")
+			}
+			return err
+		}) != nil
+	}
+	for i, g := range waiting {
+		r.Compared[g.Variant.Name+" and the documentation, during a freeze"]++
+		if answers[i].Details == answerStale.Details && (!busy || staysStale(g)) {
+			return &Disagreement{
+				With: "the documentation", Where: fmt.Sprintf("%s, waiting during a freeze of %v", g, d),
+				Got: fmt.Sprintf("%+v", answers[i]), Want: "promises an answer by the health before it",
+			}, nil
+		}
+	}
+	return nil, nil
 }
 
 // settle waits until Envoy has the world: its configuration, and its hosts in its gauges.

@@ -47,9 +47,10 @@ func options(t *testing.T) Options {
 	}
 }
 
-func TestRandomEventsShowNoDisagreement(t *testing.T) {
-	log := func(line string) { t.Log(line) }
-	result, err := Search(t.Context(), options(t), log)
+// searchWithoutDisagreement fails the test if two sides disagree.
+func searchWithoutDisagreement(t *testing.T, o Options) *Result {
+	t.Helper()
+	result, err := Search(t.Context(), o, func(line string) { t.Log(line) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +58,11 @@ func TestRandomEventsShowNoDisagreement(t *testing.T) {
 	if result.Disagreement != nil {
 		t.Errorf("seed %d: %s; shortest list of events: %s", result.Seed, result.Disagreement, asJSON(result.Shortest))
 	}
+	return result
+}
+
+func TestRandomEventsShowNoDisagreement(t *testing.T) {
+	result := searchWithoutDisagreement(t, options(t))
 	for pair, atLeast := range map[string]int{
 		"plugin and the model": 1000, "plugin and Envoy's own filter": 50, "plugin and the model, of a removed cluster": 20,
 		"module and the model": 1000, "module and Envoy's own filter": 50, "module and the model, of a removed cluster": 20,
@@ -137,11 +143,5 @@ func TestHoldStateOfAReplacedFilterIsNotReused(t *testing.T) {
 func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
 	o := options(t)
 	o.Soak, o.Events, o.Duration = true, 0, 30*time.Second
-	result, err := Search(t.Context(), o, func(line string) { t.Log(line) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if result.Disagreement != nil {
-		t.Errorf("seed %d: %s; shortest list of events: %s", result.Seed, result.Disagreement, asJSON(result.Shortest))
-	}
+	searchWithoutDisagreement(t, o)
 }

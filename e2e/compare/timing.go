@@ -118,17 +118,17 @@ func (d *Debounce) expect(at Window) Expectation {
 
 // Checks follows the health checks of a cluster, which tell the Go plugin how old the hosts' health is.
 type Checks struct {
-	moving  bool   // checks are made
+	running bool   // checks are made
 	changed Window // when they began, stopped or were interrupted
 	fresh   bool   // before they stopped, they ran long enough to be seen
 }
 
 // observe records whether checks are made after an event, and whether the event interrupted them.
-func (c *Checks) observe(moving bool, at Window, interrupted bool) {
+func (c *Checks) observe(running bool, at Window, interrupted bool) {
 	switch {
-	case moving != c.moving:
-		c.fresh = c.moving && at.From.After(c.changed.To.Add(slack))
-		c.moving, c.changed = moving, at
+	case running != c.running:
+		c.fresh = c.running && at.From.After(c.changed.To.Add(slack))
+		c.running, c.changed = running, at
 	case interrupted:
 		c.changed.To = at.To
 	}
@@ -137,9 +137,9 @@ func (c *Checks) observe(moving bool, at Window, interrupted bool) {
 // expect returns the answers that a gate with stale_after may give within a window; truth is its answer without stale_after.
 func (c *Checks) expect(truth Answer, after time.Duration, at Window) Expectation {
 	switch {
-	case c.moving && at.From.After(c.changed.To.Add(slack)), !c.moving && c.fresh && at.To.Before(c.changed.From.Add(after-slack/2)):
+	case c.running && at.From.After(c.changed.To.Add(slack)), !c.running && c.fresh && at.To.Before(c.changed.From.Add(after-slack/2)):
 		return Expectation{Answers: []Answer{truth}}
-	case !c.moving && at.From.After(c.changed.To.Add(after+slack)):
+	case !c.running && at.From.After(c.changed.To.Add(after+slack)):
 		return Expectation{Answers: []Answer{answerStale}}
 	}
 	return Expectation{Answers: []Answer{truth, answerStale}}

@@ -127,7 +127,8 @@ func (canAll) Can(testbed.Ability) error { return nil }
 
 // Whether the gauges of a removed cluster stay depends on what else reads them. So the verdict is unknown when the cluster is back.
 func TestHoldOverAForgottenClusterIsUnknown(t *testing.T) {
-	r := &Run{Options: Options{Variants: []Variant{{plugin, canAll{}}}}, world: newWorld(), known: map[string]*Gate{}, held: map[string]bool{}}
+	o := Options{Variants: []Variant{{plugin, canAll{}}}}
+	r := &Run{Options: o, world: newWorld(), known: map[string]*Gate{}, hadHold: map[string]bool{}}
 	gate := Config{Clusters: []Requirement{{Name: "absent3", MinHealthy: 1}}, Hold: &Hold{"2s", "4s"}}
 	for i, test := range []struct {
 		event   Event

@@ -62,7 +62,8 @@ type licence struct {
 
 // modules returns the folder of each module, with its version, that is compiled in on Linux or macOS, and of Go's standard library.
 func modules() (folders map[string]string, err error) {
-	const format = `{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}={{.Dir}}{{end}}{{end}}{{if .Standard}}the Go standard library={{.Root}}{{end}}`
+	const format = `{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}={{.Dir}}{{end}}{{end}}` +
+		`{{if .Standard}}the Go standard library={{.Root}}{{end}}`
 	folders = map[string]string{}
 	for _, system := range []string{"linux", "darwin"} {
 		list := exec.Command("go", "list", "-deps", "-f", format, "./...")

@@ -6,26 +6,20 @@ import (
 )
 
 func TestDrainingFailsTheProbe(t *testing.T) {
-	type reply struct {
-		gate     string
-		status   int
-		body     string
-		draining string // the value of Envoy's header
+	t.Parallel()
+	s := newServingSite(t, withRoute("/fail", `{"path": "/fail", "drain": "fail"}`),
+		withRoute("/ignore", `{"path": "/ignore", "drain": "ignore"}`))
+	// The drain begins before the first probe.
+	s.post("/healthcheck/fail")
+	for _, path := range []string{"/", "/fail"} { // fail is the default
+		expect(t, path+" while draining", s.path(path), 503, "unavailable\n",
+			map[string]string{"x-envoy-immediate-health-check-fail": "true", "cache-control": "no-store"})
 	}
-	subtests(t, map[string]reply{
-		"drain by default": {`{"clusters": ["service"]}`, 503, "unavailable\n", "true"},
-		"drain: fail":      {`{"clusters": ["service"], "drain": "fail"}`, 503, "unavailable\n", "true"},
-		"drain: ignore":    {`{"clusters": ["service"], "drain": "ignore"}`, 200, "ok\n", ""},
-	}, func(t *testing.T, want reply) {
-		s := newServingSite(t, withGate(want.gate))
-		client := s.client("h2")
-		// The drain begins before the first probe.
-		s.post("/healthcheck/fail")
-		expect(t, "while draining", s.probe(client), want.status, want.body,
-			map[string]string{"x-envoy-immediate-health-check-fail": want.draining, "cache-control": "no-store"})
-		s.post("/healthcheck/ok")
-		expect(t, "afterwards", s.probe(client), 200, "ok\n", notDraining)
-	})
+	expect(t, "drain: ignore", s.path("/ignore"), 200, "ok\n", notDraining)
+	s.post("/healthcheck/ok")
+	for _, path := range []string{"/", "/fail", "/ignore"} {
+		expect(t, path+" afterwards", s.path(path), 200, "ok\n", notDraining)
+	}
 }
 
 func TestConfigurationAddedDuringADrainFailsTheProbe(t *testing.T) {
@@ -68,7 +62,7 @@ func TestInvisibleDrainIsLogged(t *testing.T) {
 	s.awaitLog("server.state", settle)
 }
 
-// A listener whose own matcher excludes the server's stats sees a drain by the other listener's, and logs no warning.
+// A listener whose own matcher excludes the server's stats sees a drain by the other listener's.
 func TestListenerWithoutServerStatsSeesADrain(t *testing.T) {
 	t.Parallel()
 	s := newServingSite(t, withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`),

@@ -73,9 +73,9 @@ func (w *wire) raw(kind http2.FrameType, flags http2.Flags, stream uint32, paylo
 	_ = w.WriteRawFrame(kind, flags, stream, []byte(payload))
 }
 
-// heard returns how a stream has ended: its gRPC status, "http" and the HTTP status if it has none, "reset", or "closed" if the
+// outcome returns how a stream has ended: its gRPC status, "http" and the HTTP status if it has none, "reset", or "closed" if the
 // connection was closed.
-func (w *wire) heard(stream uint32) (status string) {
+func (w *wire) outcome(stream uint32) (status string) {
 	for {
 		frame, err := w.ReadFrame()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -110,7 +110,7 @@ func (w *wire) heard(stream uint32) (status string) {
 
 const whole = "\x00\x00\x00\x00\x00" // a message that asks for the overall status
 
-// misuse sends something wrong or unusual on stream 1. Its expected answer is as from heard, "next" and the answer on stream 3 if stream 1
+// misuse sends something wrong or unusual on stream 1. Its expected answer is as from outcome, "next" and the answer on stream 3 if stream 1
 // was reset, or "any" if it depends on Envoy.
 type misuse struct {
 	send func(w *wire)
@@ -229,9 +229,9 @@ func (s *site) send(a misuse) string {
 	defer w.Close()
 	a.send(w)
 	if a.want == "next 0" { // the reset stream gets no answer
-		return "next " + w.heard(3)
+		return "next " + w.outcome(3)
 	}
-	return w.heard(1)
+	return w.outcome(1)
 }
 
 // random sends calls with garbage in them, and closes the connection.
@@ -243,7 +243,7 @@ func (s *site) random(r *rand.Rand) {
 		for range r.IntN(6) {
 			junk := make([]byte, r.IntN(40))
 			for i := range junk {
-				junk[i] = byte(r.Uint32() >> (8 * r.IntN(4))) // also zeros
+				junk[i] = byte(r.Uint32())
 			}
 			if len(junk) > 5 && r.IntN(2) == 0 {
 				copy(junk, []byte{0, 0, 0, 0, byte(len(junk) - 5)})
@@ -263,7 +263,7 @@ func (s *site) random(r *rand.Rand) {
 	// Sometimes the answers are read.
 	if r.IntN(2) == 0 {
 		_ = w.SetDeadline(time.Now().Add(time.Duration(r.IntN(20)) * time.Millisecond))
-		w.heard(99)
+		w.outcome(99)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -228,32 +227,9 @@ func TestAnswersKeepTheirStatusThroughGRPCWeb(t *testing.T) {
 // secured has an option for each transport of the listener.
 var secured = map[string][]option{"TLS": nil, "h2c": {withoutTLS()}}
 
-// pythonsGRPC returns the folder of Python's client, which pip fetches once, with the versions and hashes in python/requirements.txt.
-var pythonsGRPC = sync.OnceValues(func() (string, error) {
-	folder := filepath.Join(testbed.Root(), "build", "python")
-	if _, err := os.Stat(filepath.Join(folder, "grpc_health")); err == nil {
-		return folder, nil
-	}
-	// Fetched elsewhere and then moved, so that a partial one is never used.
-	work, err := os.MkdirTemp(filepath.Dir(folder), "python.")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(work)
-	out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-		"--require-hashes", "--target", work, "--requirement",
-		filepath.Join(testbed.Root(), "e2e", "suite", "python", "requirements.txt")).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("pip cannot fetch Python's gRPC client: %w\n%s", err, out)
-	}
-	return folder, os.Rename(work, folder)
-})
-
 // askPython makes Python's client ask for services, and returns a line for each answer: check or watch, the service and the answer.
 func askPython(t *testing.T, s *site, services ...string) string {
 	t.Helper()
-	folder, err := pythonsGRPC()
-	mustSucceed(t, err)
 	_, port, err := net.SplitHostPort(s.envoy.Ingress)
 	mustSucceed(t, err)
 	ca := s.cert.CertFile
@@ -262,7 +238,7 @@ func askPython(t *testing.T, s *site, services ...string) string {
 	}
 	args := append([]string{filepath.Join(testbed.Root(), "e2e", "suite", "python", "ask.py"), "localhost:" + port, ca}, services...)
 	ask := exec.CommandContext(t.Context(), "python3", args...)
-	ask.Env = append(os.Environ(), "PYTHONPATH="+folder, "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
+	ask.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(testbed.Root(), "build", "python"), "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
 	var errs strings.Builder
 	ask.Stderr = &errs
 	out, err := ask.Output()
@@ -275,8 +251,8 @@ func askPython(t *testing.T, s *site, services ...string) string {
 // Python's client reads the same from the gate as grpc-go, with which the other tests ask.
 func TestPythonsClientAgrees(t *testing.T) {
 	needs(t, testbed.GRPC)
-	if err := exec.Command("python3", "-m", "pip", "--version").Run(); err != nil {
-		t.Skipf("it needs python3 with pip: %v", err)
+	if _, err := os.Stat(filepath.Join(testbed.Root(), "build", "python")); err != nil {
+		t.Skipf("%v: make build/python", err)
 	}
 	subtests(t, secured, func(t *testing.T, options []option) {
 		s := newHealthSite(t, options...)

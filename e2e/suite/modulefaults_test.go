@@ -3,7 +3,6 @@ package suite
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -126,7 +125,7 @@ func TestFaultListenerUpdatesUnderWatches(t *testing.T) {
 		s.update(config)
 	})
 	s.awaitCount("streams have ended with an old chain", watchers, func() int { return int(watching.Answers()["Unavailable"]) })
-	load.mustAllBe(200, 100)
+	load.mustAllPass(100)
 	leave()
 	outcome, _ := watching.Stop()
 	t.Logf("%d watchers; their streams ended with %v", watchers, outcome.Answers)
@@ -141,14 +140,14 @@ func TestFaultHotRestartUnderWatches(t *testing.T) {
 	t.Parallel()
 	port := unusedAddress(t).Port
 	s := newHealthSite(t, withConfig(func(c *testbed.Bootstrap) { c.Listen(port, 0) }))
-	old, before := s.newCrowd(10, s.conns(2)...), s.envoy
-	old.await(serving, 1)
+	before := s.envoy
+	old := s.newCrowd(10, s.conns(2)...).first(serving)
 	load := s.probeUntilStopped(4)
 	s.restartHot(func() { time.Sleep(10 * time.Millisecond) })
 	old.mustEnd()
 	watching := s.newCrowd(10, s.conns(2)...).first(serving)
 	s.awaitStat("healthgate.default.grpc_watchers", 20)
-	load.mustAllBe(200, 50)
+	load.mustAllPass(50)
 	s.setServing(0)
 	watching.await(notServing, 2)
 	s.mustEndInOrder()
@@ -203,27 +202,26 @@ func TestManyGatesOnFourWorkers(t *testing.T) {
 		}
 		c.AddListener(other.CopyListener("second"))
 	}))
-	second := s.at("second")
+	sides := []struct {
+		at         *site
+		kind, path string
+	}{{s, "first", "/"}, {s.at("second"), "second", "/"}, {s, "route", "/route"}}
 	var clients sync.WaitGroup
 	for _, up := range []int{2, 1, 0, 1, 2} {
 		s.setServing(up)
 		s.awaitSample()
-		ask := func(client *http.Client, at *site, kind, path string, i int) {
-			want := fmt.Sprintf("%s %d", kind, i)
-			if up < 1+i%2 {
-				want += " fails"
-			}
-			if reply, err := at.do(client, "GET", fmt.Sprint(path, i), nil); err != nil || reply.body != want+"\n" {
-				t.Errorf("%d up: %s%d: got %+v, %v, want %q", up, path, i, reply, err, want)
-			}
-		}
 		for worker := range 8 {
 			clients.Go(func() {
 				client := s.client(protocols[worker%2]) // a new connection, on any worker
-				for i := range gates {
-					ask(client, s, "first", "/", i)
-					ask(client, second, "second", "/", i)
-					ask(client, s, "route", "/route", i)
+				for i := range 3 * gates {
+					side, i := sides[i%3], i/3
+					want := fmt.Sprintf("%s %d", side.kind, i)
+					if up < 1+i%2 {
+						want += " fails"
+					}
+					if reply, err := side.at.do(client, "GET", fmt.Sprint(side.path, i), nil); err != nil || reply.body != want+"\n" {
+						t.Errorf("%d up: %s%d: got %+v, %v, want %q", up, side.path, i, reply, err, want)
+					}
 				}
 			})
 		}

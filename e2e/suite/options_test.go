@@ -26,9 +26,6 @@ func backends(n int) option {
 	return func(p *plan) { p.addresses = slices.Repeat([]string{"127.0.0.1:0"}, n) }
 }
 
-// backendsAt starts a backend at each address.
-func backendsAt(addresses ...string) option { return func(p *plan) { p.addresses = addresses } }
-
 // withConfig changes the configuration.
 func withConfig(change func(*testbed.Bootstrap)) option {
 	return func(p *plan) { p.changes = append(p.changes, change) }

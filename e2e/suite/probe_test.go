@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -29,21 +28,6 @@ func TestAnswerFollowsTheHealthyHosts(t *testing.T) {
 				t.Errorf("the probe was answered by %s, want %s", reply.protocol, protocol)
 			}
 		}
-	}
-}
-
-func TestHostsCountAtAnyKindOfAddress(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, backendsAt("127.0.0.1:0", "[::1]:0", "unix:"+filepath.Join(t.TempDir(), "backend.sock")),
-		withCluster(`{type: STATIC, dns_lookup_family: null}`), // Envoy resolves no name of a unix socket
-		withGate(`{"clusters": [{"name": "service", "min_healthy": 3}]}`))
-	client := s.client("h2")
-	for i := range s.backends {
-		s.setServing(3)
-		s.awaitProbe(client, 200, time.Second)
-		s.setBackend(i, false)
-		s.awaitGauges("service", 2, 3)
-		s.awaitProbe(client, 503, time.Second)
 	}
 }
 

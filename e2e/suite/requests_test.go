@@ -183,11 +183,11 @@ func (s *site) probeAsUntilStopped(clients int, as func(*answer) string) *load {
 	return l
 }
 
-// await200s waits until the load has got n more answers with status 200.
-func (l *load) await200s(n int) {
+// awaitPasses waits until n more probes of the load have passed.
+func (l *load) awaitPasses(n int) {
 	l.s.t.Helper()
 	count := func() int { return int(l.Answers()["200"]) }
-	l.s.awaitCount("probes were answered with 200", count()+n, count)
+	l.s.awaitCount("probes have passed", count()+n, count)
 }
 
 // end stops the load, and returns how many probes got each status, or no answer.
@@ -196,16 +196,16 @@ func (l *load) end() map[string]int64 {
 	return outcome.Answers
 }
 
-// mustAllBe stops the load. Every answer must have the status, and there must be at least so many.
-func (l *load) mustAllBe(status, atLeast int) {
+// mustAllPass stops the load. Every probe must be answered with 200, and there must be at least so many.
+func (l *load) mustAllPass(atLeast int64) {
 	l.s.t.Helper()
-	if answers := l.end(); len(answers) != 1 || answers[strconv.Itoa(status)] < int64(atLeast) {
-		l.s.t.Errorf("the answers were %v, want only %d, at least %d times", answers, status, atLeast)
+	if answers := l.end(); len(answers) != 1 || answers["200"] < atLeast {
+		l.s.t.Errorf("the answers were %v, want only 200, at least %d times", answers, atLeast)
 	}
 }
 
-// mustAllBe200OrNone does the same for 200, and allows probes without an answer.
-func (l *load) mustAllBe200OrNone() {
+// mustPassIfAnswered stops the load. Probes may have no answer, but no other than 200.
+func (l *load) mustPassIfAnswered() {
 	l.s.t.Helper()
 	for answer, n := range l.end() {
 		if answer != "200" && !strings.HasPrefix(answer, testbed.NoAnswer) {

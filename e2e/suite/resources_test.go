@@ -6,13 +6,11 @@ import (
 	"os"
 	"path/filepath"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -24,8 +22,8 @@ import (
 func (s *site) takeHosts() {
 	s.t.Helper()
 	s.writeHosts()
-	testbed.Patch(s.config.Cluster(), `{type: EDS, load_assignment: null, health_checks: null, dns_lookup_family: null}`)
-	s.config.Cluster().EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: s.fromFile("eds")}
+	s.config.Patch(s.config.Cluster(), `{type: EDS, load_assignment: null, health_checks: null, dns_lookup_family: null,
+		eds_cluster_config: {eds_config: `+s.fromFile("eds")+`}}`)
 	s.config.Node = node()
 }
 
@@ -41,29 +39,22 @@ func (s *site) takeRoutes() {
 
 // useRDS makes the connection manager take its routes from the file of the site.
 func (s *site) useRDS(c *testbed.Bootstrap) {
-	c.HCM().RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "routes", ConfigSource: s.fromFile("rds")}}
+	c.Patch(c.HCM(), `rds: {route_config_name: routes, config_source: `+s.fromFile("rds")+`}`)
+}
+
+// takeFromFile makes Envoy read its listeners ("lds") or clusters ("cds") from the file in the site's folder.
+func (s *site) takeFromFile(config *testbed.Bootstrap, kind string) {
+	static := map[string]string{"lds": "listeners", "cds": "clusters"}[kind]
+	config.Patch(config.Bootstrap, fmt.Sprintf(`{static_resources: {%s: null}, dynamic_resources: {%s_config: %s}}`, static, kind, s.fromFile(kind)))
+	config.Node = node()
 }
 
 // node is Envoy's own name, which it must have if anything is not static.
 func node() *corev3.Node { return &corev3.Node{Id: "e2e", Cluster: "e2e"} }
 
-// takeFromFile makes Envoy read its listeners ("lds") or clusters ("cds") from the file in the site's folder.
-func (s *site) takeFromFile(config *testbed.Bootstrap, kind string) {
-	config.Node = node()
-	if config.DynamicResources == nil {
-		config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{}
-	}
-	switch kind {
-	case "lds":
-		config.StaticResources.Listeners, config.DynamicResources.LdsConfig = nil, s.fromFile(kind)
-	case "cds":
-		config.StaticResources.Clusters, config.DynamicResources.CdsConfig = nil, s.fromFile(kind)
-	}
-}
-
-// fromFile is the configuration source of a kind of resource.
-func (s *site) fromFile(kind string) *corev3.ConfigSource {
-	return testbed.Parse[*corev3.ConfigSource](fmt.Sprintf(`{resource_api_version: V3, path_config_source: {path: %q}}`, s.resourceFile(kind)))
+// fromFile is the configuration source of a kind of resource, in YAML.
+func (s *site) fromFile(kind string) string {
+	return fmt.Sprintf(`{resource_api_version: V3, path_config_source: {path: %q}}`, s.resourceFile(kind))
 }
 
 func (s *site) resourceFile(kind string) string { return filepath.Join(s.dir, kind+".json") }

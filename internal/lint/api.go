@@ -19,14 +19,13 @@ import (
 // api checks documents against Envoy's API: first each key and value by its type, then each message by the API's validation rules.
 // It renames keys to their names in the API, which the other rules expect.
 type api struct {
-	found      *findings
+	found      findings
 	validation []func() // of the document and each message in an Any, which have their own
 	errors     int      // in keys and values
 	patch      bool     // a patch of Istio's EnvoyFilter
 	part       bool     // merged into a message that may have the missing keys
 }
 
-// check checks a document against a type of the API.
 func (a *api) check(n *Node, typeName string) {
 	a.document(n, typeName)
 	if a.part || a.errors > 0 { // missing keys may be elsewhere, or could not be read
@@ -90,7 +89,6 @@ func fieldOf(kind protoreflect.MessageDescriptor, key string) protoreflect.Field
 	return kind.Fields().ByJSONName(key)
 }
 
-// message reads a mapping.
 func (a *api) message(n *Node, m protoreflect.Message) {
 	if a.wellKnown(n, m) {
 		return
@@ -114,7 +112,7 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 			continue
 		}
 		e.key = string(field.Name())
-		if e.value.kind == null && (field.Message() == nil || field.Message().FullName() != "google.protobuf.Value") {
+		if e.value.kind == null {
 			continue
 		}
 		if choice := field.ContainingOneof(); choice != nil {
@@ -134,7 +132,6 @@ func (a *api) message(n *Node, m protoreflect.Message) {
 	a.refusals(n, m.Descriptor())
 }
 
-// twice reports a repeated key.
 func (a *api) twice(e *entry) {
 	a.found.add(e.value, Warning, "api", "%s is given twice, and Envoy uses the last: remove the other one", quoteKey(e.key))
 }
@@ -158,7 +155,6 @@ func (a *api) unknown(e *entry, message protoreflect.MessageDescriptor) {
 // field reads the value of a field. As Envoy's parser does, it takes a value without a dash as the only item of a list.
 func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	switch {
-	case n.kind == null && field.FullName() != "google.protobuf.Value":
 	case field.IsMap() && n.kind != mapping:
 		a.fail(n, "%s is %s, and Envoy's API has an object here", field.Name(), n.kind)
 	case field.IsMap():
@@ -198,7 +194,6 @@ func (a *api) field(n *Node, m protoreflect.Message, field protoreflect.FieldDes
 	}
 }
 
-// value reads one value of a field.
 func (a *api) value(n *Node, field protoreflect.FieldDescriptor, empty func() protoreflect.Value) (protoreflect.Value, bool) {
 	if field.Message() == nil {
 		return a.scalar(n, field)
@@ -405,7 +400,6 @@ func (a *api) enum(n *Node, field protoreflect.FieldDescriptor) (protoreflect.Va
 	return protoreflect.ValueOfEnum(value.Number()), true
 }
 
-// show renders a value for a message.
 func show(n *Node) string {
 	switch n.kind {
 	case text:

@@ -52,21 +52,20 @@ var refused = map[protoreflect.FullName]func(a *api, n *Node){
 		}
 	},
 	typeRoutes: func(a *api, n *Node) {
-		known := map[string]*Node{}
+		var domains []*Node
 		for _, virtualHost := range n.list("virtual_hosts") {
-			for _, domain := range virtualHost.list("domains") {
-				a.unique(known, domain, strings.ToLower(domain.scalar), "domain") // as Envoy compares domains
-			}
+			domains = append(domains, virtualHost.list("domains")...)
 		}
+		a.unique(domains, "domain")
 	},
 	typeListener: (*api).listener,
 	typeCluster:  (*api).cluster,
 	typeHCM: func(a *api, n *Node) {
 		a.terminal(n)
-		a.uniqueNames(n.list("upgrade_configs"), "upgrade_type", "upgrade")
+		a.unique(n.list("upgrade_configs"), "upgrade", "upgrade_type")
 	},
-	typeStatic: func(a *api, n *Node) { a.uniqueNames(n.list("clusters"), "name", "cluster") },
-	"envoy.config.bootstrap.v3.LayeredRuntime": func(a *api, n *Node) { a.uniqueNames(n.list("layers"), "name", "runtime layer") },
+	typeStatic: func(a *api, n *Node) { a.unique(n.list("clusters"), "cluster", "name") },
+	"envoy.config.bootstrap.v3.LayeredRuntime": func(a *api, n *Node) { a.unique(n.list("layers"), "runtime layer", "name") },
 	"envoy.type.matcher.v3.RegexMatcher": func(a *api, n *Node) {
 		if _, err := syntax.Parse(n.text("regex"), syntax.Perl); err != nil && !isPlaceholder(n.text("regex")) {
 			a.fail(n.at("regex"), "%s%s", err, refuses)
@@ -167,7 +166,7 @@ func shortName(typeName string) string { return typeName[strings.LastIndexByte(t
 func (a *api) listener(n *Node) {
 	chains := n.list("filter_chains")
 	if n.get("filter_chain_matcher") != nil {
-		a.uniqueNames(chains, "name", "filter chain")
+		a.unique(chains, "filter chain", "name")
 		for _, chain := range chains {
 			if chain.text("name") == "" {
 				a.fail(chain, "a filter chain without a name cannot be selected by filter_chain_matcher%s: write name", refuses)
@@ -206,18 +205,14 @@ func (a *api) cluster(n *Node) {
 	}
 }
 
-// uniqueNames reports a name that two items of a list have.
-func (a *api) uniqueNames(items []*Node, key, kind string) {
+// unique reports a name that two items of a list have. Envoy compares domains in lower case.
+func (a *api) unique(items []*Node, kind string, key ...string) {
 	known := map[string]*Node{}
 	for _, item := range items {
-		a.unique(known, item.at(key), item.text(key), kind)
+		at, name := item.at(key...), foldIf(kind == "domain")(item.text(key...))
+		if first := known[name]; first != nil && name != "" && !isPlaceholder(name) {
+			a.fail(at, "the %s %q is there twice (line %d)%s: remove one of them", kind, clip(name), first.line, refuses)
+		}
+		known[name] = at
 	}
-}
-
-// unique reports a name that an earlier node has too.
-func (a *api) unique(known map[string]*Node, at *Node, name, kind string) {
-	if first := known[name]; first != nil && name != "" && !isPlaceholder(name) {
-		a.fail(at, "the %s %q is there twice (line %d)%s: remove one of them", kind, clip(name), first.line, refuses)
-	}
-	known[name] = at
 }

@@ -143,7 +143,7 @@ func (l *linter) document(n *Node, s *scope) bool {
 		l.checked = true
 		l.gates++
 		_, err := config.Decode(n.structure(), module)
-		report(&l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
+		report(l.found, []*layer{{at: n, value: n}}, err, "this file is Healthgate's own configuration, and the filter refuses it")
 	default:
 		typeName = recognize(n)
 		return typeName != "" && !strings.HasPrefix(typeName, "google.protobuf.") && l.message(n, typeName, s)
@@ -157,12 +157,12 @@ func (l *linter) message(n *Node, typeName string, s *scope) bool {
 	isExcerpt := typeName == typeHCM && n.get("stat_prefix") == nil // http_filters, and the clusters that they need
 	if isExcerpt {
 		for _, cluster := range n.list("clusters") {
-			(&api{found: &l.found}).check(cluster, typeCluster)
+			(&api{found: l.found}).check(cluster, typeCluster)
 			s.add(cluster, typeCluster)
 		}
 		n.entries = slices.DeleteFunc(n.entries, func(e entry) bool { return e.key == "clusters" })
 	}
-	(&api{found: &l.found, part: isExcerpt}).check(n, typeName)
+	(&api{found: l.found, part: isExcerpt}).check(n, typeName)
 	if typeName == typeListener || typeName == typeHCM || typeName == typeStatic && n.get("listeners") != nil ||
 		typeName == typeBootstrap && (n.get("static_resources") != nil || n.get("dynamic_resources") != nil) {
 		l.gatePlace = cmp.Or(l.gatePlace, n)
@@ -252,7 +252,7 @@ func (l *linter) dumpsBelow(n *Node, depth int) (found bool) {
 
 // rename gives the keys of a message their names in the API, if the text has JSON's: statsConfig.
 func rename(n *Node, typeName string) {
-	(&api{found: &findings{}}).document(n, typeName)
+	(&api{found: findings{}}).document(n, typeName)
 }
 
 // dump reads admin's /config_dump. Envoy has accepted it, so it is not checked against the API again.
@@ -303,10 +303,8 @@ func (l *linter) dump(n *Node) {
 	l.scopes = append(l.scopes, s)
 }
 
-// isObject returns whether a document is a Kubernetes object.
 func isObject(n *Node) bool { return n.text("apiVersion") != "" && n.text("kind") != "" }
 
-// object reads a Kubernetes object.
 func (l *linter) object(n *Node) {
 	switch kind := n.text("kind"); kind {
 	case "List", "ConfigMapList", "SecretList", "EnvoyFilterList":

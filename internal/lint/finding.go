@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,35 +39,24 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s: %s [%s]", f.File, f.Line, f.Column, f.Severity, f.Message, f.Rule)
 }
 
-// findings has the findings of a run.
-type findings struct {
-	all  []Finding
-	seen map[Finding]bool
-}
+// findings has the findings of a run, each once.
+type findings map[Finding]bool
 
-// add adds a finding at a node or a position, once.
-func (f *findings) add(at interface{ where() position }, severity Severity, rule, format string, args ...any) {
+// add adds a finding at a node or a position.
+func (f findings) add(at interface{ where() position }, severity Severity, rule, format string, args ...any) {
 	p := at.where()
-	found := Finding{p.file.name, p.line, p.column, severity, rule, oneLine(fmt.Sprintf(format, args...))}
-	if f.seen == nil {
-		f.seen = map[Finding]bool{}
-	}
-	if !f.seen[found] {
-		f.seen[found] = true
-		f.all = append(f.all, found)
-	}
+	f[Finding{p.file.name, p.line, p.column, severity, rule, oneLine(fmt.Sprintf(format, args...))}] = true
 }
 
 // sorted returns the findings in the order of the inputs and their lines.
-func (f *findings) sorted(files []*file) []Finding {
+func (f findings) sorted(files []*file) []Finding {
 	order := func(found Finding) int {
 		return slices.IndexFunc(files, func(file *file) bool { return file.name == found.File })
 	}
-	slices.SortStableFunc(f.all, func(a, b Finding) int {
+	return slices.SortedFunc(maps.Keys(f), func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
-			cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
+			cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message), cmp.Compare(a.Severity, b.Severity))
 	})
-	return f.all
 }
 
 // file is an input.
@@ -86,14 +76,10 @@ func newFile(name string, content []byte) *file {
 	return f
 }
 
-// at returns the position of a line and a column.
 func (f *file) at(line, column int) position { return position{f, line, column} }
 
-// line returns a line, from 1, without its end.
+// text returns a line, from 1, without its end.
 func (f *file) text(n int) string {
-	if n < 1 || n > len(f.starts) {
-		return ""
-	}
 	line, _, _ := bytes.Cut(f.content[f.starts[n-1]:], []byte("\n"))
 	return strings.TrimRight(string(line), "\r")
 }
@@ -105,7 +91,7 @@ var (
 
 // silence removes findings that a comment silences, and reports comments without a reason or a rule. A comment silences a rule on its
 // line or, if the line has nothing else, on the next line that is not a comment.
-func (f *findings) silence(files []*file) {
+func (f findings) silence(files []*file) {
 	silent := map[Finding]bool{} // a rule on a line
 	for _, file := range files {
 		if !bytes.Contains(file.content, []byte("healthgate:")) {
@@ -124,13 +110,13 @@ func (f *findings) silence(files []*file) {
 			}
 		}
 	}
-	f.all = slices.DeleteFunc(f.all, func(found Finding) bool {
+	maps.DeleteFunc(f, func(found Finding, _ bool) bool {
 		return found.Rule != "ignore" && silent[Finding{File: found.File, Line: found.Line, Rule: found.Rule}]
 	})
 }
 
 // ignoredRules returns the rules that a comment silences by what it says, and reports what is wrong with it.
-func (f *findings) ignoredRules(comment position, said string) []string {
+func (f findings) ignoredRules(comment position, said string) []string {
 	reason := ""
 	if because := ignoreReason.FindStringSubmatchIndex(said); because != nil {
 		reason, said = strings.Trim(said[because[2]:because[3]], " \t.…"), said[:because[0]]

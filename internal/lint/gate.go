@@ -88,11 +88,13 @@ type probe struct {
 	config      *config.Config // nil if it is refused
 }
 
-// gates returns the gates of a scope.
 func (s *scope) gates() (all []*gate) {
 	for _, m := range s.connectionManagers() {
 		for i, f := range m.list("http_filters") {
 			contents, typeName := s.httpFilter(f)
+			if contents == nil && f.get("config_discovery") != nil { // ECDS, which is not in the files, may have a gate
+				s.elsewhere++
+			}
 			if !isGate(contents, typeName) {
 				continue
 			}
@@ -139,7 +141,7 @@ func isNear(name string) bool {
 var versioned = regexp.MustCompile(`^healthgate[-_.]?v?[0-9]`)
 
 // checkNames reports a misspelt name, by which Envoy does not find Healthgate.
-func (g *gate) checkNames(f *findings) {
+func (g *gate) checkNames(f findings) {
 	if g.variant == module {
 		checkModuleName(f, g.contents)
 	} else if name := g.contents.get("plugin_name"); name != nil && name.scalar != gateName {
@@ -149,7 +151,7 @@ func (g *gate) checkNames(f *findings) {
 }
 
 // checkModuleName reports a name by which Envoy looks for another file than libhealthgate.so.
-func checkModuleName(f *findings, contents *Node) {
+func checkModuleName(f findings, contents *Node) {
 	if l := moduleLibrary(contents); l != nil && l.isMisspelt() {
 		f.add(l.at, Error, "no-gate", "Envoy looks for lib%s.so by this name, and the module is libhealthgate.so: write name: %s",
 			l.file, gateName)

@@ -6,14 +6,10 @@ import "strings"
 type patch struct {
 	applyTo   string // HTTP_FILTER, HTTP_ROUTE, …
 	operation string // ADD, INSERT_FIRST, MERGE, …
+	isWhole   bool   // the value is complete rather than merged into another
 	at        *Node  // the operation
 	match     *Node
 	value     *Node
-}
-
-// whole reports whether the value is complete rather than merged into another.
-func (p *patch) whole() bool {
-	return p.operation == "ADD" || p.operation == "REPLACE" || strings.HasPrefix(p.operation, "INSERT_")
 }
 
 // patchTypes has the types of a patch's value, by applyTo.
@@ -30,34 +26,28 @@ var patchTypes = map[string]string{
 	"BOOTSTRAP":           typeBootstrap,
 }
 
-// envoyFilter reads Istio's EnvoyFilter.
 func (l *linter) envoyFilter(n *Node) {
 	s := newScope()
+	l.parts = append(l.parts, s)
 	for _, of := range n.list("spec", "configPatches") {
-		p := &patch{of.text("applyTo"), of.text("patch", "operation"), of.at("patch", "operation"), of.get("match"), of.get("patch", "value")}
+		p := &patch{applyTo: of.text("applyTo"), operation: of.text("patch", "operation"), at: of.at("patch", "operation"),
+			match: of.get("match"), value: of.get("patch", "value")}
+		p.isWhole = p.operation == "ADD" || p.operation == "REPLACE" || strings.HasPrefix(p.operation, "INSERT_")
 		typeName := patchTypes[p.applyTo]
 		if typeName == "" || p.value == nil || p.value.kind != mapping {
 			continue
 		}
-		(&api{found: &l.found, patch: true, part: !p.whole()}).check(p.value, typeName)
+		(&api{found: l.found, patch: true, part: !p.isWhole}).check(p.value, typeName)
 		s.patches = append(s.patches, p)
-		if p.whole() {
-			s.addPatch(p)
-		}
-	}
-	l.parts = append(l.parts, s)
-}
-
-// addPatch adds the resource of a complete patch.
-func (s *scope) addPatch(p *patch) {
-	switch p.applyTo {
-	case "LISTENER", "CLUSTER", "EXTENSION_CONFIG", "ROUTE_CONFIGURATION":
-		s.add(p.value, patchTypes[p.applyTo])
-	case "FILTER_CHAIN":
-		s.add(p.value.below("filter_chains"), typeListener)
-	case "NETWORK_FILTER":
-		if contents, typeName := typed(p.value.get("typed_config")); typeName == typeHCM {
+		contents, kind := typed(p.value.get("typed_config"))
+		switch {
+		case !p.isWhole:
+		case p.applyTo == "FILTER_CHAIN":
+			s.add(p.value.below("filter_chains"), typeListener)
+		case p.applyTo == "NETWORK_FILTER" && kind == typeHCM:
 			s.add(contents, typeHCM)
+		default:
+			s.add(p.value, typeName)
 		}
 	}
 }
@@ -69,22 +59,19 @@ func (n *Node) below(key string, more ...*Node) *Node {
 }
 
 // patchedManagers returns connection managers of which only one added filter is known, and the added routes.
-func (s *scope) patchedManagers() []connectionManager {
-	var hosts, routes []*Node
+func (s *scope) patchedManagers() (all []connectionManager) {
+	added := map[string][]*Node{}
 	for _, p := range s.patches {
-		switch {
-		case p.whole() && p.applyTo == "VIRTUAL_HOST":
-			hosts = append(hosts, p.value)
-		case p.whole() && p.applyTo == "HTTP_ROUTE":
-			routes = append(routes, p.value)
+		if p.isWhole {
+			added[p.applyTo] = append(added[p.applyTo], p.value)
 		}
 	}
-	if len(routes) > 0 {
+	hosts := added["VIRTUAL_HOST"]
+	if routes := added["HTTP_ROUTE"]; len(routes) > 0 {
 		hosts = append(hosts, routes[0].below("routes", routes[1:]...))
 	}
-	var all []connectionManager
 	for _, p := range s.patches {
-		if !p.whole() || p.applyTo != "HTTP_FILTER" {
+		if !p.isWhole || p.applyTo != "HTTP_FILTER" {
 			continue
 		}
 		manager := p.value.below("http_filters")
@@ -97,7 +84,7 @@ func (s *scope) patchedManagers() []connectionManager {
 }
 
 // checkPatches checks the place of a gate that a patch adds, and the patches that enable it.
-func (s *scope) checkPatches(f *findings, g *gate) {
+func (s *scope) checkPatches(f findings, g *gate) {
 	const router = "envoy.filters.http.router"
 	switch p := g.in.patch; {
 	case p.operation == "ADD", p.operation == "INSERT_AFTER",
@@ -111,17 +98,15 @@ func (s *scope) checkPatches(f *findings, g *gate) {
 			f.add(p.at, Warning, "shadowed", "ADD adds the probe's route after Istio's own routes, one of which may take the probe "+
 				"first: write operation: INSERT_FIRST")
 		}
-		if p.whole() {
+		if p.isWhole {
 			continue
 		}
 		o := g.override(p.value)
 		if o == nil {
 			continue
 		}
-		if asked = asked || !o.disabled; o.layer == nil {
-			continue
-		}
-		if !reportErrors(f, []*layer{o.layer}, g.errorOf(o.layer)) && g.decode([]*layer{g.layer}).err == nil {
+		asked = asked || !o.disabled
+		if o.layer != nil && !reportErrors(f, []*layer{o.layer}, g.errorOf(o.layer)) && g.decode([]*layer{g.layer}).err == nil {
 			layers := []*layer{g.layer, o.layer}
 			reportErrors(f, layers, g.decode(layers).err)
 		}

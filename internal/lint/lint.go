@@ -29,7 +29,7 @@ type linter struct {
 // Run checks the inputs together: a listener, its routes and the clusters may be in separate files. The error names each input
 // that could not be read, with the reason; the findings are about the others.
 func Run(inputs []Input) ([]Finding, error) {
-	l := &linter{}
+	l := &linter{found: findings{}}
 	var unread []error
 	for _, input := range inputs {
 		if err := l.read(input); err != nil {
@@ -37,7 +37,7 @@ func Run(inputs []Input) ([]Finding, error) {
 		}
 	}
 	for _, s := range l.joined() {
-		l.gates += len(s.check(&l.found)) + s.unseenFilters()
+		l.gates += len(s.check(l.found)) + s.elsewhere
 	}
 	l.gates += l.checkGateway()
 	l.timers()
@@ -46,7 +46,6 @@ func Run(inputs []Input) ([]Finding, error) {
 	return l.found.sorted(l.files), errors.Join(unread...)
 }
 
-// read reads one input.
 func (l *linter) read(input Input) error {
 	f := newFile(input.Name, input.Content)
 	l.files = append(l.files, f)
@@ -105,7 +104,7 @@ func (l *linter) checkGateIsThere() {
 		}
 		l.found.add(l.gatePlace, Warning, "no-gate", "%s", message)
 	}
-	if !l.checked && len(l.found.all) == 0 {
+	if !l.checked && len(l.found) == 0 {
 		for _, f := range l.files {
 			l.found.add(f.at(1, 1), Warning, "unread", "nothing in this file is about Envoy, so nothing in it is checked: %s", readable)
 		}

@@ -28,85 +28,6 @@ func TestExamplesHaveNoFindings(t *testing.T) {
 	}
 }
 
-// The bounds of the rules that have one, each with a value on either side of it.
-func TestBoundsOfRules(t *testing.T) {
-	reference, err := os.ReadFile("../../envoy/envoy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A check every 5 s, and up to 1 s later, takes up to 1 s.
-	for name, test := range map[string]struct{ old, new, rule string }{
-		"a route that answers 399": {"direct_response: {status: 503}", "direct_response: {status: 399}", "leaks"},
-		"a route that answers 400": {"direct_response: {status: 503}", "direct_response: {status: 400}", ""},
-		"stale_after is the time of a check": {"path: \"/\"\n                  clusters:",
-			"path: \"/\"\n                  stale_after: 7s\n                  clusters:", ""},
-		"stale_after is less than that": {"path: \"/\"\n                  clusters:",
-			"path: \"/\"\n                  stale_after: 6.9s\n                  clusters:", "idle"},
-		"a check in a minute where idle":      {"no_traffic_interval: 5s", "no_traffic_interval: 60s", "idle"},
-		"a check in a bit less":               {"no_traffic_interval: 5s", "no_traffic_interval: 59s", ""},
-		"the same where idle and healthy":     {"no_traffic_healthy_interval: 5s", "no_traffic_healthy_interval: 60s", "idle"},
-		"a percentage at the panic threshold": {"min_healthy_percent: 0", "min_healthy_percent: 50\n                    excluded: ignore", ""},
-		"a percentage below it": {"min_healthy_percent: 0",
-			"min_healthy_percent: 49\n                    excluded: ignore", "panic"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			text := strings.Replace(string(reference), test.old, test.new, 1)
-			if text == string(reference) {
-				t.Fatalf("the reference configuration has no %q", test.old)
-			}
-			found, err := Run([]Input{{"f", []byte(text)}})
-			if err != nil || (len(found) > 0) != (test.rule != "") || len(found) > 0 && found[0].Rule != test.rule {
-				t.Errorf("%v, and found:\n%s", err, render(found))
-			}
-		})
-	}
-}
-
-// A text that can't be read is reported at its position, and a text that is no configuration at all is a finding too.
-func TestUnreadableFilesAreReported(t *testing.T) {
-	for name, test := range map[string]struct{ content, finding, err string }{
-		"a compressed file": {"\x1f\x8b\x08\x00", "f:1:1: error: this file is compressed by gzip: check gunzip -c FILE | healthgate lint " +
-			"- [api]", ""},
-		"YAML that ends early": {"admin: {address: ", "f:2:1: error: not YAML: did not find expected node content, so nothing in this file " +
-			"is checked: fix this first [api]", ""},
-		"a tab": {"admin:\n\taddress: x\n", "f:2:1: error: not YAML: found character that cannot start any token, so nothing " +
-			"in this file is checked: fix this first [api]", ""},
-		"a list of words": {"[a, b]", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is " +
-			"checked: lint reads a bootstrap, ", ""},
-		"nothing": {"", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: " +
-			"lint reads a bootstrap, ", ""},
-		"a comment": {"# nothing\n", "f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is " +
-			"checked: lint reads a bootstrap, ", ""},
-		"another program's file": {"services:\n  web: {image: nginx}\n",
-			"f:1:1: warning: this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"a ConfigMap of others": {"apiVersion: v1\nkind: ConfigMap\ndata: {a: \"b: [\", c: '{\"d\": 1}'}\n",
-			"f:1:1: warning: nothing in this file is about Envoy, so nothing in it is checked: lint reads a bootstrap, ", ""},
-		"an anchor in itself": {"admin: &a [*a]\n", "f:1:8: error: values are nested more than 500 deep", ""},
-		"anchors of anchors": {"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
-			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nadmin: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n",
-			"error: the aliases expand to more than", ""},
-		"YAML 1.1's booleans": {"admin: {profile_path: no, ignore_global_conn_limit: On, access_log_path: \"on\"}\n",
-			"f:1:9: error: profile_path is false, and Envoy's API has a string here: put it into quotes [api]", ""},
-		"Envoy's own tag": {"!ignore anchors:\n- &a {socket_address: {address: 0.0.0.0, port_value: 1}}\nadmin: {address: *a}\n",
-			"f:2:24: error: admin listens on 0.0.0.0", ""},
-		"YAML 1.2 by its name": {"%YAML 1.2\n---\nadmin: {profile_path: 5}\n",
-			"f:3:9: error: profile_path is 5, and Envoy's API has a string here: put it into quotes [api]", ""},
-		"a merge key": {"a: &a {profile_path: x}\nadmin: {<<: *a}\n", "f:2:9: error: Envoy does not support the merge key <<", ""},
-		"a key twice": {"admin: {}\nadmin: {}\n", "f:2:1: warning: admin is given twice, and Envoy uses the last: remove the other " +
-			"one [api]", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			found, err := Run([]Input{{"f", []byte(test.content)}})
-			if got := render(found); !strings.Contains(got, test.finding) || (got == "") != (test.finding == "") {
-				t.Errorf("found %s, want %s", got, test.finding)
-			}
-			if (err == nil) != (test.err == "") || err != nil && !strings.HasPrefix(err.Error(), test.err) {
-				t.Errorf("got the error %v, want %s", err, test.err)
-			}
-		})
-	}
-}
-
 // JSON is read as YAML is: the same values, at the same places.
 func TestJSONHasThePositionsOfYAML(t *testing.T) {
 	text := "{\n \"admin\": {\"ü\": [1, -2.5e3, true,\n  null, \"a\\u00e4\\n\"], \"address\": {}}, \"b\": []}"
@@ -137,43 +58,6 @@ func outline(n *Node) string {
 		fmt.Fprintf(&b, " [%s]", outline(item))
 	}
 	return b.String()
-}
-
-// A comment silences its own line, or the next one that is more than a comment, and its own rule alone.
-func TestCommentSilencesItsLineAndRule(t *testing.T) {
-	const open = "admin: {address: {socket_address: {address: 0.0.0.0, port_value: 1}}}"
-	for name, test := range map[string]struct {
-		text string
-		want string // rules
-	}{
-		"none":             {open, "admin-open"},
-		"behind":           {open + " # healthgate: ignore admin-open, because it is a lab", ""},
-		"before":           {"# healthgate: ignore admin-open, because it is a lab\n\n# more\n" + open, ""},
-		"another rule":     {open + " # healthgate: ignore alpn, because it is a lab", "admin-open"},
-		"two rules":        {open + " # healthgate: ignore alpn, admin-open because it is a lab", ""},
-		"another line":     {"# healthgate: ignore admin-open, because it is a lab\nnode: {id: a}\n" + open, "admin-open"},
-		"no reason":        {open + " # healthgate: ignore admin-open", "admin-open ignore"},
-		"an empty reason":  {open + " # healthgate: ignore admin-open, because …", "admin-open ignore"},
-		"no rule":          {open + " # healthgate: ignore, because it is a lab", "admin-open ignore"},
-		"in a string":      {`node: {id: "a# healthgate: ignore admin-open"}` + "\n" + open, "admin-open"},
-		"of another tool":  {open + " # healthgate: ignored", "admin-open"},
-		"with CRLF":        {open + " # healthgate: ignore admin-open, because it is a lab\r\n", ""},
-		"itself, silenced": {open + " # healthgate: ignore ignore", "admin-open ignore"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			found, err := Run([]Input{{"f", []byte(test.text)}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var rules []string
-			for _, f := range found {
-				rules = append(rules, f.Rule)
-			}
-			if got := strings.Join(rules, " "); got != test.want {
-				t.Errorf("found %q, want %q:\n%s", got, test.want, render(found))
-			}
-		})
-	}
 }
 
 // The fuzzer runs a hundred times slower than this: it instruments all of Envoy's API.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // answer is yes, no, or maybe: it depends on more than is known of a probe.
@@ -61,20 +63,15 @@ func matches(route *Node, r request) answer {
 
 func matchesPath(match *Node, path string) answer {
 	folded := foldIf(match.text("case_sensitive") == "false")
-	switch {
-	case match.get("path") != nil:
-		return answerOf(folded(match.text("path")) == folded(path))
-	case match.get("path_separated_prefix") != nil:
-		prefix := folded(match.text("path_separated_prefix"))
-		return answerOf(folded(path) == prefix || strings.HasPrefix(folded(path), prefix+"/"))
-	case match.get("safe_regex") != nil:
-		return matchesRegex(match.text("safe_regex", "regex"), path)
-	case match.get("prefix") != nil:
-		return answerOf(strings.HasPrefix(folded(path), folded(match.text("prefix"))))
-	case match.get("connect_matcher") != nil:
+	prefix := match.get("path_separated_prefix")
+	switch result := matchesText(match, "path", folded, path); {
+	case prefix != nil && match.get("path") == nil:
+		return answerOf(strings.HasPrefix(folded(path)+"/", folded(prefix.scalar)+"/"))
+	case result == maybe && match.get("connect_matcher") != nil:
 		return no
+	default:
+		return result
 	}
-	return maybe
 }
 
 // foldIf returns strings.ToLower, or a function that changes nothing.
@@ -96,7 +93,6 @@ func matchesRegex(pattern, s string) answer {
 	return maybe
 }
 
-// matchesRest evaluates the rest of a match.
 func matchesRest(match *Node, r request) answer {
 	if match.get("grpc") != nil && !r.grpc {
 		return no
@@ -110,8 +106,9 @@ func matchesRest(match *Node, r request) answer {
 	if fraction := match.get("runtime_fraction"); fraction != nil {
 		result = min(result, matchesFraction(fraction.get("default_value")))
 	}
-	if certificate := match.get("tls_context"); certificate != nil {
-		result = min(result, matchesCertificate(certificate, r))
+	if certificate := match.get("tls_context"); certificate != nil { // a probe has none
+		needed := certificate.text("presented") == "true" || certificate.text("validated") == "true"
+		result = min(result, answerOf(!needed), max(answerOf(r.tls != maybe), maybe))
 	}
 	return result
 }
@@ -129,18 +126,6 @@ func matchesFraction(fraction *Node) answer {
 		return maybe
 	}
 	return no
-}
-
-// matchesCertificate reports whether a probe, which has no client certificate, meets a TlsContextMatchOptions.
-func matchesCertificate(options *Node, r request) answer {
-	result := yes
-	if options.text("presented") == "true" || options.text("validated") == "true" {
-		result = no
-	}
-	if r.tls == maybe {
-		return min(result, maybe)
-	}
-	return result
 }
 
 // header returns the value of a probe's header, whether the header is present, and whether both are known: an operator may add headers
@@ -237,18 +222,25 @@ var ipWildcard = regexp.MustCompile(`^[0-9]{1,3}\.[0-9.]*\*$`)
 
 // matchesString matches envoy.type.matcher.v3.StringMatcher.
 func matchesString(matcher *Node, s string) answer {
-	folded := foldIf(matcher.isTrue("ignore_case"))
+	return matchesText(matcher, "exact", foldIf(matcher.isTrue("ignore_case")), s)
+}
+
+// matchesText matches one of the conditions on a text. The whole text has another key in each message.
+func matchesText(matcher *Node, whole string, folded func(string) string, s string) answer {
+	is := func(matches func(s, of string) bool, key string) answer {
+		return answerOf(matches(folded(s), folded(matcher.text(key))))
+	}
 	switch {
 	case matcher.get("safe_regex") != nil:
 		return matchesRegex(matcher.text("safe_regex", "regex"), s)
-	case matcher.get("exact") != nil:
-		return answerOf(folded(s) == folded(matcher.text("exact")))
+	case matcher.get(whole) != nil:
+		return is(func(s, of string) bool { return s == of }, whole)
 	case matcher.get("prefix") != nil:
-		return answerOf(strings.HasPrefix(folded(s), folded(matcher.text("prefix"))))
+		return is(strings.HasPrefix, "prefix")
 	case matcher.get("suffix") != nil:
-		return answerOf(strings.HasSuffix(folded(s), folded(matcher.text("suffix"))))
+		return is(strings.HasSuffix, "suffix")
 	case matcher.get("contains") != nil:
-		return answerOf(strings.Contains(folded(s), folded(matcher.text("contains"))))
+		return is(strings.Contains, "contains")
 	}
 	return maybe
 }
@@ -397,4 +389,43 @@ func (f filterAt) meets(n *Node) answer {
 		return no
 	}
 	return maybe // addresses, names of servers, extensions
+}
+
+// Taker is a route that takes requests for a path.
+type Taker struct {
+	Line   int
+	Match  string // the condition on the path, as in prefix: /
+	Action string // as in: sends it to cluster a
+	Always bool   // the route has no other condition
+}
+
+// Takers returns the routes of a virtual host that take a path, in order, up to the first that always does.
+func Takers(virtualHost *yaml.Node, path string) (all []Taker) {
+	n, err := (&yamlReader{place: place{position: newFile("", nil).at(0, 0)}}).node(virtualHost, 0)
+	if err != nil {
+		return nil
+	}
+	rename(n, typeVirtualHost)
+	for _, route := range n.list("routes") {
+		match := route.get("match")
+		if matchesPath(match, path) != yes {
+			continue
+		}
+		t := Taker{Line: route.line, Action: action(route), Always: true}
+		for _, e := range match.pairs() {
+			switch e.key {
+			case "path", "prefix", "path_separated_prefix":
+				t.Match = e.key + ": " + e.value.text()
+			case "safe_regex":
+				t.Match = e.key + ": " + e.value.text("regex")
+			case "case_sensitive":
+			default:
+				t.Always = t.Always && e.value.kind == null
+			}
+		}
+		if all = append(all, t); t.Always {
+			break
+		}
+	}
+	return all
 }

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -85,47 +86,34 @@ func (n *Node) at(keys ...string) *Node {
 	return n
 }
 
+var missing = &Node{}
+
+// found returns the value at keys, or an empty node.
+func (n *Node) found(keys ...string) *Node { return cmp.Or(n.get(keys...), missing) }
+
 // list returns the items of the list at keys.
-func (n *Node) list(keys ...string) []*Node {
-	if n = n.get(keys...); n != nil {
-		return n.items
+func (n *Node) list(keys ...string) []*Node { return n.found(keys...).items }
+
+// pairs returns the entries of the mapping at keys.
+func (n *Node) pairs(keys ...string) []entry { return n.found(keys...).entries }
+
+// text returns the scalar at keys, or "".
+func (n *Node) text(keys ...string) string { return n.found(keys...).scalar }
+
+// first returns the first item of a list, or nil.
+func (n *Node) first() *Node {
+	if len(n.list()) > 0 {
+		return n.items[0]
 	}
 	return nil
 }
 
-// pairs returns the entries of the mapping at keys.
-func (n *Node) pairs(keys ...string) []entry {
-	if n = n.get(keys...); n == nil {
-		return nil
-	}
-	return n.entries
-}
-
-// first returns the first item of a list.
-func (n *Node) first() *Node {
-	if n == nil || len(n.items) == 0 {
-		return nil
-	}
-	return n.items[0]
-}
-
-// text returns the scalar at keys, or "".
-func (n *Node) text(keys ...string) string {
-	if n = n.get(keys...); n == nil {
-		return ""
-	}
-	return n.scalar
-}
-
-// has returns whether a list has one of some words.
 func (n *Node) has(words ...string) bool {
 	return slices.ContainsFunc(n.list(), func(item *Node) bool { return slices.Contains(words, item.scalar) })
 }
 
-// isTrue returns whether the value at keys is true.
 func (n *Node) isTrue(keys ...string) bool {
-	n = n.get(keys...)
-	return n != nil && n.kind == boolean && n.scalar == "true"
+	return n.found(keys...).kind == boolean && n.text(keys...) == "true"
 }
 
 // number returns the number at keys, which may be quoted, or byDefault.
@@ -170,7 +158,6 @@ func (n *Node) value() *structpb.Value {
 	return structpb.NewNullValue()
 }
 
-// structure returns a mapping as a protobuf Struct.
 func (n *Node) structure() *structpb.Struct {
 	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for _, e := range n.pairs() {

@@ -63,7 +63,6 @@ func mayBeJSON(content []byte) bool {
 	return len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[')
 }
 
-// parse reads the documents of a text.
 func parse(content []byte, at place) ([]*Node, error) {
 	if mayBeJSON(content) {
 		document, err := parseJSON(content, at)
@@ -90,7 +89,14 @@ type yamlReader struct {
 func parseYAML(content []byte, at place) (documents []*Node, err error) {
 	decoded, err := envoyyaml.Decode(content)
 	if err != nil {
-		return nil, at.syntax(err)
+		line, what := 1, err.Error()
+		if said := yamlLine.FindStringSubmatch(what); said != nil && said[1] != "" {
+			line, _ = strconv.Atoi(said[1])
+		}
+		if strings.Contains(what, "did not find expected") { // the parser's lines count from 0
+			line++
+		}
+		return nil, &syntaxError{at.of(line, 1), "not YAML: " + oneLine(yamlLine.ReplaceAllString(what, ""))}
 	}
 	reader := &yamlReader{place: at}
 	for _, document := range decoded {
@@ -106,18 +112,6 @@ func parseYAML(content []byte, at place) (documents []*Node, err error) {
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntax returns the library's error with its position.
-func (p place) syntax(err error) error {
-	line := 1
-	if said := yamlLine.FindStringSubmatch(err.Error()); said != nil && said[1] != "" {
-		line, _ = strconv.Atoi(said[1])
-	}
-	if strings.Contains(err.Error(), "did not find expected") { // the parser's lines count from 0
-		line++
-	}
-	return &syntaxError{p.of(line, 1), "not YAML: " + oneLine(yamlLine.ReplaceAllString(err.Error(), ""))}
-}
 
 func (r *yamlReader) node(y *yaml.Node, depth int) (*Node, error) {
 	n := &Node{position: r.of(y.Line, y.Column)}
@@ -254,7 +248,6 @@ func (r *jsonReader) fail(format string, args ...any) error {
 	return &syntaxError{r.next(), "not JSON: " + fmt.Sprintf(format, args...)}
 }
 
-// token reads a token.
 func (r *jsonReader) token() (json.Token, error) {
 	token, err := r.tokens.Token()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -322,5 +315,4 @@ func isPlaceholder(s string) bool { return placeholder.MatchString(s) }
 // placeholderWord matches a word that a script replaces by a number: ADMIN_PORT.
 var placeholderWord = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)+$`)
 
-// oneLine returns a message without line breaks.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

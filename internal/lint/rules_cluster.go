@@ -13,8 +13,7 @@ import (
 	"healthgate/filter/policy"
 )
 
-// checkClusters checks each cluster of a gate.
-func (s *scope) checkClusters(f *findings, g *gate) {
+func (s *scope) checkClusters(f findings, g *gate) {
 	for _, p := range g.configurations() {
 		for i, asked := range p.config.Clusters {
 			key := func(name string) *Node { return p.cluster(i, name) }
@@ -50,7 +49,7 @@ func speaksHTTP2(cluster *Node) bool {
 }
 
 // checkHTTP2 reports gRPC health checks of a cluster without HTTP/2.
-func (s *scope) checkHTTP2(f *findings) {
+func (s *scope) checkHTTP2(f findings) {
 	for _, cluster := range s.clusters {
 		for _, check := range cluster.list("health_checks") {
 			if at := check.get("grpc_health_check"); at != nil && !s.dumped && !speaksHTTP2(cluster) {
@@ -63,7 +62,7 @@ func (s *scope) checkHTTP2(f *findings) {
 }
 
 // checkRouteClusters reports a route to an unknown cluster. Envoy validates the routes in a connection manager when it starts.
-func (s *scope) checkRouteClusters(f *findings) {
+func (s *scope) checkRouteClusters(f findings) {
 	if s.bootstrap == nil || s.dumped || s.discovers("cds") {
 		return
 	}
@@ -108,7 +107,7 @@ func suggestion(name string, known []string) string {
 }
 
 // checkUnknown reports an unknown cluster, if the files should have it.
-func (s *scope) checkUnknown(f *findings, at *Node, asked policy.Cluster) {
+func (s *scope) checkUnknown(f findings, at *Node, asked policy.Cluster) {
 	severity, message := Error, "Envoy has no cluster %q, so the gate is always 503%s"
 	switch {
 	case s.dumped && !s.allClusters, s.bootstrap == nil && len(s.clusters) == 0: // the files have no clusters
@@ -122,7 +121,7 @@ func (s *scope) checkUnknown(f *findings, at *Node, asked policy.Cluster) {
 }
 
 // checkStatName reports a cluster whose stats have another name than the gate reads.
-func checkStatName(f *findings, at, name, cluster *Node, asked policy.Cluster) {
+func checkStatName(f findings, at, name, cluster *Node, asked policy.Cluster) {
 	statName, right := asked.Name, "remove stat_name"
 	if own := cluster.text("alt_stat_name"); own != "" {
 		statName, right = own, "write stat_name: "+own
@@ -140,7 +139,7 @@ func checkStatName(f *findings, at, name, cluster *Node, asked policy.Cluster) {
 
 // checkNotAsked reports a gate whose clusters get no traffic, and rules of Envoy Gateway that no gate depends on beside one that a gate
 // depends on.
-func (s *scope) checkNotAsked(f *findings, gates []*gate) {
+func (s *scope) checkNotAsked(f findings, gates []*gate) {
 	byConfiguration := map[*config.Config][]*Node{} // the names of clusters that exist
 	asked := map[string]bool{}
 	for _, g := range gates {
@@ -219,7 +218,7 @@ func (s *scope) usedNames() (used map[string]bool, whole bool) {
 }
 
 // hasNoHosts reports a cluster without a membership: it consists of other clusters, or of the addresses of its requests.
-func hasNoHosts(f *findings, cluster *Node) bool {
+func hasNoHosts(f findings, cluster *Node) bool {
 	contents, kind := typed(cluster.get("cluster_type", "typed_config"))
 	isKind := func(name string) bool { return strings.HasPrefix(kind, "envoy.extensions.clusters."+name+".") }
 	name := cluster.text("cluster_type", "name")
@@ -227,8 +226,8 @@ func hasNoHosts(f *findings, cluster *Node) bool {
 	case isKind("aggregate"), isKind("composite"), name == "envoy.clusters.aggregate", name == "envoy.clusters.composite":
 		var parts []string
 		for _, part := range contents.list("clusters") {
-			if name := cmp.Or(part.text("name"), part.scalar); name != "" || part.kind == text {
-				parts = append(parts, quoteKey(name))
+			if part.kind == text || part.text("name") != "" {
+				parts = append(parts, quoteKey(cmp.Or(part.text("name"), part.scalar)))
 			}
 		}
 		f.add(cluster.at("name"), Error, "unchecked", "this cluster consists of others and has no hosts, so a gate of it is always 503: "+
@@ -253,7 +252,7 @@ func endpoints(cluster *Node) (all []*Node, known bool) {
 }
 
 // checkUnchecked reports a cluster whose hosts count as healthy although they are down.
-func checkUnchecked(f *findings, g *gate, cluster *Node, c *config.Config, asked policy.Cluster) {
+func checkUnchecked(f findings, g *gate, cluster *Node, c *config.Config, asked policy.Cluster) {
 	const addChecks = ": add health_checks: [{timeout: 1s, interval: 5s, no_traffic_interval: 5s, no_traffic_healthy_interval: 5s, " +
 		"unhealthy_threshold: 1, healthy_threshold: 3, grpc_health_check: {}}]"
 	if cluster.text("type") == "EDS" || strings.Contains(cluster.text("cluster_type", "name"), ".eds") {
@@ -306,7 +305,7 @@ func passes(asked policy.Cluster, healthy, total int) bool {
 const idleInterval = time.Minute
 
 // checkIdle reports health checks that are too rare: while a cluster is idle, and for stale_after.
-func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
+func checkIdle(f findings, g *gate, cluster *Node, p probe) {
 	for _, check := range cluster.list("health_checks") {
 		interval := check.duration(0, "interval")
 		idle := check.duration(idleInterval, "no_traffic_interval")
@@ -332,7 +331,7 @@ func checkIdle(f *findings, g *gate, cluster *Node, p probe) {
 
 // checkPanic reports a gate that passes while Envoy panics: Envoy then sends to unhealthy hosts, or fails each request. A gate that needs
 // more than Envoy's threshold is stricter, by choice; so is one without a percentage, unless each request fails.
-func checkPanic(f *findings, at, cluster *Node, asked policy.Cluster) {
+func checkPanic(f findings, at, cluster *Node, asked policy.Cluster) {
 	threshold := 50.0 // Envoy's default
 	if given := cluster.get("common_lb_config", "healthy_panic_threshold"); given != nil {
 		threshold = given.number(0, "value")

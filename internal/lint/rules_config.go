@@ -9,7 +9,7 @@ import (
 )
 
 // checkConfig decodes the gate's configuration, and each merged one, as the filter does.
-func (s *scope) checkConfig(f *findings, g *gate) {
+func (s *scope) checkConfig(f findings, g *gate) {
 	known := map[*layer]bool{}
 	wrong := false
 	for _, p := range append([]probe{{layers: []*layer{g.layer}}}, g.probes...) {
@@ -36,7 +36,7 @@ func (s *scope) checkConfig(f *findings, g *gate) {
 }
 
 // reportErrors reports the decoder's errors of layers, and whether there are any.
-func reportErrors(f *findings, layers []*layer, err error) bool {
+func reportErrors(f findings, layers []*layer, err error) bool {
 	follows := "the filter refuses its whole configuration"
 	if layers[0].isOverride || len(layers) > 1 {
 		follows = "its probes get 503 healthgate_error, unless Envoy refuses the update"
@@ -45,7 +45,7 @@ func reportErrors(f *findings, layers []*layer, err error) bool {
 }
 
 // report reports the decoder's errors at their keys, with the consequence, and whether there are any.
-func report(f *findings, layers []*layer, err error, follows string) bool {
+func report(f findings, layers []*layer, err error, follows string) bool {
 	if err == nil {
 		return false
 	}
@@ -59,9 +59,8 @@ func report(f *findings, layers []*layer, err error, follows string) bool {
 	return true
 }
 
-// checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain. It returns
-// the misplaced gates, for which other rules are skipped.
-func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
+// checkMisplaced reports a gate that is no filter of a connection manager: in another filter, or in a cluster's filter chain.
+func (s *scope) checkMisplaced(f findings, gates []*gate) {
 	placed := map[*Node]bool{}
 	for _, g := range gates {
 		placed[g.contents] = true
@@ -78,11 +77,10 @@ func (s *scope) checkMisplaced(f *findings, gates []*gate) (misplaced []*gate) {
 			if contents, typeName := typed(n); isGate(contents, typeName) && !placed[contents] {
 				f.add(n, Warning, "unread", "this Healthgate filter is not in the http_filters of a connection manager, so lint does not check it: "+
 					"add it there, with disabled: true, and enable it on the probe's route")
-				misplaced = append(misplaced, &gate{contents: contents})
+				s.elsewhere++
 			}
 		})
 	}
-	return misplaced
 }
 
 // startups returns Healthgate's bootstrap extensions in a bootstrap.
@@ -101,7 +99,7 @@ const needsStartup = "the dynamic module needs a bootstrap extension that sample
 	typeModuleStartup + ", dynamic_module_config: %s, extension_name: healthgate}}]"
 
 // checkStartup reports a dynamic module without its bootstrap extension, or with two.
-func (s *scope) checkStartup(f *findings, g *gate) {
+func (s *scope) checkStartup(f findings, g *gate) {
 	extensions := startups(s.bootstrap)
 	if len(extensions) == 0 {
 		f.add(g.filter, Error, "config", needsStartup, "the bootstrap", "{name: healthgate, metrics_namespace: healthgate}")
@@ -121,7 +119,6 @@ type library struct {
 	byPath bool
 }
 
-// String describes a library in a finding.
 func (l *library) String() string {
 	if l.byPath {
 		return "the path " + l.file
@@ -152,7 +149,7 @@ func moduleLibrary(contents *Node) *library {
 }
 
 // checkLibraries reports Healthgate loaded from two files, each of which has its own memory.
-func (s *scope) checkLibraries(f *findings, gates []*gate) {
+func (s *scope) checkLibraries(f findings, gates []*gate) {
 	var firstPlugin *Node
 	modules := startups(s.bootstrap)
 	for _, g := range gates {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"healthgate/filter/config"
+	"healthgate/filter/policy"
 )
 
 // gatewayRoute matches the name that Envoy Gateway gives the cluster of a route's rule.
@@ -23,16 +24,16 @@ var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grp
 
 // gatewayReads reports whether checkGateway reads a kind of object.
 func gatewayReads(kind string) bool {
-	return gatewayKinds[kind] != "" || kind == "EnvoyExtensionPolicy" || kind == "EnvoyProxy" ||
-		kind == "EnvoyPatchPolicy" || kind == "HTTPRouteFilter"
+	return gatewayKinds[kind] != "" || slices.Contains([]string{"EnvoyExtensionPolicy", "EnvoyProxy", "EnvoyPatchPolicy", "HTTPRouteFilter"}, kind)
 }
 
 // envoyGateway has the objects of an Envoy Gateway.
 type envoyGateway struct {
-	found   *findings
+	found   findings
 	routes  map[string]*Node // by kind/namespace/name
 	filters map[string]*Node // each HTTPRouteFilter, by its name
 	proxies []*Node
+	modules []*Node // that the proxies register
 	others  []*Node // policies that add filters before the gate, or rewrite replies
 	merges  bool    // clusters are named after services
 	patched bool    // a patch sets how often Envoy checks a cluster without traffic
@@ -40,21 +41,21 @@ type envoyGateway struct {
 
 // checkGateway checks the objects by which Envoy Gateway runs the module, and returns the number of their gates.
 func (l *linter) checkGateway() (gates int) {
-	e := &envoyGateway{found: &l.found, routes: map[string]*Node{}, filters: map[string]*Node{}}
+	e := &envoyGateway{found: l.found, routes: map[string]*Node{}, filters: map[string]*Node{}}
 	for _, object := range l.objects {
-		kind := object.text("kind")
-		if kind == "EnvoyProxy" {
+		name := object.text("metadata", "name")
+		switch kind := object.text("kind"); {
+		case kind == "EnvoyProxy":
 			e.proxies = append(e.proxies, object)
+			e.modules = append(e.modules, object.list("spec", "dynamicModules")...)
 			e.merges = e.merges || object.get("spec", "mergeBackends") != nil
-		} else if kind == "HTTPRouteFilter" {
-			e.filters[object.text("metadata", "name")] = object
-		} else if gatewayFilters[kind] != nil {
+		case kind == "HTTPRouteFilter":
+			e.filters[name] = object
+		case gatewayFilters[kind] != nil:
 			e.others = append(e.others, object)
-		} else if short := gatewayKinds[kind]; short != "" {
-			e.routes[short+"/"+object.text("metadata", "namespace")+"/"+object.text("metadata", "name")] = object
+		case gatewayKinds[kind] != "":
+			e.routes[gatewayKinds[kind]+"/"+object.text("metadata", "namespace")+"/"+name] = object
 		}
-	}
-	for _, object := range l.objects {
 		for _, patch := range object.list("spec", "jsonPatches") {
 			e.patched = e.patched || strings.HasSuffix(patch.text("operation", "path"), "/no_traffic_interval")
 		}
@@ -65,15 +66,14 @@ func (l *linter) checkGateway() (gates int) {
 	for _, object := range l.objects {
 		switch object.text("kind") {
 		case "EnvoyExtensionPolicy":
-			entries := object.list("spec", "dynamicModule")
 			own := 0
-			for _, entry := range entries {
+			for _, entry := range object.list("spec", "dynamicModule") {
 				if e.isGate(entry) {
 					own++
 					e.checkPolicy(object, entry)
 				}
 			}
-			if gates += own; own == 0 && len(entries) > 0 {
+			if gates += own; own == 0 && len(object.list("spec", "dynamicModule")) > 0 {
 				l.gatePlace = cmp.Or(l.gatePlace, object)
 			}
 		case "EnvoyPatchPolicy":
@@ -89,20 +89,13 @@ func (l *linter) checkGateway() (gates int) {
 
 // route returns a route by its kind, namespace and name. A route without a namespace may be in any.
 func (e *envoyGateway) route(kind, namespace, name string) *Node {
-	if route := e.routes[kind+"/"+namespace+"/"+name]; route != nil {
-		return route
-	}
-	return e.routes[kind+"//"+name]
+	return cmp.Or(e.routes[kind+"/"+namespace+"/"+name], e.routes[kind+"//"+name])
 }
 
 // module returns the module of a name that an EnvoyProxy registers, or nil.
 func (e *envoyGateway) module(name string) *Node {
-	for _, proxy := range e.proxies {
-		for _, entry := range proxy.list("spec", "dynamicModules") {
-			if entry.text("name") == name {
-				return entry
-			}
-		}
+	if i := slices.IndexFunc(e.modules, func(module *Node) bool { return module.text("name") == name }); i >= 0 {
+		return e.modules[i]
 	}
 	return nil
 }
@@ -124,34 +117,28 @@ func (e *envoyGateway) checkPolicy(policy, entry *Node) {
 		decoded, err = config.Decode(own.value.structure(), module)
 	}
 	report(e.found, []*layer{own}, err, "Envoy Gateway still accepts it; a running Envoy keeps its listener, and a new one gets none")
-	if len(e.proxies) > 0 && e.module(entry.text("name")) == nil && !isPlaceholder(entry.text("name")) {
+	name := entry.text("name")
+	if len(e.proxies) > 0 && e.module(name) == nil && !isPlaceholder(name) {
 		var known []string
-		for _, proxy := range e.proxies {
-			for _, registered := range proxy.list("spec", "dynamicModules") {
-				known = append(known, registered.text("name"))
-			}
+		for _, module := range e.modules {
+			known = append(known, module.text("name"))
 		}
-		e.found.add(entry.at("name"), Error, "no-gate", "no EnvoyProxy registers a module %q, so Envoy Gateway refuses the policy%s",
-			entry.text("name"), suggestion(entry.text("name"), known))
+		e.found.add(entry.at("name"), Error, "no-gate", "no EnvoyProxy registers a module %q, so Envoy Gateway refuses the policy%s", name,
+			suggestion(name, known))
 	}
 	if err != nil {
 		return
 	}
 	e.checkTargets(policy, decoded)
 	e.checkOthers(policy)
-	asked := map[string]bool{}
-	for _, cluster := range decoded.Clusters {
-		asked[cluster.Name] = true
-	}
 	for i, cluster := range decoded.Clusters {
-		at := find([]*layer{own}, "clusters["+strconv.Itoa(i)+"].name")
+		at := probe{layers: []*layer{own}}.cluster(i, "name")
 		if decoded.Admin == nil && cluster.StatName != cluster.Name {
 			continue
 		}
-		if route := e.cluster(&Node{position: at.position, kind: text, scalar: cluster.Name},
-			gateUses); route != nil {
+		if route := e.cluster(&Node{position: at.position, kind: text, scalar: cluster.Name}, gateUses); route != nil {
 			e.checkIdle(route)
-			e.checkOtherRules(at, route, cluster.Name, asked)
+			e.checkOtherRules(at, route, cluster.Name, decoded.Clusters)
 		}
 	}
 }
@@ -162,38 +149,22 @@ const gateUses = "the gate depends on"
 // cluster checks the name of a cluster, and returns the route that it is made from if that is in the files.
 func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	const rule = "unknown-cluster"
-	if e.merges || isPlaceholder(name.scalar) {
-		return nil
-	}
 	parts := gatewayRoute.FindStringSubmatch(name.scalar)
-	if parts == nil {
-		if who == gateUses {
-			e.found.add(name, Warning, rule, "Envoy Gateway creates no cluster %q: it names them "+
-				"httproute/<namespace>/<name>/rule/<index>, or grpcroute/… for a rule of a GRPCRoute", name.scalar)
-		}
+	switch {
+	case e.merges || isPlaceholder(name.scalar):
+		return nil
+	case parts == nil && who == gateUses:
+		e.found.add(name, Warning, rule, "Envoy Gateway creates no cluster %q: it names them "+
+			"httproute/<namespace>/<name>/rule/<index>, or grpcroute/… for a rule of a GRPCRoute", name.scalar)
+		return nil
+	case parts == nil:
 		return nil
 	}
-	key := strings.Join(parts[1:4], "/")
 	if route = e.route(parts[1], parts[2], parts[3]); route == nil {
-		var known []string
-		meant := ""
-		for other := range e.routes {
-			kind, rest, _ := strings.Cut(other, "/")
-			if strings.HasPrefix(rest, "/") {
-				rest = parts[2] + rest
-			}
-			known = append(known, kind+"/"+rest)
-			if rest == parts[2]+"/"+parts[3] { // of another kind
-				meant = ": did you mean " + kind + "/" + rest + "/rule/" + parts[4] + "?"
-			}
-		}
-		slices.Sort(known)
-		if near := config.Nearest(key, known); meant == "" && near != "" {
-			meant = ": did you mean " + near + "/rule/" + parts[4] + "?"
-		}
-		if meant != "" {
-			e.found.add(name, Error, rule, "%s the cluster %q, and no route in these files has that name%s", who, name.scalar, meant)
-		} else if len(known) > 0 && who == gateUses {
+		if meant := e.likely(parts); meant != "" {
+			e.found.add(name, Error, rule, "%s the cluster %q, and no route in these files has that name: did you mean %s/rule/%s?", who, name.scalar,
+				meant, parts[4])
+		} else if len(e.routes) > 0 && who == gateUses {
 			e.found.add(name, Warning, rule, "%s the cluster %q, and no route in these files has that name", who, name.scalar)
 		}
 		return nil
@@ -213,14 +184,33 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	return route
 }
 
+// likely returns the route that the parts of a cluster's name may mean: of another kind, or with a similar name; "" if there is none.
+func (e *envoyGateway) likely(parts []string) (meant string) {
+	var known []string
+	for _, other := range slices.Sorted(maps.Keys(e.routes)) {
+		kind, rest, _ := strings.Cut(other, "/")
+		if strings.HasPrefix(rest, "/") {
+			rest = parts[2] + rest
+		}
+		known = append(known, kind+"/"+rest)
+		if rest == parts[2]+"/"+parts[3] {
+			meant = kind + "/" + rest
+		}
+	}
+	slices.Sort(known)
+	return cmp.Or(meant, config.Nearest(strings.Join(parts[1:4], "/"), known))
+}
+
 // checkOtherRules reports rules of the same route that the gate does not depend on: a new rule before another renumbers them.
-func (e *envoyGateway) checkOtherRules(at, route *Node, name string, asked map[string]bool) {
+func (e *envoyGateway) checkOtherRules(at, route *Node, name string, asked []policy.Cluster) {
 	prefix := name[:strings.LastIndex(name, "/rule/")+len("/rule/")]
 	var left []string
 	for i, rule := range route.list("spec", "rules") {
 		other := prefix + strconv.Itoa(i)
-		isAsked := func(name string) bool { return name == other || strings.HasPrefix(name, other+"/") }
-		if len(rule.list("backendRefs")) > 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(asked)), isAsked) {
+		isAsked := func(cluster policy.Cluster) bool {
+			return cluster.Name == other || strings.HasPrefix(cluster.Name, other+"/")
+		}
+		if len(rule.list("backendRefs")) > 0 && !slices.ContainsFunc(asked, isAsked) {
 			left = append(left, "rule/"+strconv.Itoa(i))
 		}
 	}
@@ -239,33 +229,25 @@ func otherRules(route string, left []string) string {
 // checkTargets reports a policy whose routes do not match the gate's path, or let probes pass without the filter.
 func (e *envoyGateway) checkTargets(policy *Node, gate *config.Config) {
 	for _, target := range targets(policy) {
-		if target.text("kind") == "Gateway" {
+		kind, name := target.text("kind"), target.text("name")
+		route := e.route(gatewayKinds[kind], policy.text("metadata", "namespace"), name)
+		isProbe := func(rule *Node) bool { return matchesGate(rule, gate) }
+		switch rules := route.list("spec", "rules"); {
+		case kind == "Gateway":
 			e.found.add(target, Warning, "leaks", "the policy targets the whole Gateway, so without the filter (absent or refused) probes follow "+
 				"the other routes, and backends answer in Envoy's place: give the probe a separate HTTPRoute, and target that")
-			continue
-		}
-		kind := gatewayKinds[target.text("kind")]
-		if kind == "" || len(e.routes) == 0 {
-			continue
-		}
-		route := e.route(kind, policy.text("metadata", "namespace"), target.text("name"))
-		if route == nil {
-			e.found.add(target, Warning, "not-enabled", "the policy targets %s %q, which is not in these files", target.text("kind"),
-				target.text("name"))
-			continue
-		}
-		rules := route.list("spec", "rules")
-		matched := false
-		for _, rule := range rules {
-			if matchesGate(rule, gate) {
-				matched = true
-				e.checkLeak(rule)
-			}
-		}
-		if !matched && len(rules) > 0 {
+		case gatewayKinds[kind] == "" || len(e.routes) == 0:
+		case route == nil:
+			e.found.add(target, Warning, "not-enabled", "the policy targets %s %q, which is not in these files", kind, name)
+		case len(rules) > 0 && !slices.ContainsFunc(rules, isProbe):
 			e.found.add(target, Error, "not-enabled", "the gate answers %q, which no rule of %s %s (line %d) matches, so it never "+
-				"answers: target an HTTPRoute that matches {path: {type: Exact, value: %q}}", gate.Path, target.text("kind"),
-				target.text("name"), route.line, gate.Path)
+				"answers: target an HTTPRoute that matches {path: {type: Exact, value: %q}}", gate.Path, kind, name, route.line, gate.Path)
+		default:
+			for _, rule := range rules {
+				if isProbe(rule) {
+					e.checkLeak(rule)
+				}
+			}
 		}
 	}
 }
@@ -341,11 +323,10 @@ var gatewayFilters = map[string][]struct{ field, rule, does string }{
 	},
 }
 
-// targets returns the references to the targets of a policy.
 func targets(policy *Node) []*Node {
-	all := policy.list("spec", "targetRefs")
+	all := slices.Clone(policy.list("spec", "targetRefs"))
 	if one := policy.get("spec", "targetRef"); one != nil {
-		all = append(slices.Clone(all), one)
+		all = append(all, one)
 	}
 	return all
 }
@@ -369,21 +350,16 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 		section := ref.text("sectionName")
 		return isGateway(ref) && (section == "" || len(sections) == 0 || slices.Contains(sections, section) || slices.Contains(sections, ""))
 	}
+	isForRoute := func(ref *Node) bool {
+		return !isGateway(ref) && slices.ContainsFunc(targets(policy), func(own *Node) bool {
+			return ref.text("kind") == own.text("kind") && ref.text("name") == own.text("name")
+		})
+	}
 	for _, other := range e.others {
 		kind := other.text("kind")
-		if other == policy || !slices.ContainsFunc(targets(other), reachesProbe) {
-			continue
-		}
-		if kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) {
-			continue // the gate's policy replaces it on the probe's route
-		}
-		if slices.ContainsFunc(e.others, func(o *Node) bool {
-			return o.text("kind") == kind && slices.ContainsFunc(targets(o), func(ref *Node) bool {
-				return slices.ContainsFunc(targets(policy), func(own *Node) bool {
-					return ref.text("kind") == own.text("kind") && ref.text("name") == own.text("name") && !isGateway(ref)
-				})
-			})
-		}) {
+		replaces := func(o *Node) bool { return o.text("kind") == kind && slices.ContainsFunc(targets(o), isForRoute) }
+		if other == policy || !slices.ContainsFunc(targets(other), reachesProbe) || slices.ContainsFunc(e.others, replaces) ||
+			kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) { // the gate's policy replaces it on the probe's route
 			continue
 		}
 		for _, filter := range gatewayFilters[kind] {
@@ -412,7 +388,7 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 			own = entry
 		}
 	}
-	bootstrap := proxy.get("spec", "bootstrap")
+	bootstrap, file := proxy.get("spec", "bootstrap"), modulePath(own)
 	value := bootstrap.get("value")
 	var documents []*Node
 	if value != nil && value.kind == text {
@@ -429,8 +405,8 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 			extensions++
 			checkModuleName(e.found, contents)
 			e.checkSearchPath(proxy, contents)
-			l, file := moduleLibrary(contents), modulePath(own)
-			if l != nil && file != nil && l.file != file.scalar && (l.byPath || path.Base(file.scalar) != "lib"+l.file+".so") && !l.isMisspelt() {
+			l := moduleLibrary(contents)
+			if l != nil && file != nil && l.file != file.scalar && !(&library{file: file.scalar, byPath: true}).isNamed(l) && !l.isMisspelt() {
 				e.found.add(l.at, Error, "two-libraries", "the module is loaded by %s here, and by the path %s in line %d: two copies share no "+
 					"memory, so Envoy refuses the filter: write the same in both places", l, file.scalar, file.line)
 			}
@@ -438,7 +414,7 @@ func (e *envoyGateway) checkBootstrap(proxy *Node) {
 	}
 	if own != nil && extensions == 0 && (bootstrap == nil || value != nil) {
 		e.found.add(own, Error, "config", needsStartup, "spec.bootstrap (type: Merge)",
-			fmt.Sprintf("{module: {local: {filename: %s}}, metrics_namespace: healthgate}", modulePath(own).text()))
+			"{module: {local: {filename: "+file.text()+"}}, metrics_namespace: healthgate}")
 	}
 }
 
@@ -447,21 +423,15 @@ func (e *envoyGateway) checkSearchPath(proxy, extension *Node) {
 	const variable = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
 	name := extension.get("dynamic_module_config", "name")
 	kubernetes := proxy.get("spec", "provider", "kubernetes")
-	if name == nil || kubernetes == nil || mentions(kubernetes, variable) {
-		return
-	}
-	for _, workload := range []string{"envoyDeployment", "envoyDaemonSet"} {
+	hasImage := func(workload string) bool { // which may set the variable
 		container := kubernetes.get(workload, "container")
-		if container.get("image") != nil || container.get("imageRepository") != nil {
-			return // it may set the variable
-		}
+		return container.get("image") != nil || container.get("imageRepository") != nil
+	}
+	hasVariable := false
+	kubernetes.each(func(n *Node) { hasVariable = hasVariable || n.scalar == variable })
+	if name == nil || kubernetes == nil || hasVariable || hasImage("envoyDeployment") || hasImage("envoyDaemonSet") {
+		return
 	}
 	e.found.add(name, Error, "config", "Envoy searches for this module in the folder that %s names, which Envoy Gateway's own image does not "+
 		"set, so Envoy does not start: add it to spec.provider.kubernetes.envoyDeployment.container.env", variable)
-}
-
-// mentions reports whether a text is a value somewhere in a node.
-func mentions(n *Node, text string) bool {
-	return n != nil && (n.scalar == text || slices.ContainsFunc(n.items, func(item *Node) bool { return mentions(item, text) }) ||
-		slices.ContainsFunc(n.entries, func(e entry) bool { return mentions(e.value, text) }))
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // checkALPN reports a TLS listener without HTTP/2.
-func (g *gate) checkALPN(f *findings) {
+func (g *gate) checkALPN(f findings) {
 	codec, tls := g.in.text("codec_type"), tlsContext(g.in.chain)
 	if tls == nil || codec == "HTTP1" || codec == "HTTP3" || tls.get("common_tls_context", "alpn_protocols").has("h2") {
 		return
@@ -23,7 +23,7 @@ func (g *gate) checkALPN(f *findings) {
 }
 
 // checkUnderscores reports an option that rejects gRPC metadata such as user_id.
-func (g *gate) checkUnderscores(f *findings) {
+func (g *gate) checkUnderscores(f findings) {
 	action := g.in.get("common_http_protocol_options", "headers_with_underscores_action")
 	follows := map[string]string{"REJECT_REQUEST": "Envoy resets a request with it, without an access log entry",
 		"DROP_HEADER": "Envoy drops it before the backend"}[action.text()]
@@ -40,13 +40,12 @@ func (g *gate) forwards() bool {
 	})
 }
 
-// isForwarding reports whether a route sends requests upstream.
 func isForwarding(route *Node) bool {
 	return route.get("direct_response") == nil && route.get("redirect") == nil
 }
 
 // checkLocalReplies reports mappers that change the gate's replies, and a format of all bodies.
-func (g *gate) checkLocalReplies(f *findings) {
+func (g *gate) checkLocalReplies(f findings) {
 	const (
 		rule  = "local-reply"
 		right = "combine its filter by an and_filter with an extension_filter of type " +
@@ -128,19 +127,12 @@ func takesReply(n *Node, status int, r request) answer {
 
 func compares(comparison *Node, status int) answer {
 	with := int(comparison.number(0, "value", "default_value"))
-	switch comparison.text("op") {
-	case "GE":
-		return answerOf(status >= with)
-	case "LE":
-		return answerOf(status <= with)
-	case "NE":
-		return answerOf(status != with)
-	}
-	return answerOf(status == with)
+	met, known := map[string]bool{"GE": status >= with, "LE": status <= with, "NE": status != with}[comparison.text("op")]
+	return answerOf(met || !known && status == with)
 }
 
 // checkAdmin reports an admin interface that other machines can reach.
-func (s *scope) checkAdmin(f *findings) {
+func (s *scope) checkAdmin(f findings) {
 	at := s.bootstrap.get("admin", "address", "socket_address", "address")
 	if ip, err := netip.ParseAddr(at.text()); err == nil && !ip.Unmap().IsLoopback() { // else a name, which Envoy refuses, or a placeholder
 		f.add(at, Error, "admin-open", "admin listens on %s, and any client that reaches it can stop Envoy, drain it and read its configuration: "+
@@ -149,7 +141,7 @@ func (s *scope) checkAdmin(f *findings) {
 }
 
 // checkNative reports a gate for which Envoy's own filter is enough: it needs only a percentage of each cluster.
-func (g *gate) checkNative(f *findings) {
+func (g *gate) checkNative(f findings) {
 	probes := g.configurations()
 	if len(probes) == 0 || slices.ContainsFunc(probes, func(p probe) bool {
 		return !isNative(p.config) || g.variant == module && len(p.layers[0].value.list("grpc_services")) > 0

@@ -9,7 +9,6 @@ import (
 
 // actor is a kind of HTTP filter that can answer a probe or change the gate's reply.
 type actor struct {
-	typeName  string // in envoy.extensions.filters.http
 	onRequest string // its effect on a request that reaches it before the gate; "" if none
 	onReply   string // its effect on the gate's reply, on either side of the gate; "" if none
 	// acts reports whether its configuration has these effects (yes: no plain probe passes).
@@ -34,69 +33,90 @@ const (
 	fromCache = "may answer from its cache"
 )
 
-var actors = []actor{
-	{"jwt_authn.v3.JwtAuthentication", "requires a token, which a probe does not have (401)", "", jwtRefuses, nil},
-	{"ext_authz.v3.ExtAuthz", "asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs, nil},
-	{"oauth2.v3.OAuth2", "redirects a client without its cookie to a login (302)", "", oauthRedirects, nil},
-	{"basic_auth.v3.BasicAuth", "requires a password, which a probe does not have (401)", "", func(f filterAt) answer {
+// actors has the filters by their types in envoy.extensions.filters.http.
+var actors = map[string]actor{
+	"jwt_authn.v3.JwtAuthentication": {"requires a token, which a probe does not have (401)", "", jwtRefuses, nil},
+	"ext_authz.v3.ExtAuthz":          {"asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs, nil},
+	"oauth2.v3.OAuth2": {"redirects a client without its cookie to a login (302)", "", func(f filterAt) answer {
+		return not(anyOf(f.contents.list("config", "pass_through_matcher"), f.hasHeader))
+	}, nil},
+	"basic_auth.v3.BasicAuth": {"requires a password, which a probe does not have (401)", "", func(f filterAt) answer {
 		return answerOf(!f.contents.isTrue("allow_missing"))
 	}, nil},
-	{"api_key_auth.v3.ApiKeyAuth", "requires a key, which a probe does not have (401)", "", always(yes), nil},
-	{"rbac.v3.RBAC", "refuses a probe by its policies (403)", "", rbacRefuses, nil},
-	{"grpc_json_transcoder.v3.GrpcJsonTranscoder", "refuses each request that is none of its methods (404)", "", transcoderRefuses, nil},
-	{"mcp.v3.Mcp", "refuses each request that is not MCP", "", func(f filterAt) answer {
+	"api_key_auth.v3.ApiKeyAuth": {"requires a key, which a probe does not have (401)", "", always(yes), nil},
+	"rbac.v3.RBAC":               {"refuses a probe by its policies (403)", "", rbacRefuses, nil},
+	"grpc_json_transcoder.v3.GrpcJsonTranscoder": {"refuses each request that is none of its methods (404)", "", func(f filterAt) answer {
+		c := f.replaced("GrpcJsonTranscoder")
+		return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method"))
+	}, nil},
+	"mcp.v3.Mcp": {"refuses each request that is not MCP", "", func(f filterAt) answer {
 		return answerOf(cmp.Or(f.route.text("traffic_mode"), f.contents.text("traffic_mode")) == "REJECT_NO_MCP")
 	}, nil},
-	{"a2a.v3.A2a", "refuses each request that is not A2A", "", func(f filterAt) answer {
+	"a2a.v3.A2a": {"refuses each request that is not A2A", "", func(f filterAt) answer {
 		return maybeIf(f.contents.text("traffic_mode") == "REJECT") // Envoy 1.40 refuses a GET, and 1.39 does not
 	}, nil},
-	{"checksum.v3alpha.ChecksumConfig", "refuses each path without a checksum (403)", "", func(f filterAt) answer {
+	"checksum.v3alpha.ChecksumConfig": {"refuses each path without a checksum (403)", "", func(f filterAt) answer {
 		return answerOf(f.contents.isTrue("reject_unmatched"))
 	}, nil},
-	{"file_server.v3.FileServerConfig", "answers with a file, or 404", "", fileServerAnswers, nil},
-	{"credential_injector.v3.CredentialInjector", "refuses requests while it has no credential (401)", "", func(f filterAt) answer {
+	"file_server.v3.FileServerConfig": {"answers with a file, or 404", "", func(f filterAt) answer {
+		return anyOf(f.replaced("FileServerConfig").list("path_mappings"), func(mapped *Node) answer {
+			return answerOf(strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")))
+		})
+	}, nil},
+	"credential_injector.v3.CredentialInjector": {"refuses requests while it has no credential (401)", "", func(f filterAt) answer {
 		return maybeIf(!f.contents.isTrue("allow_request_without_credential"))
 	}, nil},
-	{"ratelimit.v3.RateLimit", overLimit, "", rateLimitRefuses, nil},
-	{"local_ratelimit.v3.LocalRateLimit", overLimit, "", localRateLimitRefuses, nil},
-	{"rate_limit_quota.v3.RateLimitQuotaFilterConfig", "refuses requests over its quota (429)", "", always(maybe), nil},
-	{"fault.v3.HTTPFault", "answers some requests with an error, or late", "may delay it", faultActs, nil},
-	{"admission_control.v3.AdmissionControl", "refuses requests while others fail (503)",
+	"ratelimit.v3.RateLimit": {overLimit, "", func(f filterAt) answer {
+		return maybeIf(f.isForwarded && !isOff(f.contents.get("filter_enabled")) && !isOff(f.contents.get("filter_enforced")) &&
+			(f.hasLimits || len(f.contents.list("rate_limits")) > 0 || len(f.route.list("rate_limits")) > 0))
+	}, nil},
+	"local_ratelimit.v3.LocalRateLimit": {overLimit, "", func(f filterAt) answer {
+		c := f.replaced("LocalRateLimit")
+		isOn := func(key string) bool { return matchesFraction(c.get(key, "default_value")) != no } // 0 % unless it is given
+		return maybeIf((c.get("token_bucket") != nil || len(c.list("descriptors")) > 0) && isOn("filter_enabled") && isOn("filter_enforced"))
+	}, nil},
+	"rate_limit_quota.v3.RateLimitQuotaFilterConfig": {"refuses requests over its quota (429)", "", always(maybe), nil},
+	"fault.v3.HTTPFault":                             {"answers some requests with an error, or late", "may delay it", faultActs, nil},
+	"admission_control.v3.AdmissionControl": {"refuses requests while others fail (503)",
 		"counts each 503 as a failure, and then refuses real requests", ifEnabled, nil},
-	{"adaptive_concurrency.v3.AdaptiveConcurrency", "refuses requests over its limit (503)", "", ifEnabled, nil},
-	{"bandwidth_limit.v3.BandwidthLimit", "delays requests", "", bandwidthDelays, nil},
-	{"csrf.v3.CsrfPolicy", "refuses gRPC probes, which have no origin (403)", "", func(f filterAt) answer {
+	"adaptive_concurrency.v3.AdaptiveConcurrency": {"refuses requests over its limit (503)", "", ifEnabled, nil},
+	"bandwidth_limit.v3.BandwidthLimit": {"delays requests", "", func(f filterAt) answer {
+		c := f.replaced("BandwidthLimit")
+		return maybeIf(!slices.Contains([]string{"", "DISABLED"}, c.text("enable_mode")) && !isOff(c.get("runtime_enabled")))
+	}, nil},
+	"csrf.v3.CsrfPolicy": {"refuses gRPC probes, which have no origin (403)", "", func(f filterAt) answer {
 		return maybeIf(f.request.grpc && !isOff(f.replaced("CsrfPolicy").get("filter_enabled"))) // a gRPC probe is a POST
 	}, nil},
-	{"cache.v3.CacheConfig", fromCache, "", ifForwarded, nil},
-	{"cache_v2.v3.CacheV2Config", fromCache, "", ifForwarded, nil},
-	{"health_check.v3.HealthCheck", "answers health checks itself", "", healthCheckAnswers, nil},
-	{"ext_proc.v3.ExternalProcessor", "calls a processor, which may answer, or fail (500)",
+	"cache.v3.CacheConfig":      {fromCache, "", ifForwarded, nil},
+	"cache_v2.v3.CacheV2Config": {fromCache, "", ifForwarded, nil},
+	"health_check.v3.HealthCheck": {"answers health checks itself", "", func(f filterAt) answer {
+		return min(maybeIf(!f.contents.isTrue("pass_through_mode")), allOf(f.contents.list("headers"), f.hasHeader))
+	}, nil},
+	"ext_proc.v3.ExternalProcessor": {"calls a processor, which may answer, or fail (500)",
 		"calls a processor, which may change it, or fail (500)", extProcCalls("request"), extProcCalls("response")},
-	{"wasm.v3.Wasm", "runs a program that may answer", "may change it by its program", always(maybe), nil},
-	{"lua.v3.Lua", "runs a script that may answer", "runs a script that may change it",
+	"wasm.v3.Wasm": {"runs a program that may answer", "may change it by its program", always(maybe), nil},
+	"lua.v3.Lua": {"runs a script that may answer", "runs a script that may change it",
 		luaDefines(regexp.MustCompile(`\benvoy_on_request\b`)), luaDefines(regexp.MustCompile(`\benvoy_on_response\b`))},
-	{"golang.v3alpha.Config", "runs a plugin that may answer", "may change it by its plugin", always(maybe), nil},
-	{"dynamic_modules.v3.DynamicModuleFilter", "runs a module that may answer", "may change it by its module", always(maybe), nil},
-	{"transform.v3.TransformConfig", "changes requests", "changes it", transforms("request"), transforms("response")},
-	{"custom_response.v3.CustomResponse", "", "may replace it by another reply", func(f filterAt) answer {
+	"golang.v3alpha.Config":                  {"runs a plugin that may answer", "may change it by its plugin", always(maybe), nil},
+	"dynamic_modules.v3.DynamicModuleFilter": {"runs a module that may answer", "may change it by its module", always(maybe), nil},
+	"transform.v3.TransformConfig":           {"changes requests", "changes it", transforms("request"), transforms("response")},
+	"custom_response.v3.CustomResponse": {"", "may replace it by another reply", func(f filterAt) answer {
 		return maybeIf(f.contents.get("custom_response_matcher") != nil || f.route.get("custom_response_matcher") != nil)
 	}, nil},
-	{"composite.v3.Composite", "runs a filter that depends on the request and may answer",
+	"composite.v3.Composite": {"runs a filter that depends on the request and may answer",
 		"may change it by a filter that depends on the request", always(maybe), nil},
 }
 
 // checkOrder reports filters that may answer a probe before the gate does, and filters that may change the gate's reply: Envoy passes
 // a local reply through every filter of the chain, on either side of the filter that sends it.
-func (s *scope) checkOrder(f *findings, g *gate) {
+func (s *scope) checkOrder(f findings, g *gate) {
 	for i, other := range g.in.list("http_filters") {
 		contents, typeName := s.httpFilter(other)
-		kind, _ := strings.CutPrefix(typeName, httpFilters)
-		at := slices.IndexFunc(actors, func(a actor) bool { return a.typeName == kind })
-		if i == g.index || at < 0 || isGate(contents, typeName) {
+		acts, known := actors[strings.TrimPrefix(typeName, httpFilters)]
+		if i == g.index || !known || isGate(contents, typeName) {
 			continue
 		}
-		request, reply := g.acted(actors[at], other, contents)
+		request, reply := g.acted(acts, other, contents)
 		severity, side, name := Warning, "before", quoteKey(other.text("name"))
 		if i > g.index {
 			request, side = no, "after"
@@ -106,9 +126,9 @@ func (s *scope) checkOrder(f *findings, g *gate) {
 		}
 		right := "add to the probe's route: typed_per_filter_config: {" + name + `: {"@type": type.googleapis.com/` + typeFilterConfig +
 			", disabled: true}}"
-		if does := actors[at].onRequest; request != no && does != "" {
+		if does := acts.onRequest; request != no && does != "" {
 			f.add(other, severity, "order", "%s is before the gate and %s, whatever the state of the clusters: %s", name, does, right)
-		} else if does := actors[at].onReply; reply != no && does != "" {
+		} else if does := acts.onReply; reply != no && does != "" {
 			f.add(other, Warning, "order", "%s is %s the gate and sees the gate's reply, as every filter of the chain does; it %s: %s", name,
 				side, does, right)
 		}
@@ -119,15 +139,13 @@ func (s *scope) checkOrder(f *findings, g *gate) {
 func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	known := map[filterAt]bool{}
 	on := func(p probe, path string) {
-		if p.route != nil && !isOn(p, other) {
-			return
-		}
-		f := filterAt{contents: contents, request: g.request(path), port: g.in.listener.get("address", "socket_address", "port_value")}
+		isOn, own, ownType := p.configures(other)
+		f := filterAt{contents: contents, route: own, routeType: ownType, request: g.request(path)}
+		f.port = g.in.listener.get("address", "socket_address", "port_value")
 		f.request.grpc = path == healthPath
-		f.route, f.routeType = mostSpecific(p, other.text("name"))
 		f.isForwarded = isForwarding(p.route)
 		f.hasLimits = len(p.route.list("route", "rate_limits")) > 0 || len(p.virtualHost.list("rate_limits")) > 0
-		if f.route.isTrue("disabled") || known[f] { // a field of the filter's own message
+		if !isOn || f.route.isTrue("disabled") || known[f] { // a field of the filter's own message
 			return
 		}
 		known[f] = true
@@ -138,7 +156,7 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 		}
 		request, reply = max(request, onRequest), max(reply, onReply)
 	}
-	if len(g.answers) == 0 && !other.isTrue("disabled") {
+	if len(g.answers) == 0 {
 		on(probe{}, "/")
 	}
 	for _, p := range g.probes {
@@ -152,25 +170,19 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	return request, reply
 }
 
-// isOn reports whether a filter is enabled on a probe's route: PerFilterConfigs::disabled in source/common/router of v1.39.1.
-func isOn(p probe, other *Node) bool {
-	for _, level := range p.levels() {
-		if packed := level.get("typed_per_filter_config", other.text("name")); packed != nil {
-			_, _, disabled := routeConfig(packed)
-			return !disabled
+// configures returns whether a filter is enabled on a probe's route, and the configuration of the narrowest level that has one:
+// PerFilterConfigs::disabled in source/common/router of v1.39.1.
+func (p probe) configures(filter *Node) (isOn bool, contents *Node, typeName string) {
+	isOn = !filter.isTrue("disabled")
+	for _, level := range slices.Backward(p.levels()) {
+		if packed := level.get("typed_per_filter_config", filter.text("name")); packed != nil {
+			own, ownType, disabled := routeConfig(packed)
+			if isOn = !disabled; ownType != "" {
+				contents, typeName = own, ownType
+			}
 		}
 	}
-	return !other.isTrue("disabled")
-}
-
-// mostSpecific returns the configuration of a filter that applies on a probe's route, or nil if no level has one.
-func mostSpecific(p probe, name string) (contents *Node, typeName string) {
-	for _, level := range p.levels() {
-		if contents, typeName, _ = routeConfig(level.get("typed_per_filter_config", name)); typeName != "" {
-			return contents, typeName
-		}
-	}
-	return nil, ""
+	return isOn, contents, typeName
 }
 
 // replaced returns the route's configuration if it is of this message type, because then it replaces the filter's; otherwise it returns the
@@ -182,9 +194,11 @@ func (f filterAt) replaced(message string) *Node {
 	return f.contents
 }
 
+// hasHeader reports whether a probe meets a condition on a header.
+func (f filterAt) hasHeader(header *Node) answer { return matchesHeader(header, f.request) }
+
 func always(a answer) func(filterAt) answer { return func(filterAt) answer { return a } }
 
-// maybeIf returns maybe or no.
 func maybeIf(b bool) answer { return min(answerOf(b), maybe) }
 
 func ifForwarded(f filterAt) answer { return maybeIf(f.isForwarded) }
@@ -210,10 +224,6 @@ func extAuthzActs(f filterAt) answer {
 		return maybe
 	}
 	return yes
-}
-
-func oauthRedirects(f filterAt) answer {
-	return not(anyOf(f.contents.list("config", "pass_through_matcher"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
 // jwtRefuses evaluates the first rule that matches.
@@ -253,29 +263,6 @@ func jwtRequires(requirement *Node) answer {
 	return anyOf(requirement.list("requires_all", "requirements"), jwtRequires)
 }
 
-func transcoderRefuses(f filterAt) answer {
-	c := f.replaced("GrpcJsonTranscoder")
-	return answerOf(!f.request.grpc && len(c.list("services")) > 0 && c.isTrue("request_validation_options", "reject_unknown_method"))
-}
-
-func fileServerAnswers(f filterAt) answer {
-	return anyOf(f.replaced("FileServerConfig").list("path_mappings"), func(mapped *Node) answer {
-		return answerOf(strings.HasPrefix(f.request.path, mapped.text("request_path_prefix")))
-	})
-}
-
-func rateLimitRefuses(f filterAt) answer {
-	return maybeIf(f.isForwarded && !isOff(f.contents.get("filter_enabled")) && !isOff(f.contents.get("filter_enforced")) &&
-		(f.hasLimits || len(f.contents.list("rate_limits")) > 0 || len(f.route.list("rate_limits")) > 0))
-}
-
-// localRateLimitRefuses needs both fractions, which are 0 % unless they are given.
-func localRateLimitRefuses(f filterAt) answer {
-	c := f.replaced("LocalRateLimit")
-	return maybeIf((c.get("token_bucket") != nil || len(c.list("descriptors")) > 0) &&
-		matchesFraction(c.get("filter_enabled", "default_value")) != no && matchesFraction(c.get("filter_enforced", "default_value")) != no)
-}
-
 func faultActs(f filterAt) answer {
 	c := f.replaced("HTTPFault")
 	fraction := func(fault string, fixed ...string) answer {
@@ -285,9 +272,7 @@ func faultActs(f filterAt) answer {
 		return matchesFraction(c.get(fault, "percentage"))
 	}
 	result := max(fraction("abort", "http_status", "grpc_status"), min(fraction("delay", "fixed_delay"), maybe))
-	for _, header := range c.list("headers") {
-		result = min(result, matchesHeader(header, f.request))
-	}
+	result = min(result, allOf(c.list("headers"), f.hasHeader))
 	if c.get("upstream_cluster") != nil {
 		result = min(result, ifForwarded(f))
 	}
@@ -295,19 +280,6 @@ func faultActs(f filterAt) answer {
 		result = min(result, maybe)
 	}
 	return result
-}
-
-func bandwidthDelays(f filterAt) answer {
-	c := f.replaced("BandwidthLimit")
-	mode := c.text("enable_mode")
-	return maybeIf(mode != "" && mode != "DISABLED" && !isOff(c.get("runtime_enabled")))
-}
-
-func healthCheckAnswers(f filterAt) answer {
-	if f.contents.isTrue("pass_through_mode") {
-		return no
-	}
-	return min(maybe, allOf(f.contents.list("headers"), func(header *Node) answer { return matchesHeader(header, f.request) }))
 }
 
 // extProcCalls is by what a processor gets of a "request" or a "response".

@@ -1,12 +1,13 @@
 package lint
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
 
 // check applies each rule to a scope, and returns its gates.
-func (s *scope) check(f *findings) []*gate {
+func (s *scope) check(f findings) []*gate {
 	gates := s.gates()
 	for _, g := range gates {
 		g.checkNames(f)
@@ -14,11 +15,8 @@ func (s *scope) check(f *findings) []*gate {
 		g.checkEnabled(f)
 		g.checkActions(f)
 		for _, routes := range g.routing.configurations {
-			if g.in.patch == nil {
-				g.checkShadows(f, routes)
-			}
-			if !g.routing.partial && !g.routing.scoped { // otherwise the probe may be for another virtual host or scope
-				g.checkDomains(f, routes)
+			if g.filter.isTrue("disabled") { // a filter that is enabled by default answers on every route
+				g.checkVirtualHosts(f, routes)
 			}
 		}
 		s.checkOrder(f, g)
@@ -38,22 +36,18 @@ func (s *scope) check(f *findings) []*gate {
 	s.checkRouteClusters(f)
 	s.checkLibraries(f, gates)
 	s.checkAdmin(f)
-	return append(gates, s.checkMisplaced(f, gates)...)
+	s.checkMisplaced(f, gates)
+	return gates
 }
 
-// enablingLines returns the lines that enable the gate on a route.
 func (g *gate) enablingLines() string {
 	return "typed_per_filter_config: {" + g.filter.text("name") + ": {\"@type\": type.googleapis.com/" + typeFilterConfig + ", config: {}}}"
 }
 
 // checkEnabled reports a gate that no route enables, or that answers another path than its route matches.
-func (g *gate) checkEnabled(f *findings) {
+func (g *gate) checkEnabled(f findings) {
 	if !g.filter.isTrue("disabled") {
-		if own := g.own(); own != nil {
-			for _, routes := range g.routing.configurations {
-				g.checkSwitchedOff(f, routes, own.Path)
-			}
-		}
+		g.checkSwitchedOff(f)
 		return
 	}
 	if len(g.probes) == 0 && !g.routing.partial {
@@ -70,13 +64,19 @@ func (g *gate) checkEnabled(f *findings) {
 	}
 }
 
-// checkSwitchedOff reports a probe's route that disables a filter which is enabled by default.
-func (g *gate) checkSwitchedOff(f *findings, routes *Node, path string) {
-	for _, virtualHost := range routes.list("virtual_hosts") {
-		route := g.firstFor(virtualHost, path)
-		if route != nil && !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
-			f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
-				"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere", path)
+// checkSwitchedOff reports probes' routes that disable a filter which is enabled by default.
+func (g *gate) checkSwitchedOff(f findings) {
+	own := g.own()
+	if own == nil {
+		return
+	}
+	for _, routes := range g.routing.configurations {
+		for _, virtualHost := range routes.list("virtual_hosts") {
+			route := g.firstFor(virtualHost, own.Path)
+			if route != nil && !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
+				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
+					"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere", own.Path)
+			}
 		}
 	}
 }
@@ -91,7 +91,7 @@ func (g *gate) answersHealth(p probe) bool {
 }
 
 // checkActions reports a route that lets probes pass without the filter: if it is misspelt or absent, or for another method.
-func (g *gate) checkActions(f *findings) {
+func (g *gate) checkActions(f findings) {
 	const without = "without the filter (absent or disabled) this route "
 	for _, p := range g.answers {
 		if !g.filter.isTrue("disabled") && g.takenBefore(p) != nil {
@@ -114,69 +114,71 @@ func (g *gate) checkActions(f *findings) {
 // firstFor returns the first route of a virtual host that takes each probe of a path, or nil.
 func (g *gate) firstFor(virtualHost *Node, path string) *Node {
 	key := firstKey{virtualHost, path}
-	first, known := g.first[key]
-	if !known {
-		for _, route := range virtualHost.list("routes") {
-			if matches(route, g.request(path)) == yes {
-				first = route
-				break
-			}
+	if _, known := g.first[key]; !known {
+		routes := virtualHost.list("routes")
+		g.first[key] = nil
+		if i := slices.IndexFunc(routes, func(route *Node) bool { return matches(route, g.request(path)) == yes }); i >= 0 {
+			g.first[key] = routes[i]
 		}
-		g.first[key] = first
 	}
-	return first
+	return g.first[key]
 }
 
 // takenBefore returns the route before a probe's that takes it, or nil.
 func (g *gate) takenBefore(p probe) *Node {
 	first := g.firstFor(p.virtualHost, p.path())
-	if first == nil || first == p.route || first.line > p.route.line || first.line == p.route.line && first.column > p.route.column {
+	if first == nil || first == p.route || cmp.Or(cmp.Compare(first.line, p.route.line), cmp.Compare(first.column, p.route.column)) > 0 {
 		return nil
 	}
 	return first
 }
 
-// byIPFirst returns the probes that a client reaches by IP address, in the virtual host for IP addresses. A path that is not there is
-// reached by name in another virtual host.
-func (g *gate) byIPFirst(routes *Node) (reached []probe) {
+// checkVirtualHosts reports probes that another route or a redirect takes, and probes by IP address that get to no virtual host with the
+// gate.
+func (g *gate) checkVirtualHosts(f findings, routes *Node) {
 	byIP := virtualHostByIP(routes)
-	has := map[string]bool{}
-	for _, p := range g.answers {
-		has[p.path()] = has[p.path()] || p.virtualHost == byIP && byIP != nil
-	}
-	for _, p := range g.answers {
-		if p.routes == routes && (p.virtualHost == byIP || !has[p.path()]) {
-			reached = append(reached, p)
-		}
-	}
-	return reached
-}
-
-// checkShadows reports probes that another route or a redirect takes. A filter that is enabled by default answers on every route.
-func (g *gate) checkShadows(f *findings, routes *Node) {
-	if !g.filter.isTrue("disabled") {
-		return
-	}
 	answered := map[*Node]string{}
+	done := map[string]bool{} // paths that are answered by IP address
 	for _, p := range g.answers {
 		answered[p.route] = p.path()
+		done[p.path()] = done[p.path()] || p.virtualHost == byIP
 	}
-	for _, p := range g.byIPFirst(routes) {
-		if before := g.takenBefore(p); before != nil && answered[before] != p.path() {
-			f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
-				before.line, p.path(), action(before))
+	for _, p := range g.answers {
+		if p.routes == routes && g.in.patch == nil && (p.virtualHost == byIP || !done[p.path()]) { // else the path is reached elsewhere
+			before := g.takenBefore(p)
+			g.checkShadow(f, p, before, before != nil && answered[before] != p.path())
 		}
-		requireTLS := p.virtualHost.text("require_tls")
-		if g.in.chain == nil || hasTLS(g.in.chain) || requireTLS == "" || requireTLS == "NONE" {
-			continue
-		}
-		severity, probes := Error, "every probe"
-		if requireTLS == "EXTERNAL_ONLY" {
-			severity, probes = Warning, "external probes"
-		}
-		f.add(p.virtualHost.get("require_tls"), severity, "shadowed", "the listener has no TLS, so require_tls redirects %s with 301 before "+
-			"Envoy selects a route: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", probes)
 	}
+	for _, p := range g.answers {
+		path, at := p.path(), p.virtualHost.at("domains")
+		switch {
+		case done[path], g.routing.partial, g.routing.scoped: // the probe may be for another virtual host or scope
+		case byIP == nil:
+			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
+				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
+		default:
+			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
+				"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
+		}
+		done[path] = true
+	}
+}
+
+func (g *gate) checkShadow(f findings, p probe, before *Node, isShadowed bool) {
+	if isShadowed {
+		f.add(p.route, Error, "shadowed", "the route in line %d is before this one, takes GET %s and %s: move the probe's route before it",
+			before.line, p.path(), action(before))
+	}
+	requireTLS := p.virtualHost.text("require_tls")
+	if g.in.chain == nil || hasTLS(g.in.chain) || requireTLS == "" || requireTLS == "NONE" {
+		return
+	}
+	severity, probes := Error, "every probe"
+	if requireTLS == "EXTERNAL_ONLY" {
+		severity, probes = Warning, "external probes"
+	}
+	f.add(p.virtualHost.get("require_tls"), severity, "shadowed", "the listener has no TLS, so require_tls redirects %s with 301 before "+
+		"Envoy selects a route: give the probe a separate virtual host without require_tls, with domains: [\"*\"]", probes)
 }
 
 // action describes a route's action to a request.
@@ -215,7 +217,6 @@ func security(chain *Node) (contents *Node, typeName string) {
 	return contents, typeName
 }
 
-// hasTLS reports whether a filter chain decrypts.
 func hasTLS(chain *Node) bool {
 	_, typeName := security(chain)
 	return typeName != ""
@@ -239,33 +240,6 @@ func (g *gate) request(path string) request {
 		r.tls = answerOf(scheme == "https")
 	}
 	return r
-}
-
-// checkDomains reports probes by IP address that get to no virtual host with the gate.
-func (g *gate) checkDomains(f *findings, routes *Node) {
-	if !g.filter.isTrue("disabled") {
-		return
-	}
-	byIP := virtualHostByIP(routes)
-	done := map[string]bool{} // paths that are answered by IP address, or reported
-	for _, p := range g.answers {
-		done[p.path()] = done[p.path()] || p.virtualHost == byIP
-	}
-	for _, p := range g.answers {
-		path := p.path()
-		if done[path] {
-			continue
-		}
-		done[path] = true
-		at := p.virtualHost.at("domains")
-		if byIP == nil {
-			f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which no virtual host takes, so GET %s gets 404: "+
-				"give the probe's route a separate virtual host with domains: [\"*\"]", path)
-			continue
-		}
-		f.add(at, Error, "domains", "balancers and kubelets probe by IP address, which goes to the virtual host %s in line %d, in which no "+
-			"route enables the gate for %s: add the probe's route to it", quoteKey(byIP.text("name")), byIP.line, path)
-	}
 }
 
 // virtualHostByIP returns the virtual host for requests to an IP address, or nil.

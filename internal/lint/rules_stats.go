@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -8,32 +9,26 @@ import (
 	"healthgate/filter/envoystats"
 )
 
-// consequence describes the effect of stats that are missing.
+// consequence describes the effect of stats that a matcher excludes.
 type consequence struct {
+	matcher  *Node
 	severity Severity
 	text     string
 }
 
-// missingStats has the names of stats that each matcher excludes, by the consequence.
-type missingStats map[*Node]map[consequence][]string
+// missingStats has the names of excluded stats, by the consequence.
+type missingStats map[consequence][]string
 
-// need notes a stat if a matcher excludes it.
 func (m missingStats) need(matcher *Node, name string, severity Severity, text string) {
-	if includes(matcher, name) != no {
-		return
-	}
-	if m[matcher] == nil {
-		m[matcher] = map[consequence][]string{}
-	}
-	c := consequence{severity, text}
-	if !slices.Contains(m[matcher][c], name) {
-		m[matcher][c] = append(m[matcher][c], name)
+	c := consequence{matcher, severity, text}
+	if includes(matcher, name) == no && !slices.Contains(m[c], name) {
+		m[c] = append(m[c], name)
 	}
 }
 
 // checkStats reports stats matchers that exclude stats which are read. There are three kinds: the bootstrap's; a listener's own, which
 // replaces it for the Go plugin there; a cluster's own, which replaces it for that cluster's stats.
-func (s *scope) checkStats(f *findings, gates []*gate) {
+func (s *scope) checkStats(f findings, gates []*gate) {
 	missing := missingStats{}
 	bootstraps := s.bootstrap.get("stats_config", "stats_matcher")
 	for _, g := range gates {
@@ -55,22 +50,17 @@ func (s *scope) checkStats(f *findings, gates []*gate) {
 			}
 		}
 	}
-	for matcher, all := range missing {
-		for c, names := range all {
-			slices.Sort(names)
-			f.add(excludingPart(matcher), c.severity, "stats", "this matcher excludes %s, so %s: include each, or write source: admin",
-				strings.Join(names, ", "), c.text)
-		}
+	for c, names := range missing {
+		slices.Sort(names)
+		at := cmp.Or(c.matcher.get("reject_all"), c.matcher.get("exclusion_list"), c.matcher.get("inclusion_list"), c.matcher)
+		f.add(at, c.severity, "stats", "this matcher excludes %s, so %s: include each, or write source: admin", strings.Join(names, ", "), c.text)
 	}
 }
 
 // needClusterStats notes the stats of clusters that a gate reads.
 func (s *scope) needClusterStats(missing missingStats, g *gate, c *config.Config, bootstraps, filters *Node) {
 	for _, cluster := range c.Clusters {
-		matchers := []*Node{bootstraps}
-		if own := ownMatcher(s.clusters[cluster.Name]); own != nil {
-			matchers[0] = own
-		}
+		matchers := []*Node{cmp.Or(ownMatcher(s.clusters[cluster.Name]), bootstraps)}
 		if g.variant == plugin { // it defines the gauges again, in the scope of the filter
 			matchers = append(matchers, filters)
 		}
@@ -99,38 +89,23 @@ func (s *scope) ownScope(g *gate, statPrefix string) string {
 	owner := g.contents
 	if statPrefix == "default" {
 		owner = nil
-		if extensions := startups(s.bootstrap); len(extensions) > 0 {
-			owner = extensions[0]
+		for _, extension := range slices.Backward(startups(s.bootstrap)) {
+			owner = extension
 		}
 	}
 	if g.variant == plugin || owner == nil {
 		return "healthgate."
 	}
-	if namespace := owner.text("dynamic_module_config", "metrics_namespace"); namespace != "" {
-		return namespace + "."
-	}
-	return "dynamicmodulescustom."
+	return cmp.Or(owner.text("dynamic_module_config", "metrics_namespace"), "dynamicmodulescustom") + "."
 }
 
 // ownMatcher returns the matcher of a listener or a cluster, or nil: the field of Envoy 1.40, or the metadata before.
 func ownMatcher(n *Node) *Node {
-	if own := n.get("stats_matcher"); own != nil {
-		return own
+	before := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher")
+	if typeOf(before.text("@type")) != typeStatsMatcher {
+		before = nil
 	}
-	if own := n.get("metadata", "typed_filter_metadata", "envoy.stats_matcher"); typeOf(own.text("@type")) == typeStatsMatcher {
-		return own
-	}
-	return nil
-}
-
-// excludingPart returns the part of a matcher that excludes stats.
-func excludingPart(matcher *Node) *Node {
-	for _, key := range []string{"reject_all", "exclusion_list", "inclusion_list"} {
-		if below := matcher.get(key); below != nil {
-			return below
-		}
-	}
-	return matcher
+	return cmp.Or(n.get("stats_matcher"), before)
 }
 
 // includes reports whether a matcher includes a stat: envoy/config/metrics/v3, StatsMatcher.

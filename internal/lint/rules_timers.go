@@ -116,13 +116,13 @@ func (l *linter) readDrain(object *Node) (drain, bool) {
 }
 
 // readDrainFlag reads the flag that begins some arguments, and returns the arguments after it.
-func (l *linter) readDrainFlag(d *drain, words []argument) (rest []argument) {
-	at, rest := words[0].at, words[1:]
-	flag, value, joined := strings.Cut(words[0].text, "=")
+func (l *linter) readDrainFlag(d *drain, words []*Node) (rest []*Node) {
+	at, rest := words[0], words[1:]
+	flag, value, joined := strings.Cut(at.scalar, "=")
 	i := slices.IndexFunc(drainTimes, func(of struct{ flag, variable string }) bool { return of.flag == flag })
-	hasValue, other := otherDrainFlags[flag]
+	hasValue, isOther := otherDrainFlags[flag]
 	if !joined && (i >= 0 || hasValue) && len(rest) > 0 {
-		value, rest = rest[0].text, rest[1:]
+		value, rest = rest[0].scalar, rest[1:]
 	}
 	switch {
 	case !strings.HasPrefix(flag, "-") || flag == "-" || flag == "--":
@@ -130,7 +130,7 @@ func (l *linter) readDrainFlag(d *drain, words []argument) (rest []argument) {
 		if !d.set(i, at, value) && !isPlaceholder(value) {
 			l.found.add(at, Error, "timers", "%s is %q, which is not a duration, so the drain fails at once: write %s 30s", flag, clip(value), flag)
 		}
-	case !other:
+	case !isOther:
 		l.found.add(at, Error, "timers", "healthgate drain has no flag %s, so it fails at once and nothing drains: it has %s and %s", clip(flag),
 			drainTimes[0].flag, drainTimes[1].flag)
 	}
@@ -143,8 +143,7 @@ func (d *drain) set(i int, at *Node, value string) bool {
 	if err != nil || duration < 0 {
 		return false
 	}
-	seconds := int(math.Ceil(duration.Seconds()))
-	if i == 0 {
+	if seconds := int(math.Ceil(duration.Seconds())); i == 0 {
 		d.delay, d.delayAt = seconds, at
 	} else {
 		d.timeout = seconds
@@ -152,29 +151,22 @@ func (d *drain) set(i int, at *Node, value string) bool {
 	return true
 }
 
-// argument is an argument of a command, with its place.
-type argument struct {
-	text string
-	at   *Node
-}
-
 // drainArguments returns the arguments of `healthgate drain` in a container's preStop hook; nil if the hook does not drain.
-func drainArguments(container *Node) []argument {
-	var all []argument
+func drainArguments(container *Node) (all []*Node) {
 	for _, part := range container.list("lifecycle", "preStop", "exec", "command") {
-		for _, text := range strings.Fields(part.scalar) { // a part may be a line of shell
-			all = append(all, argument{strings.Trim(text, `"';`), part})
+		for _, word := range strings.Fields(part.scalar) { // a part may be a line of shell
+			all = append(all, &Node{position: part.position, scalar: strings.Trim(word, `"';`)})
 		}
 	}
 	for i := 1; i < len(all); i++ {
-		if all[i].text == "drain" && strings.HasSuffix(all[i-1].text, "healthgate") {
+		if all[i].scalar == "drain" && strings.HasSuffix(all[i-1].scalar, "healthgate") {
 			rest := all[i+1:]
-			if end := slices.IndexFunc(rest, func(a argument) bool {
-				return slices.Contains([]string{"", "&&", "||", "|", "&"}, a.text)
+			if end := slices.IndexFunc(rest, func(word *Node) bool {
+				return slices.Contains([]string{"", "&&", "||", "|", "&"}, word.scalar)
 			}); end >= 0 {
 				rest = rest[:end]
 			}
-			return append([]argument{}, rest...)
+			return append([]*Node{}, rest...)
 		}
 	}
 	return nil
@@ -186,41 +178,37 @@ func readinessProbe(container *Node) []balancer {
 	if probe == nil {
 		return nil
 	}
-	return []balancer{{at: probe, name: "the kubelet", interval: int(probe.number(10, "periodSeconds")), timeout: int(probe.number(1,
-		"timeoutSeconds")), unhealthy: int(probe.number(3, "failureThreshold")), healthy: 1}}
+	b := balancer{at: probe, name: "the kubelet", healthy: 1}
+	b.interval, b.timeout = int(probe.number(10, "periodSeconds")), int(probe.number(1, "timeoutSeconds"))
+	b.unhealthy = int(probe.number(3, "failureThreshold"))
+	return []balancer{b}
 }
 
 // readBalancer reads an object that configures the health check of a cloud's balancer.
-func readBalancer(object *Node) (balancer, bool) {
-	b := balancer{at: object, reaction: reaction}
-	healthCheck := func(n *Node) {
-		if n == nil {
-			return
-		}
-		// The defaults of GKE for pods (NEGs); the timeout is at most the interval.
-		b.at = n
-		b.interval = int(n.number(15, "checkIntervalSec"))
-		b.timeout = int(n.number(float64(min(15, b.interval)), "timeoutSec"))
-		b.unhealthy, b.healthy = int(n.number(2, "unhealthyThreshold")), int(n.number(1, "healthyThreshold"))
-	}
-	draining := func(n *Node) {
-		b.drain, b.drainAt = int(n.number(0, "drainingTimeoutSec")), n.get("drainingTimeoutSec")
-	}
-	switch object.text("kind") {
+func readBalancer(object *Node) (b balancer, ok bool) {
+	var check, draining *Node
+	switch spec := object.get("spec"); object.text("kind") {
 	case "BackendConfig":
 		b.name = "the BackendConfig's check"
-		healthCheck(object.get("spec", "healthCheck"))
-		draining(object.get("spec", "connectionDraining"))
+		check, draining = spec.get("healthCheck"), spec.get("connectionDraining")
 	case "HealthCheckPolicy":
 		b.name = "the HealthCheckPolicy's check"
-		healthCheck(object.get("spec", "default"))
+		check = spec.get("default")
 	case "GCPBackendPolicy":
-		draining(object.get("spec", "default", "connectionDraining"))
+		draining = spec.get("default", "connectionDraining")
 	case "Ingress", "TargetGroupBinding":
 		return readALB(object)
 	default:
 		return b, false
 	}
+	b.at, b.reaction = object, reaction
+	if check != nil { // with the defaults of GKE for pods (NEGs); the timeout is at most the interval
+		b.at = check
+		b.interval = int(check.number(15, "checkIntervalSec"))
+		b.timeout = int(check.number(float64(min(15, b.interval)), "timeoutSec"))
+		b.unhealthy, b.healthy = int(check.number(2, "unhealthyThreshold")), int(check.number(1, "healthyThreshold"))
+	}
+	b.drain, b.drainAt = int(draining.number(0, "drainingTimeoutSec")), draining.get("drainingTimeoutSec")
 	return b, true
 }
 
@@ -228,10 +216,10 @@ func readBalancer(object *Node) (balancer, bool) {
 func readALB(object *Node) (balancer, bool) {
 	const prefix = "alb.ingress.kubernetes.io/"
 	annotations := object.get("metadata", "annotations")
-	seconds := func(key string, byDefault int) int { return int(annotations.number(float64(byDefault), prefix+key)) }
+	number := func(key string, byDefault float64) int { return int(annotations.number(byDefault, prefix+key)) }
 	b := balancer{at: object.at("metadata", "annotations"), name: "the ALB's check", reaction: reaction,
-		interval: seconds("healthcheck-interval-seconds", 15), timeout: seconds("healthcheck-timeout-seconds", 5),
-		unhealthy: seconds("unhealthy-threshold-count", 2), healthy: seconds("healthy-threshold-count", 2)}
+		interval: number("healthcheck-interval-seconds", 15), timeout: number("healthcheck-timeout-seconds", 5),
+		unhealthy: number("unhealthy-threshold-count", 2), healthy: number("healthy-threshold-count", 2)}
 	attributes := annotations.get(prefix + "target-group-attributes")
 	for attribute := range strings.SplitSeq(attributes.text(), ",") {
 		if value, found := strings.CutPrefix(strings.TrimSpace(attribute), "deregistration_delay.timeout_seconds="); found {

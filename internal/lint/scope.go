@@ -18,6 +18,7 @@ type scope struct {
 	extensions  map[string]*Node   // filters by ECDS (TypedExtensionConfig), by name
 	scopes      map[string][]*Node // ScopedRouteConfiguration by the scopes' name in the connection manager; "" in a separate file
 	patches     []*patch           // of Istio, for a configuration that is not in the files
+	elsewhere   int                // how many filters may be gates, and are not checked
 }
 
 // resource is a message that has a name, or none, in a scope.
@@ -88,9 +89,7 @@ type connectionManager struct {
 	patch    *patch // Istio's patch that adds a filter to it, if nothing else of it is known
 }
 
-// connectionManagers returns all connection managers.
-func (s *scope) connectionManagers() []connectionManager {
-	var all []connectionManager
+func (s *scope) connectionManagers() (all []connectionManager) {
 	for _, listener := range s.listeners {
 		for _, chain := range append(slices.Clone(listener.list("filter_chains")), listener.get("default_filter_chain")) {
 			for _, filter := range chain.list("filters") {
@@ -122,18 +121,6 @@ func (s *scope) httpFilter(entry *Node) (contents *Node, typeName string) {
 	return contents, typeName
 }
 
-// unseenFilters counts the filters that get their configuration by ECDS, without the files having it: each may be a gate.
-func (s *scope) unseenFilters() (unseen int) {
-	for _, m := range s.connectionManagers() {
-		for _, entry := range m.list("http_filters") {
-			if contents, _ := s.httpFilter(entry); contents == nil && entry.get("config_discovery") != nil {
-				unseen++
-			}
-		}
-	}
-	return unseen
-}
-
 // routing has the route configurations of a connection manager, as far as they are in the files.
 type routing struct {
 	configurations []*Node // one, or several with scoped routes
@@ -141,7 +128,6 @@ type routing struct {
 	partial        bool    // there may be virtual hosts that are not in the files
 }
 
-// routing returns the routing of a connection manager.
 func (s *scope) routing(m connectionManager) routing {
 	r := routing{scoped: m.get("scoped_routes") != nil, partial: m.patch != nil}
 	add := func(routes *Node, name string) {
@@ -170,12 +156,11 @@ func (s *scope) routing(m connectionManager) routing {
 }
 
 // routesOf returns the routes of a virtual host: its list, in which the first match counts, or the routes in its matcher tree.
-func routesOf(virtualHost *Node) []*Node {
+func routesOf(virtualHost *Node) (all []*Node) {
 	matcher := virtualHost.get("matcher")
 	if matcher == nil {
 		return virtualHost.list("routes")
 	}
-	var all []*Node
 	matcher.each(func(n *Node) {
 		switch contents, typeName := typed(n); typeName {
 		case typeRoute:
@@ -187,7 +172,6 @@ func routesOf(virtualHost *Node) []*Node {
 	return all
 }
 
-// routesIn returns the routes of all virtual hosts.
 func routesIn(configuration *Node) (all []*Node) {
 	for _, virtualHost := range configuration.list("virtual_hosts") {
 		all = append(all, routesOf(virtualHost)...)
@@ -195,14 +179,12 @@ func routesIn(configuration *Node) (all []*Node) {
 	return all
 }
 
-// each calls visit for each mapping in a tree.
+// each calls visit for each node of a tree.
 func (n *Node) each(visit func(*Node)) {
 	if n == nil {
 		return
 	}
-	if n.kind == mapping {
-		visit(n)
-	}
+	visit(n)
 	for _, e := range n.entries {
 		e.value.each(visit)
 	}

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"slices"
@@ -32,59 +33,52 @@ type Served struct {
 }
 
 // Live returns the gates in admin's /config_dump, and the findings about them.
-func Live(name string, dump []byte) ([]Served, []Finding, error) {
-	l := &linter{}
+func Live(name string, dump []byte) (all []Served, found []Finding, err error) {
+	l := &linter{found: findings{}}
 	if err := l.read(Input{name, dump}); err != nil {
 		return nil, nil, err
 	}
 	if len(l.scopes) == 0 {
 		return nil, nil, errors.New("it is no /config_dump of an Envoy")
 	}
-	var all []Served
 	for _, s := range l.scopes {
-		for _, g := range s.gates() {
-			all = append(all, s.served(g)...)
+		for _, g := range s.check(l.found) {
+			all = append(all, g.served()...)
 		}
-		s.check(&l.found)
 	}
 	return all, l.found.sorted(l.files), nil
 }
 
 // served returns the paths that a gate answers.
-func (s *scope) served(g *gate) []Served {
-	base := Served{Listener: g.in.listener.text("name"), Module: g.variant == module}
-	if address := g.in.listener.get("address", "socket_address"); address.text("port_value") != "" && address.text("port_value") != "0" {
-		base.Address = net.JoinHostPort(address.text("address"), address.text("port_value"))
+func (g *gate) served() (all []Served) {
+	address := g.in.listener.get("address", "socket_address")
+	base := Served{Listener: g.in.listener.text("name"), Module: g.variant == module, UDP: address.text("protocol") == "UDP"}
+	if port := address.text("port_value"); port != "" && port != "0" {
+		base.Address = net.JoinHostPort(address.text("address"), port)
 	}
-	base.UDP = g.in.listener.text("address", "socket_address", "protocol") == "UDP"
 	if g.in.chain != nil {
 		base.TLS = hasTLS(g.in.chain)
 		base.ServerName = g.in.chain.get("filter_chain_match", "server_names").first().text()
 		base.HTTP2 = g.in.text("codec_type") == "HTTP2"
 		base.Proxied = g.in.proxyProtocol() != nil
 	}
-	answering := g.answers
-	if len(answering) == 0 {
-		d := g.decode([]*layer{g.layer})
-		base.Config, base.Err, base.NotAsked = d.config, d.err, g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 &&
-			!g.routing.partial
-		if base.Path = "/"; d.config != nil {
-			base.Path = d.config.Path
-		}
-		if d.config == nil && d.err == nil {
+	own := g.decode([]*layer{g.layer})
+	if len(g.answers) == 0 {
+		base.NotAsked = g.filter.isTrue("disabled") && len(g.routing.configurations) > 0 && !g.routing.partial
+		base.Config, base.Err, base.Path = own.config, own.err, cmp.Or(probe{config: own.config}.path(), "/")
+		if own.config == nil && own.err == nil {
 			base.Err = g.layer.err
 		}
-		base.countedBy(g)
+		base.countedBy(own.config)
 		return []Served{base}
 	}
-	var all []Served
-	for _, p := range answering {
+	for _, p := range g.answers {
 		one := base
 		one.Path, one.Route, one.Config = p.path(), p.route.text("name"), p.config
-		if domain := p.virtualHost.get("domains").first().text(); p.virtualHost != virtualHostByIP(p.routes) && g.filter.isTrue("disabled") {
-			one.Host = domain
+		if p.virtualHost != virtualHostByIP(p.routes) && g.filter.isTrue("disabled") {
+			one.Host = p.virtualHost.get("domains").first().text()
 		}
-		one.countedBy(g)
+		one.countedBy(own.config)
 		if !slices.ContainsFunc(all, func(s Served) bool { return s.Path == one.Path && s.Config == one.Config }) {
 			all = append(all, one)
 		}
@@ -92,13 +86,11 @@ func (s *scope) served(g *gate) []Served {
 	return all
 }
 
-// countedBy sets the prefixes.
-func (s *Served) countedBy(g *gate) {
+func (s *Served) countedBy(filter *config.Config) {
 	if s.Config == nil {
 		return
 	}
-	s.Prefixes = []string{s.Config.StatPrefix}
-	if own := g.decode([]*layer{g.layer}).config; g.variant == module && own != nil && own.StatPrefix != s.Config.StatPrefix {
-		s.Prefixes = append(s.Prefixes, own.StatPrefix)
+	if s.Prefixes = []string{s.Config.StatPrefix}; s.Module && filter != nil && filter.StatPrefix != s.Config.StatPrefix {
+		s.Prefixes = append(s.Prefixes, filter.StatPrefix)
 	}
 }

@@ -53,3 +53,17 @@ func TestKindsThatAreLeftOutAreNotGenerated(t *testing.T) {
 		t.Error("an unknown kind is accepted")
 	}
 }
+
+func TestEnvoysOwnFilterIsComparedIfItCanBeConfiguredAlike(t *testing.T) {
+	for want, configs := range map[bool][]Config{
+		true: {{Clusters: []Requirement{{Name: "own0", MinPercent: 50, Degraded: "count"}}, Require: "all", Drain: "fail", StaleAfter: "0s"}},
+		false: {{Clusters: []Requirement{{Name: "own0", MinHealthy: 1}}}, {Drain: "ignore"}, {Require: "any"}, {Hold: &Hold{"0s", "1s"}},
+			{Clusters: []Requirement{{Name: "own0", Excluded: "ignore"}}}, {StaleAfter: "2s"}},
+	} {
+		for _, c := range configs {
+			if c.native() != want {
+				t.Errorf("%s: native is %v", c, c.native())
+			}
+		}
+	}
+}
