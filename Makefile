@@ -132,7 +132,7 @@ $(MODULE): $(own_files) $(c_files) | tools
 	@mv $@.new $@
 
 # The first time this compiles all of Envoy's API, which takes minutes.
-$(COMMAND): $(own_files) | go-alone
+$(COMMAND): $(own_files) cmd/healthgate/print.tmpl internal/configure/gate.tmpl | go-alone
 	@echo "building $@"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w $(STAMP)' -o $@ ./cmd/healthgate
@@ -332,7 +332,7 @@ $(eg_programs): | go-alone
 NAMESPACE = unshare --net --pid --fork --kill-child $(if $(filter-out 0,$(shell id -u)),--map-root-user)
 
 .PHONY: e2e-envoy-gateway
-e2e-envoy-gateway: build build/envoygateway $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
+e2e-envoy-gateway: build build/envoygateway $(DEMO) $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
 	@$(NAMESPACE) true || { echo "no network namespace can be made: run this as root, or allow unprivileged user namespaces:" \
 	  "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1" >&2; exit 1; }
 	@exec $(NAMESPACE) sh -c 'ip link set lo up && exec build/envoygateway -tools $(EG_TOOLS) \

@@ -104,7 +104,7 @@ func configInto(command *cobra.Command, gate configure.Gate, name string, place 
 	}
 	if len(found) > 0 {
 		fmt.Fprintln(command.ErrOrStderr(), "healthgate: lint of the result:")
-		if err := printFindings(command.ErrOrStderr(), "text", found); err != nil {
+		if err := printAs("text", command.ErrOrStderr(), "findings", found); err != nil {
 			return err
 		}
 		return reported(exitProblems)

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,7 +47,7 @@ The exit code is 1 if there is no gate, a gate fails or does not answer, Envoy h
 		if err != nil {
 			return err
 		}
-		if err := printReport(command.OutOrStdout(), *output, report); err != nil {
+		if err := printAs(*output, command.OutOrStdout(), "report", report); err != nil {
 			return err
 		}
 		if !report.Fine() {
@@ -77,71 +74,4 @@ func watchGates(command *cobra.Command, admin *envoyadmin.Client, interval time.
 		_, err := fmt.Fprintf(out, "%s %s\n", c.At.Format("15:04:05.0"), c)
 		return err
 	})
-}
-
-func printReport(out io.Writer, output string, r *explain.Report) error {
-	if output == "json" {
-		return printJSON(out, r)
-	}
-	var b strings.Builder
-	paint := painter(out)
-	fmt.Fprintf(&b, "Envoy %s is %s, up %s; admin at %s\n", r.Version, r.State, r.Uptime, r.Admin)
-	for _, problem := range r.Problems {
-		fmt.Fprintf(&b, "%s %s\n  next    %s\n", paint(red, "problem:"), problem.What, paint(yellow, problem.Next))
-	}
-	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "note: %s\n", note)
-	}
-	for _, g := range r.Gates {
-		writeGate(&b, paint, g)
-	}
-	fmt.Fprintf(&b, "\nlint: %d findings in its configuration\n", len(r.Findings))
-	if _, err := io.WriteString(out, b.String()); err != nil || len(r.Findings) == 0 {
-		return err
-	}
-	return printFindings(out, "text", r.Findings)
-}
-
-func writeGate(b *strings.Builder, paint func(code, text string) string, g explain.Gate) {
-	colour := red
-	if g.Answer.Passing {
-		colour = green
-	}
-	fmt.Fprintf(b, "\ngate %s: GET %s on listener %s (%s)\n", paint(bold, cmp.Or(g.Name, "?")), g.Path, cmp.Or(g.Listener, "without a name"),
-		cmp.Or(g.Address, "address not known"))
-	how := map[string]string{"probe": "it was asked", "numbers": "by the numbers"}[g.Answer.By]
-	if g.Answer.By == "numbers" && g.Probe == nil {
-		how += "; it was not asked"
-	}
-	fmt.Fprintf(b, "  answers %s (%s)\n", paint(colour, strings.TrimSpace(fmt.Sprint(g.Answer.Status, " ", g.Answer.Details))), how)
-	since := g.Answer.Since
-	if since == "" {
-		since = fmt.Sprintf("unknown without response.details; Envoy's log has it, \"healthgate: gate %s \"", cmp.Or(g.Name, "…"))
-	}
-	fmt.Fprintf(b, "  since   %s\n", since)
-	for _, c := range g.Clusters {
-		fmt.Fprintf(b, "  cluster %s: %d healthy and %d degraded of %d hosts (%d excluded), needs %s: %s\n",
-			c.Name, c.Healthy, c.Degraded, c.Total, c.Excluded, c.Needs, c.Reason)
-		for _, host := range c.Failing {
-			fmt.Fprintf(b, "    %s %s\n", host.Address, host.Why)
-		}
-	}
-	if g.Probe != nil && g.Probe.Error == "" {
-		by := ""
-		if !g.Probe.Counted {
-			by = ", not counted by the gate"
-		}
-		fmt.Fprintf(b, "  probe   %s: %s %d in %s%s\n", g.Probe.URL, g.Probe.Protocol, g.Probe.Status, g.Probe.Took, by)
-	} else if g.Probe != nil {
-		fmt.Fprintf(b, "  probe   %s: no answer\n", g.Probe.URL)
-	}
-	for _, problem := range g.Problems {
-		fmt.Fprintf(b, "  %s %s\n", paint(red, "problem"), problem)
-	}
-	for _, unknown := range g.Unknown {
-		fmt.Fprintf(b, "  unknown %s\n", unknown)
-	}
-	if g.Next != "" {
-		fmt.Fprintf(b, "  next    %s\n", paint(yellow, g.Next))
-	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +53,7 @@ A comment "# healthgate: ignore RULE, because …" silences a rule on its line. 
 		}
 		inputs, unread := readInputs(command.InOrStdin(), args)
 		found, unseen := lint.Run(inputs)
-		if err := printFindings(command.OutOrStdout(), *output, found); err != nil {
+		if err := printAs(*output, command.OutOrStdout(), "findings", append([]lint.Finding{}, found...)); err != nil {
 			return err
 		}
 		if err := errors.Join(unread, unseen); err != nil {
@@ -95,31 +94,4 @@ func readFile(name string) ([]byte, error) {
 	}
 	defer file.Close()
 	return lint.ReadAll(file)
-}
-
-func printFindings(out io.Writer, output string, found []lint.Finding) error {
-	if output == "json" {
-		return printJSON(out, append([]lint.Finding{}, found...))
-	}
-	paint := painter(out)
-	for _, f := range found {
-		colour := yellow
-		if f.Severity == lint.Error {
-			colour = red
-		}
-		at := fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
-		_, err := fmt.Fprintf(out, "%s: %s %s %s\n", paint(bold, at), paint(colour, string(f.Severity)+":"), f.Message,
-			paint(dim, "["+f.Rule+"]"))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func printJSON(out io.Writer, v any) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
 }

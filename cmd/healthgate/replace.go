@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -29,7 +28,10 @@ func replaceFile(name string, before, after []byte) (err error) {
 	}
 	defer os.Remove(temporary.Name())
 	_, err = temporary.Write(after)
-	err = errors.Join(err, keepOwner(temporary, info), temporary.Chmod(info.Mode().Perm()), temporary.Sync(), temporary.Close())
+	if owner, known := info.Sys().(*syscall.Stat_t); known {
+		err = errors.Join(err, temporary.Chown(int(owner.Uid), int(owner.Gid)))
+	}
+	err = errors.Join(err, temporary.Chmod(info.Mode().Perm()), temporary.Sync(), temporary.Close())
 	if err != nil {
 		return fmt.Errorf("nothing is written: %w", err)
 	}
@@ -40,17 +42,4 @@ func replaceFile(name string, before, after []byte) (err error) {
 		return fmt.Errorf("nothing is written: %w", err)
 	}
 	return nil
-}
-
-// keepOwner gives a file the owner of another.
-func keepOwner(file *os.File, of fs.FileInfo) error {
-	want, known := of.Sys().(*syscall.Stat_t)
-	own, err := file.Stat()
-	if err != nil || !known {
-		return err
-	}
-	if has, known := own.Sys().(*syscall.Stat_t); known && has.Uid == want.Uid && has.Gid == want.Gid {
-		return nil
-	}
-	return file.Chown(int(want.Uid), int(want.Gid))
 }

@@ -58,8 +58,8 @@ type scaleEnvoy struct {
 	version          int // of its listener and its routes
 }
 
-// launch starts an Envoy, and returns the time until it answered a probe with 200. Its row counts the probes that were answered with another
-// status before. The caller ends it, also after an error.
+// launch starts an Envoy, and returns the time until it answered a probe with 200. Its row counts the probes that were answered with
+// another status before. The caller ends it, also after an error.
 func (b *bench) launch(row *ScaleRow, clusters, chains int) (e *scaleEnvoy, took time.Duration, err error) {
 	e = &scaleEnvoy{ctx: b.ctx, row: row, clusters: clusters, chains: chains, module: b.module, version: 1}
 	e.checker = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { e.checks.Add(1) }))
@@ -264,8 +264,8 @@ func (e *scaleEnvoy) writeRoutes(overrides, first int) error {
 
 func overridePath(i int) string { return fmt.Sprint("/gate/", i) }
 
-// updateListener changes each filter chain, measures the time until a new connection uses the new one, and waits until Envoy has none of the
-// old ones.
+// updateListener changes each filter chain, measures the time until a new connection uses the new one, and waits until Envoy has none of
+// the old ones.
 func (e *scaleEnvoy) updateListener() error {
 	e.version++
 	err := e.update(e.writeListener(), func(r reply) bool { return r.server == fmt.Sprint(e.version) })

@@ -14,8 +14,8 @@
 //	streams.go    calls and Watches that stay open
 //	explain.go    the report of the command
 //	search.go     random events, and the shortest list that shows a disagreement
-//	soak.go       the same under load, with growth checks
-//	clients.go    the load
+//	clients.go    the load of a soak
+//	soak.go       the growth checks of a soak
 //	backends.go   the servers behind the hosts
 package main
 

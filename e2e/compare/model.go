@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -346,21 +347,14 @@ func (c *Cluster) put(e Event) {
 	h.State, h.Priority, h.Locality, h.Weight = e.State, e.Priority, e.Locality, e.Number
 }
 
-// replace gives the cluster other random hosts.
+// replace gives the cluster other random hosts. One that it already has keeps its server's state.
 func (c *Cluster) replace(e Event) {
 	r := rand.New(rand.NewPCG(e.Seed, 0))
-	before := c.Hosts
-	c.Hosts = map[int]*Host{}
+	maps.DeleteFunc(c.Hosts, func(i int, _ *Host) bool { return i >= e.Number })
 	for i := range e.Number {
-		h := &Host{State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Weight: 1 + r.IntN(5)}
-		h.Server = firstState(e.Cluster)
-		if old := before[i]; old != nil {
-			h.Ejected = old.Ejected && old.Locality == h.Locality
-			if e.Cluster == fresh {
-				h.Server = old.Server // Envoy keeps the result of its check in another locality, too
-			}
-		}
-		c.Hosts[i] = h
+		c.put(Event{
+			Cluster: e.Cluster, Host: i, State: pick(r, states...), Priority: priority(r, e.Cluster), Locality: r.IntN(3), Number: 1 + r.IntN(5),
+		})
 	}
 }
 

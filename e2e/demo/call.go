@@ -57,9 +57,9 @@ func check(ctx context.Context, flags *flag.FlagSet, args []string) error {
 }
 
 // recommend makes a gRPC call by a listener, and returns the routes of the reply.
-func recommend(ctx context.Context, address string) ([]int, error) {
-	return withConn(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) ([]int, error) {
-		return router.Recommend(ctx, conn, router.Point{Latitude: 48.137, Longitude: 11.575})
+func recommend(ctx context.Context, address string) ([]uint32, error) {
+	return withConn(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) ([]uint32, error) {
+		return router.Recommend(ctx, conn, &router.Point{Latitude: 48.137, Longitude: 11.575})
 	})
 }
 

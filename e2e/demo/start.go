@@ -32,7 +32,8 @@ func variantFlag(flags *flag.FlagSet) *string {
 	return flags.String("variant", "plugin", "`variant`: plugin or module")
 }
 
-// withDemo starts the backends and Envoy, calls use, and ends all of it. Its files are removed, except after a failure.
+// withDemo starts the backends and Envoy, calls use, and ends all of it. Its files are removed, except after a failure of
+// Envoy.
 func withDemo(ctx context.Context, o options, use func(*demo) error) (err error) {
 	variant, err := testbed.Named(o.variant)
 	if err != nil {
@@ -57,8 +58,10 @@ func withDemo(ctx context.Context, o options, use func(*demo) error) (err error)
 	if err != nil {
 		return err
 	}
+	d.log = filepath.Join(dir, "envoy.log")
 	defer func() {
-		if err == nil || errors.Is(err, context.Canceled) {
+		_, noLog := os.Stat(d.log)
+		if err == nil || errors.Is(err, context.Canceled) || noLog != nil {
 			_ = os.RemoveAll(dir)
 		}
 	}()
@@ -95,7 +98,6 @@ func withDemo(ctx context.Context, o options, use func(*demo) error) (err error)
 func (d *demo) startEnvoy(ctx context.Context) error {
 	// Envoy has read the key once it serves, so the key does not stay on disk.
 	defer os.Remove(d.Certificate.KeyFile)
-	d.log = filepath.Join(d.Dir, "envoy.log")
 	log, err := os.Create(d.log)
 	if err != nil {
 		return err

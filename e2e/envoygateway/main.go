@@ -51,7 +51,7 @@ func run(ctx context.Context, tools, translation string) error {
 	if objects, err = objects.inCluster(certificate); err != nil {
 		return err
 	}
-	s := &standalone{ctx: ctx, tools: tools, dir: dir, certificate: certificate}
+	s := &standalone{ctx: ctx, tools: tools, dir: dir}
 	if s.envoyVersion, err = testbed.EnvoyVersion(); err != nil {
 		return err
 	}

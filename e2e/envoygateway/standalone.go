@@ -15,9 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-
 	"healthgate/e2e/testbed"
 )
 
@@ -27,7 +24,6 @@ type standalone struct {
 	tools        string // the folder of egctl and envoy-gateway
 	dir          string // of this run
 	envoyVersion string
-	certificate  *testbed.Certificate
 	server       *exec.Cmd
 	pid          int            // of its Envoy
 	envoy        *testbed.Envoy // its admin
@@ -222,13 +218,4 @@ func reports(pattern string, args ...string) error {
 		return fmt.Errorf("healthgate %s does not report %s: %s (%v)", args[0], pattern, out, err)
 	}
 	return nil
-}
-
-// dial returns a gRPC client of a listener.
-func (s *standalone) dial(listener string, by credentials.TransportCredentials) (*grpc.ClientConn, error) {
-	address, err := s.listener(listener)
-	if err != nil {
-		return nil, err
-	}
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(by))
 }

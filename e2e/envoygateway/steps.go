@@ -1,24 +1,23 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
-	"healthgate/e2e/backend/router"
 	"healthgate/e2e/kustomize"
 	"healthgate/e2e/testbed"
 )
@@ -216,20 +215,25 @@ func (s *standalone) hosts(cluster string, healthy, total uint64) func() error {
 	}
 }
 
-// callService calls the service by the Gateway's listener https, as a gRPC client does.
+// callService calls the service by the Gateway's listener https.
 func (s *standalone) callService() error {
-	conn, err := s.dial("https", credentials.NewTLS(&tls.Config{RootCAs: s.certificate.Pool, ServerName: "localhost"}))
+	address, err := s.listener("https")
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	_, err = router.Recommend(s.ctx, conn, router.Point{Latitude: 48.137, Longitude: 11.575})
-	return err
+	if out, err := exec.CommandContext(s.ctx, built("demo"), "call", "-address", address).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // checkHealth asks grpc.health.v1.Health at the probe's listener.
 func (s *standalone) checkHealth() error {
-	conn, err := s.dial("probe", insecure.NewCredentials())
+	address, err := s.listener("probe")
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"healthgate/e2e/backend/router"
@@ -120,11 +119,11 @@ func serve(t *testing.T, fails *atomic.Bool) (address string, end func()) {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.Creds(tls))
-	router.Register(server, func(*structpb.ListValue) (*structpb.ListValue, error) {
+	router.Register(server, func(*router.RecommendRequest) (*router.RecommendResponse, error) {
 		if fails.Load() {
 			return nil, status.Error(codes.Internal, "a message that differs each time")
 		}
-		return &structpb.ListValue{}, nil
+		return &router.RecommendResponse{}, nil
 	})
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)

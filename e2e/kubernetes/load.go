@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
@@ -102,7 +101,7 @@ func call(conn *grpc.ClientConn) error {
 	return err
 }
 
-var munich = router.Point{Latitude: 48.1, Longitude: 11.6}
+var munich = &router.Point{Latitude: 48.1, Longitude: 11.6}
 
 // stream makes a call that stays open for some time: it sends its message at the end.
 func stream(conn *grpc.ClientConn, open time.Duration) error {
@@ -113,13 +112,13 @@ func stream(conn *grpc.ClientConn, open time.Duration) error {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- stream.RecvMsg(&structpb.ListValue{}) }()
+	go func() { ended <- stream.RecvMsg(&router.RecommendResponse{}) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("the stream ended early: %w", err)
 	case <-time.After(open):
 	}
-	if err := errors.Join(stream.SendMsg(router.Request(munich)), stream.CloseSend()); err != nil {
+	if err := errors.Join(stream.SendMsg(&router.RecommendRequest{Points: []*router.Point{munich}}), stream.CloseSend()); err != nil {
 		return err
 	}
 	return <-ended

@@ -2,13 +2,11 @@ package repo
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"healthgate/e2e/testbed"
@@ -54,39 +52,19 @@ func commandsOf(text string) (all []string) {
 	return all
 }
 
-// commandDir is the folder of the command, after command has built it.
-var commandDir string
-
-// command builds the command once, and returns its folder.
-var command = sync.OnceValues(func() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "healthgate"); err != nil {
-		return "", err
-	}
-	commandDir = dir
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "healthgate"), "./cmd/healthgate")
-	build.Dir = testbed.Root()
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, nil
-})
-
-// workbench makes a folder with a user's envoy.yaml, the files of an xDS server and the command.
+// workbench makes a folder with a user's envoy.yaml, the files of an xDS server and the command, and returns a function that runs a line
+// of a shell there.
 func workbench(t *testing.T) (dir string, run func(line string) (out string, err error)) {
 	t.Helper()
 	dir = t.TempDir()
-	files := map[string]string{"envoy.yaml": inRoot("e2e", "repo", "testdata", "envoy.yaml")}
+	files := []string{"e2e/repo/testdata/envoy.yaml"}
 	for _, file := range []string{"bootstrap.yaml", "lds.yaml", "rds.yaml", "cds.yaml"} {
-		files[file] = inRoot("internal", "lint", "testdata", "good-xds-files", file)
+		files = append(files, "internal/lint/testdata/good-xds-files/"+file)
 	}
-	for to, from := range files {
-		if err := os.WriteFile(filepath.Join(dir, to), []byte(readFile(t, from)), 0o600); err != nil {
+	for _, file := range files {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), []byte(readFile(t, inRoot(file))), 0o600); err != nil {
 			t.Fatal(err)
 		}
-	}
-	bin, err := command()
-	if err != nil {
-		t.Fatal(err)
 	}
 	if err := os.Symlink(bin, filepath.Join(dir, "build")); err != nil {
 		t.Fatal(err)
@@ -94,23 +72,21 @@ func workbench(t *testing.T) (dir string, run func(line string) (out string, err
 	return dir, func(line string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-		var stderr strings.Builder
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		return string(out) + stderr.String(), err
+		out, err := cmd.CombinedOutput()
+		return string(out), err
 	}
 }
 
-// The commands that work on files are run, page by page, in the order in which a reader comes to them.
+// The commands that work on files are run, page by page, in the order in which a reader comes to them. The flags and targets of the others
+// exist.
 func TestCommandsOfThePagesRun(t *testing.T) {
-	dir, run := workbench(t)
-	users := readFile(t, inRoot("e2e", "repo", "testdata", "envoy.yaml"))
 	onFiles := regexp.MustCompile(`^(build/)?healthgate ((config|lint)( .*)? envoy\.yaml( --write)?|lint --output json .*)$`)
-	ran := 0
+	part := regexp.MustCompile(`healthgate (lint|explain|config|alive|drain|version|completion)\b([^|]*)`)
+	flag := regexp.MustCompile(`--[a-z-]+`)
+	makefile := readFile(t, inRoot("Makefile"))
+	ran, flags := 0, 0
 	for _, page := range pages(t) {
-		if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(users), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		_, run := workbench(t)
 		for _, command := range commandsOf(readFile(t, inRoot(page))) {
 			if onFiles.MatchString(command) {
 				ran++
@@ -118,55 +94,29 @@ func TestCommandsOfThePagesRun(t *testing.T) {
 					t.Errorf("%s: %s: %v\n%s", page, command, err, out)
 				}
 			}
-		}
-	}
-	if ran < 5 {
-		t.Errorf("%d commands were run", ran)
-	}
-}
-
-func TestPagesNameFlagsThatExist(t *testing.T) {
-	_, run := workbench(t)
-	part := regexp.MustCompile(`healthgate (lint|explain|config|alive|drain|version|completion)\b([^|]*)`)
-	flag := regexp.MustCompile(`--[a-z-]+`)
-	helps, seen := map[string]string{}, 0
-	for _, page := range pages(t) {
-		for _, command := range commandsOf(readFile(t, inRoot(page))) {
 			for _, found := range part.FindAllStringSubmatch(command, -1) {
-				if helps[found[1]] == "" {
-					help, err := run("healthgate " + found[1] + " --help")
-					if err != nil {
-						t.Fatal(err)
-					}
-					helps[found[1]] = help
+				help, err := run("healthgate " + found[1] + " --help")
+				if err != nil {
+					t.Fatal(err)
 				}
 				for _, name := range flag.FindAllString(found[2], -1) {
-					if seen++; !strings.Contains(helps[found[1]], " "+name+" ") {
+					if flags++; !strings.Contains(help, " "+name+" ") {
 						t.Errorf("%s: %q has %s, and its help has not", page, command, name)
 					}
 				}
 			}
-		}
-	}
-	if seen < 10 {
-		t.Errorf("%d flags were found", seen)
-	}
-}
-
-func TestPagesNameTargetsThatExist(t *testing.T) {
-	makefile := readFile(t, inRoot("Makefile"))
-	for _, page := range pages(t) {
-		for _, command := range commandsOf(readFile(t, inRoot(page))) {
-			rest, found := strings.CutPrefix(command, "make ")
-			for _, target := range strings.Fields(rest) {
-				if !found || strings.HasPrefix(target, "-") || strings.Contains(target, "=") {
-					continue
-				}
-				if !regexp.MustCompile(`(?m)^` + target + `:.* ## `).MatchString(makefile) {
-					t.Errorf("%s: make %s is not there", page, target)
+			if targets, found := strings.CutPrefix(command, "make "); found {
+				for target := range strings.FieldsSeq(targets) {
+					if target[0] != '-' && !strings.Contains(target, "=") &&
+						!regexp.MustCompile(`(?m)^`+target+`:.* ## `).MatchString(makefile) {
+						t.Errorf("%s: make %s is not there", page, target)
+					}
 				}
 			}
 		}
+	}
+	if ran < 5 || flags < 10 {
+		t.Errorf("%d commands were run, and %d flags were found", ran, flags)
 	}
 }
 
@@ -174,11 +124,11 @@ func TestPagesNameTargetsThatExist(t *testing.T) {
 func TestReadmeShowsWhatConfigAdds(t *testing.T) {
 	readme := readFile(t, inRoot("README.md"))
 	shown := regexp.MustCompile("(?s)```diff\n(.*?)```").FindStringSubmatch(readme)
-	if shown == nil {
+	config := regexp.MustCompile(`(?m)^build/healthgate config .*$`).FindString(readme)
+	if shown == nil || config == "" {
 		t.Fatal("the README shows no diff")
 	}
 	_, run := workbench(t)
-	config := regexp.MustCompile(`(?m)^build/healthgate config .*$`).FindString(readme)
 	out, err := run(strings.TrimSuffix(config, " --write") + " --write")
 	if err != nil {
 		t.Fatal(err)
@@ -189,22 +139,13 @@ func TestReadmeShowsWhatConfigAdds(t *testing.T) {
 	if found, err := run("build/healthgate lint envoy.yaml"); err != nil {
 		t.Errorf("lint finds %s", found)
 	}
-	written, err := run("cat envoy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := validate([]byte(written)); err != nil {
-		t.Errorf("it does not fit Envoy's API: %v", err)
-	}
 }
 
 // The page of the configuration shows each key, in a configuration that lint accepts.
 func TestConfigurationPageShowsEachKey(t *testing.T) {
 	_, shown, _ := strings.Cut(readFile(t, inRoot("docs", "configuration.md")), "```yaml\n")
 	shown, _, _ = strings.Cut(shown, "```")
-	var schema struct {
-		Properties map[string]any
-	}
+	var schema struct{ Properties map[string]any }
 	if err := json.Unmarshal([]byte(readFile(t, inRoot("filter", "config", "schema.json"))), &schema); err != nil {
 		t.Fatal(err)
 	}
@@ -225,6 +166,20 @@ func TestConfigurationPageShowsEachKey(t *testing.T) {
 	}
 	if out, err := run("healthgate lint envoy.yaml"); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestExamplesAreOnTheirPage(t *testing.T) {
+	t.Parallel()
+	names, err := testbed.Examples()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := readFile(t, inRoot("envoy", "examples", "README.md"))
+	for _, name := range names {
+		if !strings.Contains(page, "("+name+".yaml)") {
+			t.Errorf("the page of the examples does not have %s", name)
+		}
 	}
 }
 

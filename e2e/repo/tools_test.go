@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -33,46 +32,34 @@ func checkTools(t *testing.T, programs map[string]string, needs ...string) (said
 	return string(out), err == nil
 }
 
+// On a Mac the line names the image of the devcontainer, whose version of Go is the Dockerfile's.
 func TestMissingToolsAreNamedAtOnce(t *testing.T) {
 	t.Parallel()
+	_, version, _ := strings.Cut(readFile(t, inRoot("Dockerfile")), "\nARG GO_VERSION=")
+	image := "golang:" + strings.SplitN(version, "\n", 2)[0] + "-bookworm"
+	if devcontainer := readFile(t, inRoot(".devcontainer", "devcontainer.json")); !strings.Contains(devcontainer, image) {
+		t.Errorf("the devcontainer is not from %s: %s", image, devcontainer)
+	}
 	const linux = "case $1 in -s) echo Linux;; -m) echo x86_64;; esac"
-	all := []string{"linux", "go=go", "cc=gcc", "cxx=g++", "readelf", "envoy"}
 	for name, test := range map[string]struct {
 		programs map[string]string
-		want     string
+		want     []string // the output; all of it if there is one text
 	}{
-		"all": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": ""}, ""},
-		"none": {map[string]string{"uname": linux}, "missing: go, gcc, g++, readelf, python3, pip of python3\n" +
-			"  apt-get install gcc g++ binutils python3 python3-pip\n  Go 1.26: https://go.dev/dl\n"},
+		"all": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": ""}, []string{""}},
+		"none": {map[string]string{"uname": linux}, []string{"missing: go, gcc, g++, readelf, python3, pip of python3\n" +
+			"  apt-get install gcc g++ binutils python3 python3-pip\n  Go 1.26: https://go.dev/dl\n"}},
 		"all but pip": {map[string]string{"uname": linux, "go": "", "gcc": "", "g++": "", "readelf": "", "python3": "exit 1"},
-			"missing: pip of python3\n  apt-get install python3-pip\n"},
+			[]string{"missing: pip of python3\n  apt-get install python3-pip\n"}},
+		"Linux": {map[string]string{"uname": "echo Darwin"},
+			[]string{"this needs Linux, not Darwin: open the folder in its devcontainer, or ", image}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if said, fine := checkTools(t, test.programs, all...); said != test.want || fine != (test.want == "") {
+			said, fine := checkTools(t, test.programs, "linux", "go=go", "cc=gcc", "cxx=g++", "readelf", "envoy")
+			if fine != (test.want[0] == "") || !strings.HasPrefix(said, test.want[0]) || !strings.Contains(said, test.want[len(test.want)-1]) ||
+				len(test.want) == 1 && said != test.want[0] {
 				t.Errorf("it says %q (%v), want %q", said, fine, test.want)
 			}
 		})
-	}
-}
-
-// The line names the image of the devcontainer, whose version of Go is the Dockerfile's.
-func TestMacOSGetsOneLineThatSaysHow(t *testing.T) {
-	t.Parallel()
-	said, fine := checkTools(t, map[string]string{"uname": "echo Darwin"}, "linux", "go=go", "cc=gcc")
-	if fine || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said,
-		"this needs Linux, not Darwin: open the folder in its devcontainer, or ") {
-		t.Errorf("it says %q (%v)", said, fine)
-	}
-	version := regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`).FindStringSubmatch(readFile(t, inRoot("Dockerfile")))
-	if version == nil {
-		t.Fatal("the Dockerfile has no version of Go")
-	}
-	image := "golang:" + version[1] + "-bookworm"
-	devcontainer := readFile(t, inRoot(".devcontainer", "devcontainer.json"))
-	for what, text := range map[string]string{"the line": said, "the devcontainer": devcontainer} {
-		if !strings.Contains(text, image) {
-			t.Errorf("%s does not name %s: %s", what, image, text)
-		}
 	}
 }

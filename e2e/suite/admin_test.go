@@ -149,7 +149,8 @@ func TestRouteUpdateWithSourceAdminFailsNoProbe(t *testing.T) {
 	for i := range 10 {
 		path := fmt.Sprint("/probe", i)
 		s.changeRoutes(func(host *routev3.VirtualHost) {
-			addRoute(host, path, fmt.Sprintf(`{"path": "%s", "source": "admin", "admin": {"address": "%s", "interval": "60s"}}`, path, s.envoy.Admin))
+			addRoute(host, path, fmt.Sprintf(`{"path": "%s", "source": "admin", "admin": {"address": "%s", "interval": "60s"}}`,
+				path, s.envoy.Admin))
 		})
 		if i == 0 { // there is no sample before the first poll
 			s.awaitPath(path, 200)

@@ -54,14 +54,22 @@ func (s *site) awaitPath(path string, status int) {
 // counts can hide hosts that have swapped places.
 func (s *site) awaitHealthy(serving map[*testbed.Backend]bool) {
 	s.t.Helper()
+	s.awaitHosts(serving)
 	healthy := uint64(0)
-	want := map[string]string{}
-	for backend, up := range serving {
-		want[backend.Address] = "failed"
+	for _, up := range serving {
 		if up {
-			want[backend.Address] = "healthy"
 			healthy++
 		}
+	}
+	s.awaitGauges("service", healthy, uint64(len(serving)))
+}
+
+// awaitHosts waits until each host of the cluster is healthy or not, by admin and not by gauges, which a stats matcher may exclude.
+func (s *site) awaitHosts(serving map[*testbed.Backend]bool) {
+	s.t.Helper()
+	want := map[string]string{}
+	for backend, up := range serving {
+		want[backend.Address] = map[bool]string{true: "healthy", false: "failed"}[up]
 	}
 	s.await(settle, func() error {
 		hosts, err := s.envoy.Hosts("service")
@@ -70,7 +78,6 @@ func (s *site) awaitHealthy(serving map[*testbed.Backend]bool) {
 		}
 		return err
 	})
-	s.awaitGauges("service", healthy, uint64(len(serving)))
 }
 
 func (s *site) awaitGauges(cluster string, healthy, total uint64) {
@@ -149,12 +156,18 @@ func (s *site) mustNotGrow(atMost float64, warmUp, times int, action func(i int)
 // setServing makes the first n backends SERVING and the others not, and waits until Envoy has noticed.
 func (s *site) setServing(n int) {
 	s.t.Helper()
+	s.awaitHealthy(s.serve(n))
+}
+
+// serve makes the first n backends SERVING and the others not.
+func (s *site) serve(n int) map[*testbed.Backend]bool {
+	s.t.Helper()
 	serving := map[*testbed.Backend]bool{}
 	for i, backend := range s.backends {
 		s.setBackend(i, i < n)
 		serving[backend] = i < n
 	}
-	s.awaitHealthy(serving)
+	return serving
 }
 
 // setBackend makes a backend SERVING or not, and waits for nothing.

@@ -10,9 +10,12 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// bothVariants starts a site whose Envoy has a gate of each variant. The routes enable the Go plugin's.
-func bothVariants(t *testing.T) *site {
-	t.Helper()
+// One Envoy has both variants, and route updates switch the probe between them without a failed probe.
+func TestRouteUpdateSwitchesBetweenVariants(t *testing.T) {
+	t.Parallel()
+	if variant.Name() != "plugin" {
+		t.Skip("it runs with the Go plugin, and has both variants")
+	}
 	module, err := testbed.Named("module")
 	if err != nil {
 		t.Fatal(err)
@@ -25,36 +28,17 @@ func bothVariants(t *testing.T) *site {
 	filter.Name = "healthgate-module"
 	p.config.AddFilter(filter)
 	p.config.BootstrapExtensions = append(p.config.BootstrapExtensions, other.BootstrapExtensions...)
-	s.start(p)
-	return s
-}
-
-// enable makes the probe's route enable one filter of Healthgate.
-func (s *site) enable(filter string) {
-	s.t.Helper()
-	s.changeRoutes(func(host *routev3.VirtualHost) {
-		probe := host.Routes[0]
-		probe.TypedPerFilterConfig = map[string]*anypb.Any{filter: probe.TypedPerFilterConfig["healthgate"]}
-	})
-}
-
-// One Envoy has both variants, and route updates switch the probe between them without a failed probe.
-func TestRouteUpdateSwitchesBetweenVariants(t *testing.T) {
-	t.Parallel()
-	if variant.Name() != "plugin" {
-		t.Skip("it runs with the Go plugin, and has both variants")
-	}
-	s := bothVariants(t)
+	s.start(p) // the routes enable the Go plugin's gate
 	s.awaitProbe(s.client("h2"), 200, settle)
 	load := s.probeUntilStopped(4)
-	answered := func(prefix string) uint64 {
-		name := "healthgate." + prefix + ".ok"
-		return s.stat(name)
-	}
+	answered := func(prefix string) uint64 { return s.stat("healthgate." + prefix + ".ok") }
 	for _, to := range []struct{ filter, prefix, other string }{
 		{"healthgate-module", "module", "default"}, {"healthgate", "default", "module"}, {"healthgate-module", "module", "default"},
 	} {
-		s.enable(to.filter)
+		s.changeRoutes(func(host *routev3.VirtualHost) {
+			probe := host.Routes[0]
+			probe.TypedPerFilterConfig = map[string]*anypb.Any{to.filter: probe.TypedPerFilterConfig["healthgate"]}
+		})
 		s.await(settle, func() error { // until the other variant gives none of a hundred answers
 			before, others := answered(to.prefix), answered(to.other)
 			s.await(settle, func() error {

@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
@@ -17,8 +21,7 @@ import (
 // Envoy checks a cluster without traffic as often as others; otherwise it would notice a change after a minute.
 func TestIdleClusterIsCheckedAtItsInterval(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.setServing(1)
+	s := newServingSite(t)
 	s.setServing(0) // waits at most settle, far less than a minute
 	s.awaitProbe(s.client("h2"), 503, time.Second)
 }
@@ -42,17 +45,42 @@ func TestLuaConfigurationAnswersProbes(t *testing.T) {
 	callRouter(t, s)
 }
 
-// gRPC metadata with an underscore in its name arrives.
+// gRPC metadata with an underscore in its name arrives. With the actions that lint reports the call is reset, or arrives without it.
 func TestMetadataWithAnUnderscoreArrives(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(logUserID))
-	s.setServing(1)
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "alice"), settle)
-	defer cancel()
-	if _, err := router.Recommend(ctx, s.dialGRPC(), router.Point{}); err != nil {
-		t.Errorf("a call with metadata user_id got %v", err)
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	for action, test := range map[string]struct {
+		rule    string
+		code    codes.Code
+		arrives bool
+	}{
+		"ALLOW": {"", codes.OK, true}, "REJECT_REQUEST": {"underscores", codes.Internal, false}, "DROP_HEADER": {"underscores", codes.OK, false},
+	} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+				if action != "ALLOW" { // which the reference configuration has
+					c.Patch(c.HCM(), "common_http_protocol_options: {headers_with_underscores_action: "+action+"}")
+				}
+				log := c.Unpack(c.HCM().AccessLog[0].GetTypedConfig()).(*streamv3.StdoutAccessLog)
+				log.GetLogFormat().GetJsonFormat().Fields["user"] = structpb.NewStringValue("%REQ(user_id)%")
+			}))
+			expectLint(t, s.config, test.rule)
+			s.setServing(1)
+			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "user_id", "alice"), settle)
+			defer cancel()
+			_, err := router.Recommend(ctx, s.dialGRPC(), &router.Point{})
+			if status.Code(err) != test.code {
+				t.Errorf("a call with user_id got %v, want %v", err, test.code)
+			}
+			if test.code == codes.OK {
+				s.awaitLog(`"path":"/router.Router/Recommend"`, settle)
+			}
+			if arrives := strings.Contains(s.envoy.Log(), `"user":"alice"`); arrives != test.arrives {
+				t.Errorf("the header arrives: %v, want %v", arrives, test.arrives)
+			}
+		})
 	}
-	s.awaitLog(`"user":"alice"`, settle)
 }
 
 // commentedOut returns the lines after a comment in the reference configuration that are comments too, as YAML.
@@ -86,8 +114,7 @@ func TestHTTP10NeedsTheLinesInTheComment(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, test.options...)
-			s.setServing(1)
+			s := newServingSite(t, test.options...)
 			conn := s.dialTLS(t.Context(), "http/1.1")
 			send(t, conn, "GET / HTTP/1.0\r\n\r\n") // HTTP/1.0 has no host header
 			answer, err := io.ReadAll(conn)

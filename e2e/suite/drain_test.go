@@ -52,7 +52,8 @@ func TestEnvoyStartedInDrainModeFailsTheProbe(t *testing.T) {
 // If a stats matcher leaves out the stats that show a drain, the log has a warning.
 func TestInvisibleDrainIsLogged(t *testing.T) {
 	t.Parallel()
-	s := newServingSite(t, withStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.}, {prefix: healthgate.}, {prefix: listener_manager}]}`))
+	s := newServingSite(t, withStatsMatcher(
+		`inclusion_list: {patterns: [{prefix: cluster.}, {prefix: healthgate.}, {prefix: listener_manager}]}`))
 	client := s.client("h2")
 	s.post("/healthcheck/fail")
 	expect(t, "an invisible drain", s.probe(client), 200, "ok\n", nil)

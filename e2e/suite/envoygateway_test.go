@@ -20,12 +20,8 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"healthgate/e2e/backend/router"
 	"healthgate/e2e/testbed"
@@ -60,37 +56,29 @@ func TestEnvoyGatewaysConfigurationAnswers(t *testing.T) {
 	}
 	s := &site{t: t, dir: bed.Dir, cert: bed.Certificate, backends: bed.Backends, config: bed.Config}
 	s.use(envoy)
-	conn, err := grpc.NewClient("passthrough:///"+s.at(gatewaysProbe).envoy.Ingress, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	for _, step := range []struct {
-		up     bool
-		status int
-		health grpc_health_v1.HealthCheckResponse_ServingStatus
-	}{{true, 200, serving}, {false, 503, notServing}, {true, 200, serving}} {
-		for _, backend := range s.backends {
-			if err := backend.SetServing(step.up); err != nil {
-				t.Fatal(err)
-			}
+	conn := dialPlain(t, s.at(gatewaysProbe).envoy.Ingress)
+	for _, up := range []bool{true, false, true} {
+		n, status := len(s.backends), 200
+		if !up {
+			n, status = 0, 503
 		}
+		s.serve(n)
 		s.await(settle, func() error {
-			if reply := s.plain(gatewaysProbe, http.MethodGet, "/"); reply.status != step.status {
-				return fmt.Errorf("the probe gets %d, want %d", reply.status, step.status)
+			if reply := s.plain(gatewaysProbe, http.MethodGet, "/"); reply.status != status {
+				return fmt.Errorf("the probe gets %d, want %d", reply.status, status)
 			}
 			return nil
 		})
 		reply, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), asked("router.Router"))
-		if err != nil || reply.Status != step.health {
-			t.Errorf("Check: got %v, %v, want %v", reply, err, step.health)
+		if err != nil || reply.Status != statusOf(up) {
+			t.Errorf("Check: got %v, %v, want %v", reply, err, statusOf(up))
 		}
-		r, code := explainAll(t, "unix://"+strings.TrimPrefix(admin, "unix:"))
-		if len(r.Gates) != 1 || r.Gates[0].Answer.Status != step.status || r.Gates[0].Answer.By != "probe" || (code == 0) != step.up {
+		r, code := explain(t, s.adminAddress())
+		if len(r.Gates) != 1 || r.Gates[0].Answer.Status != status || r.Gates[0].Answer.By != "probe" || (code == 0) != up {
 			t.Errorf("explain: exit code %d, and %+v", code, r)
 		}
 	}
-	munich := router.Point{Latitude: 48.137, Longitude: 11.575}
+	munich := &router.Point{Latitude: 48.137, Longitude: 11.575}
 	if _, err := router.Recommend(t.Context(), s.at(gatewaysService).dialGRPC(), munich); err != nil {
 		t.Errorf("a call of the service: %v", err)
 	}
@@ -152,33 +140,27 @@ func gatewaysBootstrap(t *testing.T) *testbed.Bootstrap {
 	var clusters []*clusterv3.Cluster
 	routes := map[string]*routev3.RouteConfiguration{}
 	for _, part := range dump.Configs {
-		switch part := unpack(t, part).(type) {
+		switch part := b.Unpack(part).(type) {
 		case *adminv3.BootstrapConfigDump:
 			b.Bootstrap = part.Bootstrap
 		case *adminv3.ListenersConfigDump:
 			for _, one := range part.DynamicListeners {
-				listeners = append(listeners, unpack(t, one.ActiveState.Listener).(*listenerv3.Listener))
+				listeners = append(listeners, b.Unpack(one.ActiveState.Listener).(*listenerv3.Listener))
 			}
 		case *adminv3.ClustersConfigDump:
-			for _, one := range part.DynamicActiveClusters {
-				clusters = append(clusters, unpack(t, one.Cluster).(*clusterv3.Cluster))
-			}
+			clusters = append(clusters, b.Unpack(part.DynamicActiveClusters[0].Cluster).(*clusterv3.Cluster))
 		case *adminv3.RoutesConfigDump:
 			for _, one := range part.DynamicRouteConfigs {
-				routeConfig := unpack(t, one.RouteConfig).(*routev3.RouteConfiguration)
+				routeConfig := b.Unpack(one.RouteConfig).(*routev3.RouteConfiguration)
 				routes[routeConfig.Name] = routeConfig
 			}
 		}
-	}
-	if len(clusters) != 1 || clusters[0].Name != gatewaysCluster || len(listeners) != 3 || len(routes) != 2 {
-		t.Fatalf("egctl printed %d clusters, %d listeners, %d routes", len(clusters), len(listeners), len(routes))
 	}
 	static := b.StaticResources
 	isServers := func(cluster *clusterv3.Cluster) bool { return cluster.Name != "prometheus_stats" } // of Envoy Gateway's server
 	static.Clusters = append(clusters, slices.DeleteFunc(static.Clusters, isServers)...)
 	static.Listeners = append(listeners, static.Listeners...)
-	isService := func(listener *listenerv3.Listener) bool { return listener.Name == gatewaysService }
-	at := slices.IndexFunc(static.Listeners, isService)
+	at := slices.IndexFunc(static.Listeners, func(listener *listenerv3.Listener) bool { return listener.Name == gatewaysService })
 	static.Listeners[0], static.Listeners[at] = static.Listeners[at], static.Listeners[0]
 	b.TLS().CommonTlsContext.TlsCertificateSdsSecretConfigs = nil
 	b.DynamicResources, b.Node, b.ClusterManager = nil, nil, nil
@@ -207,13 +189,4 @@ func placeRoutes(b *testbed.Bootstrap, manager *hcmv3.HttpConnectionManager, rou
 			testbed.Patch(own.DynamicModuleConfig.Module, fmt.Sprintf("{local: {filename: %q}}", file))
 		}
 	}
-}
-
-func unpack(t *testing.T, packed *anypb.Any) proto.Message {
-	t.Helper()
-	message, err := packed.UnmarshalNew()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return message
 }

@@ -16,30 +16,46 @@ import (
 	"healthgate/e2e/testbed"
 )
 
-// report is the output of `healthgate explain --output json`.
-type report struct {
-	State    string
-	Problems []struct{ What, Next string }
-	Notes    []string
-	Gates    []struct {
-		Listener, Address, Next string
-		Answer                  struct {
-			Passing     bool
-			Status      int
-			Details, By string
-		}
-		Clusters []struct{ Reason string }
-		Probe    *struct {
-			Status  int
-			Counted bool
-			Error   string
-		}
-		Problems, Unknown []string
+// written returns the address of admin. With the contrib host its /config_dump has the configuration as it was
+// written, for the golang extension.
+func written(t *testing.T, s *site) (address string) {
+	t.Helper()
+	if variant.Name() == "module" && !strings.HasPrefix(s.envoy.Admin, "unix:") {
+		return s.envoy.Admin
 	}
-	Findings []any
+	admin, err := testbed.AdminAsWritten(s.envoy, s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(admin)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
 }
 
-func explainAll(t *testing.T, admin string, args ...string) (r report, code int) {
+// report is the output of `healthgate explain --output json`.
+type report struct {
+	Problems []struct{ What, Next string }
+	Notes    []string
+	Gates    []explained
+}
+
+// explained is a gate in the output of explain.
+type explained struct {
+	Next   string
+	Answer struct {
+		Status      int
+		Details, By string
+	}
+	Clusters []struct {
+		Reason         string
+		Healthy, Total int
+		Failing        []struct{ Address, Why string }
+	}
+	Probe             struct{ Counted bool }
+	Problems, Unknown []string
+}
+
+func explain(t *testing.T, admin string, args ...string) (r report, code int) {
 	t.Helper()
 	stdout, code := command(t, append([]string{"explain", "--admin", admin, "--output", "json"}, args...)...)
 	if err := json.Unmarshal(stdout, &r); err != nil {
@@ -48,9 +64,39 @@ func explainAll(t *testing.T, admin string, args ...string) (r report, code int)
 	return r, code
 }
 
-// begins reports whether one of the texts has a prefix.
-func begins(texts []string, with string) bool {
-	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(text, with) })
+// explanation is what explain reports of the only gate. Empty texts are not compared, others are beginnings.
+type explanation struct {
+	code, status               int
+	details, by, problem, next string
+}
+
+// explained returns the gate that explain reports, or an error if it differs from an explanation.
+func (e explanation) explained(t *testing.T, admin string, args ...string) (explained, error) {
+	t.Helper()
+	r, code := explain(t, admin, args...)
+	if len(r.Gates) != 1 {
+		t.Fatalf("explain reports %+v", r)
+	}
+	g := r.Gates[0]
+	begins := func(texts []string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(text, e.problem) })
+	}
+	if code != e.code || g.Answer.Status != e.status || !strings.HasPrefix(g.Answer.Details, e.details) ||
+		!strings.HasPrefix(g.Answer.By, e.by) || e.problem != "" && !begins(append(g.Problems, g.Unknown...)) ||
+		!strings.HasPrefix(g.Next, e.next) || e.code == 0 && (len(g.Problems) > 0 || (g.Next == "") != (e.next == "")) {
+		return g, fmt.Errorf("explain %v ended with %d, want %+v; it reports %+v", args, code, e, g)
+	}
+	return g, nil
+}
+
+// mustExplain runs explain, and returns the gate.
+func (s *site) mustExplain(admin string, want explanation, args ...string) explained {
+	s.t.Helper()
+	g, err := want.explained(s.t, admin, args...)
+	if err != nil {
+		s.t.Error(err)
+	}
+	return g
 }
 
 // forwarded returns the address of a port-forward to admin, on a machine where another server listens at the gate's address.
@@ -77,7 +123,7 @@ func forwarded(t *testing.T, admin, address string) string {
 func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
-	s := newSite(t, backends(1))
+	s := newSite(t)
 	client := s.client("h2")
 	other := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
 	other.EnableHTTP2 = true
@@ -86,49 +132,38 @@ func TestExplainIgnoresAnotherServersAnswer(t *testing.T) {
 	admin := forwarded(t, written(t, s), other.Listener.Addr().String())
 	s.setServing(0)
 	s.awaitProbe(client, 503, settle)
-	r, code := explainAll(t, admin)
-	if g := r.Gates[0]; code != 1 || g.Answer.Passing || g.Answer.By != "numbers" || g.Answer.Details != "healthgate_cluster_unhealthy" ||
-		g.Probe == nil || g.Probe.Counted || g.Probe.Status != 200 || !begins(g.Unknown, "a probe: another server answered") {
-		t.Errorf("exit code %d, and %+v", code, g)
-	}
+	s.mustExplain(admin, explanation{code: 1, status: 503, details: "healthgate_cluster_unhealthy", by: "numbers",
+		problem: "a probe: another server answered"})
 	// The same while a load balancer probes the gate.
 	balancer := testbed.StartLoad(testbed.Pace{PerSecond: 2}, func(int) string {
 		_, err := s.do(s.client("http/1.1"), http.MethodGet, "/", nil)
 		return fmt.Sprint(err)
 	})
 	t.Cleanup(func() { _, _ = balancer.Stop() })
-	if r, code = explainAll(t, admin); code != 1 || r.Gates[0].Answer.Passing || r.Gates[0].Probe.Counted {
-		t.Errorf("while others probe: exit code %d, and %+v", code, r.Gates[0])
+	if g := s.mustExplain(admin, explanation{code: 1, status: 503}); g.Probe.Counted {
+		t.Errorf("while others probe its probe counts: %+v", g)
 	}
 	s.await(settle, func() error { // on a busy machine other probes may come at the same moment
-		if r, code = explainAll(t, written(t, s)); code != 1 || r.Gates[0].Answer.By != "probe" || r.Gates[0].Answer.Status != 503 ||
-			!r.Gates[0].Probe.Counted {
-			return fmt.Errorf("its own answer while others probe: exit code %d, and %+v", code, r.Gates[0])
+		g, err := explanation{code: 1, status: 503, by: "probe"}.explained(t, written(t, s))
+		if err == nil && !g.Probe.Counted {
+			err = fmt.Errorf("its own answer while others probe: %+v", g)
 		}
-		return nil
+		return err
 	})
 	if outcome, err := balancer.Stop(); err != nil || outcome.Requests == 0 {
 		t.Errorf("the load balancer has sent %d probes: %v", outcome.Requests, err)
 	}
 	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
-	if r, code = explainAll(t, admin); code != 0 || !r.Gates[0].Answer.Passing || r.Gates[0].Answer.By != "numbers" {
-		t.Errorf("with the gate passing: exit code %d, and %+v", code, r.Gates[0])
-	}
+	s.mustExplain(admin, explanation{status: 200, by: "numbers"})
 }
 
 // A listener that refuses connections is a problem with a next step; the numbers are reported all the same.
 func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it needs an admin interface that can be forwarded")
-	s := newSite(t)
-	s.setServing(1)
+	s := newServingSite(t)
 	s.awaitProbe(s.client("h2"), 200, settle)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	resets, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -145,162 +180,188 @@ func TestExplainReportsAProbeWithoutAnAnswer(t *testing.T) {
 			}
 		}
 	}()
-	for name, test := range map[string]struct{ address, next string }{
-		"refused": {closed.Addr().String(), "nothing listens there"},
-		"reset":   {resets.Addr().String(), "the connection is closed without an answer"},
+	for address, next := range map[string]string{
+		unusedAddress(t).String(): "nothing listens there",
+		resets.Addr().String():    "the connection is closed without an answer",
 	} {
-		r, code := explainAll(t, forwarded(t, written(t, s), test.address))
-		if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the probe got no answer: ") ||
-			!strings.HasPrefix(g.Next, test.next) {
-			t.Errorf("%s: exit code %d, and %+v", name, code, g)
-		}
+		s.mustExplain(forwarded(t, written(t, s), address),
+			explanation{code: 1, status: 200, problem: "the probe got no answer: ", next: next})
 	}
 }
 
 // A listener that requires a client certificate refuses explain's probe, as it does a load balancer's.
 func TestExplainReportsARequiredClientCertificate(t *testing.T) {
 	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		ca := c.TLS().GetCommonTlsContext().GetTlsCertificates()[0].GetCertificateChain().GetFilename()
 		c.Patch(c.TLS(),
 			fmt.Sprintf(`{require_client_certificate: true, common_tls_context: {validation_context: {trusted_ca: {filename: %q}}}}`, ca))
 	}))
-	s.setServing(1)
-	r, code := explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || g.Answer.By != "numbers" || !begins(g.Problems, "the probe got no answer: ") ||
-		!strings.Contains(g.Next, "client certificate") {
-		t.Errorf("exit code %d, and %+v", code, g)
+	g := s.mustExplain(written(t, s), explanation{code: 1, status: 200, by: "numbers", problem: "the probe got no answer: "})
+	if !strings.Contains(g.Next, "client certificate") {
+		t.Errorf("the next step is %q", g.Next)
 	}
 }
 
 // /healthcheck/ok does not undo `healthgate drain`: the gate passes again, but each connection is closed after its reply.
 func TestExplainReportsAListenerThatStillDrains(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, asInTheImage(t), alone("it drains Envoy for good"))
-	s.setServing(1)
+	s := newServingSite(t, asInTheImage(t), alone("it drains Envoy for good"))
+	admin := written(t, s)
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
-	if r, code := explainAll(t, written(t, s)); code != 0 || len(r.Gates[0].Problems) > 0 {
-		t.Errorf("before: exit code %d, and %+v", code, r.Gates[0])
-	}
+	s.mustExplain(admin, explanation{status: 200})
 	if out, err := s.lifecycle(t.Context(), "drain", "DRAIN_DELAY=0s", "DRAIN_TIMEOUT=2s"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	r, code := explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Details != "healthgate_draining" || !strings.Contains(g.Next, "only a restart ends it") {
-		t.Errorf("while it drains: exit code %d, and %+v", code, g)
+	if g := s.mustExplain(admin, explanation{code: 1, status: 503, details: "healthgate_draining"}); !strings.Contains(g.Next,
+		"only a restart ends it") {
+		t.Errorf("while it drains the next step is %q", g.Next)
 	}
 	s.post("/healthcheck/ok")
 	s.awaitProbe(client, 200, settle)
-	r, code = explainAll(t, written(t, s))
-	if g := r.Gates[0]; code != 1 || g.Answer.Status != 200 || !begins(g.Problems, "the listener drains") ||
-		!strings.HasPrefix(g.Next, "restart Envoy") {
-		t.Errorf("after /healthcheck/ok: exit code %d, and %+v", code, g)
-	}
+	s.mustExplain(admin, explanation{code: 1, status: 200, problem: "the listener drains", next: "restart Envoy"})
 	s.post("/drain_listeners")
 	s.await(settle, func() error {
-		r, code := explainAll(t, written(t, s))
-		if g := r.Gates[0]; code != 1 || !strings.HasPrefix(g.Next, "restart Envoy: /drain_listeners has stopped its listeners") {
-			return fmt.Errorf("after /drain_listeners: exit code %d, and %+v", code, g)
-		}
-		return nil
+		_, err := explanation{code: 1, status: 200, next: "restart Envoy: /drain_listeners has stopped its listeners"}.explained(t, admin)
+		return err
 	})
 }
 
 // explain also probes listeners that differ from the reference configuration's.
 func TestExplainProbesAnyListener(t *testing.T) {
 	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	for name, change := range map[string]func(*testbed.Bootstrap){
-		"without a name": func(c *testbed.Bootstrap) { c.Listener().Name = "" },
-		"another namespace": func(c *testbed.Bootstrap) {
-			if variant.Name() == "module" {
-				*c = *c.For(variant) // in the module's form, which has the namespace
-				c.ModuleFilter().DynamicModuleConfig.MetricsNamespace = "other"
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, withConfig(change))
-			s.setServing(1)
-			r, code := explainAll(t, written(t, s))
-			if g := r.Gates[0]; g.Answer.By != "probe" || g.Answer.Status != 200 || len(g.Problems) > 0 || code > 1 {
-				t.Errorf("exit code %d, and %+v, %+v", code, g, g.Probe)
-			}
-		})
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
+		c.Listener().Name = ""
+		if variant.Name() == "module" {
+			*c = *c.For(variant) // in the module's form, which has the namespace
+			c.ModuleFilter().DynamicModuleConfig.MetricsNamespace = "other"
+		}
+	}))
+	r, _ := explain(t, written(t, s))
+	if g := r.Gates[0]; g.Answer.By != "probe" || g.Answer.Status != 200 || len(g.Problems) > 0 {
+		t.Errorf("explain reports %+v", g)
 	}
 }
 
-// An update that Envoy refuses is a problem, with or without an older gate; so is an Envoy without a gate.
-func TestExplainReportsARefusedUpdate(t *testing.T) {
+// An update that Envoy refuses is a problem, with or without an older gate; so is an Envoy without a gate. A listener warms as long as its
+// routes have not arrived.
+func TestExplainReportsARefusedOrWarmingUpdate(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, withLDS())
-	s.setServing(1)
+	s := newServingSite(t, withLDS())
 	s.awaitProbe(s.client("h2"), 200, settle)
-	if s.reload(`{"clusters": ["service"], "min_helthy": 1}`) {
-		t.Fatal("Envoy took the bad configuration")
+	expectParts := func(when string, code, gates int, of func(report) string, parts ...string) {
+		t.Helper()
+		r, got := explain(t, s.envoy.Admin)
+		if got != code || len(r.Gates) != gates {
+			t.Errorf("%s: exit code %d, and %+v", when, got, r)
+		}
+		for _, part := range parts {
+			if !strings.Contains(of(r), part) {
+				t.Errorf("%s: it reports %+v, want %q", when, r, part)
+			}
+		}
 	}
-	r, code := explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Gates) != 1 || !r.Gates[0].Answer.Passing || len(r.Problems) != 1 ||
-		!strings.HasPrefix(r.Problems[0].What, `Envoy refused the newest configuration of listener "ingress" at `) ||
-		!strings.Contains(r.Problems[0].What, "and keeps the one before") || !strings.Contains(r.Problems[0].What, "min_helthy") {
-		t.Errorf("exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
+	first := func(r report) string { return r.Problems[0].What }
+	last := func(r report) string { return r.Problems[len(r.Problems)-1].What }
+	refuse := func() {
+		t.Helper()
+		if s.reload(`{"clusters": ["service"], "min_helthy": 1}`) {
+			t.Fatal("Envoy took the bad configuration")
+		}
 	}
-	s.write("lds")
-	s.awaitStat("listener_manager.total_listeners_active", 0)
-	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Gates) != 0 || len(r.Problems) == 0 ||
-		!strings.HasPrefix(r.Problems[len(r.Problems)-1].What, "no gate is in its active configuration") {
-		t.Errorf("without a listener: exit code %d, problems %+v, gates %+v", code, r.Problems, r.Gates)
-	}
-	if s.reload(`{"clusters": ["service"], "min_helthy": 1}`) {
-		t.Fatal("Envoy took the bad configuration")
-	}
-	r, code = explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "and has no other, so it does not listen there") ||
-		!strings.Contains(r.Problems[0].What, "min_helthy") {
-		t.Errorf("with a refused one alone: exit code %d, problems %+v", code, r.Problems)
-	}
-}
-
-// A listener warms as long as its routes have not arrived.
-func TestExplainReportsAWarmingListener(t *testing.T) {
-	t.Parallel()
-	skipUnlessModule(t)
-	s := newSite(t, withLDS())
-	s.setServing(1)
 	next := s.nextListener(`{"clusters": ["service"]}`, neverRouted).For(variant).Listener()
 	s.writeListener(next)
 	s.awaitStat("listener_manager.total_listeners_warming", 1)
-	if r, code := explainAll(t, s.envoy.Admin); code != 0 || !slices.ContainsFunc(r.Notes, func(n string) bool {
-		return strings.HasPrefix(n, `listener "ingress" is warming: a newer configuration waits`)
-	}) {
-		t.Errorf("beside one that serves: exit code %d, notes %q, problems %+v", code, r.Notes, r.Problems)
-	}
+	expectParts("warming beside one that serves", 0, 1, func(r report) string { return strings.Join(r.Notes, "\n") },
+		`listener "ingress" is warming: a newer configuration waits`)
+	refuse()
+	expectParts("refused beside one that serves", 1, 1, first,
+		`Envoy refused the newest configuration of listener "ingress" at `, "and keeps the one before", "min_helthy")
 	next.Name = "another"
 	s.writeListener(next)
 	s.awaitStat("listener_manager.total_listeners_active", 0)
-	r, code := explainAll(t, s.envoy.Admin)
-	if code != 1 || len(r.Problems) != 2 || !strings.HasPrefix(r.Problems[0].What, `listener "another" is warming: it does not listen yet`) ||
-		!strings.HasPrefix(r.Problems[1].What, "no gate is in its active configuration") {
-		t.Errorf("alone: exit code %d, problems %+v", code, r.Problems)
-	}
+	expectParts("warming alone", 1, 0, first, `listener "another" is warming: it does not listen yet`)
+	expectParts("warming alone", 1, 0, last, "no gate is in its active configuration")
+	refuse()
+	expectParts("refused alone", 1, 0, first, "and has no other, so it does not listen there", "min_helthy")
 }
 
 // For a cluster that Envoy does not have, the answer and the cluster have the same reason.
 func TestExplainReportsAMissingCluster(t *testing.T) {
 	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
 	s := newSite(t, withGate(`{"clusters": ["servise"]}`))
 	s.awaitProbe(s.client("h2"), 503, settle)
-	r, code := explainAll(t, written(t, s))
-	g := r.Gates[0]
-	if code != 1 || g.Answer.By != "probe" || g.Answer.Details != "healthgate_"+g.Clusters[0].Reason ||
-		!strings.HasPrefix(g.Next, `Envoy has no cluster "servise"`) ||
-		!strings.HasSuffix(g.Next, "; did you mean service?") {
-		t.Errorf("exit code %d, and %+v", code, g)
+	g := s.mustExplain(written(t, s), explanation{code: 1, status: 503, by: "probe", next: `Envoy has no cluster "servise"`})
+	if g.Answer.Details != "healthgate_"+g.Clusters[0].Reason || !strings.HasSuffix(g.Next, "; did you mean service?") {
+		t.Errorf("explain reports %+v", g)
 	}
+}
+
+// With a probe and without one, explain reports the gate's answer and the reason.
+func TestExplainAgreesWithTheGate(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, backends(2), alone("it drains Envoy"))
+	admin, client := written(t, s), s.client("h2")
+	for _, step := range []struct {
+		serving       int
+		drain         string
+		status        int
+		details, next string
+	}{
+		{2, "ok", 200, "healthgate_ok", ""},
+		{1, "ok", 200, "healthgate_ok", ""},
+		{0, "ok", 503, "healthgate_cluster_unhealthy", "the backends fail Envoy's health checks"},
+		{2, "fail", 503, "healthgate_draining", "Envoy fails its health checks"},
+		{2, "ok", 200, "healthgate_ok", ""},
+	} {
+		s.setServing(step.serving)
+		s.post("/healthcheck/" + step.drain)
+		s.awaitProbe(client, step.status, settle)
+		want := explanation{status: step.status, details: step.details, next: step.next}
+		if step.status != 200 {
+			want.code = 1
+		}
+		s.mustExplain(admin, want, "--probe=false")
+		want.by = "probe"
+		cluster := s.mustExplain(admin, want).Clusters[0]
+		if cluster.Healthy != step.serving || cluster.Total != 2 || len(cluster.Failing) != 2-step.serving {
+			t.Errorf("with %d hosts of two: %+v", step.serving, cluster)
+		}
+		for _, host := range cluster.Failing {
+			if !strings.HasPrefix(host.Why, "/failed_active_hc") ||
+				!slices.ContainsFunc(s.backends, func(b *testbed.Backend) bool { return b.Address == host.Address }) {
+				t.Errorf("a host that fails is %+v", host)
+			}
+		}
+	}
+}
+
+// Only a probe of the gate shows that its verdict is held or stale.
+func TestExplainReportsHeldAndStaleVerdicts(t *testing.T) {
+	t.Parallel()
+	skipWithRunningEnvoy(t, "it changes the configuration")
+	t.Run("held", func(t *testing.T) {
+		t.Parallel()
+		s := newServingSite(t, withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "600s"}}`))
+		admin, client := written(t, s), s.client("h2")
+		s.awaitProbe(client, 200, settle)
+		s.setServing(0)
+		s.mustExplain(admin, explanation{status: 200, details: "healthgate_held", next: "hold delays the change"}, "--probe=false")
+	})
+	t.Run("stale", func(t *testing.T) {
+		t.Parallel()
+		needs(t, testbed.CheckAge)
+		s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
+			c.Patch(c.HealthCheck(), `{no_traffic_interval: null, no_traffic_healthy_interval: null}`)
+		}))
+		expectLint(t, s.config, "idle")
+		s.awaitProbe(s.client("h2"), 503, settle)
+		s.await(settle, func() error {
+			_, err := explanation{code: 1, status: 503, details: "healthgate_stale", next: "the data is older than stale_after"}.explained(
+				t, written(t, s))
+			return err
+		})
+	})
 }

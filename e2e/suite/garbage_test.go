@@ -110,8 +110,8 @@ func (w *wire) outcome(stream uint32) (status string) {
 
 const whole = "\x00\x00\x00\x00\x00" // a message that asks for the overall status
 
-// misuse sends something wrong or unusual on stream 1. Its expected answer is as from outcome, "next" and the answer on stream 3 if stream 1
-// was reset, or "any" if it depends on Envoy.
+// misuse sends something wrong or unusual on stream 1. The expected answer is as from outcome, or "next" and the answer on stream 3 if
+// stream 1 was reset, or "any" if it depends on Envoy.
 type misuse struct {
 	send func(w *wire)
 	want string
@@ -208,7 +208,7 @@ var frames = map[string]misuse{
 	"reset in the message":        {begun("Check", known[:12], reset), "next 0"},
 	"reset in 4 GiB":              {begun("Check", tooLong, reset), "next 0"},
 	"reset of a Watch":            {begun("Watch", known, func(w *wire) { end(w); reset(w) }), "next 0"},
-	"an unknown frame":            {begun("Check", known[:8], func(w *wire) { w.raw(0xfa, 0xff, 1, "garbage"); w.data(1, true, known[8:]) }), "0"},
+	"an unknown frame":            {begun("Check", known[:8], func(w *wire) { w.raw(0xfa, 0xff, 1, "?"); w.data(1, true, known[8:]) }), "0"},
 	"DATA on stream 0":            {frame(http2.FrameData, 0, 0, "garbage"), "closed"},
 	"DATA on a future stream":     {frame(http2.FrameData, 0, 21, "garbage"), "closed"},
 	"more padding than DATA":      {frame(http2.FrameData, http2.FlagDataPadded, 1, "\xff\x00"), "closed"},

@@ -238,7 +238,8 @@ func askPython(t *testing.T, s *site, services ...string) string {
 	}
 	args := append([]string{filepath.Join(testbed.Root(), "e2e", "suite", "python", "ask.py"), "localhost:" + port, ca}, services...)
 	ask := exec.CommandContext(t.Context(), "python3", args...)
-	ask.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(testbed.Root(), "build", "python"), "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
+	packages := filepath.Join(testbed.Root(), "build", "python")
+	ask.Env = append(os.Environ(), "PYTHONPATH="+packages, "GRPC_VERBOSITY=ERROR", "no_proxy=localhost")
 	var errs strings.Builder
 	ask.Stderr = &errs
 	out, err := ask.Output()

@@ -22,19 +22,18 @@ func envoysDeployment(t *testing.T, components ...string) *appsv1.Deployment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	envoy := &appsv1.Deployment{}
 	for _, resource := range built.Resources() {
-		if resource.GetKind() == "Deployment" && resource.GetName() == "envoy" {
-			text, err := resource.AsYAML()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := yaml.UnmarshalStrict(text, envoy); err != nil {
-				t.Fatal(err)
-			}
+		if resource.GetKind() != "Deployment" || resource.GetName() != "envoy" {
+			continue
 		}
+		envoy := &appsv1.Deployment{}
+		if text, err := resource.AsYAML(); err != nil || yaml.UnmarshalStrict(text, envoy) != nil {
+			t.Fatalf("%v, %v in %s", err, yaml.UnmarshalStrict(text, envoy), text)
+		}
+		return envoy
 	}
-	return envoy
+	t.Fatal("there is no Deployment envoy")
+	return nil
 }
 
 // asDeployed starts the site with the configuration that a Deployment mounts, and with what its arguments add.
@@ -63,18 +62,25 @@ func asDeployed(t *testing.T, envoy *appsv1.Deployment) option {
 	}
 }
 
-// plain sends a request to a listener without TLS.
+// plain sends a request to a listener without TLS, and follows no redirect.
 func (s *site) plain(listener, method, path string) *answer {
 	s.t.Helper()
-	request, err := http.NewRequest(method, "http://"+s.at(listener).envoy.Ingress+path, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	reply, err := sendRequest(&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true}}, request)
+	reply, err := askPlain(s.t, method, s.at(listener).envoy.Ingress, path)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return reply
+}
+
+// askPlain sends a request on a new connection without TLS, and follows no redirect.
+func askPlain(t *testing.T, method, address, path string) (*answer, error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sendRequest(&http.Client{Timeout: settle, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, request)
 }
 
 // While all backends are down for ten health checks, the manifests' probes take Envoy out of rotation and do not restart it.
@@ -83,29 +89,24 @@ func TestEnvoyIsNotReadyButAliveWhileTheBackendsAreDown(t *testing.T) {
 	container := envoysDeployment(t).Spec.Template.Spec.Containers[0]
 	s := newSite(t, backends(2))
 	client := s.client("h2") // as the kubelet does
-	ready := func() bool {
-		probe := container.ReadinessProbe.HTTPGet
+	check := func(want string) error {
+		probe, command := container.ReadinessProbe.HTTPGet, container.LivenessProbe.Exec.Command
 		status := s.mustDo(client, "GET", probe.Path, nil).status
-		return probe.Scheme == "HTTPS" && status >= 200 && status < 400
-	}
-	alive := func() bool {
-		command := container.LivenessProbe.Exec.Command
-		if filepath.Base(command[0]) != "healthgate" {
-			t.Fatalf("liveness runs %v", command)
-		}
+		ready := probe.Scheme == "HTTPS" && status >= 200 && status < 400
 		_, err := s.lifecycle(t.Context(), command[1])
-		return err == nil
+		if got := fmt.Sprintf("ready %v, alive %v", ready, err == nil); got != want || filepath.Base(command[0]) != "healthgate" {
+			return fmt.Errorf("it is %s, want %s", got, want)
+		}
+		return nil
 	}
-	s.setServing(2)
-	if !ready() || !alive() {
-		t.Fatalf("with all backends up: ready %v, alive %v", ready(), alive())
-	}
-	s.setServing(0)
 	const attempt = "cluster.service.health_check.attempt"
+	s.setServing(2)
+	s.await(settle, func() error { return check("ready true, alive true") })
+	s.setServing(0)
 	start := s.stat(attempt)
 	s.await(settle, func() error {
-		if ready() || !alive() {
-			t.Fatalf("with all backends down: ready %v, alive %v", ready(), alive())
+		if err := check("ready false, alive true"); err != nil {
+			t.Fatalf("with all backends down %v", err)
 		}
 		if checks := (s.stat(attempt) - start) / 2; checks < 10 { // of two hosts
 			return fmt.Errorf("only %d health checks have passed", checks)
@@ -113,10 +114,5 @@ func TestEnvoyIsNotReadyButAliveWhileTheBackendsAreDown(t *testing.T) {
 		return nil
 	})
 	s.setServing(1)
-	s.await(settle, func() error {
-		if !ready() || !alive() {
-			return fmt.Errorf("with a backend back: ready %v, alive %v", ready(), alive())
-		}
-		return nil
-	})
+	s.await(settle, func() error { return check("ready true, alive true") })
 }

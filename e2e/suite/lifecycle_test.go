@@ -233,7 +233,8 @@ func (s *site) liveness() (probe func() error) {
 	}
 }
 
-// The shipped configuration's liveness passes in each state in which readiness fails, and in some more, but not while the main thread hangs.
+// The shipped configuration's liveness passes in each state in which readiness fails, and in some more, but not while the main thread
+// hangs.
 func TestLivenessFailsOnlyWhileTheMainThreadHangs(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
@@ -332,7 +333,7 @@ func (b *balancer) call() string {
 		}
 		ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
 		defer done()
-		if _, err := router.Recommend(ctx, b.conns[i], router.Point{}); err != nil {
+		if _, err := router.Recommend(ctx, b.conns[i], &router.Point{}); err != nil {
 			return fmt.Sprintf("through envoy %d: %v", i, err)
 		}
 		return through(i)

@@ -1,11 +1,6 @@
 package suite
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -29,6 +24,8 @@ type lintCase struct {
 	answer  string // the status of a probe, or closed; "" if the case does not say
 }
 
+func lintCasesFolder() string { return filepath.Join(testbed.Root(), "internal/lint/testdata/cases") }
+
 // lintCases returns the cases that this Envoy can read: not those for the plugin, those that are no bootstrap,
 // and those for a later version.
 func lintCases(t *testing.T) (all []lintCase) {
@@ -37,35 +34,26 @@ func lintCases(t *testing.T) (all []lintCase) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Join(testbed.Root(), "internal/lint/testdata/cases")
-	base, err := os.ReadFile(filepath.Join(folder, "module.base"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(lintCasesFolder(), "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("found %v, %v", files, err)
 	}
 	for _, file := range files {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
 		var some []map[string]string
-		if err := yaml.Unmarshal(content, &some); err != nil {
+		if err := yaml.Unmarshal([]byte(readFile(t, file)), &some); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
 		for _, one := range some {
-			said := one["envoy"]
-			_, since, _ := strings.Cut(said, "since ") // as in: takes since 1.40
-			if one["base"] != "" || one["file"] != "" || said == "unknown" || since > version {
+			envoy := one["envoy"]
+			_, since, _ := strings.Cut(envoy, "since ") // as in: takes since 1.40
+			if one["base"] != "" || one["file"] != "" || envoy == "unknown" || since > version {
 				continue
 			}
-			said, before, _ := strings.Cut(said, " before ") // as in: refuses before 1.40
+			verdict, before, _ := strings.Cut(envoy, " before ") // as in: refuses before 1.40
 			all = append(all, lintCase{
 				name:    strings.TrimSuffix(filepath.Base(file), ".yaml") + "/" + one["case"],
-				text:    filled(string(base), one),
-				refused: said == "refuses" && (before == "" || version < before),
+				text:    fillBase(t, one),
+				refused: verdict == "refuses" && (before == "" || version < before),
 				answer:  one["answer"],
 			})
 		}
@@ -73,161 +61,14 @@ func lintCases(t *testing.T) (all []lintCase) {
 	return all
 }
 
-// Envoy refuses exactly the lint cases that are marked as refused.
-func TestLintCasesAreRefusedAsMarked(t *testing.T) {
-	t.Parallel()
-	skipUnlessModule(t)
-	var mutex sync.Mutex
-	taken, refused := 0, 0
-	atOnce := make(chan struct{}, 2)
-	t.Run("cases", func(t *testing.T) {
-		for _, one := range lintCases(t) {
-			t.Run(one.name, func(t *testing.T) {
-				t.Parallel()
-				atOnce <- struct{}{}
-				defer func() { <-atOnce }()
-				file := filepath.Join(t.TempDir(), "envoy.yaml")
-				if err := os.WriteFile(file, []byte(one.text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				out, err := validated(t, file)
-				mutex.Lock()
-				defer mutex.Unlock()
-				if err == nil {
-					taken++
-				} else {
-					refused++
-				}
-				if one.refused != (err != nil) {
-					t.Errorf("Envoy refuses it: %v, want %v\n%s", err != nil, one.refused, testbed.Tail(out, 3))
-				}
-			})
-		}
-	})
-	if t.Logf("Envoy takes %d and refuses %d", taken, refused); taken < 100 || refused < 40 {
-		t.Error("too few cases")
-	}
-}
-
-// All hosts of the gate are down. A probe gets the status that the case names: 503 if the filter before or after the gate, the route, the
-// listener or the mapper is no problem, and another if lint reports it.
-func TestLintCasesGiveTheirMarkedAnswers(t *testing.T) {
-	t.Parallel()
-	skipUnlessModule(t)
-	answered := 0
-	atOnce := make(chan struct{}, 2)
-	t.Run("cases", func(t *testing.T) {
-		for _, one := range lintCases(t) {
-			if one.answer == "" {
-				continue
-			}
-			answered++
-			t.Run(one.name, func(t *testing.T) {
-				t.Parallel()
-				atOnce <- struct{}{}
-				defer func() { <-atOnce }()
-				listener := startCase(t, one.text)
-				client := &http.Client{Timeout: settle, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-					Transport: &http.Transport{DisableKeepAlives: true}}
-				defer client.CloseIdleConnections()
-				got := "closed"
-				if reply, err := client.Get("http://" + listener + "/"); err == nil {
-					_, _ = io.Copy(io.Discard, reply.Body)
-					reply.Body.Close()
-					got = strconv.Itoa(reply.StatusCode)
-				}
-				if got != one.answer {
-					t.Errorf("the probe gets %s, want %s", got, one.answer)
-				}
-			})
-		}
-	})
-	if answered < 40 {
-		t.Errorf("only %d cases name an answer", answered)
-	}
-}
-
-// startCase starts Envoy with a configuration, and returns the address of its listener once all hosts were checked.
-func startCase(t *testing.T, text string) (listener string) {
+// fillBase puts the parts of a case into the base of the cases for the module.
+func fillBase(t *testing.T, parts map[string]string) string {
 	t.Helper()
-	path, err := testbed.EnvoyPath()
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder := t.TempDir()
-	file, adminFile := filepath.Join(folder, "envoy.yaml"), filepath.Join(folder, "admin")
-	text += "\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	envoy := exec.CommandContext(t.Context(), path, "--config-path", file, "--admin-address-path", adminFile, "--use-dynamic-base-id",
-		"--concurrency", "1", "--log-level", "error")
-	envoy.Env = append(os.Environ(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+filepath.Join(testbed.Root(), "build"))
-	envoy.Stdout, envoy.Stderr = &log, &log
-	if err := envoy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = envoy.Process.Kill()
-		_ = envoy.Wait()
-		if t.Failed() {
-			t.Log(testbed.Tail(log.String(), 5))
-		}
-	})
-	if err := testbed.WaitFor(t.Context(), settle, func() (err error) {
-		listener, err = caseIsReady(adminFile)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return listener
+	return fill(readFile(t, filepath.Join(lintCasesFolder(), "module.base")), parts)
 }
 
-// caseIsReady returns the listener's address, or an error while Envoy is not ready.
-func caseIsReady(adminFile string) (string, error) {
-	admin, err := os.ReadFile(adminFile)
-	if err != nil {
-		return "", err
-	}
-	get := func(path string) ([]byte, error) {
-		reply, err := http.Get("http://" + string(admin) + path)
-		if err != nil {
-			return nil, err
-		}
-		defer reply.Body.Close()
-		return io.ReadAll(reply.Body)
-	}
-	if state, err := get("/ready"); err != nil || !strings.HasPrefix(string(state), "LIVE") {
-		return "", fmt.Errorf("Envoy is %q, %v", state, err)
-	}
-	if attempts, err := get("/stats?filter=cluster.service.health_check.failure"); err != nil ||
-		!strings.HasSuffix(strings.TrimSpace(string(attempts)), ": 4") {
-		return "", fmt.Errorf("the hosts are not checked: %s, %v", attempts, err)
-	}
-	content, err := get("/listeners?format=json")
-	if err != nil {
-		return "", err
-	}
-	var listeners struct {
-		Statuses []struct {
-			Address struct {
-				Socket struct {
-					Address string `json:"address"`
-					Port    int    `json:"port_value"`
-				} `json:"socket_address"`
-			} `json:"local_address"`
-		} `json:"listener_statuses"`
-	}
-	if err := json.Unmarshal(content, &listeners); err != nil || len(listeners.Statuses) == 0 {
-		return "", fmt.Errorf("the listeners are %s, %v", content, err)
-	}
-	socket := listeners.Statuses[0].Address.Socket
-	return net.JoinHostPort(socket.Address, strconv.Itoa(socket.Port)), nil
-}
-
-// filled puts the parts of a case into its base, as internal/lint's own test does.
-func filled(base string, parts map[string]string) string {
+// fill does the same as internal/lint's own test.
+func fill(base string, parts map[string]string) string {
 	var b strings.Builder
 	lines := strings.SplitAfter(base, "\n")
 	for i := 0; i < len(lines); i++ {
@@ -243,7 +84,7 @@ func filled(base string, parts map[string]string) string {
 		if block {
 			end = i + slices.Index(lines[i:], indent+"#}\n")
 			if !given {
-				b.WriteString(filled(strings.Join(lines[i+1:end], ""), parts))
+				b.WriteString(fill(strings.Join(lines[i+1:end], ""), parts))
 			}
 		}
 		for line := range strings.Lines(own) {
@@ -252,4 +93,103 @@ func filled(base string, parts map[string]string) string {
 		i = end
 	}
 	return b.String()
+}
+
+// writeConfig writes a configuration into a file for Envoy or the command.
+func writeConfig(t *testing.T, text string) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "envoy.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// validated makes Envoy validate a configuration with the module.
+func validated(t *testing.T, file string) (log string, err error) {
+	t.Helper()
+	envoy, err := testbed.EnvoyPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "--config-path", file)
+	validate.Env = append(os.Environ(), variant.Options(testbed.Options{}).Env...)
+	out, err := validate.CombinedOutput()
+	return string(out), err
+}
+
+// Envoy refuses exactly the lint cases that are marked as refused.
+func TestLintCasesAreRefusedAsMarked(t *testing.T) {
+	t.Parallel()
+	skipUnlessModule(t)
+	var taken, refused atomic.Int64
+	t.Run("cases", func(t *testing.T) {
+		for _, one := range lintCases(t) {
+			t.Run(one.name, func(t *testing.T) {
+				t.Parallel()
+				out, err := validated(t, writeConfig(t, one.text))
+				count := &taken
+				if err != nil {
+					count = &refused
+				}
+				if count.Add(1); one.refused != (err != nil) {
+					t.Errorf("Envoy refuses it: %v, want %v\n%s", err != nil, one.refused, testbed.Tail(out, 3))
+				}
+			})
+		}
+	})
+	if t.Logf("Envoy takes %d and refuses %d", taken.Load(), refused.Load()); taken.Load() < 100 || refused.Load() < 40 {
+		t.Error("too few cases")
+	}
+}
+
+// All hosts of the gate are down. A probe gets the status that the case names: 503 if the filter before or after the gate, the route, the
+// listener or the mapper is no problem, and another if lint reports it.
+func TestLintCasesGiveTheirMarkedAnswers(t *testing.T) {
+	t.Parallel()
+	skipUnlessModule(t)
+	answered := 0
+	for _, one := range lintCases(t) {
+		if one.answer == "" {
+			continue
+		}
+		answered++
+		t.Run(one.name, func(t *testing.T) {
+			t.Parallel()
+			s := startText(t, one.text+"\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n")
+			s.awaitStat("cluster.service.health_check.failure", 4)
+			if got := s.plainStatus("/"); got != one.answer {
+				t.Errorf("the probe gets %s, want %s", got, one.answer)
+			}
+		})
+	}
+	if answered < 40 {
+		t.Errorf("only %d cases name an answer", answered)
+	}
+}
+
+// startText starts Envoy with a configuration in YAML as it is.
+func startText(t *testing.T, text string) *site {
+	t.Helper()
+	config, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	envoy, err := testbed.StartEnvoy(t.Context(), t.TempDir(), testbed.RawJSON(config), variant.Options(testbed.Options{Workers: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t}
+	s.use(envoy)
+	return s
+}
+
+// plainStatus requests a path of the listener, and returns the status, or closed.
+func (s *site) plainStatus(path string) string {
+	s.t.Helper()
+	reply, err := askPlain(s.t, http.MethodGet, s.envoy.Ingress, path)
+	if err != nil {
+		return "closed"
+	}
+	return strconv.Itoa(reply.status)
 }

@@ -76,22 +76,15 @@ func TestModuleNeedsOneBootstrapExtension(t *testing.T) {
 // While the main thread hangs the clusters' health is not known, so a probe fails.
 func TestHangingMainThreadFailsTheProbe(t *testing.T) {
 	t.Parallel()
-	needs(t, testbed.HangMainThread, testbed.Liveness)
-	s := newSite(t, withRoute("/live", `{"path": "/live", "clusters": [], "drain": "ignore"}`))
+	skipUnlessModule(t)
+	needs(t, testbed.HangMainThread)
+	s := newServingSite(t)
 	client := s.client("h2")
-	s.setServing(1)
 	s.stats("healthgate.") // after a sample
-	for _, path := range []string{"/", "/live"} {
-		expect(t, path, s.mustDo(client, "GET", path, nil), 200, "ok\n", nil)
-	}
-	s.post("/healthcheck/fail")
-	expect(t, "a drain", s.mustDo(client, "GET", "/live", nil), 200, "ok\n", nil)
-	s.post("/healthcheck/ok")
+	expect(t, "before", s.probe(client), 200, "ok\n", nil)
 	began := time.Now()
 	hung := s.hang(12)
-	for _, path := range []string{"/", "/live"} {
-		s.awaitPath(path, 503)
-	}
+	s.awaitProbe(client, 503, settle)
 	took := time.Since(began)
 	t.Logf("the probe failed after %v", took)
 	if took < 4*time.Second {
@@ -100,9 +93,7 @@ func TestHangingMainThreadFailsTheProbe(t *testing.T) {
 	if err := <-hung; err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/", "/live"} {
-		s.awaitPath(path, 200)
-	}
+	s.awaitProbe(client, 200, settle)
 	s.awaitLines("healthgate: Envoy's main thread hangs", 1, settle)
 }
 
@@ -130,9 +121,8 @@ func TestEnvoyEndsInOrderWhileOldFilterChainsDrain(t *testing.T) {
 }
 
 func endWhileOldChainsDrain(t *testing.T) {
-	s := newSite(t, withLDS(), withHealthService(),
+	s := newServingSite(t, withLDS(), withHealthService(),
 		withConfig(func(c *testbed.Bootstrap) { c.Listener().DrainType = listenerv3.Listener_DEFAULT }))
-	s.setServing(1)
 	s.awaitProbe(s.client("h2"), 200, settle)
 	crowd := s.newCrowd(20, s.dialGRPC())
 	crowd.await(serving, 1)
@@ -156,18 +146,13 @@ func endWhileOldChainsDrain(t *testing.T) {
 func TestModuleReferenceConfiguration(t *testing.T) {
 	t.Parallel()
 	skipUnlessModule(t)
-	s := newSite(t, func(p *plan) { p.config = readConfig(t, "envoy/module.yaml") })
-	s.setServing(1)
+	s := newServingSite(t, func(p *plan) { p.config = readConfig(t, "envoy/module.yaml") })
 	client := s.client("h2")
 	expect(t, "the probe", s.probe(client), 200, "ok\n", nil)
-	if reply, err := s.health().Check(t.Context(), asked("router.Router")); err != nil || reply.Status != serving {
-		t.Errorf("Check: got %v, %v", reply, err)
-	}
+	mustCheck(t, "a healthy service", s.health(), serving)
 	s.setServing(0)
 	expect(t, "the probe", s.probe(client), 503, "unavailable\n", nil)
-	if reply, err := s.health().Check(t.Context(), asked("")); err != nil || reply.Status != notServing {
-		t.Errorf("Check: got %v, %v", reply, err)
-	}
+	mustCheck(t, "a service that is down", s.health(), notServing)
 	if _, err := s.health().Check(t.Context(), asked("unknown")); status.Code(err) != codes.NotFound {
 		t.Errorf("Check of an unknown service: got %v", err)
 	}
@@ -191,12 +176,11 @@ func TestModuleReferenceConfiguration(t *testing.T) {
 	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the Watch ends with %v", err)
 	}
-	if log := s.envoy.Log(); !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) ||
-		!strings.Contains(log, `"grpc_status":"Unavailable"`) {
+	log := s.envoy.Log()
+	if !strings.Contains(log, `"path":"/grpc.health.v1.Health/Watch"`) || !strings.Contains(log, `"grpc_status":"Unavailable"`) {
 		t.Errorf("the end of the Watch is not logged:\n%s", testbed.Tail(log, 10))
 	}
-	if log := s.envoy.Log(); strings.Contains(log, `"details":"healthgate_ok"`) ||
-		strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
+	if strings.Contains(log, `"details":"healthgate_ok"`) || strings.Count(log, `"path":"/grpc.health.v1.Health/Check"`) != 1 {
 		t.Errorf("passing checks are logged:\n%s", testbed.Tail(log, 10))
 	}
 }

@@ -10,10 +10,8 @@ import (
 
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"healthgate/e2e/testbed"
 )
@@ -85,15 +83,6 @@ func addRoute(host *routev3.VirtualHost, path, gate string) {
 // gateOverride returns the typed_per_filter_config with which a level of the routes overrides the gate.
 func gateOverride(gate string) map[string]*anypb.Any {
 	return map[string]*anypb.Any{"healthgate": testbed.GateOverride(gate)}
-}
-
-// withRouteConfigOverride and withVirtualHostOverride override the gate at the levels above a route.
-func withRouteConfigOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.HCM().GetRouteConfig().TypedPerFilterConfig = gateOverride(gate) })
-}
-
-func withVirtualHostOverride(gate string) option {
-	return withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().TypedPerFilterConfig = gateOverride(gate) })
 }
 
 // withStatsMatcher sets the bootstrap's stats matcher.
@@ -184,10 +173,4 @@ func adminOnASocket(t *testing.T) option {
 		c.Admin.Address = testbed.AddressOf("unix:" + filepath.Join(dir, "admin.sock"))
 		c.Admin.Address.GetPipe().Mode = 0o600
 	})
-}
-
-// logUserID adds the header user_id to the access log, as user.
-func logUserID(c *testbed.Bootstrap) {
-	log := c.Unpack(c.HCM().AccessLog[0].GetTypedConfig()).(*streamv3.StdoutAccessLog)
-	log.GetLogFormat().GetJsonFormat().Fields["user"] = structpb.NewStringValue("%REQ(user_id)%")
 }

@@ -34,9 +34,8 @@ func (s *site) awaitBoth(path string, status int) (took time.Duration) {
 // makes another when the other listener is probed.
 func TestListenersWithSharedRoutesHoldAndLogSeparately(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRDS(), withGate(`{"clusters": ["service"], "stat_prefix": "first"}`),
+	s := newServingSite(t, withRDS(), withGate(`{"clusters": ["service"], "stat_prefix": "first"}`),
 		withSecondListener(`{"clusters": ["service"], "stat_prefix": "second"}`))
-	s.setServing(1)
 	s.overrideRoute("/readyz", `{"path": "/readyz", "hold": {"unhealthy_after": "2s", "healthy_after": "1s"}}`)
 	s.awaitBoth("/readyz", 200)
 	s.setServing(0)
@@ -54,6 +53,7 @@ func TestListenersWithSharedRoutesHoldAndLogSeparately(t *testing.T) {
 	}
 }
 
+// A removed cluster's gauges keep their values, so only stale_after can fail the probe.
 func TestListenersWithSharedRoutesBecomeStaleSeparately(t *testing.T) {
 	t.Parallel()
 	needs(t, testbed.UnnoticedRemovals)
@@ -63,10 +63,15 @@ func TestListenersWithSharedRoutesBecomeStaleSeparately(t *testing.T) {
 	s.overrideRoute("/readyz", `{"path": "/readyz", "stale_after": "2s"}`)
 	s.awaitBoth("/readyz", 200)
 	s.removeClusters()
+	if n := s.stat("cluster.service.membership_healthy"); n != 1 {
+		t.Fatalf("the removed cluster has %d healthy hosts in its gauge, want 1", n)
+	}
 	if took := s.awaitBoth("/readyz", 503); took > 4*time.Second {
 		t.Errorf("they became stale after %v, stale_after is 2s", took)
 	}
 	s.awaitLog(`"details":"healthgate_stale"`, settle)
+	s.writeClusters(clusters...)
+	s.awaitBoth("/readyz", 200)
 }
 
 // Updates that are more frequent than stale_after must not make a removed cluster fresh again.
@@ -98,8 +103,7 @@ func TestListenerUpdatesDoNotRefreshARemovedCluster(t *testing.T) {
 // An error of a pair of filter and override ends when either changes.
 func TestListenerUpdateFixesAnErrorOfAnOverride(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withRDS(), withLDS())
-	s.setServing(1)
+	s := newServingSite(t, withRDS(), withLDS())
 	s.overrideRoute("/readyz", `{"path": "/readyz", "require": 2}`)
 	client := s.client("h2")
 	expect(t, "two of one cluster", s.mustDo(client, "GET", "/readyz", nil), 503, "unavailable\n", nil)
@@ -123,59 +127,4 @@ func TestListenerUpdateFixesAnErrorOfAnOverride(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// An override of a broken configuration is broken: the rules of a wider level must not answer in its place.
-func TestBrokenLevelFailsProbesOfNarrowerLevels(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	needs(t, testbed.OverrideLevels)
-	const good = `{"path": "/readyz", "stat_prefix": "kubelet"}`
-	for name, levels := range map[string][2]string{
-		"the widest":         {`{"paht": "/"}`, `{}`},
-		"the one between":    {`{"drain": "ignore"}`, `{"require": 9}`},
-		"both":               {`{"require": 9}`, `{"paht": "/"}`},
-		"neither":            {`{"drain": "ignore"}`, `{}`},
-		"fixed by the route": {`{}`, `{"require": 2}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			route := good
-			if name == "fixed by the route" {
-				route = `{"path": "/readyz", "clusters": ["service", {"name": "missing", "min_healthy": 0}]}`
-			}
-			s := newSite(t, withRouteConfigOverride(levels[0]), withVirtualHostOverride(levels[1]), withRoute("/readyz", route))
-			s.setServing(1)
-			for _, protocol := range protocols {
-				reply := s.mustDo(s.client(protocol), "GET", "/readyz", nil)
-				if name == "neither" {
-					expect(t, protocol, reply, 200, "ok\n", nil)
-					continue
-				}
-				expect(t, protocol, reply, 503, "unavailable\n", map[string]string{"cache-control": "no-store"})
-			}
-			if name == "neither" {
-				return
-			}
-			s.awaitLog(`"details":"healthgate_error"`, settle)
-			s.awaitLines("healthgate: a route's configuration can't be used", 1, settle)
-		})
-	}
-}
-
-// A level between the filter and the route that answers writes no metrics.
-func TestLevelThatAnswersNoProbeHasNoMetrics(t *testing.T) {
-	t.Parallel()
-	needs(t, testbed.LateMetrics)
-	s := newSite(t, withRouteConfigOverride(`{"stat_prefix": "between", "hold": {"unhealthy_after": "1s"}}`),
-		withRoute("/readyz", `{"path": "/readyz", "stat_prefix": "kubelet"}`))
-	s.setServing(1)
-	expect(t, "the probe", s.mustDo(s.client("h2"), "GET", "/readyz", nil), 200, "ok\n", nil)
-	s.awaitStat("healthgate.kubelet.healthy", 1)
-	if stats := s.stats("healthgate.between"); len(stats) > 0 {
-		t.Errorf("the level between has %v", stats)
-	}
-	if strings.Contains(s.envoy.Log(), "gate between") {
-		t.Error("the level between has logged")
-	}
 }

@@ -1,8 +1,6 @@
 package suite
 
 import (
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -35,20 +33,6 @@ func linesUnder(t *testing.T, heading string) string {
 	return text
 }
 
-// Filters that may answer before Healthgate.
-const (
-	rbac = `{"name": "rbac", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-		"rules": {"action": "DENY", "policies": {"all": {"permissions": [{"any": true}], "principals": [{"any": true}]}}}}}`
-	authz = `{"name": "authz", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-		"transport_api_version": "V3", "grpc_service": {"envoy_grpc": {"cluster_name": "service"}, "timeout": "1s"}}}`
-	jwt = `{"name": "jwt", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-		"providers": {"one": {"local_jwks": {"inline_string": "{\"keys\":[{\"kty\":\"oct\",\"alg\":\"HS256\",\"k\":\"c2VjcmV0\"}]}"}}},
-		"rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "one"}}]}}`
-	limit = `{"name": "limit", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-		"stat_prefix": "limit", "token_bucket": {"max_tokens": 1, "fill_interval": "3600s"},
-		"filter_enabled": {"default_value": {"numerator": 100}}, "filter_enforced": {"default_value": {"numerator": 100}}}}`
-)
-
 // withLocalReplies adds a local_reply_config that replaces every reply by 500 "sorry", with or without the filter of the documentation.
 func withLocalReplies(t *testing.T, fixed bool) option {
 	t.Helper()
@@ -65,10 +49,28 @@ func withLocalReplies(t *testing.T, fixed bool) option {
 	})
 }
 
-// Each pitfall of docs/envoy-configuration.md that the answer to a probe shows, and its fix. The service is healthy.
+// pitfall is a configuration in which a probe may not get the gate's answer.
+type pitfall struct {
+	options []option
+	status  int
+	details string // in the access log; "" for any
+	rules   string // of lint's findings
+}
+
+// Each pitfall of docs/envoy-configuration.md that the answer to a probe shows, and its fix, and other findings of lint. The service is
+// healthy. The lint cases have more filters, routes and listeners.
 func TestPitfalls(t *testing.T) {
 	t.Parallel()
 	skipWithRunningEnvoy(t, "it changes the configuration")
+	with := func(options ...option) []option { return options }
+	change := func(change func(*testbed.Bootstrap)) []option { return with(withConfig(change)) }
+	gate := func(text string) []option { return with(withGate(text)) }
+	probeRoute := func(patch string) []option {
+		return change(func(c *testbed.Bootstrap) { c.Patch(c.ProbeRoute(), patch) })
+	}
+	withoutGate := func(patch string) []option {
+		return append(probeRoute(patch), withConfig((*testbed.Bootstrap).RemoveGate))
+	}
 	byDomain := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Domains = []string{"grpc.example.com"} })
 	requireTLS := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().RequireTls = routev3.VirtualHost_ALL })
 	host := testbed.Parse[*routev3.VirtualHost](linesUnder(t, "A virtual host for the probe"))
@@ -76,83 +78,86 @@ func TestPitfalls(t *testing.T) {
 		c.HCM().GetRouteConfig().VirtualHosts = append(c.HCM().GetRouteConfig().VirtualHosts, host)
 	})
 	redirect := testbed.Parse[*routev3.Route](`{match: {prefix: /}, redirect: {https_redirect: true}}`)
-	redirectFirst := withConfig(func(c *testbed.Bootstrap) { testbed.PrependRoute(c.VirtualHost(), redirect) })
-	redirectLast := withConfig(func(c *testbed.Bootstrap) { c.VirtualHost().Routes = append(c.VirtualHost().Routes, redirect) })
+	limit := `{name: limit, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit,
+		stat_prefix: limit, token_bucket: {max_tokens: 1, fill_interval: 3600s},
+		filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}}}`
+	unknownCluster := "healthgate_cluster_unknown"
+	if variant.Can(testbed.UnnoticedRemovals) == nil {
+		unknownCluster = "healthgate_cluster_empty"
+	}
+	hostless := func(patch string) []option { // a cluster that has hosts only while clients call
+		return with(backends(0),
+			withCluster(`{type: null, dns_lookup_family: null, load_assignment: null, health_checks: null, common_lb_config: null}`),
+			withCluster(patch))
+	}
 	for name, test := range map[string]pitfall{
-		"require_tls":               {[]option{withoutTLS(), requireTLS}, 301, "direct_response", "shadowed"},
-		"require_tls, fixed":        {[]option{withoutTLS(), requireTLS, byDomain, probesHost}, 200, "", ""},
-		"a redirect":                {[]option{redirectFirst}, 301, "direct_response", "shadowed"},
-		"a redirect, fixed":         {[]option{redirectLast}, 200, "", ""},
-		"RBAC":                      {[]option{withFilter(true, rbac)}, 403, "rbac_access_denied_matched_policy[all]", "order"},
-		"RBAC, fixed":               {[]option{withFilter(false, rbac)}, 200, "", ""},
-		"ext_authz":                 {[]option{withFilter(true, authz)}, 403, "ext_authz_error", "order"},
-		"ext_authz, fixed":          {[]option{withFilter(false, authz)}, 200, "", "order"}, // a warning: it sees the reply
-		"JWT":                       {[]option{withFilter(true, jwt)}, 401, "jwt_authn_access_denied", "order"},
-		"JWT, fixed":                {[]option{withFilter(false, jwt)}, 200, "", ""},
-		"a rate limit":              {[]option{withFilter(true, limit)}, 429, "local_rate_limited", "order"},
-		"a rate limit, fixed":       {[]option{withFilter(false, limit)}, 200, "", ""},
-		"virtual hosts by domain":   {[]option{byDomain}, 404, "route_not_found", "domains"},
-		"virtual hosts, fixed":      {[]option{byDomain, probesHost}, 200, "", ""},
-		"local_reply_config":        {[]option{withLocalReplies(t, false)}, 500, "healthgate_ok", "local-reply"},
-		"local_reply_config, fixed": {[]option{withLocalReplies(t, true)}, 200, "", ""},
-		"a bootstrap's stats matcher": {[]option{withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.}]}`)},
+		"ORIGINAL_DST": {hostless(`{type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}`), 503, "healthgate_cluster_empty", "unchecked"},
+		"dynamic_forward_proxy": {hostless(`{lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.dynamic_forward_proxy,
+			typed_config: {"@type": type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig,
+			allow_insecure_cluster_options: true, dns_cache_config: {name: cache, dns_lookup_family: V4_ONLY}}}}`),
+			503, "healthgate_cluster_empty", "unchecked"},
+		"require_tls":        {with(withoutTLS(), requireTLS), 301, "direct_response", "shadowed"},
+		"require_tls, fixed": {with(withoutTLS(), requireTLS, byDomain, probesHost), 200, "", ""},
+		"a redirect": {change(func(c *testbed.Bootstrap) { testbed.PrependRoute(c.VirtualHost(), redirect) }),
+			301, "direct_response", "shadowed"},
+		"a redirect, fixed": {change(func(c *testbed.Bootstrap) { c.VirtualHost().Routes = append(c.VirtualHost().Routes, redirect) }),
+			200, "", ""},
+		"a rate limit":              {with(withFilter(true, limit)), 429, "local_rate_limited", "order"},
+		"virtual hosts by domain":   {with(byDomain), 404, "route_not_found", "domains"},
+		"virtual hosts, fixed":      {with(byDomain, probesHost), 200, "", ""},
+		"local_reply_config":        {with(withLocalReplies(t, false)), 500, "healthgate_ok", "local-reply"},
+		"local_reply_config, fixed": {with(withLocalReplies(t, true)), 200, "", ""},
+		"a bootstrap's stats matcher": {with(withStatsMatcher(`exclusion_list: {patterns: [{prefix: cluster.}]}`)),
 			503, "healthgate_cluster_empty", "stats"},
-		"a cluster's own stats matcher": {[]option{withClusterStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.service.upstream_}]}`)},
+		"a cluster's own stats matcher": {with(withClusterStatsMatcher(`inclusion_list: {patterns: [{prefix: cluster.service.upstream_}]}`)),
 			503, "healthgate_cluster_empty", "stats"},
+		"not-enabled":              {probeRoute(`typed_per_filter_config: null`), 503, "direct_response", "not-enabled"},
+		"not-enabled, by its path": {gate(`{clusters: [service], path: /healthz}`), 503, "direct_response", "not-enabled"},
+		"unknown-cluster":          {gate(`clusters: [servise]`), 503, unknownCluster, "unknown-cluster"},
+		"stat-name":                {with(withCluster(`alt_stat_name: shop`)), 503, "healthgate_cluster_empty", "stat-name"},
+		"stat-name, fixed": {with(withCluster(`alt_stat_name: shop`), withGate(`clusters: [{name: service, stat_name: shop}]`)),
+			200, "", ""},
+		"leaks, with the filter":     {probeRoute(`direct_response: {status: 200}`), 200, "", "leaks"},
+		"leaks upstream":             {probeRoute(`route: {cluster: service}`), 200, "", "leaks"},
+		"leaks, without the filter":  {withoutGate(`direct_response: {status: 200}`), 200, "direct_response", "no-gate"},
+		"leaks upstream, without it": {withoutGate(`route: {cluster: service}`), 0, "via_upstream", "no-gate"},
+		"the reference without it":   {withoutGate(`{}`), 503, "direct_response", "no-gate"},
+		"native-is-enough":           {gate(`clusters: [{name: service, min_healthy_percent: 50}]`), 200, "", "native-is-enough"},
+		"panic": {gate(`clusters: [{name: service, min_healthy_percent: 30, min_healthy: 2}]`),
+			503, "healthgate_cluster_unhealthy", "panic"},
+		"no finding": {nil, 200, "", ""},
+		"no finding for a stricter gate": {gate(`{clusters: [{name: service, min_healthy_percent: 90}], hold: {unhealthy_after: 1s}}`),
+			200, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test.meet(t)
+			s := newSite(t, append(test.options, withConfig(func(c *testbed.Bootstrap) { c.HCM().AccessLog[0].Filter = nil }))...)
+			expectLint(t, s.config, test.rules)
+			serving := map[*testbed.Backend]bool{}
+			for _, backend := range s.backends {
+				serving[backend] = true
+			}
+			s.awaitHosts(serving)
+			client := s.client("http/1.1")
+			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			s.probe(client) // a rate limit lets the first one pass
+			if reply := s.probe(client); test.status != 0 && reply.status != test.status {
+				t.Errorf("the probe is answered with %d, want %d", reply.status, test.status)
+			}
+			s.awaitLog(`"details":"`+test.details, settle)
 		})
 	}
 }
 
-// pitfall is a configuration in which a probe may not get the gate's answer.
-type pitfall struct {
-	options []option
-	status  int
-	details string // in the access log; "" for any
-	rule    string // of lint's finding; "" for no finding
-}
-
-// meet runs lint, and probes an Envoy with the pitfall.
-func (p pitfall) meet(t *testing.T) {
-	t.Helper()
-	s := newSite(t, append(p.options, withConfig(func(c *testbed.Bootstrap) { c.HCM().AccessLog[0].Filter = nil }))...)
-	expectLint(t, s.config, p.rule)
-	s.await(settle, func() error { // not by a gauge, which may be excluded
-		hosts, err := s.envoy.Hosts("service")
-		if err == nil && hosts[s.backends[0].Address] != "healthy" {
-			err = fmt.Errorf("envoy has %v", hosts)
-		}
-		return err
-	})
-	client := s.client("http/1.1")
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	for range 2 { // a rate limit lets the first one pass
-		reply, err := client.Get(s.url("/"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(io.Discard, reply.Body)
-		reply.Body.Close()
-		if reply.StatusCode != p.status && p.details != "local_rate_limited" {
-			t.Errorf("the probe is answered with %d, want %d", reply.StatusCode, p.status)
-		}
-	}
-	s.awaitLog(fmt.Sprintf(`"status":%d`, p.status), settle)
-	if p.details != "" {
-		s.awaitLog(`"details":"`+p.details, settle)
-	}
-}
-
-// The stats matcher of docs/envoy-configuration.md includes all that the gate and a drain need.
-func TestDocumentedStatsMatcherIsEnough(t *testing.T) {
+// The stats matcher of docs/envoy-configuration.md includes all that the gate and a drain need. With the intervals there Envoy checks an
+// idle cluster often enough for a short stale_after.
+func TestDocumentedStatsMatcherAndIntervalsAreEnough(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
 		c.StatsConfig = testbed.Parse[*metricsv3.StatsConfig](linesUnder(t, "Stats matchers"))
+		c.Patch(c.HealthCheck(), `{no_traffic_interval: null, no_traffic_healthy_interval: null}`)
+		c.Patch(c.HealthCheck(), strings.ReplaceAll(linesUnder(t, "An idle cluster"), "5s", "0.1s"))
 	}))
-	s.setServing(1)
 	client := s.client("h2")
 	s.awaitProbe(client, 200, settle)
 	s.always("/", 200, 1500*time.Millisecond) // longer than stale_after
@@ -168,41 +173,16 @@ func TestDocumentedStatsMatcherIsEnough(t *testing.T) {
 	s.awaitStat("healthgate.default.failed_draining", 1)
 }
 
-// These clusters have hosts only while clients call.
-func TestClustersWithOnlyDynamicHostsNeverPass(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	for name, changes := range map[string]string{
-		"ORIGINAL_DST": `{type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}`,
-		"dynamic_forward_proxy": `{lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.dynamic_forward_proxy, typed_config: {
-			"@type": type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig, allow_insecure_cluster_options: true,
-			dns_cache_config: {name: cache, dns_lookup_family: V4_ONLY}}}}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
-				c.Patch(c.Cluster(), `{type: null, dns_lookup_family: null, load_assignment: null, health_checks: null, common_lb_config: null}`)
-				c.Patch(c.Cluster(), changes)
-			}))
-			if reply := s.probe(s.client("h2")); reply.status != 503 {
-				t.Errorf("the probe is answered with %d, want 503", reply.status)
-			}
-			s.awaitLog(`"details":"healthgate_cluster_empty"`, settle)
-		})
-	}
-}
-
 // The gauges count all hosts of the cluster, so the gate passes although a subset has no host.
 func TestGatePassesWithAnEmptySubset(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.Patch(c.Cluster(), `lb_subset_config: {fallback_policy: NO_FALLBACK, subset_selectors: [{keys: [stage]}]}`)
 		c.Patch(c.ServiceRoute(), `route: {metadata_match: {filter_metadata: {envoy.lb: {stage: new}}}}`)
 		c.Patch(c.Cluster().GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0], `metadata: {filter_metadata: {envoy.lb: {stage: old}}}`)
 	}))
-	s.setServing(1)
 	expect(t, "the probe", s.probe(s.client("h2")), 200, "ok\n", nil)
-	_, err := router.Recommend(t.Context(), s.dialGRPC(), router.Point{})
+	_, err := router.Recommend(t.Context(), s.dialGRPC(), &router.Point{})
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("a call got %v, want Unavailable", err)
 	}
@@ -212,14 +192,13 @@ func TestGatePassesWithAnEmptySubset(t *testing.T) {
 // At the connection limit a separate listener for probes still answers.
 func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withConfig(func(c *testbed.Bootstrap) {
+	s := newServingSite(t, withConfig(func(c *testbed.Bootstrap) {
 		c.ConnectionLimit().MaxActiveDownstreamConnections = 2
 		probes := c.CopyListener("probes")
 		testbed.Patch(probes, linesUnder(t, "A listener for probes"))
 		c.AddListener(probes)
 		c.Patch(c.Admin, `ignore_global_conn_limit: true`)
 	}))
-	s.setServing(1)
 	listeners, err := s.envoy.Listeners()
 	if err != nil {
 		t.Fatal(err)
@@ -234,41 +213,6 @@ func TestListenerForProbesAnswersAtTheConnectionLimit(t *testing.T) {
 	expect(t, "the probe on its own listener", s.probe(s.client("http/1.1")), 200, "ok\n", nil)
 }
 
-// Envoy checks an idle cluster once a minute, which is too seldom for a short stale_after.
-func TestIdleClusterNeedsTheDocumentedIntervals(t *testing.T) {
-	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	for name, status := range map[string]int{"with": 200, "without": 503} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if status == 503 {
-				needs(t, testbed.CheckAge)
-			}
-			s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`), withConfig(func(c *testbed.Bootstrap) {
-				c.Patch(c.HealthCheck(), `{no_traffic_interval: null, no_traffic_healthy_interval: null}`)
-				if status == 200 {
-					c.Patch(c.HealthCheck(), strings.ReplaceAll(linesUnder(t, "An idle cluster"), "5s", "0.1s"))
-				}
-			}))
-			s.setServing(1)
-			client := s.client("h2")
-			for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
-				reply := s.probe(client)
-				if reply.status == 503 && status == 503 {
-					s.awaitLog(`"details":"healthgate_stale"`, settle)
-					return
-				}
-				if reply.status != 200 {
-					t.Fatalf("the probe is answered with %d", reply.status)
-				}
-			}
-			if status == 503 {
-				t.Error("for 3 s the probe passed although Envoy did not check the cluster")
-			}
-		})
-	}
-}
-
 // While a cluster that CDS has changed waits for its first health check, the old one still serves.
 func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 	t.Parallel()
@@ -279,7 +223,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 	}{
 		"default":       {nil, 503},
 		"hold":          {[]option{withGate("clusters: [service]\n" + linesUnder(t, "A cluster that warms"))}, 200},
-		"source: admin": {[]option{adminOnASocket(t), withSourceAdmin()}, 200},
+		"source: admin": {[]option{adminAt(t, `{clusters: [service], source: admin, admin: {address: "ADMIN", interval: 0.1s}}`)}, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -290,8 +234,7 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			}
 			defer silent.Close()
 			var clusters []*clusterv3.Cluster
-			s := newSite(t, append(test.options, clustersByCDS(&clusters))...)
-			s.setServing(1)
+			s := newServingSite(t, append(test.options, clustersByCDS(&clusters))...)
 			client := s.client("h2")
 			s.awaitProbe(client, 200, settle)
 			testbed.SetEndpoints(clusters[0], silent.Addr().String())
@@ -300,44 +243,6 @@ func TestWarmingClusterFailsTheProbeWithoutHold(t *testing.T) {
 			s.awaitStat("cluster_manager.warming_clusters", 1)
 			s.always("/", test.status, time.Second)
 			callRouter(t, s)
-		})
-	}
-}
-
-// withSourceAdmin makes the gate poll admin on its unix socket.
-func withSourceAdmin() option {
-	return withConfig(func(c *testbed.Bootstrap) {
-		c.SetGate(
-			fmt.Sprintf(`{clusters: [service], source: admin, admin: {address: "unix://%s", interval: 0.1s}}`, c.Admin.Address.GetPipe().Path))
-	})
-}
-
-// The comment in envoy.yaml about healthy_panic_threshold: its percentage is of the hosts that Envoy does not exclude.
-func TestPanicThresholdIgnoresExcludedHosts(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, withEDS())
-	client := s.client("h2")
-	const panics = "cluster.service.lb_healthy_panic"
-	for _, step := range []struct {
-		hosts    string // x is DRAINING, u is UNHEALTHY
-		excluded uint64
-		panics   bool
-	}{
-		{"hxx", 2, false}, {"huu", 0, true}, {"hxu", 1, false}, {"hxuu", 1, true},
-	} {
-		s.writeHosts() // Envoy does not count a host again that changes from DRAINING to UNHEALTHY
-		s.writeHosts(hosts(step.hosts)...)
-		s.awaitStat("cluster.service.membership_excluded", step.excluded)
-		// A worker's hosts follow the gauge.
-		s.await(settle, func() error {
-			before := s.stat(panics)
-			for range 5 {
-				s.mustDo(client, "POST", "/router.Router/None", nil)
-			}
-			if grew := s.stat(panics) > before; grew != step.panics {
-				return fmt.Errorf("with hosts %q Envoy panics: %v, want %v", step.hosts, grew, step.panics)
-			}
-			return nil
 		})
 	}
 }

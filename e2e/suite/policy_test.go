@@ -3,14 +3,11 @@ package suite
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"healthgate/e2e/testbed"
 )
@@ -18,40 +15,45 @@ import (
 // Each key of the configuration that decides about a cluster, by its effect in Envoy.
 func TestClusterRulesInEnvoy(t *testing.T) {
 	t.Parallel()
-	skipWithRunningEnvoy(t, "it changes the configuration")
-	for _, test := range []struct {
-		plugin string
+	gates := []struct {
+		rules  string
 		states map[string]int // hosts to the status of the answer
 	}{
-		{`{"clusters": [{"name": "service", "min_healthy": 2}]}`, map[string]int{"hh": 200, "hd": 200, "hu": 503, "": 503}},
-		{`{"clusters": [{"name": "service", "min_healthy": 0}]}`, map[string]int{"": 200, "u": 200}},
-		{`{"clusters": [{"name": "service", "min_healthy_percent": 50}]}`,
-			map[string]int{"hu": 200, "huu": 503, "hhuu": 200, "xt?": 503, "?t": 200}},
-		{`{"clusters": [{"name": "service", "degraded": "count"}]}`, map[string]int{"d": 200, "du": 200}},
-		{`{"clusters": [{"name": "service", "degraded": "ignore"}]}`, map[string]int{"d": 503, "hd": 200}},
-		{`{"clusters": ["service", "missing"]}`, map[string]int{"h": 503}},
-		{`{"clusters": ["service", "missing"], "require": "all"}`, map[string]int{"h": 503}},
-		{`{"clusters": ["service", "missing"], "require": "any"}`, map[string]int{"h": 200, "u": 503}},
-		{`{"clusters": ["service", "missing"], "require": 1}`, map[string]int{"h": 200, "u": 503}},
-		{`{"clusters": ["service", "missing"], "require": 2}`, map[string]int{"h": 503}},
-	} {
-		t.Run(test.plugin, func(t *testing.T) {
-			s := newSite(t, withEDS(), withGate(test.plugin))
-			client := s.client("h2")
-			for states, status := range test.states {
-				s.writeHosts(hosts(states)...)
-				reply := s.probe(client)
-				degraded := ""
-				if status == 200 && states != "" && !strings.ContainsAny(states, "h?u") {
-					degraded = "true"
-				}
-				if reply.status != status {
-					t.Errorf("with hosts %q got %d, want %d", states, reply.status, status)
-				} else if states == "d" && reply.header.Get("x-envoy-degraded") != degraded {
-					t.Errorf("with hosts %q got x-envoy-degraded %q, want %q", states, reply.header.Get("x-envoy-degraded"), degraded)
-				}
+		{`clusters: [{name: service, min_healthy: 2}]`, map[string]int{"hh": 200, "hd": 200, "hu": 503, "": 503}},
+		{`clusters: [{name: service, min_healthy: 0}]`, map[string]int{"": 200, "u": 200}},
+		{`clusters: [{name: service, min_healthy_percent: 50}]`, map[string]int{"hu": 200, "huu": 503, "hhuu": 200, "xt?": 503, "?t": 200}},
+		{`clusters: [{name: service, degraded: count}]`, map[string]int{"d": 200, "du": 200}},
+		{`clusters: [{name: service, degraded: ignore}]`, map[string]int{"d": 503, "hd": 200}},
+		{`clusters: [service, missing]`, map[string]int{"h": 503}},
+		{`clusters: [service, missing], require: all`, map[string]int{"h": 503}},
+		{`clusters: [service, missing], require: any`, map[string]int{"h": 200, "u": 503}},
+		{`clusters: [service, missing], require: 1`, map[string]int{"h": 200, "u": 503}},
+		{`clusters: [service, missing], require: 2`, map[string]int{"h": 503}},
+	}
+	options := []option{withEDS()}
+	all := map[string]bool{}
+	for i, gate := range gates {
+		options = append(options, withRoute(fmt.Sprint("/", i),
+			fmt.Sprintf("{path: /%d, stat_prefix: gate%d, %s}", i, i, gate.rules)))
+		for states := range gate.states {
+			all[states] = true
+		}
+	}
+	s := newSite(t, options...)
+	client := s.client("h2")
+	for states := range all {
+		s.writeHosts(hosts(states)...)
+		for i, gate := range gates {
+			status, tested := gate.states[states]
+			if !tested {
+				continue
 			}
-		})
+			reply := s.mustDo(client, "GET", fmt.Sprint("/", i), nil)
+			if degraded := reply.header.Get("x-envoy-degraded"); reply.status != status ||
+				states == "d" && degraded != map[int]string{200: "true"}[status] {
+				t.Errorf("with %s and hosts %q got %d and x-envoy-degraded %q, want %d", gate.rules, states, reply.status, degraded, status)
+			}
+		}
 	}
 }
 
@@ -67,54 +69,49 @@ func TestConfiguredPathAndResponses(t *testing.T) {
 	expect(t, "another path", s.mustDo(client, "GET", "/", nil), 503, "", map[string]string{"cache-control": ""})
 }
 
+// healthReport is the JSON of a gate with details.
+type healthReport struct {
+	Status, Output string
+	Checks         map[string][]hostCounts
+}
+
+type hostCounts struct {
+	Status                   string
+	Healthy, Degraded, Total int
+}
+
+// report returns the answer to a client that accepts a report.
+func (s *site) report(path string) (reply *answer, read healthReport) {
+	s.t.Helper()
+	reply = s.mustDo(s.client("h2"), "GET", path, nil, "accept", "text/html, application/json;q=0.9")
+	if err := json.Unmarshal([]byte(reply.body), &read); err != nil {
+		s.t.Fatalf("%d %q: %v", reply.status, reply.body, err)
+	}
+	return reply, read
+}
+
 func TestReportNeedsDetailsAndAnAcceptHeader(t *testing.T) {
 	t.Parallel()
-	for _, details := range []bool{true, false} {
-		s := newSite(t, withEDS(), withGate(fmt.Sprintf(`{"clusters": ["service"], "response": {"details": %v}}`, details)))
-		s.writeHosts(hosts("hdu")...)
-		for _, protocol := range protocols {
-			client := s.client(protocol)
-			expect(t, "text", s.mustDo(client, "GET", "/", nil, "accept", "*/*"), 200, "ok\n", map[string]string{"content-type": "text/plain"})
-			reply := s.mustDo(client, "GET", "/", nil, "accept", "text/html, application/json;q=0.9")
-			if !details {
-				expect(t, "details are off", reply, 200, "ok\n", map[string]string{"content-type": "text/plain"})
-				continue
-			}
-			if got := reply.header.Get("content-type"); got != "application/health+json" {
-				t.Errorf("got content-type %q", got)
-			}
-			var report struct {
-				Status, Output string
-				Checks         map[string][]struct {
-					Status                   string
-					Healthy, Degraded, Total int
-				}
-			}
-			if err := json.Unmarshal([]byte(reply.body), &report); err != nil {
-				t.Fatalf("%q: %v", reply.body, err)
-			}
-			check := report.Checks["service:membership"][0]
-			if report.Status != "pass" || report.Output != "healthgate_ok" || check.Status != "pass" || check.Healthy != 1 || check.Degraded != 1 ||
-				check.Total != 3 {
-				t.Errorf("got %s", reply.body)
-			}
-			if strings.Contains(reply.body, "127.0.0.1") {
-				t.Errorf("the report names a host: %s", reply.body)
-			}
-			head := s.mustDo(client, "HEAD", "/", nil, "accept", "application/json")
-			if head.status != 200 || head.body != "" || head.header.Get("content-type") != "application/health+json" ||
-				head.header.Get("content-length") != strconv.Itoa(len(reply.body)) {
-				t.Errorf("HEAD got %d %q %v, GET has %d bytes", head.status, head.body, head.header, len(reply.body))
-			}
-		}
-		if !details {
-			continue
-		}
-		s.writeHosts(hosts("u")...)
-		failing := s.mustDo(s.client("h2"), "GET", "/", nil, "accept", "application/json")
-		if failing.status != 503 || !strings.Contains(failing.body, `"status": "fail"`) {
-			t.Errorf("got %d %s", failing.status, failing.body)
-		}
+	s := newSite(t, withEDS(), withGate(`{clusters: [service], response: {details: true}}`),
+		withRoute("/plain", `{path: /plain, response: {details: false}}`))
+	s.writeHosts(hosts("hdu")...)
+	text := map[string]string{"content-type": "text/plain"}
+	reply, got := s.report("/")
+	want := healthReport{"pass", "healthgate_ok", map[string][]hostCounts{"service:membership": {{"pass", 1, 1, 3}}}}
+	if !reflect.DeepEqual(got, want) || reply.status != 200 || strings.Contains(reply.body, "127.0.0.1") {
+		t.Errorf("got %d %s", reply.status, reply.body)
+	}
+	headers := map[string]string{"content-type": "application/health+json", "content-length": strconv.Itoa(len(reply.body))}
+	for _, protocol := range protocols {
+		client := s.client(protocol)
+		expect(t, "no accept header", s.mustDo(client, "GET", "/", nil, "accept", "*/*"), 200, "ok\n", text)
+		expect(t, "details are off", s.mustDo(client, "GET", "/plain", nil, "accept", "application/json"), 200, "ok\n", text)
+		expect(t, "GET", s.mustDo(client, "GET", "/", nil, "accept", "application/json"), 200, reply.body, headers)
+		expect(t, "HEAD", s.mustDo(client, "HEAD", "/", nil, "accept", "application/json"), 200, "", headers)
+	}
+	s.writeHosts(hosts("u")...)
+	if reply, got = s.report("/"); reply.status != 503 || got.Status != "fail" {
+		t.Errorf("got %d %s", reply.status, reply.body)
 	}
 }
 
@@ -133,9 +130,12 @@ func TestHoldDelaysAChange(t *testing.T) {
 	if held := time.Since(began); held < time.Second {
 		t.Errorf("it failed after %v, want 1s at least", held)
 	}
+	// The gate evaluates between probes, too: its metric changes without one.
 	began = time.Now()
 	s.writeHosts(hosts("h")...)
-	s.awaitProbe(client, 200, settle)
+	s.probe(client) // which the log shows
+	s.awaitStat("healthgate.held.healthy", 1)
+	expect(t, "the first probe", s.probe(client), 200, "ok\n", nil)
 	if held := time.Since(began); held < 2*time.Second {
 		t.Errorf("it passed after %v, want 2s at least", held)
 	}
@@ -155,53 +155,15 @@ func TestHoldDelaysAChange(t *testing.T) {
 	expect(t, "no longer draining", s.probe(client), 200, "ok\n", nil)
 }
 
-// The gate evaluates between probes, too.
-func TestHoldEndsWithoutAProbe(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, withEDS(), withGate(`{"clusters": ["service"], "hold": {"unhealthy_after": "1s"}}`))
-	client := s.client("h2")
-	s.writeHosts(hosts("h")...)
-	s.awaitProbe(client, 200, settle)
-	s.writeHosts(hosts("u")...)
-	// Without a probe the verdict changes all the same, and with it the gauge.
-	s.awaitStat("healthgate.default.healthy", 0)
-	expect(t, "the first probe", s.probe(client), 503, "unavailable\n", nil)
-}
-
-func TestRemovedClusterBecomesStale(t *testing.T) {
-	t.Parallel()
-	needs(t, testbed.UnnoticedRemovals)
-	var clusters []*clusterv3.Cluster
-	s := newSite(t, clustersByCDS(&clusters), withGate(`{"clusters": ["service"], "stale_after": "2s"}`))
-	client := s.client("h2")
-	s.awaitProbe(client, 200, settle)
-	s.removeClusters()
-	// Its gauges keep their values, so only stale_after can fail the probe.
-	if n := s.stat("cluster.service.membership_healthy"); n != 1 {
-		t.Fatalf("the removed cluster has %d healthy hosts in its gauge, want 1", n)
-	}
-	removed := time.Now()
-	s.awaitProbe(client, 503, settle)
-	if took := time.Since(removed); took > 3*time.Second {
-		t.Errorf("it failed after %v, want within stale_after (2s) and a sample", took)
-	}
-	s.awaitLog(`"details":"healthgate_stale"`, settle)
-	s.writeClusters(clusters...)
-	s.awaitProbe(client, 200, settle)
-}
-
 func TestHangingMainThreadBecomesStale(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`))
+	s := newServingSite(t, withGate(`{"clusters": ["service"], "stale_after": "1s"}`))
 	client := s.client("h2")
-	s.setServing(1)
 	s.awaitProbe(client, 200, settle)
 	hung := s.hang(4)
 	s.awaitProbe(client, 503, 3*time.Second) // while it hangs
-	select {
-	case err := <-hung:
-		t.Fatalf("the main thread did not hang: %v", err)
-	default:
+	if len(hung) > 0 {
+		t.Fatalf("the main thread did not hang: %v", <-hung)
 	}
 	if err := <-hung; err != nil {
 		t.Fatal(err)
@@ -209,116 +171,20 @@ func TestHangingMainThreadBecomesStale(t *testing.T) {
 	s.awaitProbe(client, 200, settle)
 }
 
-// With either source, a host that outlier detection has ejected counts as unhealthy.
-func TestEjectedHostCountsAsUnhealthy(t *testing.T) {
+// The hosts that admin shows count as in Envoy's gauges.
+func TestSourceAdminCountsHostsLikeTheGauges(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, backends(0), withConfig(func(c *testbed.Bootstrap) {
-		c.SetEndpoints(unusedAddress(t).String())
-		c.Patch(c.Cluster(), `{health_checks: null,
-			outlier_detection: {consecutive_5xx: 3, interval: 0.1s, base_ejection_time: 60s, max_ejection_percent: 100}}`)
-	}), adminAt(t, `{"clusters": ["service"]}`), withConfig(func(c *testbed.Bootstrap) {
-		addGate(c, "byadmin", fmt.Sprintf(`{"clusters": ["service"], "path": "/byadmin", "stat_prefix": "byadmin", "source": "admin",
-			"admin": {"address": "127.0.0.1:%d", "interval": "0.1s"}}`, adminPort(c)))
-	}), onEveryRoute())
-	client := s.client("h2")
-	s.awaitProbe(client, 200, settle)
-	s.await(settle, func() error {
-		reply := s.mustDo(client, "POST", "/router.Router/Recommend", nil, "content-type", "application/grpc")
-		if n := s.stat("cluster.service.outlier_detection.ejections_active"); n != 1 {
-			return fmt.Errorf("not ejected after a call that got %d", reply.status)
-		}
-		return nil
-	})
-	s.awaitProbe(client, 503, settle)
-	s.awaitPath("/byadmin", 503)
-}
-
-// beside returns a site with a gate for each percentage, Envoy's own filter for each of them, and one gate with source: admin.
-func beside(t *testing.T, percents []int) *site {
-	t.Helper()
-	return newSite(
-		t,
-		withEDS(),
-		onEveryRoute(),
-		adminAt(t, `{"clusters": [{"name": "service", "min_healthy": 0}], "response": {"details": true}}`),
-		withConfig(func(c *testbed.Bootstrap) {
-			for _, percent := range percents {
-				addGate(c, fmt.Sprint("gate", percent), fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 0, "min_healthy_percent": %d}],
-					"path": "/gate/%d", "stat_prefix": "gate%d"}`, percent, percent, percent))
-				c.AddFilter(testbed.Parse[*hcmv3.HttpFilter](fmt.Sprintf(`{name: native%[1]d, typed_config: {
-					"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-					cluster_min_healthy_percentages: {service: {value: %[1]d}},
-					headers: [{name: ":path", string_match: {exact: /native/%[1]d}}]}}`, percent)))
+	const rules = `clusters: [{name: service, min_healthy: 0}], response: {details: true}`
+	s := newSite(t, withEDS(), adminAt(t, `{`+rules+`, source: admin, admin: {address: "ADMIN", interval: 0.1s}}`), onEveryRoute(),
+		withConfig(func(c *testbed.Bootstrap) { addGate(c, "gauges", `{`+rules+`, path: /gauges, stat_prefix: gauges}`) }))
+	for _, states := range []string{"hhdduuxt?", "", "h", "d", "u", "x", "t", "?"} {
+		s.writeHosts(hosts(states)...)
+		s.await(settle, func() error {
+			_, admin := s.report("/")
+			if _, gauges := s.report("/gauges"); !reflect.DeepEqual(admin.Checks["service:membership"], gauges.Checks["service:membership"]) {
+				return fmt.Errorf("hosts %q: admin counts %v, the gauges %v", states, admin, gauges)
 			}
-			addGate(c, "byadmin", fmt.Sprintf(`{"clusters": [{"name": "service", "min_healthy": 0}], "path": "/byadmin", "stat_prefix": "byadmin",
-				"response": {"details": true}, "source": "admin", "admin": {"address": "127.0.0.1:%d", "interval": "0.1s"}}`, adminPort(c)))
-		}),
-	)
-}
-
-// Healthgate with either source and Envoy's own health_check filter answer alike, with the same policies in the same Envoy, in random
-// states of the hosts.
-func TestAgreesWithEnvoysHealthCheckFilterInRandomStates(t *testing.T) {
-	t.Parallel()
-	states := 2000
-	if variant.Name() == "module" {
-		states = 400 // each waits for a sample
+			return nil
+		})
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	percents := []int{0, 1, 33, 50, 67, 75, 100}
-	s := beside(t, percents)
-	client := s.client("h2")
-	draining := false
-	letters := "hhhdduuxt?"
-	answers := map[int]int{}
-	for state := range states {
-		n := r.IntN(9)
-		if r.IntN(10) == 0 {
-			n = 0
-		}
-		var text []byte
-		for range n {
-			text = append(text, letters[r.IntN(len(letters))])
-		}
-		s.writeHosts(hosts(string(text))...)
-		if r.IntN(20) == 0 {
-			draining = !draining
-			s.post(map[bool]string{true: "/healthcheck/fail", false: "/healthcheck/ok"}[draining])
-		}
-		percent := percents[state%len(percents)]
-		gate := s.mustDo(client, "GET", fmt.Sprint("/gate/", percent), nil)
-		native := s.mustDo(client, "GET", fmt.Sprint("/native/", percent), nil)
-		if gate.status != native.status {
-			t.Fatalf("seed %d, state %d, hosts %q at %d %%, draining %v: healthgate answers %d, Envoy's own filter %d",
-				seed, state, text, percent, draining, gate.status, native.status)
-		}
-		answers[gate.status]++
-		if state%20 == 0 && !draining { // a poll of admin takes a while
-			s.await(settle, func() error {
-				a, b := counts(t, s.mustDo(client, "GET", "/byadmin", nil, "accept", "application/json")), counts(t,
-					s.mustDo(client, "GET", "/", nil, "accept", "application/json"))
-				if a != b {
-					return fmt.Errorf("hosts %q: admin counts %v, the gauges %v", text, a, b)
-				}
-				return nil
-			})
-		}
-	}
-	if answers[200] < states/10 || answers[503] < states/10 {
-		t.Errorf("the states were not mixed: %v", answers)
-	}
-}
-
-func counts(t *testing.T, reply *answer) [3]int {
-	t.Helper()
-	var report struct {
-		Checks map[string][]struct{ Healthy, Degraded, Total int }
-	}
-	if err := json.Unmarshal([]byte(reply.body), &report); err != nil {
-		t.Fatalf("%d %q: %v", reply.status, reply.body, err)
-	}
-	check := report.Checks["service:membership"][0]
-	return [3]int{check.Healthy, check.Degraded, check.Total}
 }

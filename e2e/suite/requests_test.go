@@ -140,11 +140,11 @@ func callRouter(t *testing.T, s *site) {
 	defer cancel()
 	conn := s.dialGRPC()
 	for _, points := range []int{1, 100_000} {
-		routes, err := router.Recommend(ctx, conn, slices.Repeat([]router.Point{{Latitude: 48.1, Longitude: 11.5}}, points)...)
+		routes, err := router.Recommend(ctx, conn, slices.Repeat([]*router.Point{{Latitude: 48.1, Longitude: 11.5}}, points)...)
 		if err != nil {
 			t.Fatalf("a call with %d points: %v", points, err)
 		}
-		if !slices.Equal(routes, []int{191}) {
+		if !slices.Equal(routes, []uint32{191}) {
 			t.Errorf("a call with %d points got routes %v, want [191]", points, routes)
 		}
 	}

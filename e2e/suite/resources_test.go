@@ -45,7 +45,8 @@ func (s *site) useRDS(c *testbed.Bootstrap) {
 // takeFromFile makes Envoy read its listeners ("lds") or clusters ("cds") from the file in the site's folder.
 func (s *site) takeFromFile(config *testbed.Bootstrap, kind string) {
 	static := map[string]string{"lds": "listeners", "cds": "clusters"}[kind]
-	config.Patch(config.Bootstrap, fmt.Sprintf(`{static_resources: {%s: null}, dynamic_resources: {%s_config: %s}}`, static, kind, s.fromFile(kind)))
+	config.Patch(config.Bootstrap,
+		fmt.Sprintf(`{static_resources: {%s: null}, dynamic_resources: {%s_config: %s}}`, static, kind, s.fromFile(kind)))
 	config.Node = node()
 }
 

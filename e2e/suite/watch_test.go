@@ -331,8 +331,8 @@ func (s *site) slowClient() (*grpc.ClientConn, *pausing) {
 	})), slow
 }
 
-// While a client does not read, nothing is buffered for its watchers, also for those that begin meanwhile, and all others get their updates.
-// When it reads again, it gets the current status.
+// While a client does not read, nothing is buffered for its watchers, nor for those that begin meanwhile, and all others get their
+// updates. When it reads again, it gets the current status.
 func TestSlowWatchersDoNotDelayOthers(t *testing.T) {
 	t.Parallel()
 	// Envoy and the kernel buffer little for a client that does not read.

@@ -170,18 +170,20 @@ func (b *Bootstrap) VirtualHost() *routev3.VirtualHost {
 }
 
 // ProbeRoute returns the route that enables the gate.
-func (b *Bootstrap) ProbeRoute() *routev3.Route { return routeNamed(b.VirtualHost(), "probe") }
+func (b *Bootstrap) ProbeRoute() *routev3.Route { return named(b.VirtualHost().GetRoutes(), "probe") }
 
 // ServiceRoute returns the route of ordinary traffic.
-func (b *Bootstrap) ServiceRoute() *routev3.Route { return routeNamed(b.VirtualHost(), "service") }
+func (b *Bootstrap) ServiceRoute() *routev3.Route {
+	return named(b.VirtualHost().GetRoutes(), "service")
+}
 
-func routeNamed(host *routev3.VirtualHost, name string) *routev3.Route {
-	for _, route := range host.GetRoutes() {
-		if route.GetName() == name {
-			return route
-		}
+// named returns the message with a name.
+func named[M interface{ GetName() string }](all []M, name string) M {
+	at := slices.IndexFunc(all, func(m M) bool { return m.GetName() == name })
+	if at < 0 {
+		panic("nothing is named " + name)
 	}
-	panic("no route " + name)
+	return all[at]
 }
 
 // PrependRoute puts a route before the others of a virtual host.
@@ -190,15 +192,8 @@ func PrependRoute(host *routev3.VirtualHost, route *routev3.Route) {
 }
 
 // GateFilter returns the entry of the gate in http_filters.
-func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter { return filterNamed(b.HCM(), "healthgate") }
-
-func filterNamed(hcm *hcmv3.HttpConnectionManager, name string) *hcmv3.HttpFilter {
-	for _, filter := range hcm.GetHttpFilters() {
-		if filter.GetName() == name {
-			return filter
-		}
-	}
-	panic("no filter " + name)
+func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter {
+	return named(b.HCM().GetHttpFilters(), "healthgate")
 }
 
 // Gate returns Healthgate's own configuration in the filter of the first listener, to be changed in place.
@@ -211,12 +206,12 @@ func (b *Bootstrap) GateOf(listener *listenerv3.Listener) *structpb.Struct {
 
 // GateNamed returns Healthgate's own configuration in another filter of the first listener.
 func (b *Bootstrap) GateNamed(filter string) *structpb.Struct {
-	return b.gateIn(b.Unpack(filterNamed(b.HCM(), filter).GetTypedConfig()))
+	return b.gateIn(b.Unpack(named(b.HCM().GetHttpFilters(), filter).GetTypedConfig()))
 }
 
 // GateFilterOf returns the configuration of the extension in the gate's filter of a listener.
 func (b *Bootstrap) GateFilterOf(listener *listenerv3.Listener) proto.Message {
-	return b.Unpack(filterNamed(b.HCMOf(listener), "healthgate").GetTypedConfig())
+	return b.Unpack(named(b.HCMOf(listener).GetHttpFilters(), "healthgate").GetTypedConfig())
 }
 
 // SetGate replaces Healthgate's own configuration by one in JSON or YAML.

@@ -57,12 +57,9 @@ func readSampleCount(envoy *Envoy) (n int, kept bool, err error) {
 
 func (s dynamicModule) Can(a Ability) error {
 	if a == HangMainThread {
-		if err := canFreeze(); err != nil {
-			return &Cannot{"dynamic module", a, err.Error()}
-		}
-		return nil
+		return cannot("dynamic module", a, cannotFreeze())
 	}
-	why := map[Ability]string{
+	return cannot("dynamic module", a, map[Ability]string{
 		OverrideLevels:    "Envoy gives a module only a route's most specific level",
 		LoseMetrics:       "Envoy keeps its stats as long as its configuration",
 		CountLiveObjects:  "it has no such counter",
@@ -73,11 +70,7 @@ func (s dynamicModule) Can(a Ability) error {
 		LateRouteErrors:   "Envoy reads each route on its main thread, and refuses a bad one",
 		Pipelining:        "it answers immediately, and Envoy takes more than two such answers at once for a flood, as with its own filter",
 		LateMetrics:       "Envoy defines none after a filter's configuration was created",
-	}[a]
-	if why == "" {
-		return nil
-	}
-	return &Cannot{"dynamic module", a, why}
+	}[a])
 }
 
 func (dynamicModule) LiveObjects(*Envoy) (LiveObjects, error) { return LiveObjects{}, nil }
@@ -97,21 +90,24 @@ time.sleep(seconds)
 ptrace(PTRACE_DETACH, thread, None, None)
 `
 
-// canFreeze tries freezeThread on an idle process: that needs python3, and the right to trace a process that is not its child, which root
-// has, and every user if kernel.yama.ptrace_scope is 0.
-var canFreeze = sync.OnceValue(func() error {
+// cannotFreeze tries freezeThread on an idle process, and returns why it fails, or "": it needs python3, and the right to trace a process
+// that is not its child, which root has, and every user if kernel.yama.ptrace_scope is 0.
+var cannotFreeze = sync.OnceValue(func() string {
 	if _, err := exec.LookPath("python3"); err != nil {
-		return fmt.Errorf("it needs python3: %w", err)
+		return fmt.Sprint("it needs python3: ", err)
 	}
 	idle := exec.Command("sleep", "60")
 	if err := idle.Start(); err != nil {
-		return err
+		return err.Error()
 	}
 	defer func() {
 		_ = idle.Process.Kill()
 		_ = idle.Wait()
 	}()
-	return freezeThread(idle.Process.Pid, 0)
+	if err := freezeThread(idle.Process.Pid, 0); err != nil {
+		return err.Error()
+	}
+	return ""
 })
 
 // freezeThread stops a thread for some seconds, and returns when it runs again.

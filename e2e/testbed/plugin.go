@@ -55,16 +55,16 @@ func copyStats(envoy *Envoy) error {
 }
 
 func (c goPlugin) Can(a Ability) error {
+	why := ""
 	switch a {
-	case OverrideLevels, UnnoticedRemovals, CheckAge, DefinesGauges, LateMetrics, Pipelining, LateRouteErrors:
-		return nil
 	case GRPC, Liveness:
-		return &Cannot{"Go plugin", a, "use the dynamic module"}
+		why = "use the dynamic module"
+	case HangMainThread, LoseMetrics, CountLiveObjects, CountMerges:
+		if !c.contribHost {
+			why = "only the contrib host can do this"
+		}
 	}
-	if c.contribHost {
-		return nil
-	}
-	return &Cannot{"Go plugin", a, "only the contrib host can do this"}
+	return cannot("Go plugin", a, why)
 }
 
 func (c goPlugin) LiveObjects(envoy *Envoy) (held LiveObjects, err error) {

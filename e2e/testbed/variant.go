@@ -55,15 +55,12 @@ const (
 	Liveness          Ability = "a gate without clusters"
 )
 
-// Cannot is the error of a variant that lacks an ability.
-type Cannot struct {
-	Variant string
-	Ability Ability
-	Why     string
-}
-
-func (c *Cannot) Error() string {
-	return fmt.Sprintf("%s: the %s cannot: %s", c.Ability, c.Variant, c.Why)
+// cannot returns the error of a variant that lacks an ability, or nil without a reason why.
+func cannot(variant string, a Ability, why string) error {
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%s: the %s cannot: %s", a, variant, why)
 }
 
 var variants = map[string]func() (Variant, error){"plugin": newPlugin, "module": newModule}

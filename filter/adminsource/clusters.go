@@ -12,9 +12,9 @@ import (
 const (
 	// maxHosts is how many hosts of a cluster are kept for a report. All are counted.
 	maxHosts = 1000
-	// maxValue bounds one string, number, host or unknown field of a response, in bytes. Envoy writes some 750 for a host; the command
-	// line in /server_info may have a whole configuration.
-	maxValue = 4 << 20
+	// maxValue bounds one string, number, host or unknown field of a response, in bytes. Envoy writes some 750 for a host. The command line
+	// in /server_info may have a whole configuration, of at most 128 KiB before its JSON is escaped.
+	maxValue = 1 << 20
 )
 
 var errTooLong = fmt.Errorf("a value has more than %d bytes", maxValue)

@@ -36,15 +36,17 @@ func decode(raw *structpb.Struct, variant Variant, complete bool) (*Config, Erro
 	var errs Errors
 	d := &decoder{object{errs: &errs, fields: raw.GetFields()}, variant, !complete}
 
-	c := &Config{
-		Path:        d.path(),
-		Policy:      d.policy(),
-		IgnoreDrain: d.oneOf("drain", "fail", "ignore") == "ignore",
-		StatPrefix:  d.statPrefix(),
-		Hold:        d.hold(),
-		StaleAfter:  d.duration("stale_after", 0, 0, maxDuration),
-		Admin:       d.admin(),
-	}
+	c := &Config{Path: d.path()}
+	c.Clusters = d.clusters()
+	c.Require = d.require(len(c.Clusters))
+	c.IgnoreDrain = d.oneOf("drain", "fail", "ignore") == "ignore"
+	c.StatPrefix = d.statPrefix()
+	hold := d.child("hold")
+	c.Hold.UnhealthyAfter = hold.duration("unhealthy_after", 0, 0, maxDuration)
+	c.Hold.HealthyAfter = hold.duration("healthy_after", 0, 0, maxDuration)
+	hold.refuseUnknown()
+	c.StaleAfter = d.duration("stale_after", 0, 0, maxDuration)
+	c.Admin = d.admin()
 	c.StaleAfter = d.checkStaleAfter(c.StaleAfter, c.Admin)
 	response := d.child("response")
 	c.Healthy = decodeResponse(response.child("healthy"), DefaultHealthy, 200, 299)
@@ -91,11 +93,6 @@ func (d *decoder) statPrefix() string {
 			"write it as in edge.eu-1", prefix)
 	}
 	return prefix
-}
-
-func (d *decoder) policy() policy.Policy {
-	clusters := d.clusters()
-	return policy.Policy{Clusters: clusters, Require: d.require(len(clusters))}
 }
 
 func (d *decoder) clusters() []policy.Cluster {
@@ -204,15 +201,6 @@ func (d *decoder) require(n int) int {
 	}
 	d.refuse("require", "all, any or a number of clusters")
 	return 0
-}
-
-func (d *decoder) hold() policy.Hold {
-	o := d.child("hold")
-	defer o.refuseUnknown()
-	return policy.Hold{
-		UnhealthyAfter: o.duration("unhealthy_after", 0, 0, maxDuration),
-		HealthyAfter:   o.duration("healthy_after", 0, 0, maxDuration),
-	}
 }
 
 // admin returns nil with source: stats.

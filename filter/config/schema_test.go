@@ -81,7 +81,7 @@ func TestDocumentationHasEachKeyAndItsDefault(t *testing.T) {
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := map[string]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(section, -1) {
-		rows[row[1]] = strings.Trim(row[2], "` ")
+		rows[row[1]] = strings.Trim(row[2], "`\" ")
 	}
 	for key, value := range keys(t) {
 		row, there := rows[key]
@@ -90,21 +90,13 @@ func TestDocumentationHasEachKeyAndItsDefault(t *testing.T) {
 			continue
 		}
 		delete(rows, key)
-		want := "required"
-		switch v := value.(type) {
-		case nil:
-		case string:
-			want = v
-			if strings.Contains(v, "\n") {
-				quoted, _ := json.Marshal(v)
-				want = string(quoted)
-			}
-			if v == "" {
-				want = "the name"
-			}
-		default:
-			text, _ := json.Marshal(v)
-			want = string(text)
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"null": "required", `""`: "the name"}[string(text)]
+		if want == "" {
+			want = strings.Trim(string(text), `"`)
 		}
 		if row != want {
 			t.Errorf("docs/configuration.md says that %s is %q by default, the schema %q", key, row, want)

@@ -59,29 +59,13 @@ func TestDrainIsSeenThroughOtherGates(t *testing.T) {
 	expect("another closed one last read 1", false)
 }
 
-// goneValue is a stat of a configuration that Envoy has destroyed.
-type goneValue struct{ gone bool }
-
-func (g *goneValue) Get() uint64 {
-	if g.gone {
-		panic("gone")
-	}
-	return 1
-}
-
 func TestDestroyedGateIsNotAsked(t *testing.T) {
 	var l Draining
-	value := &goneValue{}
-	(&DrainReader{process: &l, live: value, state: &number{}}).Draining()
-	value.gone = true
-	if l.NewReader(newDrained()).Draining() {
+	destroyed, hidden := newFakeStats(), newFakeStats()
+	l.NewReader(destroyed).Draining()
+	destroyed.number(ServerLive).gone = true
+	hidden.set(ServerLive, 0)
+	if l.NewReader(hidden).Draining() {
 		t.Error("draining, though 1 was read last")
 	}
-}
-
-// newDrained returns stats whose server.live is 0.
-func newDrained() *fakeStats {
-	h := newFakeStats()
-	h.set(ServerLive, 0)
-	return h
 }

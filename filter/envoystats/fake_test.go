@@ -14,9 +14,17 @@ func after(seconds float64) time.Time {
 }
 
 // number is a stat whose value a test sets.
-type number struct{ value uint64 }
+type number struct {
+	value uint64
+	gone  bool // Envoy has destroyed its configuration
+}
 
-func (n *number) Get() uint64 { return n.value }
+func (n *number) Get() uint64 {
+	if n.gone {
+		panic("gone")
+	}
+	return n.value
+}
 
 // fakeStats are the stats of an Envoy. It records the names that were asked for.
 type fakeStats struct {

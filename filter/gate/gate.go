@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -139,16 +140,12 @@ func (g *Gate) DependsOnTime() bool {
 // EvaluationInterval returns how often the gate must be evaluated between probes, for hold and stale_after; 0 for never.
 func (g *Gate) EvaluationInterval() time.Duration {
 	const shortest, longest, perDuration = 50 * time.Millisecond, time.Second, 4
-	least := time.Duration(0)
-	for _, d := range []time.Duration{g.config.Hold.UnhealthyAfter, g.config.Hold.HealthyAfter, g.config.StaleAfter} {
-		if d > 0 && (least == 0 || d < least) {
-			least = d
-		}
-	}
-	if least == 0 {
+	durations := slices.DeleteFunc([]time.Duration{g.config.Hold.UnhealthyAfter, g.config.Hold.HealthyAfter, g.config.StaleAfter},
+		func(d time.Duration) bool { return d == 0 })
+	if len(durations) == 0 {
 		return 0
 	}
-	return min(max(least/perDuration, shortest), longest)
+	return min(max(slices.Min(durations)/perDuration, shortest), longest)
 }
 
 func (g *Gate) counted(r *Reply) *Reply {

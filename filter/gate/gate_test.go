@@ -26,6 +26,7 @@ type fakeEnvoy struct {
 	stats map[string]*stat
 	lines []string
 	now   time.Time
+	asked atomic.Int64 // how often for the time
 }
 
 type stat struct {
@@ -70,7 +71,7 @@ func (envoy *fakeEnvoy) stat(name string) *stat {
 
 func (envoy *fakeEnvoy) Gauge(name string) envoystats.Value   { return envoy.stat(name) }
 func (envoy *fakeEnvoy) Counter(name string) envoystats.Value { return envoy.stat(name) }
-func (envoy *fakeEnvoy) Now() time.Time                       { return envoy.now }
+func (envoy *fakeEnvoy) Now() time.Time                       { envoy.asked.Add(1); return envoy.now }
 func (envoy *fakeEnvoy) NewCounter(name string) Counter       { return envoy.stat(name) }
 func (envoy *fakeEnvoy) NewGauge(name string) SettableGauge   { return envoy.stat(name) }
 func (envoy *fakeEnvoy) Info(line string)                     { envoy.log("info: " + line) }
@@ -134,6 +135,14 @@ func newSource(c *config.Config, envoy Envoy) Source {
 	return envoystats.NewSource(c.Clusters, c.StaleAfter, envoy, &envoystats.Ages{}, envoy.Now())
 }
 
+// answer compares the details of the gate's reply to a probe.
+func answer(t *testing.T, when string, g *Gate, want string) {
+	t.Helper()
+	if got := g.Answer().Details; got != want {
+		t.Errorf("%s: got %s, want %s", when, got, want)
+	}
+}
+
 func TestIsProbe(t *testing.T) {
 	for want, requests := range map[bool][]string{
 		true: {
@@ -165,41 +174,30 @@ func TestAnswerIsCountedAndItsChangesAreLogged(t *testing.T) {
 	envoy := newFakeEnvoy()
 	g := newGate(t, envoy, `{"clusters": ["a", {"name": "b", "min_healthy_percent": 50}]}`)
 	for i, step := range []struct {
-		a, b    policy.Counts
-		live    uint64
-		details string
-		header  string
+		a, b policy.Counts
+		live uint64
+		want string // status, gRPC status, details, header
 	}{
-		{policy.Counts{}, policy.Counts{}, 1, "healthgate_cluster_empty", ""},
-		{of(1, 0, 1), of(1, 0, 2), 1, "healthgate_ok", ""},
-		{of(1, 0, 1), of(1, 0, 2), 1, "healthgate_ok", ""},
-		{of(0, 1, 1), of(1, 0, 2), 1, "healthgate_ok", "x-envoy-degraded"},
-		{of(1, 0, 1), of(1, 0, 3), 1, "healthgate_cluster_unhealthy", ""},
-		{of(1, 0, 1), of(3, 0, 3), 0, "healthgate_draining", "x-envoy-immediate-health-check-fail"},
-		{of(1, 0, 1), of(3, 0, 3), 1, "healthgate_ok", ""},
+		{policy.Counts{}, policy.Counts{}, 1, "503 14 healthgate_cluster_empty"},
+		{of(1, 0, 1), of(1, 0, 2), 1, "200 0 healthgate_ok"},
+		{of(1, 0, 1), of(1, 0, 2), 1, "200 0 healthgate_ok"},
+		{of(0, 1, 1), of(1, 0, 2), 1, "200 0 healthgate_ok x-envoy-degraded"},
+		{of(1, 0, 1), of(1, 0, 3), 1, "503 14 healthgate_cluster_unhealthy"},
+		{of(1, 0, 1), of(3, 0, 3), 0, "503 14 healthgate_draining x-envoy-immediate-health-check-fail"},
+		{of(1, 0, 1), of(3, 0, 3), 1, "200 0 healthgate_ok"},
 	} {
 		envoy.setCluster("a", step.a)
 		envoy.setCluster("b", step.b)
 		envoy.set(envoystats.ServerLive, step.live)
 		reply := g.Answer()
-		if reply.Details != step.details {
-			t.Errorf("step %d: got %s, want %s", i, reply.Details, step.details)
-		}
-		for _, header := range []string{"x-envoy-degraded", "x-envoy-immediate-health-check-fail"} {
-			want := ""
-			if header == step.header {
-				want = "true"
-			}
-			if got := strings.Join(reply.Headers[header], ""); got != want {
-				t.Errorf("step %d: got %s %q, want %q", i, header, got, want)
+		got := fmt.Sprint(reply.Status, reply.GRPCStatus, " ", reply.Details)
+		for header, values := range reply.Headers {
+			if slices.Equal(values, []string{"true"}) {
+				got += " " + header
 			}
 		}
-		pass := step.details == "healthgate_ok"
-		if want := map[bool]int{true: 200, false: 503}[pass]; reply.Status != want {
-			t.Errorf("step %d: got status %d, want %d", i, reply.Status, want)
-		}
-		if want := map[bool]int64{true: 0, false: 14}[pass]; reply.GRPCStatus != want {
-			t.Errorf("step %d: got gRPC status %d, want %d", i, reply.GRPCStatus, want)
+		if got != step.want {
+			t.Errorf("step %d: got %s, want %s", i, got, step.want)
 		}
 	}
 	want := []string{"failed=3", "failed_cluster_empty=1", "failed_cluster_unhealthy=1", "failed_draining=1", "ok=4", "transitions=3"}
@@ -242,7 +240,8 @@ func TestVerdictOverTime(t *testing.T) {
 	}{
 		{"a drain wins", ``, []step{{0, 1, drains, "503 healthgate_draining"}, {1, 0, drains, "503 healthgate_draining"}},
 			"[failed=2 failed_draining=2]", 1},
-		{"a drain is ignored", `, "drain": "ignore"`, []step{{0, 1, drains, "200 healthgate_ok"}, {1, 0, drains, "503 healthgate_cluster_unhealthy"}},
+		{"a drain is ignored", `, "drain": "ignore"`,
+			[]step{{0, 1, drains, "200 healthgate_ok"}, {1, 0, drains, "503 healthgate_cluster_unhealthy"}},
 			"[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]", 2},
 		{"hold delays a change, but not a drain", `, "hold": {"unhealthy_after": "3s", "healthy_after": "10s"}`, []step{
 			{0, 1, serves, "200 healthgate_ok"}, {1, 0, serves, "200 healthgate_held"}, {2, 0, drains, "503 healthgate_draining"},
@@ -300,7 +299,8 @@ func TestConfiguredResponsesAreSent(t *testing.T) {
 			g := newGate(t, envoy, `{"clusters": ["a"], "response": {"details": true, `+test.response+`}}`)
 			envoy.setCluster("a", of(test.passing, 0, 1))
 			r := g.Answer()
-			if r.Status != test.status || r.Body != test.body || (r.Headers["content-type"] != nil) != test.typed || r.Headers["cache-control"] == nil {
+			if r.Status != test.status || r.Body != test.body || (r.Headers["content-type"] != nil) != test.typed ||
+				r.Headers["cache-control"] == nil {
 				t.Errorf("got %d %q %v", r.Status, r.Body, r.Headers)
 			}
 			if r := g.Report(); r.Status != test.status || strings.HasPrefix(r.Body, "{") != test.hasReports || r.Headers["cache-control"] == nil {
@@ -323,9 +323,7 @@ func TestGateMadeDuringADrainAsksAnEarlierOne(t *testing.T) {
 	var process Process
 	newGateIn(c, envoy, &process) // reads 1 when it is made
 	envoy.set(envoystats.ServerLive, 0)
-	if r := newGateIn(c, envoy, &process).Answer(); r.Details != "healthgate_draining" {
-		t.Errorf("got %s, want healthgate_draining", r.Details)
-	}
+	answer(t, "made during a drain", newGateIn(c, envoy, &process), "healthgate_draining")
 }
 
 // drainSource is a source that knows of draining.
@@ -348,9 +346,7 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	for _, draining := range []bool{false, true, false} {
 		source.draining = draining
 		want := map[bool]string{true: "healthgate_draining", false: "healthgate_ok"}[draining]
-		if got := g.Answer().Details; got != want {
-			t.Errorf("draining %v: got %s, want %s", draining, got, want)
-		}
+		answer(t, fmt.Sprint("draining ", draining), g, want)
 	}
 	// Other gates see a drain, and this gate's stat is 0: the source decides, once it has sampled.
 	visible := newFakeEnvoy()
@@ -358,44 +354,30 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	other.Own()
 	visible.set(envoystats.ServerLive, 0)
 	other.Own()
-	if got := g.Answer().Details; got != "healthgate_ok" {
-		t.Errorf("not draining by the source: got %s", got)
-	}
+	answer(t, "not draining by the source", g, "healthgate_ok")
 	source.known = false
-	if got := g.Answer().Details; got != "healthgate_draining" {
-		t.Errorf("unknown by the source: got %s", got)
-	}
+	answer(t, "unknown by the source", g, "healthgate_draining")
 	// The gate's own stat is newer.
 	source.known = true
 	envoy.set(envoystats.ServerLive, 1)
 	g.Answer()
 	envoy.set(envoystats.ServerLive, 0)
-	if got := g.Answer().Details; got != "healthgate_draining" {
-		t.Errorf("draining by the gate's own stat: got %s", got)
-	}
+	answer(t, "draining by the gate's own stat", g, "healthgate_draining")
 }
-
-// clocked counts reads of the clock.
-type clocked struct {
-	constants
-	reads int
-}
-
-func (c *clocked) Now() time.Time { c.reads++; return epoch }
 
 func TestClockIsReadOnlyIfTheConfigurationNeedsIt(t *testing.T) {
-	for more, want := range map[string]int{
+	for more, want := range map[string]int64{
 		``: 0, `, "hold": {"unhealthy_after": "1s"}`: 1, `, "hold": {"healthy_after": "1s"}`: 1, `, "stale_after": "1s"`: 1,
 		`, "response": {"details": true}`: 1,
 	} {
 		t.Run(more, func(t *testing.T) {
-			envoy := &clocked{}
+			envoy := newFakeEnvoy()
 			g := newGate(t, envoy, `{"clusters": ["a"]`+more+`}`)
 			g.Answer() // the first one is a change
-			envoy.reads = 0
+			envoy.asked.Store(0)
 			g.Answer()
-			if envoy.reads != want {
-				t.Errorf("got %d reads, want %d", envoy.reads, want)
+			if got := envoy.asked.Load(); got != want {
+				t.Errorf("it was read %d times, want %d", got, want)
 			}
 		})
 	}
@@ -459,25 +441,15 @@ func TestConcurrentProbes(t *testing.T) {
 	}
 }
 
-// constants are stats that cost nothing, to measure the gate alone.
-type constants struct{}
-
-func (constants) Get() uint64                     { return 1 }
-func (constants) Increment(int64)                 {}
-func (constants) Record(uint64)                   {}
-func (constants) Gauge(string) envoystats.Value   { return constants{} }
-func (constants) Counter(string) envoystats.Value { return constants{} }
-func (constants) Now() time.Time                  { return time.Now() }
-func (constants) NewCounter(string) Counter       { return constants{} }
-func (constants) NewGauge(string) SettableGauge   { return constants{} }
-func (constants) Info(string)                     {}
-func (constants) Warn(string)                     {}
-
 func TestAnswerAllocatesNothing(t *testing.T) {
 	for _, more := range []string{
 		``, `, "hold": {"unhealthy_after": "1s", "healthy_after": "1s"}`, `, "stale_after": "60s"`, `, "response": {"details": true}`,
 	} {
-		g := newGate(t, constants{}, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
+		envoy := newFakeEnvoy()
+		for _, cluster := range []string{"a", "b", "c"} {
+			envoy.setCluster(cluster, of(1, 0, 1))
+		}
+		g := newGate(t, envoy, `{"clusters": ["a", "b", "c"], "path": "/healthz"`+more+`}`)
 		g.Answer() // the first one is logged
 		if allocated := testing.AllocsPerRun(1000, func() {
 			if IsProbe("/healthz", "POST", "/healthz?x=1", "application/grpc+proto") {

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -57,9 +58,7 @@ func TestUnknownClusterFailsWhateverTheMinimums(t *testing.T) {
 	for _, unknown := range []bool{false, true, false} {
 		envoy.unknown = unknown
 		want := map[bool]string{false: "healthgate_ok", true: "healthgate_cluster_unknown"}[unknown]
-		if r := g.Answer(); r.Details != want {
-			t.Errorf("unknown %v: got %s, want %s", unknown, r.Details, want)
-		}
+		answer(t, fmt.Sprint("unknown ", unknown), g, want)
 	}
 }
 
@@ -69,9 +68,7 @@ func TestStaleAfterNeedsNoCounterIfTheClustersAreKnown(t *testing.T) {
 	envoy.setCluster("service", of(1, 0, 1))
 	g := newGate(t, envoy, `{"clusters": ["service"], "stale_after": "2s"}`)
 	envoy.now = epoch.Add(time.Hour)
-	if r := g.Answer(); r.Details != "healthgate_ok" {
-		t.Errorf("got %s", r.Details)
-	}
+	answer(t, "an hour later", g, "healthgate_ok")
 }
 
 // The first gate of a process, if made during a drain, has never read 1; but if the gauge is found, its 0 means draining.
@@ -83,9 +80,7 @@ func TestDrainIsSeenFromTheStartIfTheGaugeIsFound(t *testing.T) {
 			delete(envoy.stats, envoystats.ServerLive)
 		}
 		envoy.setCluster("service", of(1, 0, 1))
-		if r := newGate(t, envoy, `{"clusters": ["service"]}`).Answer(); r.Details != want {
-			t.Errorf("found %v: got %s, want %s", found, r.Details, want)
-		}
+		answer(t, fmt.Sprint("found ", found), newGate(t, envoy, `{"clusters": ["service"]}`), want)
 	}
 }
 

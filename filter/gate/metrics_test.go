@@ -62,9 +62,7 @@ func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
 	for _, g := range []*Gate{first, other, older, between, newest} {
 		g.Close()
 	}
-	if n := len(process.gauges.byPrefix); n != 0 {
-		t.Errorf("%d prefixes are kept without a gate", n)
-	}
+	expectNoneOpen(t, &process)
 }
 
 func TestMetricNamesAreWhatAGateDefines(t *testing.T) {

@@ -10,94 +10,61 @@ import (
 	"healthgate/filter/policy"
 )
 
-// warningsOf returns the warnings of a gate a minute after it was made.
-func warningsOf(t *testing.T, text string, meanwhile func(*fakeEnvoy, *Gate)) []string {
-	t.Helper()
-	envoy := newFakeEnvoy()
-	g := newGate(t, envoy, text)
-	meanwhile(envoy, g)
-	envoy.lines = nil
-	envoy.now = epoch.Add(time.Minute)
-	for _, warning := range g.Warnings() {
-		warning.Check()
-	}
-	return envoy.lines
-}
-
-// hideLive makes server.live 0 as if the gate had never read 1.
-func hideLive(envoy *fakeEnvoy, g *Gate) {
-	envoy.set(envoystats.ServerLive, 0)
-	g.process.draining = envoystats.Draining{}
-	g.server = g.process.draining.NewReader(envoy)
-}
-
-// countCheck counts a health check of the cluster a.
-func countCheck(envoy *fakeEnvoy) {
-	envoy.stat("cluster.a.health_check.attempt").Increment(1)
-}
-
 func TestWarnings(t *testing.T) {
+	hide := func(envoy *fakeEnvoy, g *Gate) { // as if the gate had never read 1
+		envoy.set(envoystats.ServerLive, 0)
+		g.process.draining = envoystats.Draining{}
+		g.server = g.process.draining.NewReader(envoy)
+	}
+	steps := map[string]func(*fakeEnvoy, *Gate){
+		"host":       func(envoy *fakeEnvoy, _ *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
+		"no host":    func(envoy *fakeEnvoy, _ *Gate) { envoy.setCluster("a", policy.Counts{}) },
+		"check":      func(envoy *fakeEnvoy, _ *Gate) { envoy.stat("cluster.a.health_check.attempt").Increment(1) },
+		"probe":      func(_ *fakeEnvoy, g *Gate) { g.Answer() },
+		"drain":      func(envoy *fakeEnvoy, _ *Gate) { envoy.set(envoystats.ServerLive, 0) },
+		"hide":       hide,
+		"drain mode": func(envoy *fakeEnvoy, _ *Gate) { envoy.set(envoystats.ServerState, 1) },
+	}
 	for _, test := range []struct {
-		name, text string
-		meanwhile  func(*fakeEnvoy, *Gate)
-		want       []string // parts of the only line; none for no line
+		name, more, meanwhile string
+		want                  []string // parts of the only line; none for no line
 	}{
-		{"healthy and checked", `{"clusters": ["a"]}`,
-			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
-		{"no host", `{"clusters": ["a"]}`, func(*fakeEnvoy, *Gate) {},
-			[]string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name", "cluster.a.membership_total",
-				"envoy.stats_matcher"}},
-		{"no host, after a probe", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { g.Answer() },
-			[]string{`cluster "a" has shown no host yet`}},
-		{"no host now, but there was one", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
-			envoy.setCluster("a", of(1, 0, 1))
-			g.Answer()
-			envoy.setCluster("a", policy.Counts{})
-		}, nil},
-		{"never checked", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" has hosts, and Envoy has checked none of them: each counts as healthy`, "health_checks",
-				"cluster.a.health_check.attempt"}},
-		{"checks do not continue", `{"clusters": ["a"], "stale_after": "5s"}`,
-			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)) },
-			[]string{`cluster "a" fails because of stale_after (5s)`, "health_checks", "no_traffic_interval (60s by default)",
-				"cluster.a.health_check.attempt"}},
-		{"checks continue", `{"clusters": ["a"], "stale_after": "5s"}`,
-			func(envoy *fakeEnvoy, g *Gate) { envoy.setCluster("a", of(1, 0, 1)); countCheck(envoy) }, nil},
-		{"checks of no host", `{"clusters": ["a"], "stale_after": "5s"}`, func(envoy *fakeEnvoy, g *Gate) {
-			envoy.setCluster("a", of(1, 0, 1))
-			g.Answer()
-			envoy.setCluster("a", policy.Counts{})
-		}, nil},
-		{"a drain that can't be seen", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
-			envoy.setCluster("a", of(1, 0, 1))
-			countCheck(envoy)
-			hideLive(envoy, g)
-		}, []string{"server.live reads 0 and never was 1", "server.state", "stats_config.stats_matcher", "envoy.stats_matcher", "drain: ignore"}},
-		{"a drain that is ignored", `{"clusters": ["a"], "drain": "ignore"}`, func(envoy *fakeEnvoy, g *Gate) {
-			envoy.setCluster("a", of(1, 0, 1))
-			countCheck(envoy)
-			hideLive(envoy, g)
-		}, nil},
-		{"Envoy was started in drain mode", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
-			envoy.setCluster("a", of(1, 0, 1))
-			countCheck(envoy)
-			hideLive(envoy, g)
-			envoy.set(envoystats.ServerState, 1)
-		}, nil},
-		{"a drain", `{"clusters": ["a"]}`, func(envoy *fakeEnvoy, g *Gate) {
-			envoy.setCluster("a", of(1, 0, 1))
-			countCheck(envoy)
-			envoy.set(envoystats.ServerLive, 0)
-		}, nil},
+		{"healthy and checked", ``, "host, check", nil},
+		{"no host", ``, "", []string{`warn: healthgate: gate default: cluster "a" has shown no host yet`, "clusters[0].stat_name",
+			"cluster.a.membership_total", "envoy.stats_matcher"}},
+		{"no host, after a probe", ``, "probe", []string{`cluster "a" has shown no host yet`}},
+		{"no host now, but there was one", ``, "host, probe, no host", nil},
+		{"never checked", ``, "host", []string{`cluster "a" has hosts, and Envoy has checked none of them: each counts as healthy`,
+			"health_checks", "cluster.a.health_check.attempt"}},
+		{"checks do not continue", `, "stale_after": "5s"`, "host", []string{`cluster "a" fails because of stale_after (5s)`, "health_checks",
+			"no_traffic_interval (60s by default)", "cluster.a.health_check.attempt"}},
+		{"checks continue", `, "stale_after": "5s"`, "host, check", nil},
+		{"checks of no host", `, "stale_after": "5s"`, "host, probe, no host", nil},
+		{"a drain that can't be seen", ``, "host, check, hide", []string{"server.live reads 0 and never was 1", "server.state",
+			"stats_config.stats_matcher", "envoy.stats_matcher", "drain: ignore"}},
+		{"a drain that is ignored", `, "drain": "ignore"`, "host, check, hide", nil},
+		{"Envoy was started in drain mode", ``, "host, check, hide, drain mode", nil},
+		{"a drain", ``, "host, check, drain", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			lines := warningsOf(t, test.text, test.meanwhile)
-			if len(lines) != min(len(test.want), 1) {
-				t.Fatalf("got %q, want parts %q", lines, test.want)
+			envoy := newFakeEnvoy()
+			g := newGate(t, envoy, `{"clusters": ["a"]`+test.more+`}`)
+			for step := range strings.SplitSeq(test.meanwhile, ", ") {
+				if step != "" {
+					steps[step](envoy, g)
+				}
+			}
+			envoy.lines = nil
+			envoy.now = epoch.Add(time.Minute)
+			for _, warning := range g.Warnings() {
+				warning.Check()
+			}
+			if len(envoy.lines) != min(len(test.want), 1) {
+				t.Fatalf("got %q, want parts %q", envoy.lines, test.want)
 			}
 			for _, part := range test.want {
-				if !strings.Contains(lines[0], part) {
-					t.Errorf("%q lacks %q", lines[0], part)
+				if !strings.Contains(envoy.lines[0], part) {
+					t.Errorf("%q lacks %q", envoy.lines[0], part)
 				}
 			}
 		})

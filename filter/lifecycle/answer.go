@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"slices"
 	"strings"
 
 	"healthgate/filter/gate"
@@ -8,12 +9,7 @@ import (
 
 // IsProbe reports whether a request is a probe of this configuration. contentType is needed for POST only.
 func (c *Configuration) IsProbe(method, path, contentType string) bool {
-	for _, probed := range c.paths {
-		if gate.IsProbe(probed, method, path, contentType) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.paths, func(probed string) bool { return gate.IsProbe(probed, method, path, contentType) })
 }
 
 // HasReports reports whether clients that accept JSON get a report.

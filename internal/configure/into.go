@@ -256,7 +256,7 @@ func (w *writer) healthCheck() error {
 	if w.Check.GRPC && w.speaks == unset {
 		const key = "typed_extension_protocol_options"
 		e := edit{at: t.at(w.path), key: key, name: key, lines: w.part("options")}
-		if options := e.at.get(key); options.there() {
+		if options := e.at.get(key); options.Node != nil {
 			e = edit{at: options, key: httpOptions, name: key, lines: w.part("protocol")}
 		}
 		if err := t.apply(e); err != nil {

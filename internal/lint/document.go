@@ -396,7 +396,8 @@ func isGatesOwn(n *Node) bool {
 	}
 	hasOwnKey := func(item *Node) bool {
 		return slices.ContainsFunc(item.entries, func(e entry) bool {
-			return slices.Contains([]string{"min_healthy", "min_healthy_percent", "stat_name", "degraded", "excluded"}, e.key) && e.value.kind != null
+			return e.value.kind != null &&
+				slices.Contains([]string{"min_healthy", "min_healthy_percent", "stat_name", "degraded", "excluded"}, e.key)
 		})
 	}
 	isOther := func(e entry) bool { return !slices.Contains(ownKeys, e.key) }

@@ -13,8 +13,8 @@ import (
 )
 
 // rules has all rules, in the order of docs/lint.md, which has a section for each.
-var rules = strings.Fields(`unread no-gate api config not-enabled leaks shadowed domains reach order unknown-cluster not-asked stat-name stats
-	unchecked idle panic timers admin-open alpn local-reply underscores two-libraries native-is-enough ignore`)
+var rules = strings.Fields(`unread no-gate api config not-enabled leaks shadowed domains reach order unknown-cluster not-asked stat-name
+	stats unchecked idle panic timers admin-open alpn local-reply underscores two-libraries native-is-enough ignore`)
 
 // Severity reports how certain a problem is.
 type Severity string
@@ -124,7 +124,8 @@ func (f findings) ignoredRules(comment position, said string) []string {
 	said, _, _ = strings.Cut(said, "#")
 	named := strings.FieldsFunc(said, func(r rune) bool { return strings.ContainsRune(", \t;:", r) })
 	if reason == "" {
-		f.add(comment, Error, "ignore", "a rule is ignored without a reason: write `# healthgate: ignore %s, because …`", strings.Join(named, ", "))
+		f.add(comment, Error, "ignore", "a rule is ignored without a reason: write `# healthgate: ignore %s, because …`",
+			strings.Join(named, ", "))
 		return nil
 	}
 	if len(named) == 0 {

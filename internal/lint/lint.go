@@ -55,7 +55,8 @@ func (l *linter) read(input Input) error {
 		return nil
 	}
 	if err == nil && !known {
-		l.found.add(f.at(1, 1), Warning, "unread", "this file is no configuration of Envoy or Kubernetes, so nothing in it is checked: %s", readable)
+		l.found.add(f.at(1, 1), Warning, "unread", "this file is no configuration of Envoy or Kubernetes, so nothing in it is "+
+			"checked: %s", readable)
 	}
 	return err
 }

@@ -24,7 +24,8 @@ var gatewayKinds = map[string]string{"HTTPRoute": "httproute", "GRPCRoute": "grp
 
 // gatewayReads reports whether checkGateway reads a kind of object.
 func gatewayReads(kind string) bool {
-	return gatewayKinds[kind] != "" || slices.Contains([]string{"EnvoyExtensionPolicy", "EnvoyProxy", "EnvoyPatchPolicy", "HTTPRouteFilter"}, kind)
+	return gatewayKinds[kind] != "" ||
+		slices.Contains([]string{"EnvoyExtensionPolicy", "EnvoyProxy", "EnvoyPatchPolicy", "HTTPRouteFilter"}, kind)
 }
 
 // envoyGateway has the objects of an Envoy Gateway.
@@ -162,8 +163,8 @@ func (e *envoyGateway) cluster(name *Node, who string) (route *Node) {
 	}
 	if route = e.route(parts[1], parts[2], parts[3]); route == nil {
 		if meant := e.likely(parts); meant != "" {
-			e.found.add(name, Error, rule, "%s the cluster %q, and no route in these files has that name: did you mean %s/rule/%s?", who, name.scalar,
-				meant, parts[4])
+			e.found.add(name, Error, rule, "%s the cluster %q, and no route in these files has that name: did you mean %s/rule/%s?", who,
+				name.scalar, meant, parts[4])
 		} else if len(e.routes) > 0 && who == gateUses {
 			e.found.add(name, Warning, rule, "%s the cluster %q, and no route in these files has that name", who, name.scalar)
 		}
@@ -359,8 +360,8 @@ func (e *envoyGateway) checkOthers(policy *Node) {
 		kind := other.text("kind")
 		replaces := func(o *Node) bool { return o.text("kind") == kind && slices.ContainsFunc(targets(o), isForRoute) }
 		if other == policy || !slices.ContainsFunc(targets(other), reachesProbe) || slices.ContainsFunc(e.others, replaces) ||
-			kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) { // the gate's policy replaces it on the probe's route
-			continue
+			kind == "EnvoyExtensionPolicy" && !slices.ContainsFunc(targets(policy), isGateway) {
+			continue // in the last case the gate's policy replaces it on the probe's route
 		}
 		for _, filter := range gatewayFilters[kind] {
 			if at := other.get("spec", filter.field); at != nil && !(filter.rule == "order" && e.orders()) {

@@ -135,8 +135,8 @@ func compares(comparison *Node, status int) answer {
 func (s *scope) checkAdmin(f findings) {
 	at := s.bootstrap.get("admin", "address", "socket_address", "address")
 	if ip, err := netip.ParseAddr(at.text()); err == nil && !ip.Unmap().IsLoopback() { // else a name, which Envoy refuses, or a placeholder
-		f.add(at, Error, "admin-open", "admin listens on %s, and any client that reaches it can stop Envoy, drain it and read its configuration: "+
-			"write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
+		f.add(at, Error, "admin-open", "admin listens on %s, and any client that reaches it can stop Envoy, drain it and read its "+
+			"configuration: write 127.0.0.1, or pipe: {path: /run/envoy/admin.sock}", at.scalar)
 	}
 }
 

@@ -36,7 +36,8 @@ const (
 // actors has the filters by their types in envoy.extensions.filters.http.
 var actors = map[string]actor{
 	"jwt_authn.v3.JwtAuthentication": {"requires a token, which a probe does not have (401)", "", jwtRefuses, nil},
-	"ext_authz.v3.ExtAuthz":          {"asks an authorization service, and refuses requests if that fails (403)", "may act on it", extAuthzActs, nil},
+	"ext_authz.v3.ExtAuthz": {"asks an authorization service, and refuses requests if that fails (403)", "may act on it",
+		extAuthzActs, nil},
 	"oauth2.v3.OAuth2": {"redirects a client without its cookie to a login (302)", "", func(f filterAt) answer {
 		return not(anyOf(f.contents.list("config", "pass_through_matcher"), f.hasHeader))
 	}, nil},
@@ -140,8 +141,7 @@ func (g *gate) acted(a actor, other, contents *Node) (request, reply answer) {
 	known := map[filterAt]bool{}
 	on := func(p probe, path string) {
 		isOn, own, ownType := p.configures(other)
-		f := filterAt{contents: contents, route: own, routeType: ownType, request: g.request(path)}
-		f.port = g.in.listener.get("address", "socket_address", "port_value")
+		f := filterAt{contents: contents, route: own, routeType: ownType, request: g.request(path), port: g.in.port()}
 		f.request.grpc = path == healthPath
 		f.isForwarded = isForwarding(p.route)
 		f.hasLimits = len(p.route.list("route", "rate_limits")) > 0 || len(p.virtualHost.list("rate_limits")) > 0

@@ -65,7 +65,7 @@ func (g *gate) obstacles() findings {
 	for _, filter := range g.in.chain.list("filters") {
 		contents, typeName := typed(filter.get("typed_config"))
 		if strings.HasSuffix(typeName, ".network.ext_authz.v3.ExtAuthz") ||
-			strings.HasSuffix(typeName, ".network.rbac.v3.RBAC") && rbacRefuses(filterAt{contents: contents, port: g.in.listener.get("address", "socket_address", "port_value")}) != no {
+			strings.HasSuffix(typeName, ".network.rbac.v3.RBAC") && rbacRefuses(filterAt{contents: contents, port: g.in.port()}) != no {
 			block(filter, "this network filter may refuse a balancer's connection before the gate: give the gate a filter chain without it, or "+
 				"a separate listener")
 		}

@@ -75,7 +75,8 @@ func (g *gate) checkSwitchedOff(f findings) {
 			route := g.firstFor(virtualHost, own.Path)
 			if route != nil && !slices.ContainsFunc(g.probes, func(p probe) bool { return p.route == route }) {
 				f.add(route.at("typed_per_filter_config", g.filter.text("name")), Error, "not-enabled",
-					"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere", own.Path)
+					"the route of %q disables the filter, so probes get the route's own action: enable the filter here, and disable it elsewhere",
+					own.Path)
 			}
 		}
 	}

@@ -89,6 +89,11 @@ type connectionManager struct {
 	patch    *patch // Istio's patch that adds a filter to it, if nothing else of it is known
 }
 
+// port returns the port of the listener, or nil.
+func (m connectionManager) port() *Node {
+	return m.listener.get("address", "socket_address", "port_value")
+}
+
 func (s *scope) connectionManagers() (all []connectionManager) {
 	for _, listener := range s.listeners {
 		for _, chain := range append(slices.Clone(listener.list("filter_chains")), listener.get("default_filter_chain")) {

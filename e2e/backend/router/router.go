@@ -1,12 +1,4 @@
-// Package router is the gRPC service that Healthgate is shown in front of. It recommends routes to drive:
-//
-//	service Router {
-//	  // Recommend returns the numbers of the routes that pass the points, each once. A point is a list of its latitude and longitude in
-//	  // degrees; at least one is required.
-//	  rpc Recommend(google.protobuf.ListValue) returns (google.protobuf.ListValue);
-//	}
-//
-// Its messages are well-known types, so it needs no generated code.
+// Package router is the gRPC service that Healthgate is shown in front of. router.proto says what it does.
 package router
 
 import (
@@ -16,8 +8,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
 )
+
+//go:generate go run github.com/bufbuild/buf/cmd/buf@v1.59.0 generate
 
 const (
 	// Name is the name of the service.
@@ -29,64 +22,45 @@ const (
 // count is how many routes there are; each is a band of longitude that is 360/count degrees wide.
 const count = 360
 
-// Point is a position on the WGS 84 ellipsoid.
-type Point struct{ Latitude, Longitude float64 }
-
-// Request returns the message for some points.
-func Request(points ...Point) *structpb.ListValue {
-	request := &structpb.ListValue{}
-	for _, p := range points {
-		point := []*structpb.Value{structpb.NewNumberValue(p.Latitude), structpb.NewNumberValue(p.Longitude)}
-		request.Values = append(request.Values, structpb.NewListValue(&structpb.ListValue{Values: point}))
-	}
-	return request
-}
-
 // Recommend calls the service.
-func Recommend(ctx context.Context, conn grpc.ClientConnInterface, points ...Point) (routes []int, err error) {
-	reply := &structpb.ListValue{}
-	err = conn.Invoke(ctx, Method, Request(points...), reply)
-	for _, route := range reply.GetValues() {
-		routes = append(routes, int(route.GetNumberValue()))
-	}
-	return routes, err
+func Recommend(ctx context.Context, conn grpc.ClientConnInterface, points ...*Point) (routes []uint32, err error) {
+	reply := &RecommendResponse{}
+	err = conn.Invoke(ctx, Method, &RecommendRequest{Points: points}, reply)
+	return reply.GetRoutes(), err
 }
 
 // Register makes a server answer calls of the service by a function, such as Routes.
-func Register(server grpc.ServiceRegistrar, answer func(*structpb.ListValue) (*structpb.ListValue, error)) {
+func Register(server grpc.ServiceRegistrar, answer func(*RecommendRequest) (*RecommendResponse, error)) {
 	handler := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-		request := &structpb.ListValue{}
+		request := &RecommendRequest{}
 		if err := decode(request); err != nil {
 			return nil, err
 		}
 		return answer(request)
 	}
 	server.RegisterService(&grpc.ServiceDesc{
-		ServiceName: Name, HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{MethodName: "Recommend", Handler: handler}},
+		ServiceName: Name, HandlerType: (*any)(nil), Metadata: "router.proto",
+		Methods: []grpc.MethodDesc{{MethodName: "Recommend", Handler: handler}},
 	}, nil)
 }
 
 // Routes returns the number of each route that a point lies on, in the order of the points and each once.
-func Routes(points *structpb.ListValue) (*structpb.ListValue, error) {
-	if len(points.GetValues()) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "the list of points is empty, give at least one")
+func Routes(request *RecommendRequest) (*RecommendResponse, error) {
+	if len(request.GetPoints()) == 0 {
+		return nil, status.Error(codes.InvalidArgument, "points: is empty, give at least one")
 	}
-	reply := &structpb.ListValue{}
+	response := &RecommendResponse{}
 	var seen [count]bool
-	for i, value := range points.GetValues() {
-		point := value.GetListValue().GetValues()
-		if len(point) != 2 {
-			return nil, status.Errorf(codes.InvalidArgument, "point %d is not a list of latitude and longitude", i)
-		}
-		latitude, longitude := point[0].GetNumberValue(), point[1].GetNumberValue()
+	for i, point := range request.GetPoints() {
+		latitude, longitude := point.GetLatitude(), point.GetLongitude()
 		// Written so that NaN fails too.
 		if !(math.Abs(latitude) <= 90) || !(math.Abs(longitude) <= 180) {
-			return nil, status.Errorf(codes.InvalidArgument, "point %d: %v, %v is not a place on Earth", i, latitude, longitude)
+			return nil, status.Errorf(codes.InvalidArgument, "points[%d]: %v, %v is not a place on Earth", i, latitude, longitude)
 		}
 		if route := int(longitude+180) % count; !seen[route] {
 			seen[route] = true
-			reply.Values = append(reply.Values, structpb.NewNumberValue(float64(route)))
+			response.Routes = append(response.Routes, uint32(route))
 		}
 	}
-	return reply, nil
+	return response, nil
 }

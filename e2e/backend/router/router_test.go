@@ -2,31 +2,32 @@ package router
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
+func at(latitude, longitude float64) *Point { return &Point{Latitude: latitude, Longitude: longitude} }
+
 func TestRoutesAreReturnedOnceInTheOrderOfThePoints(t *testing.T) {
-	got, err := Routes(Request(Point{0, 10.5}, Point{0, -180}, Point{0, 10.9}, Point{0, 180}, Point{-90, 0}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text, err := got.MarshalJSON(); err != nil || string(text) != "[190,0,180]" {
-		t.Errorf("got %s, %v", text, err)
+	points := []*Point{at(0, 10.5), at(0, -180), at(0, 10.9), at(0, 180), at(-90, 0)}
+	got, err := Routes(&RecommendRequest{Points: points})
+	if want := []uint32{190, 0, 180}; err != nil || !slices.Equal(got.GetRoutes(), want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 }
 
 func TestRoutesRejectInvalidCoordinates(t *testing.T) {
-	for name, points := range map[string][]Point{
+	for name, points := range map[string][]*Point{
 		"none":           nil,
-		"too far north":  {{90.1, 0}},
-		"too far west":   {{0, -180.1}},
-		"not a number":   {{math.NaN(), 0}},
-		"the second one": {{0, 0}, {0, math.Inf(1)}},
+		"too far north":  {at(90.1, 0)},
+		"too far west":   {at(0, -180.1)},
+		"not a number":   {at(math.NaN(), 0)},
+		"the second one": {at(0, 0), at(0, math.Inf(1))},
 	} {
-		if _, err := Routes(Request(points...)); status.Code(err) != codes.InvalidArgument {
+		if _, err := Routes(&RecommendRequest{Points: points}); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: got %v, want InvalidArgument", name, err)
 		}
 	}
