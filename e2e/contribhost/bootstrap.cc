@@ -56,10 +56,8 @@ void envoy_dynamic_module_on_bootstrap_extension_shutdown(EnvoyExtension, Module
 // as if its configuration were destroyed, until ?metrics=back. ?hang=<seconds> first blocks the main thread.
 uint32_t envoy_dynamic_module_on_bootstrap_extension_admin_request(EnvoyExtensionConfig config, ModuleExtensionConfig, Buffer, Buffer path,
                                                                    Buffer) {
-  if (view(path).find("metrics=gone") != std::string_view::npos) {
-    metrics_gone = true;
-  } else if (view(path).find("metrics=back") != std::string_view::npos) {
-    metrics_gone = false;
+  if (view(path).find("metrics=") != std::string_view::npos) {
+    metrics_gone = view(path).find("metrics=gone") != std::string_view::npos;
   }
   constexpr std::string_view hang = "hang=";
   if (size_t at = view(path).find(hang); at != std::string_view::npos) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 
 namespace contribhost {
 
@@ -61,13 +62,9 @@ std::unique_ptr<Plugin> open_plugin(const std::string& path) {
 
 const std::string* intern(const std::string& name) {
   static std::mutex lock;
-  static std::map<std::string, std::unique_ptr<std::string>> names;
+  static std::set<std::string> names; // which does not move its elements
   std::lock_guard<std::mutex> guard(lock);
-  auto& slot = names[name];
-  if (slot == nullptr) {
-    slot = std::make_unique<std::string>(name);
-  }
-  return slot.get();
+  return &*names.insert(name).first;
 }
 
 Plugin* find_plugin(const std::string& name) {

@@ -61,7 +61,6 @@ bool hg_sample_gauges(const hg_index *index, hg_sample *samples, hg_hashes *clus
 
 // hg_sample_set_extension sets Envoy's bootstrap extension, or NULL at its end, and waits for passes under way.
 void hg_sample_set_extension(void *extension);
-bool hg_sample_available(void);
 
 // ---- age.c: how old the data is that replies are based on; on any thread
 

@@ -5,15 +5,15 @@
 // published reply without calling Go. The files in reading order, each of which uses only those before it:
 //
 //	abi_types.h, abi.h  Envoy's types and functions
-//	base.h
+//	base.h              what the next three files offer
 //	base.c              log, memory, hash, clock
 //	sample.c            one pass over all gauges
 //	age.c               how old samples are, and whether the main thread hangs
-//	gate.h
+//	gate.h              what the next three files and Go offer
 //	metric.c            Healthgate's own stats
 //	gate.c              the replies of a gate, and the published one
 //	route.c             which gate a stream has
-//	stream.h
+//	stream.h            what the next six files offer
 //	stream.c            the headers of a request, and the parts of a gRPC response
 //	probe.c             the reply to a probe
 //	message.c           the request of a gRPC call

@@ -8,6 +8,7 @@ package dynamicmodule
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"runtime/cgo"
 	"sync"
@@ -28,7 +29,10 @@ var logVersion = sync.OnceFunc(func() { logInfo("healthgate: " + version.String(
 func healthgateLoad() { logVersion() }
 
 //export healthgateDefineShared
-func healthgateDefineShared() { defineShared() }
+func healthgateDefineShared() {
+	defineShared()
+	shared.hasBootstrap = true
+}
 
 //export healthgateStart
 func healthgateStart() {
@@ -54,38 +58,35 @@ func healthgateCluster(name *C.char, length C.size_t, removed C.bool) {
 	shared.clusterChanged(C.GoStringN(name, C.int(length)), bool(removed))
 }
 
-const bootstrapMissing = `healthgate: the bootstrap extension is missing, without which the module can't see the clusters; add to the ` +
+var errNoBootstrap = errors.New(`the bootstrap extension is missing, without which the module can't see the clusters; add to the ` +
 	`bootstrap: bootstrap_extensions: [{name: healthgate, typed_config: {"@type": type.googleapis.com/envoy.extensions.bootstrap.` +
 	`dynamic_modules.v3.DynamicModuleBootstrapExtension, dynamic_module_config: {name: healthgate, metrics_namespace: healthgate}, ` +
-	`extension_name: healthgate}}]`
+	`extension_name: healthgate}}]`)
 
 //export healthgateFilterCreate
 func healthgateFilterCreate(f *C.hg_filter, configured *C.char, length C.size_t) (usable C.bool) {
 	defer refuse("a filter's configuration", &usable)
-	if !bool(C.hg_sample_available()) {
-		logError(bootstrapMissing)
-		return false
-	}
 	c, err := shared.createFilter(f, bytesOf(configured, length))
-	if err != nil {
-		logError("healthgate: " + err.Error())
-		return false
-	}
-	f.handle = C.uintptr_t(cgo.NewHandle(c))
-	return true
+	f.handle = handleOf(c, err)
+	return err == nil
 }
 
 //export healthgateRouteCreate
 func healthgateRouteCreate(r *C.hg_route, configured *C.char, length C.size_t) (usable C.bool) {
 	defer refuse("a route's configuration", &usable)
 	o, err := shared.createOverride(bytesOf(configured, length))
+	r.handle = handleOf(o, err)
+	r.overrides = C.bool(err == nil && !o.config.Empty())
+	return err == nil
+}
+
+// handleOf returns a handle for C, or logs the error.
+func handleOf(value any, err error) C.uintptr_t {
 	if err != nil {
 		logError("healthgate: " + err.Error())
-		return false
+		return 0
 	}
-	r.handle = C.uintptr_t(cgo.NewHandle(o))
-	r.overrides = C.bool(!o.config.Empty())
-	return true
+	return C.uintptr_t(cgo.NewHandle(value))
 }
 
 // refuse turns a panic into a refusal.

@@ -26,6 +26,8 @@ type module struct {
 	overrides documents[*config.Override]
 	started   atomic.Bool // Envoy's workers have started
 
+	hasBootstrap bool // the bootstrap extension; used only on the main thread
+
 	// mutex guards the fields below. No gate is evaluated and no watcher notified while it is held.
 	mutex    sync.Mutex
 	gates    map[*lifecycle.Configuration]*gate
@@ -89,6 +91,9 @@ func newModule() *module {
 
 // createFilter reads a filter's configuration. Its gate is created at its first stream.
 func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration, error) {
+	if !m.hasBootstrap {
+		return nil, errNoBootstrap
+	}
 	decoded, err := m.configs.read(configured)
 	if err != nil {
 		return nil, err

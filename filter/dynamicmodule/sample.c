@@ -95,10 +95,3 @@ void hg_sample_set_extension(void *new_extension) {
   extension = new_extension;
   pthread_rwlock_unlock(&lock);
 }
-
-bool hg_sample_available(void) {
-  pthread_rwlock_rdlock(&lock);
-  bool available = extension != NULL;
-  pthread_rwlock_unlock(&lock);
-  return available;
-}

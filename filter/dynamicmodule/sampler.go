@@ -21,10 +21,9 @@ type sampler struct {
 
 	mutex  sync.Mutex
 	gauges map[string]*gauge
-	order  []*gauge // the gauges of index, in its order
-	index  *index   // nil if gauges has changed since it was made
-	passes uint64   // the number of passes that have begun
-	stored uint64   // the last pass whose samples were stored
+	index  *index // nil if gauges has changed since it was made
+	passes uint64 // the number of passes that have begun
+	stored uint64 // the last pass whose samples were stored
 	spare  []C.hg_sample
 }
 
@@ -43,8 +42,9 @@ func (g *gauge) Found() bool { return g.found.Load() }
 
 // index is an hg_index; passes under way keep it alive.
 type index struct {
-	c    *C.hg_index
-	refs int // guarded by sampler.mutex
+	c      *C.hg_index
+	gauges []*gauge // in its order
+	refs   int      // guarded by sampler.mutex
 }
 
 func newSampler() *sampler {
@@ -84,7 +84,7 @@ func (s *sampler) unregister(gauges ...*gauge) {
 func (s *sampler) dropIndex() {
 	if s.index != nil {
 		s.unref(s.index)
-		s.index, s.order = nil, nil
+		s.index = nil
 	}
 }
 
@@ -102,30 +102,30 @@ func (s *sampler) passSoon() {
 	}
 }
 
-// begin begins a pass: it returns the pass's number, names and gauges, and memory for the samples.
-func (s *sampler) begin() (pass uint64, i *index, order []*gauge, samples []C.hg_sample) {
+// begin begins a pass: it returns the pass's number and gauges, and memory for the samples.
+func (s *sampler) begin() (pass uint64, i *index, samples []C.hg_sample) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.index == nil {
 		s.index = &index{c: C.hg_index_create(C.size_t(len(s.gauges))), refs: 1}
 		for name, g := range s.gauges {
-			s.order = append(s.order, g)
+			s.index.gauges = append(s.index.gauges, g)
 			C.hg_index_add(s.index.c, text(name))
 		}
 	}
 	s.index.refs++
 	s.passes++
 	samples, s.spare = s.spare, nil
-	samples = slices.Grow(samples[:0], len(s.order))[:len(s.order)]
+	samples = slices.Grow(samples[:0], len(s.index.gauges))[:len(s.index.gauges)]
 	clear(samples)
-	return s.passes, s.index, s.order, samples
+	return s.passes, s.index, samples
 }
 
 // pass samples the registered gauges. workersRun is whether Envoy's workers had started before. pass returns when it began, whether Envoy's
 // bootstrap extension was there, and whether a gauge has changed since an earlier pass.
 func (s *sampler) pass(workersRun bool) (began time.Duration, passed, changed bool) {
 	began = sinceBoot()
-	pass, i, order, samples := s.begin()
+	pass, i, samples := s.begin()
 	var found *C.hg_hashes
 	if s.clusters.isCollecting() {
 		found = new(C.hg_hashes)
@@ -141,7 +141,7 @@ func (s *sampler) pass(workersRun bool) (began time.Duration, passed, changed bo
 	s.unref(i)
 	if passed && pass > s.stored { // otherwise a later pass was faster
 		s.stored = pass
-		for position, g := range order {
+		for position, g := range i.gauges {
 			changed = g.store(uint64(samples[position].value), bool(samples[position].found), pass) || changed
 		}
 	}

@@ -110,17 +110,6 @@ func TestFirstProbeAfterTheStartSamples(t *testing.T) {
 	}
 }
 
-func TestGateWithoutAProbeWritesNothing(t *testing.T) {
-	startEnvoy(t)
-	warming := newFilter(t, `{"clusters": ["other"]}`)
-	tick()
-	tick()
-	wantLines(t, "starts with", 0)
-	wantMetrics(t, warming, metrics{"default.healthy": 0})
-	probe(warming)
-	wantLines(t, "starts with 503", 1)
-}
-
 func TestOnlyGatesWithChangedGaugesAreEvaluated(t *testing.T) {
 	startEnvoy(t)
 	quiet, moving := newFilter(t, `{"clusters": ["service"], "stat_prefix": "a"}`), newFilter(t, `{"clusters": ["other"], "stat_prefix": "b"}`)

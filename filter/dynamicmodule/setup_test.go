@@ -8,11 +8,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if !fakeenvoy.Load() || !fakeenvoy.Bootstrap("") {
+	startSampling = func() {}
+	if !fakeenvoy.Start() {
 		panic("the module is refused")
 	}
-	startSampling = func() {}
-	fakeenvoy.ServerInitialized()
 	os.Exit(m.Run())
 }
 

@@ -41,17 +41,14 @@ func Log() string {
 	return C.GoString(c)
 }
 
-// Load loads the module, and returns whether it can run in this Envoy.
-func Load() bool { return C.fe_load() != nil }
-
-// Bootstrap creates a bootstrap extension, and returns whether the module accepts it.
-func Bootstrap(config string) (ok bool) {
-	with(config, func(c *C.char) { ok = bool(C.fe_bootstrap(c)) })
+// Start loads the module and creates its bootstrap extension. It returns false if the module refuses.
+func Start() (ok bool) {
+	with("", func(c *C.char) { ok = C.fe_load() != nil && bool(C.fe_bootstrap(c)) })
+	if ok {
+		C.fe_server_initialized()
+	}
 	return ok
 }
-
-// ServerInitialized calls the hook of that name.
-func ServerInitialized() { C.fe_server_initialized() }
 
 // TimerFires calls the hook of the bootstrap extension's timer.
 func TimerFires() { C.fe_timer_fires() }
