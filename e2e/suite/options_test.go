@@ -59,11 +59,9 @@ func withEnv(variables ...string) option { return func(p *plan) { p.options.Env 
 // alone marks a site that the test changes so that no other test could use it.
 func alone(why string) option { return func(p *plan) { p.alone = why } }
 
-// withLDS, withRDS and withCDS make Envoy read its listener, its routes or its clusters from a file that a test can
-// change.
+// withLDS and withRDS make Envoy read its listener or its routes from a file that a test can change.
 func withLDS() option { return func(p *plan) { p.lds = true } }
 func withRDS() option { return func(p *plan) { p.rds = true } }
-func withCDS() option { return func(p *plan) { p.cds = true } }
 
 // withSecondListener adds a listener like the first, with another configuration of the gate.
 func withSecondListener(gate string) option { return func(p *plan) { p.second = gate } }
