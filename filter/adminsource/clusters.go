@@ -12,12 +12,14 @@ import (
 const (
 	// maxHosts is how many hosts of a cluster are kept for a report. All are counted.
 	maxHosts = 1000
-	// maxValue bounds one string, number, host or unknown field of a response, in bytes. Envoy writes some 750 for a host. The command line
-	// in /server_info may have a whole configuration, of at most 128 KiB before its JSON is escaped.
-	maxValue = 1 << 20
+	// maxClusterValue bounds one string, number, host or unknown field of /clusters, in bytes. Envoy writes some 750 for a host.
+	maxClusterValue = 256 << 10
+	// maxServerInfoValue does so for /server_info: a command line has up to 2 MiB, with --config-yaml a whole configuration, and JSON
+	// escapes some of it.
+	maxServerInfoValue = 4 << 20
 )
 
-var errTooLong = fmt.Errorf("a value has more than %d bytes", maxValue)
+var errTooLong = errors.New("a value is too long")
 
 // wanted has the names of the clusters to read; the value is whether a report needs their hosts.
 type wanted map[string]bool
@@ -49,7 +51,7 @@ func (c *cluster) addHost(h *host) {
 // it is in memory at a time. If a list or a cluster is repeated, the last one counts.
 func (w wanted) readClusters(response io.Reader) (map[string]*cluster, error) {
 	found := make(map[string]*cluster, len(w))
-	err := readObject(response, func(s stream, field string) error {
+	err := readObject(response, maxClusterValue, func(s stream, field string) error {
 		if field != "cluster_statuses" {
 			return s.skip()
 		}
@@ -101,9 +103,10 @@ func (s stream) readCluster() (name string, c *cluster, err error) {
 // stream reads one JSON value in parts. It must not be used after an error.
 type stream struct{ *json.Decoder }
 
-// readObject reads a response, which must be one JSON object and nothing else, and calls value after the name of each field.
-func readObject(response io.Reader, value func(s stream, field string) error) error {
-	bounded := &boundedReader{from: response}
+// readObject reads a response, which must be one JSON object and nothing else, and calls value after the name of each field. maxValue
+// bounds what is decoded at once, in bytes.
+func readObject(response io.Reader, maxValue int64, value func(s stream, field string) error) error {
+	bounded := &boundedReader{from: response, maxValue: maxValue}
 	s := stream{json.NewDecoder(bounded)}
 	bounded.used = s.InputOffset
 	err := s.object(func(field string) error { return value(s, field) })
@@ -153,15 +156,16 @@ func (s stream) skip() error { return s.Decode(new(json.RawMessage)) }
 
 // boundedReader reads at most maxValue bytes more than its decoder has decoded, because a decoder buffers a value until its end.
 type boundedReader struct {
-	from io.Reader
-	read int64
-	used func() int64
+	from     io.Reader
+	maxValue int64
+	read     int64
+	used     func() int64
 }
 
 func (b *boundedReader) Read(p []byte) (int, error) {
-	left := b.used() + maxValue - b.read
+	left := b.used() + b.maxValue - b.read
 	if left <= 0 {
-		return 0, errTooLong
+		return 0, fmt.Errorf("%w: more than %d bytes", errTooLong, b.maxValue)
 	}
 	n, err := b.from.Read(p[:min(int64(len(p)), left)])
 	b.read += int64(n)

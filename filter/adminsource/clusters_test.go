@@ -167,7 +167,7 @@ func TestReadClustersHoldsNothingWithoutABound(t *testing.T) {
 			if err == nil || test.want != nil && !errors.Is(err, test.want) || got != nil {
 				t.Errorf("got %v, %v, want the error %v", got, err, test.want)
 			}
-			if rest.given > 2*maxValue {
+			if rest.given > 2*maxClusterValue {
 				t.Errorf("%d bytes were read before the error", rest.given)
 			}
 		})

@@ -100,7 +100,7 @@ func (w wanted) path() string {
 // Envoy was started in drain mode. An unknown state is an error.
 func readDraining(response io.Reader) (bool, error) {
 	var state string // left out if it is LIVE
-	err := readObject(response, func(s stream, field string) error {
+	err := readObject(response, maxServerInfoValue, func(s stream, field string) error {
 		if field != "state" {
 			return s.skip()
 		}

@@ -68,6 +68,7 @@ func TestReadDraining(t *testing.T) {
 		{"text", `LIVE`, false, "invalid character"},
 		{"a list", `[]`, false, `found "[" instead of {`},
 		{"null", `null`, false, `found "<nil>" instead of {`},
+		{"a command line of 2 MiB", `{"command_line_options": {"stats_tag": ["` + strings.Repeat(`\"`, 1<<20) + `"]}, "state": "DRAINING"}`, true, ""},
 		{"cut short", `{"state": "DRAINING"`, false, "unexpected EOF"},
 		{"cut short behind it", `{"state": "LIVE", "node": {`, false, "unexpected EOF"},
 		{"something behind", `{"state": "LIVE"} 1`, false, `found "1" instead of the end`},
@@ -85,7 +86,7 @@ func TestReadDraining(t *testing.T) {
 	t.Run("without end", func(t *testing.T) {
 		rest := &endless{text: "LIVE"}
 		_, err := readDraining(io.MultiReader(strings.NewReader(`{"state": "`), rest))
-		if !errors.Is(err, errTooLong) || rest.given > 2*maxValue {
+		if !errors.Is(err, errTooLong) || rest.given > 2*maxServerInfoValue {
 			t.Errorf("got %v after %d bytes", err, rest.given)
 		}
 	})
