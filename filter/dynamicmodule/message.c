@@ -6,8 +6,11 @@ enum { VARINT = 0, FIXED64 = 1, BYTES = 2, GROUP = 3, END_OF_GROUP = 4, FIXED32 
 
 void hg_message_append(hg_message *message, hg_envoy_buffer bytes) {
   enum { MAX = HG_PREFIX + HG_MESSAGE_MAX };
-  if (bytes.length > MAX - message->length) message->too_long = true;
-  if (message->too_long || bytes.length == 0) return;
+  if (bytes.length > MAX - message->length) {
+    message->too_long = true;
+    bytes.length = MAX - message->length;
+  }
+  if (bytes.length == 0) return;
   size_t length = message->length + bytes.length;
   if (length > message->capacity) {
     message->capacity = length < MAX / 2 ? 2 * length : MAX;
