@@ -1,9 +1,9 @@
 // Package filter holds no code; its packages are Healthgate's two variants. Data flows one way: configuration, sample, evaluate, hold,
 // reply. A package imports only those above it:
 //
-//	policy/         samples to a verdict, hold, staleness: pure functions
+//	policy/         samples to a verdict, hold: pure functions
 //	config/         the configuration language: keys, strict decoding, route overrides, JSON Schema
-//	envoystats/     source: stats, the names of Envoy's stats, draining
+//	envoystats/     source: stats, the names of Envoy's stats, staleness, draining
 //	gate/           one gate at run time: sample, evaluate, reply, count, log, warn, report
 //	adminsource/    source: admin, a poller of Envoy's admin interface
 //	lifecycle/      configurations and route overrides, from creation to end

@@ -2,7 +2,7 @@
 // stock Envoy from 1.38 on.
 //
 // Go decides and C answers. A thread of Go samples Envoy's gauges, evaluates each gate and publishes its reply; a worker sends a probe the
-// published reply without calling Go. The files in reading order, each of which uses only those before it:
+// published reply without calling Go. The files in reading order; one in C uses only those before it:
 //
 //	abi_types.h, abi.h  Envoy's types and functions
 //	base.h              what the next three files offer

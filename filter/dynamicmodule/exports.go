@@ -18,7 +18,7 @@ import (
 	"healthgate/filter/version"
 )
 
-// The functions that C calls: go.h says on which thread. None may panic, because that would end Envoy.
+// The functions that C calls: gate.h says on which thread. None may panic, because that would end Envoy.
 
 var shared = newModule()
 
