@@ -8,8 +8,8 @@
 #define HG_DEFINE void *config, hg_buffer name, hg_buffer *labels, size_t count, size_t *id
 #define HG_WRITE void *of, size_t id, hg_buffer *labels, size_t count, uint64_t value
 
-// Calls function(result, name, parameters) for each function that the module can't run without. The scheduler's commit and the iteration of
-// the gauges may run on any thread, all others on the main thread or on a stream's worker.
+// Calls function(result, name, parameters) for each function that the module can't run without. The log, the scheduler's commit, the
+// iteration of the gauges, and writing a stat without a stream may run on any thread, all others on the main thread or a stream's worker.
 #define HG_NEEDED(function)                                                                                                        \
   function(void, log, unsigned level, hg_buffer message)                                                                           \
   function(bool, http_get_header, void *stream, unsigned type, hg_buffer key, hg_envoy_buffer *value, size_t index, size_t *count) \

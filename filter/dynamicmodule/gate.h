@@ -60,7 +60,7 @@ hg_reply *hg_reply_create(uint32_t status, bool passing, hg_buffer body, hg_buff
 void hg_reply_add_header(hg_reply *reply, hg_buffer key, hg_buffer value);
 void hg_reply_destroy(hg_reply *reply);
 
-// hg_gate answers the probes of one configuration. All but published and superseded_at is set before other threads use the gate.
+// hg_gate answers the probes of one configuration. Only refs, replies, published and superseded_at change once other threads use the gate.
 typedef struct hg_gate {
   atomic_int refs;
   uintptr_t handle;  // Go's
