@@ -59,7 +59,11 @@ func TestNewestGateOfAPrefixWritesHealthy(t *testing.T) {
 	older.Answer()
 	between.Answer()
 	gauge(1, "gates of older configurations were made or used later")
-	for _, g := range []*Gate{first, other, older, between, newest} {
+	passing, unused := newSerial("a", 2), newSerial("c", 3)
+	passing.Answer()
+	newest.Close()
+	gauge(1, "the newest that was evaluated is closed")
+	for _, g := range []*Gate{first, other, older, between, passing, unused} {
 		g.Close()
 	}
 	expectNoneOpen(t, &process)

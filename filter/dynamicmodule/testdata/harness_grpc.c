@@ -561,7 +561,8 @@ static void pending_metrics(void) {
   hg_metric_write(metrics, healthy, 0);
   fe_stream_free(ask("GET", "/", NULL));
   hg_metric_write(metrics, healthy, 1);
-  hg_metric_write(metrics, metrics->first, 5);
+  hg_metric_write(metrics, metrics->first, 2);
+  hg_metric_write(metrics, metrics->first, 3);
   int64_t before = fe_metric(filter, "answers");
 #ifdef FE_OF_1_38
   CHECK(fe_metric(filter, "healthy") == 0);
@@ -569,6 +570,9 @@ static void pending_metrics(void) {
   CHECK(fe_metric(filter, "answers") == before + 6);
   fe_stream_free(ask("GET", "/", NULL));
   CHECK(fe_metric(filter, "answers") == before + 7);
+  hg_metric_write(metrics, metrics->first, 5);
+  check_of(filter, NULL, "a");
+  CHECK(fe_metric(filter, "answers") == before + 12);
 #else
   CHECK(before >= 5);
 #endif
