@@ -95,7 +95,7 @@ check: | tools ## vet, formatting and the unit tests of filter/, in seconds: run
 	@$(GO) test -short ./filter/...
 
 .PHONY: test
-test: lint unit e2e ## all that CI runs without containers
+test: lint unit e2e ## all tests of CI that need no containers
 
 ##@ Build
 
@@ -263,8 +263,8 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # The tests that run in each of them: replies, updates, draining, gRPC, and shutdown under load.
 EVERYWHERE := \
-  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
-  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays \
+  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules \
+  FirstProbeAfterTheStartPasses ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays \
   ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
   HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy GarbageGetsItsStatus \
   NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyInOrder EnvoyEndsInOrderWhileOldFilterChainsDrain \
@@ -332,7 +332,8 @@ $(eg_programs): | go-alone
 NAMESPACE = unshare --net --pid --fork --kill-child $(if $(filter-out 0,$(shell id -u)),--map-root-user)
 
 .PHONY: e2e-envoy-gateway
-e2e-envoy-gateway: build build/envoygateway $(DEMO) $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
+e2e-envoy-gateway: build build/envoygateway $(DEMO) $(eg_programs) fetched
+e2e-envoy-gateway: ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
 	@$(NAMESPACE) true || { echo "no network namespace can be made: run this as root, or allow unprivileged user namespaces:" \
 	  "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1" >&2; exit 1; }
 	@exec $(NAMESPACE) sh -c 'ip link set lo up && exec build/envoygateway -tools $(EG_TOOLS) \
