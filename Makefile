@@ -56,7 +56,7 @@ SMALLEST := build/libsmallest.so
 CLOCK   := build/clock.so
 PYTHON  := build/python
 
-# The Go files that exist: git also lists removed ones until that is committed. The folder e2e is a Go module of its own.
+# The Go files that exist: git also lists removed ones until that is committed. The folder e2e is a separate Go module.
 go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
 own_files = $(filter-out e2e/%,$(go_files)) go.mod go.sum
 c_files   = $(wildcard filter/dynamicmodule/*.c filter/dynamicmodule/*.h)
@@ -451,7 +451,7 @@ kubectl:
 	@$(CHECK) kubectl$(if $(KUBE_CONTEXT),, docker)
 
 # An engine's own builder (driver docker) makes an SBOM and images for several architectures only if the engine keeps its images in
-# containerd. A builder of its own (driver docker-container) always can.
+# containerd. A separate builder (driver docker-container) always can.
 .PHONY: pushable
 pushable: | docker
 	@driver=$$(docker buildx inspect | awk '$$1 == "Driver:" { print $$2; exit }'); \
