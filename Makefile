@@ -341,7 +341,7 @@ e2e-envoy-gateway: ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_V
 	  -translation $(if $(UPDATE),update,$(if $(filter $(EG_DEFAULT),$(EG_VERSION)),compare,skip))'
 
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) $(PYTHON) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
+bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
 # `make unit` leaves out the command's packages: to instrument Envoy's API takes minutes.
