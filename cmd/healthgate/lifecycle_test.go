@@ -51,7 +51,7 @@ func (a *fakeAdmin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve has the fake listen, and sets its address and that of an empty log for the command.
+// serve has the fake listen, and sets its address and an empty log for the command.
 func (a *fakeAdmin) serve(t *testing.T, network string) (address, log string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hg") // a short path, since a socket's is bounded

@@ -29,7 +29,7 @@ type reported int
 func (r reported) Error() string { return fmt.Sprintf("exit code %d", int(r)) }
 
 func main() {
-	log.SetOutput(io.Discard) // net/http logs there what a server sends unasked; errors are returned
+	log.SetOutput(io.Discard) // net/http logs unasked answers of a server there; errors are returned
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, newCommand(), os.Args[1:]))

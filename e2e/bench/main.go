@@ -66,7 +66,7 @@ func list(numbers *[]int) func(string) error {
 	return func(text string) error { return json.Unmarshal([]byte("["+text+"]"), numbers) }
 }
 
-// parts are what can be measured by itself.
+// parts can be measured separately.
 var parts = map[string]func(*bench, *Results) error{"probes": (*bench).probes, "scale": (*bench).scale}
 
 // run measures parts, and writes the results into a folder after each. Without a part it writes RESULTS.md and the picture again.

@@ -29,7 +29,7 @@ type Clients struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	loads  map[string]*testbed.Load // by the kind of requests
-	// Each of these has connections of its own, and each request takes any.
+	// Each of these has its own connections, and each request takes any.
 	http1, http2 []*http.Client
 	health       []grpc_health_v1.HealthClient
 	firstError   atomic.Pointer[error]

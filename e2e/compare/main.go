@@ -17,6 +17,7 @@
 //	clients.go    the load of a soak
 //	soak.go       the growth checks of a soak
 //	backends.go   the servers behind the hosts
+//	variant.go    the variants that an Envoy can load
 package main
 
 import (

@@ -313,11 +313,12 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (*Disagreement, error
 		return g.Listener != "ingress" || g.config.timed() && g.Variant.ReadsGauges()
 	})
 	waiting = waiting[:min(len(waiting), 40)]
-	answers := make([]Answer, len(waiting))
+	answers, answered := make([]Answer, len(waiting)), make([]time.Time, len(waiting))
 	var probes errgroup.Group
 	for i, g := range waiting {
 		probes.Go(func() (err error) {
 			answers[i], err = r.probe(g, false)
+			answered[i] = time.Now()
 			return err
 		})
 	}
@@ -329,7 +330,6 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (*Disagreement, error
 	if err := probes.Wait(); err != nil {
 		return nil, err
 	}
-	busy := time.Since(continued) > confirmStale
 	staysStale := func(g *Gate) bool {
 		return testbed.WaitFor(ctx, slack, func() error {
 			again, err := r.probe(g, false)
@@ -341,7 +341,8 @@ func (r *Run) freeze(ctx context.Context, d time.Duration) (*Disagreement, error
 	}
 	for i, g := range waiting {
 		r.Compared[g.Variant.Name+" and the documentation, during a freeze"]++
-		if answers[i].Details == answerStale.Details && (!busy || staysStale(g)) {
+		early := answered[i].Sub(continued) < confirmStale
+		if answers[i].Details == answerStale.Details && (early || staysStale(g)) {
 			return &Disagreement{
 				With: "the documentation", Where: fmt.Sprintf("%s, waiting during a freeze of %v", g, d),
 				Got: fmt.Sprintf("%+v", answers[i]), Want: "promises an answer by the health before it",

@@ -177,7 +177,7 @@ func schemaOf(kind string) (*jsonschema.Schema, error) {
 	return compiler.Compile(kind)
 }
 
-// refuseUnknownFields changes a schema in place, to what an API server does with strict validation.
+// refuseUnknownFields changes a schema in place, to refuse unknown fields as an API server with strict validation does.
 func refuseUnknownFields(node any) {
 	switch n := node.(type) {
 	case []any:

@@ -62,4 +62,31 @@ func TestMissingToolsAreNamedAtOnce(t *testing.T) {
 			}
 		})
 	}
+	// hadolint and Python's client need pip, also beside an Envoy.
+	said, fine := checkTools(t, map[string]string{"python3": "exit 1"}, "pip")
+	if fine || !strings.Contains(said, "missing: pip of python3\n") {
+		t.Errorf("without pip it says %q (%v)", said, fine)
+	}
+}
+
+// In containers a test that passes only because each of its subtests is skipped fails the run.
+func TestTallyFindsHollowTests(t *testing.T) {
+	t.Parallel()
+	const whole = "--- PASS: TestA (0.00s)\n    --- SKIP: TestA/one (0.00s)\n    --- PASS: TestA/two (0.00s)\n--- SKIP: TestB (0.00s)\n"
+	for name, test := range map[string]struct {
+		out, want string
+		fine      bool
+	}{
+		"whole": {whole, "s: 1 tests passed, 1 skipped, 0 failed\n", true},
+		"hollow": {whole + "--- PASS: TestC (0.00s)\n    --- SKIP: TestC/one (0.00s)\n",
+			"s: TestC passes although every subtest is skipped\n", false},
+		"failed": {whole + "--- FAIL: TestC (0.00s)\n", "s: 1 tests passed, 1 skipped, 1 failed\n", false},
+		"none":   {"--- SKIP: TestA (0.00s)\n", "s: 0 tests passed, 1 skipped, 0 failed\n", false},
+	} {
+		tally := exec.CommandContext(t.Context(), "awk", "-v", "service=s", "-f", inRoot("e2e", "tally.awk"))
+		tally.Stdin = strings.NewReader(test.out)
+		if got, err := tally.Output(); (err == nil) != test.fine || !strings.Contains(string(got), "\n"+test.want) {
+			t.Errorf("%s: %v, and it prints %s", name, err, got)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,19 @@ func TestAnswerFollowsTheHealthyHosts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The script that Healthgate replaces counts IPv4 hosts alone.
+func TestHostsCountAtAnyKindOfAddress(t *testing.T) {
+	addresses := map[string]string{"IPv6": "[::1]:0", "a unix socket": "unix:" + filepath.Join(t.TempDir(), "backend.sock")}
+	subtests(t, addresses, func(t *testing.T, address string) {
+		// Envoy resolves no name of a unix socket.
+		s := newSite(t, func(p *plan) { p.addresses = []string{address} }, withCluster(`{type: STATIC, dns_lookup_family: null}`))
+		for _, healthy := range []int{1, 0, 1} {
+			s.setServing(healthy)
+			s.awaitProbe(s.client("h2"), map[int]int{1: 200, 0: 503}[healthy], settle)
+		}
+	})
 }
 
 func TestProbeFailsBeforeTheFirstHealthCheck(t *testing.T) {

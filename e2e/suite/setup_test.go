@@ -197,7 +197,7 @@ func needs(t *testing.T, abilities ...testbed.Ability) {
 	}
 }
 
-// subtests makes the test parallel, and runs a parallel subtest with an Envoy of its own for each row of a table.
+// subtests makes the test parallel, and runs a parallel subtest with a separate Envoy for each row of a table.
 func subtests[Row any](t *testing.T, rows map[string]Row, test func(t *testing.T, row Row)) {
 	t.Helper()
 	t.Parallel()

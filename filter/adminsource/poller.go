@@ -37,7 +37,7 @@ type poller struct {
 	stop     context.CancelFunc
 	warn     func(string)
 
-	// Guarded by Pollers.mutex. The last two are those of the newest poll, which may have failed.
+	// Guarded by Pollers.mutex. The last two are of the newest poll, which may have failed.
 	sources  map[*Source]struct{}
 	wanted   wanted // nil before the first poll
 	interval time.Duration

@@ -31,7 +31,7 @@ func (e Errors) Error() string {
 // KeyError is an error of one key.
 type KeyError struct {
 	Path    string // the key's path, as in clusters[0].min_healthy; a key that needs quotes is quoted
-	Message string // what is wrong, and how to fix it
+	Message string // the mistake, and how to fix it
 }
 
 func (e *KeyError) Error() string { return e.Path + ": " + e.Message }
@@ -58,7 +58,7 @@ func (o *object) fail(key, format string, args ...any) {
 	}
 }
 
-// refuse reports that the value at key is not what it has to be.
+// refuse reports that the value at key is not as the format says.
 func (o *object) refuse(key, format string, args ...any) {
 	o.fail(key, "%s is not %s", show(o.fields[key]), fmt.Sprintf(format, args...))
 }

@@ -71,7 +71,9 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_destroy(const void *exte
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_server_initialized(void *envoy, const void *extension) {
-  envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config); // false only if it is enabled already
+  if (!envoy_dynamic_module_callback_bootstrap_extension_enable_cluster_lifecycle(extension_config))
+    hg_log(HG_LOG_ERROR, HG_BUFFER("healthgate: Envoy does not report which clusters it adds and removes, so a cluster that CDS adds is "
+                                   "unknown to each gate"));
   timer = envoy_dynamic_module_callback_bootstrap_extension_timer_new(extension_config);
   envoy_dynamic_module_callback_bootstrap_extension_timer_enable(timer, SIGN_OF_LIFE_EVERY_MS);
   hg_age_main_thread_runs();

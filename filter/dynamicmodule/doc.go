@@ -1,5 +1,5 @@
-// Package dynamicmodule is the dynamic module: it connects Envoy's ABI for dynamic modules, v0.1.0, to package lifecycle. It runs in any
-// stock Envoy from 1.38 on.
+// Package dynamicmodule is the dynamic module: it connects Envoy's ABI for dynamic modules, v0.1.0, to package lifecycle. It runs in
+// stock Envoy 1.38 to 1.40.
 //
 // Go decides and C answers. A thread of Go samples Envoy's gauges, evaluates each gate and publishes its reply; a worker sends a probe the
 // published reply without calling Go. The files in reading order; one in C uses only those before it:

@@ -106,7 +106,7 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 			return nil, err
 		}
 	}
-	// Nothing panics from here on: Envoy would not destroy what it has refused.
+	// Nothing panics from here on: Envoy would not destroy a refused configuration.
 	c.gauges = m.sampler.register(gaugesOf(decoded)...)
 	m.mutex.Lock()
 	m.filters[c] = struct{}{}

@@ -176,3 +176,19 @@ func TestAgeLimitOfAGateThatHasEnded(t *testing.T) {
 		t.Errorf("got %v, want 4s", got)
 	}
 }
+
+// Nothing else would refuse a newer Envoy.
+func TestUntestedEnvoyIsLoggedOnce(t *testing.T) {
+	for _, test := range append(tested, struct {
+		version string
+		commit  uint64
+	}{"untested", 0x123456}) {
+		startEnvoy(t)
+		shared.envoyIsKnown = false
+		fakeenvoy.Gauge(serverVersion, test.commit)
+		probe(newFilter(t, `{"clusters": ["service"]}`))
+		tick()
+		tick()
+		wantLines(t, "healthgate: this Envoy (commit 123456) is none of those", map[bool]int{true: 1}[test.version == "untested"])
+	}
+}

@@ -49,7 +49,7 @@ func (g Gate) Validate() error {
 	return err
 }
 
-// facts has what the parts of a configuration depend on.
+// facts has all that the parts of a configuration depend on.
 type facts struct {
 	Gate
 	StatName string   // the cluster's alt_stat_name

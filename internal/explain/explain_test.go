@@ -197,7 +197,7 @@ func (e *fakeEnvoy) start(t *testing.T) *envoyadmin.Client {
 
 var update = flag.Bool("update", false, "write what Run reports into testdata")
 
-// Each case in testdata is an Envoy, and what is reported of it: by the numbers alone, and with probes.
+// Each case in testdata is an Envoy, and the report of it: by the numbers alone, and with probes.
 func TestReports(t *testing.T) {
 	const file = "testdata/cases.txtar"
 	cases, err := txtar.ParseFile(file)

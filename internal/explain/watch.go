@@ -18,7 +18,7 @@ type Change struct {
 	To   string `json:"to"`
 }
 
-// Subject is what has a state. The zero Subject is admin.
+// Subject is the owner of a state. The zero Subject is admin.
 type Subject struct {
 	Gate    string `json:"gate,omitempty"`
 	Cluster string `json:"cluster,omitempty"`

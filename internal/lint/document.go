@@ -334,7 +334,8 @@ var (
 	// envoysKey matches a key of a ConfigMap that should have Envoy's configuration.
 	envoysKey = regexp.MustCompile(`(?i)(envoy|bootstrap).*\.(ya?ml|json)$|^(lds|cds|rds|eds|listeners?|clusters?|routes?)\.(ya?ml|json)$`)
 	// envoysText matches a text that is meant to be Envoy's configuration.
-	envoysText = regexp.MustCompile(`(?m)^[ \t"-]*(static_resources|dynamic_resources|filter_chains|http_filters|virtual_hosts|load_assignment|typed_config)\b`)
+	envoysText = regexp.MustCompile(`(?m)^[ \t"-]*(static_resources|dynamic_resources|filter_chains|http_filters|virtual_hosts|` +
+		`load_assignment|typed_config)\b`)
 )
 
 // embedded reads a text in a ConfigMap or a Secret, if it is Envoy's configuration.

@@ -115,7 +115,7 @@ func (f findings) silence(files []*file) {
 	})
 }
 
-// ignoredRules returns the rules that a comment silences by what it says, and reports what is wrong with it.
+// ignoredRules returns the rules that a comment silences, and reports mistakes in it.
 func (f findings) ignoredRules(comment position, said string) []string {
 	reason := ""
 	if because := ignoreReason.FindStringSubmatchIndex(said); because != nil {

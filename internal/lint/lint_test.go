@@ -206,9 +206,10 @@ func TestLargeDumpIsRead(t *testing.T) {
 // What the mutations above have found once.
 func TestConfigurationsThatOncePanicked(t *testing.T) {
 	for name, content := range map[string]string{
-		"a gate without a value": `{"listeners": [{"filter_chains": [{"filters": [{"typed_config": {"@type": "x/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-			"http_filters": [{"name": "h", "typed_config": {"@type": "x/envoy.extensions.filters.http.golang.v3alpha.Config", "plugin_name": "healthgate",
-			"plugin_config": {"@type": "x/google.protobuf.Struct"}}}]}}]}]}]}`,
+		"a gate without a value": `{"listeners": [{"filter_chains": [{"filters": [{"typed_config": {
+			"@type": "x/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+			"http_filters": [{"name": "h", "typed_config": {"@type": "x/envoy.extensions.filters.http.golang.v3alpha.Config",
+			"plugin_name": "healthgate", "plugin_config": {"@type": "x/google.protobuf.Struct"}}}]}}]}]}]}`,
 		"an Ingress without annotations": `{"apiVersion": "v1", "kind": "List", "items": [
 			{"kind": "Ingress", "spec": {"ingressClassName": "alb"}},
 			{"kind": "Pod", "spec": {"containers": [{"lifecycle": {"preStop": {"exec": {"command": ["healthgate", "drain"]}}}}]}}]}`,

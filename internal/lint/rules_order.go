@@ -282,7 +282,7 @@ func faultActs(f filterAt) answer {
 	return result
 }
 
-// extProcCalls is by what a processor gets of a "request" or a "response".
+// extProcCalls is by the parts that a processor gets of a "request" or a "response".
 func extProcCalls(of string) func(filterAt) answer {
 	return func(f filterAt) answer {
 		mode := cmp.Or(f.route.get("overrides", "processing_mode"), f.contents.get("processing_mode"))
@@ -311,7 +311,7 @@ func luaDefines(function *regexp.Regexp) func(filterAt) answer {
 	}
 }
 
-// transforms is by what the filter does to a "request" or a "response".
+// transforms is by the actions of the filter on a "request" or a "response".
 func transforms(what string) func(filterAt) answer {
 	return func(f filterAt) answer {
 		return maybeIf(f.replaced("TransformConfig").get(what+"_transformation") != nil)

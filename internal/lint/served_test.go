@@ -9,11 +9,14 @@ import (
 // dumped is a dump of a gate, with a virtual host and a route that each override something.
 func dumped(filter, perRoute, ofHost, ofRoute string) []byte {
 	level := func(says string) string {
-		return fmt.Sprintf(`"typed_per_filter_config": {"healthgate": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": `+perRoute+`}}`, says)
+		return fmt.Sprintf(`"typed_per_filter_config": {"healthgate": {
+			"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": `+perRoute+`}}`, says)
 	}
-	return fmt.Appendf(nil, `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_listeners": [{"listener": {"name": "ingress", "filter_chains": [{"filters": [
-		{"name": "hcm", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-		"route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], %s, "routes": [{"match": {"path": "/"}, "direct_response": {"status": 503}, %s}]}]},
+	return fmt.Appendf(nil, `{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_listeners": [
+		{"listener": {"name": "ingress", "filter_chains": [{"filters": [{"name": "hcm", "typed_config": {
+		"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+		"route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], %s,
+			"routes": [{"match": {"path": "/"}, "direct_response": {"status": 503}, %s}]}]},
 		"http_filters": [{"name": "healthgate", "disabled": true, "typed_config": %s}]}}]}]}}]}]}`, level(ofHost), level(ofRoute), filter)
 }
 
@@ -25,17 +28,19 @@ func TestLevelsAreMergedAsTheVariantDoes(t *testing.T) {
 		prefixes         []string
 	}{
 		"plugin": {
-			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config", "library_id": "a", "library_path": "a", "plugin_name": "healthgate",
+			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.Config",
+			"library_id": "a", "library_path": "a", "plugin_name": "healthgate",
 			"plugin_config": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": {"clusters": ["a"]}}}`,
-			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute", "plugins_config": {"healthgate": {"config":
-			{"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": %s}}}}`,
+			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute",
+			"plugins_config": {"healthgate": {"config": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct", "value": %s}}}}`,
 			7, []string{"route"},
 		},
 		"module": {
-			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter", "dynamic_module_config": {"name": "healthgate"},
-			"filter_name": "healthgate", "filter_config": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"clusters": ["a"]}}}`,
-			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute", "dynamic_module_config": {"name": "healthgate"},
-			"filter_config": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": %s}}`,
+			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+			"dynamic_module_config": {"name": "healthgate"}, "filter_name": "healthgate",
+			"filter_config": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"clusters": ["a"]}}}`,
+			`{"@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute",
+			"dynamic_module_config": {"name": "healthgate"}, "filter_config": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": %s}}`,
 			1, []string{"route", "default"},
 		},
 	} {

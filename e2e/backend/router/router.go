@@ -1,4 +1,4 @@
-// Package router is the gRPC service that Healthgate is shown in front of. router.proto says what it does.
+// Package router is the gRPC service that Healthgate is shown in front of. router.proto describes it.
 package router
 
 import (
