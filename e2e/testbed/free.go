@@ -1,13 +1,29 @@
 package testbed
 
-import "net"
+import (
+	"net"
+	"os"
+	"syscall"
+)
 
-// UnusedAddress returns an address on loopback on which nothing listens.
+// UnusedAddress returns an address on loopback on which nothing listens. Servers can listen there, one after the other. Until this process
+// ends, the kernel gives the port to nobody who asks for any free port, neither for a listener nor for a connection.
 func UnusedAddress() (*net.TCPAddr, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	// The port of a socket that is bound and does not listen can be bound by name, if both sockets have SO_REUSEADDR. Go's and Envoy's have.
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("socket", err)
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr), nil
+	if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
+	address, err := syscall.Getsockname(socket)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	bound := address.(*syscall.SockaddrInet4)
+	return &net.TCPAddr{IP: bound.Addr[:], Port: bound.Port}, nil
 }
