@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -144,4 +145,29 @@ func TestSoakShowsNoDisagreementAndNoGrowth(t *testing.T) {
 	o := options(t)
 	o.Soak, o.Events, o.Duration = true, 0, 30*time.Second
 	searchWithoutDisagreement(t, o)
+}
+
+func TestGoroutinesThatWaitAreCounted(t *testing.T) {
+	trace := `SCHED 1000ms: gomaxprocs=2 idleprocs=0 threads=9 spinningthreads=0 needspinning=1 idlethreads=3 runqueue=0
+  M0: p=0 curg=nil mallocing=0 throwing=0 preemptoff= locks=1 dying=0 spinning=false blocked=false lockedg=nil
+  G1: status=4(select) m=nil lockedm=nil
+  G2: status=4(chan receive) m=nil lockedm=nil
+  G3: status=1() m=nil lockedm=nil
+  G4: status=6() m=nil lockedm=nil
+  G5: status=11() m=4 lockedm=4
+`
+	for name, test := range map[string]struct {
+		log        string
+		schedulers int
+		want       int // 0: an error
+	}{
+		"one scheduler":           {strings.Repeat(trace, 2) + "SCHED 3000ms:\n  G1: status=4(sel", 1, 2},
+		"two schedulers":          {strings.Repeat(trace, 4) + "SCHED 3000ms:\n", 2, 4},
+		"the last is not counted": {strings.Repeat(trace, 2), 1, 0},
+	} {
+		got, err := waitingGoroutines(test.log, test.schedulers)
+		if got != test.want || (err != nil) != (test.want == 0) {
+			t.Errorf("%s: %d (%v), want %d", name, got, err, test.want)
+		}
+	}
 }

@@ -61,7 +61,7 @@ func (r *Run) checkGrowth(ctx context.Context, warm *usage, log func(string)) er
 		case end.configurations > configurationsLeft*len(r.gates):
 			return fmt.Errorf("%d configurations are alive, want %d at most", end.configurations, configurationsLeft*len(r.gates))
 		case end.goroutines > warm.goroutines+goroutineGrowth*len(r.Variants)+timed:
-			return fmt.Errorf("%d goroutines, %d after the warm-up", end.goroutines, warm.goroutines)
+			return fmt.Errorf("%d waiting goroutines, %d after the warm-up", end.goroutines, warm.goroutines)
 		case r.Duration >= memoryAfter && end.memory > warm.memory+memoryGrowth:
 			return fmt.Errorf("%.1f MiB, %.1f after the warm-up", end.memory, warm.memory)
 		}
@@ -79,11 +79,11 @@ func (r *Run) checkGrowth(ctx context.Context, warm *usage, log func(string)) er
 // usage is the memory and the objects of an Envoy.
 type usage struct {
 	memory                               float64 // MiB resident
-	goroutines, configurations, requests int     // configurations and requests: of the Go plugin
+	goroutines, configurations, requests int     // goroutines that wait; configurations and requests: of the Go plugin
 }
 
 func (u *usage) String() string {
-	return fmt.Sprintf("%.1f MiB, %d goroutines, %d configurations and %d requests of the plugin alive", u.memory, u.goroutines,
+	return fmt.Sprintf("%.1f MiB, %d waiting goroutines, %d configurations and %d requests of the plugin alive", u.memory, u.goroutines,
 		u.configurations, u.requests)
 }
 
@@ -92,7 +92,7 @@ func traceGoroutines(every time.Duration) string {
 	return fmt.Sprintf("GODEBUG=schedtrace=%d,scheddetail=1", max(every/4, time.Second).Milliseconds())
 }
 
-// usage reads /proc, asks the contrib host, and counts goroutines in the last traces of the Go schedulers.
+// usage reads /proc, the contrib host's counts, and the traces of the Go schedulers.
 func (r *Run) usage(ctx context.Context) (*usage, error) {
 	u := &usage{}
 	var err error
@@ -108,18 +108,24 @@ func (r *Run) usage(ctx context.Context) (*usage, error) {
 			u.configurations, u.requests = live.Configurations, live.Requests
 		}
 	}
-	// The mean of some traces before the last, which may not be complete. The schedulers of two variants write in turn, more or less.
-	const mean = 4
-	n := mean * len(r.Variants)
 	err = testbed.WaitFor(ctx, 20*time.Second, func() error {
-		log := r.Envoy.Log()
-		traces := regexp.MustCompile(`(?m)^SCHED `).FindAllStringIndex(log, -1)
-		if len(traces) <= n {
-			return errors.New("the Go schedulers have written no trace yet")
-		}
-		log = log[traces[len(traces)-1-n][0]:traces[len(traces)-1][0]]
-		u.goroutines = len(regexp.MustCompile(`(?m)^  G\d+: status=[^6]`).FindAllString(log, -1)) / mean // 6: _Gdead
-		return nil
+		var err error
+		u.goroutines, err = waitingGoroutines(r.Envoy.Log(), len(r.Variants))
+		return err
 	})
 	return u, err
+}
+
+// waitingGoroutines counts the goroutines that wait for something, in the last traces of so many Go schedulers. Those that can run are left
+// out: contrib removes each merged configuration by a timer of its own, so after a freeze thousands of them run at once, and end.
+func waitingGoroutines(log string, schedulers int) (int, error) {
+	// The mean of some traces before the last, which may not be complete. Two schedulers write in turn, more or less.
+	const mean = 2
+	n := mean * schedulers
+	traces := regexp.MustCompile(`(?m)^SCHED `).FindAllStringIndex(log, -1)
+	if len(traces) <= n {
+		return 0, errors.New("the Go schedulers have written no trace yet")
+	}
+	log = log[traces[len(traces)-1-n][0]:traces[len(traces)-1][0]]
+	return len(regexp.MustCompile(`(?m)^  G\d+: status=4\(`).FindAllString(log, -1)) / mean, nil // 4: _Gwaiting
 }
