@@ -55,8 +55,8 @@ type Config struct {
 	Details bool
 	// Hold debounces the verdict. Default 0, 0.
 	Hold policy.Hold
-	// StaleAfter is how old the clusters' data may be, up to 24 h. With source: stats, 0 accepts any age;
-	// with source: admin it is at least one interval, and 5 s or three intervals by default.
+	// StaleAfter is how old the clusters' data may be, up to 24 h. With source: stats, 0 is no limit in the Go plugin and 5 s in the
+	// dynamic module; with source: admin it is at least one interval, and 5 s or three intervals by default.
 	StaleAfter time.Duration
 	// Admin is Envoy's admin interface as the source; nil with source: stats.
 	Admin *Admin
