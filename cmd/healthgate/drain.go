@@ -1,95 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"healthgate/internal/envoyadmin"
 )
-
-// adminFlag adds --admin, whose default is ADMIN_ADDRESS.
-func adminFlag(command *cobra.Command) *string {
-	return command.Flags().String("admin", cmp.Or(os.Getenv("ADMIN_ADDRESS"), envoyadmin.DefaultAddress),
-		"address of admin: host:port, or unix:///path; also ADMIN_ADDRESS")
-}
-
-// noArgument refuses arguments. The error says how to write admin's address.
-func noArgument(command *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%s takes no argument: write --admin %s", command.Name(), args[0])
-	}
-	return nil
-}
-
-// defaultLog is the standard output of the container's first process. Kubernetes discards a hook's own output.
-const defaultLog = "/proc/1/fd/1"
-
-// logFlag adds --log, whose default is CONTAINER_LOG.
-func logFlag(command *cobra.Command) *string {
-	return command.Flags().String("log", cmp.Or(os.Getenv("CONTAINER_LOG"), defaultLog),
-		"the container's log, which gets each line too; also CONTAINER_LOG")
-}
-
-// containerLog is the file of the container's log, which need not exist.
-type containerLog string
-
-func (file containerLog) Write(line []byte) (int, error) {
-	// A pipe without a reader is an error; it does not block.
-	if log, err := os.OpenFile(string(file), os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0); err == nil {
-		defer log.Close()
-		its, _ := log.Stat()
-		if own, err := os.Stdout.Stat(); err != nil || !os.SameFile(its, own) {
-			_, _ = log.Write(line)
-		}
-	}
-	return len(line), nil
-}
-
-// logged calls run with a logger to out and the container's log. The latter gets the returned error too, unless it is reported.
-func logged(command *cobra.Command, out io.Writer, container containerLog, run func(*log.Logger) error) error {
-	prefix := "healthgate: " + command.Name() + ": "
-	err := run(log.New(io.MultiWriter(container, out), prefix, 0))
-	if code := reported(0); err != nil && !errors.As(err, &code) {
-		log.New(container, prefix, 0).Print(err)
-	}
-	return err
-}
-
-func newAlive() *cobra.Command {
-	command := &cobra.Command{
-		Use:   "alive",
-		Short: "Check that Envoy's main thread answers: for livenessProbe",
-		Long: `Check that Envoy's main thread answers, whatever the state of the backends: for a livenessProbe or a startupProbe. A
-restart of Envoy does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
-		Example: `  livenessProbe:
-    exec: {command: [/usr/local/bin/healthgate, alive]}`,
-		Args: noArgument,
-	}
-	address, file := adminFlag(command), logFlag(command)
-	command.RunE = func(command *cobra.Command, _ []string) error {
-		return logged(command, command.ErrOrStderr(), containerLog(*file), func(log *log.Logger) error {
-			admin, err := envoyadmin.New(*address)
-			if err != nil {
-				return err
-			}
-			if _, err := admin.ServerInfo(command.Context()); err != nil {
-				log.Print(err)
-				return reported(exitFailed)
-			}
-			return nil
-		})
-	}
-	return command
-}
 
 // The default times of a drain.
 const (
