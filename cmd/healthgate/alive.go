@@ -4,8 +4,6 @@ import (
 	"log"
 
 	"github.com/spf13/cobra"
-
-	"healthgate/internal/envoyadmin"
 )
 
 func newAlive() *cobra.Command {
@@ -16,12 +14,12 @@ func newAlive() *cobra.Command {
 restart of Envoy does not help a backend. If Envoy does not answer, the exit code is 2 and the container's log has the reason too.`,
 		Example: `  livenessProbe:
     exec: {command: [/usr/local/bin/healthgate, alive]}`,
-		Args: noArgument,
+		Args: noArgument("admin"),
 	}
-	address, file := adminFlag(command), logFlag(command)
+	connect, file := adminFlag(command), logFlag(command)
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		return logged(command, command.ErrOrStderr(), containerLog(*file), func(log *log.Logger) error {
-			admin, err := envoyadmin.New(*address)
+			admin, err := connect()
 			if err != nil {
 				return err
 			}

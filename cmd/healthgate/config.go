@@ -19,14 +19,14 @@ func newConfig() *cobra.Command {
 		Long: `Print the lines that add a gate of a cluster to an Envoy configuration, as YAML with comments.
 
 With --into it prints the additions to a bootstrap, a file for xDS or a ConfigMap, as a diff; --write writes them. It only adds:
-the file's own lines and comments do not change. It writes only if the result reads back as the file with exactly the additions.
+the file's own lines and comments do not change. Before it writes, it reads the result, which must differ by exactly the additions.
 
 A cluster without health checks gets one by --grpc-service or --http-check. A gRPC check needs HTTP/2 to the cluster's hosts; nothing
 else changes the protocol of a cluster.`,
 		Example: `  healthgate config --cluster service
   healthgate config --cluster service --path /healthz --grpc-service shop.v1.Checkout --into envoy.yaml
   healthgate config --cluster web --http-check /healthz --variant module --into envoy.yaml --write`,
-		Args: cobra.NoArgs,
+		Args: noArgument("into"),
 	}
 	flags := command.Flags()
 	cluster := flags.String("cluster", "", "the cluster's name in Envoy")
@@ -44,9 +44,11 @@ else changes the protocol of a cluster.`,
 	flags.StringVar(&place.RouteConfig, "route-config", "", "with --into: the route configuration for the gate, if a listener has several")
 	flags.StringVar(&place.VirtualHost, "virtual-host", "",
 		`with --into: the virtual host for the route (default: the one for the domain "*")`)
-	_ = command.MarkFlagRequired("cluster")
 	_ = command.RegisterFlagCompletionFunc("variant", cobra.FixedCompletions([]string{"plugin", "module"}, cobra.ShellCompDirectiveNoFileComp))
 	command.RunE = func(command *cobra.Command, _ []string) error {
+		if *cluster == "" {
+			return errors.New("--cluster: give the cluster's name in Envoy")
+		}
 		if *variant != "plugin" && *variant != "module" {
 			return fmt.Errorf("--variant: %q is neither plugin nor module", *variant)
 		}

@@ -31,15 +31,15 @@ how many requests are then cut off), 1 if it was interrupted, 2 if admin did not
 		Example: `  lifecycle:
     preStop:
       exec: {command: [/usr/local/bin/healthgate, drain, --delay, 60s, --timeout, 120s]}`,
-		Args: noArgument,
+		Args: noArgument("admin"),
 	}
-	address, file := adminFlag(command), logFlag(command)
+	connect, file := adminFlag(command), logFlag(command)
 	command.Flags().Duration("delay", defaultDelay, "how long Envoy keeps serving after the gate fails; also DRAIN_DELAY")
 	command.Flags().Duration("timeout", defaultTimeout, "how long requests may take to end after that; also DRAIN_TIMEOUT")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		return logged(command, command.OutOrStdout(), containerLog(*file), func(log *log.Logger) (err error) {
 			d := drain{Logger: log}
-			if d.admin, err = envoyadmin.New(*address); err != nil {
+			if d.admin, err = connect(); err != nil {
 				return err
 			}
 			if d.delay, err = durationOf(command, "delay", "DRAIN_DELAY"); err != nil {

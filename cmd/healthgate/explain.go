@@ -25,10 +25,10 @@ The exit code is 1 if there is no gate, a gate fails or does not answer, Envoy h
 		Example: `  healthgate explain
   kubectl exec deploy/envoy -- healthgate explain
   healthgate explain --admin unix:///run/envoy/admin.sock --watch`,
-		Args: noArgument,
+		Args: noArgument("admin"),
 	}
 	output := outputFlag(command)
-	address := adminFlag(command)
+	connect := adminFlag(command)
 	watch := command.Flags().BoolP("watch", "w", false, "print a line for each change of an answer, a count or a host")
 	interval := command.Flags().Duration("interval", time.Second, "with --watch: the time between two polls")
 	probe := command.Flags().Bool("probe", true, "also probe the gates")
@@ -36,7 +36,7 @@ The exit code is 1 if there is no gate, a gate fails or does not answer, Envoy h
 		if err := checkOutput(*output); err != nil {
 			return err
 		}
-		admin, err := envoyadmin.New(*address)
+		admin, err := connect()
 		if err != nil {
 			return err
 		}

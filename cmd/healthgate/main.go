@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"healthgate/filter/version"
 )
@@ -55,16 +56,27 @@ func newCommand() *cobra.Command {
 		Use:   "healthgate",
 		Short: "Write, check and explain health gates in Envoy",
 		Long: `Healthgate lets Envoy answer a load balancer's HTTP health check from the health of its clusters.
-config and lint read a configuration; explain reads a running Envoy; alive and drain run in Envoy's container.
+config adds a gate to a file; lint checks files; explain asks a running Envoy; alive and drain run in Envoy's container.
 
 Exit codes of every command: 0 all well, 1 problems found, 2 usage or I/O error.`,
 		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("healthgate {{.Version}}\n")
 	root.AddCommand(newConfig(), newLint(), newExplain(), newAlive(), newDrain(), newVersion())
 	return root
+}
+
+// flagError returns the error of a flag with what would be right.
+func flagError(command *cobra.Command, err error) error {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return fmt.Errorf("%w: %s --help lists the flags", err, command.CommandPath())
+	}
+	right := map[string]string{"duration": "a duration, as in 30s", "bool": "true or false"}[wrong.GetFlag().Value.Type()]
+	return fmt.Errorf("--%s: %q is not %s", wrong.GetFlag().Name, wrong.GetValue(), right)
 }
 
 func newVersion() *cobra.Command {

@@ -2,6 +2,7 @@
 package configure
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -46,8 +47,17 @@ func (g Gate) Validate() error {
 		variant = config.Module
 	}
 	_, err = config.Decode(s, variant)
+	var wrong config.Errors
+	if errors.As(err, &wrong) {
+		for _, key := range wrong {
+			key.Path = cmp.Or(flagOf[key.Path], key.Path)
+		}
+	}
 	return err
 }
+
+// flagOf has the flag of each key that a Gate sets.
+var flagOf = map[string]string{"path": "--path", "clusters[0].name": "--cluster"}
 
 // facts has all that the parts of a configuration depend on.
 type facts struct {

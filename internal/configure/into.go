@@ -118,13 +118,23 @@ func (w *writer) manager() (m manager, err error) {
 	case all == "":
 		return m, errors.New("it has no HTTP connection manager, to whose http_filters the gate could be added")
 	case len(fit) == 0:
-		return m, fmt.Errorf("no HTTP connection manager matches --listener %q --route-config %q; there are:%s",
-			w.place.Listener, w.place.RouteConfig, all)
+		return m, fmt.Errorf("no HTTP connection manager matches%s; there are:%s", w.place.managerFlags(), all)
 	case len(fit) > 1:
 		return m, fmt.Errorf("%d HTTP connection managers match; select one by --listener (a name or host:port) and --route-config:%s",
 			len(fit), fits)
 	}
 	return fit[0], nil
+}
+
+// managerFlags returns the given flags that select a connection manager.
+func (p Place) managerFlags() (flags string) {
+	if p.Listener != "" {
+		flags += fmt.Sprintf(" --listener %q", p.Listener)
+	}
+	if p.RouteConfig != "" {
+		flags += fmt.Sprintf(" --route-config %q", p.RouteConfig)
+	}
+	return flags
 }
 
 func (w *writer) routeAndFilter(m manager) error {

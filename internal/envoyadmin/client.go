@@ -43,7 +43,7 @@ func New(address string) (*Client, error) {
 	if path, unix := strings.CutPrefix(address, "unix://"); unix && (strings.HasPrefix(path, "/") || strings.HasPrefix(path, "@")) {
 		network, target = "unix", path
 	} else if err := checkHostPort(address); err != nil {
-		return nil, fmt.Errorf("--admin: %q is neither host:port, as in %s, nor unix:///path: %w", address, DefaultAddress, err)
+		return nil, fmt.Errorf("%q is neither host:port, as in %s, nor unix:///path: %w", address, DefaultAddress, err)
 	}
 	dialer := &net.Dialer{}
 	return &Client{address: address, http: &http.Client{

@@ -37,7 +37,7 @@ func TestAddressIsAPortOrASocket(t *testing.T) {
 			err == nil && client.Address() != address {
 			t.Errorf("%q: %v", address, err)
 		}
-		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("--admin: %q is neither host:port, as in 127.0.0.1:9901, nor unix:///path: ",
+		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("%q is neither host:port, as in 127.0.0.1:9901, nor unix:///path: ",
 			address)) {
 			t.Errorf("%q: %v", address, err)
 		}
