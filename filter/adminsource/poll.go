@@ -29,9 +29,9 @@ type snapshot struct {
 	clusters map[string]*cluster // the wanted ones that Envoy has
 }
 
-// poll asks admin once. If one of the two responses fails, the other is not used either. A panic is an error: on this goroutine it
+// pollAdmin asks admin once. If one of the two responses fails, the other is not used either. A panic is an error: on this goroutine it
 // would end Envoy.
-func poll(ctx context.Context, admin http.RoundTripper, wanted wanted) (s *snapshot, err error) {
+func pollAdmin(ctx context.Context, admin http.RoundTripper, wanted wanted) (s *snapshot, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			s, err = nil, fmt.Errorf("panic: %v", cause)
@@ -40,19 +40,19 @@ func poll(ctx context.Context, admin http.RoundTripper, wanted wanted) (s *snaps
 	ctx, cancel := context.WithTimeoutCause(ctx, maxPollTime, fmt.Errorf("no complete response within %v", maxPollTime))
 	defer cancel()
 	at := time.Now()
-	draining, err := get(ctx, admin, "/server_info", readDraining)
+	draining, err := getFromAdmin(ctx, admin, "/server_info", readDraining)
 	if err != nil {
 		return nil, err
 	}
-	clusters, err := get(ctx, admin, wanted.path(), wanted.readClusters)
+	clusters, err := getFromAdmin(ctx, admin, wanted.path(), wanted.readClusters)
 	if err != nil {
 		return nil, err
 	}
 	return &snapshot{at, draining, wanted, clusters}, nil
 }
 
-// get reads the body of a response of status 200. It follows no redirect.
-func get[T any](ctx context.Context, admin http.RoundTripper, path string, read func(response io.Reader) (T, error)) (result T, err error) {
+// getFromAdmin sends GET, and reads the body of a response of status 200. It follows no redirect.
+func getFromAdmin[T any](ctx context.Context, admin http.RoundTripper, path string, read func(io.Reader) (T, error)) (result T, err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil { // the cause says more, for example that the poll took too long
 			err = context.Cause(ctx)

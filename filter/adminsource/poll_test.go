@@ -98,7 +98,7 @@ type panicking struct{}
 func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic(errors.New("broken")) }
 
 func TestPanicOfAPollIsAnError(t *testing.T) {
-	s, err := poll(t.Context(), panicking{}, wanted{"a": true})
+	s, err := pollAdmin(t.Context(), panicking{}, wanted{"a": true})
 	if s != nil || err == nil || err.Error() != "panic: broken" {
 		t.Errorf("got %v, %v", s, err)
 	}

@@ -183,7 +183,7 @@ func (p *poller) run(ctx context.Context) {
 		case <-p.wake:
 		}
 		wanted, interval := p.next()
-		polled, err := poll(ctx, admin, wanted)
+		polled, err := pollAdmin(ctx, admin, wanted)
 		switch {
 		case ctx.Err() != nil:
 			return

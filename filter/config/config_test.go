@@ -112,7 +112,7 @@ func TestDefaults(t *testing.T) {
 func TestDecodeReturnsAllErrors(t *testing.T) {
 	for file, variant := range map[string]Variant{"refused-by-plugin.txt": Plugin, "refused-by-module.txt": Module} {
 		for _, test := range examples(t, file) {
-			t.Run(clip(test.text), func(t *testing.T) {
+			t.Run(clipText(test.text), func(t *testing.T) {
 				expectErrors(t, variant, test.text, strings.Join(test.want, "; "))
 			})
 		}

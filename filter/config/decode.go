@@ -51,7 +51,7 @@ func decode(raw *structpb.Struct, variant Variant, complete bool) (*Config, Erro
 	response := d.child("response")
 	c.Healthy = decodeResponse(response.child("healthy"), DefaultHealthy, 200, 299)
 	c.Unhealthy = decodeResponse(response.child("unhealthy"), DefaultUnhealthy, 400, 599)
-	if details, ok := read[boolean](response, "details", "true or false"); ok {
+	if details, ok := readValue[boolean](response, "details", "true or false"); ok {
 		c.Details = details.BoolValue
 	}
 	response.refuseUnknown()
@@ -128,7 +128,7 @@ func (d *decoder) clusters() []policy.Cluster {
 		case text: // short for an object with only the name
 			entry.fields = map[string]*structpb.Value{"name": value}
 		default:
-			d.fail(entry.at, "%s is not a name or an object", show(value))
+			d.fail(entry.at, "%s is not a name or an object", showValue(value))
 			clusters = append(clusters, policy.Cluster{}) // so that require is compared with the intended number
 			continue
 		}
@@ -228,7 +228,7 @@ func (d *decoder) admin() *Admin {
 	}
 	if path, unix := strings.CutPrefix(address, "unix://"); unix {
 		if !strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0) || len(path) > maxUnixPathBytes {
-			o.fail("address", "%q is not unix:// and an absolute path of at most %d bytes", clip(address), maxUnixPathBytes)
+			o.fail("address", "%q is not unix:// and an absolute path of at most %d bytes", clipText(address), maxUnixPathBytes)
 		}
 		admin.Network, admin.Address = "unix", path
 		return admin
@@ -236,7 +236,7 @@ func (d *decoder) admin() *Admin {
 	endpoint, err := netip.ParseAddrPort(address)
 	switch {
 	case err != nil:
-		o.fail("address", "%q is neither unix:///path nor an IP address and port, as in 127.0.0.1:9901", clip(address))
+		o.fail("address", "%q is neither unix:///path nor an IP address and port, as in 127.0.0.1:9901", clipText(address))
 	case !endpoint.Addr().IsLoopback():
 		o.fail("address", "%q is not on loopback; admin must not be reachable from elsewhere", address)
 	case endpoint.Port() == 0:
@@ -296,11 +296,11 @@ func (d *decoder) grpcServices() []string {
 		at := fmt.Sprintf("grpc_services[%d]", i)
 		switch {
 		case !isText:
-			d.fail(at, "%s is not a string", show(value))
+			d.fail(at, "%s is not a string", showValue(value))
 		case len(name.StringValue) > maxNameBytes:
 			d.fail(at, "has %d bytes; at most %d are allowed", len(name.StringValue), maxNameBytes)
 		case slices.Contains(services, name.StringValue):
-			d.fail(at, "%q is repeated", clip(name.StringValue))
+			d.fail(at, "%q is repeated", clipText(name.StringValue))
 		default:
 			services = append(services, name.StringValue)
 		}

@@ -60,7 +60,7 @@ func (o *object) fail(key, format string, args ...any) {
 
 // refuse reports that the value at key is not as the format says.
 func (o *object) refuse(key, format string, args ...any) {
-	o.fail(key, "%s is not %s", show(o.fields[key]), fmt.Sprintf(format, args...))
+	o.fail(key, "%s is not %s", showValue(o.fields[key]), fmt.Sprintf(format, args...))
 }
 
 // failed reports whether a key, or a key inside it, already has an error. Errors that follow from it are not reported.
@@ -80,8 +80,8 @@ type (
 	fields  = *structpb.Value_StructValue
 )
 
-// read returns the value at key, and whether there is one of that kind. A value of another kind is an error.
-func read[kind any](o *object, key, name string) (value kind, ok bool) {
+// readValue returns the value at key, and whether there is one of that kind. A value of another kind is an error.
+func readValue[kind any](o *object, key, name string) (value kind, ok bool) {
 	o.known = append(o.known, key)
 	if o.fields[key] == nil {
 		return value, false
@@ -93,7 +93,7 @@ func read[kind any](o *object, key, name string) (value kind, ok bool) {
 }
 
 func (o *object) text(key, byDefault string, maxBytes int) string {
-	value, ok := read[text](o, key, "a string")
+	value, ok := readValue[text](o, key, "a string")
 	switch {
 	case !ok:
 		return byDefault
@@ -107,7 +107,7 @@ func (o *object) text(key, byDefault string, maxBytes int) string {
 // oneOf reads one of several words. The first is the default.
 func (o *object) oneOf(key string, words ...string) string {
 	expected := strings.Join(words, " or ")
-	value, ok := read[text](o, key, expected)
+	value, ok := readValue[text](o, key, expected)
 	switch {
 	case !ok:
 		return words[0]
@@ -119,7 +119,7 @@ func (o *object) oneOf(key string, words ...string) string {
 }
 
 func (o *object) integer(key string, byDefault, lowest, highest int64) int64 {
-	value, ok := read[number](o, key, "a whole number")
+	value, ok := readValue[number](o, key, "a whole number")
 	switch {
 	case !ok:
 	case value.NumberValue != math.Trunc(value.NumberValue): // NaN is unequal to itself
@@ -137,7 +137,7 @@ var seconds = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,9})?s$`)
 
 func (o *object) duration(key string, byDefault, shortest, longest time.Duration) time.Duration {
 	const expected = `a duration in seconds, as in "1.5s"`
-	value, ok := read[text](o, key, expected)
+	value, ok := readValue[text](o, key, expected)
 	if !ok {
 		return byDefault
 	}
@@ -158,7 +158,7 @@ func ShowSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(
 
 // child reads the object at key. It returns one without keys if there is none.
 func (o *object) child(key string) *object {
-	value, ok := read[fields](o, key, "an object")
+	value, ok := readValue[fields](o, key, "an object")
 	if !ok {
 		return &object{at: o.pathOf(key), errs: o.errs}
 	}
@@ -167,7 +167,7 @@ func (o *object) child(key string) *object {
 
 // list reads the list at key, and reports whether there is one.
 func (o *object) list(key string) ([]*structpb.Value, bool) {
-	value, ok := read[list](o, key, "a list")
+	value, ok := readValue[list](o, key, "a list")
 	if !ok {
 		return nil, false
 	}
@@ -186,15 +186,15 @@ func (o *object) refuseUnknown() {
 	}
 }
 
-// show renders a value for an error, short and on one line.
-func show(value *structpb.Value) string {
+// showValue renders a value for an error, short and on one line.
+func showValue(value *structpb.Value) string {
 	switch v := value.GetKind().(type) {
 	case boolean:
 		return strconv.FormatBool(v.BoolValue)
 	case number:
 		return strconv.FormatFloat(v.NumberValue, 'g', -1, 64)
 	case text:
-		return strconv.Quote(clip(v.StringValue))
+		return strconv.Quote(clipText(v.StringValue))
 	case list:
 		return "a list"
 	case fields:
@@ -211,11 +211,11 @@ func showKey(key string) string {
 	if plainKey.MatchString(key) {
 		return key
 	}
-	return strconv.Quote(clip(key))
+	return strconv.Quote(clipText(key))
 }
 
-// clip shortens text for an error.
-func clip(s string) string {
+// clipText shortens text for an error.
+func clipText(s string) string {
 	const maxBytes = 64
 	if len(s) <= maxBytes {
 		return s

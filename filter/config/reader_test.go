@@ -7,9 +7,9 @@ import (
 
 func TestShowIsShort(t *testing.T) {
 	for _, test := range []struct{ name, got, want string }{
-		{"64 bytes are whole", clip(strings.Repeat("x", 64)), strings.Repeat("x", 64)},
-		{"65 are cut", clip(strings.Repeat("x", 65)), strings.Repeat("x", 64) + "…"},
-		{"not within a letter", clip(strings.Repeat("x", 63) + "ß"), strings.Repeat("x", 63) + "…"},
+		{"64 bytes are whole", clipText(strings.Repeat("x", 64)), strings.Repeat("x", 64)},
+		{"65 are cut", clipText(strings.Repeat("x", 65)), strings.Repeat("x", 64) + "…"},
+		{"not within a letter", clipText(strings.Repeat("x", 63) + "ß"), strings.Repeat("x", 63) + "…"},
 		{"two edits are near", Nearest("pahts", []string{"clusters", "path"}), "path"},
 		{"three are another word", Nearest("pahtss", []string{"clusters", "path"}), ""},
 		{"a short key is not near to any", Nearest("ab", []string{"cd"}), ""},

@@ -18,7 +18,7 @@ var (
 	logging sync.RWMutex
 )
 
-func log(level C.unsigned, line string) {
+func logLine(level C.unsigned, line string) {
 	logging.RLock()
 	defer logging.RUnlock()
 	if !stopped.Load() {
@@ -26,9 +26,9 @@ func log(level C.unsigned, line string) {
 	}
 }
 
-func logInfo(line string)  { log(C.HG_LOG_INFO, line) }
-func logWarn(line string)  { log(C.HG_LOG_WARN, line) }
-func logError(line string) { log(C.HG_LOG_ERROR, line) }
+func logInfo(line string)  { logLine(C.HG_LOG_INFO, line) }
+func logWarn(line string)  { logLine(C.HG_LOG_WARN, line) }
+func logError(line string) { logLine(C.HG_LOG_ERROR, line) }
 
 // stopLogging returns once no thread is writing a line.
 func stopLogging() {

@@ -32,7 +32,7 @@ func (d *documents[T]) read(configured []byte) (decoded T, err error) {
 	if found, ok := d.byText[string(configured)]; ok {
 		return found, nil
 	}
-	raw, err := unpack(configured)
+	raw, err := unpackConfig(configured)
 	if err != nil {
 		return decoded, err
 	}
@@ -46,9 +46,9 @@ func (d *documents[T]) read(configured []byte) (decoded T, err error) {
 	return decoded, nil
 }
 
-// unpack parses a filter_config. Envoy passes a google.protobuf.Struct as JSON, and the text of a google.protobuf.StringValue as it is;
-// 1.38 passes the Struct of a route in wire format.
-func unpack(configured []byte) (*structpb.Struct, error) {
+// unpackConfig parses a filter_config. Envoy passes a google.protobuf.Struct as JSON, and the text of a google.protobuf.StringValue as it
+// is; 1.38 passes the Struct of a route in wire format.
+func unpackConfig(configured []byte) (*structpb.Struct, error) {
 	if len(configured) == 0 {
 		return nil, errors.New("filter_config: is required, with at least clusters: [service]")
 	}

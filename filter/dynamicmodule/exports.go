@@ -39,7 +39,7 @@ func healthgateStart() {
 	defer shared.recovered("at the start")
 	// From now on Envoy reports which clusters it adds. This pass finds those that it already has, before it adds another one, which would
 	// still be warming.
-	shared.sampler.pass(true)
+	shared.sampler.makePass(true)
 	startSampling()
 }
 
@@ -65,7 +65,7 @@ var errNoBootstrap = errors.New(`the bootstrap extension is missing, without whi
 
 //export healthgateFilterCreate
 func healthgateFilterCreate(f *C.hg_filter, configured *C.char, length C.size_t) (usable C.bool) {
-	defer refuse("a filter's configuration", &usable)
+	defer refuseAfterPanic("a filter's configuration", &usable)
 	c, err := shared.createFilter(f, bytesOf(configured, length))
 	f.handle = handleOf(c, err)
 	return err == nil
@@ -73,7 +73,7 @@ func healthgateFilterCreate(f *C.hg_filter, configured *C.char, length C.size_t)
 
 //export healthgateRouteCreate
 func healthgateRouteCreate(r *C.hg_route, configured *C.char, length C.size_t) (usable C.bool) {
-	defer refuse("a route's configuration", &usable)
+	defer refuseAfterPanic("a route's configuration", &usable)
 	o, err := shared.createOverride(bytesOf(configured, length))
 	r.handle = handleOf(o, err)
 	r.overrides = C.bool(err == nil && !o.config.Empty())
@@ -89,8 +89,8 @@ func handleOf(value any, err error) C.uintptr_t {
 	return C.uintptr_t(cgo.NewHandle(value))
 }
 
-// refuse turns a panic into a refusal.
-func refuse(where string, usable *C.bool) {
+// refuseAfterPanic makes Envoy refuse the configuration if the caller panics, and logs why.
+func refuseAfterPanic(where string, usable *C.bool) {
 	if cause := recover(); cause != nil {
 		logError(fmt.Sprintf("healthgate: panic in %s: %v", where, cause))
 		*usable = false

@@ -87,7 +87,7 @@ void hg_groups_leave(hg_groups *joined) {
   pthread_mutex_unlock(&lock);
 }
 
-static bool answers(const hg_group *group, uint64_t config_hash) {
+static bool group_answers(const hg_group *group, uint64_t config_hash) {
   for (size_t i = 0; i < group->hash_count; i++)
     if (group->config_hashes[i] == config_hash) return true;
   return false;
@@ -96,7 +96,7 @@ static bool answers(const hg_group *group, uint64_t config_hash) {
 // update_group adds the last call's configuration to the group if it is new, and returns whether the group's configurations have changed.
 static bool update_group(hg_group *group) {
   const hg_origin *last = &group->last;
-  bool is_newer = last->serial > group->newest, is_new = !answers(group, last->config_hash);
+  bool is_newer = last->serial > group->newest, is_new = !group_answers(group, last->config_hash);
   if (is_new && !is_newer && hg_now() - group->changed_at < settled_after) return false;
   if (is_newer) group->newest = last->serial;
   if (!is_new) return false;
@@ -121,7 +121,7 @@ bool hg_groups_observe(const hg_origin *origin) {
 bool hg_groups_outdated(const hg_groups *joined, uint64_t config_hash) {
   pthread_mutex_lock(&lock);
   update_group(joined->addressed);
-  bool outdated = !answers(joined->addressed, config_hash);
+  bool outdated = !group_answers(joined->addressed, config_hash);
   pthread_mutex_unlock(&lock);
   return outdated;
 }

@@ -62,7 +62,7 @@ static void with_stream_alive(hg_stream *stream, void (*act)(hg_stream *)) {
   if (stream->destroyed) free_stream(stream);
 }
 
-static void answer(hg_stream *stream) { with_stream_alive(stream, stream->call != NULL ? hg_call_answer : hg_probe_answer); }
+static void answer_request(hg_stream *stream) { with_stream_alive(stream, stream->call != NULL ? hg_call_answer : hg_probe_answer); }
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_new(const void *config, void *envoy) {
   hg_stream *stream = hg_alloc(sizeof *stream);
@@ -100,7 +100,7 @@ EXPORT unsigned envoy_dynamic_module_on_http_filter_request_headers(void *envoy,
   find_gate(stream);
   if (stream->gate == NULL) return HG_HEADERS_CONTINUE;
   // A reply before the end of the request would reset an HTTP/2 stream.
-  if (end) answer(stream);
+  if (end) answer_request(stream);
   return HG_HEADERS_STOP;
 }
 
@@ -119,14 +119,14 @@ EXPORT unsigned envoy_dynamic_module_on_http_filter_request_body(void *envoy, co
   hg_stream *stream = (hg_stream *)module;
   if (stream->gate == NULL) return HG_BODY_CONTINUE;
   if (stream->call != NULL) append_body(stream);
-  if (end) answer(stream);
+  if (end) answer_request(stream);
   return HG_BODY_STOP_NO_BUFFER;
 }
 
 EXPORT unsigned envoy_dynamic_module_on_http_filter_request_trailers(void *envoy, const void *module) {
   hg_stream *stream = (hg_stream *)module;
   if (stream->gate == NULL) return HG_TRAILERS_CONTINUE;
-  answer(stream);
+  answer_request(stream);
   return HG_TRAILERS_STOP;
 }
 

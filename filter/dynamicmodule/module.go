@@ -162,7 +162,7 @@ func (m *module) createOverride(configured []byte) (*override, error) {
 	m.prefixes[o.prefix]++
 	m.updates.record(time.Now())
 	m.mutex.Unlock()
-	if !covered(o.gauges) {
+	if !areCovered(o.gauges) {
 		m.sampler.passSoon()
 	}
 	return o, nil
@@ -244,7 +244,7 @@ func (m *module) activate(g *gate) {
 // endReplaced ends the watchers of replaced configurations, once an update had time to become effective.
 func (m *module) endReplaced(now time.Time) {
 	m.mutex.Lock()
-	any := m.updates.takeDue(now) && supersede(m.filters, m.routes, m.gates)
+	any := m.updates.takeDue(now) && supersedeGates(m.filters, m.routes, m.gates)
 	m.mutex.Unlock()
 	if any {
 		notifyWatchers()

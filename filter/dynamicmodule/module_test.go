@@ -48,7 +48,7 @@ func TestRemovedClusterWithAltStatNameIsUnknown(t *testing.T) {
 	startEnvoy(t)
 	setCluster("alt", 1, 0, 1)
 	shared.sampler.clusters.reset()
-	shared.sampler.pass(true)
+	shared.sampler.makePass(true)
 	f := newFilter(t, `{"clusters": [{"name": "a", "stat_name": "alt"}]}`)
 	wantDetails(t, probe(f), "healthgate_ok")
 	fakeenvoy.Cluster("a", true)
@@ -100,11 +100,11 @@ func TestFormsOfAConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := unpack([]byte{1 << 3, 1}); err == nil { // a google.protobuf.Duration
+	if got, err := unpackConfig([]byte{1 << 3, 1}); err == nil { // a google.protobuf.Duration
 		t.Errorf("another message is read as %v", got)
 	}
 	for _, form := range []string{config, "\n  { \"clusters\":\n [\"service\"] }\n", string(wire)} {
-		if got, err := unpack([]byte(form)); err != nil || !proto.Equal(got, s) {
+		if got, err := unpackConfig([]byte(form)); err != nil || !proto.Equal(got, s) {
 			t.Errorf("%q: got %v, %v", form, got, err)
 		}
 	}

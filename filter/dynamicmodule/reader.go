@@ -38,8 +38,8 @@ func (r *reader) Close() { r.module.sampler.unregister(r.gauges...) }
 
 var _ envoystats.Clusters = (*reader)(nil)
 
-// covered reports whether a pass has read all gauges.
-func covered(gauges []*gauge) bool {
+// areCovered reports whether a pass has read all of the gauges.
+func areCovered(gauges []*gauge) bool {
 	return !slices.ContainsFunc(gauges, func(g *gauge) bool { return !g.covered.Load() })
 }
 

@@ -102,8 +102,8 @@ func (s *sampler) passSoon() {
 	}
 }
 
-// begin begins a pass: it returns the pass's number and gauges, and memory for the samples.
-func (s *sampler) begin() (pass uint64, i *index, samples []C.hg_sample) {
+// beginPass begins a pass: it returns the pass's number and gauges, and memory for the samples.
+func (s *sampler) beginPass() (pass uint64, i *index, samples []C.hg_sample) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.index == nil {
@@ -121,11 +121,11 @@ func (s *sampler) begin() (pass uint64, i *index, samples []C.hg_sample) {
 	return s.passes, s.index, samples
 }
 
-// pass samples the registered gauges. workersRun is whether Envoy's workers had started before. pass returns when it began, whether Envoy's
-// bootstrap extension was there, and whether a gauge has changed since an earlier pass.
-func (s *sampler) pass(workersRun bool) (began time.Duration, passed, changed bool) {
+// makePass samples the registered gauges. workersRun is whether Envoy's workers had started before. makePass returns when the pass began,
+// whether Envoy's bootstrap extension was there, and whether a gauge has changed since an earlier pass.
+func (s *sampler) makePass(workersRun bool) (began time.Duration, passed, changed bool) {
 	began = sinceBoot()
-	pass, i, samples := s.begin()
+	pass, i, samples := s.beginPass()
 	var found *C.hg_hashes
 	if s.clusters.isCollecting() {
 		found = new(C.hg_hashes)

@@ -41,7 +41,7 @@ func TestRegisteredGaugesHaveTheValuesOfTheLastPass(t *testing.T) {
 				fakeenvoy.Remove(n)
 			},
 			"pass": func(*rapid.T) {
-				s.pass(true)
+				s.makePass(true)
 				for name, gauges := range registered {
 					want, found := values[name]
 					for _, g := range gauges {
@@ -70,8 +70,8 @@ func TestConcurrentPassesLoseNoGauge(t *testing.T) {
 		threads.Go(func() {
 			for range 500 {
 				own := s.register(fmt.Sprint("own", i))
-				s.pass(true)
-				if kept[0].Get() != 1 || !kept[0].Found() || !covered(own) {
+				s.makePass(true)
+				if kept[0].Get() != 1 || !kept[0].Found() || !areCovered(own) {
 					t.Error("a pass lost a gauge")
 				}
 				s.unregister(own...)

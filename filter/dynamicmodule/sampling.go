@@ -19,9 +19,9 @@ const maxConfirmations = 2
 
 // sample makes a pass and evaluates the gates whose gauges it has changed. workersRun is whether Envoy's workers are known to have started.
 func (m *module) sample(workersRun bool) {
-	began, passed, changed := m.sampler.pass(workersRun)
+	began, passed, changed := m.sampler.makePass(workersRun)
 	for i := 0; changed && i < maxConfirmations; i++ {
-		began, passed, changed = m.sampler.pass(workersRun)
+		began, passed, changed = m.sampler.makePass(workersRun)
 	}
 	if workersRun {
 		m.started.Store(true)
@@ -53,7 +53,7 @@ func (m *module) evaluate(also func(*gate) bool) {
 // firstProbe activates a gate and publishes its reply. It is called on a worker.
 func (m *module) firstProbe(g *gate) {
 	g.core.Activate()
-	if !m.started.Load() || !covered(g.reader.gauges) {
+	if !m.started.Load() || !areCovered(g.reader.gauges) {
 		m.sample(true)
 	}
 	m.activate(g)

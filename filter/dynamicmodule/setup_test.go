@@ -39,7 +39,7 @@ func startEnvoy(t *testing.T) {
 	fakeenvoy.Gauge(workersStarted, 1)
 	setCluster("service", 1, 0, 1)
 	setCluster("other", 0, 0, 1)
-	shared.sampler.pass(true)
+	shared.sampler.makePass(true)
 	tick()
 }
 

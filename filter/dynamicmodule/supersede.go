@@ -14,7 +14,7 @@ import (
 // supersedeAfter is how long an update may take to become effective before the watchers of replaced configurations are ended.
 const supersedeAfter = time.Second
 
-// updates decides when supersede has to run.
+// updates decides when supersedeGates has to run.
 type updates struct {
 	last time.Time // when the last configuration or override was created
 	due  time.Time // zero if nothing is due
@@ -28,7 +28,7 @@ func (u *updates) record(now time.Time) {
 	}
 }
 
-// takeDue reports, once, that supersede is due.
+// takeDue reports, once, that supersedeGates is due.
 func (u *updates) takeDue(now time.Time) bool {
 	if u.due.IsZero() || now.Before(u.due) {
 		return false
@@ -40,11 +40,12 @@ func (u *updates) takeDue(now time.Time) bool {
 	return true
 }
 
-// supersede marks the gates whose configurations newer ones have replaced, so that their watchers end, and reports whether there are any.
-// Envoy keeps a configuration alive for its streams and does not report that it was replaced. So the stat_prefix, which names a gate,
+// supersedeGates marks the gates whose configurations newer ones have replaced, so that their watchers end. It returns whether there are
+// any. Envoy keeps a configuration alive for its streams and does not report that it was replaced. So the stat_prefix, which names a gate,
 // decides: a filter's configuration is replaced by a newer, different one with the same prefix; a route override is replaced by newer ones
 // with the same prefix, unless one of them is equal.
-func supersede(filters map[*configuration]struct{}, routes map[*override]struct{}, gates map[*lifecycle.Configuration]*gate) (any bool) {
+func supersedeGates(filters map[*configuration]struct{}, routes map[*override]struct{},
+	gates map[*lifecycle.Configuration]*gate) (found bool) {
 	newest := make(map[string]*configuration) // by prefix
 	for c := range filters {
 		prefix := c.Config().StatPrefix
@@ -71,9 +72,9 @@ func supersede(filters map[*configuration]struct{}, routes map[*override]struct{
 			by = max(by, newestOverride[o.prefix.name])
 		}
 		if by > g.supersededBy { // a gate that was marked by mistake has watchers again
-			g.supersededBy, any = by, true
+			g.supersededBy, found = by, true
 			C.hg_watch_supersede(g.c)
 		}
 	}
-	return any
+	return found
 }

@@ -34,12 +34,12 @@ func (d *Draining) NewReader(stats Stats) *DrainReader {
 
 // Draining reports whether Envoy is draining, according to this gate's stats and, if those do not show it, to other gates.
 func (r *DrainReader) Draining() bool {
-	draining, known := r.Own()
+	draining, known := r.OwnDraining()
 	return draining || !known && (r.state.Get() == stateDraining || r.process.byOthers())
 }
 
-// Own reports whether this gate's own server.live shows that Envoy is draining, and whether its value can be trusted.
-func (r *DrainReader) Own() (draining, known bool) {
+// OwnDraining reports whether this gate's own server.live shows that Envoy is draining, and whether its value can be trusted.
+func (r *DrainReader) OwnDraining() (draining, known bool) {
 	live := r.live.Get() > 0
 	switch {
 	case r.seen.Load():
@@ -55,8 +55,8 @@ func (r *DrainReader) Own() (draining, known bool) {
 	return !live, true
 }
 
-// Seen reports whether server.live is or was 1.
-func (r *DrainReader) Seen() bool { return r.live.Get() > 0 || r.seen.Load() }
+// SeenLive reports whether server.live is or was 1.
+func (r *DrainReader) SeenLive() bool { return r.live.Get() > 0 || r.seen.Load() }
 
 // Close makes other readers stop asking this one.
 func (r *DrainReader) Close() {

@@ -64,7 +64,7 @@ func New(c *config.Config, serial uint64, source Source, envoy Envoy, process *P
 		g.debounce = process.holds.register(c.Digest(), envoy.Now())
 	}
 	// Reads server.live now: a gate that is created during a drain relies on gates that read 1 before the drain.
-	g.server.Own()
+	g.server.OwnDraining()
 	complete = true
 	return g
 }
@@ -189,7 +189,7 @@ func (g *Gate) sample(now time.Time, samples []policy.Sample) policy.Verdict {
 func (g *Gate) isDraining() bool {
 	if g.drains != nil {
 		if draining, known := g.drains.Draining(); known {
-			own, _ := g.server.Own()
+			own, _ := g.server.OwnDraining()
 			return draining || own
 		}
 	}

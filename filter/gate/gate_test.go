@@ -351,9 +351,9 @@ func TestSourceThatKnowsOfADrainDecides(t *testing.T) {
 	// Other gates see a drain, and this gate's stat is 0: the source decides, once it has sampled.
 	visible := newFakeEnvoy()
 	other := process.draining.NewReader(visible)
-	other.Own()
+	other.OwnDraining()
 	visible.set(envoystats.ServerLive, 0)
-	other.Own()
+	other.OwnDraining()
 	answer(t, "not draining by the source", g, "healthgate_ok")
 	source.known = false
 	answer(t, "unknown by the source", g, "healthgate_draining")

@@ -99,7 +99,7 @@ func (g *Gate) warnOfAge(i int) {
 
 // warnOfDrain warns if the gate can't see that Envoy drains.
 func (g *Gate) warnOfDrain() {
-	if g.config.IgnoreDrain || g.drains != nil || g.server.Seen() || g.server.Draining() {
+	if g.config.IgnoreDrain || g.drains != nil || g.server.SeenLive() || g.server.Draining() {
 		return
 	}
 	g.warn("%s reads 0 and never was 1: a stats matcher leaves it out, so /healthcheck/fail goes unnoticed; or it leaves out %s, "+

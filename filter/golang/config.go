@@ -63,7 +63,7 @@ func (Parser) Parse(written *anypb.Any, callbacks api.ConfigCallbackHandler) (pa
 	}()
 	e := envoy{&handles{callbacks: callbacks}}
 	logLoad(e)
-	raw, err := unpack(written)
+	raw, err := unpackConfig(written)
 	if err != nil {
 		return nil, fmt.Errorf("healthgate: %w", err)
 	}
@@ -91,7 +91,7 @@ func decodeRoute(written *anypb.Any) (raw *structpb.Struct, decoded *config.Over
 			err = fmt.Errorf("panic in the configuration of a route: %v", cause)
 		}
 	}()
-	if raw, err = unpack(written); err == nil {
+	if raw, err = unpackConfig(written); err == nil {
 		decoded, err = config.DecodeOverride(raw, config.Plugin)
 	}
 	return raw, decoded, err
@@ -112,8 +112,8 @@ func (Parser) Merge(parent, child any) any {
 	return merged{route.MergeInto(wider.configuration())}
 }
 
-// unpack reads plugin_config, a TypedStruct or a Struct.
-func unpack(written *anypb.Any) (*structpb.Struct, error) {
+// unpackConfig reads plugin_config, a TypedStruct or a Struct.
+func unpackConfig(written *anypb.Any) (*structpb.Struct, error) {
 	if written.GetTypeUrl() == "" {
 		return nil, errors.New("plugin_config: is required, with at least clusters: [service]")
 	}

@@ -46,7 +46,7 @@ func (o *Override) MergeInto(parent *Configuration) *Configuration {
 	} else if c.paths = parent.paths; o.path != "" { // nothing else may answer the path that the route was meant to have
 		c.paths = append([]string{o.path}, parent.paths...)
 	}
-	if !join(&parent.side, &o.side, c) { // a side has ended: the probe was late
+	if !recordPair(&parent.side, &o.side, c) { // a side has ended: the probe was late
 		c.ended, c.side.ended = true, true
 		close(c.done)
 	}

@@ -12,9 +12,9 @@ type side struct {
 	ended  bool                     // Envoy has destroyed this side; guarded by Process.pairs
 }
 
-// join records the merged configuration of both sides. It returns false if a side has ended: Envoy would never end the pair. The lock must
-// be held.
-func join(parent, override *side, merged *Configuration) bool {
+// recordPair records the merged configuration of both sides. It returns false if a side has ended: Envoy would never end the pair. The
+// lock must be held.
+func recordPair(parent, override *side, merged *Configuration) bool {
 	if parent.ended || override.ended {
 		return false
 	}
