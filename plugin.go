@@ -1,5 +1,5 @@
-// Command healthgate is the Go plugin of Healthgate, for Envoy's golang extension. Build it with -buildmode=c-shared, and name the file in
-// library_path.
+// Package main is Healthgate's Go plugin, for Envoy's golang extension. Build it with -buildmode=c-shared, and name the file in
+// library_path. The command healthgate is in cmd/healthgate.
 package main
 
 import (

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"healthgate/filter/dynamicmodule/fakeenvoy"
+	"healthgate/filter/envoystats"
 )
 
 // exceedsLimits reports whether a message that protobuf accepts has a name that is too long, or too many nested groups.
@@ -100,7 +101,7 @@ func FuzzCheck(f *testing.F) {
 	}
 	fakeenvoy.Reset()
 	fakeenvoy.Gauge("server.live", 1)
-	fakeenvoy.Gauge(workersStarted, 1)
+	fakeenvoy.Gauge(envoystats.WorkersStarted, 1)
 	setCluster("service", 1, 0, 1)
 	fakeenvoy.TimerFires()
 	filter := fakeenvoy.NewFilter(`{"clusters": ["service"], "grpc_services": ["a.B"]}`)

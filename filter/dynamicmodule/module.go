@@ -83,7 +83,7 @@ func newModule() *module {
 		routes:    make(map[*override]struct{}),
 		prefixes:  make(map[prefix]int),
 	}
-	own := m.sampler.register(workersStarted, serverVersion)
+	own := m.sampler.register(envoystats.WorkersStarted, envoystats.ServerVersion)
 	m.workersStarted, m.version = own[0], own[1]
 	m.sampler.register(envoystats.ServerGauges()...) // so that the first probe need not wait for a pass
 	return m

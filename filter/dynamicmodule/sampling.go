@@ -153,12 +153,6 @@ func shortestAgeLimit(gates []*gate) time.Duration {
 	return shortest
 }
 
-// Gauges of Envoy itself that the module reads.
-const (
-	workersStarted = "listener_manager.workers_started" // 1 once Envoy's workers have started: listener_manager_impl.h of v1.39.1
-	serverVersion  = "server.version"                   // the first six hex digits of Envoy's commit: server.cc
-)
-
 // tested are the versions of Envoy that the module is tested with, and their server.version.
 var tested = []struct {
 	version string

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"healthgate/filter/dynamicmodule/fakeenvoy"
+	"healthgate/filter/envoystats"
 )
 
 func TestPace(t *testing.T) {
@@ -99,7 +100,7 @@ func TestFirstProbeSamplesOnlyIfNoPassHasCoveredItsGate(t *testing.T) {
 func TestFirstProbeAfterTheStartSamples(t *testing.T) {
 	startEnvoy(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
-	fakeenvoy.Gauge(workersStarted, 0)
+	fakeenvoy.Gauge(envoystats.WorkersStarted, 0)
 	defer shared.started.Store(true)
 	shared.started.Store(false)
 	tick() // before the workers start
@@ -185,7 +186,7 @@ func TestUntestedEnvoyIsLoggedOnce(t *testing.T) {
 	}{"untested", 0x123456}) {
 		startEnvoy(t)
 		shared.envoyIsKnown = false
-		fakeenvoy.Gauge(serverVersion, test.commit)
+		fakeenvoy.Gauge(envoystats.ServerVersion, test.commit)
 		probe(newFilter(t, `{"clusters": ["service"]}`))
 		tick()
 		tick()

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"healthgate/filter/dynamicmodule/fakeenvoy"
+	"healthgate/filter/envoystats"
 )
 
 func TestMain(m *testing.M) {
@@ -36,7 +37,7 @@ func startEnvoy(t *testing.T) {
 	shared.sampler.clusters.reset()
 	shared.pace = pace{}
 	fakeenvoy.Gauge("server.live", 1)
-	fakeenvoy.Gauge(workersStarted, 1)
+	fakeenvoy.Gauge(envoystats.WorkersStarted, 1)
 	setCluster("service", 1, 0, 1)
 	setCluster("other", 0, 0, 1)
 	shared.sampler.makePass(true)

@@ -1,4 +1,5 @@
-// Package envoystats samples clusters from Envoy's own stats (source: stats), and is the only place that knows their names.
+// Package envoystats samples clusters from Envoy's own stats (source: stats). It has the names of all stats of Envoy that the filter
+// reads; only sample.c in package dynamicmodule repeats how the name of a cluster's gauge is formed.
 //
 //	names.go     the names of Envoy's stats
 //	age.go       how long the health checks of a cluster have been stopped, shared by all configurations

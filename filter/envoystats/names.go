@@ -16,12 +16,15 @@ const (
 	HealthCheckHealthy = "health_check.healthy" // gauge that only a health checker creates
 )
 
-// The names of gauges of the server: envoy/server/instance.h of Envoy v1.39.1.
+// The names of gauges of the server: envoy/server/instance.h of Envoy v1.39.1, unless a comment names another file.
 const (
 	ServerLive  = "server.live"  // 1 until Envoy fails its health checks, then 0
 	ServerState = "server.state" // stateDraining and others; written when the workers start, and with each flush of the stats
 
 	stateDraining = 1 // of ServerState
+
+	ServerVersion  = "server.version"                   // the first six hex digits of Envoy's commit: source/server/server.cc
+	WorkersStarted = "listener_manager.workers_started" // 1 once Envoy's workers have started: listener_manager_impl.h
 )
 
 // ClusterScope returns the prefix of a cluster's stats, its last dot included, for the cluster's alt_stat_name or else its name. Envoy

@@ -25,7 +25,7 @@ type warnings struct {
 // maxWarnings bounds the map; beyond it warnings may be late or repeated.
 const maxWarnings = 20_000
 
-// sinceWhen returns when it was first called for what, and whether that is now.
+// sinceWhen returns when it was first called for a thing that is missing, or for a line, and whether this is the first call.
 func (w *warnings) sinceWhen(what string, now time.Time) (since time.Time, isFirst bool) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()

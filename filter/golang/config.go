@@ -29,7 +29,7 @@ func (c configuration) Destroy() { c.End() }
 // time the same route is used under another parent.
 type merged struct{ *lifecycle.Configuration }
 
-// hasConfiguration is a configuration or a merged.
+// hasConfiguration is a configuration or a merged one.
 type hasConfiguration interface {
 	configuration() *lifecycle.Configuration
 }

@@ -45,7 +45,7 @@ func logLoad(e envoy) {
 	logVersion.Do(func() {
 		e.Info(fmt.Sprintf("healthgate: %s, Go plugin for Envoy %s", version.String(), envoyVersion))
 	})
-	if commit := e.Gauge("server.version").Get(); commit != 0 && commit != envoyCommit {
+	if commit := e.Gauge(envoystats.ServerVersion).Get(); commit != 0 && commit != envoyCommit {
 		warnOfVersion.Do(func() {
 			e.Warn(fmt.Sprintf("healthgate: this plugin was built for Envoy %s (commit %06x), and this Envoy is of commit %06x: it may crash. "+
 				"Use the plugin of its version", envoyVersion, envoyCommit, commit))
