@@ -5,8 +5,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // text is a configuration of Envoy: a file, or a value of a ConfigMap in it.
@@ -19,24 +17,6 @@ type text struct {
 
 // line returns the line in the file.
 func (t *text) line(line int) int { return t.first + line }
-
-// configMap returns the texts in a ConfigMap.
-func configMap(object value) (texts []*text) {
-	data := object.get("data")
-	if data.Node == nil {
-		return nil
-	}
-	for i := 1; i < len(data.Content); i += 2 {
-		one := data.step(i)
-		if one.Kind != yaml.ScalarNode || !strings.Contains(one.Value, "HttpConnectionManager") && !strings.Contains(one.Value, "clusters") {
-			continue
-		}
-		if inner, err := parse([]byte(one.Value)); err == nil {
-			texts = append(texts, &text{document: inner, original: inner, path: one.path, first: one.Line})
-		}
-	}
-	return texts
-}
 
 // documents returns the documents of a text that are not Kubernetes objects.
 func (t *text) documents() []value {

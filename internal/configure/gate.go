@@ -1,4 +1,3 @@
-// Package configure adds a gate to an Envoy configuration, if the result reads back as the file with exactly the additions.
 package configure
 
 import (

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
-	"go.yaml.in/yaml/v3"
 
 	"healthgate/filter/config"
 	"healthgate/internal/lint"
@@ -43,7 +42,7 @@ func (g Gate) Into(name string, content []byte, place Place) (Result, error) {
 type writer struct {
 	facts
 	place Place
-	texts []*text // the file, then those of its ConfigMaps
+	texts []*text // the file, then the values of its ConfigMaps
 	notes []string
 
 	// The cluster that gets a health check.
@@ -67,10 +66,10 @@ func (w *writer) write(content []byte) ([]byte, error) {
 	w.texts = []*text{{document: d, original: d}}
 	d.at(nil).each(func(v value) {
 		if v.text("kind") == "ConfigMap" {
-			w.texts = append(w.texts, configMap(v)...)
+			w.texts = append(w.texts, textsOf(v)...)
 		}
 	})
-	m, err := w.manager()
+	m, err := w.findManager()
 	if err != nil {
 		return nil, err
 	}
@@ -79,16 +78,16 @@ func (w *writer) write(content []byte) ([]byte, error) {
 			return nil, fmt.Errorf("the gate is already in this file, in line %d", m.in.line(filter.Line))
 		}
 	}
-	if err := w.cluster(); err != nil {
+	if err := w.findCluster(); err != nil {
 		return nil, err
 	}
-	if err := w.routeAndFilter(m); err != nil {
+	if err := w.addRouteAndFilter(m); err != nil {
 		return nil, err
 	}
-	if err := w.healthCheck(); err != nil {
+	if err := w.addHealthCheck(); err != nil {
 		return nil, err
 	}
-	if err := w.extension(m.in); err != nil {
+	if err := w.addExtension(m.in); err != nil {
 		return nil, err
 	}
 	for _, t := range w.texts[1:] {
@@ -100,8 +99,8 @@ func (w *writer) write(content []byte) ([]byte, error) {
 	return w.texts[0].with(replacement{from: 1, before: 1}), nil
 }
 
-// manager returns the connection manager for the gate.
-func (w *writer) manager() (m manager, err error) {
+// findManager returns the connection manager for the gate.
+func (w *writer) findManager() (m manager, err error) {
 	var fit []manager
 	all, fits := "", ""
 	for _, t := range w.texts {
@@ -137,7 +136,7 @@ func (p Place) managerFlags() (flags string) {
 	return flags
 }
 
-func (w *writer) routeAndFilter(m manager) error {
+func (w *writer) addRouteAndFilter(m manager) error {
 	routes, t, err := w.routeConfiguration(m)
 	if err != nil {
 		return fmt.Errorf("%w; add to its routes:\n%s", err, strings.Join(w.part("route"), "\n"))
@@ -186,19 +185,19 @@ func (w *writer) noteTraffic(t *text, virtualHost value) {
 	if len(before) > 0 {
 		took = "before, these took them: " + strings.Join(before, ", then ") + "; --path chooses another path"
 	}
-	w.note("the new route takes every request for %s of virtual host %q: the gate answers GET and HEAD, other methods get 503; %s",
+	w.note("the new route takes every request for %s of virtual host %q: the gate answers GET, HEAD and gRPC POST, other requests get 503; %s",
 		w.Path, virtualHost.text("name"), took)
 }
 
-// cluster finds the cluster, if the file has it, and decides whether it needs a health check.
-func (w *writer) cluster() error {
+// findCluster finds the cluster, if the file has it, and decides whether it needs a health check.
+func (w *writer) findCluster() error {
 	var names []string
 	discovers, bootstrap := false, false
 	for _, t := range w.texts {
 		for _, cluster := range t.listed("clusters", "Cluster") {
 			name := cluster.text("name")
 			if name == w.Cluster {
-				return w.clusterIn(t, cluster)
+				return w.checkCluster(t, cluster)
 			}
 			names = append(names, name)
 		}
@@ -215,7 +214,7 @@ func (w *writer) cluster() error {
 	return nil
 }
 
-func (w *writer) clusterIn(t *text, cluster value) error {
+func (w *writer) checkCluster(t *text, cluster value) error {
 	name, line := w.Cluster, t.line(cluster.Line)
 	w.StatName = cluster.text("alt_stat_name")
 	speaks := protocolOf(cluster)
@@ -257,8 +256,8 @@ func suggestion(name string, names []string) string {
 	return "; there are " + strings.Join(names, ", ")
 }
 
-// healthCheck adds the health check, and HTTP/2 if a gRPC check needs it.
-func (w *writer) healthCheck() error {
+// addHealthCheck adds the health check, and HTTP/2 if a gRPC check needs it.
+func (w *writer) addHealthCheck() error {
 	t := w.unchecked
 	if t == nil {
 		return nil
@@ -303,8 +302,8 @@ func protocolOf(cluster value) protocol {
 	return other
 }
 
-// extension adds the bootstrap extension that the dynamic module needs.
-func (w *writer) extension(near *text) error {
+// addExtension adds the bootstrap extension that the dynamic module needs.
+func (w *writer) addExtension(near *text) error {
 	if !w.Module {
 		return nil
 	}
@@ -323,31 +322,4 @@ func (w *writer) extension(near *text) error {
 	w.note("the bootstrap is not in this file; the dynamic module needs there:\nbootstrap_extensions:\n%s",
 		strings.Join(w.part("extension"), "\n"))
 	return nil
-}
-
-// withBlock returns the file with a text as the value in a ConfigMap.
-func (d *document) withBlock(t *text) (*document, error) {
-	if t.document == t.original {
-		return d, nil
-	}
-	at := d.at(t.path)
-	want := changedAt(d.root, t.path, func(value *yaml.Node) {
-		// A block without a newline at its end (|-) keeps that form.
-		value.Value = strings.Join(t.lines, "\n")
-		if strings.HasSuffix(at.Value, "\n") {
-			value.Value += "\n"
-		}
-	})
-	if at.Style&yaml.LiteralStyle == 0 || at.Line+1 > len(d.lines) {
-		return nil, fmt.Errorf("the value in line %d is quoted or folded: write it as a block (|), so that lines can be added", at.Line)
-	}
-	first := d.lines[at.Line] // after the indicator
-	indent := len(first) - len(strings.TrimLeft(first, " "))
-	if end := at.Line + len(t.original.lines); end <= len(d.lines) {
-		result, err := parse(d.with(replacement{at.Line + 1, end + 1, indented(indent, t.lines)}))
-		if err == nil && equal(result.root, want) {
-			return result, nil
-		}
-	}
-	return nil, fmt.Errorf("the value in line %d can't be written back as it was read", at.Line)
 }

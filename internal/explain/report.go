@@ -1,5 +1,3 @@
-// Package explain reports the answer of each gate of a running Envoy, its numbers and the next step. It reads admin, and probes a gate
-// if it can reach the listener.
 package explain
 
 import (

@@ -1,5 +1,3 @@
-// Package lint reports problems around a gate: in Envoy's configuration, in the gate's own, and in the Kubernetes objects
-// beside them.
 package lint
 
 import (
