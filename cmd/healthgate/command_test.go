@@ -105,7 +105,8 @@ func envoy(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("ADMIN_ADDRESS", server.Listener.Addr().String())
 }
 
-// answering TEXT: a server that sends TEXT, even unasked, and closes the connection listens at ADMIN_ADDRESS from now on.
+// answering TEXT: a server that sends TEXT and closes the connection listens at ADMIN_ADDRESS from now on. If TEXT is not HTTP, it sends
+// it unasked.
 func answering(ts *testscript.TestScript, _ bool, args []string) {
 	text, err := strconv.Unquote(`"` + args[0] + `"`)
 	ts.Check(err)
@@ -115,6 +116,9 @@ func answering(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("ADMIN_ADDRESS", listener.Addr().String())
 	go func() {
 		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
+			if strings.HasPrefix(text, "HTTP/") {
+				_, _ = conn.Read(make([]byte, 4096))
+			}
 			_, _ = io.WriteString(conn, text)
 			_ = conn.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)

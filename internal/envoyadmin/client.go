@@ -135,6 +135,9 @@ const (
 	elsewhere = "set --admin or ADMIN_ADDRESS to the address of admin"
 )
 
+// sentUnasked is in net/http's error if a server sends something before net/http has sent the request.
+const sentUnasked = "readLoopPeekFailLocked"
+
 // unanswered describes why a request got no answer, or not all of it.
 func unanswered(err error, timeout time.Duration) error {
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
@@ -151,7 +154,7 @@ func unanswered(err error, timeout time.Duration) error {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return fmt.Errorf("the connection was closed without an answer: this is not Envoy's admin interface, or Envoy is at its "+
 			"connection limit (admin.ignore_global_conn_limit); %s", elsewhere)
-	case strings.Contains(err.Error(), "malformed HTTP"):
+	case strings.Contains(err.Error(), "malformed HTTP"), strings.Contains(err.Error(), sentUnasked):
 		return fmt.Errorf("the server does not speak HTTP/1.1 without TLS, so it is not Envoy's admin interface; %s", elsewhere)
 	}
 	return err
