@@ -151,11 +151,11 @@ func newBench(ctx context.Context, s settings, dir string) (b *bench, err error)
 	if b.made.Versions, err = versions(); err != nil {
 		return nil, err
 	}
-	if b.plugin, err = testbed.Named("plugin"); err != nil {
+	if b.plugin, err = testbed.VariantNamed("plugin"); err != nil {
 		return nil, err
 	}
 	b.made.Substitute = testbed.HasContribHost(b.plugin)
-	b.module, err = testbed.Named("module")
+	b.module, err = testbed.VariantNamed("module")
 	return b, err
 }
 

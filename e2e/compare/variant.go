@@ -32,7 +32,7 @@ func variantsOf(name string) (all []Variant, err error) {
 		wanted = []string{plugin, module}
 	}
 	for _, name := range wanted {
-		loaded, err := testbed.Named(name)
+		loaded, err := testbed.VariantNamed(name)
 		if err != nil {
 			return nil, fmt.Errorf("variant %q is not plugin, module or both", name)
 		}

@@ -35,7 +35,7 @@ func variantFlag(flags *flag.FlagSet) *string {
 // withDemo starts the backends and Envoy, calls use, and ends all of it. Its files are removed, except after a failure of
 // Envoy.
 func withDemo(ctx context.Context, o options, use func(*demo) error) (err error) {
-	variant, err := testbed.Named(o.variant)
+	variant, err := testbed.VariantNamed(o.variant)
 	if err != nil {
 		return err
 	}

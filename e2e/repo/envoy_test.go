@@ -17,7 +17,7 @@ import (
 // access log, and has a listener for liveness.
 func TestReferencesOfBothVariantsAgree(t *testing.T) {
 	t.Parallel()
-	variant, err := testbed.Named("module")
+	variant, err := testbed.VariantNamed("module")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ func TestRouteUpdateSwitchesBetweenVariants(t *testing.T) {
 	if variant.Name() != "plugin" {
 		t.Skip("it runs with the Go plugin, and has both variants")
 	}
-	module, err := testbed.Named("module")
+	module, err := testbed.VariantNamed("module")
 	if err != nil {
 		t.Fatal(err)
 	}

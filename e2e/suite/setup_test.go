@@ -23,7 +23,7 @@ var variant testbed.Variant
 func TestMain(m *testing.M) {
 	flag.Parse()
 	var err error
-	if variant, err = testbed.Named(*variantName); err != nil {
+	if variant, err = testbed.VariantNamed(*variantName); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -109,7 +109,7 @@ func (s *site) in(t *testing.T) *site {
 // restart starts another Envoy with the site's configuration.
 func (s *site) restart(options testbed.Options) {
 	s.t.Helper()
-	envoy, err := testbed.Start(s.t.Context(), variant, s.t.TempDir(), s.config, options)
+	envoy, err := testbed.StartVariant(s.t.Context(), variant, s.t.TempDir(), s.config, options)
 	if err != nil {
 		s.t.Fatal(err)
 	}

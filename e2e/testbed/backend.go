@@ -25,7 +25,7 @@ func StartBackend(ctx context.Context, address string, flags ...string) (*Backen
 	out := &lines{}
 	cmd := exec.Command(backend(), append([]string{"-listen", address, "-control", "127.0.0.1:0"}, flags...)...)
 	cmd.Stdout = out
-	p, err := start(cmd)
+	p, err := startProcess(cmd)
 	if err != nil {
 		return nil, fmt.Errorf("backend (run `make build`): %w", err)
 	}
@@ -33,7 +33,7 @@ func StartBackend(ctx context.Context, address string, flags ...string) (*Backen
 	err = WaitFor(ctx, 10*time.Second, func() error {
 		line, _, whole := strings.Cut(out.String(), "\n")
 		if !whole {
-			if p.over() {
+			if p.hasEnded() {
 				return fmt.Errorf("backend ended (%v): %s", p.err, p.output)
 			}
 			return fmt.Errorf("backend has not printed its addresses")

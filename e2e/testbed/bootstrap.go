@@ -170,15 +170,17 @@ func (b *Bootstrap) VirtualHost() *routev3.VirtualHost {
 }
 
 // ProbeRoute returns the route that enables the gate.
-func (b *Bootstrap) ProbeRoute() *routev3.Route { return named(b.VirtualHost().GetRoutes(), "probe") }
+func (b *Bootstrap) ProbeRoute() *routev3.Route {
+	return messageNamed(b.VirtualHost().GetRoutes(), "probe")
+}
 
 // ServiceRoute returns the route of ordinary traffic.
 func (b *Bootstrap) ServiceRoute() *routev3.Route {
-	return named(b.VirtualHost().GetRoutes(), "service")
+	return messageNamed(b.VirtualHost().GetRoutes(), "service")
 }
 
-// named returns the message with a name.
-func named[M interface{ GetName() string }](all []M, name string) M {
+// messageNamed returns the message with a name.
+func messageNamed[M interface{ GetName() string }](all []M, name string) M {
 	at := slices.IndexFunc(all, func(m M) bool { return m.GetName() == name })
 	if at < 0 {
 		panic("nothing is named " + name)
@@ -193,7 +195,7 @@ func PrependRoute(host *routev3.VirtualHost, route *routev3.Route) {
 
 // GateFilter returns the entry of the gate in http_filters.
 func (b *Bootstrap) GateFilter() *hcmv3.HttpFilter {
-	return named(b.HCM().GetHttpFilters(), "healthgate")
+	return messageNamed(b.HCM().GetHttpFilters(), "healthgate")
 }
 
 // Gate returns Healthgate's own configuration in the filter of the first listener, to be changed in place.
@@ -206,12 +208,12 @@ func (b *Bootstrap) GateOf(listener *listenerv3.Listener) *structpb.Struct {
 
 // GateNamed returns Healthgate's own configuration in another filter of the first listener.
 func (b *Bootstrap) GateNamed(filter string) *structpb.Struct {
-	return b.gateIn(b.Unpack(named(b.HCM().GetHttpFilters(), filter).GetTypedConfig()))
+	return b.gateIn(b.Unpack(messageNamed(b.HCM().GetHttpFilters(), filter).GetTypedConfig()))
 }
 
 // GateFilterOf returns the configuration of the extension in the gate's filter of a listener.
 func (b *Bootstrap) GateFilterOf(listener *listenerv3.Listener) proto.Message {
-	return b.Unpack(named(b.HCMOf(listener).GetHttpFilters(), "healthgate").GetTypedConfig())
+	return b.Unpack(messageNamed(b.HCMOf(listener).GetHttpFilters(), "healthgate").GetTypedConfig())
 }
 
 // SetGate replaces Healthgate's own configuration by one in JSON or YAML.

@@ -128,7 +128,7 @@ func LaunchEnvoy(dir string, config Configuration, options Options) (*Envoy, err
 	if options.LogFile != nil {
 		cmd.Stdout, cmd.Stderr = options.LogFile, options.LogFile
 	}
-	p, err := start(cmd)
+	p, err := startProcess(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (e *Envoy) listeners() ([]*adminv3.ListenerStatus, error) {
 		return nil, err
 	}
 	listeners := &adminv3.Listeners{}
-	if err := unmarshal(text, listeners); err != nil {
+	if err := unmarshalJSON(text, listeners); err != nil {
 		return nil, err
 	}
 	return listeners.GetListenerStatuses(), nil
@@ -285,7 +285,7 @@ func (e *Envoy) Hosts(cluster string) (map[string]string, error) {
 		return nil, err
 	}
 	clusters := &adminv3.Clusters{}
-	if err := unmarshal(text, clusters); err != nil {
+	if err := unmarshalJSON(text, clusters); err != nil {
 		return nil, err
 	}
 	hosts := map[string]string{}
@@ -347,9 +347,9 @@ func (e *Envoy) Wait(atMost time.Duration) error {
 }
 
 // Alive reports whether Envoy is still running.
-func (e *Envoy) Alive() bool { return !e.process.over() }
+func (e *Envoy) Alive() bool { return !e.process.hasEnded() }
 
-func unmarshal(text string, message proto.Message) error {
+func unmarshalJSON(text string, message proto.Message) error {
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(text), message)
 }
 

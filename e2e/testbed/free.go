@@ -7,7 +7,7 @@ import (
 )
 
 // UnusedAddress returns an address on loopback on which nothing listens. Servers can listen there, one after the other. Until this process
-// ends, the kernel gives the port to nobody who asks for any free port, neither for a listener nor for a connection.
+// ends, the kernel does not choose the port for a listener or a connection that asks for any free one.
 func UnusedAddress() (*net.TCPAddr, error) {
 	// The port of a socket that is bound and does not listen can be bound by name, if both sockets have SO_REUSEADDR. Go's and Envoy's have.
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

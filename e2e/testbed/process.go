@@ -19,7 +19,7 @@ type process struct {
 	err    error // the result of the process, once it has ended
 }
 
-func start(cmd *exec.Cmd) (*process, error) {
+func startProcess(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, output: &lines{}, ended: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.output
@@ -41,7 +41,7 @@ func start(cmd *exec.Cmd) (*process, error) {
 
 // end sends a signal and waits until the process has ended.
 func (p *process) end(signal os.Signal, atMost time.Duration) error {
-	if err := p.cmd.Process.Signal(signal); err != nil && !p.over() {
+	if err := p.cmd.Process.Signal(signal); err != nil && !p.hasEnded() {
 		return err
 	}
 	select {
@@ -54,7 +54,7 @@ func (p *process) end(signal os.Signal, atMost time.Duration) error {
 	}
 }
 
-func (p *process) over() bool {
+func (p *process) hasEnded() bool {
 	select {
 	case <-p.ended:
 		return true

@@ -2,6 +2,16 @@
 //
 // Everything listens on loopback, on ports that the kernel chooses unless a caller asks for one, and writes only to folders that the caller
 // gives, so any number of testbeds can run at the same time.
+//
+//	testbed.go                            backends, and an Envoy in front of them
+//	envoy.go, process.go                  starting and ending an Envoy; its admin interface
+//	backend.go, load.go                   backends, and clients that send probes
+//	variant.go, plugin.go, module.go      the differences between the variants
+//	convert.go, contribhost.go            a configuration in the form of a variant, or of the contrib host
+//	bootstrap.go, message.go, types.go    Envoy's configuration as typed messages
+//	example.go, configdump.go             the files of envoy/examples; /config_dump as written
+//	checkout.go, environment.go           files of the checkout; an Envoy that already runs
+//	certificate.go, free.go, wait.go      a certificate, an unused address, waiting for a condition
 package testbed
 
 import (
@@ -64,7 +74,7 @@ func Prepare(ctx context.Context, dir string, s Setup) (*Testbed, error) {
 
 // Start starts Envoy and returns when it serves.
 func (t *Testbed) Start(ctx context.Context, options Options) (err error) {
-	t.Envoy, err = Start(ctx, t.Variant, t.Dir, t.Config, options)
+	t.Envoy, err = StartVariant(ctx, t.Variant, t.Dir, t.Config, options)
 	return err
 }
 

@@ -65,8 +65,8 @@ func cannot(variant string, a Ability, why string) error {
 
 var variants = map[string]func() (Variant, error){"plugin": newPlugin, "module": newModule}
 
-// Named returns the variant with the name plugin or module.
-func Named(name string) (Variant, error) {
+// VariantNamed returns the variant with the name plugin or module.
+func VariantNamed(name string) (Variant, error) {
 	open := variants[name]
 	if open == nil {
 		return nil, fmt.Errorf("no variant %q: there is %s", name, strings.Join(slices.Sorted(maps.Keys(variants)), ", "))
@@ -74,7 +74,7 @@ func Named(name string) (Variant, error) {
 	return open()
 }
 
-// Start starts an Envoy with a variant, and returns when it serves. The configuration is in the Go plugin's form.
-func Start(ctx context.Context, v Variant, dir string, config *Bootstrap, options Options) (*Envoy, error) {
+// StartVariant starts an Envoy with a variant, and returns when it serves. The configuration is in the Go plugin's form.
+func StartVariant(ctx context.Context, v Variant, dir string, config *Bootstrap, options Options) (*Envoy, error) {
 	return StartEnvoy(ctx, dir, config.For(v), v.Options(options))
 }
