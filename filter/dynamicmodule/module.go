@@ -43,14 +43,12 @@ type module struct {
 	slowIsLogged, envoyIsKnown bool
 }
 
-// configuration is a filter's configuration.
 type configuration struct {
 	*lifecycle.Configuration
 	envoy  *filterEnvoy
 	gauges []*gauge // sampled before its gate exists, so that its first probe need not wait for a pass
 }
 
-// override is a route override.
 type override struct {
 	*lifecycle.Override
 	config *config.Override

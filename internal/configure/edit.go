@@ -17,8 +17,8 @@ type edit struct {
 	name  string   // of the place, for errors
 }
 
-// put adds an item at the beginning of the list at a key of a mapping. An empty or missing list becomes a list of this item.
-func put(in value, key string, item []string) edit {
+// addItem adds an item at the beginning of the list at a key of a mapping. An empty or missing list becomes a list of this item.
+func addItem(in value, key string, item []string) edit {
 	at := in.get(key)
 	if at.Node == nil {
 		return edit{at: in, key: key, lines: append([]string{key + ":"}, item...), name: key}

@@ -155,20 +155,20 @@ func (w *writer) addRouteAndFilter(m manager) error {
 	path := m.path
 	if host.Node != nil {
 		w.noteTraffic(t, host)
-		err = t.apply(put(host, "routes", w.part("route")))
+		err = t.apply(addItem(host, "routes", w.part("route")))
 	} else {
 		w.HostName = "probe"
 		if slices.ContainsFunc(routes.items("virtual_hosts"), func(v value) bool { return v.text("name") == w.HostName }) {
 			w.HostName = "healthgate-probe"
 		}
 		w.note("the new route takes requests for %s to hosts that no other virtual host has; before, they got 404", w.Path)
-		err = t.apply(put(routes, "virtual_hosts", w.part("virtual host")))
+		err = t.apply(addItem(routes, "virtual_hosts", w.part("virtual host")))
 	}
 	if err != nil {
 		return err
 	}
 	// The path of the connection manager is still valid: the edit before added to another list.
-	return m.in.apply(put(m.in.at(path), "http_filters", w.part("filter")))
+	return m.in.apply(addItem(m.in.at(path), "http_filters", w.part("filter")))
 }
 
 // noteTraffic describes the requests that the gate's route takes, and the routes that took them before.
@@ -274,7 +274,7 @@ func (w *writer) addHealthCheck() error {
 		w.note("Envoy now speaks HTTP/2 to cluster %q, for requests too; before, it spoke HTTP/1.1", w.Cluster)
 	}
 	w.HTTP2 = w.speaks == http2Only
-	return t.apply(put(t.at(w.path), "health_checks", w.part("health check")))
+	return t.apply(addItem(t.at(w.path), "health_checks", w.part("health check")))
 }
 
 // protocol is the HTTP version that Envoy speaks to a cluster.
@@ -317,7 +317,7 @@ func (w *writer) addExtension(near *text) error {
 				return nil
 			}
 		}
-		return t.apply(put(root, "bootstrap_extensions", w.part("extension")))
+		return t.apply(addItem(root, "bootstrap_extensions", w.part("extension")))
 	}
 	w.note("the bootstrap is not in this file; the dynamic module needs there:\nbootstrap_extensions:\n%s",
 		strings.Join(w.part("extension"), "\n"))

@@ -192,7 +192,7 @@ func (c *Client) ServerInfo(ctx context.Context) (*adminv3.ServerInfo, error) {
 func (c *Client) Clusters(ctx context.Context, names ...string) (map[string]*adminv3.ClusterStatus, error) {
 	filter := ""
 	if len(names) > 0 {
-		filter = "&filter=" + escape("^("+Alternatives(names)+")$")
+		filter = "&filter=" + escapeQuery("^("+Alternatives(names)+")$")
 	}
 	clusters := &adminv3.Clusters{}
 	err := c.message(ctx, "/clusters", filter, clusters)
@@ -213,8 +213,8 @@ func Alternatives(names []string) string {
 	return strings.Join(slices.Compact(quoted), "|")
 }
 
-// escape returns a text as a query value. Envoy does not read + as a space.
-func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+// escapeQuery returns a text as a query value. Envoy does not read + as a space.
+func escapeQuery(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
 
 // Listeners returns the addresses of the listeners, by name.
 func (c *Client) Listeners(ctx context.Context) (map[string]string, error) {
@@ -229,7 +229,7 @@ func (c *Client) Listeners(ctx context.Context) (map[string]string, error) {
 
 // Stats returns the counters and gauges whose names match a regular expression (RE2).
 func (c *Client) Stats(ctx context.Context, pattern string) (map[string]uint64, error) {
-	text, err := c.ask(ctx, Timeout, http.MethodGet, "/stats?filter="+escape(pattern))
+	text, err := c.ask(ctx, Timeout, http.MethodGet, "/stats?filter="+escapeQuery(pattern))
 	stats := map[string]uint64{}
 	for _, line := range stat.FindAllSubmatch(text, -1) {
 		if value, err := strconv.ParseUint(string(line[2]), 10, 64); err == nil {

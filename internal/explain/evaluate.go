@@ -27,8 +27,8 @@ type seen struct {
 	addresses map[string]string                 // of listeners, by name
 }
 
-// observe reads the numbers of the gates, and the named clusters or all.
-func observe(ctx context.Context, admin *envoyadmin.Client, dump *dump, names ...string) (*seen, error) {
+// readNumbers reads the numbers of the gates, and the named clusters or all.
+func readNumbers(ctx context.Context, admin *envoyadmin.Client, dump *dump, names ...string) (*seen, error) {
 	s := &seen{at: time.Now(), dump: dump}
 	var err error
 	if s.info, err = admin.ServerInfo(ctx); err != nil {
@@ -142,7 +142,7 @@ func (s *seen) evaluate(served lint.Served) Gate {
 	}
 	g.answer(c, verdict)
 	s.uncertain(served, &g, verdict)
-	if g.Next = s.next(c, &g, verdict.Reason); served.NotAsked {
+	if g.Next = s.nextStep(c, &g, verdict.Reason); served.NotAsked {
 		g.Answer = Answer{By: "numbers"}
 		g.Next = "no route enables this gate: enable it on the probe's route (see not-enabled below)"
 	}

@@ -277,7 +277,7 @@ func TestRouteCountedByItsFilterHasAnswered(t *testing.T) {
 	clusters, _ := structpb.NewStruct(map[string]any{"clusters": []any{"service"}})
 	served.Config, _ = config.Decode(clusters, config.Module)
 	admin := e.start(t)
-	seen, err := observe(t.Context(), admin, &dump{served: []lint.Served{served}})
+	seen, err := readNumbers(t.Context(), admin, &dump{served: []lint.Served{served}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func (p *prober) probe(ctx context.Context, served lint.Served, g *Gate) {
 		return
 	}
 	for _, target := range targets {
-		if g.Probe = send(ctx, served, target); g.Probe.err == nil {
+		if g.Probe = sendProbe(ctx, served, target); g.Probe.err == nil {
 			p.answered(ctx, served, g, before)
 			return
 		}
@@ -160,7 +160,7 @@ func (t trial) by(counter func(stats map[string]uint64) uint64) origin {
 func (p *prober) try(ctx context.Context, served lint.Served, first *Probe, scopes []string, before map[string]uint64) trial {
 	start := time.Now()
 	t := trial{sent: 1, before: before, after: before, later: before}
-	for t.sent < burst && send(ctx, served, first.target).err == nil {
+	for t.sent < burst && sendProbe(ctx, served, first.target).err == nil {
 		t.sent++
 	}
 	late := 0 // polls that show the answers without a reason, which is counted later, or never if the verdict is held
@@ -216,7 +216,7 @@ func (p *prober) counted(served lint.Served, g *Gate, details string) {
 		for reason.Details() != details {
 			reason++
 		}
-		g.Next = p.next(served.Config, g, reason)
+		g.Next = p.nextStep(served.Config, g, reason)
 	}
 }
 
@@ -279,8 +279,8 @@ func reachable(admin, listener string) (targets []string, why string) {
 	return targets, ""
 }
 
-// send sends a probe. As balancers do, it does not verify the certificate.
-func send(ctx context.Context, served lint.Served, target string) *Probe {
+// sendProbe sends a probe. As balancers do, it does not verify the certificate.
+func sendProbe(ctx context.Context, served lint.Served, target string) *Probe {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -88,7 +88,7 @@ func Run(ctx context.Context, admin *envoyadmin.Client, probe bool) (*Report, er
 	if err != nil {
 		return nil, err
 	}
-	seen, err := observe(ctx, admin, dump)
+	seen, err := readNumbers(ctx, admin, dump)
 	if err != nil {
 		return nil, err
 	}

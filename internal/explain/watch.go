@@ -59,12 +59,12 @@ type watcher struct {
 const maxAge = 30 * time.Second
 
 func (w *watcher) poll(ctx context.Context) (*Report, error) {
-	s, err := w.observe(ctx, time.Since(w.dumped) > maxAge)
+	s, err := w.readNumbers(ctx, time.Since(w.dumped) > maxAge)
 	if err != nil {
 		return nil, err
 	}
 	if sum, kept := s.configured(); sum != w.configured && kept {
-		if s, err = w.observe(ctx, true); err != nil {
+		if s, err = w.readNumbers(ctx, true); err != nil {
 			return nil, err
 		}
 		w.configured = sum
@@ -72,8 +72,8 @@ func (w *watcher) poll(ctx context.Context) (*Report, error) {
 	return s.report(w.admin.Address()), nil
 }
 
-// observe reads the numbers of the gates, and before them the configuration if it is outdated.
-func (w *watcher) observe(ctx context.Context, outdated bool) (*seen, error) {
+// readNumbers reads the numbers of the gates, and before them the configuration if it is outdated.
+func (w *watcher) readNumbers(ctx context.Context, outdated bool) (*seen, error) {
 	if outdated {
 		read, err := readDump(ctx, w.admin)
 		if err != nil {
@@ -85,7 +85,7 @@ func (w *watcher) observe(ctx context.Context, outdated bool) (*seen, error) {
 	for _, cluster := range clustersOf(w.dump.served) {
 		names = append(names, cluster.Name)
 	}
-	return observe(ctx, w.admin, w.dump, names...)
+	return readNumbers(ctx, w.admin, w.dump, names...)
 }
 
 // Watch polls every interval and reports each change, including the first state, until the context ends or notify fails. It sends no

@@ -323,8 +323,8 @@ func (g *gate) errorOf(l *layer) (err error) {
 	return g.decode([]*layer{l}).err
 }
 
-// find returns the node at a path of the configuration, in the narrowest layer that has it; of a missing key, the nearest node above.
-func find(layers []*layer, path string) (nearest *Node) {
+// nodeAt returns the node at a path of the configuration, in the narrowest layer that has it; of a missing key, the nearest node above.
+func nodeAt(layers []*layer, path string) (nearest *Node) {
 	for _, l := range slices.Backward(layers) {
 		found, whole := l.value.follow(path)
 		if whole {
@@ -339,7 +339,7 @@ func find(layers []*layer, path string) (nearest *Node) {
 
 // cluster returns the node of a key of the i-th cluster of a probe's configuration.
 func (p probe) cluster(i int, key string) *Node {
-	return find(p.layers, fmt.Sprintf("clusters[%d].%s", i, key))
+	return nodeAt(p.layers, fmt.Sprintf("clusters[%d].%s", i, key))
 }
 
 // configurations returns one probe for each distinct configuration that is not refused; without a probe, the filter's own.

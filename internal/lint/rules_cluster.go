@@ -320,7 +320,7 @@ func checkIdle(f findings, g *gate, cluster *Node, p probe) {
 			if idle > interval {
 				right = fmt.Sprintf("write %s into the health check, and a stale_after of more than twice that", lines)
 			}
-			f.add(find(p.layers, "stale_after"), Error, "idle", "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
+			f.add(nodeAt(p.layers, "stale_after"), Error, "idle", "the hosts of cluster %q may go unchecked for %s (line %d), longer than "+
 				"stale_after, so the gate flaps to 503: %s", cluster.text("name"), config.ShowSeconds(longest), check.line, right)
 		case idle > interval && idle >= idleInterval:
 			f.add(check.at("no_traffic_interval"), Warning, "idle", "Envoy checks a cluster that has had no traffic yet once in %s, whatever "+

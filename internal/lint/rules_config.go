@@ -54,7 +54,7 @@ func report(f findings, layers []*layer, err error, follows string) bool {
 		f.add(layers[0].at, Error, "config", "%s; %s", err, follows)
 	}
 	for _, one := range all {
-		f.add(find(layers, one.Path), Error, "config", "%s; %s", one, follows)
+		f.add(nodeAt(layers, one.Path), Error, "config", "%s; %s", one, follows)
 	}
 	return true
 }
