@@ -13,7 +13,7 @@ import (
 // nextStep returns the next step for a reason, as in README's table.
 func (s *seen) nextStep(c *config.Config, g *Gate, reason policy.Reason) string {
 	if g.Answer.Details == policy.Held.Details() {
-		return fmt.Sprintf("hold delays the change (unhealthy_after %v, healthy_after %v): Envoy's log has the last and the pending change",
+		return fmt.Sprintf("hold delays the change (unhealthy_after %v, healthy_after %v): Envoy's log has the last change",
 			c.Hold.UnhealthyAfter, c.Hold.HealthyAfter)
 	}
 	switch reason {
