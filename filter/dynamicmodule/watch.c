@@ -45,7 +45,10 @@ static bool has_update(const hg_watcher *watcher) {
 
 enum { DEADLINE_EXCEEDED = 4, UNAVAILABLE = 14 };
 
-// reason_to_end returns the gRPC status with which a watcher has to end, 0 if it does not.
+// reason_to_end returns the gRPC status with which a watcher has to end, 0 if it does not. Envoy never reports that a stream's
+// configuration was replaced, so two rules find that out:
+//   - A newer configuration has the stat_prefix of the watcher's gate (supersede.go). That is noticed without any call.
+//   - Another configuration answers calls of the same filter and :authority (group.c). Only that shows that an override was removed.
 static int reason_to_end(const hg_watcher *watcher) {
   if (atomic_load(&stopped)) return UNAVAILABLE;
   int64_t now = hg_now(), superseded_at = atomic_load(&watcher->gate->superseded_at);
