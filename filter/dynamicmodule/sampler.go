@@ -32,7 +32,7 @@ type gauge struct {
 	name    string
 	value   atomic.Uint64
 	found   atomic.Bool
-	covered atomic.Bool   // a pass has read it since it was registered
+	covered atomic.Bool   // a pass has read it since it was registered, or since passes continued
 	changed atomic.Uint64 // the last pass that has changed it
 	refs    int           // guarded by sampler.mutex
 }
@@ -147,6 +147,15 @@ func (s *sampler) makePass(workersRun bool) (began time.Duration, passed, change
 	}
 	s.spare = samples
 	return began, passed, changed
+}
+
+// forget makes all gauges count as not covered, because no pass reads them for a while: the first probe after that needs new samples.
+func (s *sampler) forget() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, g := range s.gauges {
+		g.covered.Store(false)
+	}
 }
 
 // lastPass returns the last pass whose samples were stored.

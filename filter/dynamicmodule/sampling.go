@@ -89,6 +89,7 @@ func (m *module) tick() {
 		C.hg_age_set_sample_limit(C.int64_t(m.pace.ageLimit()))
 	}()
 	if m.isIdle() {
+		m.sampler.forget()
 		m.recordSample(sinceBoot())
 		return
 	}

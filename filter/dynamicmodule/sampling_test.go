@@ -97,6 +97,21 @@ func TestFirstProbeSamplesOnlyIfNoPassHasCoveredItsGate(t *testing.T) {
 	}
 }
 
+// A route override stays while the last listener with a filter is removed and added again, if another listener has the same routes.
+func TestFirstProbeAfterATimeWithoutFiltersSamples(t *testing.T) {
+	startEnvoy(t)
+	override := newRoute(t, `{"clusters": ["service"]}`)
+	f := fakeenvoy.NewFilter(`{"clusters": ["service"]}`)
+	wantDetails(t, probe(f), "healthgate_ok")
+	f.Free()
+	tick()
+	setCluster("service", 0, 0, 1)
+	tick()
+	f = newFilter(t, `{"clusters": ["service"]}`)
+	wantDetails(t, probe(f), "healthgate_cluster_unhealthy")
+	wantDetails(t, probeOn(f, override, "/"), "healthgate_cluster_unhealthy")
+}
+
 func TestFirstProbeAfterTheStartSamples(t *testing.T) {
 	startEnvoy(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
