@@ -79,7 +79,7 @@ func (g *Gate) Close() {
 }
 
 // Activate records that the gate had a probe. Until then the gate may belong to a listener that is still warming beside another one
-// that serves: it writes no gauge and no log line, and counts no transition.
+// that serves, while its clusters are not there yet: it writes no gauge and no log line, counts no transition, and holds no verdict.
 func (g *Gate) Activate() {
 	if !g.active.Load() { // a store per probe would move the cache line between workers
 		g.active.Store(true)
@@ -162,7 +162,7 @@ func (g *Gate) evaluate(samples []policy.Sample) policy.Verdict {
 		verdict = g.sample(now, samples)
 	}
 	g.remember(now, samples)
-	if g.debounce != nil {
+	if g.debounce != nil && g.active.Load() {
 		verdict = g.debounced(now, verdict)
 	}
 	if !g.config.IgnoreDrain && g.isDraining() {

@@ -252,6 +252,9 @@ func TestVerdictOverTime(t *testing.T) {
 			{0, 1, serves, "200 healthgate_ok"}, {1, 0, serves, ""}, {2, 0, serves, ""}, {3, 0, serves, ""},
 			{3, 0, serves, "503 healthgate_cluster_unhealthy"},
 		}, "[failed=1 failed_cluster_unhealthy=1 ok=1 transitions=1]", 2},
+		{"hold does not delay the first reply", `, "hold": {"unhealthy_after": "10s", "healthy_after": "10s"}`, []step{
+			{0, 0, serves, ""}, {1, 0, serves, ""}, {2, 1, serves, "200 healthgate_ok"}, {3, 0, serves, "200 healthgate_held"},
+		}, "[ok=2]", 1},
 		{"hold does not delay stale", `, "hold": {"unhealthy_after": "60s"}, "stale_after": "5s"`, []step{
 			{0, 1, serves, "200 healthgate_ok"}, {2, 1, serves, ""}, {4, 1, serves, ""}, {6, 1, serves, "503 healthgate_stale"},
 		}, "[failed=1 failed_stale=1 ok=1 transitions=1]", 2},

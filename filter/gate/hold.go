@@ -13,13 +13,18 @@ type debounce struct {
 	holds  *holds
 	shared *held
 	mutex  sync.Mutex
+	begun  bool // next was called
 	state  policy.HoldState
 }
 
-// next records the verdict of an evaluation, and reports whether the gate passes.
+// next records the verdict of an evaluation, and reports whether the gate passes. The first call continues the state of the gates with the
+// same configuration.
 func (d *debounce) next(h policy.Hold, now time.Time, passing bool) bool {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
+	if !d.begun {
+		d.begun, d.state = true, d.holds.begin(d.shared, now)
+	}
 	if next := h.Next(d.state, now, passing); next != d.state {
 		d.state = next
 		d.holds.mutex.Lock()
@@ -44,19 +49,19 @@ type holds struct {
 
 // held is the last debounced verdict of the gates with one configuration. holds.mutex guards it.
 type held struct {
-	state    policy.HoldState
-	open     int       // gates
-	closedAt time.Time // when the last one was closed
+	state       policy.HoldState
+	open, begun int       // gates, and those of them that have called next
+	closedAt    time.Time // when the last one that had called next was closed
 }
 
 // expireAfter is how long the state of closed gates is kept for the next one, which is created with the first probe after an update.
 const expireAfter = time.Minute
 
-// register returns the state for a new gate.
+// register adds a new gate. Its state begins with its first call of next.
 func (h *holds) register(digest string, now time.Time) *debounce {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	maps.DeleteFunc(h.byDigest, func(_ string, s *held) bool { return s.open == 0 && now.Sub(s.closedAt) > expireAfter })
+	maps.DeleteFunc(h.byDigest, func(_ string, s *held) bool { return s.open == 0 && s.expired(now) })
 	if h.byDigest == nil {
 		h.byDigest = make(map[string]*held)
 	}
@@ -65,13 +70,32 @@ func (h *holds) register(digest string, now time.Time) *debounce {
 	}
 	shared := h.byDigest[digest]
 	shared.open++
-	return &debounce{holds: h, shared: shared, state: shared.state}
+	return &debounce{holds: h, shared: shared}
+}
+
+// expired reports whether nothing has updated the state for too long. holds.mutex must be held.
+func (s *held) expired(now time.Time) bool { return s.begun == 0 && now.Sub(s.closedAt) > expireAfter }
+
+// begin returns the state with which a gate begins.
+func (h *holds) begin(shared *held, now time.Time) policy.HoldState {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	if shared.expired(now) {
+		shared.state = policy.HoldState{}
+	}
+	shared.begun++
+	return shared.state
 }
 
 // unregister is called once the gate is closed. It may still be evaluated.
 func (d *debounce) unregister(now time.Time) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	d.holds.mutex.Lock()
 	defer d.holds.mutex.Unlock()
 	d.shared.open--
-	d.shared.closedAt = now
+	if d.begun {
+		d.shared.begun--
+		d.shared.closedAt = now
+	}
 }

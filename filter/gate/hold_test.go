@@ -96,7 +96,9 @@ func TestHoldStatesExpire(t *testing.T) {
 	envoy, process := newFakeEnvoy(), &Process{}
 	for range 100 {
 		for i := range 10 {
-			newGateIn(decode(t, fmt.Sprintf(`{"clusters": ["a"], "hold": {"unhealthy_after": "%ds"}}`, i+1)), envoy, process).Close()
+			g := newGateIn(decode(t, fmt.Sprintf(`{"clusters": ["a"], "hold": {"unhealthy_after": "%ds"}}`, i+1)), envoy, process)
+			g.Answer()
+			g.Close()
 		}
 	}
 	if n := len(process.holds.byDigest); n != 10 {
@@ -106,6 +108,20 @@ func TestHoldStatesExpire(t *testing.T) {
 	newGateIn(decode(t, `{"clusters": ["a"], "hold": {"unhealthy_after": "60s"}}`), envoy, process)
 	if n := len(process.holds.byDigest); n != 1 {
 		t.Errorf("%d states are kept, want one for the open gate", n)
+	}
+}
+
+// The golang extension creates a filter's gate with its configuration, long before its first probe.
+func TestGateWithoutProbesKeepsNoStateOfOthers(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"unhealthy_after": "10s", "healthy_after": "10s"}}`
+	for pause, want := range map[time.Duration]string{5 * time.Second: "healthgate_held", expireAfter + time.Second: "healthgate_ok"} {
+		envoy, process := newFakeEnvoy(), &Process{}
+		first, second := newGateIn(decode(t, text), envoy, process), newGateIn(decode(t, text), envoy, process)
+		answer(t, "the first gate", first, "healthgate_cluster_empty")
+		first.Close()
+		envoy.now = envoy.now.Add(pause)
+		envoy.setCluster("a", of(1, 0, 1))
+		answer(t, fmt.Sprint("the second gate after ", pause), second, want)
 	}
 }
 
