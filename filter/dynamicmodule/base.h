@@ -64,7 +64,8 @@ void hg_sample_set_extension(void *extension);
 
 // ---- age.c: how old the data is that replies are based on; on any thread
 
-void hg_age_main_thread_runs(void); // records that it runs now
+void hg_age_main_thread_runs(void);    // records that it handles events now, as it does between two updates
+void hg_age_main_thread_updates(void); // records that it works on an update now
 // hg_age_sampled records that all gates were evaluated with the samples of a pass that began at this time.
 void hg_age_sampled(int64_t at);
 // hg_age_set_sample_limit sets how old a sample may be even if a gate's own limit is lower, because there is more time between costly
@@ -72,6 +73,7 @@ void hg_age_sampled(int64_t at);
 void hg_age_set_sample_limit(int64_t limit);
 // hg_age_is_stale reports whether the main thread has not run, or the clusters were not sampled, for longer than limit. That has to be
 // confirmed a little later, so the first call returns false.
-bool hg_age_is_stale(int64_t limit);
+// If strict is set, an update counts as the time before it: Envoy checks no host meanwhile.
+bool hg_age_is_stale(int64_t limit, bool strict);
 // hg_age_check begins the time to confirm, as hg_age_is_stale does.
-void hg_age_check(int64_t limit);
+void hg_age_check(int64_t limit, bool strict);

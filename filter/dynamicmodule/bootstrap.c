@@ -114,9 +114,11 @@ EXPORT void envoy_dynamic_module_on_bootstrap_extension_shutdown(void *envoy, co
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_cluster_add_or_update(void *envoy, const void *config, hg_envoy_buffer name) {
+  hg_age_main_thread_updates();
   healthgateCluster((char *)name.ptr, name.length, false);
 }
 
 EXPORT void envoy_dynamic_module_on_bootstrap_extension_cluster_removal(void *envoy, const void *config, hg_envoy_buffer name) {
+  hg_age_main_thread_updates();
   healthgateCluster((char *)name.ptr, name.length, true);
 }

@@ -66,5 +66,5 @@ const hg_reply *hg_gate_reply(hg_gate *gate) {
     reply = atomic_load_explicit(&gate->published, memory_order_acquire);
     if (reply == NULL) reply = gate->error; // Go has logged why
   }
-  return hg_age_is_stale(gate->age_limit) ? gate->stale : reply;
+  return hg_age_is_stale(gate->age_limit, gate->strict_age) ? gate->stale : reply;
 }

@@ -47,6 +47,7 @@ func newGate(c *lifecycle.Configuration, core *gates.Gate, r *reader) *gate {
 	g.c.handle = C.uintptr_t(g.handle)
 	g.c.details = C.bool(c.Config().Details)
 	g.c.age_limit = C.int64_t(ageLimit(c.Config()))
+	g.c.strict_age = C.bool(c.Config().StaleAfter > 0)
 	g.c.stale = g.reply(core.FailingReply(policy.Stale))
 	g.c.error = g.reply(core.FailingReply(policy.Error))
 	if len(c.Config().GRPCServices) > 0 {

@@ -67,6 +67,7 @@ typedef struct hg_gate {
   hg_list paths;     // one; two if its configuration is broken
   bool details;      // send a report to a client that accepts JSON
   int64_t age_limit; // of a sample, and of the main thread's last sign of life, in nanoseconds
+  bool strict_age;   // stale_after is set: an update that keeps the main thread busy for longer is no excuse
   hg_reply *replies; // all of them
   const hg_reply *stale, *error;
   _Atomic(const hg_reply *) published; // the result of the last evaluation; NULL before the first probe

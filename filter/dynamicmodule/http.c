@@ -8,6 +8,7 @@
 // ---- configurations
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, hg_envoy_buffer name, hg_envoy_buffer config) {
+  hg_age_main_thread_updates();
   hg_filter *filter = hg_alloc(sizeof *filter);
   filter->metrics.envoy = envoy;
   if (healthgateFilterCreate(filter, (char *)config.ptr, config.length)) return filter;
@@ -27,6 +28,7 @@ EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *confi
 }
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(hg_envoy_buffer name, hg_envoy_buffer config) {
+  hg_age_main_thread_updates();
   static _Atomic uint64_t serial;
   hg_route *route = hg_alloc(sizeof *route);
   route->serial = ++serial;

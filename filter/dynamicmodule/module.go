@@ -26,6 +26,9 @@ type module struct {
 	overrides documents[*config.Override]
 	started   atomic.Bool // Envoy's workers have started
 
+	warmingClusters *gauge
+	warmingChanged  atomic.Uint64 // the last pass that is known to have changed it
+
 	hasBootstrap bool // the bootstrap extension; used only on the main thread
 
 	// mutex guards the fields below. No gate is evaluated and no watcher notified while it is held.
@@ -81,8 +84,8 @@ func newModule() *module {
 		routes:    make(map[*override]struct{}),
 		prefixes:  make(map[prefix]int),
 	}
-	own := m.sampler.register(envoystats.WorkersStarted, envoystats.ServerVersion)
-	m.workersStarted, m.version = own[0], own[1]
+	own := m.sampler.register(envoystats.WorkersStarted, envoystats.ServerVersion, envoystats.WarmingClusters)
+	m.workersStarted, m.version, m.warmingClusters = own[0], own[1], own[2]
 	m.sampler.register(envoystats.ServerGauges()...) // so that the first probe need not wait for a pass
 	return m
 }

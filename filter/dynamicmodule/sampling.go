@@ -26,6 +26,10 @@ func (m *module) sample(workersRun bool) {
 	if workersRun {
 		m.started.Store(true)
 	}
+	// The gauge changes while CDS adds clusters that wait for their hosts, and Envoy reports none of them yet.
+	if last := m.warmingClusters.changed.Load(); m.warmingChanged.Swap(last) != last {
+		C.hg_age_main_thread_updates()
+	}
 	m.evaluate(func(*gate) bool { return false })
 	if passed {
 		m.recordSample(began)
@@ -140,7 +144,8 @@ func (m *module) everySecond() {
 		if stopped.Load() {
 			return
 		}
-		C.hg_age_check(C.int64_t(shortestAgeLimit(m.activeGates())))
+		C.hg_age_check(C.int64_t(defaultAgeLimit), false)
+		C.hg_age_check(C.int64_t(shortestAgeLimit(m.activeGates())), true)
 		notifyWatchers()
 	}
 }

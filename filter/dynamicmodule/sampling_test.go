@@ -178,6 +178,30 @@ func TestPassBetweenTwoWritesChangesNoReply(t *testing.T) {
 	}
 }
 
+// While CDS adds clusters that wait for their hosts, Envoy reports none of them, but writes a gauge. The rest is in testdata/harness.c.
+func TestWarmingClustersShowThatTheMainThreadWorks(t *testing.T) {
+	startEnvoy(t)
+	newFilter(t, `{"clusters": ["service"]}`)
+	fakeenvoy.Gauge(envoystats.WarmingClusters, 1)
+	tick()
+	before := shared.warmingChanged.Load()
+	tick()
+	if got := shared.warmingChanged.Load(); got != before {
+		t.Error("the gauge did not change")
+	}
+	fakeenvoy.Gauge(envoystats.WarmingClusters, 2)
+	tick()
+	if got := shared.warmingChanged.Load(); got == before {
+		t.Error("a change of the gauge goes unnoticed")
+	}
+	for config, want := range map[string]bool{`{"clusters": ["service"]}`: false, `{"clusters": ["service"], "stale_after": "8s"}`: true} {
+		probe(newFilter(t, config))
+		if g := shared.active[len(shared.active)-1]; bool(g.c.strict_age) != want {
+			t.Errorf("%s is strict: %v, want %v", config, g.c.strict_age, want)
+		}
+	}
+}
+
 // Envoy may end a gate while everySecond reads its age limit.
 func TestAgeLimitOfAGateThatHasEnded(t *testing.T) {
 	startEnvoy(t)

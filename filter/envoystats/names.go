@@ -23,8 +23,9 @@ const (
 
 	stateDraining = 1 // of ServerState
 
-	ServerVersion  = "server.version"                   // the first six hex digits of Envoy's commit: source/server/server.cc
-	WorkersStarted = "listener_manager.workers_started" // 1 once Envoy's workers have started: listener_manager_impl.h
+	ServerVersion   = "server.version"                   // the first six hex digits of Envoy's commit: source/server/server.cc
+	WorkersStarted  = "listener_manager.workers_started" // 1 once Envoy's workers have started: listener_manager_impl.h
+	WarmingClusters = "cluster_manager.warming_clusters" // written with each cluster that is added: cluster_manager_impl.cc
 )
 
 // ClusterScope returns the prefix of a cluster's stats, its last dot included, for the cluster's alt_stat_name or else its name. Envoy

@@ -227,8 +227,8 @@ static void old_samples_fail(void) {
   CHECK(!is_stale());
   // Go's thread runs while the main thread hangs, and has seen the old time before the first probe.
   hg_age_sampled(hg_now() - 6 * second);
-  hg_age_check(7 * second); // not old enough
-  hg_age_check(5 * second);
+  hg_age_check(7 * second, false); // not old enough
+  hg_age_check(5 * second, false);
   usleep(150000);
   CHECK(is_stale());
   hg_age_sampled(hg_now());
@@ -245,6 +245,34 @@ static void old_samples_fail(void) {
   free(log);
   hg_age_main_thread_runs();
   CHECK(!is_stale());
+}
+
+// The main thread works on an update: it does not hang, but checks no host either.
+static void long_updates_fail_with_stale_after_only(void) {
+  for (int i = 0; i < 4; i++) {
+    ahead += 6;
+    if (i < 2)
+      fe_cluster("c", i);
+    else if (i == 2)
+      fe_route_free(fe_route_new("", 0));
+    else
+      fe_filter_free(fe_filter_new("", 0));
+    for (int strict = 0; strict < 2; strict++) {
+      hg_age_sampled(hg_now());
+      module_filter()->gate->strict_age = strict;
+      CHECK(!is_stale());
+      usleep(150000);
+      CHECK(is_stale() == strict);
+    }
+    module_filter()->gate->strict_age = false;
+    ahead += 6;
+    hg_age_sampled(hg_now());
+    CHECK(!is_stale());
+    usleep(150000);
+    CHECK(is_stale());
+    hg_age_main_thread_runs();
+    CHECK(!is_stale());
+  }
 }
 
 static void reports(void) {
@@ -406,6 +434,8 @@ int main(void) {
   probe_ends_with_its_body();
   old_samples_fail();
   CHECK(go_calls == 0);
+  long_updates_fail_with_stale_after_only();
+  go_calls = 0;
   reports();
   routes();
   CHECK(go_calls == merges);
