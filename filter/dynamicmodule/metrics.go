@@ -6,6 +6,7 @@ package dynamicmodule
 import "C"
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ type filterEnvoy struct {
 	mutex   sync.Mutex
 	metrics map[string]*metric
 	warned  map[string]bool // by stat_prefix
+	limited bool            // not all route overrides have got stats
 }
 
 // metric is one of Healthgate's own stats; if Envoy has not defined it, writing has no effect. It is a gates.Counter and a
@@ -99,16 +101,26 @@ func (e *filterEnvoy) warnOfPrefix(prefix string) {
 		return
 	}
 	e.warned[prefix] = true
-	e.Warn("healthgate: a route override with stat_prefix " + prefix + " was created after its filter, when Envoy defines no more stats: " +
-		"its replies are counted by " + scope + e.prefix + ". Update the listener to get stats for this prefix")
+	line := "healthgate: a route override with stat_prefix " + prefix + " was created after its filter, when Envoy defines no more stats: " +
+		"its replies are counted by " + scope + e.prefix + ". Update the listener to get stats for this prefix"
+	if e.limited {
+		if !e.module.limitIsLogged.CompareAndSwap(false, true) {
+			return
+		}
+		line = fmt.Sprintf("healthgate: a route override with stat_prefix %s, like others, has no stats of its own, because all filters "+
+			"have %d stats for overrides already: its replies are counted by %s. Use fewer prefixes", prefix, e.module.maxOverrideStats, scope+e.prefix)
+	}
+	e.Warn(line)
 }
 
-// define defines the stats of a prefix, before Envoy has created the configuration.
-func (e *filterEnvoy) define(prefix string, grpc bool) {
+// define defines the stats of a prefix, before Envoy has created the configuration, and returns how many of them are new.
+func (e *filterEnvoy) define(prefix string, grpc bool) (added int) {
 	if prefix == sharedPrefix {
-		return
+		return 0
 	}
+	before := len(e.metrics)
 	forEachMetric(prefix, grpc, func(name string, gauge bool) { e.metric(name, gauge) })
+	return len(e.metrics) - before
 }
 
 // forEachMetric calls f for each stat of a prefix; grpc adds the stats of grpc.health.v1.Health.

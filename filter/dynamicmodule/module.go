@@ -40,6 +40,13 @@ type module struct {
 	prefixes map[prefix]int // how many routes have each
 	updates  updates
 
+	// The prefixes of the last routes that were created without a filter in between, and whether a filter was created after them.
+	recent       map[prefix]struct{}
+	filterIsLast bool
+	// overrideStats is how many stats all filters have defined for route overrides with another stat_prefix.
+	overrideStats, maxOverrideStats int
+	limitIsLogged                   atomic.Bool
+
 	// Used only by the sampling thread.
 	pace                       pace
 	workersStarted, version    *gauge
@@ -50,6 +57,7 @@ type configuration struct {
 	*lifecycle.Configuration
 	envoy  *filterEnvoy
 	gauges []*gauge // sampled before its gate exists, so that its first probe need not wait for a pass
+	stats  int      // its part of module.overrideStats
 }
 
 type override struct {
@@ -83,6 +91,9 @@ func newModule() *module {
 		filters:   make(map[*configuration]struct{}),
 		routes:    make(map[*override]struct{}),
 		prefixes:  make(map[prefix]int),
+		recent:    make(map[prefix]struct{}),
+
+		maxOverrideStats: maxOverrideStats,
 	}
 	own := m.sampler.register(envoystats.WorkersStarted, envoystats.ServerVersion, envoystats.WarmingClusters)
 	m.workersStarted, m.version, m.warmingClusters = own[0], own[1], own[2]
@@ -101,7 +112,7 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 	}
 	envoy := &filterEnvoy{filter: f, prefix: decoded.StatPrefix, module: m, metrics: map[string]*metric{}, warned: map[string]bool{}}
 	c := &configuration{Configuration: m.process.Configure(decoded, envoy), envoy: envoy}
-	m.defineStats(envoy, len(decoded.GRPCServices) > 0)
+	stats := m.defineStats(envoy, len(decoded.GRPCServices) > 0)
 	if decoded.Admin != nil { // the first poll takes time
 		if _, err := c.Gate(); err != nil {
 			return nil, err
@@ -109,7 +120,9 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 	}
 	// Nothing panics from here on: Envoy would not destroy a refused configuration.
 	c.gauges = m.sampler.register(gaugesOf(decoded)...)
+	c.stats = stats
 	m.mutex.Lock()
+	m.overrideStats += stats
 	m.filters[c] = struct{}{}
 	m.updates.record(time.Now())
 	m.mutex.Unlock()
@@ -125,18 +138,45 @@ func gaugesOf(c *config.Config) []string {
 	return envoystats.ClusterGauges(c.Clusters)
 }
 
-// defineStats defines the stats of a filter, and of all route overrides that may be merged into it.
-func (m *module) defineStats(envoy *filterEnvoy, grpc bool) {
+// maxOverrideStats bounds module.overrideStats: each of a thousand filters may have a hundred prefixes, and each stat takes a quarter of a
+// KiB. The replies of an override without stats are counted by its filter.
+const maxOverrideStats = 100_000
+
+// defineStats defines the stats of a filter, and of the route overrides that may be merged into it, and returns how many the overrides
+// have. The routes of a connection manager's own route_config are created just before its filters, so the most recent ones come first.
+func (m *module) defineStats(envoy *filterEnvoy, grpc bool) (ofOverrides int) {
 	m.mutex.Lock()
-	prefixes := slices.Collect(maps.Keys(m.prefixes))
+	m.filterIsLast = true
+	before, recent := m.overrideStats, len(m.recent)
+	prefixes := slices.AppendSeq(slices.Collect(maps.Keys(m.recent)), maps.Keys(m.prefixes))
 	m.mutex.Unlock() // not locked below: Envoy defines a stat only after a pass under way has ended
 	envoy.define(envoy.prefix, grpc)
-	for _, p := range prefixes {
+	for i, p := range prefixes {
 		if p.name == "" {
-			p.name = envoy.prefix
+			envoy.define(envoy.prefix, grpc || p.grpc)
+			continue
 		}
-		envoy.define(p.name, grpc || p.grpc)
+		most := m.maxOverrideStats
+		if i >= recent { // the rest is for those that are needed more
+			most /= 2
+		}
+		if before+ofOverrides < most {
+			ofOverrides += envoy.define(p.name, grpc || p.grpc)
+		} else {
+			envoy.limited = true
+		}
 	}
+	return ofOverrides
+}
+
+// addPrefix records the prefix of a new route. The mutex must be held.
+func (m *module) addPrefix(p prefix) {
+	m.prefixes[p]++
+	if m.filterIsLast {
+		m.filterIsLast = false
+		clear(m.recent)
+	}
+	m.recent[p] = struct{}{}
 }
 
 func (m *module) destroyFilter(c *configuration) {
@@ -144,6 +184,7 @@ func (m *module) destroyFilter(c *configuration) {
 	m.sampler.unregister(c.gauges...)
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
+	m.overrideStats -= c.stats
 	delete(m.filters, c)
 }
 
@@ -160,7 +201,7 @@ func (m *module) createOverride(configured []byte) (*override, error) {
 	o.gauges = m.sampler.register(gaugesOf(decoded.Config())...)
 	m.mutex.Lock()
 	m.routes[o] = struct{}{}
-	m.prefixes[o.prefix]++
+	m.addPrefix(o.prefix)
 	m.updates.record(time.Now())
 	m.mutex.Unlock()
 	if !areCovered(o.gauges) {
@@ -177,6 +218,7 @@ func (m *module) destroyOverride(o *override) {
 	delete(m.routes, o)
 	if m.prefixes[o.prefix]--; m.prefixes[o.prefix] == 0 {
 		delete(m.prefixes, o.prefix)
+		delete(m.recent, o.prefix)
 	}
 }
 

@@ -131,6 +131,42 @@ func TestRouteCreatedAfterItsFilterIsCountedByTheFilter(t *testing.T) {
 	wantMetrics(t, f, metrics{"default.grpc_check": 1})
 }
 
+// Each of many filters may be merged with each of many overrides.
+func TestNumberOfStatsOfOverridesIsBounded(t *testing.T) {
+	startEnvoy(t)
+	before := shared.overrideStats
+	shared.maxOverrideStats = before + 60
+	defer func() { shared.maxOverrideStats = maxOverrideStats }()
+	for i := range 3 {
+		newRoute(t, fmt.Sprintf(`{"stat_prefix": "p%d"}`, i))
+	}
+	route := newRoute(t, `{"stat_prefix": "p0"}`)
+	var filters []*fakeenvoy.Filter
+	for range 4 {
+		filters = append(filters, fakeenvoy.NewFilter(`{"clusters": ["service"]}`))
+	}
+	for i, f := range filters {
+		wantDetails(t, probeOn(f, route, "/"), "healthgate_ok")
+		want := metrics{"p0.ok": 1, "p1.ok": 0, "p2.ok": 0}
+		if i >= 2 { // those before have 30 to 40 stats each
+			want = metrics{"p0.ok": -1, "p1.ok": -1, "p2.ok": -1}
+		}
+		wantMetrics(t, f, want)
+	}
+	wantLines(t, "3 healthgate: a route override with stat_prefix p0, like others, has no stats of its own", 1)
+	for _, f := range filters {
+		f.Free()
+	}
+	if shared.overrideStats != before {
+		t.Errorf("%d stats are left, before %d", shared.overrideStats, before)
+	}
+	// The routes of a filter's own connection manager come just before it.
+	newRoute(t, `{"stat_prefix": "own"}`)
+	shared.overrideStats += 40
+	defer func() { shared.overrideStats -= 40 }()
+	wantMetrics(t, newFilter(t, `{"clusters": ["service"]}`), metrics{"own.ok": 0, "p0.ok": -1})
+}
+
 func TestRouteThatDoesNotFitItsFilterFails(t *testing.T) {
 	startEnvoy(t)
 	f := newFilter(t, `{"clusters": ["service"]}`)
