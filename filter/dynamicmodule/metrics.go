@@ -108,7 +108,8 @@ func (e *filterEnvoy) warnOfPrefix(prefix string) {
 			return
 		}
 		line = fmt.Sprintf("healthgate: a route override with stat_prefix %s, like others, has no stats of its own, because all filters "+
-			"have %d stats for overrides already: its replies are counted by %s. Use fewer prefixes", prefix, e.module.maxOverrideStats, scope+e.prefix)
+			"have %d stats for overrides already: its replies are counted by %s. Use fewer prefixes",
+			prefix, e.module.maxOverrideStats, scope+e.prefix)
 	}
 	e.Warn(line)
 }

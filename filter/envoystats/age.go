@@ -74,6 +74,14 @@ func (c *counterAge) unregister() {
 	}
 }
 
+// restart records that the counter was reset: then it may have the same value as before after just as many checks. The reset itself is no
+// check.
+func (c *counterAge) restart() {
+	if c.last.Load() != 0 {
+		c.last.Store(0)
+	}
+}
+
 // read returns how long the counter has had this value, without the time during which the whole process was stopped.
 //
 // A lower value counts as a change: the counter was reset, with its cluster or by /reset_counters. 0 does not count as a change, because a

@@ -23,6 +23,10 @@ func TestSourceIsStaleOnceHealthChecksStop(t *testing.T) {
 			{0, 1000, 1, false}, {2, 1000, 1, false}, {3.1, 1000, 1, true}, {4, 0, 1, true}, // no check yet
 			{5, 1, 1, false}, {7, 1, 1, false}, {8, 1, 1, false}, {8.1, 1, 1, true}, {9, 2, 1, false},
 		},
+		"after a reset the same number of checks is a change": {
+			{0, 0, 1, false}, {1, 1, 1, false}, {2, 0, 1, false}, {3, 1, 1, false}, {6, 1, 1, false}, {6.1, 1, 1, true},
+			{7, 0, 1, true}, {8, 0, 1, true}, {9, 1, 1, false},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newFakeStats()

@@ -1,6 +1,7 @@
 package envoystats
 
 import (
+	"sync/atomic"
 	"time"
 
 	"healthgate/filter/policy"
@@ -38,6 +39,7 @@ type clusterStats struct {
 	checked                  Found       // a gauge that only a health checker creates; set if exists is set
 	attempts                 Value       // health checks since Envoy started
 	age                      *counterAge // how long attempts has been unchanged; only with stale_after
+	attempted                atomic.Bool // attempts was above 0, so no stats matcher rejects it
 }
 
 // NewSource finds the stats of clusters. With staleAfter above 0 a cluster is stale if its health checks stop for longer, unless stats
@@ -93,11 +95,23 @@ func (s *Source) Sample(now time.Time, i int) policy.Sample {
 		sample.Excluded = c.excluded.Get()
 	}
 	if s.staleAfter > 0 {
-		age := c.age.read(now, c.attempts.Get())
+		age := c.age.read(now, c.readAttempts())
 		// Without hosts Envoy checks nothing, and nothing about their health can be stale.
 		sample.Stale = age > s.staleAfter && sample.Total > 0
 	}
 	return sample
+}
+
+// readAttempts returns the health checks since Envoy started, or since the counter was reset.
+func (c *clusterStats) readAttempts() uint64 {
+	attempts := c.attempts.Get()
+	switch {
+	case attempts == 0 && c.attempted.Load():
+		c.age.restart()
+	case attempts > 0 && !c.attempted.Load(): // a store per probe would move the cache line between workers
+		c.attempted.Store(true)
+	}
+	return attempts
 }
 
 // StaleAfter returns how long the health checks of a cluster may stop, 0 for ever.
