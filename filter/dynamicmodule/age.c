@@ -13,7 +13,7 @@ void hg_age_set_sample_limit(int64_t limit) { atomic_store_explicit(&sample_limi
 static int64_t expired_time(int64_t limit, bool strict, int64_t now) {
   int64_t at = atomic_load_explicit(&main_thread_at, memory_order_acquire);
   int64_t updated = strict ? 0 : atomic_load_explicit(&update_at, memory_order_acquire);
-  if (updated > at) at = updated;
+  if (at != 0 && updated > at) at = updated; // 0: Envoy is not ready yet
   if (at != 0 && now - at > limit) return at;
   at = atomic_load_explicit(&sampled_at, memory_order_acquire);
   int64_t least = atomic_load_explicit(&sample_limit, memory_order_relaxed);

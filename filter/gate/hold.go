@@ -14,6 +14,7 @@ type debounce struct {
 	shared *held
 	mutex  sync.Mutex
 	begun  bool // next was called
+	closed bool // by unregister
 	state  policy.HoldState
 }
 
@@ -23,7 +24,7 @@ func (d *debounce) next(h policy.Hold, now time.Time, passing bool) bool {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	if !d.begun {
-		d.begun, d.state = true, d.holds.begin(d.shared, now)
+		d.begun, d.state = true, d.holds.begin(d.shared, now, d.closed)
 	}
 	if next := h.Next(d.state, now, passing); next != d.state {
 		d.state = next
@@ -76,14 +77,16 @@ func (h *holds) register(digest string, now time.Time) *debounce {
 // expired reports whether nothing has updated the state for too long. holds.mutex must be held.
 func (s *held) expired(now time.Time) bool { return s.begun == 0 && now.Sub(s.closedAt) > expireAfter }
 
-// begin returns the state with which a gate begins.
-func (h *holds) begin(shared *held, now time.Time) policy.HoldState {
+// begin returns the state with which a gate begins. One that is closed already does not keep the state from expiring.
+func (h *holds) begin(shared *held, now time.Time, closed bool) policy.HoldState {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	if shared.expired(now) {
 		shared.state = policy.HoldState{}
 	}
-	shared.begun++
+	if !closed {
+		shared.begun++
+	}
 	return shared.state
 }
 
@@ -93,6 +96,7 @@ func (d *debounce) unregister(now time.Time) {
 	defer d.mutex.Unlock()
 	d.holds.mutex.Lock()
 	defer d.holds.mutex.Unlock()
+	d.closed = true
 	d.shared.open--
 	if d.begun {
 		d.shared.begun--

@@ -125,6 +125,18 @@ func TestGateWithoutProbesKeepsNoStateOfOthers(t *testing.T) {
 	}
 }
 
+// Envoy may still probe a gate that is closed.
+func TestFirstProbeAfterTheEndKeepsNoState(t *testing.T) {
+	const text = `{"clusters": ["a"], "hold": {"healthy_after": "10s"}}`
+	envoy, process := newFakeEnvoy(), &Process{}
+	ended := newGateIn(decode(t, text), envoy, process)
+	ended.Close()
+	answer(t, "the gate that has ended", ended, "healthgate_cluster_empty")
+	envoy.now = envoy.now.Add(expireAfter + time.Second)
+	envoy.setCluster("a", of(1, 0, 1))
+	answer(t, "the next gate", newGateIn(decode(t, text), envoy, process), "healthgate_ok")
+}
+
 func TestEvaluationInterval(t *testing.T) {
 	for more, want := range map[string]time.Duration{
 		``:                                    0,

@@ -418,6 +418,13 @@ int main(void) {
   fe_gauge("cluster.a.membership_total", 7);
   CHECK(!fe_bootstrap("{\"a\": 1}") && fe_bootstrap("{}") && !fe_bootstrap(""));
   CHECK(fe_initialized == 1);
+  // Before Envoy is ready, it configures filters, and the main thread gives no sign of life.
+  hg_age_main_thread_updates();
+  ahead += 6;
+  hg_age_sampled(hg_now());
+  hg_age_check(5 * second, false);
+  usleep(150000);
+  CHECK(!hg_age_is_stale(5 * second, false));
 #ifdef FE_OF_1_38
   fe_lifecycle = 1; // this Envoy does not report
 #endif
