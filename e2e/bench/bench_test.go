@@ -59,6 +59,7 @@ func scaleResults(change func(s *Scale)) *Results {
 		*rows = []*ScaleRow{
 			{Size: 1, Envoy: withoutUs, MainPercent: 1, Starts: []float64{100}, Updates: []float64{10}, Watched: watched},
 			{Size: 1, Envoy: withModule, MainPercent: 3.5, Starts: []float64{120}, Updates: []float64{12}, Watched: watched},
+			{Size: 1, Envoy: withSmallest, MainPercent: 9, Starts: []float64{900}, Updates: []float64{90}, Watched: watched},
 		}
 	}
 	change(s)
@@ -71,7 +72,7 @@ func TestScaleMeetsItsGoals(t *testing.T) {
 		missed string
 	}{
 		"at each bound":               {func(*Scale) {}, ""},
-		"failures without Healthgate": {func(s *Scale) { s.Chains[0].Failed, s.Routes[0].Rejected = 3, 3 }, ""},
+		"failures without Healthgate": {func(s *Scale) { s.Chains[0].Failed, s.Routes[2].Rejected = 3, 3 }, ""},
 		"main thread by clusters":     {func(s *Scale) { s.Clusters[1].MainPercent = 3.6 }, "main thread"},
 		"main thread by chains":       {func(s *Scale) { s.Chains[1].MainPercent = 3.6 }, "main thread"},
 		"start":                       {func(s *Scale) { s.Chains[1].Starts = []float64{121} }, "start"},
@@ -185,7 +186,7 @@ func TestBenchRuns(t *testing.T) {
 }
 
 func testScale(t *testing.T, s *Scale) {
-	if len(s.Clusters) != 3 || len(s.Chains) != 2 || len(s.Routes) != 2 {
+	if len(s.Clusters) != 3 || len(s.Chains) != 3 || len(s.Routes) != 3 {
 		t.Fatalf("got %d, %d and %d rows", len(s.Clusters), len(s.Chains), len(s.Routes))
 	}
 	if gated := s.Clusters[1]; gated.Period <= 0 || len(gated.Delays) != quick.Changes {

@@ -71,6 +71,9 @@ type ScaleRow struct {
 	Watched
 }
 
+// ours reports whether the row is of an Envoy with Healthgate.
+func (r *ScaleRow) ours() bool { return r.Envoy == withModule || r.Envoy == withStale }
+
 // Watched counts an Envoy's health checks and a prober's probes while something was measured. All hosts are healthy then, so a failed check
 // is false, and so is a probe that is not answered with 200.
 type Watched struct {
@@ -243,7 +246,7 @@ func (s Scale) goals() []Goal {
 			return math.Inf(1)
 		}
 		for _, row := range rows {
-			if row.Envoy != withoutUs {
+			if row.ours() {
 				worst = max(worst, figure(row, without(rows, row)))
 			}
 		}
@@ -254,7 +257,7 @@ func (s Scale) goals() []Goal {
 	updates := func(row, without *ScaleRow) float64 { return ratio(row.Updates, without.Updates) }
 	var watched Watched
 	for _, row := range slices.Concat(s.Clusters, s.Chains, s.Routes) {
-		if row.Envoy != withoutUs {
+		if row.ours() {
 			watched.add(row.Watched)
 		}
 	}

@@ -77,12 +77,17 @@ func (b *bench) byClusters(s *Scale, n int) error {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// byRoutes measures updates of the routes, each with overrides for other clusters.
+// byRoutes measures updates of the routes, each with overrides for other clusters, in these two Envoys and in one with the smallest module.
 func (b *bench) byRoutes(s *Scale, n int, envoys []*scaleEnvoy) error {
 	log.Printf("%d clusters: %d updates of the routes by RDS, with %d overrides", n, b.Updates, b.Overrides)
-	for i, row := range addRows(&s.Routes, n, withoutUs, withModule) {
-		envoys[i].row = row
+	rows := addRows(&s.Routes, n, withoutUs, withModule, withSmallest)
+	e, _, err := b.launch(rows[2], n, 1)
+	defer e.end()
+	if err != nil {
+		return err
 	}
+	envoys[0].row, envoys[1].row = rows[0], rows[1]
+	envoys = append(envoys, e)
 	return watch(envoys, func() error {
 		for update := range b.Updates {
 			for _, e := range envoys {
@@ -97,8 +102,8 @@ func (b *bench) byRoutes(s *Scale, n int, envoys []*scaleEnvoy) error {
 
 // byChains measures starts, updates of the listener and the main thread with a number of filter chains, each with a gate.
 func (b *bench) byChains(s *Scale, n int) error {
-	log.Printf("%d filter chains: %d starts of two Envoys", n, b.Starts)
-	rows := addRows(&s.Chains, n, withoutUs, withModule)
+	log.Printf("%d filter chains: %d starts of three Envoys", n, b.Starts)
+	rows := addRows(&s.Chains, n, withoutUs, withModule, withSmallest)
 	envoys := make([]*scaleEnvoy, len(rows))
 	for start := range b.Starts {
 		for i, row := range rows {

@@ -36,9 +36,10 @@ import (
 //   - their listener, routes and hosts of the cluster service from files, by LDS, RDS and EDS;
 //   - twenty clusters that are checked each second; failed checks are logged.
 const (
-	withoutUs  = "without Healthgate"
-	withModule = "dynamic module"
-	withStale  = "dynamic module, stale_after 5s"
+	withoutUs    = "without Healthgate"
+	withModule   = "dynamic module"
+	withStale    = "dynamic module, stale_after 5s"
+	withSmallest = "smallest module" // loaded in the place of ours, with the same configuration
 
 	checkedClusters = 20
 	// patience is how long a start, an update or a change may take.
@@ -78,8 +79,14 @@ func (b *bench) launch(row *ScaleRow, clusters, chains int) (e *scaleEnvoy, took
 		return e, 0, err
 	}
 	options := testbed.Options{Workers: 1}
-	if e.gated() {
+	switch {
+	case row.ours():
 		options = b.module.Options(options)
+	case row.Envoy == withSmallest:
+		if err := os.Symlink(inBuild("libsmallest.so"), e.file(filepath.Base(b.module.Object()))); err != nil {
+			return e, 0, err
+		}
+		options.Env = append(options.Env, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+e.dir)
 	}
 	if e.Envoy, err = testbed.LaunchEnvoy(e.dir, e.bootstrap(), options); err != nil {
 		return e, 0, err
@@ -126,8 +133,8 @@ func (e *scaleEnvoy) bootstrap() *testbed.Bootstrap {
 	config.Node = &corev3.Node{Id: "bench", Cluster: "bench"}
 	config.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: e.source("listener")}
 	config.Admin.Address = testbed.AddressOf("unix:" + e.file("admin.sock"))
-	if e.gated() {
-		return config.For(e.module)
+	if e.row.ours() {
+		return config.For(e.module) // with the bootstrap extension
 	}
 	return config
 }
