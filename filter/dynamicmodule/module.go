@@ -126,7 +126,9 @@ func (m *module) createFilter(f *C.hg_filter, configured []byte) (*configuration
 	m.filters[c] = struct{}{}
 	m.updates.record(time.Now())
 	m.mutex.Unlock()
-	m.sampler.passSoon()
+	if !areCovered(c.gauges) {
+		m.sampler.passSoon()
+	}
 	return c, nil
 }
 

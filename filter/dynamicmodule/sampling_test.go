@@ -76,6 +76,11 @@ func TestOnePassCoversAllNewGauges(t *testing.T) {
 	if n := fakeenvoy.Passes() - before; n != 1 {
 		t.Errorf("%d passes for all new gauges", n)
 	}
+	newFilter(t, `{"clusters": ["new1", "route1"]}`)
+	newRoute(t, `{"clusters": ["new2"]}`)
+	if len(shared.sampler.wanted) != 0 {
+		t.Error("a pass is requested for gauges that one has covered")
+	}
 }
 
 func TestFirstProbeSamplesOnlyIfNoPassHasCoveredItsGate(t *testing.T) {
