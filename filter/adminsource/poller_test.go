@@ -228,7 +228,10 @@ func TestSourceIsStaleWhilePollsFail(t *testing.T) {
 
 func TestSourceReportsDraining(t *testing.T) {
 	withAdmin(t, func(t *testing.T, a *fakeAdmin) {
-		a.setState("DRAINING")
+		a.handle("/server_info", func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Millisecond) // until the test waits
+			fmt.Fprint(w, `{"version": "1", "state": "DRAINING"}`)
+		})
 		s := a.source(t, newConfig(time.Second, time.Minute, false)) // without clusters it is polled too
 		var source gate.DrainSource = s
 		if draining, known := source.Draining(); draining || known {
