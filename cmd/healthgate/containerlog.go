@@ -20,7 +20,7 @@ func logFlag(command *cobra.Command) *string {
 		"the container's log, which gets each line too; also CONTAINER_LOG")
 }
 
-// containerLog is the file of the container's log, which need not exist.
+// containerLog is a log file of the container. It need not exist.
 type containerLog string
 
 func (file containerLog) Write(line []byte) (int, error) {

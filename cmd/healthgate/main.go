@@ -69,7 +69,7 @@ Exit codes of every command: 0 all well, 1 problems found, 2 usage or I/O error.
 	return root
 }
 
-// flagError returns the error of a flag with what would be right.
+// flagError adds the right form to the error of a flag.
 func flagError(command *cobra.Command, err error) error {
 	var wrong *pflag.InvalidValueError
 	if !errors.As(err, &wrong) {

@@ -117,7 +117,7 @@ func (r *Run) usage(ctx context.Context) (*usage, error) {
 }
 
 // waitingGoroutines counts the goroutines that wait for something, in the last traces of so many Go schedulers. Those that can run are left
-// out: contrib removes each merged configuration by a timer of its own, so after a freeze thousands of them run at once, and end.
+// out: contrib removes each merged configuration by a timer, so after a freeze thousands of timers run at once, and end.
 func waitingGoroutines(log string, schedulers int) (int, error) {
 	// The mean of some traces before the last, which may not be complete. Two schedulers write in turn, more or less.
 	const mean = 2

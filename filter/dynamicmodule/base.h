@@ -73,7 +73,7 @@ void hg_age_sampled(int64_t at);
 void hg_age_set_sample_limit(int64_t limit);
 // hg_age_is_stale reports whether the main thread has not run, or the clusters were not sampled, for longer than limit. That has to be
 // confirmed a little later, so the first call returns false.
-// If strict is set, an update counts as the time before it: Envoy checks no host meanwhile.
+// If strict is set, work on an update is no sign of life, because Envoy checks no host meanwhile.
 bool hg_age_is_stale(int64_t limit, bool strict);
 // hg_age_check begins the time to confirm, as hg_age_is_stale does.
 void hg_age_check(int64_t limit, bool strict);

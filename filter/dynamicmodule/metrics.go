@@ -107,8 +107,8 @@ func (e *filterEnvoy) warnOfPrefix(prefix string) {
 		if !e.module.limitIsLogged.CompareAndSwap(false, true) {
 			return
 		}
-		line = fmt.Sprintf("healthgate: a route override with stat_prefix %s, like others, has no stats of its own, because all filters "+
-			"have %d stats for overrides already: its replies are counted by %s. Use fewer prefixes",
+		line = fmt.Sprintf("healthgate: a route override with stat_prefix %s, like others, has no stats, because all filters together "+
+			"define at most %d for overrides: its replies are counted by %s. Use fewer prefixes",
 			prefix, e.module.maxOverrideStats, scope+e.prefix)
 	}
 	e.Warn(line)

@@ -57,7 +57,7 @@ type configuration struct {
 	*lifecycle.Configuration
 	envoy  *filterEnvoy
 	gauges []*gauge // sampled before its gate exists, so that its first probe need not wait for a pass
-	stats  int      // its part of module.overrideStats
+	stats  int      // counted in module.overrideStats
 }
 
 type override struct {
@@ -159,7 +159,7 @@ func (m *module) defineStats(envoy *filterEnvoy, grpc bool) (ofOverrides int) {
 			continue
 		}
 		most := m.maxOverrideStats
-		if i >= recent { // the rest is for those that are needed more
+		if i >= recent { // the other half is for later filters and their own routes
 			most /= 2
 		}
 		if before+ofOverrides < most {

@@ -153,7 +153,7 @@ func TestNumberOfStatsOfOverridesIsBounded(t *testing.T) {
 		}
 		wantMetrics(t, f, want)
 	}
-	wantLines(t, "3 healthgate: a route override with stat_prefix p0, like others, has no stats of its own", 1)
+	wantLines(t, "3 healthgate: a route override with stat_prefix p0, like others, has no stats, because all filters together", 1)
 	for _, f := range filters {
 		f.Free()
 	}

@@ -74,8 +74,8 @@ func (c *counterAge) unregister() {
 	}
 }
 
-// restart records that the counter was reset: then it may have the same value as before after just as many checks. The reset itself is no
-// check.
+// restart records that the counter was reset. Then the next check is a change, even if it takes the counter to the value from before the
+// reset. The reset itself is no check.
 func (c *counterAge) restart() {
 	if c.last.Load() != 0 {
 		c.last.Store(0)

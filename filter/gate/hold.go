@@ -51,8 +51,8 @@ type holds struct {
 // held is the last debounced verdict of the gates with one configuration. holds.mutex guards it.
 type held struct {
 	state       policy.HoldState
-	open, begun int       // gates, and those of them that have called next
-	closedAt    time.Time // when the last one that had called next was closed
+	open, begun int       // how many gates are open, and how many open gates have called next
+	closedAt    time.Time // when a gate that had called next was last closed
 }
 
 // expireAfter is how long the state of closed gates is kept for the next one, which is created with the first probe after an update.
