@@ -183,22 +183,25 @@ func TestPassBetweenTwoWritesChangesNoReply(t *testing.T) {
 	}
 }
 
-// While CDS adds clusters that wait for their hosts, Envoy reports none of them, but writes a gauge. The rest is in testdata/harness.c.
+// While CDS adds clusters that wait for their hosts, Envoy reports none of them, but writes a gauge.
 func TestWarmingClustersShowThatTheMainThreadWorks(t *testing.T) {
 	startEnvoy(t)
-	newFilter(t, `{"clusters": ["service"]}`)
+	f := newFilter(t, `{"clusters": ["service"]}`)
+	wantDetails(t, probe(f), "healthgate_ok")
+	shared.active[0].c.age_limit = 1_000_000_000                                     // nanoseconds
+	for start := time.Now(); probe(f).Details != "healthgate_stale"; shared.tick() { // the main thread gives no sign of life
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("a main thread that hangs goes unnoticed")
+		}
+	}
 	fakeenvoy.Gauge(envoystats.WarmingClusters, 1)
+	shared.tick()
+	wantDetails(t, probe(f), "healthgate_ok")
 	tick()
-	before := shared.warmingChanged.Load()
-	tick()
-	if got := shared.warmingChanged.Load(); got != before {
-		t.Error("the gauge did not change")
-	}
-	fakeenvoy.Gauge(envoystats.WarmingClusters, 2)
-	tick()
-	if got := shared.warmingChanged.Load(); got == before {
-		t.Error("a change of the gauge goes unnoticed")
-	}
+}
+
+func TestGateIsStrictWithStaleAfter(t *testing.T) {
+	startEnvoy(t)
 	for config, want := range map[string]bool{`{"clusters": ["service"]}`: false, `{"clusters": ["service"], "stale_after": "8s"}`: true} {
 		probe(newFilter(t, config))
 		if g := shared.active[len(shared.active)-1]; bool(g.c.strict_age) != want {
